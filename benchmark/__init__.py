@@ -1,0 +1,1 @@
+"""The suite: registries, datasets, teachers, students, environments, scoring, runs and records."""

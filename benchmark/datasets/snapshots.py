@@ -1,0 +1,123 @@
+"""Policy snapshots that the suite ships, from which it collects its own datasets.
+
+A file of stacked tensors `[K, ...]` for K snapshots of one PPO training run, and a manifest beside
+it (JSON): sha256, training steps, seed, returns and library versions. `train_policies` makes both.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from benchmark.datasets.dataset import ReferenceReturns
+from benchmark.errors import ObdBenchError
+from benchmark.files import file_sha256
+
+OBSERVATION_CLIP = 10.0
+"""Normalised observations are clipped to this magnitude, as VecNormalize does in training."""
+
+
+class BrokenSnapshots(ObdBenchError):
+    """The shipped snapshots are missing or altered."""
+
+
+@dataclass(frozen=True)
+class SnapshotPolicies:
+    """K Gaussian policies of two tanh layers on normalised observations.
+
+    Args:
+        tensors: `weight_l [K, out, in]`, `bias_l [K, out]` for l = 0, 1, 2; `log_std [K, act_dim]`;
+            `observation_mean` and `observation_std` `[K, obs_dim]`.
+        manifest: What is known of them.
+    """
+
+    tensors: dict[str, NDArray[np.float32]]
+    manifest: dict[str, Any]
+
+    @property
+    def env_id(self) -> str:
+        return str(self.manifest["environment"])
+
+    @property
+    def reference(self) -> ReferenceReturns:
+        measured = self.manifest["reference_returns"]
+        return ReferenceReturns(measured["random"]["mean"], measured["expert"]["mean"])
+
+    @property
+    def medium(self) -> int:
+        """Index of the medium policy."""
+        return int(self.manifest["roles"]["medium"])
+
+    @property
+    def best(self) -> int:
+        """Index of the policy with the highest return."""
+        return int(self.manifest["roles"]["best"])
+
+    @property
+    def replay(self) -> list[int]:
+        """Indices of the snapshots up to the medium policy, in training order."""
+        return list(range(self.medium + 1))
+
+    def act(
+        self,
+        snapshots: NDArray[np.int64],
+        observations: NDArray[np.float64],
+        noise: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        """Actions of B policies, one observation each.
+
+        Every row is a product of its own (numpy's stacked matmul), so that an action does not
+        depend on which other rows share the batch: collection is reproducible at any batch size.
+
+        Args:
+            snapshots: Which policy acts in each row `[B]`.
+            observations: `[B, obs_dim]`.
+            noise: Standard normal `[B, act_dim]` for sampled actions; None for the mean.
+
+        Returns:
+            Actions `[B, act_dim]` clipped to [-1, 1], as in training.
+        """
+        t = self.tensors
+        hidden = (observations.astype(np.float32) - t["observation_mean"][snapshots]) / t[
+            "observation_std"
+        ][snapshots]
+        hidden = hidden.clip(-OBSERVATION_CLIP, OBSERVATION_CLIP)
+        for layer in range(3):
+            product = np.matmul(t[f"weight_{layer}"][snapshots], hidden[:, :, None])[:, :, 0]
+            hidden = product + t[f"bias_{layer}"][snapshots]
+            if layer < 2:
+                hidden = np.tanh(hidden)
+        if noise is not None:
+            hidden = hidden + np.exp(t["log_std"][snapshots]) * noise
+        return hidden.clip(-1.0, 1.0)
+
+
+def load_snapshots(environment: str, folder: Path | None = None) -> SnapshotPolicies:
+    """The shipped snapshots of one environment family, e.g. `hopper`.
+
+    Raises:
+        BrokenSnapshots: The file is missing, or its sha256 is not the manifest's.
+    """
+    folder = folder or Path(str(resources.files("benchmark.datasets") / "shipped"))
+    tensors, manifest_path = folder / f"{environment}.safetensors", folder / f"{environment}.json"
+    for path in (tensors, manifest_path):
+        if not path.is_file():
+            raise BrokenSnapshots(
+                f"{path} is missing: no policy snapshots of {environment!r} are installed. "
+                f"Reinstall obdbench, or make them with `obdbench data train-policies`."
+            )
+    manifest = json.loads(manifest_path.read_text())
+    found = file_sha256(tensors)
+    if found != manifest["sha256"]:
+        raise BrokenSnapshots(
+            f"{tensors} has sha256 {found}, its manifest says {manifest['sha256']}: the file was "
+            f"altered. Reinstall obdbench."
+        )
+    return SnapshotPolicies(load_file(tensors), manifest)

@@ -1,0 +1,214 @@
+"""The recipe behind the shipped snapshots: PPO once, snapshots along the way, roles by return.
+
+Needs the extra `obdbench[policies]` (stable-baselines3). Re-run it with
+
+    obdbench data train-policies hopper --folder work/hopper
+
+It is not part of the quick start: the result is shipped in `shipped/`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from benchmark.datasets.snapshots import SnapshotPolicies
+from benchmark.environments import make_batched
+from benchmark.errors import ObdBenchError
+from benchmark.files import atomic_path, file_sha256, write_atomic
+from benchmark.seeds import episode_seeds, numpy_generator
+
+LAYERS = ("mlp_extractor.policy_net.0", "mlp_extractor.policy_net.2", "action_net")
+
+
+@dataclass(frozen=True)
+class PolicyRecipe:
+    """How one environment's snapshots are made.
+
+    Args:
+        environment: Gymnasium id.
+        algorithm: A stable-baselines3 on-policy algorithm: "PPO" or "A2C".
+        steps: Environment steps of training.
+        seed: Of training.
+        snapshot_every: Environment steps between snapshots.
+        medium_fraction: Where between the random (0) and the best policy (1) the medium one is.
+    """
+
+    environment: str
+    algorithm: str = "PPO"
+    steps: int = 2_000_000
+    seed: int = 0
+    environments: int = 8
+    rollout_steps: int = 256
+    batch_size: int = 256
+    epochs: int = 10
+    learning_rate: float = 3e-4
+    gamma: float = 0.99
+    initial_log_std: float = -0.5
+    snapshot_every: int = 10_240
+    medium_fraction: float = 0.4
+
+
+RECIPES = {"hopper": PolicyRecipe("Hopper-v5")}
+
+
+def train(recipe: PolicyRecipe, folder: Path) -> None:
+    """Trains the policy and leaves one `.npz` a snapshot in `folder`; observations and rewards normalised."""
+    try:
+        import stable_baselines3
+        from stable_baselines3.common.callbacks import BaseCallback
+        from stable_baselines3.common.env_util import make_vec_env
+        from stable_baselines3.common.vec_env import VecNormalize
+    except ImportError as error:
+        raise ObdBenchError(
+            "Training data policies needs stable-baselines3: pip install 'obdbench[policies]'."
+        ) from error
+
+    folder.mkdir(parents=True, exist_ok=True)
+    env = VecNormalize(
+        make_vec_env(recipe.environment, n_envs=recipe.environments, seed=recipe.seed),
+        gamma=recipe.gamma,
+    )
+
+    class Snapshots(BaseCallback):
+        """Keeps the policy and its normalisation whenever `snapshot_every` steps have passed."""
+
+        due = 0
+
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_start(self) -> None:
+            if self.num_timesteps < self.due:
+                return
+            self.due += recipe.snapshot_every
+            returns = [episode["r"] for episode in self.model.ep_info_buffer or []]
+            tensors = {k: v.numpy() for k, v in self.model.policy.state_dict().items()}
+            np.savez(
+                folder / f"{self.num_timesteps:08d}.npz",
+                mean=env.obs_rms.mean,
+                var=env.obs_rms.var,
+                ret=np.mean(returns) if returns else np.nan,
+                **{k: v for k, v in tensors.items() if "value" not in k},
+            )
+            print(f"{self.num_timesteps} steps, training return {np.mean(returns or [0]):.0f}")
+
+    algorithm = getattr(stable_baselines3, recipe.algorithm)
+    model = algorithm(
+        "MlpPolicy",
+        env,
+        n_steps=recipe.rollout_steps,
+        batch_size=recipe.batch_size,
+        n_epochs=recipe.epochs,
+        gamma=recipe.gamma,
+        learning_rate=lambda remaining: recipe.learning_rate * remaining,
+        policy_kwargs={"net_arch": [64, 64], "log_std_init": recipe.initial_log_std},
+        seed=recipe.seed,
+        device="cpu",
+    )
+    model.learn(recipe.steps, callback=Snapshots())
+
+
+def pack(recipe: PolicyRecipe, folder: Path, target: Path, episodes: int = 100) -> None:
+    """Evaluates the snapshots, gives them their roles and writes `target`.safetensors and .json.
+
+    Every snapshot plays 20 episodes with sampled actions. `best` is the highest deterministic
+    return among the ten highest; `medium` the first whose sampled return, random policy 0 and
+    best 1, reaches `medium_fraction`. Kept are the snapshots up to `medium`, and `best`.
+    The reference returns are of `episodes` episodes each: uniformly random actions, and the
+    deterministic best snapshot.
+    """
+    paths = sorted(folder.glob("*.npz"))
+    if not paths:
+        raise ObdBenchError(f"{folder} holds no snapshots (*.npz). Train the policies first.")
+    policies = SnapshotPolicies(_stack(paths), {"environment": recipe.environment})
+    count = len(paths)
+    sampled = evaluate(policies, range(count), 20, sampled=True).mean(1)
+    finalists = np.argsort(-sampled)[:10]
+    deterministic = evaluate(policies, finalists, 20, sampled=False).mean(1)
+    best = int(finalists[deterministic.argmax()])
+    random_returns = evaluate(policies, None, episodes, sampled=False)[0]
+    expert_returns = evaluate(policies, [best], episodes, sampled=False)[0]
+    threshold = random_returns.mean() + recipe.medium_fraction * (
+        expert_returns.mean() - random_returns.mean()
+    )
+    medium = int(np.argmax(sampled >= threshold))
+
+    kept = [*range(medium + 1), best]
+    with atomic_path(target.with_suffix(".safetensors")) as temporary:
+        save_file({k: np.ascontiguousarray(v[kept]) for k, v in policies.tensors.items()}, temporary)
+    manifest = {
+        "environment": recipe.environment,
+        "recipe": asdict(recipe),
+        "sha256": file_sha256(target.with_suffix(".safetensors")),
+        "roles": {"medium": medium, "best": len(kept) - 1},
+        "reference_returns": {
+            "random": _summary(random_returns),
+            "expert": _summary(expert_returns),
+        },
+        "snapshots": [
+            {"steps": int(paths[i].stem), "sampled_return": round(float(sampled[i]), 2)}
+            for i in kept
+        ],
+        "packages": {
+            name: importlib.metadata.version(name)
+            for name in ("stable-baselines3", "torch", "gymnasium", "mujoco", "numpy")
+        },
+    }
+    write_atomic(target.with_suffix(".json"), json.dumps(manifest, indent=1) + "\n")
+
+
+def evaluate(
+    policies: SnapshotPolicies, snapshots: Sequence[int] | NDArray[np.int64] | None, episodes: int,
+    *, sampled: bool,
+) -> NDArray[np.float64]:
+    """Returns `[K, episodes]` of each snapshot; None plays the uniformly random policy."""
+    chosen = np.repeat([0] if snapshots is None else np.asarray(snapshots), episodes)
+    env = make_batched(policies.env_id, len(chosen), threads=2)
+    seeds = episode_seeds(episodes, environment=policies.env_id, purpose="snapshot evaluation")
+    generator = numpy_generator(environment=policies.env_id, purpose="snapshot actions")
+    observations = env.reset(np.arange(len(chosen)), seeds * (len(chosen) // episodes))
+    returns, alive = np.zeros(len(chosen)), np.arange(len(chosen))
+    act_dim = policies.tensors["log_std"].shape[1]
+    while len(alive):
+        if snapshots is None:
+            actions = generator.uniform(-1, 1, (len(alive), act_dim)).astype(np.float32)
+        else:
+            noise = generator.standard_normal((len(alive), act_dim), dtype=np.float32)
+            actions = policies.act(chosen[alive], observations[alive], noise if sampled else None)
+        result = env.step(alive, actions)
+        observations[alive] = result.observations
+        returns[alive] += result.rewards
+        alive = alive[~(result.terminated | result.truncated)]
+    env.close()
+    return returns.reshape(-1, episodes)
+
+
+def _stack(paths: list[Path]) -> dict[str, NDArray[np.float32]]:
+    """The tensors of every snapshot `[K, ...]`, named as `SnapshotPolicies` has them."""
+    loaded = [dict(np.load(path)) for path in paths]
+    stacked = {
+        f"{kind}_{i}": np.stack([s[f"{layer}.{kind}"] for s in loaded])
+        for i, layer in enumerate(LAYERS)
+        for kind in ("weight", "bias")
+    }
+    stacked["log_std"] = np.stack([s["log_std"] for s in loaded])
+    stacked["observation_mean"] = np.stack([s["mean"] for s in loaded])
+    stacked["observation_std"] = np.sqrt(np.stack([s["var"] for s in loaded]) + 1e-8)
+    return {name: array.astype(np.float32) for name, array in stacked.items()}
+
+
+def _summary(returns: NDArray[np.float64]) -> dict[str, Any]:
+    return {
+        "mean": round(float(returns.mean()), 4),
+        "sd": round(float(returns.std(ddof=1)), 4),
+        "episodes": len(returns),
+    }

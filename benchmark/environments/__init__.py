@@ -1,0 +1,21 @@
+"""Environments stepped as a batch: the fast path for MuJoCo, gymnasium for everything else."""
+
+from benchmark.environments.batch import (
+    BatchedEnvironment,
+    StepResult,
+    UnknownEnvironment,
+    UnsupportedSpace,
+    make_batched,
+)
+from benchmark.environments.rollout import Episodes, NoTimeLimit, rollout
+
+__all__ = [
+    "BatchedEnvironment",
+    "Episodes",
+    "NoTimeLimit",
+    "StepResult",
+    "UnknownEnvironment",
+    "UnsupportedSpace",
+    "make_batched",
+    "rollout",
+]

@@ -1,0 +1,187 @@
+"""One small typed registry for methods, datasets, students and teacher recipes.
+
+An entry is an object, or a `module:attribute` string that is imported when it is first asked for.
+Built-ins arrive through entry points of the installed distribution, exactly as a third party's do:
+
+    [project.entry-points."obdbench.methods"]
+    my_method = "my_package.my_method:MyMethod"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Generic, TypeVar, cast
+
+from benchmark.errors import ObdBenchError, did_you_mean
+
+T = TypeVar("T")
+
+
+class UnknownName(ObdBenchError):
+    """A name that no one registered."""
+
+
+class DuplicateName(ObdBenchError):
+    """Two entries want the same name."""
+
+
+class BrokenPlugin(ObdBenchError):
+    """An entry that is registered but cannot be loaded."""
+
+
+class Registry(Generic[T]):
+    """Names to objects of one kind.
+
+    Args:
+        kind: What an entry is, in the singular, for messages: "method".
+        group: The entry-point group that built-ins and third parties declare their entries in.
+        base: What every entry must be an instance or a subclass of.
+    """
+
+    def __init__(self, kind: str, group: str, base: type[T] | None = None) -> None:
+        self.kind, self.group, self.base = kind, group, base
+        self._entries: dict[str, T | str] = {}
+        self._origins: dict[str, str] = {}
+        self._conflicts: dict[str, str] = {}
+        self._discovered = False
+
+    def register(self, name: str, entry: T | str, *, origin: str | None = None) -> None:
+        """Adds an entry.
+
+        Raises:
+            DuplicateName: The name is taken by something else.
+        """
+        self._discover()
+        self._add(name, entry, origin or _origin_of(entry))
+
+    def __getitem__(self, name: str) -> T:
+        """The entry of that name, imported if need be.
+
+        Raises:
+            UnknownName: With the nearest names that exist.
+            BrokenPlugin: The entry could not be imported, or is not of this registry's kind.
+        """
+        self._discover()
+        if name not in self._entries:
+            hint = did_you_mean(name, self._entries)
+            raise UnknownName(f"No {self.kind} is called {name!r}. {hint}")
+        entry = self._entries[name]
+        if isinstance(entry, str):
+            entry = self._load(name, entry)
+            self._entries[name] = entry
+        return entry
+
+    def __iter__(self) -> Iterator[str]:
+        self._discover()
+        return iter(sorted(self._entries))
+
+    def __contains__(self, name: object) -> bool:
+        self._discover()
+        return name in self._entries
+
+    def origin(self, name: str) -> str:
+        """Where an entry comes from: a distribution, a file or a module."""
+        self._discover()
+        return self._origins[name]
+
+    def broken(self) -> dict[str, str]:
+        """Every entry that does not load, with the reason; the others stay usable."""
+        reasons = {}
+        self._discover()
+        reasons.update(self._conflicts)
+        for name in self:
+            try:
+                self[name]
+            except BrokenPlugin as error:
+                reasons[name] = str(error)
+        return reasons
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True
+        for point in sorted(importlib.metadata.entry_points(group=self.group), key=_own_first):
+            distribution = point.dist.name if point.dist else "unknown distribution"
+            try:
+                self._add(point.name, point.value, distribution)
+            except DuplicateName as error:  # the first stays usable; `broken` reports the second
+                self._conflicts[f"{point.name} of {distribution}"] = str(error)
+
+    def _add(self, name: str, entry: T | str, origin: str) -> None:
+        if name in self._entries:
+            if self._entries[name] == entry:
+                return
+            raise DuplicateName(
+                f"The {self.kind} name {name!r} is taken by {self._origins[name]}; {origin} must "
+                f"register its {self.kind} under another name."
+            )
+        self._entries[name], self._origins[name] = entry, origin
+
+    def _load(self, name: str, reference: str) -> T:
+        module, _, attribute = reference.partition(":")
+        try:
+            entry = getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # a plug-in may fail in any way; the others must go on
+            raise BrokenPlugin(
+                f"The {self.kind} {name!r} of {self._origins[name]} ({reference}) does not load: "
+                f"{type(error).__name__}: {error}. Mend or uninstall it; the others still work."
+            ) from error
+        if self.base is not None and not _is_a(entry, self.base):
+            raise BrokenPlugin(
+                f"The {self.kind} {name!r} of {self._origins[name]} ({reference}) is "
+                f"{entry!r}; expected a {self.base.__name__}."
+            )
+        return cast(T, entry)
+
+
+def _own_first(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
+    """The suite's own entries come first, so that a third party cannot take their names."""
+    return (point.dist is None or point.dist.name != "obdbench", point.name, point.value)
+
+
+def _is_a(entry: object, base: type) -> bool:
+    return isinstance(entry, base) or (isinstance(entry, type) and issubclass(entry, base))
+
+
+def _origin_of(entry: object) -> str:
+    if isinstance(entry, str):
+        return entry
+    return f"{getattr(entry, '__module__', '?')}:{getattr(entry, '__qualname__', entry)}"
+
+
+def load_plugin(path: str | Path) -> None:
+    """Imports one file, whose `register` calls add entries to the registries.
+
+    The file is imported under a name of its own path, so that two plug-ins of the same file name
+    do not collide; loading the same file twice is harmless.
+
+    Raises:
+        BrokenPlugin: The file is missing or raises.
+    """
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise BrokenPlugin(f"The plug-in {path} is not a file. Give the path of a .py file.")
+    name = f"obdbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return
+    specification = importlib.util.spec_from_file_location(name, path)
+    if specification is None or specification.loader is None:
+        raise BrokenPlugin(f"The plug-in {path} is not Python source; expected a .py file.")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    try:
+        specification.loader.exec_module(module)
+    except ObdBenchError:
+        del sys.modules[name]
+        raise
+    except Exception as error:  # a plug-in may fail in any way; say which one and why
+        del sys.modules[name]
+        raise BrokenPlugin(
+            f"The plug-in {path} does not load: {type(error).__name__}: {error}."
+        ) from error

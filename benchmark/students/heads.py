@@ -1,0 +1,175 @@
+"""Policy heads: how a network's outputs become an action, and the derivatives of the BC loss.
+
+Actions here are in the unit box [-1, 1]; `benchmark.scaling` maps them to an environment's bounds.
+The behavioural-cloning loss of a batch is the mean over samples and action dimensions of the
+squared error between the student's action and the target. First and second derivatives are
+written out, because the meta-gradient needs both and autograd would store far more.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+LOG_STD_OFFSET = -1.0
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+
+
+class Squashed(NamedTuple):
+    """An action tanh(u) and the slope of u in the raw log standard deviation, where there is one."""
+
+    action: Tensor
+    slope: Tensor | None
+
+
+class Head(Protocol):
+    """Turns network outputs `[..., outputs]` into actions `[..., act_dim]` in [-1, 1]."""
+
+    noisy: bool
+
+    def outputs(self, act_dim: int) -> int:
+        """How many network outputs an action of `act_dim` dimensions needs."""
+        ...
+
+    def squash(self, outputs: Tensor, noise: Tensor | None) -> Squashed:
+        """The action that training sees; `noise [..., act_dim]` is standard normal if `noisy`."""
+        ...
+
+    def mode(self, outputs: Tensor) -> Tensor:
+        """The deterministic action of evaluation."""
+        ...
+
+    def output_gradient(self, inner: Tensor, squashed: Squashed) -> Tensor:
+        """Derivative in the outputs from the derivative `inner` in u."""
+        ...
+
+    def inner_tangent(self, outputs_tangent: Tensor, squashed: Squashed) -> Tensor:
+        """Tangent of u from the tangent of the outputs."""
+        ...
+
+    def output_gradient_tangent(
+        self, inner: Tensor, inner_tangent: Tensor, outputs_tangent: Tensor, squashed: Squashed
+    ) -> Tensor:
+        """Tangent of `output_gradient` along `outputs_tangent`."""
+        ...
+
+
+class MeanHead:
+    """Deterministic policy: action = tanh(outputs)."""
+
+    noisy = False
+
+    def outputs(self, act_dim: int) -> int:
+        return act_dim
+
+    def squash(self, outputs: Tensor, noise: Tensor | None) -> Squashed:
+        return Squashed(outputs.tanh(), None)
+
+    def mode(self, outputs: Tensor) -> Tensor:
+        return outputs.tanh()
+
+    def output_gradient(self, inner: Tensor, squashed: Squashed) -> Tensor:
+        return inner
+
+    def inner_tangent(self, outputs_tangent: Tensor, squashed: Squashed) -> Tensor:
+        return outputs_tangent
+
+    def output_gradient_tangent(
+        self, inner: Tensor, inner_tangent: Tensor, outputs_tangent: Tensor, squashed: Squashed
+    ) -> Tensor:
+        return inner_tangent
+
+
+class SampledHead:
+    """Reparameterised tanh-Gaussian: action = tanh(mean + exp(log_std) * noise).
+
+    The head of the published OBD code: log_std is the raw output minus 1, clamped to [-20, 2];
+    the loss sees a sample, evaluation the mode.
+    """
+
+    noisy = True
+
+    def outputs(self, act_dim: int) -> int:
+        return 2 * act_dim
+
+    def squash(self, outputs: Tensor, noise: Tensor | None) -> Squashed:
+        if noise is None:
+            raise ValueError("the sampled head needs noise [..., act_dim] to draw an action")
+        mean, raw = outputs.chunk(2, dim=-1)
+        log_std = raw + LOG_STD_OFFSET
+        clamped = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        deviation = clamped.exp() * noise
+        return Squashed((mean + deviation).tanh(), deviation * (clamped == log_std))
+
+    def mode(self, outputs: Tensor) -> Tensor:
+        return outputs.chunk(2, dim=-1)[0].tanh()
+
+    def output_gradient(self, inner: Tensor, squashed: Squashed) -> Tensor:
+        return torch.cat((inner, inner * squashed.slope), dim=-1)
+
+    def inner_tangent(self, outputs_tangent: Tensor, squashed: Squashed) -> Tensor:
+        mean, raw = outputs_tangent.chunk(2, dim=-1)
+        return torch.addcmul(mean, raw, squashed.slope)
+
+    def output_gradient_tangent(
+        self, inner: Tensor, inner_tangent: Tensor, outputs_tangent: Tensor, squashed: Squashed
+    ) -> Tensor:
+        raw = outputs_tangent.chunk(2, dim=-1)[1]
+        # d(slope)/d(raw) = slope, because the deviation is an exponential in the raw output.
+        return torch.cat(
+            (inner_tangent, (inner_tangent + inner * raw) * squashed.slope), dim=-1
+        )
+
+
+HEADS: dict[str, Head] = {"mean": MeanHead(), "sampled": SampledHead()}
+
+
+class LossGradient(NamedTuple):
+    """Derivatives of the BC loss: value `[R]`, in the outputs, in the targets' negative residual."""
+
+    loss: Tensor
+    outputs: Tensor
+    inner: Tensor
+    squashed: Squashed
+
+
+def bc_loss_gradient(
+    head: Head, outputs: Tensor, targets: Tensor, noise: Tensor | None, weights: Tensor | None = None
+) -> LossGradient:
+    """Loss of each run and its derivative in the network outputs.
+
+    Args:
+        head: The policy head.
+        outputs: Network outputs `[R, N, outputs]`.
+        targets: Target actions `[R, N, act_dim]` in [-1, 1].
+        noise: Standard normal `[R, N, act_dim]` for a noisy head, else None.
+        weights: Optional sample weights `[R, N]`; the loss is mean(weight * squared error).
+    """
+    squashed = head.squash(outputs, noise)
+    error = squashed.action - targets
+    weighted = error if weights is None else error * weights.unsqueeze(-1)
+    scale = 1.0 / (error.shape[-1] * error.shape[-2])
+    loss = (error * weighted).sum((-2, -1)) * scale
+    inner = weighted * (1 - squashed.action.square()) * (2 * scale)
+    return LossGradient(loss, head.output_gradient(inner, squashed), inner, squashed)
+
+
+def bc_loss_tangent(
+    head: Head, gradient: LossGradient, targets: Tensor, outputs_tangent: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Tangents of the unweighted loss's derivatives in outputs and in targets, along the outputs.
+
+    Returns:
+        `(d outputs-gradient [R, N, outputs], d targets-gradient [R, N, act_dim])`.
+    """
+    action = gradient.squashed.action
+    scale = 2.0 / (action.shape[-1] * action.shape[-2])
+    slope = 1 - action.square()
+    action_tangent = slope * head.inner_tangent(outputs_tangent, gradient.squashed)
+    inner_tangent = action_tangent * (slope - 2 * action * (action - targets)) * scale
+    outputs_gradient_tangent = head.output_gradient_tangent(
+        gradient.inner, inner_tangent, outputs_tangent, gradient.squashed
+    )
+    return outputs_gradient_tangent, action_tangent * -scale

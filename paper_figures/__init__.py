@@ -1,0 +1,15 @@
+"""Tables and figures, each from records alone."""
+
+from paper_figures.convergence import FigureError, convergence, write_convergence
+from paper_figures.main_table import main_table
+from paper_figures.table import Cell, Table, escape_latex
+
+__all__ = [
+    "Cell",
+    "FigureError",
+    "Table",
+    "convergence",
+    "escape_latex",
+    "main_table",
+    "write_convergence",
+]

@@ -1,0 +1,73 @@
+"""The sentences under a table or figure: how many seeds, which protocol, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+# Below this, bootstrap intervals are visibly too narrow (coverage in results.statistics).
+FEW_SEEDS = 10
+
+
+def percent(level: float) -> str:
+    """For example "95 %"."""
+    return f"{100 * level:g} %"
+
+
+def seeds(counts: Iterable[int]) -> str:
+    """For example "3 seeds" or "1 to 3 seeds"; "no seeds" where there is no count."""
+    found = sorted(set(counts))
+    if not found:
+        return "no seeds"
+    if len(found) > 1:
+        return f"{found[0]} to {found[-1]} seeds"
+    return f"{found[0]} seed{'s' if found[0] != 1 else ''}"
+
+
+def protocols(details: Iterable[str]) -> str:
+    """For example "Protocol quick: 4 students x 10 episodes, last 3 checkpoints."."""
+    found = sorted({detail for detail in details if detail})
+    return f"Protocol {'; '.join(found)}." if found else "Protocol unknown: nothing has run."
+
+
+def intervals(table: pd.DataFrame) -> str:
+    """What the intervals of a cell table are, and where they are not to be relied on."""
+    level = percent(float(table["level"].iloc[0]))
+    done = table[table["n"] > 0]
+    text = f"Normalized return, mean over {seeds(done['n'])} with {level} bootstrap interval (BCa"
+    if (done["interval"] == "percentile").any():
+        text += "; percentile with 2 seeds or where all scores are equal"
+    text += ")."
+    if (done["n"] == 1).any():
+        text += " n=1: a single seed has no interval, and no tie with it can be judged."
+    if done["n"].between(2, FEW_SEEDS - 1).any():
+        text += f" With fewer than {FEW_SEEDS} seeds the intervals cover less than {level}."
+    return text
+
+
+def teachers(table: pd.DataFrame) -> str:
+    """Every dataset's teacher with its own return."""
+    known = table[table["teacher_return"].notna()]
+    parts = []
+    for (dataset, teacher), rows in known.groupby(["dataset", "teacher"], sort=True):
+        score = rows["teacher_normalized_return"].mean()
+        own = f"{rows['teacher_return'].mean():.1f} (normalized {score:.1f})"
+        parts.append(f"{dataset} {own}, {teacher}")
+    return f"Teacher's own return: {'; '.join(parts)}." if parts else "Teacher's return unknown."
+
+
+def missing(table: pd.DataFrame) -> str:
+    """Every cell with fewer seeds than expected, and why as far as it is known."""
+    short = table[table["n"] < table["n_expected"]]
+    if short.empty:
+        return "No expected run is missing or failed."
+    return f"Missing: {'; '.join(_shortfall(row) for _, row in short.iterrows())}."
+
+
+def _shortfall(row: pd.Series) -> str:
+    text = f"{row['label']} on {row['dataset']} has {row['n']} of {row['n_expected']} seeds"
+    absent = row["n_expected"] - row["n"] - row["n_failed"]
+    reasons = [f"{row['n_failed']} failed: {row['errors']}"] if row["n_failed"] else []
+    reasons += [f"{absent} without a record"] if absent > 0 else []
+    return f"{text} ({', '.join(reasons)})"

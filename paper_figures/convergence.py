@@ -1,0 +1,241 @@
+"""Normalized return against outer step, one panel a dataset.
+
+A method with several checkpoints is a line with its confidence band; one with a single checkpoint
+(random, teacher, bc_whole) is a horizontal line, as it does not depend on the outer step.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from benchmark.errors import ObdBenchError
+from paper_figures import caption
+from results.aggregate import REFERENCES
+from results.labels import natural_order
+from results.statistics import LEVEL, Estimate, mean
+
+COLUMNS = 3
+PANEL_INCHES = (3.3, 2.5)
+# At 8 points: one line of the legend, an entry without its text, and a character of its text.
+LEGEND_ROW_INCHES = 0.17
+LEGEND_ENTRY_INCHES = 0.65
+CHARACTER_INCHES = 0.068
+DOTS_PER_INCH = 200
+
+# References are grey, so that colour belongs to the methods under comparison.
+REFERENCE_GREYS = ((0.15, 0.15, 0.15), (0.5, 0.5, 0.5))
+LINE_STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+# No dates, no versions, fonts embedded as TrueType: the same records give the same bytes.
+SETTINGS: dict[Any, Any] = {
+    "pdf.fonttype": 42,
+    "savefig.bbox": None,
+    "font.size": 8.0,
+    "axes.linewidth": 0.6,
+}
+PDF_METADATA = {"CreationDate": None, "ModDate": None, "Creator": "OBD-Bench", "Producer": None}
+PNG_METADATA = {"Software": None}
+
+
+class FigureError(ObdBenchError):
+    """Records from which no figure can be drawn."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one method is drawn in every panel: told apart by colour, and by dashes and marker.
+
+    ``marker`` is empty for a method that is a horizontal line in all panels.
+    """
+
+    color: tuple[float, float, float]
+    line: Any
+    marker: str
+
+
+def convergence(curves: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> Figure:
+    """The convergence figure from what `results.curves_frame` gives.
+
+    Args:
+        curves: one row a checkpoint. Failed runs are left out; a panel's title says how many.
+        seed: of the bootstrap.
+        level: of the pointwise confidence bands, over seeds.
+
+    Raises:
+        FigureError: if no complete run has a checkpoint.
+    """
+    complete = curves[curves["status"] == "complete"]
+    if complete.empty:
+        raise FigureError(
+            f"none of the {curves['run_id'].nunique()} runs given is complete; expected at least "
+            "one complete run with checkpoints. Look at the failed records' errors first."
+        )
+    with mpl.rc_context(SETTINGS):
+        return _draw(curves, complete, seed=seed, level=level)
+
+
+def write_convergence(
+    curves: pd.DataFrame, directory: Path, name: str = "convergence", *, seed: int = 0
+) -> tuple[Path, Path]:
+    """Write ``<name>.pdf`` and ``<name>.png`` into a directory, made if absent; their paths.
+
+    The same records give the same bytes under the same versions of matplotlib and its fonts.
+    Raises FigureError as `convergence` does.
+    """
+    figure = convergence(curves, seed=seed)
+    directory.mkdir(parents=True, exist_ok=True)
+    pdf, png = directory / f"{name}.pdf", directory / f"{name}.png"
+    with mpl.rc_context(SETTINGS):
+        figure.savefig(pdf, metadata=PDF_METADATA)
+        figure.savefig(png, metadata=PNG_METADATA, dpi=DOTS_PER_INCH)
+    return pdf, png
+
+
+def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: float) -> Figure:
+    datasets = sorted(set(curves["dataset"]))
+    styles = _styles(complete)
+    figure, panels = _canvas(len(datasets), list(styles))
+    for dataset, axes in zip(datasets, panels, strict=True):
+        shown = complete[complete["dataset"] == dataset]
+        for label, runs in shown.groupby("label", sort=True):
+            _line(axes, runs, styles[str(label)], seed=seed, level=level)
+        if shown.empty:
+            axes.set(xticks=[], yticks=[])
+        axes.set_title(_title(curves[curves["dataset"] == dataset]), fontsize=8.5)
+        axes.set_xlabel("outer step")
+        axes.set_ylabel("normalized return")
+        axes.margins(x=0.02)
+        axes.grid(visible=True, linewidth=0.3, alpha=0.6)
+        sns.despine(ax=axes)
+    figure.suptitle(
+        f"{caption.protocols(complete['protocol_detail'])}\n"
+        f"Mean over seeds with {caption.percent(level)} bootstrap band",
+        fontsize=8,
+    )
+    _legend(figure, styles)
+    return figure
+
+
+def _canvas(panels: int, labels: list[str]) -> tuple[Figure, list[Axes]]:
+    columns = 2 if panels == 4 else min(panels, COLUMNS)
+    rows = math.ceil(panels / columns)
+    # A single panel is widened so that the headline and the legend fit.
+    width = max(columns * PANEL_INCHES[0], 4.8)
+    legend_rows = math.ceil(len(labels) / _legend_columns(width, labels))
+    legend_rows *= max(_wrapped(label, width).count("\n") + 1 for label in labels)
+    height = rows * PANEL_INCHES[1] + 0.5 + LEGEND_ROW_INCHES * legend_rows
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+
+
+def _styles(complete: pd.DataFrame) -> dict[str, Style]:
+    """Label -> style, methods first, in natural order."""
+    reference = complete["method"].isin(REFERENCES)
+    methods = sorted(set(complete.loc[~reference, "label"]), key=natural_order)
+    references = sorted(set(complete.loc[reference, "label"]), key=natural_order)
+    several = complete.groupby(["dataset", "label"])["outer_step"].nunique() > 1
+    curved = {label for (_, label), is_curve in several.items() if is_curve}
+    palette = sns.color_palette("colorblind", 10)
+    colors = [palette[i % len(palette)] for i in range(len(methods))]
+    colors += [REFERENCE_GREYS[i % len(REFERENCE_GREYS)] for i in range(len(references))]
+    return {
+        label: Style(
+            color,
+            LINE_STYLES[i % len(LINE_STYLES)],
+            MARKERS[i % len(MARKERS)] if label in curved else "",
+        )
+        for i, (label, color) in enumerate(zip(methods + references, colors, strict=True))
+    }
+
+
+def _line(axes: Axes, runs: pd.DataFrame, style: Style, *, seed: int, level: float) -> None:
+    points = {
+        int(step): mean(list(rows["normalized_return"]), seed=seed, level=level)
+        for step, rows in runs.groupby("outer_step", sort=True)
+    }
+    if len(points) == 1:
+        _horizontal(axes, next(iter(points.values())), style)
+    else:
+        _curve(axes, points, style)
+
+
+def _curve(axes: Axes, points: Mapping[int, Estimate], style: Style) -> None:
+    steps = list(points)
+    axes.plot(
+        steps,
+        [point.value for point in points.values()],
+        color=style.color,
+        linestyle=style.line,
+        marker=style.marker,
+        markersize=3,
+        linewidth=1.2,
+    )
+    low = [point.low for point in points.values()]
+    high = [point.high for point in points.values()]
+    axes.fill_between(steps, low, high, color=style.color, alpha=0.15, linewidth=0)
+
+
+def _horizontal(axes: Axes, point: Estimate, style: Style) -> None:
+    axes.axhline(point.value, color=style.color, linestyle=style.line, linewidth=1.2)
+    if point.has_interval:
+        axes.axhspan(point.low, point.high, color=style.color, alpha=0.1, linewidth=0)
+
+
+def _title(runs: pd.DataFrame) -> str:
+    """The dataset, the seeds behind its lines, and what was left out."""
+    complete = runs[runs["status"] == "complete"]
+    text = (
+        f"{runs['dataset'].iloc[0]} ({caption.seeds(complete.groupby('label')['seed'].nunique())})"
+    )
+    failed = runs[runs["status"] != "complete"]["run_id"].nunique()
+    return f"{text}\n{failed} failed run{'s' if failed > 1 else ''} left out" if failed else text
+
+
+def _legend(figure: Figure, styles: Mapping[str, Style]) -> None:
+    width = float(figure.get_size_inches()[0])
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=style.color,
+            linestyle=style.line,
+            marker=style.marker,
+            markersize=3,
+            linewidth=1.2,
+            label=_wrapped(label, width),
+        )
+        for label, style in styles.items()
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=_legend_columns(width, list(styles)),
+        frameon=False,
+    )
+
+
+def _legend_columns(width: float, labels: list[str]) -> int:
+    """How many entries as wide as the longest fit beside each other, one to four."""
+    longest = max(len(line) for label in labels for line in _wrapped(label, width).split("\n"))
+    fit = int(width / (LEGEND_ENTRY_INCHES + CHARACTER_INCHES * longest))
+    return min(max(fit, 1), 4, len(labels))
+
+
+def _wrapped(label: str, width: float) -> str:
+    """The label in lines that fit a figure of this width in inches."""
+    return textwrap.fill(label, int((width - LEGEND_ENTRY_INCHES) / CHARACTER_INCHES))

@@ -1,0 +1,195 @@
+"""The main table: every method's score beside what it cost.
+
+Up to two datasets: one row a (dataset, method). More: one row a method, one column a dataset, and
+the mean over datasets last, as the papers print it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+
+from paper_figures import caption
+from paper_figures.table import DAGGER, NOTHING, Cell, Table
+from results.aggregate import COSTS, REFERENCES, Best, best_and_ties
+from results.labels import natural_order
+from results.statistics import Estimate, stratified
+
+LONG_LAYOUT_DATASETS = 2
+ALL_DATASETS = "mean over datasets"
+COST_HEADINGS = ("seconds", "outer steps", "environment steps")
+
+Row = tuple[Cell, ...]
+
+
+def main_table(table: pd.DataFrame, *, seed: int = 0) -> Table:
+    """The main results, from what `results.cell_table` gives.
+
+    Args:
+        table: one row a (dataset, label). The same rows in any order give the same bytes.
+        seed: of the stratified bootstrap over datasets (wide layout only).
+
+    The best distillation method of every dataset is bold; those whose interval overlaps the best
+    one's carry a dagger. The caption states seeds, level, protocol, the teacher's own return, and
+    every cell that lacks seeds.
+    """
+    ordered = _in_order(table)
+    best = best_and_ties(ordered)
+    if ordered["dataset"].nunique() <= LONG_LAYOUT_DATASETS:
+        return _long(ordered, best)
+    return _wide(ordered, best, seed=seed)
+
+
+def _long(table: pd.DataFrame, best: Mapping[str, Best]) -> Table:
+    groups = [
+        tuple(_dataset_row(row, best) for _, row in rows.iterrows())
+        for _, dataset in table.groupby("dataset", sort=True)
+        for rows in _methods_and_references(dataset)
+    ]
+    return Table(
+        columns=("dataset", "method", f"score {_interval(table)}", "n", *COST_HEADINGS, "used"),
+        groups=tuple(groups),
+        caption=_caption(table, "Costs are means over complete runs; seconds are wall time."),
+        alignment="llrrrrrl",
+        data=_data(table),
+    )
+
+
+def _dataset_row(row: pd.Series, best: Mapping[str, Best]) -> Row:
+    n = f"{row['n']}" if row["n"] >= row["n_expected"] else f"{row['n']}/{row['n_expected']}"
+    names = Cell(row["dataset"]), Cell(row["label"])
+    return (*names, _score(row, best), Cell(n), *_costs(row), Cell(row["used"] or NOTHING))
+
+
+def _wide(table: pd.DataFrame, best: Mapping[str, Best], *, seed: int) -> Table:
+    datasets = sorted(set(table["dataset"]))
+    groups = []
+    averages = []
+    for rows in _methods_and_references(table):
+        lines = []
+        for label in sorted(set(rows["label"]), key=natural_order):
+            cells = rows[rows["label"] == label]
+            average = _average(cells, datasets, seed=seed)
+            averages.append(_average_data(cells, average))
+            lines.append(_method_row(cells, datasets, best, average))
+        groups.append(tuple(lines))
+    note = (
+        "Costs are means over a method's datasets and complete runs; seconds are wall time. Mean: "
+        f"over datasets, interval by stratified bootstrap over seeds; {NOTHING} unless every "
+        f"dataset has a score. {NOTHING} under a dataset: no such cell."
+    )
+    return Table(
+        columns=("method", "used", *COST_HEADINGS, *datasets, "mean"),
+        groups=tuple(groups),
+        caption=_caption(table, note),
+        alignment="ll" + "r" * (len(COST_HEADINGS) + len(datasets) + 1),
+        data=pd.concat([_data(table), pd.DataFrame(averages)], ignore_index=True),
+    )
+
+
+def _method_row(
+    cells: pd.DataFrame,
+    datasets: list[str],
+    best: Mapping[str, Best],
+    average: Estimate | None,
+) -> Row:
+    by_dataset = {row["dataset"]: row for _, row in cells.iterrows()}
+    used = ", ".join(sorted({name for name in cells["used"] if name})) or NOTHING
+    scores = (
+        _score(by_dataset[name], best) if name in by_dataset else Cell(NOTHING) for name in datasets
+    )
+    last = Cell(NOTHING) if average is None else _estimate(average.value, average.low, average.high)
+    return (
+        Cell(cells["label"].iloc[0]),
+        Cell(used),
+        *_costs(cells[list(COSTS)].mean()),
+        *scores,
+        last,
+    )
+
+
+def _average(cells: pd.DataFrame, datasets: list[str], *, seed: int) -> Estimate | None:
+    """None unless the method has a score on every dataset: other means are not comparable."""
+    scores = {row["dataset"]: row["scores"] for _, row in cells.iterrows() if row["n"] > 0}
+    if set(scores) != set(datasets):
+        return None
+    return stratified(scores, seed=seed, level=float(cells["level"].iloc[0]))
+
+
+def _average_data(cells: pd.DataFrame, average: Estimate | None) -> dict[str, object]:
+    row: dict[str, object] = {"dataset": ALL_DATASETS, "level": cells["level"].iloc[0]}
+    row |= {name: cells[name].iloc[0] for name in ("method", "label")}
+    row |= {name: int(cells[name].sum()) for name in ("n", "n_expected", "n_failed")}
+    row |= {name: cells[name].mean() for name in COSTS}
+    if average is not None:
+        row |= {name: getattr(average, name) for name in ("value", "low", "high", "interval")}
+    return row
+
+
+def _score(row: pd.Series, best: Mapping[str, Best]) -> Cell:
+    if row["n"] == 0:
+        return Cell("failed" if row["n_failed"] else "missing", f"(0 of {row['n_expected']})")
+    standing = best[row["dataset"]]
+    cell = _estimate(row["value"], row["low"], row["high"])
+    details = [cell.detail] if cell.detail else []
+    if row["n"] < row["n_expected"]:
+        details.append(f"(n={row['n']} of {row['n_expected']})")
+    elif row["n"] == 1:
+        details.append("(n=1)")
+    is_best, is_tied = row["label"] == standing.best, row["label"] in standing.ties
+    return Cell(cell.text, " ".join(details), best=is_best, tied=is_tied)
+
+
+def _estimate(value: float, low: float, high: float) -> Cell:
+    detail = "" if math.isnan(low) else f"[{_one_decimal(low)}, {_one_decimal(high)}]"
+    return Cell(_one_decimal(value), detail)
+
+
+def _costs(row: pd.Series) -> Row:
+    wall, *steps = (row[name] for name in COSTS)
+    seconds = NOTHING if math.isnan(wall) else f"{wall:,.1f}"
+    return (Cell(seconds), *(Cell(NOTHING if math.isnan(n) else f"{n:,.0f}") for n in steps))
+
+
+def _one_decimal(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f}"  # + 0.0 turns -0.0 into 0.0
+
+
+def _interval(table: pd.DataFrame) -> str:
+    return f"[{caption.percent(float(table['level'].iloc[0]))} CI]" if len(table) else "[CI]"
+
+
+def _caption(table: pd.DataFrame, note: str) -> str:
+    if table.empty:
+        return "No run on record."
+    sentences = (
+        caption.intervals(table),
+        caption.protocols(table["protocol"]),
+        f"Bold: highest mean among distillation methods of a dataset ({' and '.join(REFERENCES)} "
+        f"are references); {DAGGER}: its interval overlaps the best one's.",
+        note,
+        caption.teachers(table),
+        caption.missing(table),
+    )
+    return " ".join(sentences)
+
+
+def _methods_and_references(table: pd.DataFrame) -> list[pd.DataFrame]:
+    reference = table["method"].isin(REFERENCES)
+    return [rows for rows in (table[~reference], table[reference]) if len(rows)]
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    keys = [
+        (str(d), natural_order(str(x)))
+        for d, x in zip(table["dataset"], table["label"], strict=True)
+    ]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return table.iloc[order].reset_index(drop=True)
+
+
+def _data(table: pd.DataFrame) -> pd.DataFrame:
+    scores = [" ".join(repr(float(score)) for score in found) for found in table["scores"]]
+    return table.assign(scores=scores)

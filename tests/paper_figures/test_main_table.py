@@ -1,0 +1,193 @@
+"""The main table in its four forms and two layouts."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from paper_figures.main_table import main_table
+from paper_figures.table import Table, escape_latex
+from results.aggregate import cell_table
+from results.frames import runs_frame
+from results.statistics import stratified
+from tests.results.conftest import MakeRecord, Record
+
+Sweep = Callable[..., list[Record]]
+DATASETS = ["hopper/medium", "walker2d/medium", "ant/medium"]
+
+
+def table_of(records: Sequence[Record], expected: Mapping[str, int] | None = None) -> Table:
+    return main_table(cell_table(runs_frame(records), expected))
+
+
+def line_with(text: str, *words: str) -> str:
+    (line,) = (line for line in text.splitlines() if all(word in line for word in words))
+    return line
+
+
+def printed(table: Table, width: int = 300) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table.rich())
+    file: Any = console.file
+    return str(file.getvalue())
+
+
+def test_latex_sets_the_best_bold_marks_ties_and_rules_off_references(make_sweep: Sweep) -> None:
+    latex = table_of(make_sweep()).latex()
+    assert r"\textbf{26.8} {\scriptsize [" in line_with(latex, r"av\_pbc &")
+    assert r"]}$^{\dagger}$ &" in line_with(latex, "& pbc &")
+    for other in ("& dbc &", "& teacher &", r"& bc\_whole &"):
+        assert "textbf" not in line_with(latex, other)
+        assert "dagger" not in line_with(latex, other)
+    assert latex.index("& pbc &") < latex.rindex(r"\midrule") < latex.index(r"bc\_whole &")
+    rules = (r"\toprule", r"\midrule", r"\bottomrule")
+    assert [latex.count(rule) for rule in rules] == [1, 2, 1]
+    assert latex.count("{") == latex.count("}")
+
+
+def test_latex_rows_have_as_many_cells_as_columns(make_sweep: Sweep) -> None:
+    for datasets in (DATASETS[:1], DATASETS):
+        table = table_of(make_sweep(datasets))
+        rows = [line for line in table.latex().splitlines() if line.endswith(r"\\")]
+        assert {row.count(" & ") for row in rows} == {len(table.columns) - 1}
+        assert len(table.alignment) == len(table.columns)
+
+
+def test_latex_escapes_what_a_third_party_may_name_a_method(make_record: MakeRecord) -> None:
+    latex = table_of([make_record("50%_of_$&#{x}~^\\<a|b>", score=-1.25)]).latex()
+    assert (
+        r"50\%\_of\_\$\&\#\{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
+        r"\textless{}a\textbar{}b\textgreater{}"
+    ) in latex
+    assert r"\textbf{$-$1.2}" in latex
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [("-3.0", "$-$3.0"), ("hopper-v5", "hopper-v5"), ("[-1.0, 2.0]", "[$-$1.0, 2.0]")],
+)
+def test_latex_has_minus_signs_before_numbers_only(text: str, escaped: str) -> None:
+    assert escape_latex(text) == escaped
+
+
+def test_markdown_sets_the_best_bold_and_marks_ties(make_sweep: Sweep) -> None:
+    markdown = table_of(make_sweep()).markdown()
+    assert "| **26.8** [" in line_with(markdown, "| av_pbc |")
+    assert "]\u2020 |" in line_with(markdown, "| pbc |")
+    assert line_with(markdown, "| dbc |").endswith("| 5 | 22.0 | 1,000 | 0 | data, teacher |")
+
+
+def test_markdown_keeps_a_bar_in_a_name_inside_its_cell(make_record: MakeRecord) -> None:
+    assert r"| a\|b |" in table_of([make_record("a|b")]).markdown()
+
+
+def test_terminal_table_prints_brackets_as_they_stand(make_sweep: Sweep) -> None:
+    text = printed(table_of(make_sweep()))
+    assert "26.8 [24.4, 30.0]" in text
+    assert "Protocol quick: 4 students x 10 episodes" in text
+
+
+def test_csv_holds_unrounded_numbers_and_every_seed(make_record: MakeRecord) -> None:
+    scores = [1 / 3, 2 / 3, 5 / 3]
+    csv = table_of([make_record(seed=i, score=s) for i, s in enumerate(scores)]).csv()
+    row = pd.read_csv(io.StringIO(csv)).iloc[0]
+    assert [float(score) for score in row["scores"].split()] == scores
+    assert row["value"] == pytest.approx(sum(scores) / 3)
+    assert (row["n"], row["n_expected"], row["n_failed"]) == (3, 3, 0)
+
+
+def test_caption_states_seeds_level_protocol_teacher_and_completeness(make_sweep: Sweep) -> None:
+    caption = table_of(make_sweep()).caption
+    for statement in (
+        "mean over 5 seeds with 95 % bootstrap interval (BCa)",
+        "the intervals cover less than 95 %",
+        "Protocol quick: 4 students x 10 episodes, last 3 checkpoints.",
+        "Teacher's own return: hopper/medium-replay 2500.0 (normalized 80.0), td3_bc.",
+        "No expected run is missing or failed.",
+    ):
+        assert statement in caption
+
+
+def test_missing_failed_and_single_seeds_are_shown(make_record: MakeRecord) -> None:
+    records = [make_record(seed=0, score=20.0), make_record(seed=1, error="MemoryError")]
+    records += [make_record("pbc", score=10.0), make_record("dbc", error="OSError")]
+    expected = {records[0]["cell_id"]: 3, "hopper-medium-replay.hades.abc": 3}
+    table = table_of(records, expected)
+    markdown = table.markdown()
+    assert "**20.0** (n=1 of 3) | 1/3 |" in line_with(markdown, "| av_pbc |")
+    assert "| 10.0 (n=1) | 1 |" in line_with(markdown, "| pbc |")
+    assert "| failed (0 of 1) | 0/1 |" in line_with(markdown, "| dbc |")
+    assert "| missing (0 of 3) | 0/3 |" in line_with(markdown, "| hades |")
+    assert (
+        "av_pbc on hopper/medium-replay has 1 of 3 seeds (1 failed: MemoryError, 1 without a "
+        "record)"
+    ) in table.caption
+    assert "n=1: a single seed has no interval" in table.caption
+    assert "nan" not in markdown + table.latex() + printed(table)
+
+
+def test_three_datasets_give_a_column_each_and_the_stratified_mean(make_sweep: Sweep) -> None:
+    records = make_sweep(DATASETS)
+    table = table_of(records)
+    assert table.columns[-4:] == ("ant/medium", "hopper/medium", "walker2d/medium", "mean")
+    runs = runs_frame(records)
+    scores = {
+        str(dataset): list(rows["normalized_return"])
+        for dataset, rows in runs[runs["method"] == "pbc"].groupby("dataset")
+    }
+    expected = stratified(scores)
+    assert line_with(table.markdown(), "| pbc |").endswith(f"| {expected} |")
+    assert line_with(table.markdown(), "| av_pbc |").count("**") == 6
+    data = pd.read_csv(io.StringIO(table.csv()))
+    average = data[(data["dataset"] == "mean over datasets") & (data["label"] == "pbc")].iloc[0]
+    assert average["value"] == pytest.approx(expected.value)
+    assert (average["low"], average["high"]) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_method_that_lacks_a_dataset_has_no_mean(make_sweep: Sweep) -> None:
+    records = [
+        record
+        for record in make_sweep(DATASETS)
+        if (record["spec"]["method"]["name"], record["spec"]["dataset"]) != ("pbc", "ant/medium")
+    ]
+    line = line_with(table_of(records).markdown(), "| pbc |")
+    assert line.endswith("| \u2013 |")
+    assert line.count("\u2013") == 2
+
+
+def test_labels_are_in_numerical_order(make_record: MakeRecord) -> None:
+    sizes = (128, 16, 64)
+    table = table_of([make_record(parameters={"synthetic_size": size}) for size in sizes])
+    labels = [row[1].text for row in table.groups[0]]
+    assert labels == [f"av_pbc (synthetic_size={size})" for size in (16, 64, 128)]
+
+
+@pytest.mark.parametrize("datasets", [DATASETS[:1], DATASETS[:2], DATASETS])
+def test_same_records_in_any_order_give_the_same_bytes(
+    make_sweep: Sweep, datasets: list[str]
+) -> None:
+    records = make_sweep(datasets)
+    first, second = table_of(records), table_of(records[::-1])
+    assert first.markdown() == second.markdown()
+    assert first.latex() == second.latex()
+    assert first.csv() == second.csv()
+    assert printed(first) == printed(second)
+
+
+def test_no_records_give_an_empty_table_that_says_so() -> None:
+    table = table_of([])
+    assert table.caption == "No run on record."
+    assert table.latex().count(r"\midrule") == 1
+    assert "| dataset | method |" in table.markdown()
+
+
+def test_a_rounded_zero_has_no_sign(make_record: MakeRecord) -> None:
+    records = [make_record(score=-0.01)]
+    assert "**0.0**" in table_of(records).markdown()
+    assert not math.isnan(table_of(records).data["value"].iloc[0])

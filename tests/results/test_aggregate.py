@@ -1,0 +1,122 @@
+"""Cells keep their rows, say what they lack, and compete fairly."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from results.aggregate import CELL_COLUMNS, AggregationError, Best, best_and_ties, cell_table
+from results.frames import runs_frame
+from results.statistics import iqm, mean
+from tests.results.conftest import MakeRecord
+
+
+def row_of(table: pd.DataFrame, label: str) -> pd.Series:
+    (_, row), *others = table[table["label"] == label].iterrows()
+    assert not others
+    return row
+
+
+def test_a_cell_has_mean_interval_and_costs_over_its_seeds(make_record: MakeRecord) -> None:
+    scores = [20.0, 22.0, 27.0, 21.0]
+    table = cell_table(runs_frame([make_record(seed=i, score=s) for i, s in enumerate(scores)]))
+    row = row_of(table, "av_pbc")
+    estimate, middle = mean(scores), iqm(scores)
+    assert (row["value"], row["low"], row["high"]) == (
+        estimate.value,
+        estimate.low,
+        estimate.high,
+    )
+    assert (row["iqm"], row["iqm_low"], row["iqm_high"]) == (middle.value, middle.low, middle.high)
+    assert (row["n"], row["n_expected"], row["n_failed"]) == (4, 4, 0)
+    assert row["wall_seconds"] == pytest.approx(21.5)
+    assert row["scores"] == tuple(scores)
+    assert row["teacher_return"] == 2500.0
+
+
+def test_failed_seeds_are_counted_and_not_averaged(make_record: MakeRecord) -> None:
+    records = [make_record(seed=0, score=10.0), make_record(seed=1, score=20.0)]
+    records += [make_record(seed=seed, error="MemoryError") for seed in (2, 3)]
+    records += [make_record(seed=4, error="OSError")]
+    row = row_of(cell_table(runs_frame(records)), "av_pbc")
+    assert (row["value"], row["n"], row["n_expected"], row["n_failed"]) == (15.0, 2, 5, 3)
+    assert row["errors"] == "MemoryError x2, OSError"
+
+
+def test_a_cell_whose_seeds_all_failed_keeps_its_row(make_record: MakeRecord) -> None:
+    row = row_of(cell_table(runs_frame([make_record(error="OSError")])), "av_pbc")
+    assert (row["n"], row["n_failed"]) == (0, 1)
+    assert math.isnan(row["value"])
+    assert row["teacher_return"] == 2500.0
+
+
+def test_expected_seeds_reveal_runs_and_cells_without_a_record(make_record: MakeRecord) -> None:
+    record = make_record()
+    expected = {record["cell_id"]: 3, "hopper-medium-replay.pbc.abc": 3}
+    table = cell_table(runs_frame([record]), expected)
+    assert (row_of(table, "av_pbc")["n"], row_of(table, "av_pbc")["n_expected"]) == (1, 3)
+    unseen = row_of(table, "pbc")
+    assert (unseen["dataset"], unseen["n"], unseen["n_expected"]) == ("hopper/medium-replay", 0, 3)
+
+
+def test_unseen_cells_that_could_be_mistaken_carry_their_digest(make_record: MakeRecord) -> None:
+    expected = {f"hopper-medium-replay.{name}": 3 for name in ("av_pbc.x", "dbc.y", "dbc.z")}
+    table = cell_table(runs_frame([make_record()]), expected)
+    assert list(table["label"]) == ["av_pbc", "av_pbc #x", "dbc #y", "dbc #z"]
+
+
+def test_a_sweep_that_has_not_started_is_a_table_of_missing_cells() -> None:
+    table = cell_table(runs_frame([]), {"ant-medium.pbc.abc": 2})
+    assert list(table.columns) == list(CELL_COLUMNS)
+    assert (table["n"].sum(), table["n_expected"].sum()) == (0, 2)
+    assert cell_table(runs_frame([])).empty
+
+
+def test_an_expected_cell_id_of_another_form_is_named() -> None:
+    with pytest.raises(AggregationError, match="cell id 'nonsense'; expected"):
+        cell_table(runs_frame([]), {"nonsense": 2})
+
+
+def test_a_score_that_is_not_finite_is_named_by_run(make_record: MakeRecord) -> None:
+    record = make_record(score=math.inf)
+    with pytest.raises(AggregationError, match=r"seed0' is complete with normalized return inf"):
+        cell_table(runs_frame([record]))
+
+
+def test_frames_joined_by_hand_do_not_pool_two_cells(make_record: MakeRecord) -> None:
+    frames = [runs_frame([make_record(parameters={"synthetic_size": n})]) for n in (16, 64)]
+    with pytest.raises(AggregationError, match="share the label 'av_pbc'"):
+        cell_table(pd.concat(frames))
+
+
+def test_best_leaves_references_out_and_finds_ties(make_record: MakeRecord) -> None:
+    levels = {"av_pbc": 25.0, "pbc": 24.5, "dbc": 9.0, "teacher": 80.0, "bc_whole": 60.0}
+    records = [
+        make_record(method, seed=seed, score=level + seed)
+        for method, level in levels.items()
+        for seed in range(4)
+    ]
+    table = cell_table(runs_frame(records))
+    assert best_and_ties(table) == {"hopper/medium-replay": Best("av_pbc", ("pbc",), ())}
+
+
+def test_a_single_seed_can_neither_tie_nor_lose(make_record: MakeRecord) -> None:
+    records = [make_record(seed=seed, score=20.0 + seed) for seed in range(3)]
+    records.append(make_record("pbc", score=5.0))
+    (best,) = best_and_ties(cell_table(runs_frame(records))).values()
+    assert best == Best("av_pbc", (), ("pbc",))
+
+
+def test_a_best_with_a_single_seed_leaves_all_others_undecided(make_record: MakeRecord) -> None:
+    records = [make_record(seed=seed, score=20.0 + seed) for seed in range(3)]
+    records.append(make_record("pbc", score=50.0))
+    (best,) = best_and_ties(cell_table(runs_frame(records))).values()
+    assert best == Best("pbc", (), ("av_pbc",))
+
+
+def test_a_dataset_without_a_score_has_no_best(make_record: MakeRecord) -> None:
+    records = [make_record(error="OSError"), make_record("teacher")]
+    (best,) = best_and_ties(cell_table(runs_frame(records))).values()
+    assert best == Best(None, (), ())

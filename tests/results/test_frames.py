@@ -1,0 +1,164 @@
+"""Records become rows; labels tell cells apart."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from results.frames import CURVE_COLUMNS, RUN_COLUMNS, RecordError, curves_frame, runs_frame
+from results.labels import natural_order
+from tests.results.conftest import STUDENT, MakeRecord
+
+
+def labels_of(frame: pd.DataFrame) -> list[str]:
+    return sorted(set(frame["label"]))
+
+
+def test_a_complete_record_is_one_row(make_record: MakeRecord) -> None:
+    record = make_record(score=21.3, seed=3, needs=["teacher", "dataset", "log_density"])
+    row = runs_frame([record]).iloc[0]
+    assert (row["status"], row["seed"], row["normalized_return"]) == ("complete", 3, 21.3)
+    assert row["return"] == pytest.approx(639.0)
+    assert (row["dataset"], row["method"], row["label"]) == (
+        "hopper/medium-replay",
+        "av_pbc",
+        "av_pbc",
+    )
+    assert row["used"] == "data, density, teacher"
+    assert (row["synthetic_size"], row["outer_steps"]) == (64, 1000)
+    assert row["protocol_detail"] == "quick: 4 students x 10 episodes, last 3 checkpoints"
+    assert row["student"] == "mlp 4x64, sampled head, sgd"
+    assert pd.isna(row["sweep"])
+    assert pd.isna(row["error"])
+
+
+def test_a_failed_record_keeps_its_row_and_error(make_record: MakeRecord) -> None:
+    row = runs_frame([make_record(error="MemoryError")]).iloc[0]
+    assert (row["status"], row["error"]) == ("failed", "MemoryError")
+    assert pd.isna(row["normalized_return"])
+    assert pd.isna(row["wall_seconds"])
+
+
+def test_a_failed_record_may_lack_everything_but_its_spec(make_record: MakeRecord) -> None:
+    record = make_record(error="OSError") | {
+        "teacher": None,
+        "cost": None,
+        "checkpoints": None,
+        "provenance": None,
+    }
+    assert pd.isna(runs_frame([record]).iloc[0]["teacher_return"])
+    (point,) = curves_frame([record]).to_dict("records")
+    assert point["status"] == "failed"
+    assert pd.isna(point["outer_step"])
+
+
+def test_no_records_give_empty_frames_with_their_columns() -> None:
+    assert list(runs_frame([]).columns) == list(RUN_COLUMNS)
+    assert list(curves_frame([]).columns) == list(CURVE_COLUMNS)
+
+
+def test_row_order_does_not_depend_on_reading_order(make_record: MakeRecord) -> None:
+    records = [make_record(seed=seed, curve=[1.0, 2.0]) for seed in range(4)]
+    pd.testing.assert_frame_equal(runs_frame(records), runs_frame(records[::-1]))
+    pd.testing.assert_frame_equal(curves_frame(records), curves_frame(records[::-1]))
+
+
+def test_curves_have_a_row_a_checkpoint(make_record: MakeRecord) -> None:
+    frame = curves_frame([make_record(curve=[1.0, 5.0, 9.0])])
+    assert list(frame["outer_step"]) == [0, 200, 400]
+    assert list(frame["normalized_return"]) == [1.0, 5.0, 9.0]
+
+
+def test_labels_show_what_differs_within_a_dataset(make_record: MakeRecord) -> None:
+    frame = runs_frame(
+        [
+            make_record(parameters={"synthetic_size": 16, "tau": 0.5}),
+            make_record(parameters={"synthetic_size": 64, "tau": 0.5}),
+            make_record("dbc"),
+        ]
+    )
+    assert labels_of(frame) == ["av_pbc (synthetic_size=16)", "av_pbc (synthetic_size=64)", "dbc"]
+
+
+def test_labels_of_one_method_agree_over_datasets(make_record: MakeRecord) -> None:
+    frame = runs_frame(
+        [
+            make_record(parameters={"synthetic_size": 16}),
+            make_record(parameters={"synthetic_size": 64}),
+            make_record(dataset="ant/medium", parameters={"synthetic_size": 64}),
+        ]
+    )
+    ant = frame[frame["dataset"] == "ant/medium"]
+    assert labels_of(ant) == ["av_pbc (synthetic_size=64)"]
+
+
+def test_a_setting_that_differs_between_datasets_only_is_no_label(make_record: MakeRecord) -> None:
+    frame = runs_frame(
+        [
+            make_record(parameters={"synthetic_size": 16}),
+            make_record(dataset="ant/medium", parameters={"synthetic_size": 64}),
+        ]
+    )
+    assert labels_of(frame) == ["av_pbc"]
+
+
+def test_students_and_protocols_appear_where_they_differ(make_record: MakeRecord) -> None:
+    frame = runs_frame(
+        [
+            make_record(),
+            make_record(student={"width": 256}),
+            make_record("pbc", evaluation_student=STUDENT | {"depth": 2}),
+            make_record("pbc"),
+            make_record("dbc"),
+            make_record("dbc", protocol={"name": "paper", "students": 10}),
+        ]
+    )
+    assert labels_of(frame) == [
+        "av_pbc (student.width=256)",
+        "av_pbc (student.width=64)",
+        "dbc (protocol=paper)",
+        "dbc (protocol=quick)",
+        "pbc",
+        "pbc (evaluation_student.depth=2)",
+    ]
+
+
+def test_cells_that_no_setting_tells_apart_are_still_two(make_record: MakeRecord) -> None:
+    first, second = make_record(), make_record()
+    second |= {"cell_id": "hopper-medium-replay.av_pbc.other", "run_id": "another"}
+    digest = first["cell_id"].rsplit(".", 1)[-1]
+    assert labels_of(runs_frame([first, second])) == sorted([f"av_pbc #{digest}", "av_pbc #other"])
+
+
+def test_labels_sort_by_the_numbers_in_them() -> None:
+    labels = ["a (x=0.5)", "a (x=0.25)", "a (x=1e-05)", "a (x=128)", "a (x=16)", "a", "b"]
+    assert sorted(labels, key=natural_order) == [
+        "a",
+        "a (x=1e-05)",
+        "a (x=0.25)",
+        "a (x=0.5)",
+        "a (x=16)",
+        "a (x=128)",
+        "b",
+    ]
+
+
+def test_two_records_of_one_run_are_refused(make_record: MakeRecord) -> None:
+    with pytest.raises(RecordError, match=r"seed0' has more than one record"):
+        runs_frame([make_record(), make_record()])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": "obdbench.record/9"}, "schema 'obdbench.record/9'; expected"),
+        ({"status": "running"}, "status 'running'; expected"),
+        ({"score": None}, "has no 'score'"),
+        ({"cell_id": None}, "has no 'cell_id'"),
+    ],
+)
+def test_an_unreadable_record_is_named(
+    make_record: MakeRecord, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(RecordError, match=message):
+        runs_frame([make_record() | change])

@@ -1,0 +1,257 @@
+"""Intervals against brute force and closed forms, never against the module's own output."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from results.statistics import (
+    Estimate,
+    StatisticsError,
+    iqm,
+    iqm_over_runs,
+    mean,
+    mean_over_tasks,
+    performance_profile,
+    probability_of_improvement,
+    stratified,
+)
+
+UNEQUAL = {
+    "hopper": [20.1, 25.3, 22.8, 28.0, 19.5, 24.2],
+    "walker2d": [50.0, 41.2, 47.7, 44.4],
+    "ant": [5.0, 9.0, 7.5, 6.1, 8.2],
+}
+
+
+def brute_force(
+    tasks: Sequence[Sequence[float]],
+    statistic: Callable[[list[np.ndarray]], float],
+    resamples: int = 20_000,
+) -> np.ndarray:
+    """A percentile bootstrap in plain loops: every task is resampled by itself."""
+    rng = np.random.default_rng(7)
+    arrays = [np.asarray(task) for task in tasks]
+    drawn = [
+        statistic([rng.choice(array, size=len(array)) for array in arrays])
+        for _ in range(resamples)
+    ]
+    return np.quantile(drawn, [0.025, 0.975])
+
+
+def trimmed_by_hand(scores: np.ndarray) -> float:
+    cut = len(scores) // 4
+    return float(np.mean(np.sort(scores)[cut : len(scores) - cut]))
+
+
+def test_mean_on_many_seeds_has_the_interval_of_normal_theory() -> None:
+    scores = np.random.default_rng(1).normal(30.0, 5.0, size=2_000)
+    estimate = mean(scores.tolist())
+    half = norm.ppf(0.975) * scores.std(ddof=1) / math.sqrt(len(scores))
+    assert estimate.value == pytest.approx(scores.mean())
+    assert estimate.low == pytest.approx(scores.mean() - half, abs=0.03 * half)
+    assert estimate.high == pytest.approx(scores.mean() + half, abs=0.03 * half)
+    assert (estimate.n, estimate.level, estimate.interval) == (2_000, 0.95, "BCa")
+
+
+def test_mean_on_symmetric_scores_agrees_with_a_percentile_bootstrap() -> None:
+    scores = [10.0, 12.0, 14.0, 16.0, 18.0, 20.0, 22.0]
+    low, high = brute_force([scores], lambda tasks: float(np.mean(tasks[0])))
+    estimate = mean(scores)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.35)
+
+
+def test_two_seeds_give_the_exact_percentile_interval() -> None:
+    # A quarter of all resamples is (a, a), another is (b, b): both ends lie on the scores.
+    estimate = mean([3.0, 7.0])
+    assert estimate == Estimate(5.0, 3.0, 7.0, 2, 0.95, "percentile")
+
+
+def test_bca_moves_towards_the_long_tail() -> None:
+    scores = [1.0, 1.1, 1.2, 1.3, 1.5, 2.0, 9.0]
+    low, high = brute_force([scores], lambda tasks: float(np.mean(tasks[0])))
+    estimate = mean(scores)
+    assert estimate.low > low
+    assert estimate.high > high
+
+
+def test_iqm_cuts_a_quarter_at_either_end() -> None:
+    scores = [0.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 1_000.0]
+    estimate = iqm(scores)
+    assert estimate.value == pytest.approx(np.mean([11.0, 12.0, 13.0, 14.0]))
+    assert estimate.value == pytest.approx(trimmed_by_hand(np.asarray(scores)))
+
+
+def test_iqm_interval_agrees_with_brute_force() -> None:
+    scores = np.random.default_rng(3).normal(50.0, 4.0, size=60)
+    low, high = brute_force([scores.tolist()], lambda tasks: trimmed_by_hand(tasks[0]), 5_000)
+    estimate = iqm(scores.tolist())
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.35)
+
+
+def test_stratified_mean_agrees_with_brute_force_over_unequal_seed_counts() -> None:
+    tasks = list(UNEQUAL.values())
+    low, high = brute_force(tasks, lambda drawn: float(np.mean([task.mean() for task in drawn])))
+    estimate = stratified(UNEQUAL)
+    assert estimate.value == pytest.approx(np.mean([np.mean(task) for task in tasks]))
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.15)
+    assert estimate.n == 15
+
+
+def test_stratified_iqm_agrees_with_brute_force() -> None:
+    tasks = list(UNEQUAL.values())
+    low, high = brute_force(tasks, lambda drawn: trimmed_by_hand(np.concatenate(drawn)))
+    estimate = stratified(UNEQUAL, iqm_over_runs)
+    assert estimate.value == pytest.approx(trimmed_by_hand(np.concatenate(tasks)))
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=1.2)
+
+
+def test_stratified_never_mixes_tasks() -> None:
+    # Each task is constant: the spread between tasks must not enter the interval.
+    estimate = stratified({"hopper": [1.0, 1.0, 1.0], "ant": [100.0, 100.0, 100.0]})
+    assert (estimate.value, estimate.low, estimate.high) == (50.5, 50.5, 50.5)
+
+
+def test_probability_of_improvement_agrees_with_counting_pairs() -> None:
+    x = {"hopper": [1.0, 2.0, 3.0, 3.0], "ant": [5.0, 6.0, 9.0]}
+    y = {"hopper": [2.0, 2.0, 3.0], "ant": [5.5, 1.0, 6.0, 7.0]}
+
+    def by_pairs(a: Iterable[float], b: Iterable[float]) -> float:
+        pairs = list(itertools.product(a, b))
+        return sum((i > j) + 0.5 * (i == j) for i, j in pairs) / len(pairs)
+
+    estimate = probability_of_improvement(x, y)
+    expected = np.mean([by_pairs(x[task], y[task]) for task in x])
+    low, high = brute_force(
+        [*x.values(), *y.values()],
+        lambda s: (by_pairs(s[0], s[2]) + by_pairs(s[1], s[3])) / 2.0,
+        4_000,
+    )
+    assert estimate.value == pytest.approx(expected)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.06)
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(100.0, 1.0), (-100.0, 0.0)])
+def test_probability_of_improvement_at_its_ends_falls_back_and_says_so(
+    shift: float, expected: float
+) -> None:
+    shifted = {task: [score + shift for score in scores] for task, scores in UNEQUAL.items()}
+    estimate = probability_of_improvement(shifted, UNEQUAL)
+    assert (estimate.value, estimate.low, estimate.high) == (expected,) * 3
+    assert estimate.interval == "percentile"
+
+
+def test_probability_of_improvement_is_antisymmetric() -> None:
+    other = {task: [score * 1.05 for score in scores] for task, scores in UNEQUAL.items()}
+    forth, back = (
+        probability_of_improvement(*pair) for pair in ((UNEQUAL, other), (other, UNEQUAL))
+    )
+    assert forth.value + back.value == pytest.approx(1.0)
+
+
+def test_performance_profile_counts_runs_above_each_threshold() -> None:
+    profile = performance_profile(UNEQUAL, [0.0, 7.5, 24.2, 100.0])
+    expected = [
+        np.mean([np.mean(np.asarray(scores) > tau) for scores in UNEQUAL.values()])
+        for tau in profile.thresholds
+    ]
+    assert [estimate.value for estimate in profile.estimates] == pytest.approx(expected)
+    assert (profile.estimates[0].low, profile.estimates[-1].high) == (1.0, 0.0)
+
+
+def test_performance_profile_interval_agrees_with_brute_force() -> None:
+    profile = performance_profile(UNEQUAL, [22.0])
+    low, high = brute_force(
+        list(UNEQUAL.values()),
+        lambda drawn: float(np.mean([np.mean(task > 22.0) for task in drawn])),
+        5_000,
+    )
+    assert profile.estimates[0].low == pytest.approx(low, abs=0.02)
+    assert profile.estimates[0].high == pytest.approx(high, abs=0.02)
+
+
+def test_same_seed_same_interval_whatever_the_order_of_scores_and_tasks() -> None:
+    assert mean([3.0, 1.0, 2.0, 9.0]) == mean([9.0, 3.0, 2.0, 1.0])
+    reordered = {task: scores[::-1] for task, scores in reversed(UNEQUAL.items())}
+    assert stratified(reordered) == stratified(UNEQUAL)
+
+
+def test_another_seed_gives_slightly_different_ends() -> None:
+    scores = np.random.default_rng(5).normal(size=12).tolist()
+    first, second = mean(scores, seed=0), mean(scores, seed=1)
+    assert first != second
+    assert first.low == pytest.approx(second.low, abs=0.05)
+
+
+def test_one_seed_has_no_interval_and_prints_its_n() -> None:
+    estimate = mean([21.34])
+    assert math.isnan(estimate.low)
+    assert math.isnan(estimate.high)
+    assert not estimate.has_interval
+    assert str(estimate) == "21.3 (n=1)"
+
+
+def test_one_seed_in_one_task_leaves_the_whole_without_an_interval() -> None:
+    scores = {"hopper": [1.0, 2.0, 3.0], "ant": [4.0]}
+    assert stratified(scores).interval == "none"
+    assert math.isnan(performance_profile(scores, [2.0]).estimates[0].low)
+
+
+@pytest.mark.parametrize("statistic", [mean, iqm])
+def test_equal_scores_give_an_interval_without_width(
+    statistic: Callable[[Sequence[float]], Estimate],
+) -> None:
+    estimate = statistic([0.1, 0.1, 0.1])
+    assert estimate.low == estimate.high == estimate.value == pytest.approx(0.1)
+    assert estimate.interval == "percentile"
+
+
+def test_a_jackknife_without_spread_falls_back_to_percentiles() -> None:
+    # Leaving out any one score gives the same IQM, so BCa's acceleration is 0 / 0.
+    estimate = iqm([0.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 100.0])
+    assert estimate.interval == "percentile"
+    assert estimate.low <= 5.0 <= estimate.high
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([], r"scores has shape \(0,\)"),
+        ([1.0, float("nan")], r"scores\[1\] is nan"),
+        ([float("inf"), 1.0], r"scores\[0\] is inf"),
+    ],
+)
+def test_unusable_scores_are_named(scores: list[float], message: str) -> None:
+    with pytest.raises(StatisticsError, match=message):
+        mean(scores)
+
+
+def test_unusable_tasks_are_named() -> None:
+    with pytest.raises(StatisticsError, match="scores_by_task is empty"):
+        stratified({})
+    with pytest.raises(StatisticsError, match=r"scores_by_task\['ant'\] has shape"):
+        stratified({"ant": []})
+    with pytest.raises(StatisticsError, match="'walker2d' is in one of"):
+        probability_of_improvement({"ant": [1.0], "walker2d": [1.0]}, {"ant": [1.0]})
+    with pytest.raises(StatisticsError, match="thresholds has shape"):
+        performance_profile(UNEQUAL, [])
+
+
+def test_a_level_in_percent_is_refused() -> None:
+    with pytest.raises(StatisticsError, match=r"level is 95"):
+        mean([1.0, 2.0], level=95)
+
+
+def test_a_lower_level_gives_a_narrower_interval() -> None:
+    scores = UNEQUAL["hopper"]
+    wide, narrow = mean(scores), mean(scores, level=0.5)
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_mean_over_tasks_weighs_tasks_alike() -> None:
+    assert mean_over_tasks(np.zeros(9), np.full(1, 10.0)) == pytest.approx(5.0)
