@@ -19,9 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmark.students.heads import Head, LossGradient, bc_loss_gradient, bc_loss_tangent
-from benchmark.students.network import Network, Parameters
-
-_relu_backward = torch.ops.aten.threshold_backward
+from benchmark.students.network import Levels, Network, Parameters, relu_backward
 
 
 class Pairs(NamedTuple):
@@ -52,19 +50,11 @@ class MetaGradient(NamedTuple):
     actions: Tensor
 
 
-class _Levels(NamedTuple):
-    """Values of one forward pass: `inputs[l]` enters layer l, `rectified[l]` is its ReLU's output."""
-
-    inputs: list[Tensor]
-    rectified: list[Tensor]
-    outputs: Tensor
-
-
 class _Step(NamedTuple):
     """What the adjoint needs of one inner step."""
 
     parameters: Parameters
-    levels: _Levels
+    levels: Levels
     loss: LossGradient
     deltas: list[Tensor]
 
@@ -129,14 +119,15 @@ class InnerLoop:
 
     def _step(self, parameters: Parameters, pairs: Pairs, noise: Tensor | None) -> _Step:
         """Forward and backward pass of one inner step, everything kept."""
-        levels = _forward(self.network, parameters, pairs.observations)
+        levels = self.network.forward(parameters, pairs.observations)
         loss = bc_loss_gradient(self.head, levels.outputs, pairs.actions, noise)
-        return _Step(parameters, levels, loss, _backward(self.network, parameters, levels, loss))
+        deltas = self.network.backward(parameters, levels, loss.outputs)
+        return _Step(parameters, levels, loss, deltas)
 
     def _redraw(self, step: _Step, pairs: Pairs, noise: Tensor) -> _Step:
         """The same step under other action noise (the published code's adjoint)."""
         loss = bc_loss_gradient(self.head, step.levels.outputs, pairs.actions, noise)
-        deltas = _backward(self.network, step.parameters, step.levels, loss)
+        deltas = self.network.backward(step.parameters, step.levels, loss.outputs)
         return step._replace(loss=loss, deltas=deltas)
 
     def _update(
@@ -153,7 +144,7 @@ class InnerLoop:
                 )
                 for (weight, bias), delta, inputs in layers
             ], None
-        gradients = [(torch.bmm(delta.mT, inputs), delta.sum(1)) for _, delta, inputs in layers]
+        gradients = self.network.gradients(step.levels, step.deltas)
         if velocity is not None:
             for gradient, previous in zip(gradients, velocity, strict=True):
                 for now, before in zip(gradient, previous, strict=True):
@@ -168,16 +159,12 @@ class InnerLoop:
         self, parameters: Parameters, outer: OuterBatch
     ) -> tuple[Tensor, Parameters]:
         """Outer loss `[R]` and its gradient in the trained parameters."""
-        levels = _forward(self.network, parameters, outer.observations)
+        levels = self.network.forward(parameters, outer.observations)
         result = bc_loss_gradient(
             self.head, levels.outputs, outer.actions, outer.noise, outer.weights
         )
-        deltas = _backward(self.network, parameters, levels, result)
-        gradients = [
-            (torch.bmm(delta.mT, inputs), delta.sum(1))
-            for delta, inputs in zip(deltas, levels.inputs, strict=True)
-        ]
-        return result.loss, gradients
+        deltas = self.network.backward(parameters, levels, result.outputs)
+        return result.loss, self.network.gradients(levels, deltas)
 
     def _direction(self, cotangent: Parameters, carried: Parameters) -> tuple[Parameters, float]:
         """dH/dv_{t+1} as `(direction, scale)`; the velocity carries momentum back in time."""
@@ -222,7 +209,7 @@ class InnerLoop:
                 below += kept
             if skip and layer == skip[1]:
                 kept = below
-            delta_tangent = _relu_backward(below, step.levels.rectified[layer - 1], 0)
+            delta_tangent = relu_backward(below, step.levels.rectified[layer - 1], 0)
         return below, action_tangent
 
     def _forward_tangents(self, step: _Step, direction: Parameters) -> list[Tensor]:
@@ -234,38 +221,8 @@ class InnerLoop:
             if layer > 0:
                 tangent.baddbmm_(tangents[-1], step.parameters[layer][0].mT)
             if layer + 1 < self.network.depth:
-                tangent = _relu_backward(tangent, step.levels.rectified[layer], 0)
+                tangent = relu_backward(tangent, step.levels.rectified[layer], 0)
                 if skip and layer + 1 == skip[1]:
                     tangent += tangents[skip[0] - 1]
             tangents.append(tangent)
         return tangents
-
-
-def _forward(network: Network, parameters: Parameters, observations: Tensor) -> _Levels:
-    """A forward pass with every value kept."""
-    inputs, rectified = [observations], []
-    for layer, (weight, bias) in enumerate(parameters, start=1):
-        value = torch.baddbmm(bias.unsqueeze(1), inputs[-1], weight.mT)
-        if layer == network.depth:
-            break
-        rectified.append(value.relu_())
-        if network.skip and layer == network.skip[1]:
-            value = value + inputs[network.skip[0]]
-        inputs.append(value)
-    return _Levels(inputs, rectified, value)
-
-
-def _backward(
-    network: Network, parameters: Parameters, levels: _Levels, loss: LossGradient
-) -> list[Tensor]:
-    """Derivative of the loss in every layer's value before its ReLU, first layer first."""
-    deltas = [loss.outputs]
-    kept = None
-    for layer in reversed(range(1, network.depth)):
-        below = torch.bmm(deltas[0], parameters[layer][0])
-        if network.skip and kept is not None and layer == network.skip[0]:
-            below += kept
-        if network.skip and layer == network.skip[1]:
-            kept = below
-        deltas.insert(0, _relu_backward(below, levels.rectified[layer - 1], 0))
-    return deltas

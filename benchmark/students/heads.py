@@ -127,7 +127,7 @@ HEADS: dict[str, Head] = {"mean": MeanHead(), "sampled": SampledHead()}
 
 
 class LossGradient(NamedTuple):
-    """Derivatives of the BC loss: value `[R]`, in the outputs, in the targets' negative residual."""
+    """The BC loss `[R]` and its derivatives in the outputs and in u, where action = tanh(u)."""
 
     loss: Tensor
     outputs: Tensor

@@ -3,18 +3,37 @@
 Several students of the same shape are trained and evaluated at once: parameters are stacked as
 `[R, ...]` and every product is batched over the R runs. The same class serves the meta-gradient
 (R runs that are distilled together), scoring (R students of one set) and R = 1.
+
+Forward and backward pass are written out: the meta-gradient differentiates both a second time,
+which needs their intermediate values and none of autograd's bookkeeping.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 Parameters = list[tuple[Tensor, Tensor]]
 """One `(weight [R, out, in], bias [R, out])` pair a layer."""
+
+relu_backward = torch.ops.aten.threshold_backward
+"""`relu_backward(gradient, output, 0)`: the gradient where the ReLU's output is positive."""
+
+
+class Levels(NamedTuple):
+    """Values of one forward pass.
+
+    inputs[l] `[R, N, in]` enters layer l; rectified[l] is the output of its ReLU (before a skip
+    connection is added); outputs `[R, N, out]` leaves the last layer.
+    """
+
+    inputs: list[Tensor]
+    rectified: list[Tensor]
+    outputs: Tensor
 
 
 @dataclass(frozen=True)
@@ -33,18 +52,20 @@ class Network:
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2 or min(self.sizes) < 1:
-            raise ValueError(
-                f"sizes names at least an input and an output width, got {self.sizes}"
-            )
+            raise ValueError(f"sizes must hold at least an input and an output, got {self.sizes}")
         if self.skip is not None and not 1 <= self.skip[0] < self.skip[1] <= self.depth - 1:
-            raise ValueError(f"skip {self.skip} must join two hidden layers of {self.depth - 1}")
+            raise ValueError(
+                f"skip {self.skip} must join two of the {self.depth - 1} hidden layers"
+            )
 
     @property
     def depth(self) -> int:
         """Number of linear layers."""
         return len(self.sizes) - 1
 
-    def initialise(self, generator: torch.Generator, dtype: torch.dtype) -> Parameters:
+    def initialise(
+        self, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    ) -> Parameters:
         """One run's fresh parameters: orthogonal weights of gain sqrt(2), zero biases (R = 1).
 
         Source: OBD, Section 5 (implementation details).
@@ -57,24 +78,44 @@ class Network:
             parameters.append((weight[None], bias))
         return parameters
 
-    def forward(self, parameters: Parameters, inputs: Tensor) -> Tensor:
-        """Outputs `[R, N, out]` of the R networks on inputs `[R, N, in]`; autograd follows it."""
-        hidden, kept = inputs, None
+    def forward(self, parameters: Parameters, observations: Tensor) -> Levels:
+        """A forward pass on `[R, N, in]` with every value kept; autograd can follow it."""
+        inputs, rectified = [observations], []
         for layer, (weight, bias) in enumerate(parameters, start=1):
-            hidden = torch.baddbmm(bias.unsqueeze(1), hidden, weight.transpose(1, 2))
+            value = torch.baddbmm(bias.unsqueeze(1), inputs[-1], weight.mT)
             if layer == self.depth:
                 break
-            hidden = hidden.relu()
-            if self.skip and layer == self.skip[0]:
-                kept = hidden
-            if self.skip and layer == self.skip[1] and kept is not None:
-                hidden = hidden + kept
-        return hidden
+            rectified.append(value.relu_())
+            if self.skip and layer == self.skip[1]:
+                value = value + inputs[self.skip[0]]
+            inputs.append(value)
+        return Levels(inputs, rectified, value)
+
+    def backward(
+        self, parameters: Parameters, levels: Levels, outputs_gradient: Tensor
+    ) -> list[Tensor]:
+        """Derivative of a loss in every layer's value before its ReLU, first layer first."""
+        deltas, kept = [outputs_gradient], None
+        for layer in reversed(range(1, self.depth)):
+            below = torch.bmm(deltas[-1], parameters[layer][0])
+            if self.skip and layer == self.skip[0] and kept is not None:
+                below += kept
+            if self.skip and layer == self.skip[1]:
+                kept = below
+            deltas.append(relu_backward(below, levels.rectified[layer - 1], 0))
+        return deltas[::-1]
+
+    def gradients(self, levels: Levels, deltas: list[Tensor]) -> Parameters:
+        """Derivative of the loss in the parameters, from a forward and a backward pass."""
+        return [
+            (torch.bmm(delta.mT, inputs), delta.sum(1))
+            for delta, inputs in zip(deltas, levels.inputs, strict=True)
+        ]
 
 
 def stack(runs: list[Parameters]) -> Parameters:
     """The parameters of several runs as one batch, in the order given."""
     return [
-        (torch.cat([run[i][0] for run in runs]), torch.cat([run[i][1] for run in runs]))
-        for i in range(len(runs[0]))
+        (torch.cat([weight for weight, _ in layer]), torch.cat([bias for _, bias in layer]))
+        for layer in zip(*runs, strict=True)
     ]

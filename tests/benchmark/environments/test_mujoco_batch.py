@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.wrappers import ClipReward
 from numpy.typing import NDArray
 
 from benchmark.environments import BatchedEnvironment, make_batched
@@ -189,9 +190,13 @@ def test_results_do_not_change_when_the_batch_goes_on() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"kwargs": {"healthy_reward": 2.0}}, {"kwargs": {"terminate_when_unhealthy": False}}],
+    [
+        {"kwargs": {"healthy_reward": 2.0}},
+        {"kwargs": {"terminate_when_unhealthy": False}},
+        {"additional_wrappers": (ClipReward.wrapper_spec(min_reward=0.0, max_reward=0.5),)},
+    ],
 )
-def test_other_constructor_arguments_go_to_gymnasium(options: dict[str, Any]) -> None:
+def test_other_arguments_and_wrappers_go_to_gymnasium(options: dict[str, Any]) -> None:
     specification = gymnasium.registry["Hopper-v5"]
     gymnasium.register(
         "ObdBenchOther-v0",

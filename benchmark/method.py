@@ -1,0 +1,193 @@
+"""What a method is, what it may see, and how it reports."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmark.datasets.dataset import Dataset
+from benchmark.errors import ObdBenchError
+from benchmark.registry import Registry
+from benchmark.scaling import Scaling
+from benchmark.seeds import derive_seed
+from benchmark.students.student import StudentSpec
+from benchmark.synthetic_set import SyntheticSet
+from benchmark.teachers.teacher import Teacher
+
+NEEDS = ("dataset", "teacher", "log_density", "environment")
+
+
+class UndeclaredNeed(ObdBenchError):
+    """A method touched something that it had not declared."""
+
+
+class BadParameter(ObdBenchError):
+    """A hyper-parameter or dimension that a method cannot work with."""
+
+
+class Policy(Protocol):
+    """P policies that act on E episodes each, for methods that are not a synthetic set."""
+
+    @property
+    def count(self) -> int:
+        """P."""
+        ...
+
+    def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
+        ...
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a method needs to go on from a step: tensors, and plain JSON facts."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+
+class Monitor(Protocol):
+    """How a method reports to the run that it is part of. Every call is cheap when nothing is due."""
+
+    def due(self, step: int) -> bool:
+        """Whether the protocol scores at this outer step."""
+        ...
+
+    def checkpoint(self, step: int, result: SyntheticSet | Policy) -> None:
+        """Scores a set (or the policies of a reference) and keeps it."""
+        ...
+
+    def resume(self) -> State | None:
+        """The state saved by an earlier attempt at this run, if there is one."""
+        ...
+
+    def save(self, step: int, state: Callable[[], State]) -> None:
+        """Offers the state after `step` steps; it is asked for and written when one is due."""
+        ...
+
+    def progress(self, step: int, total: int) -> None:
+        """Says how far the method is."""
+        ...
+
+    def count_environment_steps(self, steps: int) -> None:
+        """Adds steps that the method itself took in an environment."""
+        ...
+
+
+class Problem:
+    """What a method may see.
+
+    `student`, `scaling`, `observation_dim`, `action_dim` and `seed` are always there; `dataset`,
+    `teacher`, `log_density` and `environment` only for a method that declares them in `needs`, so
+    that an offline method cannot peek at the environment.
+
+    Args:
+        needs: What the method declared.
+        student: The student that it distils for.
+        scaling: Between raw and normalised units.
+        axes: Names this run; every random number of the method derives from it.
+        loaders: Gives each need when it is first touched.
+    """
+
+    def __init__(
+        self,
+        *,
+        needs: frozenset[str],
+        student: StudentSpec,
+        scaling: Scaling,
+        axes: Mapping[str, str | int],
+        loaders: Mapping[str, Callable[[], Any]],
+    ) -> None:
+        self.needs, self.student, self.scaling = needs, student, scaling
+        self._axes, self._loaders = dict(axes), loaders
+        self._loaded: dict[str, Any] = {}
+
+    @property
+    def dataset(self) -> Dataset:
+        """The offline transitions."""
+        dataset: Dataset = self._get("dataset")
+        return dataset
+
+    @property
+    def teacher(self) -> Teacher:
+        """The near-expert policy and its action value."""
+        teacher: Teacher = self._get("teacher")
+        return teacher
+
+    @property
+    def log_density(self) -> Tensor:
+        """log p(s) of every observation of the dataset `[M]`."""
+        density: Tensor = self._get("log_density")
+        return density
+
+    @property
+    def environment(self) -> str:
+        """Id of the environment, for methods that interact with it."""
+        environment: str = self._get("environment")
+        return environment
+
+    @property
+    def observation_dim(self) -> int:
+        """Of one observation."""
+        return int(self.scaling.mean.shape[0])
+
+    @property
+    def action_dim(self) -> int:
+        """Of one action."""
+        return int(self.scaling.center.shape[0])
+
+    @cached_property
+    def observations(self) -> Tensor:
+        """The dataset's observations, normalised `[M, obs_dim]`."""
+        return self.scaling.observations_in(torch.from_numpy(self.dataset.observations))
+
+    @cached_property
+    def actions(self) -> Tensor:
+        """The dataset's actions in the unit box `[M, act_dim]`."""
+        return self.scaling.actions_in(torch.from_numpy(self.dataset.actions))
+
+    def generator(self, purpose: str, step: int = 0) -> torch.Generator:
+        """A generator for one purpose at one step: no random state needs to be saved."""
+        seed = derive_seed(**self._axes, purpose=purpose, step=step)
+        return torch.Generator().manual_seed(seed)
+
+    def _get(self, need: str) -> Any:
+        if need not in self.needs:
+            raise UndeclaredNeed(
+                f"The method touched problem.{need} without declaring it. Add {need!r} to its "
+                f"`needs`, which now are {sorted(self.needs) or 'empty'}."
+            )
+        if need not in self._loaded:
+            self._loaded[need] = self._loaders[need]()
+        return self._loaded[need]
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A way to a synthetic set. Subclasses are frozen dataclasses of hyper-parameters.
+
+    Attributes:
+        needs: What it uses, out of "dataset", "teacher", "log_density", "environment".
+        reference: True for rows that are not distillation (the teacher, BC on everything).
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"dataset"})
+    reference: ClassVar[bool] = False
+
+    @abstractmethod
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        """Works on the problem and hands results to `monitor.checkpoint`, the final one last.
+
+        The same problem and hyper-parameters must give the same checkpoints.
+        """
+
+
+METHODS: Registry[type[Method]] = Registry("method", "obdbench.methods", Method)  # type: ignore[arg-type]

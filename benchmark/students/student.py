@@ -1,0 +1,149 @@
+"""A student: the policy network and the recipe that clones a synthetic set into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.scaling import Scaling
+from benchmark.students.architectures import STUDENTS
+from benchmark.students.heads import HEADS, Head, bc_loss_gradient
+from benchmark.students.network import Network, Parameters, stack
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    """What a student is and how it is trained; the defaults are OBD's (Section 5).
+
+    Args:
+        name: Registered architecture: "mlp" or "residual".
+        depth: Linear layers, 1 to 6 and more.
+        width: Of every hidden layer.
+        head: "sampled" (the published code's: a tanh-Gaussian sample in the loss, its mode in
+            evaluation) or "mean" (tanh of the outputs).
+        optimizer: "sgd", "adam" or "adamw".
+        learning_rate: Of the optimiser.
+        momentum: Of "sgd".
+        weight_decay: Of "adamw".
+        steps: Gradient steps on the whole synthetic set.
+    """
+
+    name: str = "mlp"
+    depth: int = 4
+    width: int = 256
+    head: str = "sampled"
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.01
+    steps: int = 100
+
+    def __post_init__(self) -> None:
+        for field, value, known in (
+            ("student.head", self.head, HEADS),
+            ("student.optimizer", self.optimizer, OPTIMIZERS),
+        ):
+            if value not in known:
+                raise ObdBenchError(f"{field} is {value!r}. {did_you_mean(value, known)}")
+        for field in ("depth", "width", "steps"):
+            if getattr(self, field) < 1:
+                raise ObdBenchError(
+                    f"student.{field} is {getattr(self, field)}; expected 1 or more."
+                )
+
+    @property
+    def policy_head(self) -> Head:
+        """The head that `head` names."""
+        return HEADS[self.head]
+
+    def network(self, observation_dim: int, action_dim: int) -> Network:
+        """Its network for an environment of these dimensions."""
+        outputs = self.policy_head.outputs(action_dim)
+        return STUDENTS[self.name].network(observation_dim, outputs, self.depth, self.width)
+
+    def optimiser(self, tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
+        """A fresh optimiser over stacked parameters; every update is elementwise in the runs."""
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(tensors, self.learning_rate, momentum=self.momentum)
+        if self.optimizer == "adam":
+            return torch.optim.Adam(tensors, self.learning_rate)
+        return torch.optim.AdamW(tensors, self.learning_rate, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class StudentPolicy:
+    """P trained students as one policy for `rollout`: deterministic, in the environment's units."""
+
+    network: Network
+    head: Head
+    parameters: Parameters
+    scaling: Scaling
+
+    @property
+    def count(self) -> int:
+        """P."""
+        return int(self.parameters[0][0].shape[0])
+
+    @torch.no_grad()
+    def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
+        inputs = self.scaling.observations_in(torch.from_numpy(observations))
+        outputs = self.network.forward(self.parameters, inputs).outputs
+        return self.scaling.actions_out(self.head.mode(outputs)).numpy()
+
+
+Batch = tuple[Tensor, Tensor]
+"""Normalised observations `[P, N, obs_dim]` and unit actions `[P, N, act_dim]`."""
+
+
+def train_students(
+    spec: StudentSpec,
+    batch: Callable[[int], Batch],
+    scaling: Scaling,
+    generators: Sequence[torch.Generator],
+    steps: int | None = None,
+) -> StudentPolicy:
+    """Clones into P students at once, one generator each.
+
+    Args:
+        spec: The student.
+        batch: Gives the pairs of a gradient step: always the whole set for a synthetic set.
+        scaling: What observations and actions were scaled with.
+        generators: Draw each student's initial parameters and action noise; a student depends on
+            its own generator alone.
+        steps: Gradient steps, `spec.steps` if not given.
+
+    Returns:
+        The trained students.
+    """
+    observations, actions = batch(0)
+    network = spec.network(observations.shape[-1], actions.shape[-1])
+    head = spec.policy_head
+    parameters = stack([network.initialise(generator) for generator in generators])
+    tensors = [tensor for layer in parameters for tensor in layer]
+    optimiser = spec.optimiser(tensors)
+    for step in range(spec.steps if steps is None else steps):
+        observations, actions = batch(step)
+        noise = _noise(actions, generators) if head.noisy else None
+        with torch.no_grad():
+            levels = network.forward(parameters, observations)
+            loss = bc_loss_gradient(head, levels.outputs, actions, noise)
+            deltas = network.backward(parameters, levels, loss.outputs)
+            gradients = network.gradients(levels, deltas)
+        for tensor, gradient in zip(tensors, (g for layer in gradients for g in layer), strict=True):
+            tensor.grad = gradient
+        optimiser.step()
+    return StudentPolicy(network, head, parameters, scaling)
+
+
+def _noise(actions: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    shape = actions.shape[1:]
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])

@@ -1,0 +1,105 @@
+"""Synthetic sets: what a method returns, and how one is stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmark.errors import ObdBenchError
+from benchmark.files import atomic_path, file_sha256
+from benchmark.scaling import Scaling
+
+FORMAT = "obdbench.synthetic-set/1"
+
+
+class BadSyntheticSet(ObdBenchError):
+    """A synthetic set of the wrong shape, type or content."""
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """N pairs to clone, in the environment's own units.
+
+    Args:
+        observations: `[N, obs_dim]` float32, raw (not normalised).
+        actions: `[N, act_dim]` float32.
+    """
+
+    observations: Tensor = field(repr=False)
+    actions: Tensor = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for name, value in (("observations", self.observations), ("actions", self.actions)):
+            if value.ndim != 2 or value.dtype != torch.float32:
+                raise BadSyntheticSet(
+                    f"{name} of a synthetic set must be float32 [N, dim]; got {value.dtype} "
+                    f"{list(value.shape)}."
+                )
+            if not bool(torch.isfinite(value).all()):
+                count = int((~torch.isfinite(value)).sum())
+                raise BadSyntheticSet(
+                    f"{name} of a synthetic set holds {count} values that are not finite: the "
+                    f"distillation diverged. Lower the outer learning rate."
+                )
+        if len(self.observations) != len(self.actions):
+            raise BadSyntheticSet(
+                f"A synthetic set pairs observations with actions; got {len(self.observations)} "
+                f"observations and {len(self.actions)} actions."
+            )
+        if len(self.observations) == 0:
+            raise BadSyntheticSet("A synthetic set must hold at least one pair.")
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+
+def save_synthetic_set(
+    synthetic: SyntheticSet, scaling: Scaling, path: Path, card: Mapping[str, Any]
+) -> str:
+    """Writes a set as safetensors and returns the file's sha256.
+
+    The scaling that students are trained under travels along, so that the file alone is enough to
+    train a policy; the card (JSON in the file's metadata) says where the set comes from.
+    """
+    tensors = {
+        "observations": synthetic.observations.contiguous(),
+        "actions": synthetic.actions.contiguous(),
+        **scaling.tensors(),
+    }
+    text = json.dumps({"format": FORMAT, **card}, sort_keys=True)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"card": text})
+    return file_sha256(path)
+
+
+def load_synthetic_set(path: Path) -> tuple[SyntheticSet, Scaling, dict[str, Any]]:
+    """A stored set, the scaling it was made under, and its card.
+
+    Raises:
+        BadSyntheticSet: The file is missing or is not a synthetic set.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = json.loads((file.metadata() or {})["card"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if card["format"] != FORMAT:
+            raise BadSyntheticSet(f"{path} has format {card['format']!r}, expected {FORMAT!r}.")
+        scaling = Scaling(
+            tensors["observation_mean"],
+            tensors["observation_std"],
+            tensors["action_center"],
+            tensors["action_half_range"],
+        )
+        return SyntheticSet(tensors["observations"], tensors["actions"]), scaling, card
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise BadSyntheticSet(
+            f"{path} cannot be read as a synthetic set: {type(error).__name__}: {error}."
+        ) from error
