@@ -105,17 +105,14 @@ class InnerLoop:
         loss, cotangent = self._outer_gradient(parameters, outer)
 
         carried: Parameters = [(torch.zeros_like(w), torch.zeros_like(b)) for w, b in cotangent]
-        observations = torch.zeros_like(pairs.observations)
-        actions = torch.zeros_like(pairs.actions)
+        total = MetaGradient(loss, *(torch.zeros_like(tensor) for tensor in pairs))
         for t in reversed(range(self.steps)):
             step = steps.pop()
             if adjoint_noise is not None:
                 step = self._redraw(step, pairs, adjoint_noise[t])
             direction, scale = self._direction(cotangent, carried)
-            tangents = self._sweep(step, pairs, direction, cotangent, scale)
-            observations.add_(tangents[0], alpha=scale)
-            actions.add_(tangents[1], alpha=scale)
-        return MetaGradient(loss, observations, actions)
+            self._sweep(step, direction, scale, cotangent, total)
+        return total
 
     def _step(self, parameters: Parameters, pairs: Pairs, noise: Tensor | None) -> _Step:
         """Forward and backward pass of one inner step, everything kept."""
@@ -178,22 +175,19 @@ class InnerLoop:
     def _sweep(
         self,
         step: _Step,
-        pairs: Pairs,
         direction: Parameters,
-        cotangent: Parameters,
         scale: float,
-    ) -> tuple[Tensor, Tensor]:
-        """Adds `scale` times the Hessian-vector product to `cotangent`, in place.
+        cotangent: Parameters,
+        total: MetaGradient,
+    ) -> None:
+        """Adds `scale` times the Hessian-vector product along `direction` to `cotangent`, and
+        `scale` times the mixed derivatives to `total`, in place.
 
         `direction` may be `cotangent` itself: a layer's entry is read before it is written.
-
-        Returns:
-            The mixed derivatives in observations `[R, N, obs_dim]` and actions `[R, N, act_dim]`.
         """
         tangents = self._forward_tangents(step, direction)
-        delta_tangent, action_tangent = bc_loss_tangent(
-            self.head, step.loss, pairs.actions, tangents[-1]
-        )
+        delta_tangent, action_tangent = bc_loss_tangent(self.head, step.loss, tangents[-1])
+        total.actions.add_(action_tangent, alpha=scale)
         skip, kept = self.network.skip, None
         for layer in reversed(range(self.network.depth)):
             weight, along = step.parameters[layer][0], direction[layer][0]
@@ -203,14 +197,14 @@ class InnerLoop:
             weight_cotangent.baddbmm_(delta_tangent.mT, inputs, alpha=scale)
             bias_cotangent.add_(delta_tangent.sum(1), alpha=scale)
             if layer == 0:
+                total.observations.add_(below, alpha=scale)
                 break
             weight_cotangent.baddbmm_(delta.mT, tangents[layer - 1], alpha=scale)
             if skip and kept is not None and layer == skip[0]:
                 below += kept
             if skip and layer == skip[1]:
-                kept = below
-            delta_tangent = relu_backward(below, step.levels.rectified[layer - 1], 0)
-        return below, action_tangent
+                kept = below.clone()
+            delta_tangent = relu_backward(below, step.levels.rectified[layer - 1])
 
     def _forward_tangents(self, step: _Step, direction: Parameters) -> list[Tensor]:
         """Tangent of every layer's value along a direction in parameter space."""
@@ -221,7 +215,7 @@ class InnerLoop:
             if layer > 0:
                 tangent.baddbmm_(tangents[-1], step.parameters[layer][0].mT)
             if layer + 1 < self.network.depth:
-                tangent = relu_backward(tangent, step.levels.rectified[layer], 0)
+                tangent = relu_backward(tangent, step.levels.rectified[layer])
                 if skip and layer + 1 == skip[1]:
                     tangent += tangents[skip[0] - 1]
             tangents.append(tangent)

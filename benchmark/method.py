@@ -190,4 +190,8 @@ class Method(ABC):
         """
 
 
-METHODS: Registry[type[Method]] = Registry("method", "obdbench.methods", Method)  # type: ignore[arg-type]
+METHODS: Registry[type[Method]] = Registry(
+    "method",
+    "obdbench.methods",
+    Method,  # type: ignore[arg-type]
+)

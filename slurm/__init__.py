@@ -1,0 +1,1 @@
+"""Executors: how the runs of a sweep are spread over processes and machines."""

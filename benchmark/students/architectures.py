@@ -37,4 +37,8 @@ class Residual(Architecture):
         return Network((observation_dim, *[width] * (depth - 1), outputs), skip=(1, depth - 1))
 
 
-STUDENTS: Registry[Architecture] = Registry("student", "obdbench.students", Architecture)
+STUDENTS: Registry[type[Architecture]] = Registry(
+    "student",
+    "obdbench.students",
+    Architecture,  # type: ignore[arg-type]
+)

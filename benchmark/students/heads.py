@@ -127,12 +127,23 @@ HEADS: dict[str, Head] = {"mean": MeanHead(), "sampled": SampledHead()}
 
 
 class LossGradient(NamedTuple):
-    """The BC loss `[R]` and its derivatives in the outputs and in u, where action = tanh(u)."""
+    """The BC loss's derivatives, and what its value and its second derivatives follow from.
 
-    loss: Tensor
-    outputs: Tensor
-    inner: Tensor
+    Where action = tanh(u): `outputs` and `inner` are the derivatives in the network outputs and in
+    u, `slope` is d action / du, and `weighted` the error times its sample's weight.
+    """
+
     squashed: Squashed
+    error: Tensor
+    weighted: Tensor
+    slope: Tensor
+    inner: Tensor
+    outputs: Tensor
+
+    @property
+    def loss(self) -> Tensor:
+        """The loss of each run `[R]`."""
+        return (self.error * self.weighted).mean((-2, -1))
 
 
 def bc_loss_gradient(
@@ -150,26 +161,30 @@ def bc_loss_gradient(
     squashed = head.squash(outputs, noise)
     error = squashed.action - targets
     weighted = error if weights is None else error * weights.unsqueeze(-1)
-    scale = 1.0 / (error.shape[-1] * error.shape[-2])
-    loss = (error * weighted).sum((-2, -1)) * scale
-    inner = weighted * (1 - squashed.action.square()) * (2 * scale)
-    return LossGradient(loss, head.output_gradient(inner, squashed), inner, squashed)
+    slope = 1 - squashed.action.square()
+    inner = weighted * slope * (2 / _samples(error))
+    return LossGradient(
+        squashed, error, weighted, slope, inner, head.output_gradient(inner, squashed)
+    )
 
 
 def bc_loss_tangent(
-    head: Head, gradient: LossGradient, targets: Tensor, outputs_tangent: Tensor
+    head: Head, gradient: LossGradient, outputs_tangent: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Tangents of the unweighted loss's derivatives in outputs and in targets, along the outputs.
 
     Returns:
         `(d outputs-gradient [R, N, outputs], d targets-gradient [R, N, act_dim])`.
     """
-    action = gradient.squashed.action
-    scale = 2.0 / (action.shape[-1] * action.shape[-2])
-    slope = 1 - action.square()
-    action_tangent = slope * head.inner_tangent(outputs_tangent, gradient.squashed)
-    inner_tangent = action_tangent * (slope - 2 * action * (action - targets)) * scale
+    squashed, slope = gradient.squashed, gradient.slope
+    action_tangent = slope * head.inner_tangent(outputs_tangent, squashed) * (2 / _samples(slope))
+    curvature = torch.addcmul(slope, squashed.action, gradient.error, value=-2)
     outputs_gradient_tangent = head.output_gradient_tangent(
-        gradient.inner, inner_tangent, outputs_tangent, gradient.squashed
+        gradient.inner, action_tangent * curvature, outputs_tangent, squashed
     )
-    return outputs_gradient_tangent, action_tangent * -scale
+    return outputs_gradient_tangent, -action_tangent
+
+
+def _samples(actions: Tensor) -> int:
+    """How many squared errors a run's loss is the mean of."""
+    return actions.shape[-1] * actions.shape[-2]

@@ -20,8 +20,13 @@ from torch import Tensor
 Parameters = list[tuple[Tensor, Tensor]]
 """One `(weight [R, out, in], bias [R, out])` pair a layer."""
 
-relu_backward = torch.ops.aten.threshold_backward
-"""`relu_backward(gradient, output, 0)`: the gradient where the ReLU's output is positive."""
+
+def relu_backward(gradient: Tensor, output: Tensor) -> Tensor:
+    """Zeroes `gradient` in place where the ReLU's output is zero; returns it."""
+    result: Tensor = torch.ops.aten.threshold_backward.grad_input(
+        gradient, output, 0, grad_input=gradient
+    )
+    return result
 
 
 class Levels(NamedTuple):
@@ -101,8 +106,8 @@ class Network:
             if self.skip and layer == self.skip[0] and kept is not None:
                 below += kept
             if self.skip and layer == self.skip[1]:
-                kept = below
-            deltas.append(relu_backward(below, levels.rectified[layer - 1], 0))
+                kept = below.clone()
+            deltas.append(relu_backward(below, levels.rectified[layer - 1]))
         return deltas[::-1]
 
     def gradients(self, levels: Levels, deltas: list[Tensor]) -> Parameters:

@@ -67,7 +67,7 @@ class StudentSpec:
     def network(self, observation_dim: int, action_dim: int) -> Network:
         """Its network for an environment of these dimensions."""
         outputs = self.policy_head.outputs(action_dim)
-        return STUDENTS[self.name].network(observation_dim, outputs, self.depth, self.width)
+        return STUDENTS[self.name]().network(observation_dim, outputs, self.depth, self.width)
 
     def optimiser(self, tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
         """A fresh optimiser over stacked parameters; every update is elementwise in the runs."""

@@ -48,4 +48,8 @@ class TeacherRecipe(ABC):
         """
 
 
-TEACHERS: Registry[TeacherRecipe] = Registry("teacher recipe", "obdbench.teachers", TeacherRecipe)
+TEACHERS: Registry[type[TeacherRecipe]] = Registry(
+    "teacher recipe",
+    "obdbench.teachers",
+    TeacherRecipe,  # type: ignore[arg-type]
+)

@@ -35,9 +35,12 @@ class TD3BC(TeacherRecipe):
         noise_clip: Its bound.
         policy_delay: Critic steps between actor steps.
         width: Of both hidden layers.
+        decay_from: Fraction of the steps after which the learning rate falls linearly to zero.
+            The paper keeps it constant (1.0) over ten times as many steps; at this length the
+            return of the last policy swings by tens of points without it.
     """
 
-    steps: int = 100_000
+    steps: int = 150_000
     batch_size: int = 256
     learning_rate: float = 3e-4
     alpha: float = 2.5
@@ -47,6 +50,7 @@ class TD3BC(TeacherRecipe):
     noise_clip: float = 0.5
     policy_delay: int = 2
     width: int = 256
+    decay_from: float = 2 / 3
 
     def train(
         self,
@@ -62,6 +66,7 @@ class TD3BC(TeacherRecipe):
         learner = _Learner(self, dataset, seed, device)
         step = learner.restore(state) if state is not None and state.exists() else 0
         while step < self.steps:
+            learner.set_learning_rate(self.learning_rate * self._decay(step))
             learner.step(actor=step % self.policy_delay == 0)
             step += 1
             if step % self.report_every == 0 or step == self.steps:
@@ -71,6 +76,11 @@ class TD3BC(TeacherRecipe):
                 if state is not None:
                     learner.save(state, step)
         return learner.teacher(step)
+
+    def _decay(self, step: int) -> float:
+        """Factor of the learning rate at a step."""
+        left = 1 - step / self.steps
+        return min(1.0, left / max(1 - self.decay_from, 1e-12))
 
 
 class _Critics(nn.Module):
@@ -126,6 +136,12 @@ class _Learner:
             for network in (self.actor, self.critics)
         )
         self.critic_loss = self.actor_loss = torch.zeros(())
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Of both optimisers, from the next step on."""
+        for optimizer in (self.actor_optimizer, self.critic_optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
 
     def step(self, actor: bool) -> None:
         """One critic step, and one actor and target step if `actor`. Nothing waits for the device."""

@@ -1,0 +1,61 @@
+"""Where a number comes from: code, packages, machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("obdbench", "torch", "gymnasium", "mujoco", "minari", "numpy", "scipy", "safetensors")
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """Commit, dirty flag, package versions, Python, device, host and threads."""
+    commit, dirty = _commit()
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "device": _device_name(device),
+        "host": platform.node(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+@cache
+def _commit() -> tuple[str | None, bool | None]:
+    """Commit of the checkout that the suite runs from, and whether it was changed since."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit, bool(_git(root, "status", "--porcelain"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None  # no git here, or no commit yet: the record says so
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({platform.processor() or platform.machine()})"

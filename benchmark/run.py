@@ -1,0 +1,361 @@
+"""Executing one run: load, distil, score, record - and go on where a killed attempt stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import resource
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from benchmark.datasets.dataset import Dataset
+from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.environments import make_batched
+from benchmark.errors import ObdBenchError
+from benchmark.evaluation import score
+from benchmark.files import write_atomic
+from benchmark.method import Policy, Problem, State
+from benchmark.provenance import provenance
+from benchmark.record import FILE, SCHEMA, Record, read_record, write_record
+from benchmark.scaling import Scaling
+from benchmark.spec import RunSpec
+from benchmark.state import load_state, save_state
+from benchmark.synthetic_set import SyntheticSet, save_synthetic_set
+from benchmark.teachers.store import find_teacher
+from benchmark.teachers.teacher import NetworkTeacher
+
+SAVE_EVERY_SECONDS = 30.0
+HEARTBEAT_SECONDS = 1.0
+ALIVE = "alive.json"
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with (run id, outer step, of how many)."""
+
+
+def run_folder(store: Path, spec: RunSpec) -> Path:
+    """Where a run's record, sets and saved state are kept."""
+    return store / spec.cell_id / f"seed{spec.seed}"
+
+
+def execute(spec: RunSpec, store: Path, on_progress: OnProgress | None = None) -> Record:
+    """Does one run and leaves its record, whatever happens; a complete record is returned as it is.
+
+    A run that raises leaves a failed record with the error. A run that is killed leaves its saved
+    state, from which the next call goes on to the same numbers.
+    """
+    folder = run_folder(store, spec)
+    if (record := existing_record(folder)) is not None and record["status"] == "complete":
+        return record
+    run = _Run(spec, folder, on_progress)
+    with run.heartbeat():
+        try:
+            run.work()
+            record = run.record("complete")
+        except Exception as error:  # whatever a method raises is a row of the table, never a gap
+            record = run.record("failed", error)
+        write_record(folder / FILE, record)
+    if record["status"] == "complete":
+        run.forget_state()
+    return record
+
+
+def existing_record(folder: Path) -> Record | None:
+    """The record in a run's folder, if it has one."""
+    path = folder / FILE
+    return read_record(path) if path.exists() else None
+
+
+class WorkerDied(ObdBenchError):
+    """The process that worked on a run ended without leaving a record."""
+
+
+def record_death(spec: RunSpec, store: Path, log: str) -> None:
+    """Leaves a failed record for a run whose process died; its saved state stays for a retry."""
+    folder = run_folder(store, spec)
+    run = _Run(spec, folder)
+    run.resume()
+    message = f"The process working on this run died. The end of its log:\n{log}"
+    write_record(folder / FILE, run.record("failed", WorkerDied(message)))
+    (folder / ALIVE).unlink(missing_ok=True)
+
+
+@dataclass
+class _Cost:
+    """Seconds and steps, over all attempts."""
+
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    outer_steps: int = 0
+    environment_steps: int = 0
+    evaluation_wall_seconds: float = 0.0
+    evaluation_environment_steps: int = 0
+    attempts: int = 1
+
+
+@dataclass
+class _Run:
+    """One attempt at a run; it is the method's monitor."""
+
+    spec: RunSpec
+    folder: Path
+    on_progress: OnProgress | None = None
+    checkpoints: list[dict[str, Any]] = field(default_factory=list)
+    cost: _Cost = field(default_factory=_Cost)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.started = _now()
+        self.dataset: Dataset | None = None
+        self.loaded_teacher: NetworkTeacher | None = None
+        self._total: int | None = None
+        self._saved_at = self._beat_at = time.monotonic()
+        self._clock = (time.monotonic(), time.process_time())
+
+    def work(self) -> None:
+        """Loads what the method declared, and lets it distil."""
+        method = self.spec.build_method()
+        self._total = getattr(method, "outer_steps", None)
+        self.dataset = load_dataset(DatasetName.parse(self.spec.dataset))
+        with contextlib.closing(make_batched(self.dataset.env_id, 1)) as environment:
+            space = environment.action_space
+        if not isinstance(space, gymnasium.spaces.Box):
+            raise ObdBenchError(
+                f"{self.dataset.env_id} has actions {space}; this version distils continuous "
+                f"actions only."
+            )
+        self.scaling = Scaling.of(self.dataset, space)
+        problem = Problem(
+            needs=method.needs,
+            student=self.spec.student,
+            scaling=self.scaling,
+            axes={"run": self.spec.run_id},
+            loaders={
+                "dataset": lambda: self.dataset,
+                "teacher": self._teacher,
+                "environment": lambda: self.dataset.env_id if self.dataset else None,
+                "log_density": self._no_density,
+            },
+        )
+        method.distill(problem, self)
+        if not self.checkpoints:
+            raise ObdBenchError(
+                f"The method {self.spec.method} ended without a checkpoint; it must hand its "
+                f"result to monitor.checkpoint(step, synthetic_set)."
+            )
+
+    # --- the method's monitor ---------------------------------------------------------------
+
+    def due(self, step: int) -> bool:
+        """Whether the protocol scores at this outer step, and it has not been scored before."""
+        return self.spec.protocol.due(step, self._total or 0) and not self._scored(step)
+
+    def checkpoint(self, step: int, result: SyntheticSet | Policy) -> None:
+        """Scores a result; its set and returns are on disk when this returns."""
+        if self._scored(step):
+            return
+        self._tick()
+        assert self.dataset is not None
+        began = time.monotonic()
+        episodes = score(
+            result,
+            protocol=self.spec.protocol,
+            student=self.spec.scoring_student,
+            scaling=self.scaling,
+            environment=self.dataset.env_id,
+            axes={"run": self.spec.run_id, "step": step},
+            on_progress=lambda _: self._beat_if_due(step, self._total or step),
+        )
+        name = digest = None
+        if isinstance(result, SyntheticSet):
+            name = f"set-{step:08d}.safetensors"
+            digest = save_synthetic_set(
+                result, self.scaling, self.folder / name, self._card(step)
+            )
+        mean = float(episodes.returns.mean())
+        self.checkpoints.append(
+            {
+                "outer_step": step,
+                "returns": episodes.returns.tolist(),
+                "lengths": episodes.lengths.tolist(),
+                "mean_return": mean,
+                "normalized_return": float(self.dataset.reference.normalise(mean)),
+                "synthetic_set": name,
+                "sha256": digest,
+            }
+        )
+        self.cost.outer_steps = max(self.cost.outer_steps, step)
+        self.cost.evaluation_wall_seconds += time.monotonic() - began
+        self.cost.evaluation_environment_steps += episodes.environment_steps
+        self._clock = (time.monotonic(), time.process_time())
+
+    def resume(self) -> State | None:
+        """The saved state of an earlier attempt: the method's tensors, scores and cost so far."""
+        if not self._state_path.exists():
+            return None
+        tensors, facts = load_state(self._state_path)
+        self.checkpoints = facts["checkpoints"]
+        self.cost = _Cost(**facts["cost"])
+        self.cost.attempts += 1
+        self.started = facts["started"]
+        return State(tensors, facts["method"])
+
+    def save(self, step: int, state: Callable[[], State]) -> None:
+        """Writes the state if the last one is older than half a minute."""
+        if time.monotonic() - self._saved_at < SAVE_EVERY_SECONDS:
+            return
+        self._tick()
+        now = state()
+        facts = {
+            "method": dict(now.facts),
+            "checkpoints": self.checkpoints,
+            "cost": vars(self.cost),
+            "started": self.started,
+        }
+        save_state(self._state_path, now.tensors, facts)
+        self._saved_at = time.monotonic()
+
+    def progress(self, step: int, total: int) -> None:
+        """Passes progress on, and lets `status` see that this run is alive."""
+        self._total = total
+        self._beat_if_due(step, total)
+        if self.on_progress:
+            self.on_progress(self.spec.run_id, step, total)
+
+    def count_environment_steps(self, steps: int) -> None:
+        """Adds steps that the method took in an environment."""
+        self.cost.environment_steps += steps
+
+    # --- the record -------------------------------------------------------------------------
+
+    def record(self, status: str, error: Exception | None = None) -> Record:
+        """This run's record as it stands."""
+        self._tick()
+        return {
+            "schema": SCHEMA,
+            "run_id": self.spec.run_id,
+            "cell_id": self.spec.cell_id,
+            "status": status,
+            "spec": self.spec.as_dict(),
+            "needs": self._needs(),
+            "checkpoints": self.checkpoints,
+            "score": self._score() if status == "complete" else None,
+            "cost": vars(self.cost),
+            "teacher": self._teacher_facts(),
+            "provenance": {
+                **provenance("cpu"),
+                "environment": self.dataset.env_id if self.dataset else None,
+                "dataset_sha256": self.dataset.sha256 if self.dataset else None,
+            },
+            "error": None
+            if error is None
+            else {
+                "type": type(error).__name__,
+                "message": str(error),
+                "traceback": "".join(traceback.format_exception(error)),
+            },
+            "started": self.started,
+            "finished": _now(),
+        }
+
+    def forget_state(self) -> None:
+        """Removes what only an unfinished run needs."""
+        self._state_path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def heartbeat(self) -> Iterator[None]:
+        """While it is open, `alive` tells other processes that this run is being worked on."""
+        self._beat(0, 0)
+        try:
+            yield
+        finally:
+            self._alive_path.unlink(missing_ok=True)
+
+    def _score(self) -> dict[str, Any]:
+        used = self.checkpoints[-self.spec.protocol.last :]
+        return {
+            "normalized_return": float(np.mean([c["normalized_return"] for c in used])),
+            "return": float(np.mean([c["mean_return"] for c in used])),
+            "outer_steps_used": [c["outer_step"] for c in used],
+        }
+
+    def _needs(self) -> list[str]:
+        try:
+            return sorted(self.spec.build_method().needs)
+        except ObdBenchError:
+            return []  # the method does not load, which is what the record's error says
+
+    def _teacher(self) -> NetworkTeacher:
+        if self.loaded_teacher is None:
+            assert self.dataset is not None
+            self.loaded_teacher = find_teacher(self.dataset, self.spec.teacher)
+        return self.loaded_teacher
+
+    def _teacher_facts(self) -> dict[str, Any] | None:
+        if self.loaded_teacher is None:
+            return None
+        facts = self.loaded_teacher.facts
+        measured = facts.get("evaluation") or {}
+        return {
+            "name": self.spec.teacher,
+            "sha256": facts["sha256"],
+            "return": measured.get("return"),
+            "normalized_return": measured.get("normalized_return"),
+            "episodes": measured.get("episodes"),
+        }
+
+    def _no_density(self) -> None:
+        raise ObdBenchError("Log densities are not part of this version of the suite.")
+
+    def _card(self, step: int) -> dict[str, Any]:
+        assert self.dataset is not None
+        return {
+            "run_id": self.spec.run_id,
+            "outer_step": step,
+            "spec": self.spec.as_dict(),
+            "environment": self.dataset.env_id,
+            "dataset_sha256": self.dataset.sha256,
+        }
+
+    def _scored(self, step: int) -> bool:
+        return any(c["outer_step"] == step for c in self.checkpoints)
+
+    def _tick(self) -> None:
+        """Adds the time since the last tick to the method's cost."""
+        wall, cpu = time.monotonic(), time.process_time()
+        self.cost.wall_seconds += wall - self._clock[0]
+        self.cost.cpu_seconds += cpu - self._clock[1]
+        self._clock = (wall, cpu)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        self.cost.peak_memory_bytes = max(self.cost.peak_memory_bytes, peak)
+
+    def _beat_if_due(self, step: int, total: int) -> None:
+        if time.monotonic() - self._beat_at > HEARTBEAT_SECONDS:
+            self._beat(step, total)
+
+    def _beat(self, step: int, total: int) -> None:
+        self._beat_at = time.monotonic()
+        facts = {"host": platform.node(), "pid": os.getpid(), "step": step, "total": total}
+        write_atomic(self._alive_path, json.dumps(facts))
+
+    @property
+    def _state_path(self) -> Path:
+        return self.folder / "state.safetensors"
+
+    @property
+    def _alive_path(self) -> Path:
+        return self.folder / ALIVE
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

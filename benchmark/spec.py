@@ -1,0 +1,117 @@
+"""What a run is: one cell of a sweep at one seed, as frozen plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from benchmark.config import build
+from benchmark.datasets.store import DatasetName
+from benchmark.evaluation import Protocol
+from benchmark.method import METHODS, Method
+from benchmark.students.student import StudentSpec
+from benchmark.teachers.recipe import TEACHERS
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A cell (method, dataset, teacher, students, protocol, hyper-parameters) at one seed.
+
+    Args:
+        method: Registered name.
+        parameters: Every hyper-parameter of the method, defaults included.
+        dataset: Registered name, with `@size` where that is not the default.
+        teacher: Name of the teacher recipe; used where the method declares a teacher.
+        student: What the method distils for.
+        protocol: How the result is scored.
+        seed: Of this run.
+        evaluation_student: What the set is scored with, where that is another student.
+    """
+
+    method: str
+    dataset: str
+    protocol: Protocol
+    seed: int = 0
+    teacher: str = "td3_bc"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    student: StudentSpec = field(default_factory=StudentSpec)
+    evaluation_student: StudentSpec | None = None
+
+    @classmethod
+    def create(
+        cls, *, method: str, dataset: str, parameters: Mapping[str, Any], where: str, **rest: Any
+    ) -> RunSpec:
+        """A spec with every name checked and every default written out.
+
+        Raises:
+            UnknownName, BadConfiguration: Naming the nearest valid name or key.
+        """
+        built = build(METHODS[method], parameters, where)
+        TEACHERS[rest.get("teacher", "td3_bc")]
+        return cls(
+            method=method,
+            dataset=str(DatasetName.parse(dataset)),
+            parameters=asdict(built),
+            **rest,
+        )
+
+    def build_method(self) -> Method:
+        """The method with its hyper-parameters."""
+        return build(METHODS[self.method], self.parameters, f"the parameters of {self.method}")
+
+    @property
+    def scoring_student(self) -> StudentSpec:
+        """The student that sets are scored with."""
+        return self.evaluation_student or self.student
+
+    @property
+    def cell_id(self) -> str:
+        """Readable and unique: `hopper-medium-replay.av_pbc.1a2b3c4d5e6f`."""
+        values = self.as_dict()
+        del values["seed"]
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+        return f"{self.dataset.replace('/', '-')}.{self.method}.{digest}"
+
+    @property
+    def run_id(self) -> str:
+        """The cell and the seed."""
+        return f"{self.cell_id}.seed{self.seed}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in a record (JSON)."""
+        return {
+            "method": {"name": self.method, "parameters": dict(self.parameters)},
+            "dataset": self.dataset,
+            "teacher": self.teacher,
+            "student": asdict(self.student),
+            "evaluation_student": asdict(self.evaluation_student)
+            if self.evaluation_student
+            else None,
+            "protocol": asdict(self.protocol),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunSpec:
+        """The inverse of `as_dict`."""
+        evaluation = values["evaluation_student"]
+        return cls(
+            method=values["method"]["name"],
+            parameters=values["method"]["parameters"],
+            dataset=values["dataset"],
+            teacher=values["teacher"],
+            student=build(StudentSpec, values["student"], "the record's student"),
+            evaluation_student=build(StudentSpec, evaluation, "the record's evaluation student")
+            if evaluation
+            else None,
+            protocol=build(Protocol, values["protocol"], "the record's protocol"),
+            seed=values["seed"],
+        )
+
+    def with_seed(self, seed: int) -> RunSpec:
+        """The same cell at another seed."""
+        return dataclasses.replace(self, seed=seed)

@@ -1,0 +1,203 @@
+"""Sweeps: a grid of cells and seeds from one TOML file.
+
+    name = "sizes"
+    datasets = ["hopper/medium-expert"]
+    seeds = 5                      # or a list
+    protocol = "quick"             # or a table
+    teacher = "td3_bc"
+
+    [student]
+    width = 64
+
+    [grid]                         # every combination of these
+    synthetic_size = [16, 64]      # a hyper-parameter, for the methods that have it
+    "student.depth" = [2, 4]
+
+    [[methods]]
+    name = "av_pbc"
+    outer_steps = 1000
+    grid.outer_learning_rate = [0.1, 0.3]    # for this method alone
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from benchmark.config import BadConfiguration, build
+from benchmark.errors import did_you_mean
+from benchmark.evaluation import Protocol, protocol_named
+from benchmark.method import METHODS
+from benchmark.spec import RunSpec
+from benchmark.students.student import StudentSpec
+
+T = TypeVar("T")
+
+KEYS = (
+    "name", "description", "datasets", "seeds", "protocol", "teacher",
+    "student", "evaluation_student", "grid", "methods",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named list of runs, in the order that they are worked through: seed by seed."""
+
+    name: str
+    description: str
+    runs: tuple[RunSpec, ...]
+
+    @property
+    def cells(self) -> dict[str, list[RunSpec]]:
+        """The runs of each cell."""
+        cells: dict[str, list[RunSpec]] = {}
+        for run in self.runs:
+            cells.setdefault(run.cell_id, []).append(run)
+        return cells
+
+
+def read_sweep(path: Path) -> Sweep:
+    """The sweep of a TOML file.
+
+    Raises:
+        BadConfiguration: The file is missing or not TOML, a key is unknown (with the nearest valid
+            ones), or a value does not fit.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise BadConfiguration(f"The sweep file {path} does not exist.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfiguration(f"{path} is not TOML: {error}.") from error
+    return build_sweep(values, str(path))
+
+
+def build_sweep(values: Mapping[str, Any], where: str) -> Sweep:
+    """A sweep from its parsed TOML; `where` names it in messages."""
+    for key in values:
+        if key not in KEYS:
+            raise BadConfiguration(f"Unknown key {key!r} in {where}. {did_you_mean(key, KEYS)}")
+    for key, kind in (("name", str), ("datasets", list), ("methods", list)):
+        if not isinstance(values.get(key), kind) or not values[key]:
+            raise BadConfiguration(
+                f"{where} needs {key!r}, a {'non-empty list' if kind is list else 'string'}; got "
+                f"{values.get(key)!r}."
+            )
+    cells = [
+        cell
+        for dataset in values["datasets"]
+        for method in values["methods"]
+        for cell in _cells(values, dataset, method, where)
+    ]
+    runs = [cell.with_seed(seed) for seed in _seeds(values, where) for cell in cells]
+    return Sweep(values["name"], values.get("description", ""), _unique(runs))
+
+
+def _seeds(values: Mapping[str, Any], where: str) -> list[int]:
+    seeds = values.get("seeds", 1)
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
+        return list(range(seeds))
+    if isinstance(seeds, list) and seeds and all(isinstance(seed, int) for seed in seeds):
+        return seeds
+    raise BadConfiguration(f"seeds in {where} is {seeds!r}; expected a number or a list of them.")
+
+
+def _cells(
+    values: Mapping[str, Any], dataset: str, method: Mapping[str, Any], where: str
+) -> Iterator[RunSpec]:
+    """Every cell of one method on one dataset: its own grid times the sweep's."""
+    if "name" not in method:
+        raise BadConfiguration(f"Every [[methods]] of {where} needs a name; got {dict(method)!r}.")
+    name = method["name"]
+    fields = {field.name for field in dataclasses.fields(METHODS[name])}
+    fixed = {k: v for k, v in method.items() if k not in ("name", "grid")}
+    own_grid = _axes(method.get("grid", {}), f"the grid of {name} in {where}")
+    shared_grid = _axes(values.get("grid", {}), f"[grid] of {where}")
+    _check_axes(shared_grid, values["methods"], where)
+    grid = {
+        **{k: v for k, v in shared_grid.items() if "." in k or k == "teacher" or k in fields},
+        **own_grid,
+    }
+    for combination in itertools.product(*grid.values()):
+        chosen = dict(zip(grid, combination, strict=True))
+        parameters = fixed | {k: v for k, v in chosen.items() if "." not in k and k != "teacher"}
+        yield RunSpec.create(
+            method=name,
+            dataset=dataset,
+            parameters=parameters,
+            where=f"[[methods]] {name} of {where}",
+            teacher=chosen.get("teacher", values.get("teacher", "td3_bc")),
+            student=_table(StudentSpec, "student", values, chosen, where),
+            evaluation_student=_evaluation_student(values, chosen, where),
+            protocol=_protocol(values, chosen, where),
+        )
+
+
+def _axes(grid: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
+    """A grid with dotted keys; TOML reads `student.width = [..]` as a nested table."""
+    axes: dict[str, list[Any]] = {}
+    for key, value in grid.items():
+        if isinstance(value, Mapping):
+            axes |= {f"{key}.{inner}": choices for inner, choices in _axes(value, where).items()}
+        elif isinstance(value, list) and value:
+            axes[key] = value
+        else:
+            raise BadConfiguration(f"{key} in {where} is {value!r}; expected a list of choices.")
+    return axes
+
+
+def _check_axes(grid: Mapping[str, Any], methods: list[Mapping[str, Any]], where: str) -> None:
+    """Every axis must vary something: a dotted table, the teacher, or some method's parameter."""
+    known = {f.name for m in methods for f in dataclasses.fields(METHODS[m.get("name", "")])}
+    tables = ("student", "evaluation_student", "protocol")
+    for key in grid:
+        table, dot, _ = key.partition(".")
+        if dot and table in tables:
+            continue
+        if not dot and (key in known or key == "teacher"):
+            continue
+        names = known | {"teacher"} | {f"student.{f.name}" for f in dataclasses.fields(StudentSpec)}
+        raise BadConfiguration(f"Unknown axis {key!r} in [grid] of {where}. {did_you_mean(key, names)}")
+
+
+def _table(
+    cls: type[T], name: str, values: Mapping[str, Any], chosen: Mapping[str, Any], where: str
+) -> T:
+    """One of the sweep's tables, with the grid's choices for it written over."""
+    table = values.get(name, {})
+    if not isinstance(table, Mapping):
+        raise BadConfiguration(f"[{name}] of {where} must be a table, got {table!r}.")
+    prefix = f"{name}."
+    over = {k.removeprefix(prefix): v for k, v in chosen.items() if k.startswith(prefix)}
+    return build(cls, {**table, **over}, f"[{name}] of {where}")
+
+
+def _evaluation_student(
+    values: Mapping[str, Any], chosen: Mapping[str, Any], where: str
+) -> StudentSpec | None:
+    """The scoring student: [student] with the differences of [evaluation_student]."""
+    table = values.get("evaluation_student", {})
+    if not table and not any(k.startswith("evaluation_student.") for k in chosen):
+        return None
+    student = dataclasses.asdict(_table(StudentSpec, "student", values, chosen, where))
+    merged = {"evaluation_student": {**student, **table}}
+    return _table(StudentSpec, "evaluation_student", merged, chosen, where)
+
+
+def _protocol(values: Mapping[str, Any], chosen: Mapping[str, Any], where: str) -> Protocol:
+    protocol = values.get("protocol", "obd")
+    if isinstance(protocol, str):
+        protocol = {**dataclasses.asdict(protocol_named(protocol))}
+    if any(k.startswith("protocol.") for k in chosen):
+        protocol = {**protocol, "name": f"{protocol.get('name', 'custom')} (varied)"}
+    return _table(Protocol, "protocol", {"protocol": protocol}, chosen, where)
+
+
+def _unique(runs: list[RunSpec]) -> tuple[RunSpec, ...]:
+    """Each run once, in the order of first mention."""
+    return tuple({run.run_id: run for run in runs}.values())

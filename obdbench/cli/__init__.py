@@ -1,0 +1,5 @@
+"""The command line: `obdbench --help`."""
+
+from obdbench.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,55 @@
+"""The command tree, and how errors and plug-ins reach the user."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.errors import ObdBenchError
+from benchmark.registry import load_plugin
+from obdbench.cli import data, registries, runs, teacher
+from obdbench.cli.console import err
+
+app = typer.Typer(
+    name="obdbench",
+    help="Reproducibility benchmark suite for offline behaviour distillation.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(data.app, name="data")
+app.add_typer(teacher.app, name="teacher")
+app.command()(runs.run)
+app.command()(runs.sweep)
+app.command()(runs.status)
+app.command()(runs.table)
+app.command(name="list")(registries.list_entries)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(help="A .py file that registers methods or datasets; may be repeated."),
+    ] = None,
+) -> None:
+    """Loads plug-ins before any command."""
+    for path in plugin or []:
+        load_plugin(path)
+    context.obj = [str(path.resolve()) for path in plugin or []]
+
+
+def main() -> None:
+    """Entry point: the suite's own errors are printed as one message, without a traceback."""
+    try:
+        app()
+    except ObdBenchError as error:
+        err.print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True, markup=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("Stopped. Finished runs are kept; the same command goes on from here.")
+        sys.exit(130)

@@ -1,0 +1,92 @@
+"""The two consoles, and progress that is a bar on a terminal and plain lines in a pipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+PLAIN_SECONDS = 15.0
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.1f} {self.unit}/s")
+
+
+class ProgressBar:
+    """One piece of long work: set how far it is as often as you like.
+
+    On a terminal it is a bar with rate and remaining time. In a pipe or a log file it is a plain
+    line every quarter of a minute, and one at the end.
+    """
+
+    def __init__(self, title: str, unit: str, total: float) -> None:
+        self.title, self.unit, self.total = title, unit, total
+        self.note = ""
+        self._began = self._printed = time.monotonic()
+        self._bar: Progress | None = None
+        if err.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn() if unit == "runs" else TextColumn("{task.percentage:.0f} %"),
+                _Rate(unit),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=err,
+            )
+            self._task = self._bar.add_task(title, total=total, note="")
+
+    def update(self, done: float, note: str = "") -> None:
+        """Says how much of the total is done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=note)
+        elif time.monotonic() - self._printed > PLAIN_SECONDS:
+            self._line(done, note)
+
+    def _line(self, done: float, note: str) -> None:
+        self._printed = time.monotonic()
+        elapsed = self._printed - self._began
+        rate = done / elapsed if elapsed else 0.0
+        left = f", about {(self.total - done) / rate:.0f} s left" if 0 < done < self.total else ""
+        err.print(
+            f"{self.title}: {done:,.6g} of {self.total:,.0f} {self.unit}, {elapsed:.0f} s{left}"
+            f"{' - ' + note if note else ''}",
+            highlight=False,
+        )
+
+
+@contextmanager
+def progress_bar(title: str, unit: str, total: float) -> Iterator[ProgressBar]:
+    """A progress bar that is closed with the block."""
+    bar = ProgressBar(title, unit, total)
+    if bar._bar is None:
+        yield bar
+        return
+    with bar._bar:
+        yield bar

@@ -1,0 +1,34 @@
+"""`obdbench list`: what is registered, and what is broken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from benchmark.datasets.source import DATASETS
+from benchmark.method import METHODS
+from benchmark.registry import Registry
+from benchmark.students.architectures import STUDENTS
+from benchmark.teachers.recipe import TEACHERS
+from obdbench.cli.console import out
+
+
+def list_entries() -> None:
+    """List methods, datasets, students and teacher recipes, with what is broken and why."""
+    registries: tuple[Registry[Any], ...] = (METHODS, DATASETS, STUDENTS, TEACHERS)
+    for registry in registries:
+        broken = registry.broken()
+        table = Table(registry.kind, "from", "what it is", title_justify="left")
+        for name in registry:
+            if name not in broken:
+                table.add_row(name, registry.origin(name), _summary(registry[name]))
+        out.print(table)
+        for name, reason in broken.items():
+            out.print(f"[red]broken[/] {name}: {reason}", highlight=False)
+
+
+def _summary(entry: Any) -> str:
+    if (description := getattr(entry, "description", None)) is not None:
+        return str(description)
+    return (getattr(entry, "__doc__", None) or "").strip().partition("\n")[0]

@@ -1,0 +1,201 @@
+"""`obdbench run | sweep | status | table`: do runs, see how far they are, show what came out."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from benchmark.config import BadConfiguration
+from benchmark.datasets.store import DatasetName
+from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.evaluation import protocol_named
+from benchmark.run import execute
+from benchmark.spec import RunSpec
+from benchmark.students.student import StudentSpec
+from benchmark.sweep import Sweep, read_sweep
+from obdbench.cli.console import err, out, progress_bar
+from obdbench.cli.data import build_if_missing
+from obdbench.report import write_report
+from results.store import load_sweep, progress, save_sweep
+from slurm.executors import make_executor
+
+Store = Annotated[
+    Path,
+    typer.Option(envvar="OBDBENCH_STORE", help="Folder of records."),
+]
+DEFAULT_STORE = Path("obdbench-runs")
+
+MARKS = {
+    "done": "[green]●[/]",
+    "running": "[blue]▶[/]",
+    "failed": "[red]✗[/]",
+    "stopped": "[yellow]◐[/]",
+    "missing": "[dim]·[/]",
+}
+PLAIN_MARKS = {"done": "D", "running": "R", "failed": "F", "stopped": "S", "missing": "."}
+
+
+def run(
+    method: Annotated[str, typer.Argument(help="Registered method.")],
+    dataset: Annotated[str, typer.Argument(help="Registered dataset, e.g. hopper/medium-expert.")],
+    seed: Annotated[int, typer.Option(help="Of the run.")] = 0,
+    protocol: Annotated[str, typer.Option(help="How the set is scored.")] = "obd",
+    teacher: Annotated[str, typer.Option(help="Teacher recipe.")] = "td3_bc",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value: a hyper-parameter, or student.key; repeatable."),
+    ] = None,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Do one run in this process and print its score."""
+    settings = dict(_setting(text) for text in set_ or [])
+    student = {
+        k.removeprefix("student."): v for k, v in settings.items() if k.startswith("student.")
+    }
+    parameters = {k: v for k, v in settings.items() if not k.startswith("student.")}
+    from benchmark.config import build
+
+    spec = RunSpec.create(
+        method=method,
+        dataset=dataset,
+        parameters=parameters,
+        where="--set",
+        seed=seed,
+        protocol=protocol_named(protocol),
+        teacher=teacher,
+        student=build(StudentSpec, student, "--set student.*"),
+    )
+    build_if_missing(DatasetName.parse(dataset))
+    with progress_bar(spec.run_id, "steps", 1.0) as bar:
+        record = execute(spec, store, lambda _, step, total: bar.update(step / max(total, 1)))
+    if record["status"] == "failed":
+        raise ObdBenchError(f"{record['error']['type']}: {record['error']['message']}")
+    out.print(
+        f"{spec.run_id}: normalized return {record['score']['normalized_return']:.2f}",
+        highlight=False,
+    )
+
+
+def sweep(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped sweep.")],
+    executor: Annotated[str, typer.Option(help="inline or local.")] = "local",
+    jobs: Annotated[int, typer.Option(help="Processes at a time (local).")] = os.cpu_count() or 1,
+    retry: Annotated[
+        str | None, typer.Option(help="`failed`: take up failed runs again, from their saved state.")
+    ] = None,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Do every run of a sweep that is not done yet, then print its table."""
+    if retry not in (None, "failed"):
+        raise BadConfiguration(f"--retry takes 'failed', got {retry!r}.")
+    if jobs < 1:
+        raise BadConfiguration(f"--jobs is {jobs}; expected 1 or more.")
+    plan = find_sweep(name)
+    save_sweep(store, plan)
+    for dataset in dict.fromkeys(run.dataset for run in plan.runs):
+        build_if_missing(DatasetName.parse(dataset))
+    states = {run.run_id: progress(store, run) for run in plan.runs}
+    skipped = {"done"} if retry else {"done", "failed"}
+    todo = [run for run in plan.runs if states[run.run_id].state not in skipped]
+    counts = Counter(state.state for state in states.values())
+    err.print(
+        f"{plan.name}: {len(plan.runs)} runs, {counts['done']} done, {counts['failed']} failed, "
+        f"{len(todo)} to do",
+        highlight=False,
+    )
+    if todo:
+        _work(make_executor(executor, store, context.obj or [], jobs), plan, todo, store)
+    _show(store, plan)
+
+
+def _work(executor: Any, plan: Sweep, todo: list[RunSpec], store: Path) -> None:
+    with progress_bar(plan.name, "runs", len(todo)) as bar:
+
+        def poll() -> None:
+            at = [progress(store, run) for run in todo]
+            failed = sum(p.state == "failed" for p in at)
+            bar.update(sum(p.fraction for p in at), f"{failed} failed" if failed else "")
+
+        executor.run(todo, on_poll=poll)
+        poll()
+
+
+def status(
+    name: Annotated[str, typer.Argument(help="A sweep that was started.")],
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Show every cell and seed of a sweep: done, running, missing, stopped, failed."""
+    plan = load_sweep(store, name)
+    seeds = list(dict.fromkeys(run.seed for run in plan.runs))
+    marks = MARKS if out.is_terminal else PLAIN_MARKS
+    table = Table("cell", *(f"seed {seed}" for seed in seeds), "errors")
+    counts: Counter[str] = Counter()
+    for cell, runs in plan.cells.items():
+        at = {run.seed: progress(store, run) for run in runs}
+        counts.update(p.state for p in at.values())
+        errors = sorted({p.error for p in at.values() if p.error})
+        row = [_mark(at[seed], marks) if seed in at else "" for seed in seeds]
+        table.add_row(cell, *row, ", ".join(errors))
+    out.print(table)
+    legend = ", ".join(f"{marks[s]} {counts[s]} {s}" for s in marks if counts[s])
+    out.print(legend, highlight=False)
+    if counts["failed"]:
+        out.print(f"Failed runs go on with: obdbench sweep {name} --retry failed", highlight=False)
+
+
+def _mark(at: Any, marks: dict[str, str]) -> str:
+    percent = f" {100 * at.fraction:.0f} %" if at.state == "running" else ""
+    return marks[at.state] + percent
+
+
+def table(
+    name: Annotated[str, typer.Argument(help="A sweep that was started.")],
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Print a sweep's table and write it as Markdown, CSV and LaTeX, with its figure."""
+    _show(store, load_sweep(store, name))
+
+
+def _show(store: Path, plan: Sweep) -> None:
+    report = write_report(store, plan)
+    out.print(report.table.rich())
+    for path in report.files:
+        out.print(str(path), highlight=False)
+
+
+def find_sweep(name: str) -> Sweep:
+    """A sweep from a TOML file, or one of the shipped ones by name."""
+    path = Path(name)
+    if path.suffix == ".toml":
+        return read_sweep(path)
+    shipped = {
+        entry.name.removesuffix(".toml"): entry
+        for entry in resources.files("obdbench.sweeps").iterdir()
+        if entry.name.endswith(".toml")
+    }
+    if name not in shipped:
+        raise BadConfiguration(
+            f"No shipped sweep is called {name!r} (a file ends in .toml). "
+            f"{did_you_mean(name, shipped)}"
+        )
+    return read_sweep(Path(str(shipped[name])))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """`key=value`, the value read as TOML where it is, else as text."""
+    import tomllib
+
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise BadConfiguration(f"--set {text!r} is not of the form key=value.")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value

@@ -1,0 +1,45 @@
+"""What comes out of a sweep: its table in four forms and its figure, from records alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.files import write_atomic
+from benchmark.sweep import Sweep
+from paper_figures import Table, main_table, write_convergence
+from results import cell_table, curves_frame, runs_frame
+from results.store import sweep_records
+
+
+@dataclass(frozen=True)
+class Report:
+    """The table, and every file that was written."""
+
+    table: Table
+    files: list[Path]
+
+
+def write_report(store: Path, sweep: Sweep) -> Report:
+    """Writes `<store>/reports/<sweep>/` anew from the sweep's records.
+
+    Returns:
+        The table and the paths of its files.
+    """
+    records = sweep_records(store, sweep)
+    runs = runs_frame(records)
+    expected = {cell: len(specs) for cell, specs in sweep.cells.items()}
+    table = main_table(cell_table(runs, expected))
+    folder = store / "reports" / sweep.name
+    files = []
+    for suffix, content in (
+        ("md", table.markdown()),
+        ("csv", table.csv()),
+        ("tex", table.latex()),
+    ):
+        files.append(folder / f"table.{suffix}")
+        write_atomic(files[-1], content)
+    curves = curves_frame(records)
+    if (curves["status"] == "complete").any():
+        files.extend(write_convergence(curves, folder))
+    return Report(table, files)

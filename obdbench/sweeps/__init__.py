@@ -1,0 +1,1 @@
+"""The sweeps that the suite ships, one TOML file each."""

@@ -1,0 +1,171 @@
+"""Executors of a sweep's runs: in this process, or by submitit in others.
+
+An executor hands runs out and returns when all have a record. What a run left behind is read from
+the store alone, never from an executor's own results: a record is true whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.run import OnProgress, existing_record, record_death, run_folder
+from benchmark.spec import RunSpec
+from slurm.worker import work
+
+POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Executor(ABC):
+    """Spreads runs.
+
+    Args:
+        store: Where runs leave their records.
+        plugins: Files that register methods, loaded by every process.
+        threads: Of torch in every process.
+    """
+
+    store: Path
+    plugins: tuple[str, ...] = ()
+    threads: int = 1
+
+    @abstractmethod
+    def run(
+        self,
+        runs: Sequence[RunSpec],
+        on_progress: OnProgress | None = None,
+        on_poll: Callable[[], None] | None = None,
+    ) -> None:
+        """Returns when every run has a record.
+
+        Args:
+            runs: What to do.
+            on_progress: Called with a run's progress, where it works in this process.
+            on_poll: Called now and then while this process waits for others.
+        """
+
+
+@dataclass(frozen=True)
+class InlineExecutor(Executor):
+    """One run after the other, in this process."""
+
+    def run(
+        self,
+        runs: Sequence[RunSpec],
+        on_progress: OnProgress | None = None,
+        on_poll: Callable[[], None] | None = None,
+    ) -> None:
+        """Works through the runs."""
+        for run in runs:
+            work([run.as_dict()], str(self.store), self.plugins, self.threads, on_progress)
+            if on_poll:
+                on_poll()
+
+
+@dataclass
+class _Job:
+    """A submitted job and the runs that it was given."""
+
+    job: submitit.Job[None]
+    runs: list[RunSpec] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LocalExecutor(Executor):
+    """`jobs` processes of submitit's local executor on this machine, each with its share of runs.
+
+    A process that dies costs the run that it was working on (a failed record says so; a retry goes
+    on from that run's saved state); its other runs are handed to a new process.
+    """
+
+    jobs: int = 2
+
+    def run(
+        self,
+        runs: Sequence[RunSpec],
+        on_progress: OnProgress | None = None,
+        on_poll: Callable[[], None] | None = None,
+    ) -> None:
+        """Submits the shares and waits for their records."""
+        running = [self._submit(share) for share in _shares(runs, self.jobs)]
+        try:
+            while running:
+                time.sleep(POLL_SECONDS)
+                for job in [j for j in running if j.job.done()]:
+                    running.remove(job)
+                    if rest := self._collect(job):
+                        running.append(self._submit(rest))
+                if on_poll:
+                    on_poll()
+        finally:
+            for job in running:
+                job.job.cancel(check=False)
+
+    def _submit(self, runs: list[RunSpec]) -> _Job:
+        executor = submitit.AutoExecutor(folder=self.store / "jobs" / "%j", cluster="local")
+        executor.update_parameters(timeout_min=7 * 24 * 60, name="obdbench")
+        dictionaries = [run.as_dict() for run in runs]
+        with _thread_limit(self.threads):
+            job = executor.submit(
+                work, dictionaries, str(self.store), list(self.plugins), self.threads
+            )
+        return _Job(job, runs)
+
+    def _collect(self, job: _Job) -> list[RunSpec]:
+        """Runs that a finished job left without a record, less the one that it died in."""
+        rest = [r for r in job.runs if existing_record(run_folder(self.store, r)) is None]
+        if not rest:
+            shutil.rmtree(job.job.paths.folder, ignore_errors=True)
+            return []
+        record_death(rest[0], self.store, _log_tail(job.job))
+        return rest[1:]
+
+
+def _shares(runs: Sequence[RunSpec], jobs: int) -> list[list[RunSpec]]:
+    """Runs dealt out like cards, so that every process gets some of each kind."""
+    return [list(runs[start::jobs]) for start in range(min(jobs, len(runs)))]
+
+
+def _log_tail(job: submitit.Job[Any], lines: int = 20) -> str:
+    text = job.stderr() or job.stdout() or "(no log)"
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+
+class _thread_limit:  # noqa: N801 - a context manager, used like a function
+    """Child processes started inside inherit a bound on the threads of BLAS and OpenMP."""
+
+    NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def __enter__(self) -> None:
+        self.before = {name: os.environ.get(name) for name in self.NAMES}
+        os.environ.update(dict.fromkeys(self.NAMES, str(self.threads)))
+
+    def __exit__(self, *_: object) -> None:
+        for name, value in self.before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def make_executor(name: str, store: Path, plugins: Sequence[str], jobs: int) -> Executor:
+    """The executor of that name: `inline` or `local`."""
+    cores = os.cpu_count() or 1
+    if name == "inline":
+        return InlineExecutor(store, tuple(plugins), threads=cores)
+    if name == "local":
+        return LocalExecutor(store, tuple(plugins), threads=max(1, cores // jobs), jobs=jobs)
+    raise ObdBenchError(f"No executor is called {name!r}. {did_you_mean(name, ('inline', 'local'))}")

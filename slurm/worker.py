@@ -1,0 +1,31 @@
+"""What an executor's process does: a list of runs, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.registry import load_plugin
+from benchmark.run import OnProgress, execute
+from benchmark.spec import RunSpec
+
+
+def work(
+    runs: Sequence[Mapping[str, Any]],
+    store: str,
+    plugins: Sequence[str],
+    threads: int,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Executes runs given as `RunSpec.as_dict`; each leaves its own record, also when it fails.
+
+    Only plain values are passed, so that a job can be read, and started again, from its file.
+    """
+    torch.set_num_threads(threads)
+    for plugin in plugins:
+        load_plugin(plugin)
+    for run in runs:
+        execute(RunSpec.from_dict(run), Path(store), on_progress)

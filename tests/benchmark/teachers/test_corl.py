@@ -1,0 +1,576 @@
+"""A CORL checkpoint becomes the same policy and value here; a hostile file runs nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import random
+import struct
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmark.teachers.corl import (
+    UnsafeCheckpoint,
+    d4rl_environment,
+    d4rl_reference,
+    d4rl_statistics,
+    import_corl,
+)
+from benchmark.teachers.evaluation import evaluate_teacher
+from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, load_teacher, save_teacher
+
+SHARED = Path(__file__).resolve().parents[3].parent / "shared"
+OBSERVATIONS, ACTIONS, WIDTH = 5, 2, 8
+MEAN = [0.1, -0.2, 0.3, 0.0, 1.0]
+STD = [1.0, 0.5, 0.05, 2.0, 0.3]
+
+needs_checkpoints = pytest.mark.skipif(
+    not (SHARED / "checkpoints").is_dir(), reason=f"no authors' checkpoints in {SHARED}"
+)
+
+
+class Scalar(nn.Module):
+    """CORL's own, which its checkpoints hold as a whole object of `__main__`."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.constant = nn.Parameter(torch.tensor(value))
+
+
+class Actor(nn.Module):
+    """CORL's TanhGaussianPolicy, its parameters under the same names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base_network = nn.Sequential(
+            *(nn.Linear(OBSERVATIONS, WIDTH), nn.ReLU()),
+            *(nn.Linear(WIDTH, WIDTH), nn.ReLU()),
+            nn.Linear(WIDTH, 2 * ACTIONS),
+        )
+        self.log_std_multiplier, self.log_std_offset = Scalar(1.3), Scalar(-0.7)
+
+    def forward(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = torch.split(self.base_network(normalised), ACTIONS, dim=-1)
+        log_std = self.log_std_multiplier.constant * raw + self.log_std_offset.constant
+        return mean, log_std.clamp(-20.0, 2.0)
+
+
+class Critic(nn.Module):
+    """CORL's FullyConnectedQFunction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.Linear(OBSERVATIONS + ACTIONS, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 1)
+        )
+
+
+def checkpoint() -> dict[str, Any]:
+    """What CORL's Cal-QL saves, small."""
+    torch.manual_seed(0)
+    actor, critics = Actor(), (Critic(), Critic())
+    return {
+        "actor": actor.state_dict(),
+        "critic1": critics[0].state_dict(),
+        "critic2": critics[1].state_dict(),
+        "actor_optim": torch.optim.Adam(actor.parameters()).state_dict(),
+        "sac_log_alpha": Scalar(0.5),
+        "total_it": 1_000_000,
+    }
+
+
+def load(path: Path, **options: Any) -> NetworkTeacher:
+    defaults = {"observation_mean": MEAN, "observation_std": STD, "facts": {}}
+    return import_corl(path, **{**defaults, **options})
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Saves an object as CORL does: from a script, whose classes are in `__main__`."""
+
+    def save(content: Any, **options: Any) -> Path:
+        with monkeypatch.context() as patch:
+            for cls in (Scalar, Payload):
+                patch.setattr(cls, "__module__", "__main__")
+                patch.setattr(sys.modules["__main__"], cls.__name__, cls, raising=False)
+            torch.save(content, tmp_path / "checkpoint.pt", **options)
+        return tmp_path / "checkpoint.pt"
+
+    return save
+
+
+def rewrite(path: Path, change: Callable[[str, bytes], bytes]) -> None:
+    """Writes the zip file anew, each record as `change(name, content)` gives it."""
+    with zipfile.ZipFile(path) as archive:
+        records = [(name, archive.read(name)) for name in archive.namelist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in records:
+            archive.writestr(name, change(name, content))
+
+
+# --- what a checkpoint becomes
+
+
+def test_the_teacher_computes_what_corl_computes(write: Callable[..., Path]) -> None:
+    saved = checkpoint()
+    teacher = load(write(saved))
+    actor, critic = Actor(), Critic()
+    actor.load_state_dict(saved["actor"])
+    critic.load_state_dict(saved["critic1"])
+    observations = 3 * torch.randn(50, OBSERVATIONS)
+    normalised = (observations - torch.tensor(MEAN)) / (torch.tensor(STD) + 1e-3)
+    with torch.no_grad():
+        mean, log_std = actor(normalised)
+        value = critic.network(torch.cat((normalised, mean.tanh()), 1))[:, 0]
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(7))
+    sample = teacher.sample(observations, torch.Generator().manual_seed(7))
+    assert (teacher.observation_dim, teacher.action_dim) == (OBSERVATIONS, ACTIONS)
+    torch.testing.assert_close(teacher.act(observations), mean.tanh())
+    torch.testing.assert_close(sample, (mean + log_std.exp() * noise).tanh())
+    torch.testing.assert_close(teacher.q(observations, mean.tanh()), value)
+
+
+def test_both_critics_are_kept(write: Callable[..., Path]) -> None:
+    saved = checkpoint()
+    weight, bias = load(write(saved)).critics[-1]
+    for index, name in enumerate(("critic1", "critic2")):
+        assert torch.equal(weight[index], saved[name]["network.2.weight"])
+        assert torch.equal(bias[index], saved[name]["network.2.bias"])
+
+
+def test_an_imported_teacher_outlives_its_file_and_can_be_saved(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = write(checkpoint())
+    teacher = load(path, facts={"dataset": "hopper-medium-v2", "recipe": "other"})
+    observations = torch.randn(4, OBSERVATIONS)
+    before = teacher.act(observations)
+    path.write_bytes(b"\0" * path.stat().st_size)
+    assert torch.equal(teacher.act(observations), before)
+    save_teacher(teacher, tmp_path / "teacher.safetensors")
+    again = load_teacher(tmp_path / "teacher.safetensors")
+    assert torch.equal(again.act(observations), before)
+    assert again.facts["dataset"] == "hopper-medium-v2"
+    assert again.facts["recipe"] == "cal_ql"
+    assert again.facts["checkpoint"] == "checkpoint.pt"
+    assert len(again.facts["checkpoint_sha256"]) == 64
+
+
+# --- hostile files
+
+
+class Payload:
+    """Unpickles as a call that leaves a mark."""
+
+    def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
+        self.call = (call, arguments)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+
+class Innocent:
+    """An object of the attacker's own class in `__main__`."""
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Iterator[Path]:
+    """A file that exists if a payload ran; no test that asks for it may leave it behind."""
+    path = tmp_path / "ran"
+    yield path
+    assert not path.exists(), "code of the checkpoint was run"
+
+
+def hostile(content: object) -> dict[str, Any]:
+    return {**checkpoint(), "total_it": content}
+
+
+def test_the_mark_is_left_by_an_unguarded_load(write: Callable[..., Path], tmp_path: Path) -> None:
+    """Else the tests below would prove nothing."""
+    path = write(hostile(Payload(os.system, f"touch {tmp_path / 'ran'}")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["__main__"], "Scalar", Scalar, raising=False)
+        torch.load(path, weights_only=False)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(
+    ("call", "argument", "name"),
+    [
+        (os.system, "touch {}", r"'(posix|nt)\.system'"),
+        (eval, "open({!r}, 'w')", r"'__builtin__\.eval'"),
+        (exec, "open({!r}, 'w')", r"'__builtin__\.exec'"),
+        (os.mkdir, "{}", r"'(posix|nt)\.mkdir'"),
+        (torch._utils._rebuild_qtensor, "{}", r"'torch\._utils\._rebuild_qtensor'"),
+    ],
+)
+def test_a_call_is_refused_by_name(
+    write: Callable[..., Path], mark: Path, call: Any, argument: str, name: str, protocol: int
+) -> None:
+    path = write(hostile(Payload(call, argument.format(str(mark)))), pickle_protocol=protocol)
+    with pytest.raises(UnsafeCheckpoint) as caught:
+        load(path)
+    assert caught.match(name if protocol == 2 else "STACK_GLOBAL")
+    assert caught.match("nothing of (this file|it) was run")
+    assert caught.match(r"torch\.save\(\{'actor': actor\.state_dict\(\)")
+
+
+def test_a_class_of_main_under_another_name_is_refused(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Innocent, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "Innocent", Innocent, raising=False)
+    with pytest.raises(UnsafeCheckpoint, match=r"names '__main__\.Innocent'"):
+        load(write(hostile(Innocent())))
+
+
+def test_the_scalar_of_the_real_main_is_never_used(
+    write: Callable[..., Path], mark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Trap:
+        def __new__(cls, *arguments: object) -> Trap:
+            mark.touch()
+            return super().__new__(cls)
+
+        def __setstate__(self, state: object) -> None:
+            mark.touch()
+
+    monkeypatch.setattr(Trap, "__module__", "__main__")
+    Trap.__qualname__ = "Scalar"
+    monkeypatch.setattr(sys.modules["__main__"], "Scalar", Trap, raising=False)
+    path = write(checkpoint())
+    load(path)
+    with torch.serialization.safe_globals([Trap]):  # admitted by the user, for another file
+        load(path)
+        assert torch.serialization.get_safe_globals() == [Trap]
+
+
+@pytest.mark.parametrize("content", [None, "call"])
+def test_the_list_of_admitted_globals_is_left_as_it_was(
+    write: Callable[..., Path], mark: Path, content: str | None
+) -> None:
+    path = write(checkpoint())
+    if content:  # a pickle that passes by name and fails in torch: OrderedDict() as its own state
+        bad = b"\x80\x02ccollections\nOrderedDict\n)RK\x01b."
+        rewrite(path, lambda name, old: bad if name.endswith("data.pkl") else old)
+    with torch.serialization.safe_globals([Innocent]):
+        if content:
+            with pytest.raises(TeacherProblem, match="cannot be read as a checkpoint"):
+                load(path)
+        else:
+            load(path)
+        assert torch.serialization.get_safe_globals() == [Innocent]
+    assert torch.serialization.get_safe_globals() == []
+
+
+@pytest.mark.parametrize("legacy", ["torch", "pickle"])
+def test_a_file_that_is_no_zip_is_refused(
+    write: Callable[..., Path], mark: Path, tmp_path: Path, legacy: str
+) -> None:
+    content = hostile(Payload(os.system, f"touch {mark}"))
+    path = tmp_path / "checkpoint.pt"
+    if legacy == "torch":
+        write(content, _use_new_zipfile_serialization=False)
+    else:
+        path.write_bytes(pickle.dumps(content["total_it"]))
+    with pytest.raises(TeacherProblem, match="is not a zip file"):
+        load(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    traced = torch.jit.trace(nn.Linear(2, 1), torch.zeros(1, 2))  # type: ignore[no-untyped-call]
+    torch.jit.save(traced, path)
+    with pytest.raises(UnsafeCheckpoint, match="is a TorchScript archive, which holds code"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../ran",
+        "/tmp/ran",
+        "checkpoint/../ran",
+        "checkpoint/data/../../ran",
+        "checkpoint/data/x",
+        "checkpoint\\..\\ran",
+        "other/data.pkl",
+        "checkpoint/data.pkl",
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_a_record_in_the_wrong_place_is_refused(
+    write: Callable[..., Path], mark: Path, name: str
+) -> None:
+    path = write(checkpoint())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, b"x")
+    with pytest.raises(TeacherProblem, match=r"not one that torch\.save wrote"):
+        load(path)
+
+
+def test_a_folder_that_climbs_is_refused(write: Callable[..., Path]) -> None:
+    path = write(checkpoint())
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in records.items():
+            archive.writestr(name.replace("checkpoint/", "../", 1), content)
+    with pytest.raises(TeacherProblem, match=r"not one that torch\.save wrote"):
+        load(path)
+
+
+def test_a_compressed_record_is_refused(write: Callable[..., Path]) -> None:
+    """A small file may not become a large one."""
+    path = write(checkpoint())
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("checkpoint/data/999", b"\0" * 1_000_000)
+    with pytest.raises(TeacherProblem, match="found 'checkpoint/data/999'"):
+        load(path)
+
+
+def test_a_tensor_that_claims_more_than_its_memory_is_refused(write: Callable[..., Path]) -> None:
+    path = write({"actor": torch.ones(77)})
+    small, large = b"K\x4d", b"J" + struct.pack("<i", 10_000_000)  # of storage and of tensor
+    rewrite(path, lambda name, old: old.replace(small, large) if name.endswith("pkl") else old)
+    with pytest.raises(TeacherProblem, match="cannot be read as a checkpoint"):
+        load(path)
+
+
+def test_a_tensor_that_repeats_its_memory_is_refused(write: Callable[..., Path]) -> None:
+    """A zero stride makes a tensor of any size from one number."""
+    saved = checkpoint()
+    saved["actor"]["base_network.0.weight"] = torch.ones(1, 1).expand(2**40, 2**20)
+    with pytest.raises(TeacherProblem, match=r"'base_network\.0\.weight'.*contiguous"):
+        load(write(saved))
+
+
+def test_any_damage_is_a_clear_error(write: Callable[..., Path], mark: Path) -> None:
+    path = write(checkpoint())
+    intact = path.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(intact)) as archive:
+        pickled = archive.read("checkpoint/data.pkl")
+    generator = random.Random(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(pickled)
+        for _ in range(generator.randint(1, 3)):
+            damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        path.write_bytes(intact)
+        rewrite(path, lambda name, old, new=damaged: bytes(new) if name.endswith("pkl") else old)  # type: ignore[misc]
+        try:
+            load(path)
+        except TeacherProblem:
+            refused += 1
+    assert refused > 150
+
+
+# --- broken files
+
+
+@pytest.mark.parametrize("kept", [0, 3, 4, 1000, -1])
+def test_a_truncated_file_is_refused(write: Callable[..., Path], kept: int) -> None:
+    path = write(checkpoint())
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(TeacherProblem, match=r"is not a zip file|cut short: copy it again"):
+        load(path)
+
+
+def test_a_flipped_bit_is_found(write: Callable[..., Path]) -> None:
+    saved = checkpoint()
+    path = write(saved)
+    content = bytearray(path.read_bytes())
+    content[content.index(saved["actor"]["base_network.0.weight"].numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(TeacherProblem, match=r"checksum of 'checkpoint/data/\d+' is wrong"):
+        load(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TeacherProblem, match=r"none\.pt cannot be read"):
+        load(tmp_path / "none.pt")
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def put(network: str, key: str, value: Any) -> Change:
+    return lambda saved: saved[network].update({key: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda saved: saved.pop("actor"), r"has no 'actor', .* It has 'critic1', 'critic2', "),
+        (lambda saved: saved.pop("critic2"), "has no 'critic2'"),
+        (lambda saved: saved.update(actor=[1]), "'actor' is a list, expected a state dictionary"),
+        (
+            lambda saved: saved["actor"].pop("base_network.2.weight"),
+            r"'base_network\.2\.weight' of 'actor' is missing",
+        ),
+        (
+            lambda saved: [saved["actor"].pop(f"base_network.2.{k}") for k in ("weight", "bias")],
+            r"linear layers \[0, 4\] in 'base_network', expected 0, 2, 4",
+        ),
+        (
+            lambda saved: saved["actor"].pop("log_std_offset.constant"),
+            r"'log_std_offset\.constant' of 'actor' is missing",
+        ),
+        (
+            put("actor", "log_std_offset.constant", torch.ones(2)),
+            r"'log_std_offset\.constant' of 'actor' has shape \(2,\)",
+        ),
+        (
+            put("actor", "base_network.0.bias", torch.ones(WIDTH + 1)),
+            r"layer base_network\.0 of 'actor' has weight \(8, 5\) and bias \(9,\)",
+        ),
+        (
+            put("actor", "base_network.2.weight", torch.ones(WIDTH, 3)),
+            r"layer base_network\.2 of 'actor' has weight \(8, 3\) and bias \(8,\) after 8",
+        ),
+        (
+            put("critic1", "network.0.weight", torch.ones(WIDTH)),
+            r"'network\.0\.weight' of 'critic1' has shape \(8,\)",
+        ),
+        (
+            put("critic2", "network.2.bias", torch.full((1,), torch.nan)),
+            r"1 of 1 numbers in 'network\.2\.bias' of 'critic2' are not finite",
+        ),
+        (
+            put("actor", "base_network.0.bias", torch.full((WIDTH,), torch.inf)),
+            "8 of 8 numbers .* are not finite",
+        ),
+        (
+            put("actor", "base_network.0.bias", 1.0),
+            r"'base_network\.0\.bias' of 'actor' is a float, expected a tensor",
+        ),
+        (
+            lambda saved: saved["actor"].update(
+                {
+                    "base_network.4.weight": torch.ones(3, WIDTH),
+                    "base_network.4.bias": torch.ones(3),
+                }
+            ),
+            "has 3 outputs, expected an even number",
+        ),
+        (
+            lambda saved: [
+                saved[critic].update({"network.0.weight": torch.ones(WIDTH, 4)})
+                for critic in ("critic1", "critic2")
+            ],
+            r"the critics take 4 numbers and give 1, expected 7 \(5 observations, 2 actions\)",
+        ),
+        (
+            put("critic2", "network.0.weight", torch.ones(WIDTH, 4)),
+            r"layers of 'critic1' are \[\(8, 7\), \(1, 8\)\], those of 'critic2' \[\(8, 4\)",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_hold_together_is_refused(
+    write: Callable[..., Path], change: Change, message: str
+) -> None:
+    saved = checkpoint()
+    change(saved)
+    with pytest.raises(TeacherProblem, match=message):
+        load(write(saved))
+
+
+def test_weights_of_another_type_are_refused(write: Callable[..., Path]) -> None:
+    saved = checkpoint()
+    saved["actor"]["base_network.0.bias"] = torch.ones(WIDTH, dtype=torch.float64)
+    with pytest.raises(UnsafeCheckpoint, match=r"names 'torch\.DoubleStorage'"):
+        load(write(saved))
+
+
+def test_a_file_of_another_content_is_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(TeacherProblem, match="holds a list, expected a dictionary"):
+        load(write([1, 2]))
+
+
+def test_statistics_of_another_dataset_are_refused(write: Callable[..., Path]) -> None:
+    path = write(checkpoint())
+    with pytest.raises(TeacherProblem, match="takes 5 observations, the statistics are of 17"):
+        load(path, observation_mean=[0.0] * 17, observation_std=[1.0] * 17)
+    for mean, std in ((MEAN, STD[:4]), (MEAN, [-1.0, *STD[1:]]), ([torch.nan, *MEAN[1:]], STD)):
+        with pytest.raises(TeacherProblem, match=r"must be finite and of one length"):
+            load(path, observation_mean=mean, observation_std=std)
+
+
+# --- D4RL's numbers
+
+
+def test_nine_datasets_have_statistics_of_their_environments_size() -> None:
+    dims = {"halfcheetah": 17, "hopper": 11, "walker2d": 17}
+    for task, dim in dims.items():
+        for quality in ("medium", "medium-replay", "medium-expert"):
+            mean, std = d4rl_statistics(f"{task}-{quality}-v2")
+            assert (len(mean), len(std)) == (dim, dim)
+            assert min(std) > 0
+
+
+@pytest.mark.skipif(not (SHARED / "facts").is_dir(), reason=f"no facts in {SHARED}")
+def test_the_numbers_are_those_of_the_facts() -> None:
+    statistics = json.loads((SHARED / "facts" / "d4rl_v2_observation_stats.json").read_text())
+    for name, entry in statistics.items():
+        assert d4rl_statistics(name) == (entry["obs_mean"], entry["obs_std"])
+    returns = json.loads((SHARED / "facts" / "d4rl_v2.json").read_text())["reference_returns"]
+    for task, entry in returns.items():
+        reference = d4rl_reference(f"{task}-medium-v2")
+        assert (reference.random, reference.expert) == (entry["random"], entry["expert"])
+
+
+def test_a_name_leads_to_its_environment_or_to_the_nearest_name() -> None:
+    assert d4rl_environment("halfcheetah-medium-replay-v2") == "HalfCheetah-v4"
+    assert d4rl_environment("hopper-medium-v2") == "Hopper-v4"
+    assert d4rl_environment("walker2d-medium-v2") == "Walker2d-v4"
+    with pytest.raises(TeacherProblem, match="Did you mean 'hopper-medium-v2'"):
+        d4rl_statistics("hoper-medium-v2")
+    with pytest.raises(TeacherProblem, match="Did you mean 'walker2d'"):
+        d4rl_reference("walker-medium-v2")
+
+
+# --- the authors' own checkpoints
+
+
+EPISODES = 20
+FACT_EPISODES = 4
+FACTS = {"medium-replay": 83.7, "medium": 53.0, "medium-expert": 105.4}  # facts/d4rl_v2.json
+
+
+@needs_checkpoints
+@pytest.mark.parametrize("quality", FACTS)
+def test_the_authors_checkpoints_earn_what_is_known_of_them(quality: str) -> None:
+    """Within three standard errors of the difference of the two means.
+
+    Episodes of one policy differ by 7 to 23 normalized return (one standard deviation), and what
+    is known was measured over 4 of them.
+    """
+    name = f"hopper-{quality}-v2"
+    mean, std = d4rl_statistics(name)
+    path = SHARED / "checkpoints" / f"Cal-QL-{name}.pt"
+    teacher = import_corl(path, observation_mean=mean, observation_std=std, facts={"dataset": name})
+    reference = d4rl_reference(name)
+    found = evaluate_teacher(teacher, d4rl_environment(name), reference, EPISODES, 0)
+    deviation = 100 * found["return_sd"] / (reference.expert - reference.random)
+    tolerance = 3 * deviation * (1 / EPISODES + 1 / FACT_EPISODES) ** 0.5
+    assert deviation < 30
+    assert found["normalized_return"] == pytest.approx(FACTS[quality], abs=tolerance)
+
+
+@needs_checkpoints
+def test_the_authors_policies_need_the_statistics() -> None:
+    path = SHARED / "checkpoints" / "Cal-QL-hopper-medium-expert-v2.pt"
+    teacher = import_corl(path, observation_mean=[0.0] * 11, observation_std=[1.0] * 11, facts={})
+    found = evaluate_teacher(teacher, "Hopper-v4", d4rl_reference("hopper"), 5, 0)
+    assert found["normalized_return"] < 20
