@@ -72,10 +72,18 @@ class OBD(Method):
         self.distill_packed([problem], [monitor])
 
     def distill_packed(self, problems: Sequence[Problem], monitors: Sequence[Monitor]) -> None:
-        """Distils R runs in one batch of products; each is what it would be alone, up to rounding."""
-        runs = [_Run(self, problem, monitor) for problem, monitor in zip(problems, monitors, strict=True)]
+        """Distils R runs in one batch of products; each is as it would be alone, up to rounding."""
+        runs = [
+            _Run(self, problem, monitor)
+            for problem, monitor in zip(problems, monitors, strict=True)
+        ]
         loop = _inner_loop(problems[0])
         step = runs[0].start
+        if any(run.start != step for run in runs):
+            raise BadParameter(
+                f"Packed runs go in lock-step, but their saved states are at steps "
+                f"{[run.start for run in runs]}. Resume them one by one."
+            )
         while True:
             for run in runs:
                 run.report(step)
@@ -93,7 +101,12 @@ class OBD(Method):
                 torch.stack([run.observations for run in runs]),
                 torch.stack([run.actions for run in runs]),
             ),
-            outer=OuterBatch(*(_stacked([draw.outer[i] for draw in draws]) for i in range(4))),
+            outer=OuterBatch(
+                torch.stack([draw.outer.observations for draw in draws]),
+                torch.stack([draw.outer.actions for draw in draws]),
+                _stacked([draw.outer.weights for draw in draws]),
+                _stacked([draw.outer.noise for draw in draws]),
+            ),
             noise=_stacked([draw.noise for draw in draws], dim=1),
             adjoint_noise=_stacked([draw.adjoint_noise for draw in draws], dim=1),
         )
@@ -124,9 +137,10 @@ class PBC(OBD):
 
     def targets(self, problem: Problem) -> Targets:
         """The teacher's actions, unweighted."""
-        return Targets(problem.scaling.actions_in(self._teacher_actions(problem)), None)
+        return Targets(self._teacher_actions(problem), None)
 
     def _teacher_actions(self, problem: Problem) -> Tensor:
+        """In the unit box, for every state of the dataset `[M, act_dim]`."""
         observations = torch.from_numpy(problem.dataset.observations)
         if self.teacher_action == "mean":
             return problem.teacher.act(observations)
@@ -147,7 +161,7 @@ class AvPBC(PBC):
         """The teacher's actions, weighted by beta * q*(s, pi*(s))."""
         actions = self._teacher_actions(problem)
         values = problem.teacher.q(torch.from_numpy(problem.dataset.observations), actions)
-        return Targets(problem.scaling.actions_in(actions), self.beta * values)
+        return Targets(actions, self.beta * values)
 
 
 @dataclass(frozen=True)
@@ -177,7 +191,7 @@ class _Draw(NamedTuple):
     """Everything random in one outer step of one run."""
 
     initial: list[tuple[Tensor, Tensor]]
-    outer: tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+    outer: OuterBatch
     noise: Tensor | None
     adjoint_noise: Tensor | None
 
@@ -215,7 +229,7 @@ class _Run:
             outer_noise = torch.randn(batch, size[1], generator=generator)
             if self.method.adjoint_noise == "fresh":
                 adjoint_noise = torch.randn(loop.steps, *size, generator=generator)
-        outer = (
+        outer = OuterBatch(
             self.problem.observations[chosen],
             self.targets.actions[chosen],
             None if weights is None else weights[chosen],
@@ -226,7 +240,7 @@ class _Run:
     def update(self, observations_gradient: Tensor, actions_gradient: Tensor) -> None:
         """SGD with momentum on the pairs, the gradient clipped by its norm over both."""
         gradients = (observations_gradient, actions_gradient)
-        norm = torch.sqrt(sum(g.square().sum() for g in gradients))
+        norm = torch.linalg.vector_norm(torch.cat(gradients, dim=1))
         scale = (self.method.outer_gradient_clip / (norm + 1e-6)).clamp(max=1.0)
         for values, velocity, gradient in zip(
             (self.observations, self.actions), self.velocity, gradients, strict=True
@@ -267,7 +281,7 @@ def _inner_loop(problem: Problem) -> InnerLoop:
     if student.optimizer != "sgd":
         raise BadParameter(
             f"OBD differentiates through SGD; student.optimizer is {student.optimizer!r}. Distil "
-            f"with optimizer = \"sgd\" and score under another with [evaluation_student]."
+            f'with optimizer = "sgd" and score under another with [evaluation_student].'
         )
     network = student.network(problem.observation_dim, problem.action_dim)
     return InnerLoop(

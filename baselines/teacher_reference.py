@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmark.method import Method, Monitor, Problem
+from benchmark.scaling import Scaling
 from benchmark.teachers.teacher import Teacher
 
 
@@ -22,7 +23,7 @@ class TeacherReference(Method):
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """No distillation, one checkpoint."""
-        monitor.checkpoint(0, TeacherPolicy(problem.teacher))
+        monitor.checkpoint(0, TeacherPolicy(problem.teacher, problem.scaling))
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,10 @@ class TeacherPolicy:
     """A teacher as one policy for `rollout`."""
 
     teacher: Teacher
+    scaling: Scaling
     count: int = 1
 
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Actions `[1, E, act_dim]` for raw observations `[1, E, obs_dim]`."""
-        return self.teacher.act(torch.from_numpy(observations[0]))[None].numpy()
+        actions = self.teacher.act(torch.from_numpy(observations[0]))
+        return self.scaling.actions_out(actions)[None].numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
     Raises:
         BadConfiguration: A key is unknown (with the nearest valid ones) or missing, or a value
-            has the wrong type.
+            has the wrong type or is not finite (a record could not hold it).
     """
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
@@ -39,6 +40,8 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
                 f"{key} in {where} is {value!r} ({type(value).__name__}); expected "
                 f"{_name(hints[key])}."
             )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadConfiguration(f"{key} in {where} is {value}; expected a finite number.")
     missing = [
         name
         for name, f in fields.items()
@@ -48,12 +51,18 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     ]
     if missing:
         raise BadConfiguration(f"{where} lacks {', '.join(map(repr, missing))}.")
-    converted = {k: float(v) if hints[k] is float else v for k, v in values.items()}
-    return cls(**converted)
+    return cls(**{key: _converted(value, hints[key]) for key, value in values.items()})
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    """An int as a float where the field is one, so that 1 and 1.0 are the same setting."""
+    options = typing.get_args(hint) if typing.get_origin(hint) is not None else (hint,)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and float in options and int not in options else value
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value has a type that a field admits; a whole number may stand for a float."""
+    """Whether a plain value has a type that a field admits; an int may stand for a float."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return any(_fits(value, option) for option in typing.get_args(hint))
     if typing.get_origin(hint) is typing.Literal:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark.datasets.dataset import Dataset
-from benchmark.errors import ObdBenchError
+from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.registry import Registry
 from benchmark.scaling import Scaling
 from benchmark.seeds import derive_seed
@@ -55,7 +55,7 @@ class State:
 
 
 class Monitor(Protocol):
-    """How a method reports to the run that it is part of. Every call is cheap when nothing is due."""
+    """How a method reports to the run that it is part of. A call is cheap when nothing is due."""
 
     def due(self, step: int) -> bool:
         """Whether the protocol scores at this outer step."""
@@ -181,6 +181,15 @@ class Method(ABC):
 
     needs: ClassVar[frozenset[str]] = frozenset({"dataset"})
     reference: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for need in cls.needs:
+            if need not in NEEDS:
+                raise BadParameter(
+                    f"{cls.__name__} needs {need!r}, which no problem has. "
+                    f"{did_you_mean(need, NEEDS)}"
+                )
 
     @abstractmethod
     def distill(self, problem: Problem, monitor: Monitor) -> None:

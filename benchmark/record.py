@@ -79,7 +79,7 @@ def _not_finite(value: Any, where: str = "") -> str | None:
     children: Any = ()
     if isinstance(value, Mapping):
         children = value.items()
-    elif isinstance(value, list):
+    elif isinstance(value, (list, tuple)):
         children = enumerate(value)
     for key, child in children:
         if (found := _not_finite(child, f"{where}/{key}")) is not None:

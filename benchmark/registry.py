@@ -16,7 +16,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from benchmark.errors import ObdBenchError, did_you_mean
 
@@ -41,11 +41,19 @@ class Registry(Generic[T]):
     Args:
         kind: What an entry is, in the singular, for messages: "method".
         group: The entry-point group that built-ins and third parties declare their entries in.
-        base: What every entry must be an instance or a subclass of.
+        base: What every entry must be a subclass or an instance of.
+        entries: Whether the entries are subclasses of `base` or instances of it.
     """
 
-    def __init__(self, kind: str, group: str, base: type[T] | None = None) -> None:
-        self.kind, self.group, self.base = kind, group, base
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        base: type[T] | None = None,
+        *,
+        entries: Literal["classes", "instances"] = "classes",
+    ) -> None:
+        self.kind, self.group, self.base, self.entries = kind, group, base, entries
         self._entries: dict[str, T | str] = {}
         self._origins: dict[str, str] = {}
         self._conflicts: dict[str, str] = {}
@@ -56,9 +64,13 @@ class Registry(Generic[T]):
 
         Raises:
             DuplicateName: The name is taken by something else.
+            BrokenPlugin: The entry is not of this registry's kind.
         """
         self._discover()
-        self._add(name, entry, origin or _origin_of(entry))
+        origin = origin or _origin_of(entry)
+        if not isinstance(entry, str):
+            self._check(name, entry, origin)
+        self._add(name, entry, origin)
 
     def __getitem__(self, name: str) -> T:
         """The entry of that name, imported if need be.
@@ -132,21 +144,27 @@ class Registry(Generic[T]):
                 f"The {self.kind} {name!r} of {self._origins[name]} ({reference}) does not load: "
                 f"{type(error).__name__}: {error}. Mend or uninstall it; the others still work."
             ) from error
-        if self.base is not None and not _is_a(entry, self.base):
-            raise BrokenPlugin(
-                f"The {self.kind} {name!r} of {self._origins[name]} ({reference}) is "
-                f"{entry!r}; expected a {self.base.__name__}."
-            )
+        self._check(name, entry, f"{self._origins[name]} ({reference})")
         return cast(T, entry)
+
+    def _check(self, name: str, entry: object, origin: str) -> None:
+        if self.base is None:
+            return
+        base: type[Any] = self.base
+        if self.entries == "classes":
+            fits, expected = isinstance(entry, type) and issubclass(entry, base), "a subclass"
+        else:
+            fits, expected = isinstance(entry, base), "an instance"
+        if not fits:
+            raise BrokenPlugin(
+                f"The {self.kind} {name!r} of {origin} is {entry!r}; expected {expected} of "
+                f"{base.__name__}."
+            )
 
 
 def _own_first(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
     """The suite's own entries come first, so that a third party cannot take their names."""
     return (point.dist is None or point.dist.name != "obdbench", point.name, point.value)
-
-
-def _is_a(entry: object, base: type) -> bool:
-    return isinstance(entry, base) or (isinstance(entry, type) and issubclass(entry, base))
 
 
 def _origin_of(entry: object) -> str:

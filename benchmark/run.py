@@ -17,6 +17,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import psutil
 
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.store import DatasetName, load_dataset
@@ -47,16 +48,28 @@ def run_folder(store: Path, spec: RunSpec) -> Path:
     return store / spec.cell_id / f"seed{spec.seed}"
 
 
-def execute(spec: RunSpec, store: Path, on_progress: OnProgress | None = None) -> Record:
+def execute(
+    spec: RunSpec,
+    store: Path,
+    on_progress: OnProgress | None = None,
+    *,
+    save_every: float = SAVE_EVERY_SECONDS,
+) -> Record:
     """Does one run and leaves its record, whatever happens; a complete record is returned as it is.
 
     A run that raises leaves a failed record with the error. A run that is killed leaves its saved
     state, from which the next call goes on to the same numbers.
+
+    Args:
+        spec: The run.
+        store: Folder of records.
+        on_progress: Called as the method goes on.
+        save_every: Seconds of work that a killed run may lose.
     """
     folder = run_folder(store, spec)
     if (record := existing_record(folder)) is not None and record["status"] == "complete":
         return record
-    run = _Run(spec, folder, on_progress)
+    run = _Run(spec, folder, on_progress, save_every)
     with run.heartbeat():
         try:
             run.work()
@@ -67,6 +80,15 @@ def execute(spec: RunSpec, store: Path, on_progress: OnProgress | None = None) -
     if record["status"] == "complete":
         run.forget_state()
     return record
+
+
+def last_sign(folder: Path) -> dict[str, Any] | None:
+    """What a run that left no record last said: host, pid, attempt, step, of how many."""
+    try:
+        sign: dict[str, Any] = json.loads((folder / ALIVE).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return sign
 
 
 def existing_record(folder: Path) -> Record | None:
@@ -83,7 +105,9 @@ def record_death(spec: RunSpec, store: Path, log: str) -> None:
     """Leaves a failed record for a run whose process died; its saved state stays for a retry."""
     folder = run_folder(store, spec)
     run = _Run(spec, folder)
-    run.resume()
+    run.cost.attempts = max(1, run.cost.attempts - 1)  # the one that died is the last one
+    with contextlib.suppress(ObdBenchError):  # a state that cannot be read is the retry's to report
+        run.resume()
     message = f"The process working on this run died. The end of its log:\n{log}"
     write_record(folder / FILE, run.record("failed", WorkerDied(message)))
     (folder / ALIVE).unlink(missing_ok=True)
@@ -110,15 +134,18 @@ class _Run:
     spec: RunSpec
     folder: Path
     on_progress: OnProgress | None = None
+    save_every: float = SAVE_EVERY_SECONDS
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     cost: _Cost = field(default_factory=_Cost)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.started = _now()
+        self.cost.attempts = _earlier_attempts(self.folder) + 1
         self.dataset: Dataset | None = None
         self.loaded_teacher: NetworkTeacher | None = None
         self._total: int | None = None
+        self._step = 0
         self._saved_at = self._beat_at = time.monotonic()
         self._clock = (time.monotonic(), time.process_time())
 
@@ -176,12 +203,16 @@ class _Run:
             axes={"run": self.spec.run_id, "step": step},
             on_progress=lambda _: self._beat_if_due(step, self._total or step),
         )
+        if not np.isfinite(episodes.returns).all():
+            raise ObdBenchError(
+                f"{int((~np.isfinite(episodes.returns)).sum())} of {episodes.returns.size} returns "
+                f"at outer step {step} are not finite: the policies that were scored diverged. "
+                f"Lower the learning rate that they are trained with."
+            )
         name = digest = None
         if isinstance(result, SyntheticSet):
             name = f"set-{step:08d}.safetensors"
-            digest = save_synthetic_set(
-                result, self.scaling, self.folder / name, self._card(step)
-            )
+            digest = save_synthetic_set(result, self.scaling, self.folder / name, self._card(step))
         mean = float(episodes.returns.mean())
         self.checkpoints.append(
             {
@@ -205,14 +236,13 @@ class _Run:
             return None
         tensors, facts = load_state(self._state_path)
         self.checkpoints = facts["checkpoints"]
-        self.cost = _Cost(**facts["cost"])
-        self.cost.attempts += 1
+        self.cost = _Cost(**{**facts["cost"], "attempts": self.cost.attempts})
         self.started = facts["started"]
         return State(tensors, facts["method"])
 
     def save(self, step: int, state: Callable[[], State]) -> None:
-        """Writes the state if the last one is older than half a minute."""
-        if time.monotonic() - self._saved_at < SAVE_EVERY_SECONDS:
+        """Writes the state if the last one is older than `save_every`."""
+        if time.monotonic() - self._saved_at < self.save_every:
             return
         self._tick()
         now = state()
@@ -227,7 +257,7 @@ class _Run:
 
     def progress(self, step: int, total: int) -> None:
         """Passes progress on, and lets `status` see that this run is alive."""
-        self._total = total
+        self._step, self._total = step, total
         self._beat_if_due(step, total)
         if self.on_progress:
             self.on_progress(self.spec.run_id, step, total)
@@ -269,8 +299,10 @@ class _Run:
         }
 
     def forget_state(self) -> None:
-        """Removes what only an unfinished run needs."""
+        """Removes what only an unfinished run needs, and what killed attempts left half-written."""
         self._state_path.unlink(missing_ok=True)
+        for leftover in self.folder.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def heartbeat(self) -> Iterator[None]:
@@ -278,8 +310,10 @@ class _Run:
         self._beat(0, 0)
         try:
             yield
-        finally:
-            self._alive_path.unlink(missing_ok=True)
+        except BaseException:  # interrupted without a record: what stays says how far it came
+            self._beat(self._step, self._total or 0, alive=False)
+            raise
+        self._alive_path.unlink(missing_ok=True)
 
     def _score(self) -> dict[str, Any]:
         used = self.checkpoints[-self.spec.protocol.last :]
@@ -343,9 +377,16 @@ class _Run:
         if time.monotonic() - self._beat_at > HEARTBEAT_SECONDS:
             self._beat(step, total)
 
-    def _beat(self, step: int, total: int) -> None:
+    def _beat(self, step: int, total: int, *, alive: bool = True) -> None:
         self._beat_at = time.monotonic()
-        facts = {"host": platform.node(), "pid": os.getpid(), "step": step, "total": total}
+        facts = {
+            "host": platform.node(),
+            "pid": os.getpid() if alive else None,
+            "process_started": psutil.Process().create_time(),
+            "attempt": self.cost.attempts,
+            "step": step,
+            "total": total,
+        }
         write_atomic(self._alive_path, json.dumps(facts))
 
     @property
@@ -355,6 +396,15 @@ class _Run:
     @property
     def _alive_path(self) -> Path:
         return self.folder / ALIVE
+
+
+def _earlier_attempts(folder: Path) -> int:
+    """Processes that worked on a run before, from its last sign of life or its failed record."""
+    sign, record = last_sign(folder), existing_record(folder)
+    return max(
+        sign["attempt"] if sign else 0,
+        int(record["cost"]["attempts"]) if record else 0,
+    )
 
 
 def _now() -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmark.datasets.dataset import Dataset
+from benchmark.errors import ObdBenchError
 
 STD_FLOOR = 1e-3
 """Added to every standard deviation, as in D4RL's and OBD's preprocessing."""
@@ -42,18 +43,22 @@ class Scaling:
 
     def observations_in(self, observations: Tensor) -> Tensor:
         """Raw to normalised `[..., obs_dim]`."""
+        _check_last("observations", observations, self.mean)
         return (observations - self.mean) / self.std
 
     def observations_out(self, observations: Tensor) -> Tensor:
         """Normalised to raw `[..., obs_dim]`."""
+        _check_last("observations", observations, self.mean)
         return observations * self.std + self.mean
 
     def actions_in(self, actions: Tensor) -> Tensor:
         """Environment units to the unit box `[..., act_dim]`."""
+        _check_last("actions", actions, self.center)
         return (actions - self.center) / self.half_range
 
     def actions_out(self, actions: Tensor) -> Tensor:
         """Unit box to environment units `[..., act_dim]`."""
+        _check_last("actions", actions, self.center)
         return actions * self.half_range + self.center
 
     def tensors(self) -> dict[str, Tensor]:
@@ -64,6 +69,14 @@ class Scaling:
             "action_center": self.center,
             "action_half_range": self.half_range,
         }
+
+
+def _check_last(name: str, values: Tensor, expected: Tensor) -> None:
+    """Torch would broadcast a last dimension of 1 without a word."""
+    if values.shape[-1:] != expected.shape:
+        raise ObdBenchError(
+            f"{name} have shape {list(values.shape)}; the last dimension must be {len(expected)}."
+        )
 
 
 def _bounds(space: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:

@@ -16,10 +16,13 @@ from benchmark.files import atomic_path
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Writes tensors and JSON facts in one piece; a crash leaves the previous state."""
+    """Writes tensors and JSON facts in one piece; a crash leaves the previous state.
+
+    Tensors may share memory (safetensors alone refuses that): each is written whole.
+    """
     with atomic_path(path) as temporary:
         save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
             temporary,
             metadata={"facts": json.dumps(facts)},
         )

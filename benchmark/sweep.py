@@ -1,22 +1,22 @@
 """Sweeps: a grid of cells and seeds from one TOML file.
 
-    name = "sizes"
-    datasets = ["hopper/medium-expert"]
-    seeds = 5                      # or a list
-    protocol = "quick"             # or a table
-    teacher = "td3_bc"
+name = "sizes"
+datasets = ["hopper/medium-expert"]
+seeds = 5                      # or a list
+protocol = "quick"             # or a table
+teacher = "td3_bc"
 
-    [student]
-    width = 64
+[student]
+width = 64
 
-    [grid]                         # every combination of these
-    synthetic_size = [16, 64]      # a hyper-parameter, for the methods that have it
-    "student.depth" = [2, 4]
+[grid]                         # every combination of these
+synthetic_size = [16, 64]      # a hyper-parameter, for the methods that have it
+"student.depth" = [2, 4]
 
-    [[methods]]
-    name = "av_pbc"
-    outer_steps = 1000
-    grid.outer_learning_rate = [0.1, 0.3]    # for this method alone
+[[methods]]
+name = "av_pbc"
+outer_steps = 1000
+grid.outer_learning_rate = [0.1, 0.3]    # for this method alone
 """
 
 from __future__ import annotations
@@ -79,15 +79,7 @@ def read_sweep(path: Path) -> Sweep:
 
 def build_sweep(values: Mapping[str, Any], where: str) -> Sweep:
     """A sweep from its parsed TOML; `where` names it in messages."""
-    for key in values:
-        if key not in KEYS:
-            raise BadConfiguration(f"Unknown key {key!r} in {where}. {did_you_mean(key, KEYS)}")
-    for key, kind in (("name", str), ("datasets", list), ("methods", list)):
-        if not isinstance(values.get(key), kind) or not values[key]:
-            raise BadConfiguration(
-                f"{where} needs {key!r}, a {'non-empty list' if kind is list else 'string'}; got "
-                f"{values.get(key)!r}."
-            )
+    _check(values, where)
     cells = [
         cell
         for dataset in values["datasets"]
@@ -98,31 +90,60 @@ def build_sweep(values: Mapping[str, Any], where: str) -> Sweep:
     return Sweep(values["name"], values.get("description", ""), _unique(runs))
 
 
+def _check(values: Mapping[str, Any], where: str) -> None:
+    """That the keys are known, and that names and methods have the types they need."""
+    for key in values:
+        if key not in KEYS:
+            raise BadConfiguration(f"Unknown key {key!r} in {where}. {did_you_mean(key, KEYS)}")
+    for key, kind, what in (
+        ("name", str, "string"),
+        ("datasets", list, "non-empty list"),
+        ("methods", list, "non-empty list"),
+    ):
+        if not isinstance(values.get(key), kind) or not values[key]:
+            raise BadConfiguration(f"{where} needs {key!r}, a {what}; got {values.get(key)!r}.")
+    if not all(isinstance(dataset, str) for dataset in values["datasets"]):
+        raise BadConfiguration(f"datasets in {where} is {values['datasets']!r}; expected names.")
+    for method in values["methods"]:
+        if not isinstance(method, Mapping) or not isinstance(method.get("name"), str):
+            raise BadConfiguration(f"Every [[methods]] of {where} needs a name; got {method!r}.")
+    for table in ("student", "evaluation_student"):
+        if not isinstance(values.get(table, {}), Mapping):
+            raise BadConfiguration(f"[{table}] of {where} must be a table; got {values[table]!r}.")
+
+
 def _seeds(values: Mapping[str, Any], where: str) -> list[int]:
     seeds = values.get("seeds", 1)
     if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
         return list(range(seeds))
-    if isinstance(seeds, list) and seeds and all(isinstance(seed, int) for seed in seeds):
+    if isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds):
         return seeds
-    raise BadConfiguration(f"seeds in {where} is {seeds!r}; expected a number or a list of them.")
+    raise BadConfiguration(
+        f"seeds in {where} is {seeds!r}; expected how many (1 or more), or a list of them."
+    )
 
 
 def _cells(
     values: Mapping[str, Any], dataset: str, method: Mapping[str, Any], where: str
 ) -> Iterator[RunSpec]:
-    """Every cell of one method on one dataset: its own grid times the sweep's."""
-    if "name" not in method:
-        raise BadConfiguration(f"Every [[methods]] of {where} needs a name; got {dict(method)!r}.")
+    """Every cell of one method on one dataset: its own grid times the sweep's.
+
+    What a method says of itself, as a value or as an axis, goes before the sweep's grid.
+    """
     name = method["name"]
     fields = {field.name for field in dataclasses.fields(METHODS[name])}
     fixed = {k: v for k, v in method.items() if k not in ("name", "grid")}
     own_grid = _axes(method.get("grid", {}), f"the grid of {name} in {where}")
     shared_grid = _axes(values.get("grid", {}), f"[grid] of {where}")
-    _check_axes(shared_grid, values["methods"], where)
-    grid = {
-        **{k: v for k, v in shared_grid.items() if "." in k or k == "teacher" or k in fields},
-        **own_grid,
-    }
+    _check_axes(shared_grid, values["methods"], f"[grid] of {where}")
+    _check_axes(own_grid, [method], f"the grid of {name} in {where}")
+    if twice := sorted(fixed.keys() & own_grid.keys()):
+        raise BadConfiguration(
+            f"{twice[0]!r} of [[methods]] {name} in {where} has a value and an axis in its grid; "
+            f"expected one of them."
+        )
+    shared = {k: v for k, v in shared_grid.items() if "." in k or k == "teacher" or k in fields}
+    grid = {k: v for k, v in shared.items() if k not in fixed} | own_grid
     for combination in itertools.product(*grid.values()):
         chosen = dict(zip(grid, combination, strict=True))
         parameters = fixed | {k: v for k, v in chosen.items() if "." not in k and k != "teacher"}
@@ -131,15 +152,17 @@ def _cells(
             dataset=dataset,
             parameters=parameters,
             where=f"[[methods]] {name} of {where}",
-            teacher=chosen.get("teacher", values.get("teacher", "td3_bc")),
+            teacher=_teacher(values, chosen, where),
             student=_table(StudentSpec, "student", values, chosen, where),
             evaluation_student=_evaluation_student(values, chosen, where),
             protocol=_protocol(values, chosen, where),
         )
 
 
-def _axes(grid: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
+def _axes(grid: Any, where: str) -> dict[str, list[Any]]:
     """A grid with dotted keys; TOML reads `student.width = [..]` as a nested table."""
+    if not isinstance(grid, Mapping):
+        raise BadConfiguration(f"{where} is {grid!r}; expected a table of lists of choices.")
     axes: dict[str, list[Any]] = {}
     for key, value in grid.items():
         if isinstance(value, Mapping):
@@ -153,16 +176,24 @@ def _axes(grid: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
 
 def _check_axes(grid: Mapping[str, Any], methods: list[Mapping[str, Any]], where: str) -> None:
     """Every axis must vary something: a dotted table, the teacher, or some method's parameter."""
-    known = {f.name for m in methods for f in dataclasses.fields(METHODS[m.get("name", "")])}
-    tables = ("student", "evaluation_student", "protocol")
+    known = {f.name for m in methods for f in dataclasses.fields(METHODS[m["name"]])}
+    tables = {"student": StudentSpec, "evaluation_student": StudentSpec, "protocol": Protocol}
     for key in grid:
         table, dot, _ = key.partition(".")
         if dot and table in tables:
             continue
         if not dot and (key in known or key == "teacher"):
             continue
-        names = known | {"teacher"} | {f"student.{f.name}" for f in dataclasses.fields(StudentSpec)}
-        raise BadConfiguration(f"Unknown axis {key!r} in [grid] of {where}. {did_you_mean(key, names)}")
+        dotted = {f"{t}.{f.name}" for t, cls in tables.items() for f in dataclasses.fields(cls)}
+        names = known | {"teacher"} | dotted
+        raise BadConfiguration(f"Unknown axis {key!r} in {where}. {did_you_mean(key, names)}")
+
+
+def _teacher(values: Mapping[str, Any], chosen: Mapping[str, Any], where: str) -> str:
+    teacher = chosen.get("teacher", values.get("teacher", RunSpec.teacher))
+    if not isinstance(teacher, str):
+        raise BadConfiguration(f"teacher in {where} is {teacher!r}; expected a name.")
+    return teacher
 
 
 def _table(
@@ -193,7 +224,8 @@ def _protocol(values: Mapping[str, Any], chosen: Mapping[str, Any], where: str) 
     protocol = values.get("protocol", "obd")
     if isinstance(protocol, str):
         protocol = {**dataclasses.asdict(protocol_named(protocol))}
-    if any(k.startswith("protocol.") for k in chosen):
+    varied = any(k.startswith("protocol.") for k in chosen)
+    if varied and isinstance(protocol, Mapping):
         protocol = {**protocol, "name": f"{protocol.get('name', 'custom')} (varied)"}
     return _table(Protocol, "protocol", {"protocol": protocol}, chosen, where)
 

@@ -8,18 +8,19 @@ is safe on a shared file system and needs no server.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import write_atomic
 from benchmark.record import FILE, Record, read_record
-from benchmark.run import ALIVE, run_folder
+from benchmark.run import ALIVE, last_sign, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 
@@ -62,11 +63,18 @@ def load_sweep(store: Path, name: str) -> Sweep:
     """
     path = _sweep_path(store, name)
     if not path.is_file():
-        known = [p.stem for p in (store / "sweeps").glob("*.json")]
-        raise ObdBenchError(f"No sweep {name!r} was started in {store}. {did_you_mean(name, known)}")
+        known = started_sweeps(store)
+        raise ObdBenchError(
+            f"No sweep {name!r} was started in {store}. {did_you_mean(name, known)}"
+        )
     values = json.loads(path.read_text())
     runs = tuple(RunSpec.from_dict(run) for run in values["runs"])
     return Sweep(values["name"], values["description"], runs)
+
+
+def started_sweeps(store: Path) -> list[str]:
+    """Names of the sweeps that were started in a store."""
+    return sorted(path.stem for path in (store / "sweeps").glob("*.json"))
 
 
 def sweep_records(store: Path, sweep: Sweep) -> list[Record]:
@@ -85,47 +93,42 @@ def progress(store: Path, run: RunSpec) -> Progress:
     """Where a run is, from its record or its last sign of life."""
     folder = run_folder(store, run)
     if (folder / FILE).exists():
-        record = read_record(folder / FILE)
+        # Only peeked at: validating thousands of records at every poll would cost a core.
+        record = json.loads((folder / FILE).read_text())
         if record["status"] == "complete":
             return Progress("done", 1.0)
         if not _alive(folder):
             return Progress("failed", 1.0, record["error"]["type"])
-    sign = _last_sign(folder)
+    sign = last_sign(folder)
     if sign is None:
         return Progress("stopped" if (folder / "state.safetensors").exists() else "missing")
     fraction = sign["step"] / sign["total"] if sign["total"] else 0.0
     return Progress("running" if _alive(folder) else "stopped", fraction)
 
 
-def _last_sign(folder: Path) -> dict[str, Any] | None:
-    try:
-        sign: dict[str, Any] = json.loads((folder / ALIVE).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return sign
-
-
 def _alive(folder: Path) -> bool:
     """Whether the process that last worked on a run is still there."""
-    sign = _last_sign(folder)
-    if sign is None:
+    sign = last_sign(folder)
+    if sign is None or sign["pid"] is None:
         return False
     if sign["host"] == platform.node():
-        return _process_exists(sign["pid"])
+        return _same_process(sign)
     try:
         return time.time() - (folder / ALIVE).stat().st_mtime < STALE_SECONDS
     except FileNotFoundError:
         return False
 
 
-def _process_exists(pid: int) -> bool:
+def _same_process(sign: Mapping[str, Any]) -> bool:
+    """Whether the process lives, and is not a later one that was given the same number."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(sign["pid"])
+        return (
+            process.status() != psutil.STATUS_ZOMBIE
+            and abs(process.create_time() - sign["process_started"]) < 1.0
+        )
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _sweep_path(store: Path, name: str) -> Path:

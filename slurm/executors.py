@@ -11,14 +11,16 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import submitit
+import torch
 
 from benchmark.errors import ObdBenchError, did_you_mean
-from benchmark.run import OnProgress, existing_record, record_death, run_folder
+from benchmark.record import FILE
+from benchmark.run import SAVE_EVERY_SECONDS, OnProgress, existing_record, record_death, run_folder
 from benchmark.spec import RunSpec
 from slurm.worker import work
 
@@ -33,11 +35,13 @@ class Executor(ABC):
         store: Where runs leave their records.
         plugins: Files that register methods, loaded by every process.
         threads: Of torch in every process.
+        save_every: Seconds of work that a killed run may lose.
     """
 
     store: Path
     plugins: tuple[str, ...] = ()
     threads: int = 1
+    save_every: float = SAVE_EVERY_SECONDS
 
     @abstractmethod
     def run(
@@ -66,18 +70,26 @@ class InlineExecutor(Executor):
         on_poll: Callable[[], None] | None = None,
     ) -> None:
         """Works through the runs."""
-        for run in runs:
-            work([run.as_dict()], str(self.store), self.plugins, self.threads, on_progress)
-            if on_poll:
-                on_poll()
+        before = torch.get_num_threads()
+        try:
+            for run in runs:
+                store = str(self.store)
+                work(
+                    [run.as_dict()], store, self.plugins, self.threads, on_progress, self.save_every
+                )
+                if on_poll:
+                    on_poll()
+        finally:
+            torch.set_num_threads(before)
 
 
 @dataclass
 class _Job:
-    """A submitted job and the runs that it was given."""
+    """A submitted job, the runs that it was given, and what each had for a record then."""
 
     job: submitit.Job[None]
-    runs: list[RunSpec] = field(default_factory=list)
+    runs: list[RunSpec]
+    before: dict[str, int | None]
 
 
 @dataclass(frozen=True)
@@ -115,20 +127,42 @@ class LocalExecutor(Executor):
         executor = submitit.AutoExecutor(folder=self.store / "jobs" / "%j", cluster="local")
         executor.update_parameters(timeout_min=7 * 24 * 60, name="obdbench")
         dictionaries = [run.as_dict() for run in runs]
+        before = {run.run_id: self._written(run) for run in runs}
         with _thread_limit(self.threads):
             job = executor.submit(
-                work, dictionaries, str(self.store), list(self.plugins), self.threads
+                work,
+                dictionaries,
+                str(self.store),
+                list(self.plugins),
+                self.threads,
+                save_every=self.save_every,
             )
-        return _Job(job, runs)
+        return _Job(job, runs, before)
 
     def _collect(self, job: _Job) -> list[RunSpec]:
-        """Runs that a finished job left without a record, less the one that it died in."""
-        rest = [r for r in job.runs if existing_record(run_folder(self.store, r)) is None]
+        """Runs that a finished job left as they were, less the one that it died in."""
+        rest = [run for run in job.runs if self._untouched(run, job.before[run.run_id])]
         if not rest:
             shutil.rmtree(job.job.paths.folder, ignore_errors=True)
             return []
         record_death(rest[0], self.store, _log_tail(job.job))
         return rest[1:]
+
+    def _untouched(self, run: RunSpec, before: int | None) -> bool:
+        """Whether a run has no record, or still the failed one that a retry began with."""
+        now = self._written(run)
+        return now is None or (now == before and not self._complete(run))
+
+    def _complete(self, run: RunSpec) -> bool:
+        record = existing_record(run_folder(self.store, run))
+        return record is not None and record["status"] == "complete"
+
+    def _written(self, run: RunSpec) -> int | None:
+        """When a run's record was written, in nanoseconds; None without one."""
+        try:
+            return (run_folder(self.store, run) / FILE).stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
 
 
 def _shares(runs: Sequence[RunSpec], jobs: int) -> list[list[RunSpec]]:
@@ -168,4 +202,6 @@ def make_executor(name: str, store: Path, plugins: Sequence[str], jobs: int) -> 
         return InlineExecutor(store, tuple(plugins), threads=cores)
     if name == "local":
         return LocalExecutor(store, tuple(plugins), threads=max(1, cores // jobs), jobs=jobs)
-    raise ObdBenchError(f"No executor is called {name!r}. {did_you_mean(name, ('inline', 'local'))}")
+    raise ObdBenchError(
+        f"No executor is called {name!r}. {did_you_mean(name, ('inline', 'local'))}"
+    )

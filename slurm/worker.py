@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmark.registry import load_plugin
-from benchmark.run import OnProgress, execute
+from benchmark.run import SAVE_EVERY_SECONDS, OnProgress, execute
 from benchmark.spec import RunSpec
 
 
@@ -19,6 +19,7 @@ def work(
     plugins: Sequence[str],
     threads: int,
     on_progress: OnProgress | None = None,
+    save_every: float = SAVE_EVERY_SECONDS,
 ) -> None:
     """Executes runs given as `RunSpec.as_dict`; each leaves its own record, also when it fails.
 
@@ -28,4 +29,4 @@ def work(
     for plugin in plugins:
         load_plugin(plugin)
     for run in runs:
-        execute(RunSpec.from_dict(run), Path(store), on_progress)
+        execute(RunSpec.from_dict(run), Path(store), on_progress, save_every=save_every)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.snapshots import SnapshotPolicies
-from benchmark.environments import make_batched
+from benchmark.environments import BatchedEnvironment, make_batched
 from benchmark.seeds import derive_seed, numpy_generator
 
 Progress = Callable[[int, int], None]
@@ -25,20 +25,16 @@ class Part:
     transitions: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Episode:
-    """An episode on its way. Its noise is its own, so it does not depend on its neighbours."""
+    """A finished episode of L transitions: states `[L + 1, obs_dim]`, the rest `[L, ...]`."""
 
-    part: int
     index: int
-    noise: NDArray[np.float32]
-    states: list[NDArray[np.float64]]
-    actions: list[NDArray[np.float32]] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-    terminated: bool = False
-
-    def __len__(self) -> int:
-        return len(self.rewards)
+    states: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+    terminated: bool
+    truncated: bool
 
 
 def collect(
@@ -57,130 +53,150 @@ def collect(
     in the order of their index and the last one is cut where the part is full. So the content
     depends neither on `slots` nor on `threads`.
     """
-    env = make_batched(policies.env_id, slots, threads)
-    episodes = _Scheduler(name, policies, parts, seed, env.max_episode_steps or 1000)
-    total = sum(part.transitions for part in parts)
-    running: dict[int, _Episode] = {}
-    free = list(range(slots))
+    environment = make_batched(policies.env_id, slots, threads)
     try:
-        while True:
-            started = [(slot, e) for slot in free if (e := episodes.next(running)) is not None]
-            free = free[len(started) :]
-            if started:
-                observations = env.reset(
-                    [slot for slot, _ in started], [episodes.reset_seed(e) for _, e in started]
-                )
-                for (slot, episode), observation in zip(started, observations, strict=True):
-                    episode.states.append(observation)
-                    running[slot] = episode
-            if not running:
-                break
-            for slot in _advance(env, policies, parts, running):
-                episodes.finished(running.pop(slot))
-                free.append(slot)
+        collector = _Collector(environment, name, policies, parts, seed)
+        total = sum(part.transitions for part in parts)
+        while collector.start() or collector.running.any():
+            collector.step()
             if progress:
-                progress(min(total, episodes.kept + sum(map(len, running.values()))), total)
+                progress(min(total, collector.transitions), total)
     finally:
-        env.close()
-    return _assemble(name, policies, parts, episodes.done)
+        environment.close()
+    return _assemble(name, policies, parts, collector.finished)
 
 
-class _Scheduler:
-    """Starts episodes where a part still lacks transitions, the parts with fewest running first."""
+class _Collector:
+    """Arrays with a row a slot, so that a step costs no Python a slot.
+
+    An episode's noise is drawn when it starts, so it does not depend on its neighbours.
+    """
 
     def __init__(
-        self, name: str, policies: SnapshotPolicies, parts: Sequence[Part], seed: int, limit: int
+        self,
+        environment: BatchedEnvironment,
+        name: str,
+        policies: SnapshotPolicies,
+        parts: Sequence[Part],
+        seed: int,
     ) -> None:
+        slots, limit = environment.size, environment.max_episode_steps or 1000
+        act_dim = policies.tensors["log_std"].shape[1]
+        self.environment, self.policies, self.parts = environment, policies, parts
         self.axes: dict[str, str | int] = {"dataset": name, "seed": seed}
-        self.parts, self.limit = parts, limit
-        self.act_dim = policies.tensors["log_std"].shape[1]
-        self.done: list[list[_Episode]] = [[] for _ in parts]
-        self.collected = [0] * len(parts)
-        self.started = [0] * len(parts)
+        self.snapshots = np.array([part.snapshot for part in parts])
+        self.running = np.zeros(slots, dtype=bool)
+        self.part = np.zeros(slots, dtype=np.int64)
+        self.index = np.zeros(slots, dtype=np.int64)
+        self.length = np.zeros(slots, dtype=np.int64)
+        self.observations = np.zeros((slots, environment.observation_dim))
+        self.states = np.zeros((slots, limit + 1, environment.observation_dim), dtype=np.float32)
+        self.actions = np.zeros((slots, limit, act_dim), dtype=np.float32)
+        self.rewards = np.zeros((slots, limit), dtype=np.float32)
+        self.noise = np.zeros((slots, limit, act_dim), dtype=np.float32)
+        self.finished: list[list[_Episode]] = [[] for _ in parts]
+        self.started = np.zeros(len(parts), dtype=np.int64)
+        self.collected = np.zeros(len(parts), dtype=np.int64)
 
     @property
-    def kept(self) -> int:
-        return sum(
-            min(c, p.transitions) for c, p in zip(self.collected, self.parts, strict=True)
+    def transitions(self) -> int:
+        """Made so far, those that will be cut off included."""
+        return int(self.collected.sum() + self.length[self.running].sum())
+
+    def start(self) -> bool:
+        """Starts episodes in free slots where a part still lacks transitions; True if any."""
+        slots = []
+        for slot in np.flatnonzero(~self.running):
+            part = self._neediest()
+            if part is None:
+                break
+            self.running[slot], self.length[slot] = True, 0
+            self.part[slot], self.index[slot] = part, self.started[part]
+            self.started[part] += 1
+            self.noise[slot] = self._generator(slot).standard_normal(
+                self.noise.shape[1:], dtype=np.float32
+            )
+            slots.append(int(slot))
+        if slots:
+            seeds = [derive_seed(**self._episode(s), purpose="reset") % 2**31 for s in slots]
+            self.observations[slots] = self.environment.reset(slots, seeds)
+            self.states[slots, 0] = self.observations[slots]
+        return bool(slots)
+
+    def step(self) -> None:
+        """One step of every running episode."""
+        slots = np.flatnonzero(self.running)
+        at = self.length[slots]
+        actions = self.policies.act(
+            self.snapshots[self.part[slots]], self.observations[slots], self.noise[slots, at]
         )
+        result = self.environment.step(slots, actions)
+        self.observations[slots] = result.observations
+        self.states[slots, at + 1] = result.observations
+        self.actions[slots, at], self.rewards[slots, at] = actions, result.rewards
+        self.length[slots] += 1
+        ended = result.terminated | result.truncated
+        for row in np.flatnonzero(ended):
+            self._finish(slots[row], bool(result.terminated[row]), bool(result.truncated[row]))
 
-    def next(self, running: dict[int, _Episode]) -> _Episode | None:
-        open_steps = [0] * len(self.parts)
-        for episode in running.values():
-            open_steps[episode.part] += len(episode)
-        waiting = [
-            p
-            for p, part in enumerate(self.parts)
-            if self.collected[p] + open_steps[p] < part.transitions
-        ]
-        if not waiting:
-            return None
-        part = min(waiting, key=lambda p: (self.started[p] - len(self.done[p]), p))
-        index = self.started[part]
-        self.started[part] += 1
-        generator = numpy_generator(**self.axes, part=part, episode=index, purpose="actions")
-        noise = generator.standard_normal((self.limit, self.act_dim), dtype=np.float32)
-        return _Episode(part, index, noise, [])
-
-    def reset_seed(self, episode: _Episode) -> int:
-        return (
-            derive_seed(**self.axes, part=episode.part, episode=episode.index, purpose="reset")
-            % 2**31
+    def _neediest(self) -> int | None:
+        """The part with fewest running episodes among those that still lack transitions."""
+        open_steps = np.bincount(
+            self.part[self.running], self.length[self.running], minlength=len(self.parts)
         )
+        open_count = np.bincount(self.part[self.running], minlength=len(self.parts))
+        wanted = np.array([part.transitions for part in self.parts])
+        lacking = np.flatnonzero(self.collected + open_steps < wanted)
+        return int(lacking[open_count[lacking].argmin()]) if len(lacking) else None
 
-    def finished(self, episode: _Episode) -> None:
-        self.done[episode.part].append(episode)
-        self.collected[episode.part] += len(episode)
+    def _finish(self, slot: np.int64, terminated: bool, truncated: bool) -> None:
+        part, length = int(self.part[slot]), int(self.length[slot])
+        episode = _Episode(
+            index=int(self.index[slot]),
+            states=self.states[slot, : length + 1].copy(),
+            actions=self.actions[slot, :length].copy(),
+            rewards=self.rewards[slot, :length].copy(),
+            terminated=terminated,
+            truncated=truncated,
+        )
+        self.finished[part].append(episode)
+        self.collected[part] += length
+        self.running[slot] = False
 
+    def _episode(self, slot: int | np.int64) -> dict[str, str | int]:
+        return {**self.axes, "part": int(self.part[slot]), "episode": int(self.index[slot])}
 
-def _advance(
-    env: object, policies: SnapshotPolicies, parts: Sequence[Part], running: dict[int, _Episode]
-) -> list[int]:
-    """One step of every running episode; returns the slots whose episodes ended."""
-    slots = np.fromiter(running, dtype=np.int64)
-    episodes = list(running.values())
-    actions = policies.act(
-        np.array([parts[e.part].snapshot for e in episodes]),
-        np.stack([e.states[-1] for e in episodes]),
-        np.stack([e.noise[len(e)] for e in episodes]),
-    )
-    result = env.step(slots, actions)  # type: ignore[attr-defined]
-    ended = []
-    for i, episode in enumerate(episodes):
-        episode.states.append(result.observations[i])
-        episode.actions.append(actions[i])
-        episode.rewards.append(float(result.rewards[i]))
-        if result.terminated[i] or result.truncated[i]:
-            episode.terminated = bool(result.terminated[i])
-            ended.append(int(slots[i]))
-    return ended
+    def _generator(self, slot: np.int64) -> np.random.Generator:
+        return numpy_generator(**self._episode(slot), purpose="actions")
 
 
 def _assemble(
     name: str,
     policies: SnapshotPolicies,
     parts: Sequence[Part],
-    done: list[list[_Episode]],
+    finished: list[list[_Episode]],
 ) -> Dataset:
     """The kept episodes as one dataset, part after part, each cut where it is full."""
-    states, actions, rewards, lengths, terminations = [], [], [], [], []
-    for part, episodes in zip(parts, done, strict=True):
+    states, actions, rewards, lengths, terminations, truncations = [], [], [], [], [], []
+    for part, episodes in zip(parts, finished, strict=True):
         room = part.transitions
         for episode in sorted(episodes, key=lambda e: e.index):
-            length = min(len(episode), room)
+            length = min(len(episode.rewards), room)
             if length == 0:
                 break
-            states.append(np.asarray(episode.states[: length + 1], dtype=np.float32))
-            actions.append(np.asarray(episode.actions[:length], dtype=np.float32))
-            rewards.append(np.asarray(episode.rewards[:length], dtype=np.float32))
+            states.append(episode.states[: length + 1])
+            actions.append(episode.actions[:length])
+            rewards.append(episode.rewards[:length])
             lengths.append(length)
-            terminations.append(episode.terminated and length == len(episode))
+            cut = length < len(episode.rewards)
+            terminations.append(episode.terminated and not cut)
+            truncations.append(episode.truncated or cut)
             room -= length
     ends = np.cumsum(lengths) - 1
     terminated = np.zeros(int(ends[-1]) + 1, dtype=bool)
     truncated = np.zeros_like(terminated)
     terminated[ends] = terminations
-    truncated[ends] = np.logical_not(terminations)
+    truncated[ends] = truncations
     return Dataset(
         name=name,
         env_id=policies.env_id,

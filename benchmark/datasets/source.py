@@ -30,7 +30,9 @@ class DatasetSource(ABC):
         """Makes the dataset, deterministically: same name, size and seed, same content."""
 
 
-DATASETS: Registry[DatasetSource] = Registry("dataset", "obdbench.datasets", DatasetSource)
+DATASETS: Registry[DatasetSource] = Registry(
+    "dataset", "obdbench.datasets", DatasetSource, entries="instances"
+)
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,15 @@ class SnapshotMixture(DatasetSource):
     ) -> Dataset:
         policies = load_snapshots(self.environment)
         parts = _apportion(self.shares(policies), size)
-        return collect(name, policies, parts, seed=seed, threads=threads, progress=progress)
+        # Every slot plays its episode to the end: more slots than the data has episodes are waste.
+        slots = min(64, 1 + size // 1000)
+        return collect(
+            name, policies, parts, seed=seed, slots=slots, threads=threads, progress=progress
+        )
 
 
 def replay(policies: SnapshotPolicies) -> dict[int, float]:
-    """Every snapshot up to the medium policy, in equal shares: they are equally spaced in training."""
+    """Equal shares of the snapshots up to the medium policy, equally spaced in training."""
     return {snapshot: 1 / len(policies.replay) for snapshot in policies.replay}
 
 

@@ -29,6 +29,11 @@ from benchmark.files import atomic_path, file_sha256, write_atomic
 NAMESPACE = "obdbench"
 VERSION = 0
 
+CARD_KEYS = (
+    "name", "environment", "source", "size", "seed", "episodes", "returns", "reference_returns",
+    "shapes", "sha256", "hdf5",
+)  # fmt: skip
+
 
 class DatasetProblem(ObdBenchError):
     """A dataset that is missing, truncated, altered or of the wrong shape."""
@@ -51,7 +56,7 @@ class DatasetName:
         default = DATASETS[name].default_size
         if not separator:
             return cls(name, default)
-        if not size.isdigit() or int(size) < 1:
+        if not (size.isascii() and size.isdigit()) or int(size) < 1:
             raise DatasetProblem(
                 f"The size in {text!r} is {size!r}; expected a positive number of transitions, "
                 f"e.g. {name}@50000."
@@ -96,7 +101,7 @@ def build_dataset(
         force: Build anew even if a sound one is there.
         progress: Called with (transitions done, of how many).
     """
-    if name.folder.exists() and not force:
+    if _card_path(name).exists() and not force:  # without its card it is a build that was killed
         card = _card(name)
         if card["seed"] != seed:
             raise DatasetProblem(
@@ -157,9 +162,11 @@ def local_datasets() -> list[DatasetName]:
     for path in sorted(root.rglob("card.json")):
         try:
             card = json.loads(path.read_text())
-            names.append(DatasetName.parse(card["name"]))
-        except (json.JSONDecodeError, KeyError, ObdBenchError):
+            name = DatasetName.parse(card["name"])
+        except (json.JSONDecodeError, KeyError, TypeError, ObdBenchError):
             continue  # not one of ours, or of a plug-in that is not loaded: `info` reports it
+        if name.folder == path.parent:
+            names.append(name)
     return names
 
 
@@ -169,7 +176,8 @@ def dataset_card(name: DatasetName) -> dict[str, Any]:
 
 
 def _card(name: DatasetName) -> dict[str, Any]:
-    path = name.folder / "card.json"
+    path = _card_path(name)
+    mend = f"Build it anew with `{name.build_command} --force`."
     if not path.is_file():
         raise DatasetProblem(
             f"The dataset {name} is not in the local store ({name.folder}). "
@@ -178,10 +186,19 @@ def _card(name: DatasetName) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads(path.read_text())
     except json.JSONDecodeError as error:
+        raise DatasetProblem(f"{path} is not JSON ({error}). {mend}") from error
+    if lacking := [key for key in CARD_KEYS if key not in card]:
+        raise DatasetProblem(f"{path} lacks {', '.join(map(repr, lacking))}. {mend}")
+    if card["name"] != str(name):
         raise DatasetProblem(
-            f"{path} is not JSON ({error}). Build it anew with `{name.build_command} --force`."
-        ) from error
+            f"{path} is the card of {card['name']!r}, expected {str(name)!r}: two datasets share a "
+            f"folder, or it was copied here. {mend}"
+        )
     return card
+
+
+def _card_path(name: DatasetName) -> Path:
+    return name.folder / "card.json"
 
 
 def _check_shapes(
@@ -205,6 +222,7 @@ def _write(name: DatasetName, dataset: Dataset, seed: int) -> None:
         dataset_id=name.minari_id,
         buffer=_episodes(dataset),
         env=dataset.env_id,
+        eval_env=dataset.env_id,
         observation_space=space,
         ref_min_score=dataset.reference.random,
         ref_max_score=dataset.reference.expert,

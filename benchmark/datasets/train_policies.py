@@ -61,7 +61,7 @@ RECIPES = {"hopper": PolicyRecipe("Hopper-v5")}
 
 
 def train(recipe: PolicyRecipe, folder: Path) -> None:
-    """Trains the policy and leaves one `.npz` a snapshot in `folder`; observations and rewards normalised."""
+    """Trains on normalised observations and rewards; leaves one `.npz` a snapshot in `folder`."""
     try:
         import stable_baselines3
         from stable_baselines3.common.callbacks import BaseCallback
@@ -73,7 +73,7 @@ def train(recipe: PolicyRecipe, folder: Path) -> None:
         ) from error
 
     folder.mkdir(parents=True, exist_ok=True)
-    env = VecNormalize(
+    env: Any = VecNormalize(
         make_vec_env(recipe.environment, n_envs=recipe.environments, seed=recipe.seed),
         gamma=recipe.gamma,
     )
@@ -144,7 +144,9 @@ def pack(recipe: PolicyRecipe, folder: Path, target: Path, episodes: int = 100) 
 
     kept = [*range(medium + 1), best]
     with atomic_path(target.with_suffix(".safetensors")) as temporary:
-        save_file({k: np.ascontiguousarray(v[kept]) for k, v in policies.tensors.items()}, temporary)
+        save_file(
+            {k: np.ascontiguousarray(v[kept]) for k, v in policies.tensors.items()}, temporary
+        )
     manifest = {
         "environment": recipe.environment,
         "recipe": asdict(recipe),
@@ -167,8 +169,11 @@ def pack(recipe: PolicyRecipe, folder: Path, target: Path, episodes: int = 100) 
 
 
 def evaluate(
-    policies: SnapshotPolicies, snapshots: Sequence[int] | NDArray[np.int64] | None, episodes: int,
-    *, sampled: bool,
+    policies: SnapshotPolicies,
+    snapshots: Sequence[int] | NDArray[np.int64] | None,
+    episodes: int,
+    *,
+    sampled: bool,
 ) -> NDArray[np.float64]:
     """Returns `[K, episodes]` of each snapshot; None plays the uniformly random policy."""
     chosen = np.repeat([0] if snapshots is None else np.asarray(snapshots), episodes)

@@ -1,0 +1,1 @@
+"""Students: networks, policy heads and behavioural cloning, for many at once."""

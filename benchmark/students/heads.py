@@ -18,10 +18,10 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
 
 class Squashed(NamedTuple):
-    """An action tanh(u) and the slope of u in the raw log standard deviation, where there is one."""
+    """An action tanh(u) and the slope of u in the raw log standard deviation; empty without one."""
 
     action: Tensor
-    slope: Tensor | None
+    slope: Tensor
 
 
 class Head(Protocol):
@@ -65,7 +65,7 @@ class MeanHead:
         return act_dim
 
     def squash(self, outputs: Tensor, noise: Tensor | None) -> Squashed:
-        return Squashed(outputs.tanh(), None)
+        return Squashed(outputs.tanh(), outputs.new_empty(0))
 
     def mode(self, outputs: Tensor) -> Tensor:
         return outputs.tanh()
@@ -118,9 +118,7 @@ class SampledHead:
     ) -> Tensor:
         raw = outputs_tangent.chunk(2, dim=-1)[1]
         # d(slope)/d(raw) = slope, because the deviation is an exponential in the raw output.
-        return torch.cat(
-            (inner_tangent, (inner_tangent + inner * raw) * squashed.slope), dim=-1
-        )
+        return torch.cat((inner_tangent, (inner_tangent + inner * raw) * squashed.slope), dim=-1)
 
 
 HEADS: dict[str, Head] = {"mean": MeanHead(), "sampled": SampledHead()}
@@ -129,8 +127,8 @@ HEADS: dict[str, Head] = {"mean": MeanHead(), "sampled": SampledHead()}
 class LossGradient(NamedTuple):
     """The BC loss's derivatives, and what its value and its second derivatives follow from.
 
-    Where action = tanh(u): `outputs` and `inner` are the derivatives in the network outputs and in
-    u, `slope` is d action / du, and `weighted` the error times its sample's weight.
+    With action = tanh(u): `outputs` and `inner` are the derivatives in the network outputs and in
+    u, `slope` is d action / du, and `weighted` is the error times its sample's weight.
     """
 
     squashed: Squashed
@@ -147,7 +145,11 @@ class LossGradient(NamedTuple):
 
 
 def bc_loss_gradient(
-    head: Head, outputs: Tensor, targets: Tensor, noise: Tensor | None, weights: Tensor | None = None
+    head: Head,
+    outputs: Tensor,
+    targets: Tensor,
+    noise: Tensor | None,
+    weights: Tensor | None = None,
 ) -> LossGradient:
     """Loss of each run and its derivative in the network outputs.
 

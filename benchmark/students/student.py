@@ -138,7 +138,9 @@ def train_students(
             loss = bc_loss_gradient(head, levels.outputs, actions, noise)
             deltas = network.backward(parameters, levels, loss.outputs)
             gradients = network.gradients(levels, deltas)
-        for tensor, gradient in zip(tensors, (g for layer in gradients for g in layer), strict=True):
+        for tensor, gradient in zip(
+            tensors, (g for layer in gradients for g in layer), strict=True
+        ):
             tensor.grad = gradient
         optimiser.step()
     return StudentPolicy(network, head, parameters, scaling)

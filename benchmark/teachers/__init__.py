@@ -1,0 +1,1 @@
+"""Teachers: offline RL recipes, files, imports, evaluation."""

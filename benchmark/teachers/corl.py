@@ -8,12 +8,16 @@ torch reads it with `weights_only=True`, with an inert class where CORL's own mo
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import pickle
 import pickletools
 import re
 import struct
+import tempfile
 import threading
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +30,6 @@ from torch import Tensor
 
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import did_you_mean
-from benchmark.files import file_sha256
 from benchmark.scaling import STD_FLOOR
 from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem
 
@@ -88,7 +91,7 @@ def import_corl(
         TeacherProblem: The file cannot be read, or its content does not fit together.
     """
     mean, std = _statistics(observation_mean, observation_std)
-    content = _read(path)
+    content, sha256 = _read(path)
     actor = _layers(content, "actor", path)
     critics = [_layers(content, name, path) for name in ("critic1", "critic2")]
     _check_fit(actor, critics, len(mean), path)
@@ -105,7 +108,7 @@ def import_corl(
             **facts,
             "recipe": "cal_ql",
             "checkpoint": path.name,
-            "checkpoint_sha256": file_sha256(path),
+            "checkpoint_sha256": sha256,
         },
         log_std_multiplier=_constant(content, "log_std_multiplier", path),
         log_std_offset=_constant(content, "log_std_offset", path),
@@ -156,13 +159,20 @@ def _task(name: str) -> str:
     return task
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The checkpoint's dictionary, through the three gates."""
-    _check_pickle(_pickle_of(path), path)
+def _read(path: Path) -> tuple[dict[str, Any], str]:
+    """The checkpoint's dictionary, through the three gates, and the sha256 of the file."""
     try:
-        with _stand_ins():
-            # mmap bounds every tensor by the file, whatever sizes the pickle claims.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        file = path.read_bytes()
+    except OSError as error:
+        raise TeacherProblem(f"The checkpoint {path} cannot be read: {error}.") from error
+    _check_pickle(_pickle_of(file, path), path)
+    try:
+        # mmap bounds every tensor by the file, whatever sizes the pickle claims. The file is a
+        # copy of what was checked: one that changes meanwhile would do harm when mapped.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _stand_ins():
+            copy = Path(folder) / "checkpoint.pt"
+            copy.write_bytes(file)
+            content = torch.load(copy, map_location="cpu", weights_only=True, mmap=True)
     # What an unpickler meets in a malformed stream, each from another opcode.
     except (
         ArithmeticError,
@@ -170,10 +180,10 @@ def _read(path: Path) -> dict[str, Any]:
         AttributeError,
         EOFError,
         LookupError,
-        OSError,
         RuntimeError,
         TypeError,
         ValueError,
+        Warning,  # where warnings are errors
         pickle.UnpicklingError,
         struct.error,
     ) as error:
@@ -188,20 +198,18 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(content).__name__}, expected a dictionary with 'actor', "
             f"'critic1' and 'critic2'. {_SAVE_AGAIN}"
         )
-    return content
+    return content, hashlib.sha256(file).hexdigest()
 
 
-def _pickle_of(path: Path) -> bytes:
+def _pickle_of(file: bytes, path: Path) -> bytes:
     """The pickle in a zip file that is laid out as torch.save lays it out."""
+    if not file.startswith(b"PK\x03\x04"):
+        raise TeacherProblem(
+            f"{path} is not a zip file: it is no checkpoint, or one that torch before 1.6 wrote, "
+            f"whose format is not read here. {_SAVE_AGAIN}"
+        )
     try:
-        with path.open("rb") as stream:
-            start = stream.read(4)
-        if start != b"PK\x03\x04":
-            raise TeacherProblem(
-                f"{path} is not a zip file: it is no checkpoint, or one that torch before 1.6 "
-                f"wrote, whose format is not read here. {_SAVE_AGAIN}"
-            )
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(file)) as archive:
             _check_records(archive.infolist(), path)
             damaged = archive.testzip()
             if damaged is not None:
@@ -213,9 +221,16 @@ def _pickle_of(path: Path) -> bytes:
             if order in archive.namelist() and archive.read(order) != b"little":
                 raise TeacherProblem(f"{path} is not little-endian. {_SAVE_AGAIN}")
             return archive.read(f"{root}/data.pkl")
-    except (OSError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
+    except (
+        OSError,
+        EOFError,
+        OverflowError,
+        RuntimeError,
+        ValueError,
+        zipfile.BadZipFile,
+    ) as error:
         raise TeacherProblem(
-            f"{path} cannot be read as a zip file ({error}). It is missing or cut short: copy it "
+            f"{path} cannot be read as a zip file ({error}). It is damaged or cut short: copy it "
             f"again."
         ) from error
 
@@ -249,11 +264,15 @@ def _check_pickle(content: bytes, path: Path) -> None:
     named: set[str] = set()
     newer: set[str] = set()
     try:
-        for opcode, argument, _ in pickletools.genops(content):
-            if opcode.name in ("GLOBAL", "INST"):
-                named.add(str(argument))
-            if opcode.proto > _PROTOCOL or (opcode.name == "PROTO" and argument != _PROTOCOL):
-                newer.add(opcode.name)
+        with warnings.catch_warnings():
+            # pickletools resolves backslashes in names. Unpicklers do not, nor is it done here.
+            warnings.filterwarnings("ignore", "invalid escape sequence", DeprecationWarning)
+            for opcode, argument, position in pickletools.genops(content):
+                if opcode.name in ("GLOBAL", "INST") and position is not None:
+                    module, name = content[position + 1 :].split(b"\n", 2)[:2]
+                    named.add(f"{module.decode(errors='replace')} {name.decode(errors='replace')}")
+                if opcode.proto > _PROTOCOL or (opcode.name == "PROTO" and argument != _PROTOCOL):
+                    newer.add(opcode.name)
     except ValueError as error:
         raise TeacherProblem(
             f"The pickle in {path} is damaged ({error}). Copy the file again."

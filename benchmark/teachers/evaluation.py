@@ -17,7 +17,7 @@ from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem
 
 def evaluate_teacher(
     teacher: NetworkTeacher, env_id: str, reference: ReferenceReturns, episodes: int, seed: int
-) -> dict[str, float | int]:
+) -> dict[str, float]:
     """Plays whole episodes with the teacher's deterministic action.
 
     Args:

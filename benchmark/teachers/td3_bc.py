@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from benchmark.datasets.dataset import Dataset
 from benchmark.seeds import torch_generator
 from benchmark.state import load_state, save_state
 from benchmark.teachers.recipe import TeacherRecipe, TrainingProgress
-from benchmark.teachers.teacher import NetworkTeacher
+from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,11 @@ class _Learner:
     """The networks, their targets, optimisers and the dataset as tensors."""
 
     def __init__(self, recipe: TD3BC, dataset: Dataset, seed: int, device: str) -> None:
+        if np.abs(dataset.actions).max() > 1 + 1e-6:
+            raise TeacherProblem(
+                f"{dataset.name} has actions up to {np.abs(dataset.actions).max():.3g}; TD3+BC here "
+                f"learns actions in [-1, 1]. Rescale them when the dataset is made."
+            )
         self.recipe, self.dataset, self.seed = recipe, dataset, seed
         self.generator = torch_generator(
             teacher="td3_bc", dataset=dataset.name, seed=seed, purpose="training"
@@ -127,9 +133,9 @@ class _Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.generator.initial_seed())
             self.actor = _mlp(dataset.observation_dim, recipe.width, dataset.action_dim).to(device)
-            self.critics = _Critics(
-                dataset.observation_dim + dataset.action_dim, recipe.width
-            ).to(device)
+            self.critics = _Critics(dataset.observation_dim + dataset.action_dim, recipe.width).to(
+                device
+            )
         self.target_actor, self.target_critics = map(copy.deepcopy, (self.actor, self.critics))
         self.actor_optimizer, self.critic_optimizer = (
             torch.optim.Adam(network.parameters(), recipe.learning_rate, fused=True)
@@ -144,11 +150,11 @@ class _Learner:
                 group["lr"] = rate
 
     def step(self, actor: bool) -> None:
-        """One critic step, and one actor and target step if `actor`. Nothing waits for the device."""
+        """One critic step, and one of actor and targets if `actor`; nothing waits for a device."""
         recipe = self.recipe
-        batch = torch.randint(
-            len(self.actions), (recipe.batch_size,), generator=self.generator
-        ).to(self.actions.device)
+        batch = torch.randint(len(self.actions), (recipe.batch_size,), generator=self.generator).to(
+            self.actions.device
+        )
         noise = torch.randn(recipe.batch_size, self.actions.shape[1], generator=self.generator)
         observations, actions = self.observations[batch], self.actions[batch]
         with torch.no_grad():
@@ -160,7 +166,7 @@ class _Learner:
             target = self.rewards[batch] + recipe.discount * self.continues[batch] * value
         self.critic_loss = (self.critics(observations, actions) - target).square().mean(1).sum()
         self.critic_optimizer.zero_grad()
-        self.critic_loss.backward()
+        self.critic_loss.backward()  # type: ignore[no-untyped-call]
         self.critic_optimizer.step()
         if actor:
             self._actor_step(observations, actions)
@@ -172,7 +178,7 @@ class _Learner:
         scale = self.recipe.alpha / value.abs().mean().detach()
         self.actor_loss = (policy - actions).square().mean() - scale * value.mean()
         self.actor_optimizer.zero_grad()
-        self.actor_loss.backward()
+        self.actor_loss.backward()  # type: ignore[no-untyped-call]
         self.actor_optimizer.step()
         self.critics.requires_grad_(True)
         with torch.no_grad():
@@ -191,7 +197,9 @@ class _Learner:
         """The teacher as it stands, on the CPU."""
         linear = [layer for layer in self.actor if isinstance(layer, nn.Linear)]
         return NetworkTeacher(
-            actor=[(m.weight.detach().cpu().clone(), m.bias.detach().cpu().clone()) for m in linear],
+            actor=[
+                (m.weight.detach().cpu().clone(), m.bias.detach().cpu().clone()) for m in linear
+            ],
             critics=[
                 (weight.detach().cpu().clone(), bias.detach().cpu().clone())
                 for weight, bias in zip(self.critics.weights, self.critics.biases, strict=True)
@@ -224,7 +232,10 @@ class _Learner:
             for name, module in self._modules().items()
             for key, value in module.state_dict().items()
         }
-        for name, optimizer in (("actor", self.actor_optimizer), ("critics", self.critic_optimizer)):
+        for name, optimizer in (
+            ("actor", self.actor_optimizer),
+            ("critics", self.critic_optimizer),
+        ):
             for index, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}_optimizer/{index}/{k}": v for k, v in slots.items()}
         tensors["generator"] = self.generator.get_state()
@@ -235,7 +246,10 @@ class _Learner:
         tensors, facts = load_state(path)
         for name, module in self._modules().items():
             module.load_state_dict(_under(tensors, name))
-        for name, optimizer in (("actor", self.actor_optimizer), ("critics", self.critic_optimizer)):
+        for name, optimizer in (
+            ("actor", self.actor_optimizer),
+            ("critics", self.critic_optimizer),
+        ):
             slots = _under(tensors, f"{name}_optimizer")
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in slots.items():

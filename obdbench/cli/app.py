@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from benchmark.errors import ObdBenchError
 from benchmark.registry import load_plugin
@@ -48,7 +49,7 @@ def main() -> None:
     try:
         app()
     except ObdBenchError as error:
-        err.print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True, markup=True)
+        err.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:
         err.print("Stopped. Finished runs are kept; the same command goes on from here.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-out = Console(soft_wrap=True)
+PIPE_WIDTH = 160
+
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, soft_wrap=True)
 
 PLAIN_SECONDS = 15.0

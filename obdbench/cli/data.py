@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from benchmark.datasets.source import DATASETS
 from benchmark.datasets.store import (
@@ -26,8 +27,13 @@ app = typer.Typer(help="Datasets: build, list, inspect.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Registered name, e.g. hopper/medium-replay.")]
 
 
-def build_if_missing(name: DatasetName, *, seed: int = 0, force: bool = False) -> None:
-    """Builds a dataset with a progress bar; one that is in the store is only checked."""
+def build_if_missing(name: DatasetName, *, seed: int | None = None, force: bool = False) -> None:
+    """Builds a dataset with a progress bar; one that is in the store is only checked.
+
+    Without a seed, the one that the store has will do; a new one is built with seed 0.
+    """
+    if seed is None:
+        seed = dataset_card(name)["seed"] if name.folder.exists() else 0
     with progress_bar(f"Building {name}", "transitions", name.size) as bar:
         dataset = build_dataset(
             name,
@@ -37,7 +43,9 @@ def build_if_missing(name: DatasetName, *, seed: int = 0, force: bool = False) -
             progress=lambda done, _: bar.update(done),
         )
         bar.update(name.size)
-    err.print(f"{name}: {len(dataset):,} transitions, sha256 {dataset.sha256[:16]}", highlight=False)
+    err.print(
+        f"{name}: {len(dataset):,} transitions, sha256 {dataset.sha256[:16]}", highlight=False
+    )
 
 
 @app.command()
@@ -56,13 +64,13 @@ def build(
 def list_datasets() -> None:
     """List every registered dataset, and those in the local store."""
     stored = {str(name): dataset_card(name) for name in local_datasets()}
-    table = Table("dataset", "size", "mean return", "sd", "max", "in store", "source")
+    table = Table(Column("dataset", no_wrap=True), "size", "mean return", "sd", "max", "in store", "source")
     for name in sorted({*DATASETS, *stored}):
         base = name.partition("@")[0]
         try:
             description = DATASETS[base].description
         except ObdBenchError as error:
-            table.add_row(name, "", "", "", "", "", f"broken: {error}")
+            table.add_row(name, "", "", "", "", "", escape(f"broken: {error}"))
             continue
         card = stored.get(name)
         if card is None:

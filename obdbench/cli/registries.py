@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from benchmark.datasets.source import DATASETS
@@ -22,10 +23,10 @@ def list_entries() -> None:
         table = Table(registry.kind, "from", "what it is", title_justify="left")
         for name in registry:
             if name not in broken:
-                table.add_row(name, registry.origin(name), _summary(registry[name]))
+                table.add_row(*map(escape, (name, registry.origin(name), _summary(registry[name]))))
         out.print(table)
         for name, reason in broken.items():
-            out.print(f"[red]broken[/] {name}: {reason}", highlight=False)
+            out.print(f"[red]broken[/] {escape(f'{name}: {reason}')}", highlight=False)
 
 
 def _summary(entry: Any) -> str:

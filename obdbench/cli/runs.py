@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmark.config import BadConfiguration
 from benchmark.datasets.store import DatasetName
@@ -22,7 +22,7 @@ from benchmark.sweep import Sweep, read_sweep
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.data import build_if_missing
 from obdbench.report import write_report
-from results.store import load_sweep, progress, save_sweep
+from results.store import load_sweep, progress, save_sweep, started_sweeps
 from slurm.executors import make_executor
 
 Store = Annotated[
@@ -88,7 +88,8 @@ def sweep(
     executor: Annotated[str, typer.Option(help="inline or local.")] = "local",
     jobs: Annotated[int, typer.Option(help="Processes at a time (local).")] = os.cpu_count() or 1,
     retry: Annotated[
-        str | None, typer.Option(help="`failed`: take up failed runs again, from their saved state.")
+        str | None,
+        typer.Option(help="`failed`: take up failed runs again, from their saved state."),
     ] = None,
     store: Store = DEFAULT_STORE,
 ) -> None:
@@ -97,31 +98,36 @@ def sweep(
         raise BadConfiguration(f"--retry takes 'failed', got {retry!r}.")
     if jobs < 1:
         raise BadConfiguration(f"--jobs is {jobs}; expected 1 or more.")
-    plan = find_sweep(name)
+    chosen = make_executor(executor, store, context.obj or [], jobs)
+    plan = find_sweep(name, store)
     save_sweep(store, plan)
     for dataset in dict.fromkeys(run.dataset for run in plan.runs):
         build_if_missing(DatasetName.parse(dataset))
     states = {run.run_id: progress(store, run) for run in plan.runs}
-    skipped = {"done"} if retry else {"done", "failed"}
+    skipped = {"done", "running"} if retry else {"done", "running", "failed"}
     todo = [run for run in plan.runs if states[run.run_id].state not in skipped]
     counts = Counter(state.state for state in states.values())
     err.print(
         f"{plan.name}: {len(plan.runs)} runs, {counts['done']} done, {counts['failed']} failed, "
+        f"{f'{running} running elsewhere, ' if (running := counts['running']) else ''}"
         f"{len(todo)} to do",
         highlight=False,
     )
     if todo:
-        _work(make_executor(executor, store, context.obj or [], jobs), plan, todo, store)
+        _work(chosen, plan, todo, store)
     _show(store, plan)
 
 
 def _work(executor: Any, plan: Sweep, todo: list[RunSpec], store: Path) -> None:
     with progress_bar(plan.name, "runs", len(todo)) as bar:
+        done: set[str] = set()  # never looked at again; a failed run may be under retry
 
         def poll() -> None:
-            at = [progress(store, run) for run in todo]
-            failed = sum(p.state == "failed" for p in at)
-            bar.update(sum(p.fraction for p in at), f"{failed} failed" if failed else "")
+            at = {run.run_id: progress(store, run) for run in todo if run.run_id not in done}
+            done.update(run for run, p in at.items() if p.state == "done")
+            failed = sum(p.state == "failed" for p in at.values())
+            running = sum(p.fraction for p in at.values() if p.state == "running")
+            bar.update(len(done) + failed + running, f"{failed} failed" if failed else "")
 
         executor.run(todo, on_poll=poll)
         poll()
@@ -135,7 +141,7 @@ def status(
     plan = load_sweep(store, name)
     seeds = list(dict.fromkeys(run.seed for run in plan.runs))
     marks = MARKS if out.is_terminal else PLAIN_MARKS
-    table = Table("cell", *(f"seed {seed}" for seed in seeds), "errors")
+    table = Table(Column("cell", no_wrap=True), *(f"seed {seed}" for seed in seeds), "errors")
     counts: Counter[str] = Counter()
     for cell, runs in plan.cells.items():
         at = {run.seed: progress(store, run) for run in runs}
@@ -170,8 +176,8 @@ def _show(store: Path, plan: Sweep) -> None:
         out.print(str(path), highlight=False)
 
 
-def find_sweep(name: str) -> Sweep:
-    """A sweep from a TOML file, or one of the shipped ones by name."""
+def find_sweep(name: str, store: Path) -> Sweep:
+    """A sweep from a TOML file, a shipped one by name, or one that was started in the store."""
     path = Path(name)
     if path.suffix == ".toml":
         return read_sweep(path)
@@ -180,12 +186,15 @@ def find_sweep(name: str) -> Sweep:
         for entry in resources.files("obdbench.sweeps").iterdir()
         if entry.name.endswith(".toml")
     }
-    if name not in shipped:
+    if name in shipped:
+        return read_sweep(Path(str(shipped[name])))
+    started = started_sweeps(store)
+    if name not in started:
         raise BadConfiguration(
-            f"No shipped sweep is called {name!r} (a file ends in .toml). "
-            f"{did_you_mean(name, shipped)}"
+            f"No sweep is called {name!r}, neither shipped nor started in {store} (a file ends in "
+            f".toml). {did_you_mean(name, {*shipped, *started})}"
         )
-    return read_sweep(Path(str(shipped[name])))
+    return load_sweep(store, name)
 
 
 def _setting(text: str) -> tuple[str, Any]:

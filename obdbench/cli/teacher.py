@@ -13,7 +13,7 @@ from benchmark.config import build
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.store import DatasetName, load_dataset
 from benchmark.errors import did_you_mean
-from benchmark.teachers.corl import d4rl_env_id, d4rl_reference, d4rl_statistics, import_corl
+from benchmark.teachers.corl import d4rl_environment, d4rl_reference, d4rl_statistics, import_corl
 from benchmark.teachers.evaluation import evaluate_teacher
 from benchmark.teachers.recipe import TEACHERS
 from benchmark.teachers.store import cached_path, find_teacher, shipped_teachers, teacher_cache
@@ -31,7 +31,9 @@ def train(
     recipe: Annotated[str, typer.Option(help="Registered teacher recipe.")] = "td3_bc",
     seed: Annotated[int, typer.Option(help="Of initialisation and minibatches.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Gradient steps.")] = None,
-    target: Annotated[Path | None, typer.Option(help="File to write instead of the cache's.")] = None,
+    target: Annotated[
+        Path | None, typer.Option(help="File to write instead of the cache's.")
+    ] = None,
     episodes: Episodes = 100,
 ) -> None:
     """Train a teacher offline; a killed training goes on from its saved state."""
@@ -64,11 +66,13 @@ def import_(
     file: Annotated[Path, typer.Argument(help="A CORL-format Cal-QL checkpoint (.pt).")],
     dataset: Annotated[str, typer.Option(help="Its D4RL dataset, e.g. hopper-medium-replay-v2.")],
     episodes: Episodes = 10,
-    target: Annotated[Path | None, typer.Option(help="File to write instead of the cache's.")] = None,
+    target: Annotated[
+        Path | None, typer.Option(help="File to write instead of the cache's.")
+    ] = None,
 ) -> None:
     """Take in a CORL checkpoint; nothing in the file is executed."""
     mean, std = d4rl_statistics(dataset)
-    environment, reference = d4rl_env_id(dataset), d4rl_reference(dataset)
+    environment, reference = d4rl_environment(dataset), d4rl_reference(dataset)
     facts = {"recipe": "cal_ql", "dataset": dataset, "environment": environment}
     teacher = import_corl(file, observation_mean=mean, observation_std=std, facts=facts)
     measured = evaluate_teacher(teacher, environment, reference, episodes, seed=0)
@@ -90,7 +94,9 @@ def list_teachers() -> None:
             measured = facts.get("evaluation") or {}
             score = measured.get("normalized_return")
             shown = f"{score:.1f} ({measured['episodes']} episodes)" if score is not None else ""
-            table.add_row(path.stem, facts.get("recipe", ""), facts.get("dataset", ""), shown, where)
+            table.add_row(
+                path.stem, facts.get("recipe", ""), facts.get("dataset", ""), shown, where
+            )
     out.print(table)
 
 

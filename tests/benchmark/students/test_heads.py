@@ -74,7 +74,9 @@ def test_tangent_equals_autograd(name: str, seed: int) -> None:
         one, other = torch.autograd.grad(loss, inputs, create_graph=True)
         return one, other
 
-    _, (in_outputs, in_targets) = torch.autograd.functional.jvp(gradients, outputs, direction)
+    _, (in_outputs, in_targets) = torch.autograd.functional.jvp(  # type: ignore[no-untyped-call]
+        gradients, outputs, direction
+    )
 
     gradient = bc_loss_gradient(HEADS[name], outputs, targets, noise)
     found = bc_loss_tangent(HEADS[name], gradient, direction)

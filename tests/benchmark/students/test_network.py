@@ -38,7 +38,8 @@ def plain_forward(network: Network, parameters: Parameters, observations: Tensor
     """The same network for every run in turn, with plain 2-D products."""
     outputs = []
     for run in range(len(observations)):
-        value, hidden = observations[run], []
+        value = observations[run]
+        hidden: list[Tensor] = []
         for layer, (weight, bias) in enumerate(parameters[:-1], start=1):
             value = relu(linear(value, weight[run], bias[run]))
             if network.skip and layer == network.skip[1]:

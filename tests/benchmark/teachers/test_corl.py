@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -225,6 +226,14 @@ def test_a_call_is_refused_by_name(
     assert caught.match(r"torch\.save\(\{'actor': actor\.state_dict\(\)")
 
 
+def test_a_name_is_read_as_it_stands(write: Callable[..., Path]) -> None:
+    path = write(checkpoint())
+    escaped = b"c__main__\n\\x53calar\n"  # 'Scalar' to who resolves backslashes
+    rewrite(path, lambda name, old: old.replace(b"c__main__\nScalar\n", escaped))
+    with pytest.raises(UnsafeCheckpoint, match="x53calar"):
+        load(path)
+
+
 def test_a_class_of_main_under_another_name_is_refused(
     write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,27 +261,28 @@ def test_the_scalar_of_the_real_main_is_never_used(
     load(path)
     with torch.serialization.safe_globals([Trap]):  # admitted by the user, for another file
         load(path)
-        assert torch.serialization.get_safe_globals() == [Trap]
+        assert Trap in torch.serialization.get_safe_globals()
 
 
-@pytest.mark.parametrize("content", [None, "call"])
+@pytest.mark.parametrize("fails", [False, True])
 def test_the_list_of_admitted_globals_is_left_as_it_was(
-    write: Callable[..., Path], mark: Path, content: str | None
+    write: Callable[..., Path], fails: bool
 ) -> None:
     path = write(checkpoint())
-    if content:  # a pickle that passes by name and fails in torch: OrderedDict() as its own state
+    if fails:  # a pickle that passes by name and fails in torch: OrderedDict() as its own state
         bad = b"\x80\x02ccollections\nOrderedDict\n)RK\x01b."
         rewrite(path, lambda name, old: bad if name.endswith("data.pkl") else old)
     with torch.serialization.safe_globals([Innocent]):
-        if content:
+        before = set(torch.serialization.get_safe_globals())
+        if fails:
             with pytest.raises(TeacherProblem, match="cannot be read as a checkpoint"):
                 load(path)
         else:
             load(path)
-        assert torch.serialization.get_safe_globals() == [Innocent]
-    assert torch.serialization.get_safe_globals() == []
+        assert set(torch.serialization.get_safe_globals()) == before
 
 
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code:UserWarning")
 @pytest.mark.parametrize("legacy", ["torch", "pickle"])
 def test_a_file_that_is_no_zip_is_refused(
     write: Callable[..., Path], mark: Path, tmp_path: Path, legacy: str
@@ -356,7 +366,19 @@ def test_a_tensor_that_repeats_its_memory_is_refused(write: Callable[..., Path])
         load(write(saved))
 
 
-def test_any_damage_is_a_clear_error(write: Callable[..., Path], mark: Path) -> None:
+def test_any_damage_to_the_zip_file_is_a_clear_error(write: Callable[..., Path]) -> None:
+    path = write(checkpoint())
+    intact = path.read_bytes()
+    generator = random.Random(0)
+    for _ in range(300):
+        damaged = bytearray(intact)
+        damaged[-generator.randint(1, 2500)] = generator.randrange(256)  # among the directory
+        path.write_bytes(damaged)
+        with contextlib.suppress(TeacherProblem):
+            load(path)
+
+
+def test_any_damage_to_the_pickle_is_a_clear_error(write: Callable[..., Path], mark: Path) -> None:
     path = write(checkpoint())
     intact = path.read_bytes()
     with zipfile.ZipFile(io.BytesIO(intact)) as archive:
@@ -553,8 +575,8 @@ FACTS = {"medium-replay": 83.7, "medium": 53.0, "medium-expert": 105.4}  # facts
 def test_the_authors_checkpoints_earn_what_is_known_of_them(quality: str) -> None:
     """Within three standard errors of the difference of the two means.
 
-    Episodes of one policy differ by 7 to 23 normalized return (one standard deviation), and what
-    is known was measured over 4 of them.
+    Over 100 episodes of each policy, one standard deviation is 15, 12 and 22 normalized return;
+    what is known was measured over 4 episodes.
     """
     name = f"hopper-{quality}-v2"
     mean, std = d4rl_statistics(name)

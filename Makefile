@@ -1,0 +1,40 @@
+# Two commands: `make quickstart` and `make test`. Both set up everything they need, once.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: quickstart test bench lint setup lock clean
+
+quickstart: $(STAMP)
+	$(BIN)/obdbench sweep quickstart
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+bench: $(STAMP)
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
+	$(BIN)/python -m tests.benchmarks.ratios
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy obdbench benchmark baselines slurm results paper_figures
+	$(BIN)/lint-imports
+
+setup: $(STAMP)
+
+# The stamp is newer than the lock file when the environment is as pinned: a second run installs nothing.
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "OBD-Bench needs Python 3.11 or newer; set PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# Pins the versions of the environment in use; torch without its local build tag, so that it resolves anywhere.
+lock:
+	$(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu$$//' > requirements.lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,306 @@
+"""The meta-gradient engine against autograd, the published scheme and a version without a runs axis.
+
+Times of two candidates are taken turn by turn, because other work on the machine then weighs on
+both alike; ratios are recorded in `extra_info` and only agreement is asserted. Peak memory is
+taken in a process of its own: `python -m tests.benchmarks.test_meta_gradient_speed engine`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+
+from baselines.meta_gradient import MetaGradient
+from benchmark.students.network import Network
+from tests.baselines.test_meta_gradient import Setup, assert_same, published, unrolled
+
+REPOSITORY = Path(__file__).parents[2]
+TOLERANCE = 1e-4  # relative, in float32
+
+
+def paper_size() -> Setup:
+    """OBD's size (arXiv 2410.22728, Section 5) with Hopper's dimensions."""
+    return Setup.draw(
+        observation_dim=11, width=256, pairs=256, steps=100, batch=2560, dtype=torch.float32
+    )
+
+
+def quick_start_size(runs: int = 1) -> Setup:
+    """The size of the first command."""
+    return Setup.draw(
+        observation_dim=11,
+        width=64,
+        pairs=64,
+        steps=50,
+        batch=256,
+        runs=runs,
+        dtype=torch.float32,
+    )
+
+
+def engine(setup: Setup) -> MetaGradient:
+    return setup.gradient()
+
+
+@torch.no_grad()
+def dedicated(setup: Setup) -> MetaGradient:
+    """The engine's algorithm for one run: sampled head, plain SGD, no skip, 2-D tensors, `addmm`."""
+    loop, rate = setup.loop, setup.loop.learning_rate
+    observations, actions = (tensor[0] for tensor in setup.pairs)
+    weights, biases = [w[0] for w, _ in setup.initial], [b[0] for _, b in setup.initial]
+    assert setup.noise is not None and setup.outer.noise is not None
+    noise, depth, scale = setup.noise[:, 0], loop.network.depth, 2 / actions.numel()
+
+    tape = []
+    for t in range(loop.steps):
+        inputs, outputs = _forward(weights, biases, observations)
+        action, error, slope, deviation, inner = _head(outputs, actions, noise[t])
+        deltas = _backward(weights, inputs, torch.cat((inner, inner * deviation), 1))
+        tape.append((weights, inputs, deltas, action, error, slope, deviation, inner))
+        weights = [
+            torch.addmm(w, d.T, x, alpha=-rate)
+            for w, d, x in zip(weights, deltas, inputs, strict=True)
+        ]
+        biases = [torch.sub(b, d.sum(0), alpha=rate) for b, d in zip(biases, deltas, strict=True)]
+
+    inputs, outputs = _forward(weights, biases, setup.outer.observations[0])
+    _, error, _, deviation, inner = _head(outputs, setup.outer.actions[0], setup.outer.noise[0])
+    deltas = _backward(weights, inputs, torch.cat((inner, inner * deviation), 1))
+    in_weights = [d.T @ x for d, x in zip(deltas, inputs, strict=True)]
+    in_biases = [d.sum(0) for d in deltas]
+    in_observations, in_actions = torch.zeros_like(observations), torch.zeros_like(actions)
+    for weights, inputs, deltas, action, inner_error, slope, deviation, inner in reversed(tape):
+        tangents: list[Tensor] = []
+        for layer in range(depth):
+            tangent = torch.addmm(in_biases[layer], inputs[layer], in_weights[layer].T)
+            if layer > 0:
+                tangent.addmm_(tangents[-1], weights[layer].T)
+            if layer + 1 < depth:
+                _mask(tangent, inputs[layer + 1])
+            tangents.append(tangent)
+        mean, raw = tangents[-1].chunk(2, 1)
+        action_tangent = slope * torch.addcmul(mean, raw, deviation) * scale
+        curvature = torch.addcmul(slope, action, inner_error, value=-2)
+        inner_tangent = action_tangent * curvature
+        in_actions.add_(action_tangent, alpha=rate)
+        below = torch.cat((inner_tangent, (inner_tangent + inner * raw) * deviation), 1)
+        for layer in reversed(range(depth)):
+            above = below
+            below = (above @ weights[layer]).addmm_(deltas[layer], in_weights[layer])
+            in_weights[layer].addmm_(above.T, inputs[layer], alpha=-rate)
+            in_biases[layer].sub_(above.sum(0), alpha=rate)
+            if layer > 0:
+                in_weights[layer].addmm_(deltas[layer].T, tangents[layer - 1], alpha=-rate)
+                _mask(below, inputs[layer])
+        in_observations.sub_(below, alpha=rate)
+    loss = error.square().mean()
+    return MetaGradient(loss[None], in_observations[None], in_actions[None])
+
+
+def _forward(
+    weights: list[Tensor], biases: list[Tensor], observations: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """Every layer's input, and the outputs."""
+    inputs = [observations]
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        inputs.append(torch.addmm(bias, inputs[-1], weight.T).relu_())
+    return inputs, torch.addmm(biases[-1], inputs[-1], weights[-1].T)
+
+
+def _head(
+    outputs: Tensor, targets: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Action tanh(u), error, d action / du, du / d raw log std, and the loss's derivative in u."""
+    mean, raw = outputs.chunk(2, 1)
+    log_std = raw - 1
+    clamped = log_std.clamp(-20, 2)
+    deviation = clamped.exp() * noise
+    action = (mean + deviation).tanh()
+    error, slope = action - targets, 1 - action.square()
+    inner = error * slope * (2 / targets.numel())
+    return action, error, slope, deviation * (clamped == log_std), inner
+
+
+def _backward(weights: list[Tensor], inputs: list[Tensor], delta: Tensor) -> list[Tensor]:
+    """The loss's derivative in every layer's value before its ReLU."""
+    deltas = [delta]
+    for layer in reversed(range(1, len(weights))):
+        deltas.append(_mask(deltas[-1] @ weights[layer], inputs[layer]))
+    return deltas[::-1]
+
+
+def _mask(gradient: Tensor, output: Tensor) -> Tensor:
+    """Zeroes the gradient, in place, where the ReLU's output is zero."""
+    masked: Tensor = torch.ops.aten.threshold_backward.grad_input(
+        gradient, output, 0, grad_input=gradient
+    )
+    return masked
+
+
+CANDIDATES: dict[str, Callable[[Setup], MetaGradient]] = {
+    "engine": engine,
+    "unrolled autograd": unrolled,
+    "published scheme": published,
+    "dedicated": dedicated,
+}
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def time_ratios(
+    slow: Callable[[], object], fast: Callable[[], object], rounds: int, calls: int = 1
+) -> list[float]:
+    """Time of `slow` over that of `fast`, round by round, the order turning every round."""
+    ratios = []
+    for index in range(rounds):
+        order = (slow, fast) if index % 2 else (fast, slow)
+        seconds = dict.fromkeys(order, 0.0)
+        for candidate in order:
+            start = time.perf_counter()
+            for _ in range(calls):
+                candidate()
+            seconds[candidate] = time.perf_counter() - start
+        ratios.append(seconds[slow] / seconds[fast])
+    return ratios
+
+
+def record(benchmark: Any, name: str, ratios: list[float]) -> None:
+    benchmark.extra_info[f"{name}: median"] = round(statistics.median(ratios), 3)
+    benchmark.extra_info[f"{name}: all"] = [round(ratio, 3) for ratio in ratios]
+
+
+@pytest.mark.benchmark(group="meta-gradient, paper size")
+@pytest.mark.parametrize("other", ["unrolled autograd", "published scheme", "dedicated"])
+def test_at_the_papers_size(benchmark: Any, other: str) -> None:
+    """Goals: 1.5 times as fast as unrolled autograd, and not slower than a version without runs."""
+    setup, rival = paper_size(), CANDIDATES[other]
+    expected = rival(setup if other != "published scheme" else _same_noise(setup))
+    found = benchmark.pedantic(engine, args=(setup,), rounds=3, warmup_rounds=1)
+    ratios = time_ratios(lambda: rival(setup), lambda: engine(setup), rounds=6)
+    record(benchmark, f"time of {other} / engine", ratios)
+    assert_same(found, expected, TOLERANCE)
+
+
+@pytest.mark.benchmark(group="meta-gradient, quick-start size")
+@pytest.mark.parametrize("other", ["unrolled autograd", "published scheme", "dedicated"])
+def test_at_the_quick_start_size(benchmark: Any, other: str) -> None:
+    setup, rival = quick_start_size(), CANDIDATES[other]
+    expected = rival(setup if other != "published scheme" else _same_noise(setup))
+    found = benchmark.pedantic(engine, args=(setup,), rounds=10, warmup_rounds=2)
+    ratios = time_ratios(lambda: rival(setup), lambda: engine(setup), rounds=20, calls=2)
+    record(benchmark, f"time of {other} / engine", ratios)
+    assert_same(found, expected, TOLERANCE)
+
+
+@pytest.mark.benchmark(group="meta-gradient, runs packed")
+def test_eight_runs_at_once(benchmark: Any) -> None:
+    """What a run costs beside seven others, against one alone."""
+    together = quick_start_size(runs=8)
+    alone = [together.run(index) for index in range(8)]
+    found = benchmark.pedantic(engine, args=(together,), rounds=10, warmup_rounds=2)
+    ratios = time_ratios(
+        lambda: [engine(setup) for setup in alone], lambda: engine(together), rounds=20
+    )
+    record(benchmark, "cost of a run alone / packed by 8", ratios)
+    for index, setup in enumerate(alone):
+        assert_same(MetaGradient(*(part[index : index + 1] for part in found)), engine(setup), 1e-4)
+
+
+@pytest.mark.benchmark(group="meta-gradient, arithmetic")
+@pytest.mark.parametrize("size", [paper_size, quick_start_size])
+def test_share_of_the_machines_matrix_product(benchmark: Any, size: Callable[[], Setup]) -> None:
+    """GFLOP/s of the engine beside those of plain products of the hidden layers' size."""
+    setup = size()
+    width, pairs = setup.loop.network.sizes[1], setup.pairs.actions.shape[1]
+    left, right, out = torch.randn(pairs, width), torch.randn(width, width), torch.empty(0)
+    products = floating_point_operations(setup) // (2 * pairs * width * width)
+
+    def plain_products() -> None:
+        for _ in range(products):
+            torch.mm(left, right, out=out)
+
+    plain_products()
+    result = benchmark.pedantic(engine, args=(setup,), rounds=3, warmup_rounds=1)
+    ratios = time_ratios(plain_products, lambda: engine(setup), rounds=7)
+    record(benchmark, "share of the speed of plain products", ratios)
+    seconds = benchmark.stats.stats.min
+    benchmark.extra_info["GFLOP"] = floating_point_operations(setup) / 1e9
+    benchmark.extra_info["GFLOP/s at best"] = floating_point_operations(setup) / 1e9 / seconds
+    assert all(part.isfinite().all() for part in result)
+
+
+def floating_point_operations(setup: Setup) -> int:
+    """Of the matrix products in one gradient of one run."""
+    network: Network = setup.loop.network
+    layers = [a * b for a, b in zip(network.sizes, network.sizes[1:], strict=False)]
+    outer, pairs = setup.outer.actions.shape[1], setup.pairs.actions.shape[1]
+    # A layer takes 3 products in a forward and backward pass and 6 in the adjoint; the first has
+    # nothing below it, which saves one of the 3 and two of the 6.
+    passes = 2 * (3 * sum(layers) - layers[0])
+    adjoint = 2 * (6 * sum(layers) - 2 * layers[0])
+    return outer * passes + setup.loop.steps * pairs * (passes + adjoint)
+
+
+def _same_noise(setup: Setup) -> Setup:
+    """The published scheme is the gradient where its backward pass sees the same noise."""
+    return Setup(
+        setup.loop, setup.initial, setup.pairs, setup.outer, setup.noise, adjoint_noise=setup.noise
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
+@pytest.mark.benchmark(group="meta-gradient, peak memory")
+def test_peak_memory_is_no_higher_than_of_unrolled_autograd(benchmark: Any) -> None:
+    used = {name: _peak_of_process(name) for name in ("unrolled autograd", "published scheme")}
+    used["engine"] = benchmark.pedantic(_peak_of_process, args=("engine",), rounds=1)
+    benchmark.extra_info["MiB above import"] = {name: round(mib) for name, mib in used.items()}
+    assert used["engine"] <= used["unrolled autograd"]
+
+
+def _peak_of_process(candidate: str) -> float:
+    """MiB that two gradients of the paper's size add to a fresh process."""
+    command = [sys.executable, "-m", "tests.benchmarks.test_meta_gradient_speed", candidate]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def _peak_mib() -> float:
+    """Of this process since its start.
+
+    Not `getrusage`: its `ru_maxrss` starts at the peak of the process that started this one.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise OSError("/proc/self/status has no VmHWM")
+
+
+def main(candidate: str) -> None:
+    """Prints the peak memory, in MiB, of a candidate at the paper's size."""
+    torch.set_num_threads(1)
+    setup = paper_size()
+    CANDIDATES[candidate](Setup.draw(dtype=torch.float32))  # what is loaded at a first call
+    before = _peak_mib()
+    for _ in range(2):
+        CANDIDATES[candidate](setup)
+    print(_peak_mib() - before)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

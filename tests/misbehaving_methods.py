@@ -1,0 +1,107 @@
+"""A plug-in of methods that go wrong, each in its own way; loaded as a third party's would be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from baselines.obd import DBC
+from baselines.random_selection import draw_pairs
+from obdbench import METHODS, Method, Monitor, Problem, SyntheticSet
+
+
+@dataclass(frozen=True)
+class Raises(Method):
+    """Hands in one checkpoint, then raises."""
+
+    message: str = "the third step went wrong"
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        monitor.checkpoint(0, draw_pairs(problem, 4))
+        raise ValueError(self.message)
+
+
+@dataclass(frozen=True)
+class Silent(Method):
+    """Never hands in a result."""
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        monitor.progress(1, 1)
+
+
+@dataclass(frozen=True)
+class Diverges(Method):
+    """Hands in a set with values that are not numbers."""
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        pairs = draw_pairs(problem, 4)
+        monitor.checkpoint(0, SyntheticSet(pairs.observations, pairs.actions * torch.nan))
+
+
+@dataclass(frozen=True)
+class _NotANumber:
+    act_dim: int
+    count: int = 1
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        return np.full((1, observations.shape[1], self.act_dim), np.nan, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class BadPolicy(Method):
+    """Hands in a policy whose actions are not numbers."""
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            monitor.checkpoint(0, _NotANumber(problem.action_dim))
+
+
+@dataclass(frozen=True)
+class Peeks(Method):
+    """Looks at the environment without having said so."""
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        monitor.checkpoint(0, draw_pairs(problem, len(problem.environment)))
+
+
+@dataclass(frozen=True)
+class DiesOnce(DBC):
+    """DBC whose process is killed at an outer step, if `marker` is not there yet."""
+
+    marker: str = ""
+    dies_at: int = 4
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        super().distill(problem, _Deadly(monitor, Path(self.marker), self.dies_at))
+
+
+class _Deadly:
+    """A monitor that kills its process once."""
+
+    def __init__(self, monitor: Monitor, marker: Path, dies_at: int) -> None:
+        self._monitor, self._marker, self._dies_at = monitor, marker, dies_at
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._monitor, name)
+
+    def progress(self, step: int, total: int) -> None:
+        self._monitor.progress(step, total)
+        if step == self._dies_at and not self._marker.exists():
+            self._marker.touch()
+            print("the last words of this process", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+METHODS.register("raises", Raises)
+METHODS.register("silent", Silent)
+METHODS.register("diverges", Diverges)
+METHODS.register("bad_policy", BadPolicy)
+METHODS.register("peeks", Peeks)
+METHODS.register("dies_once", DiesOnce)
