@@ -191,7 +191,7 @@ class _Learner:
                 )
 
     def losses(self) -> dict[str, float]:
-        return {"critic": float(self.critic_loss), "actor": float(self.actor_loss)}
+        return {"critic": self.critic_loss.item(), "actor": self.actor_loss.item()}
 
     def teacher(self, step: int) -> NetworkTeacher:
         """The teacher as it stands, on the CPU."""
