@@ -14,7 +14,6 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
-	$(BIN)/python -m tests.benchmarks.ratios
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

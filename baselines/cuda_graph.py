@@ -71,7 +71,7 @@ class CapturedInnerLoop:
         """Records one call on fixed memory, after warm-up calls on a side stream."""
         self._graph = self._result = None  # gives the last graph's memory back first
         self._inputs = inputs = arguments.clone()
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_CALLS):

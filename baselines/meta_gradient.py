@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmark.students.heads import Head, LossGradient, bc_loss_gradient, bc_loss_tangent
-from benchmark.students.network import Levels, Network, Parameters, relu_backward
+from benchmark.students.network import Levels, Network, Parameters, linear, relu_backward
 
 
 class Pairs(NamedTuple):
@@ -137,7 +137,7 @@ class InnerLoop:
             return [
                 (
                     torch.baddbmm(weight, delta.mT, inputs, alpha=-rate),
-                    torch.sub(bias, delta.sum(1), alpha=rate),
+                    torch.sub(bias, delta.sum(1, keepdim=True), alpha=rate),
                 )
                 for (weight, bias), delta, inputs in layers
             ], None
@@ -195,7 +195,7 @@ class InnerLoop:
             below = torch.bmm(delta_tangent, weight).baddbmm_(delta, along)
             weight_cotangent, bias_cotangent = cotangent[layer]
             weight_cotangent.baddbmm_(delta_tangent.mT, inputs, alpha=scale)
-            bias_cotangent.add_(delta_tangent.sum(1), alpha=scale)
+            bias_cotangent.add_(delta_tangent.sum(1, keepdim=True), alpha=scale)
             if layer == 0:
                 total.observations.add_(below, alpha=scale)
                 break
@@ -211,7 +211,7 @@ class InnerLoop:
         tangents: list[Tensor] = []
         skip = self.network.skip
         for layer, (along, bias_along) in enumerate(direction):
-            tangent = torch.baddbmm(bias_along.unsqueeze(1), step.levels.inputs[layer], along.mT)
+            tangent = linear(step.levels.inputs[layer], along, bias_along)
             if layer > 0:
                 tangent.baddbmm_(tangents[-1], step.parameters[layer][0].mT)
             if layer + 1 < self.network.depth:

@@ -16,8 +16,9 @@ The three objectives differ in H alone (Section 4):
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from baselines.meta_gradient import InnerLoop, OuterBatch, Pairs
 from baselines.random_selection import draw_pairs
-from benchmark.method import BadParameter, Method, Monitor, Problem, State
+from benchmark.method import Assignment, BadParameter, Method, Monitor, Problem, State
 from benchmark.students.network import stack
 from benchmark.synthetic_set import SyntheticSet
 
@@ -69,15 +70,17 @@ class OBD(Method):
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Distils one run."""
-        self.distill_packed([problem], [monitor])
+        self.distill_packed([Assignment(self, problem, monitor)])
 
-    def distill_packed(self, problems: Sequence[Problem], monitors: Sequence[Monitor]) -> None:
-        """Distils R runs in one batch of products; each is as it would be alone, up to rounding."""
-        runs = [
-            _Run(self, problem, monitor)
-            for problem, monitor in zip(problems, monitors, strict=True)
-        ]
-        loop = _inner_loop(problems[0])
+    def pack_key(self) -> Hashable:
+        """Runs of any objective go together, so long as their outer loops are alike."""
+        return tuple(getattr(self, field.name) for field in dataclasses.fields(OBD))
+
+    @classmethod
+    def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
+        """Distils R runs in one batch of products."""
+        runs = [_Run(*assignment) for assignment in assignments]
+        loop, outer_steps = _inner_loop(runs[0].problem), runs[0].method.outer_steps
         step = runs[0].start
         if any(run.start != step for run in runs):
             raise BadParameter(
@@ -87,31 +90,10 @@ class OBD(Method):
         while True:
             for run in runs:
                 run.report(step)
-            if step == self.outer_steps:
+            if step == outer_steps:
                 return
-            self._outer_step(loop, runs, step)
+            _outer_step(loop, runs, step)
             step += 1
-
-    def _outer_step(self, loop: InnerLoop, runs: Sequence[_Run], step: int) -> None:
-        """One update of every run's pairs."""
-        draws = [run.draw(loop, step) for run in runs]
-        gradient = loop.gradient(
-            initial=stack([draw.initial for draw in draws]),
-            pairs=Pairs(
-                torch.stack([run.observations for run in runs]),
-                torch.stack([run.actions for run in runs]),
-            ),
-            outer=OuterBatch(
-                torch.stack([draw.outer.observations for draw in draws]),
-                torch.stack([draw.outer.actions for draw in draws]),
-                _stacked([draw.outer.weights for draw in draws]),
-                _stacked([draw.outer.noise for draw in draws]),
-            ),
-            noise=_stacked([draw.noise for draw in draws], dim=1),
-            adjoint_noise=_stacked([draw.adjoint_noise for draw in draws], dim=1),
-        )
-        for index, run in enumerate(runs):
-            run.update(gradient.observations[index], gradient.actions[index])
 
 
 @dataclass(frozen=True)
@@ -187,6 +169,28 @@ class PublishedAvPBC(AvPBC):
     teacher_action: Literal["mean", "sampled"] = "sampled"
 
 
+def _outer_step(loop: InnerLoop, runs: Sequence[_Run], step: int) -> None:
+    """One update of every run's pairs."""
+    draws = [run.draw(loop, step) for run in runs]
+    gradient = loop.gradient(
+        initial=stack([draw.initial for draw in draws]),
+        pairs=Pairs(
+            torch.stack([run.observations for run in runs]),
+            torch.stack([run.actions for run in runs]),
+        ),
+        outer=OuterBatch(
+            torch.stack([draw.outer.observations for draw in draws]),
+            torch.stack([draw.outer.actions for draw in draws]),
+            _stacked_weights([draw.outer.weights for draw in draws], draws[0].outer.actions),
+            _stacked([draw.outer.noise for draw in draws]),
+        ),
+        noise=_stacked([draw.noise for draw in draws], dim=1),
+        adjoint_noise=_stacked([draw.adjoint_noise for draw in draws], dim=1),
+    )
+    for index, run in enumerate(runs):
+        run.update(gradient.observations[index], gradient.actions[index])
+
+
 class _Draw(NamedTuple):
     """Everything random in one outer step of one run."""
 
@@ -199,7 +203,8 @@ class _Draw(NamedTuple):
 class _Run:
     """One run's pairs (normalised), their optimiser, and its targets."""
 
-    def __init__(self, method: OBD, problem: Problem, monitor: Monitor) -> None:
+    def __init__(self, method: Method, problem: Problem, monitor: Monitor) -> None:
+        assert isinstance(method, OBD)
         self.method, self.problem, self.monitor = method, problem, monitor
         self.targets = method.targets(problem)
         real = draw_pairs(problem, method.synthetic_size)
@@ -293,3 +298,11 @@ def _stacked(tensors: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:
     """The runs' tensors on a new runs axis, or None where there are none."""
     present = [tensor for tensor in tensors if tensor is not None]
     return torch.stack(present, dim=dim) if present else None
+
+
+def _stacked_weights(weights: Sequence[Tensor | None], actions: Tensor) -> Tensor | None:
+    """As `_stacked`; where only some runs are weighted, the others weigh every state 1."""
+    if all(weight is None for weight in weights):
+        return None
+    ones = torch.ones(actions.shape[:-1], dtype=actions.dtype)
+    return torch.stack([ones if weight is None else weight for weight in weights])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -197,6 +197,27 @@ class Method(ABC):
 
         The same problem and hyper-parameters must give the same checkpoints.
         """
+
+    def pack_key(self) -> Hashable | None:
+        """Methods whose keys are equal (and not None) may be advanced together, as one batch."""
+        return None
+
+    @classmethod
+    def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
+        """Works on several assignments of equal `pack_key` and student at once.
+
+        Each must come out as `distill` alone would have made it.
+        """
+        for assignment in assignments:
+            assignment.method.distill(assignment.problem, assignment.monitor)
+
+
+class Assignment(NamedTuple):
+    """One run of a pack: a method, its problem, and where it reports."""
+
+    method: Method
+    problem: Problem
+    monitor: Monitor
 
 
 METHODS: Registry[type[Method]] = Registry(

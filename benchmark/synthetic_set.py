@@ -99,7 +99,7 @@ def load_synthetic_set(path: Path) -> tuple[SyntheticSet, Scaling, dict[str, Any
             tensors["action_half_range"],
         )
         return SyntheticSet(tensors["observations"], tensors["actions"]), scaling, card
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise BadSyntheticSet(
             f"{path} cannot be read as a synthetic set: {type(error).__name__}: {error}."
         ) from error

@@ -122,6 +122,8 @@ class LocalExecutor(Executor):
         finally:
             for job in running:
                 job.job.cancel(check=False)
+            while not all(job.job.done() for job in running):  # none outlives this executor
+                time.sleep(POLL_SECONDS)
 
     def _submit(self, runs: list[RunSpec]) -> _Job:
         executor = submitit.AutoExecutor(folder=self.store / "jobs" / "%j", cluster="local")

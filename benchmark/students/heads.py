@@ -24,6 +24,13 @@ class Squashed(NamedTuple):
     slope: Tensor
 
 
+class HeadTangent(NamedTuple):
+    """Tangents of u and of `Squashed.slope`."""
+
+    u: Tensor
+    slope: Tensor
+
+
 class Head(Protocol):
     """Turns network outputs `[..., outputs]` into actions `[..., act_dim]` in [-1, 1]."""
 
@@ -45,14 +52,14 @@ class Head(Protocol):
         """Derivative in the outputs from the derivative `inner` in u."""
         ...
 
-    def inner_tangent(self, outputs_tangent: Tensor, squashed: Squashed) -> Tensor:
-        """Tangent of u from the tangent of the outputs."""
+    def tangent(self, outputs_tangent: Tensor, squashed: Squashed) -> HeadTangent:
+        """Tangents of u and of the slope from the tangent of the outputs."""
         ...
 
     def output_gradient_tangent(
-        self, inner: Tensor, inner_tangent: Tensor, outputs_tangent: Tensor, squashed: Squashed
+        self, inner: Tensor, inner_tangent: Tensor, squashed: Squashed, tangent: HeadTangent
     ) -> Tensor:
-        """Tangent of `output_gradient` along `outputs_tangent`."""
+        """Tangent of `output_gradient` from those of `inner` and of the slope."""
         ...
 
 
@@ -73,11 +80,11 @@ class MeanHead:
     def output_gradient(self, inner: Tensor, squashed: Squashed) -> Tensor:
         return inner
 
-    def inner_tangent(self, outputs_tangent: Tensor, squashed: Squashed) -> Tensor:
-        return outputs_tangent
+    def tangent(self, outputs_tangent: Tensor, squashed: Squashed) -> HeadTangent:
+        return HeadTangent(outputs_tangent, squashed.slope)
 
     def output_gradient_tangent(
-        self, inner: Tensor, inner_tangent: Tensor, outputs_tangent: Tensor, squashed: Squashed
+        self, inner: Tensor, inner_tangent: Tensor, squashed: Squashed, tangent: HeadTangent
     ) -> Tensor:
         return inner_tangent
 
@@ -109,16 +116,17 @@ class SampledHead:
     def output_gradient(self, inner: Tensor, squashed: Squashed) -> Tensor:
         return torch.cat((inner, inner * squashed.slope), dim=-1)
 
-    def inner_tangent(self, outputs_tangent: Tensor, squashed: Squashed) -> Tensor:
+    def tangent(self, outputs_tangent: Tensor, squashed: Squashed) -> HeadTangent:
         mean, raw = outputs_tangent.chunk(2, dim=-1)
-        return torch.addcmul(mean, raw, squashed.slope)
+        # d(slope)/d(raw) = slope, because the deviation is an exponential in the raw output.
+        slope = raw * squashed.slope
+        return HeadTangent(mean + slope, slope)
 
     def output_gradient_tangent(
-        self, inner: Tensor, inner_tangent: Tensor, outputs_tangent: Tensor, squashed: Squashed
+        self, inner: Tensor, inner_tangent: Tensor, squashed: Squashed, tangent: HeadTangent
     ) -> Tensor:
-        raw = outputs_tangent.chunk(2, dim=-1)[1]
-        # d(slope)/d(raw) = slope, because the deviation is an exponential in the raw output.
-        return torch.cat((inner_tangent, (inner_tangent + inner * raw) * squashed.slope), dim=-1)
+        of_raw = torch.addcmul(inner_tangent * squashed.slope, inner, tangent.slope)
+        return torch.cat((inner_tangent, of_raw), dim=-1)
 
 
 HEADS: dict[str, Head] = {"mean": MeanHead(), "sampled": SampledHead()}
@@ -179,12 +187,13 @@ def bc_loss_tangent(
         `(d outputs-gradient [R, N, outputs], d targets-gradient [R, N, act_dim])`.
     """
     squashed, slope = gradient.squashed, gradient.slope
-    action_tangent = slope * head.inner_tangent(outputs_tangent, squashed) * (2 / _samples(slope))
+    tangent = head.tangent(outputs_tangent, squashed)
+    action_tangent = slope * tangent.u * (2 / _samples(slope))
     curvature = torch.addcmul(slope, squashed.action, gradient.error, value=-2)
-    outputs_gradient_tangent = head.output_gradient_tangent(
-        gradient.inner, action_tangent * curvature, outputs_tangent, squashed
+    in_outputs = head.output_gradient_tangent(
+        gradient.inner, action_tangent * curvature, squashed, tangent
     )
-    return outputs_gradient_tangent, -action_tangent
+    return in_outputs, -action_tangent
 
 
 def _samples(actions: Tensor) -> int:

@@ -18,7 +18,11 @@ import torch
 from torch import Tensor
 
 Parameters = list[tuple[Tensor, Tensor]]
-"""One `(weight [R, out, in], bias [R, out])` pair a layer."""
+"""One `(weight [R, out, in], bias [R, 1, out])` pair a layer.
+
+The bias has the shape in which a batched product adds it: a view at every use costs as much as an
+addition at small widths.
+"""
 
 
 def relu_backward(gradient: Tensor, output: Tensor) -> Tensor:
@@ -27,6 +31,15 @@ def relu_backward(gradient: Tensor, output: Tensor) -> Tensor:
         gradient, output, 0, grad_input=gradient
     )
     return result
+
+
+def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A layer `[R, N, out]` of `inputs [R, N, in]`.
+
+    The bias is added to the product in place: `baddbmm` fills its result with it first, which
+    takes a pass over memory that is not yet in the cache.
+    """
+    return torch.bmm(inputs, weight.mT).add_(bias)
 
 
 class Levels(NamedTuple):
@@ -79,7 +92,7 @@ class Network:
         for fan_in, fan_out in zip(self.sizes, self.sizes[1:], strict=False):
             weight = torch.empty(fan_out, fan_in, dtype=dtype, device=generator.device)
             torch.nn.init.orthogonal_(weight, gain=math.sqrt(2), generator=generator)
-            bias = torch.zeros(1, fan_out, dtype=dtype, device=generator.device)
+            bias = torch.zeros(1, 1, fan_out, dtype=dtype, device=generator.device)
             parameters.append((weight[None], bias))
         return parameters
 
@@ -87,7 +100,7 @@ class Network:
         """A forward pass on `[R, N, in]` with every value kept; autograd can follow it."""
         inputs, rectified = [observations], []
         for layer, (weight, bias) in enumerate(parameters, start=1):
-            value = torch.baddbmm(bias.unsqueeze(1), inputs[-1], weight.mT)
+            value = linear(inputs[-1], weight, bias)
             if layer == self.depth:
                 break
             rectified.append(value.relu_())
@@ -113,7 +126,7 @@ class Network:
     def gradients(self, levels: Levels, deltas: list[Tensor]) -> Parameters:
         """Derivative of the loss in the parameters, from a forward and a backward pass."""
         return [
-            (torch.bmm(delta.mT, inputs), delta.sum(1))
+            (torch.bmm(delta.mT, inputs), delta.sum(1, keepdim=True))
             for delta, inputs in zip(deltas, levels.inputs, strict=True)
         ]
 

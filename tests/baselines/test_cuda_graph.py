@@ -46,7 +46,7 @@ def test_tensors_on_several_devices_are_refused() -> None:
 
 def test_a_device_that_is_no_gpu_is_refused() -> None:
     initial, pairs, outer, noise = draw(0)
-    with pytest.raises(ObdBenchError, match="needs tensors on a CUDA device.*got meta"):
+    with pytest.raises(ObdBenchError, match=r"needs tensors on a CUDA device.*got meta"):
         CapturedInnerLoop(LOOP).gradient(
             [(weight.to("meta"), bias.to("meta")) for weight, bias in initial],
             Pairs(*(tensor.to("meta") for tensor in pairs)),

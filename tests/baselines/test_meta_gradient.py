@@ -157,7 +157,7 @@ def _run_by_run(setup: Setup, gradient_of_run: GradientOfRun) -> MetaGradient:
 def _unrolled_run(setup: Setup) -> tuple[Tensor, Tensor, Tensor]:
     loop = setup.loop
     observations, actions = (tensor[0].clone().requires_grad_() for tensor in setup.pairs)
-    parameters = [tensor[0].clone().requires_grad_() for layer in setup.initial for tensor in layer]
+    parameters = _initial_parameters(setup)
     velocity = [torch.zeros_like(tensor) for tensor in parameters]
     for t in range(loop.steps):
         noise = None if setup.noise is None else setup.noise[t, 0]
@@ -176,7 +176,7 @@ def _unrolled_run(setup: Setup) -> tuple[Tensor, Tensor, Tensor]:
 def _published_run(setup: Setup) -> tuple[Tensor, Tensor, Tensor]:
     loop = setup.loop
     observations, actions = (tensor[0].clone().requires_grad_() for tensor in setup.pairs)
-    parameters = [tensor[0].clone().requires_grad_() for layer in setup.initial for tensor in layer]
+    parameters = _initial_parameters(setup)
     velocity = [torch.zeros_like(tensor) for tensor in parameters]
     visited = []
     for t in range(loop.steps):
@@ -210,6 +210,12 @@ def _published_run(setup: Setup) -> tuple[Tensor, Tensor, Tensor]:
                 dw += change
             dv *= loop.momentum
     return outer_loss.detach(), dL_dobs, dL_dact
+
+
+def _initial_parameters(setup: Setup) -> list[Tensor]:
+    """Weight `[out, in]`, bias `[out]`, and so on."""
+    layers = [(weight[0], bias[0, 0]) for weight, bias in setup.initial]
+    return [tensor.clone().requires_grad_() for layer in layers for tensor in layer]
 
 
 def _outer_loss(setup: Setup, parameters: list[Tensor]) -> Tensor:
@@ -253,7 +259,7 @@ def test_equals_unrolled_autograd(
 def test_equals_unrolled_autograd_where_the_log_std_is_clamped(seed: int, momentum: float) -> None:
     setup = Setup.draw(seed=seed, momentum=momentum, weighted=True, pairs=30)
     bias = setup.initial[-1][1]
-    bias[:, 3:] = torch.tensor([3.0, -19.0, 0.0], dtype=bias.dtype)  # clamps above 3, below -19
+    bias[..., 3:] = torch.tensor([3.0, -19.0, 0.0], dtype=bias.dtype)  # clamps above 3, below -19
 
     assert_same(setup.gradient(), unrolled(setup))
 

@@ -1,4 +1,4 @@
-"""The meta-gradient engine against autograd, the published scheme and a version without a runs axis.
+"""The meta-gradient engine against autograd, the published scheme and one without a runs axis.
 
 Times of two candidates are taken turn by turn, because other work on the machine then weighs on
 both alike; ratios are recorded in `extra_info` and only agreement is asserted. Peak memory is
@@ -12,13 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-
 
 from baselines.meta_gradient import MetaGradient
 from benchmark.students.network import Network
@@ -28,23 +28,15 @@ REPOSITORY = Path(__file__).parents[2]
 TOLERANCE = 1e-4  # relative, in float32
 
 
-def paper_size() -> Setup:
+def paper_size(dtype: torch.dtype = torch.float32) -> Setup:
     """OBD's size (arXiv 2410.22728, Section 5) with Hopper's dimensions."""
-    return Setup.draw(
-        observation_dim=11, width=256, pairs=256, steps=100, batch=2560, dtype=torch.float32
-    )
+    return Setup.draw(observation_dim=11, width=256, pairs=256, steps=100, batch=2560, dtype=dtype)
 
 
-def quick_start_size(runs: int = 1) -> Setup:
+def quick_start_size(dtype: torch.dtype = torch.float32, runs: int = 1) -> Setup:
     """The size of the first command."""
     return Setup.draw(
-        observation_dim=11,
-        width=64,
-        pairs=64,
-        steps=50,
-        batch=256,
-        runs=runs,
-        dtype=torch.float32,
+        observation_dim=11, width=64, pairs=64, steps=50, batch=256, runs=runs, dtype=dtype
     )
 
 
@@ -54,10 +46,10 @@ def engine(setup: Setup) -> MetaGradient:
 
 @torch.no_grad()
 def dedicated(setup: Setup) -> MetaGradient:
-    """The engine's algorithm for one run: sampled head, plain SGD, no skip, 2-D tensors, `addmm`."""
+    """The engine's algorithm for one run, on 2-D tensors: sampled head, plain SGD, no skip."""
     loop, rate = setup.loop, setup.loop.learning_rate
     observations, actions = (tensor[0] for tensor in setup.pairs)
-    weights, biases = [w[0] for w, _ in setup.initial], [b[0] for _, b in setup.initial]
+    weights, biases = [w[0] for w, _ in setup.initial], [b[0, 0] for _, b in setup.initial]
     assert setup.noise is not None and setup.outer.noise is not None
     noise, depth, scale = setup.noise[:, 0], loop.network.depth, 2 / actions.numel()
 
@@ -185,27 +177,42 @@ def record(benchmark: Any, name: str, ratios: list[float]) -> None:
     benchmark.extra_info[f"{name}: all"] = [round(ratio, 3) for ratio in ratios]
 
 
+OTHERS = [name for name in CANDIDATES if name != "engine"]
+
+
 @pytest.mark.benchmark(group="meta-gradient, paper size")
-@pytest.mark.parametrize("other", ["unrolled autograd", "published scheme", "dedicated"])
+@pytest.mark.parametrize("other", OTHERS)
 def test_at_the_papers_size(benchmark: Any, other: str) -> None:
     """Goals: 1.5 times as fast as unrolled autograd, and not slower than a version without runs."""
-    setup, rival = paper_size(), CANDIDATES[other]
-    expected = rival(setup if other != "published scheme" else _same_noise(setup))
-    found = benchmark.pedantic(engine, args=(setup,), rounds=3, warmup_rounds=1)
-    ratios = time_ratios(lambda: rival(setup), lambda: engine(setup), rounds=6)
-    record(benchmark, f"time of {other} / engine", ratios)
-    assert_same(found, expected, TOLERANCE)
+    compare(benchmark, other, paper_size, rounds=6)
 
 
 @pytest.mark.benchmark(group="meta-gradient, quick-start size")
-@pytest.mark.parametrize("other", ["unrolled autograd", "published scheme", "dedicated"])
+@pytest.mark.parametrize("other", OTHERS)
 def test_at_the_quick_start_size(benchmark: Any, other: str) -> None:
-    setup, rival = quick_start_size(), CANDIDATES[other]
-    expected = rival(setup if other != "published scheme" else _same_noise(setup))
-    found = benchmark.pedantic(engine, args=(setup,), rounds=10, warmup_rounds=2)
-    ratios = time_ratios(lambda: rival(setup), lambda: engine(setup), rounds=20, calls=2)
+    compare(benchmark, other, quick_start_size, rounds=40)
+
+
+def compare(benchmark: Any, other: str, size: Callable[[torch.dtype], Setup], rounds: int) -> None:
+    """Times the engine against another in float32, and holds it to it.
+
+    Agreement to 1e-4 is asserted in float32 over the first 10 inner steps, and to 1e-9 in float64
+    over all of them. In float32 alone, rounding pushes a few ReLUs over their kink on the way, and
+    any two orders of summation part by up to some percent; `extra_info` says by how much.
+    """
+    rival = CANDIDATES[other]
+    exact, setup = _same_noise(size(torch.float64)), _same_noise(size(torch.float32))
+    assert_same(engine(exact), rival(exact), 1e-9)
+    short = _first_steps(setup, 10)
+    assert_same(engine(short), rival(short), TOLERANCE)
+
+    found = benchmark.pedantic(engine, args=(setup,), rounds=3, warmup_rounds=1)
+    ratios = time_ratios(lambda: rival(setup), lambda: engine(setup), rounds=rounds)
     record(benchmark, f"time of {other} / engine", ratios)
-    assert_same(found, expected, TOLERANCE)
+    expected = engine(exact)
+    for name, gradient in (("engine", found), (other, rival(setup))):
+        error = (gradient.actions - expected.actions).norm() / expected.actions.norm()
+        benchmark.extra_info[f"error in float32, {name}"] = float(error)
 
 
 @pytest.mark.benchmark(group="meta-gradient, runs packed")
@@ -213,20 +220,25 @@ def test_eight_runs_at_once(benchmark: Any) -> None:
     """What a run costs beside seven others, against one alone."""
     together = quick_start_size(runs=8)
     alone = [together.run(index) for index in range(8)]
-    found = benchmark.pedantic(engine, args=(together,), rounds=10, warmup_rounds=2)
+    benchmark.pedantic(engine, args=(together,), rounds=10, warmup_rounds=2)
     ratios = time_ratios(
         lambda: [engine(setup) for setup in alone], lambda: engine(together), rounds=20
     )
     record(benchmark, "cost of a run alone / packed by 8", ratios)
-    for index, setup in enumerate(alone):
-        assert_same(MetaGradient(*(part[index : index + 1] for part in found)), engine(setup), 1e-4)
+    exact = quick_start_size(torch.float64, runs=8)
+    found = engine(exact)
+    for index in range(8):
+        part = MetaGradient(*(tensor[index : index + 1] for tensor in found))
+        assert_same(part, engine(exact.run(index)), 1e-9)
 
 
 @pytest.mark.benchmark(group="meta-gradient, arithmetic")
 @pytest.mark.parametrize("size", [paper_size, quick_start_size])
-def test_share_of_the_machines_matrix_product(benchmark: Any, size: Callable[[], Setup]) -> None:
+def test_share_of_the_machines_matrix_product(
+    benchmark: Any, size: Callable[[torch.dtype], Setup]
+) -> None:
     """GFLOP/s of the engine beside those of plain products of the hidden layers' size."""
-    setup = size()
+    setup = size(torch.float32)
     width, pairs = setup.loop.network.sizes[1], setup.pairs.actions.shape[1]
     left, right, out = torch.randn(pairs, width), torch.randn(width, width), torch.empty(0)
     products = floating_point_operations(setup) // (2 * pairs * width * width)
@@ -259,9 +271,12 @@ def floating_point_operations(setup: Setup) -> int:
 
 def _same_noise(setup: Setup) -> Setup:
     """The published scheme is the gradient where its backward pass sees the same noise."""
-    return Setup(
-        setup.loop, setup.initial, setup.pairs, setup.outer, setup.noise, adjoint_noise=setup.noise
-    )
+    return replace(setup, adjoint_noise=setup.noise)
+
+
+def _first_steps(setup: Setup, steps: int) -> Setup:
+    """The same problem with fewer inner steps."""
+    return replace(setup, loop=replace(setup.loop, steps=steps))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")

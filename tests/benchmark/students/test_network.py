@@ -41,12 +41,12 @@ def plain_forward(network: Network, parameters: Parameters, observations: Tensor
         value = observations[run]
         hidden: list[Tensor] = []
         for layer, (weight, bias) in enumerate(parameters[:-1], start=1):
-            value = relu(linear(value, weight[run], bias[run]))
+            value = relu(linear(value, weight[run], bias[run, 0]))
             if network.skip and layer == network.skip[1]:
                 value = value + hidden[network.skip[0] - 1]
             hidden.append(value)
         weight, bias = parameters[-1]
-        outputs.append(linear(value, weight[run], bias[run]))
+        outputs.append(linear(value, weight[run], bias[run, 0]))
     return torch.stack(outputs)
 
 
@@ -115,7 +115,7 @@ def test_initial_weights_are_orthogonal_with_gain_sqrt_2(sizes: tuple[int, ...])
     assert len(parameters) == len(sizes) - 1
     for (weight, bias), fan_in, fan_out in zip(parameters, sizes, sizes[1:], strict=False):
         assert weight.shape == (1, fan_out, fan_in)
-        assert bias.shape == (1, fan_out)
+        assert bias.shape == (1, 1, fan_out)
         assert not bias.any()
         short = weight[0] if fan_out <= fan_in else weight[0].T  # its rows are the shorter side
         torch.testing.assert_close(short @ short.T, 2 * torch.eye(len(short), dtype=torch.float64))

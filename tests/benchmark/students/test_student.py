@@ -54,7 +54,7 @@ def plain_student(
     linears, layers = [], []
     for weight, bias in initial:
         linear = nn.Linear(weight.shape[2], weight.shape[1], dtype=dtype)
-        linear.weight.data, linear.bias.data = weight[0].to(dtype), bias[0].to(dtype)
+        linear.weight.data, linear.bias.data = weight[0].to(dtype), bias[0, 0].to(dtype)
         linears.append(linear)
         layers += [linear, nn.ReLU()]
     model = nn.Sequential(*layers[:-1])
@@ -93,8 +93,8 @@ def test_training_equals_a_plain_module_under_torch_optim(
     for index in range(2):
         expected = plain_student(spec, pairs, index, dtype)
         for (weight, bias), linear in zip(policy.parameters, expected, strict=True):
-            for found, other in ((weight, linear.weight), (bias, linear.bias)):
-                error = (found[index] - other.detach()).norm() / other.detach().norm()
+            for found, other in ((weight[index], linear.weight), (bias[index, 0], linear.bias)):
+                error = (found - other.detach()).norm() / other.detach().norm()
                 assert error < tolerance
 
 
@@ -157,7 +157,7 @@ def test_a_policy_gives_the_mode_in_the_environments_units(head: str, depth: int
     for index in range(2):
         value = inputs[index]
         for layer, (weight, bias) in enumerate(policy.parameters, start=1):
-            value = nn.functional.linear(value, weight[index], bias[index])
+            value = nn.functional.linear(value, weight[index], bias[index, 0])
             value = value.relu() if layer < depth else value[..., :ACTION_DIM].tanh()
         expected = value * SCALING.half_range + SCALING.center
         np.testing.assert_allclose(actions[index], expected.numpy(), rtol=1e-5, atol=1e-6)

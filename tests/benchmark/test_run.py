@@ -1,0 +1,387 @@
+"""A run: its record says all that happened; a killed one ends with an unkilled one's numbers."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import random
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.files import file_sha256
+from benchmark.record import FILE, Record, read_record
+from benchmark.registry import load_plugin
+from benchmark.run import ALIVE, execute, existing_record, record_death, run_folder
+from benchmark.spec import RunSpec
+from benchmark.state import load_state
+from benchmark.synthetic_set import load_synthetic_set
+from slurm.worker import work
+from tests.tiny_runs import PLUGIN, STUDENT, numbers, sets, tiny_spec
+
+STATE = "state.safetensors"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def misbehaving_methods() -> None:
+    load_plugin(PLUGIN)
+
+
+@pytest.fixture(scope="module")
+def spec(small_dataset_name: str) -> RunSpec:
+    return tiny_spec("dbc", small_dataset_name, outer_steps=5)
+
+
+@pytest.fixture(scope="module")
+def done(spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+    """A store with one uninterrupted run, and its record."""
+    store = tmp_path_factory.mktemp("uninterrupted")
+    return store, execute(spec, store)
+
+
+# --- what a record says -----------------------------------------------------------------------
+
+
+def test_record_holds_every_return_and_the_mean_over_the_last_checkpoints(
+    spec: RunSpec, done: tuple[Path, Record]
+) -> None:
+    store, record = done
+    assert record == read_record(run_folder(store, spec) / FILE)
+    assert (record["status"], record["error"]) == ("complete", None)
+    # Every second step, and the last one, which is not a second one.
+    assert [c["outer_step"] for c in record["checkpoints"]] == [0, 2, 4, 5]
+    reference = load_dataset(DatasetName.parse(spec.dataset)).reference
+    for checkpoint in record["checkpoints"]:
+        returns = np.array(checkpoint["returns"])
+        assert returns.shape == np.shape(checkpoint["lengths"]) == (2, 2)
+        assert checkpoint["mean_return"] == pytest.approx(returns.mean())
+        normalized = (
+            100 * (returns.mean() - reference.random) / (reference.expert - reference.random)
+        )
+        assert checkpoint["normalized_return"] == pytest.approx(normalized)
+    last = record["checkpoints"][-2:]
+    assert record["score"]["outer_steps_used"] == [4, 5]
+    for key, of in (("return", "mean_return"), ("normalized_return", "normalized_return")):
+        assert record["score"][key] == pytest.approx(np.mean([c[of] for c in last]))
+
+
+def test_every_checkpoint_leaves_its_set_with_a_card_that_says_where_it_comes_from(
+    spec: RunSpec, done: tuple[Path, Record]
+) -> None:
+    store, record = done
+    actions = []
+    for checkpoint in record["checkpoints"]:
+        path = run_folder(store, spec) / checkpoint["synthetic_set"]
+        assert file_sha256(path) == checkpoint["sha256"]
+        synthetic, _, card = load_synthetic_set(path)
+        assert len(synthetic) == 4
+        assert (card["run_id"], card["outer_step"]) == (spec.run_id, checkpoint["outer_step"])
+        assert RunSpec.from_dict(card["spec"]) == spec
+        actions.append(synthetic.actions)
+    assert not actions[0].equal(actions[-1])
+
+
+def test_record_says_what_it_cost_and_where_it_comes_from(
+    spec: RunSpec, done: tuple[Path, Record]
+) -> None:
+    _, record = done
+    cost = record["cost"]
+    played = sum(np.sum(c["lengths"]) for c in record["checkpoints"])
+    assert cost["evaluation_environment_steps"] == played
+    assert (cost["outer_steps"], cost["environment_steps"], cost["attempts"]) == (5, 0, 1)
+    assert cost["wall_seconds"] > 0
+    assert cost["cpu_seconds"] > 0
+    assert cost["evaluation_wall_seconds"] > 0
+    assert cost["peak_memory_bytes"] > 50e6
+    assert record["needs"] == ["dataset"]
+    assert record["teacher"] is None
+    assert RunSpec.from_dict(record["spec"]) == spec
+    assert record["run_id"] == f"{record['cell_id']}.seed0" == spec.run_id
+    provenance = record["provenance"]
+    dataset = load_dataset(DatasetName.parse(spec.dataset))
+    assert provenance["dataset_sha256"] == dataset.sha256
+    assert provenance["environment"] == "Hopper-v5"
+    assert provenance["host"] == platform.node()
+    assert {"torch", "mujoco", "gymnasium"} <= set(provenance["packages"])
+    assert record["started"] <= record["finished"]
+
+
+def test_record_of_a_method_with_a_teacher_names_the_teacher(
+    small_dataset_name: str, tiny_teacher: Any, tmp_path: Path
+) -> None:
+    record = execute(tiny_spec("teacher", small_dataset_name), tmp_path)
+    assert record["status"] == "complete"
+    assert record["needs"] == ["dataset", "teacher"]
+    assert record["teacher"]["name"] == "td3_bc"
+    assert len(record["teacher"]["sha256"]) == 64
+    # A policy is scored as it is: one of it, and there is no set to keep.
+    assert np.shape(record["checkpoints"][0]["returns"]) == (1, 2)
+    assert record["checkpoints"][0]["synthetic_set"] is None
+
+
+def test_a_done_run_leaves_nothing_but_its_record_and_sets(
+    spec: RunSpec, done: tuple[Path, Record]
+) -> None:
+    store, record = done
+    kept = {path.name for path in run_folder(store, spec).iterdir()}
+    assert kept == {FILE, *(c["synthetic_set"] for c in record["checkpoints"])}
+
+
+def test_a_complete_run_is_not_done_again(spec: RunSpec, done: tuple[Path, Record]) -> None:
+    store, record = done
+    path = run_folder(store, spec) / FILE
+    before = path.stat().st_mtime_ns
+    assert execute(spec, store) == record
+    assert path.stat().st_mtime_ns == before
+
+
+# --- what goes wrong is a record too ----------------------------------------------------------
+
+
+def test_a_method_that_raises_leaves_a_failed_record_with_its_error(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    spec = tiny_spec("raises", small_dataset_name)
+    record = execute(spec, tmp_path)
+    assert record == read_record(run_folder(tmp_path, spec) / FILE)
+    assert (record["status"], record["score"]) == ("failed", None)
+    assert record["error"]["type"] == "ValueError"
+    assert record["error"]["message"] == "the third step went wrong"
+    assert "misbehaving_methods.py" in record["error"]["traceback"]
+    assert len(record["checkpoints"]) == 1
+    assert not (run_folder(tmp_path, spec) / ALIVE).exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "says"),
+    [
+        ("silent", "ObdBenchError", "silent ended without a checkpoint"),
+        ("diverges", "BadSyntheticSet", "actions of a synthetic set holds 12 values"),
+        ("bad_policy", "ObdBenchError", "2 of 2 returns at outer step 0 are not finite"),
+        ("peeks", "UndeclaredNeed", "problem.environment without declaring it"),
+    ],
+)
+def test_a_failed_record_says_what_went_wrong(
+    method: str, error: str, says: str, small_dataset_name: str, tmp_path: Path
+) -> None:
+    record = execute(tiny_spec(method, small_dataset_name), tmp_path)
+    assert (record["status"], record["error"]["type"]) == ("failed", error)
+    assert says in record["error"]["message"]
+
+
+def test_students_that_diverge_fail_the_run_with_a_message(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    spec = tiny_spec("random", small_dataset_name)
+    record = execute(replace(spec, student=replace(STUDENT, learning_rate=1e30)), tmp_path)
+    assert record["status"] == "failed"
+    assert "are not finite: the policies that were scored diverged" in record["error"]["message"]
+
+
+def test_a_dataset_that_is_not_there_is_named_with_the_command_that_builds_it(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    record = execute(tiny_spec("random", "hopper/medium@77"), tmp_path)
+    assert record["status"] == "failed"
+    assert "obdbench data build hopper/medium --size 77" in record["error"]["message"]
+    assert record["provenance"]["dataset_sha256"] is None
+
+
+def test_a_failed_run_is_tried_again_and_counts_its_attempts(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    spec = tiny_spec("raises", small_dataset_name)
+    attempts = [execute(spec, tmp_path)["cost"]["attempts"] for _ in range(3)]
+    assert attempts == [1, 2, 3]
+
+
+# --- the same spec, the same numbers ----------------------------------------------------------
+
+
+def test_the_same_spec_gives_the_same_numbers_whatever_ran_before(
+    spec: RunSpec, done: tuple[Path, Record], small_dataset_name: str, tmp_path: Path
+) -> None:
+    store, record = done
+    execute(tiny_spec("random", small_dataset_name, seed=3), tmp_path)
+    np.random.default_rng().random()
+    assert numbers(execute(spec, tmp_path)) == numbers(record)
+    assert sets(tmp_path, spec) == sets(store, spec)
+
+
+def test_another_seed_gives_other_numbers_in_the_same_cell(
+    spec: RunSpec, done: tuple[Path, Record], tmp_path: Path
+) -> None:
+    other = execute(spec.with_seed(1), tmp_path)
+    assert other["cell_id"] == done[1]["cell_id"]
+    assert numbers(other) != numbers(done[1])
+
+
+# --- killed and resumed -----------------------------------------------------------------------
+
+
+class Bomb:
+    """Raises when a run reports this step, once."""
+
+    def __init__(self, step: int, error: BaseException) -> None:
+        self.step, self.error = step, error
+
+    def __call__(self, run_id: str, step: int, total: int) -> None:
+        if step == self.step:
+            self.step = -1
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a node went away")])
+@pytest.mark.parametrize("step", [0, 1, 2, 5])
+def test_a_run_interrupted_at_any_step_ends_with_the_same_numbers(
+    step: int, error: BaseException, spec: RunSpec, done: tuple[Path, Record], tmp_path: Path
+) -> None:
+    bomb = Bomb(step, error)
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            execute(spec, tmp_path, bomb, save_every=0)
+        assert existing_record(run_folder(tmp_path, spec)) is None
+    else:
+        assert execute(spec, tmp_path, bomb, save_every=0)["status"] == "failed"
+    assert (run_folder(tmp_path, spec) / STATE).exists() == (step > 0)
+
+    steps: list[int] = []
+    record = execute(spec, tmp_path, lambda _, at, total: steps.append(at), save_every=0)
+    assert steps[0] == max(step - 1, 0), "goes on from the last saved step, not from the start"
+    assert numbers(record) == numbers(done[1])
+    assert sets(tmp_path, spec) == sets(done[0], spec)
+    assert record["cost"]["attempts"] == 2
+
+
+def test_cost_adds_up_over_attempts(spec: RunSpec, tmp_path: Path) -> None:
+    def slow(_: str, step: int, total: int) -> None:
+        time.sleep(0.1)
+        if step == 4 and len(begun) < 3:
+            raise RuntimeError("again")
+
+    begun: list[Record] = []
+    for _ in range(3):
+        begun.append(execute(spec, tmp_path, slow, save_every=0))
+    walls = [record["cost"]["wall_seconds"] for record in begun]
+    assert walls[0] > 0.5
+    assert walls == sorted(walls)
+    assert walls[2] > walls[0] + 0.2
+
+
+def test_state_is_not_written_more_often_than_asked(spec: RunSpec, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        execute(spec, tmp_path, Bomb(5, KeyboardInterrupt()))
+    assert not (run_folder(tmp_path, spec) / STATE).exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a state", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_a_corrupted_state_fails_the_run_and_says_which_file_to_remove(
+    content: bytes, spec: RunSpec, done: tuple[Path, Record], tmp_path: Path
+) -> None:
+    state = run_folder(tmp_path, spec) / STATE
+    state.parent.mkdir(parents=True)
+    state.write_bytes(content)
+    record = execute(spec, tmp_path)
+    assert record["status"] == "failed"
+    assert f"The saved state {state} cannot be read" in record["error"]["message"]
+    assert "Remove it" in record["error"]["message"]
+    state.unlink()
+    assert numbers(execute(spec, tmp_path)) == numbers(done[1])
+
+
+def test_a_state_cut_short_is_an_error_too(spec: RunSpec, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        execute(spec, tmp_path, Bomb(3, KeyboardInterrupt()), save_every=0)
+    state = run_folder(tmp_path, spec) / STATE
+    state.write_bytes(state.read_bytes()[:-7])
+    record = execute(spec, tmp_path)
+    assert record["status"] == "failed"
+    assert "Remove it to start that work anew" in record["error"]["message"]
+
+
+def test_a_recorded_death_keeps_the_state_and_the_log(
+    spec: RunSpec, done: tuple[Path, Record], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        execute(spec, tmp_path, Bomb(3, KeyboardInterrupt()), save_every=0)
+    record_death(spec, tmp_path, "Killed: out of memory")
+    record = read_record(run_folder(tmp_path, spec) / FILE)
+    assert (record["status"], record["error"]["type"]) == ("failed", "WorkerDied")
+    assert "Killed: out of memory" in record["error"]["message"]
+    assert record["cost"]["attempts"] == 1
+    assert record["checkpoints"] == done[1]["checkpoints"][:2]
+    again = execute(spec, tmp_path)
+    assert numbers(again) == numbers(done[1])
+    assert again["cost"]["attempts"] == 2
+
+
+def test_a_death_is_recorded_even_where_the_state_cannot_be_read(
+    spec: RunSpec, tmp_path: Path
+) -> None:
+    folder = run_folder(tmp_path, spec)
+    folder.mkdir(parents=True)
+    (folder / STATE).write_bytes(b"torn")
+    record_death(spec, tmp_path, "Killed")
+    assert read_record(folder / FILE)["error"]["type"] == "WorkerDied"
+
+
+def _attempt(run: dict[str, Any], store: str, environment: dict[str, str]) -> None:
+    """What a worker does, under this environment."""
+    os.environ.update(environment)
+    work([run], store, [], threads=1, save_every=0)
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_numbers(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    spec = tiny_spec("dbc", small_dataset_name, outer_steps=100)
+    whole = execute(spec, tmp_path / "whole")
+    store = tmp_path / "killed"
+    folder = run_folder(store, spec)
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["slurm.worker", "benchmark.environments.mujoco_batch"])
+    names = ("MINARI_DATASETS_PATH", "OBDBENCH_CACHE")
+    arguments = (spec.as_dict(), str(store), {name: os.environ[name] for name in names})
+
+    rng, reached = random.Random(20), 0
+    attempts = [0, *(rng.randint(1, 6) for _ in range(5))]  # the first is killed where it begins
+    for steps in attempts:
+        target = reached + steps
+        process = server.Process(target=_attempt, args=arguments)
+        process.start()
+        while not (_begun(folder, process.pid) and _saved(folder) >= target):
+            assert process.is_alive(), "the run was over before it was killed"
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 0.03))
+        process.kill()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, "the run was over before it was killed"
+        assert existing_record(folder) is None, "half a run has a record"
+        reached = _saved(folder)
+
+    record = execute(spec, store, save_every=0)
+    assert numbers(record) == numbers(whole)
+    assert sets(store, spec) == sets(tmp_path / "whole", spec)
+    assert record["cost"]["attempts"] == len(attempts) + 1
+    kept = {path.name for path in folder.iterdir()}
+    assert kept == {FILE, *(c["synthetic_set"] for c in record["checkpoints"])}
+
+
+def _begun(folder: Path, pid: int | None) -> bool:
+    """Whether this process said that it works on the run; no file is ever seen half-written."""
+    path = folder / ALIVE
+    return path.exists() and json.loads(path.read_text())["pid"] == pid
+
+
+def _saved(folder: Path) -> int:
+    """The outer step that a next attempt goes on from."""
+    path = folder / STATE
+    return int(load_state(path)[1]["method"]["step"]) if path.exists() else 0

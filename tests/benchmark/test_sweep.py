@@ -1,0 +1,384 @@
+"""A sweep file says which runs there are, and a slip in it is answered with what was meant."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.errors import ObdBenchError
+from benchmark.evaluation import PROTOCOLS
+from benchmark.spec import RunSpec
+from benchmark.students.student import StudentSpec
+from benchmark.sweep import Sweep, build_sweep, read_sweep
+
+HEAD = """
+name = "sizes"
+datasets = ["hopper/medium"]
+"""
+RANDOM = """
+[[methods]]
+name = "random"
+"""
+
+
+def parse(text: str) -> Sweep:
+    return build_sweep(tomllib.loads(text), "sweep.toml")
+
+
+def parameter(sweep: Sweep, key: str) -> list[Any]:
+    return [run.parameters[key] for run in sweep.runs]
+
+
+def test_smallest_sweep_is_one_run_with_every_default() -> None:
+    sweep = parse(HEAD + RANDOM)
+
+    assert sweep.name == "sizes" and sweep.description == ""
+    assert sweep.runs == (
+        RunSpec.create(
+            method="random",
+            dataset="hopper/medium",
+            parameters={},
+            where="",
+            protocol=PROTOCOLS["obd"],
+        ),
+    )
+    assert sweep.runs[0].teacher == "td3_bc"
+    assert sweep.runs[0].student == StudentSpec()
+    assert sweep.runs[0].evaluation_student is None
+
+
+def test_file_is_read_as_its_text_says(tmp_path: Path) -> None:
+    path = tmp_path / "sizes.toml"
+    path.write_text(HEAD + 'description = "größer"\nprotocol = "quick"\n' + RANDOM)
+
+    sweep = read_sweep(path)
+
+    assert sweep.description == "größer"
+    assert sweep.runs[0].protocol == PROTOCOLS["quick"]
+
+
+def test_runs_are_every_combination_seed_by_seed() -> None:
+    sweep = parse(
+        """
+name = "all"
+datasets = ["hopper/medium", "hopper/medium-expert@2000"]
+seeds = 3
+[grid]
+synthetic_size = [16, 64]
+[[methods]]
+name = "random"
+[[methods]]
+name = "dbc"
+"""
+    )
+
+    assert len(sweep.runs) == 2 * 3 * 2 * 2
+    assert [run.seed for run in sweep.runs] == [0] * 8 + [1] * 8 + [2] * 8
+    assert {
+        (run.dataset, run.method, run.parameters["synthetic_size"], run.seed) for run in sweep.runs
+    } == {
+        (dataset, method, size, seed)
+        for dataset in ("hopper/medium", "hopper/medium-expert@2000")
+        for method in ("random", "dbc")
+        for size in (16, 64)
+        for seed in range(3)
+    }
+    assert len(sweep.cells) == 8
+    for cell_id, runs in sweep.cells.items():
+        assert [run.seed for run in runs] == [0, 1, 2]
+        assert {run.cell_id for run in runs} == {cell_id}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"), [("3", [0, 1, 2]), ("1", [0]), ("[7, 3]", [7, 3]), ("[4]", [4])]
+)
+def test_seeds_are_a_number_or_a_list(seeds: str, expected: list[int]) -> None:
+    assert [run.seed for run in parse(HEAD + f"seeds = {seeds}" + RANDOM).runs] == expected
+
+
+@pytest.mark.parametrize("seeds", ["0", "-1", "[]", "true", "[true]", "1.0", '"3"', '[1, "2"]'])
+def test_other_seeds_are_refused(seeds: str) -> None:
+    with pytest.raises(ObdBenchError, match=r"seeds in sweep\.toml is .*; expected how many"):
+        parse(HEAD + f"seeds = {seeds}" + RANDOM)
+
+
+def test_shared_axis_is_for_the_methods_that_have_it() -> None:
+    sweep = parse(
+        HEAD
+        + """
+[grid]
+outer_steps = [10, 20]
+[[methods]]
+name = "random"
+[[methods]]
+name = "dbc"
+"""
+    )
+
+    by_method = {m: [r for r in sweep.runs if r.method == m] for m in ("random", "dbc")}
+    assert len(by_method["random"]) == 1
+    assert [run.parameters["outer_steps"] for run in by_method["dbc"]] == [10, 20]
+
+
+def test_own_axis_is_for_its_method_alone() -> None:
+    sweep = parse(
+        HEAD
+        + """
+[[methods]]
+name = "dbc"
+grid.outer_learning_rate = [0.1, 0.3]
+[[methods]]
+name = "pbc"
+"""
+    )
+
+    assert [(run.method, run.parameters["outer_learning_rate"]) for run in sweep.runs] == [
+        ("dbc", 0.1),
+        ("dbc", 0.3),
+        ("pbc", 0.1),
+    ]
+
+
+@pytest.mark.parametrize("own", ["synthetic_size = 8", "grid.synthetic_size = [8]"])
+def test_what_a_method_says_of_itself_goes_before_the_shared_grid(own: str) -> None:
+    sweep = parse(
+        HEAD
+        + f"""
+[grid]
+synthetic_size = [16, 64]
+[[methods]]
+name = "random"
+{own}
+[[methods]]
+name = "dbc"
+"""
+    )
+
+    assert parameter(sweep, "synthetic_size") == [8, 16, 64]
+
+
+def test_method_may_stand_twice_with_other_settings() -> None:
+    sweep = parse(HEAD + RANDOM + "synthetic_size = 8" + RANDOM + "synthetic_size = 9")
+
+    assert parameter(sweep, "synthetic_size") == [8, 9]
+
+
+@pytest.mark.parametrize(
+    "axis",
+    ['"student.width" = [32, 64]', "student.width = [32, 64]", "[grid.student]\nwidth = [32, 64]"],
+)
+def test_dotted_axis_varies_the_student(axis: str) -> None:
+    text = "[student]\nsteps = 50\nwidth = 8\n"
+    sweep = parse(HEAD + text + f"[grid]\n{axis}\n" + RANDOM)
+
+    assert [run.student for run in sweep.runs] == [
+        StudentSpec(width=32, steps=50),
+        StudentSpec(width=64, steps=50),
+    ]
+
+
+def test_dotted_axis_of_one_method_leaves_the_others() -> None:
+    sweep = parse(HEAD + RANDOM + '"grid"."student.width" = [32, 64]\n[[methods]]\nname = "dbc"\n')
+
+    assert [(run.method, run.student.width) for run in sweep.runs] == [
+        ("random", 32),
+        ("random", 64),
+        ("dbc", 256),
+    ]
+
+
+def test_protocol_axis_varies_a_named_protocol_and_says_so() -> None:
+    sweep = parse(HEAD + 'protocol = "smoke"\n[grid]\nprotocol.students = [3, 5]\n' + RANDOM)
+
+    assert [run.protocol for run in sweep.runs] == [
+        dataclasses.replace(PROTOCOLS["smoke"], name="smoke (varied)", students=count)
+        for count in (3, 5)
+    ]
+
+
+def test_protocol_may_be_a_table() -> None:
+    table = """
+[protocol]
+name = "mine"
+students = 1
+episodes = 2
+checkpoint_every = 3
+last = 4
+"""
+    protocol = parse(HEAD + table + RANDOM).runs[0].protocol
+
+    assert dataclasses.astuple(protocol) == ("mine", 1, 2, 3, 4)
+
+
+def test_teacher_axis_varies_the_teacher() -> None:
+    assert [r.teacher for r in parse(HEAD + '[grid]\nteacher = ["td3_bc"]' + RANDOM).runs] == [
+        "td3_bc"
+    ]
+
+
+def test_evaluation_student_is_the_student_with_its_differences() -> None:
+    tables = "[student]\nwidth = 64\nsteps = 50\n[evaluation_student]\ndepth = 2\n"
+    run = parse(HEAD + tables + RANDOM).runs[0]
+
+    assert run.student == StudentSpec(width=64, steps=50)
+    assert run.evaluation_student == StudentSpec(width=64, steps=50, depth=2)
+
+
+def test_evaluation_student_follows_the_axes_of_the_student_and_its_own() -> None:
+    sweep = parse(
+        HEAD
+        + """
+[student]
+steps = 50
+[grid]
+student.width = [32, 64]
+evaluation_student.depth = [2, 6]
+"""
+        + RANDOM
+    )
+
+    assert [(run.student, run.evaluation_student) for run in sweep.runs] == [
+        (StudentSpec(steps=50, width=w), StudentSpec(steps=50, width=w, depth=d))
+        for w in (32, 64)
+        for d in (2, 6)
+    ]
+
+
+def test_same_run_is_done_once_in_the_order_of_its_first_mention() -> None:
+    sweep = parse(
+        """
+name = "twice"
+datasets = ["hopper/medium", "hopper/medium@200000"]
+seeds = [5, 0, 5]
+[grid]
+synthetic_size = [64, 256]
+"""
+        + RANDOM
+        + RANDOM
+    )
+
+    assert [(run.seed, run.parameters["synthetic_size"]) for run in sweep.runs] == [
+        (5, 64),
+        (5, 256),
+        (0, 64),
+        (0, 256),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + "seed = 3" + RANDOM, "Unknown key 'seed' in sweep.toml. Did you mean 'seeds'"),
+        (
+            HEAD + "[student]\nwidht = 64" + RANDOM,
+            "Unknown key 'widht' in [student] of sweep.toml. Did you mean 'width'",
+        ),
+        (
+            HEAD + "[evaluation_student]\nwidht = 64" + RANDOM,
+            "Unknown key 'widht' in [evaluation_student] of sweep.toml. Did you mean 'width'",
+        ),
+        (
+            HEAD + RANDOM + "syntetic_size = 64",
+            "Unknown key 'syntetic_size' in [[methods]] random of sweep.toml. Did you mean "
+            "'synthetic_size'",
+        ),
+        (
+            HEAD + "[grid]\nsyntetic_size = [1]" + RANDOM,
+            "Unknown axis 'syntetic_size' in [grid] of sweep.toml. Did you mean 'synthetic_size'",
+        ),
+        (
+            HEAD + RANDOM + "grid.syntetic_size = [1]",
+            "Unknown axis 'syntetic_size' in the grid of random in sweep.toml. Did you mean "
+            "'synthetic_size'",
+        ),
+        (
+            HEAD + "[grid]\nstduent.width = [1]" + RANDOM,
+            "Unknown axis 'stduent.width' in [grid] of sweep.toml. Did you mean 'student.width'",
+        ),
+        (
+            HEAD + RANDOM + "grid.stduent.width = [1, 2]",
+            "Unknown axis 'stduent.width' in the grid of random in sweep.toml. Did you mean "
+            "'student.width'",
+        ),
+        (
+            HEAD + "[grid]\nprotocl.students = [1]" + RANDOM,
+            "Unknown axis 'protocl.students' in [grid] of sweep.toml. Did you mean "
+            "'protocol.students'",
+        ),
+        (HEAD + "[grid]\nstudent.widht = [1]" + RANDOM, "Did you mean 'width'"),
+        (HEAD + RANDOM.replace("random", "randm"), "No method is called 'randm'. Did you mean"),
+        (
+            HEAD.replace("medium", "mediun") + RANDOM,
+            "No dataset is called 'hopper/mediun'. Did you mean 'hopper/medium'",
+        ),
+        (HEAD.replace("medium", "medium@many") + RANDOM, "The size in 'hopper/medium@many'"),
+        (HEAD + 'protocol = "quik"' + RANDOM, "No protocol is called 'quik'. Did you mean 'quick'"),
+        (HEAD + 'teacher = "td3bc"' + RANDOM, "No teacher recipe is called 'td3bc'. Did you mean"),
+        (
+            HEAD + '[grid]\nteacher = ["td3bc"]' + RANDOM,
+            "No teacher recipe is called 'td3bc'. Did you mean",
+        ),
+    ],
+)
+def test_slip_is_answered_with_the_nearest_name(text: str, message: str) -> None:
+    with pytest.raises(ObdBenchError) as error:
+        parse(text)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (RANDOM, "sweep.toml needs 'name', a string; got None"),
+        ('name = "x"' + RANDOM, "sweep.toml needs 'datasets', a non-empty list; got None"),
+        ('name = "x"\ndatasets = []' + RANDOM, "needs 'datasets', a non-empty list; got []"),
+        ('name = "x"\ndatasets = "y"' + RANDOM, "needs 'datasets', a non-empty list; got 'y'"),
+        ('name = "x"\ndatasets = [3]' + RANDOM, "datasets in sweep.toml is [3]; expected names"),
+        (HEAD, "sweep.toml needs 'methods', a non-empty list; got None"),
+        (
+            HEAD + 'methods = ["random"]',
+            "Every [[methods]] of sweep.toml needs a name; got 'random'",
+        ),
+        (HEAD + RANDOM + "[[methods]]\nsynthetic_size = 3", "needs a name; got {'synthetic_size'"),
+        (HEAD + "teacher = 3" + RANDOM, "teacher in sweep.toml is 3; expected a name"),
+        (HEAD + "[grid]\nteacher = [3]" + RANDOM, "teacher in sweep.toml is 3; expected a name"),
+        (HEAD + 'student = "mlp"' + RANDOM, "[student] of sweep.toml must be a table"),
+        (HEAD + "evaluation_student = 3" + RANDOM, "[evaluation_student] of sweep.toml must be"),
+        (HEAD + "protocol = 3" + RANDOM, "[protocol] of sweep.toml must be a table"),
+        (
+            HEAD + "protocol = 3\n[grid]\nprotocol.students = [3]" + RANDOM,
+            "[protocol] of sweep.toml must be a table",
+        ),
+        (HEAD + "[protocol]\nstudents = 3" + RANDOM, "lacks 'name', 'episodes'"),
+        (HEAD + "grid = 3" + RANDOM, "[grid] of sweep.toml is 3; expected a table"),
+        (HEAD + "[grid]\nsynthetic_size = 3" + RANDOM, "expected a list of choices"),
+        (HEAD + "[grid]\nsynthetic_size = []" + RANDOM, "expected a list of choices"),
+        (HEAD + '[grid]\nsynthetic_size = ["a"]' + RANDOM, "synthetic_size"),
+        (
+            HEAD + RANDOM + "synthetic_size = 3\ngrid.synthetic_size = [4]",
+            "'synthetic_size' of [[methods]] random in sweep.toml has a value and an axis",
+        ),
+        (HEAD + "[student]\ndepth = 0" + RANDOM, "student.depth is 0; expected 1 or more"),
+    ],
+)
+def test_malformed_sweep_is_refused_with_what_is_wrong(text: str, message: str) -> None:
+    with pytest.raises(ObdBenchError) as error:
+        parse(text)
+    assert message in str(error.value)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ObdBenchError, match=r"sizes\.toml does not exist"):
+        read_sweep(tmp_path / "sizes.toml")
+
+
+def test_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "sizes.toml"
+    path.write_text("name = \n")
+
+    with pytest.raises(ObdBenchError, match=r"sizes\.toml is not TOML: .*line 1"):
+        read_sweep(path)

@@ -1,0 +1,137 @@
+"""A synthetic set is sound or refused, and its file alone is enough to train a policy."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from benchmark.scaling import Scaling
+from benchmark.synthetic_set import (
+    BadSyntheticSet,
+    SyntheticSet,
+    load_synthetic_set,
+    save_synthetic_set,
+)
+
+SCALING = Scaling(
+    mean=torch.arange(4.0),
+    std=torch.full((4,), 2.0),
+    center=torch.zeros(2),
+    half_range=torch.ones(2),
+)
+CARD = {"run_id": "hopper.random.0.seed0", "outer_step": 5}
+
+
+def make_set(size: int = 3) -> SyntheticSet:
+    generator = torch.Generator().manual_seed(size)
+    return SyntheticSet(
+        torch.randn(size, 4, generator=generator), torch.randn(size, 2, generator=generator)
+    )
+
+
+def test_length_is_the_number_of_pairs() -> None:
+    assert len(make_set(3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "message"),
+    [
+        (torch.zeros(3), torch.zeros(3, 2), r"observations .*float32 \[N, dim\]; got .*\[3\]"),
+        (torch.zeros(3, 4), torch.zeros(3, 2, 1), r"actions .*got .*\[3, 2, 1\]"),
+        (torch.zeros(3, 4).double(), torch.zeros(3, 2), r"observations .*got torch\.float64"),
+        (torch.zeros(3, 4), torch.zeros(3, 2).long(), r"actions .*got torch\.int64"),
+        (torch.zeros(3, 4), torch.zeros(2, 2), r"got 3 observations and 2 actions"),
+        (torch.zeros(0, 4), torch.zeros(0, 2), r"at least one pair"),
+    ],
+)
+def test_malformed_set_is_refused(
+    observations: torch.Tensor, actions: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(BadSyntheticSet, match=message):
+        SyntheticSet(observations, actions)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["observations", "actions"])
+def test_diverged_set_is_refused_with_what_to_do(name: str, value: float) -> None:
+    tensors = {"observations": torch.zeros(3, 4), "actions": torch.zeros(3, 2)}
+    tensors[name][1:, 1] = value
+
+    with pytest.raises(BadSyntheticSet) as error:
+        SyntheticSet(**tensors)
+    assert f"{name} of a synthetic set holds 2 values that are not finite" in str(error.value)
+    assert "Lower the outer learning rate" in str(error.value)
+
+
+def test_stored_set_comes_back_with_its_scaling_and_card(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "set.safetensors"
+    digest = save_synthetic_set(make_set(), SCALING, path, CARD)
+
+    loaded, scaling, card = load_synthetic_set(path)
+
+    assert torch.equal(loaded.observations, make_set().observations)
+    assert torch.equal(loaded.actions, make_set().actions)
+    for name, tensor in SCALING.tensors().items():
+        assert torch.equal(scaling.tensors()[name], tensor)
+    assert CARD.items() <= card.items()
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_same_set_gives_the_same_file_whatever_the_order_of_its_card(tmp_path: Path) -> None:
+    backwards = dict(reversed(CARD.items()))
+    digests = {
+        save_synthetic_set(make_set(), SCALING, tmp_path / name, card)
+        for name, card in (("a", CARD), ("b", backwards))
+    }
+    assert len(digests) == 1
+
+
+def test_set_that_a_method_still_differentiates_can_be_stored(tmp_path: Path) -> None:
+    pairs = torch.randn(3, 6, requires_grad=True)
+    synthetic = SyntheticSet(pairs[:, :4], pairs[:, 4:])
+
+    save_synthetic_set(synthetic, SCALING, tmp_path / "set.safetensors", CARD)
+
+    loaded, _, _ = load_synthetic_set(tmp_path / "set.safetensors")
+    assert torch.equal(loaded.observations, pairs[:, :4].detach())
+    assert torch.equal(loaded.actions, pairs[:, 4:].detach())
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("missing", "cannot be read as a synthetic set"),
+        ("text", "cannot be read as a synthetic set"),
+        ("truncated", "cannot be read as a synthetic set"),
+        ("other tensors", "cannot be read as a synthetic set"),
+        ("other format", "has format 'obdbench.synthetic-set/2', expected"),
+        ("card is a list", "cannot be read as a synthetic set"),
+    ],
+)
+def test_file_that_is_no_synthetic_set_is_named(tmp_path: Path, case: str, message: str) -> None:
+    path = tmp_path / "set.safetensors"
+    save_synthetic_set(make_set(), SCALING, path, CARD)
+    match case:
+        case "missing":
+            path.unlink()
+        case "text":
+            path.write_text("observations: 1, 2, 3 and a little more")
+        case "truncated":
+            path.write_bytes(path.read_bytes()[:-8])
+        case "other tensors":
+            save_file({"weights": torch.zeros(3)}, path)
+        case "other format":
+            save_synthetic_set(
+                make_set(), SCALING, path, {**CARD, "format": "obdbench.synthetic-set/2"}
+            )
+        case "card is a list":
+            save_file({"observations": torch.zeros(3, 4)}, path, metadata={"card": "[1]"})
+
+    with pytest.raises(BadSyntheticSet) as error:
+        load_synthetic_set(path)
+    assert str(path) in str(error.value) and message in str(error.value)

@@ -1,0 +1,94 @@
+"""What every test shares: its own folders, two small datasets and a teacher of random weights."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmark.datasets.dataset import Dataset
+from benchmark.datasets.store import DatasetName, build_dataset
+from benchmark.teachers.store import cached_path
+from benchmark.teachers.teacher import NetworkTeacher, load_teacher, save_teacher
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Datasets, cache and records of the whole session live here, never in the user's folders."""
+    root = tmp_path_factory.mktemp("obdbench")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(root / "datasets"))
+        patch.setenv("OBDBENCH_CACHE", str(root / "cache"))
+        patch.setenv("OBDBENCH_STORE", str(root / "runs"))
+        yield root
+
+
+@pytest.fixture(autouse=True)
+def record_store(session_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A record store of the test's own: no test finds another's runs done."""
+    store = tmp_path / "runs"
+    monkeypatch.setenv("OBDBENCH_STORE", str(store))
+    return store
+
+
+@pytest.fixture(scope="session")
+def small_dataset(session_folders: Path) -> Dataset:
+    """`hopper/medium@2000`, in the session's store."""
+    return build_dataset(DatasetName.parse("hopper/medium@2000"))
+
+
+@pytest.fixture(scope="session")
+def small_dataset_name(session_folders: Path) -> str:
+    """Name of a dataset that is in the session's store, for whole runs."""
+    name = "hopper/medium-expert@2000"
+    build_dataset(DatasetName.parse(name))
+    return name
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(small_dataset_name: str) -> NetworkTeacher:
+    """Random weights of Hopper's dimensions, cached as the td3_bc teacher of that dataset."""
+    dataset = build_dataset(DatasetName.parse(small_dataset_name))
+    generator = torch.Generator().manual_seed(0)
+
+    def layers(*widths: int, lead: tuple[int, ...] = ()) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [
+            (
+                torch.randn(*lead, after, before, generator=generator) / before**0.5,
+                torch.zeros(*lead, after),
+            )
+            for before, after in pairwise(widths)
+        ]
+
+    inputs, actions = dataset.observation_dim, dataset.action_dim
+    teacher = NetworkTeacher(
+        actor=layers(inputs, 16, actions),
+        critics=layers(inputs + actions, 16, 1, lead=(2,)),
+        observation_mean=torch.from_numpy(dataset.observations.mean(0)),
+        observation_std=torch.from_numpy(dataset.observations.std(0) + 1e-3),
+        action_noise="exploration",
+        facts={
+            "recipe": "td3_bc",
+            "dataset": dataset.name,
+            "seed": 0,
+            "evaluation": {"return": 100.0, "normalized_return": 2.5, "episodes": 1},
+        },
+    )
+    path = cached_path(dataset, "td3_bc")
+    save_teacher(teacher, path)
+    return load_teacher(path)
+
+
+@pytest.fixture
+def own_datasets(
+    small_dataset: Dataset, session_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A copy of the session's datasets that the test may break."""
+    copy = tmp_path / "datasets"
+    shutil.copytree(session_folders / "datasets", copy)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(copy))
+    return copy

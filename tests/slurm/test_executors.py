@@ -1,0 +1,194 @@
+"""Executors: the same records inline and in other processes, and what a dead process costs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from benchmark.errors import ObdBenchError
+from benchmark.record import FILE, Record, read_record
+from benchmark.registry import load_plugin
+from benchmark.run import execute, existing_record, last_sign, run_folder
+from benchmark.spec import RunSpec
+from results.store import progress
+from slurm.executors import InlineExecutor, LocalExecutor, make_executor
+from tests.tiny_runs import PLUGIN, numbers, sets, tiny_spec
+
+PLUGINS = (str(PLUGIN),)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def misbehaving_methods() -> None:
+    load_plugin(PLUGIN)
+
+
+@pytest.fixture(scope="module")
+def specs(small_dataset_name: str) -> list[RunSpec]:
+    """Five runs: three that end well, and two that do not."""
+    return [
+        tiny_spec("random", small_dataset_name),
+        tiny_spec("raises", small_dataset_name),
+        tiny_spec("dbc", small_dataset_name),
+        tiny_spec("silent", small_dataset_name),
+        tiny_spec("dbc", small_dataset_name, seed=1),
+    ]
+
+
+@pytest.fixture(scope="module")
+def inline(
+    specs: list[RunSpec], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Record]]:
+    """The store and records of the five runs, done one after the other in this process."""
+    store = tmp_path_factory.mktemp("inline")
+    polls: list[int] = []
+    InlineExecutor(store, PLUGINS).run(specs, on_poll=lambda: polls.append(1))
+    assert len(polls) == len(specs)
+    return store, records(store, specs)
+
+
+class _Stop(Exception):
+    pass
+
+
+def records(store: Path, specs: list[RunSpec]) -> list[Record]:
+    return [read_record(run_folder(store, spec) / FILE) for spec in specs]
+
+
+def test_a_run_that_raises_does_not_stop_the_others(inline: tuple[Path, list[Record]]) -> None:
+    statuses = [record["status"] for record in inline[1]]
+    assert statuses == ["complete", "failed", "complete", "failed", "complete"]
+
+
+def test_a_run_in_a_sweep_has_the_numbers_that_it_has_alone(
+    specs: list[RunSpec], inline: tuple[Path, list[Record]], tmp_path: Path
+) -> None:
+    assert numbers(execute(specs[-1], tmp_path)) == numbers(inline[1][-1])
+
+
+def test_local_processes_give_the_records_of_this_process(
+    specs: list[RunSpec], inline: tuple[Path, list[Record]], tmp_path: Path
+) -> None:
+    polls: list[int] = []
+    LocalExecutor(tmp_path, PLUGINS, jobs=2).run(specs, on_poll=lambda: polls.append(1))
+    local = records(tmp_path, specs)
+    assert [numbers(r) for r in local] == [numbers(r) for r in inline[1]]
+    assert [r["error"] and r["error"]["message"] for r in local] == [
+        r["error"] and r["error"]["message"] for r in inline[1]
+    ]
+    for spec in specs:
+        assert sets(tmp_path, spec) == sets(inline[0], spec)
+    assert polls
+    assert not list((tmp_path / "jobs").rglob("*_log.*")), "logs of jobs that went well are kept"
+    assert {r["provenance"]["threads"] for r in local} == {1}
+
+
+@pytest.mark.parametrize("before", [None, "7"])
+def test_bounds_on_threads_reach_new_processes_and_are_taken_back(
+    before: str | None, small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if before is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", before)
+    environment = dict(os.environ)
+    inherited: list[dict[str, str]] = []
+
+    def look() -> None:
+        assert dict(os.environ) == environment
+        inherited.extend(p.environ() for p in psutil.Process().children())
+        raise _Stop
+
+    spec = tiny_spec("random", small_dataset_name)
+    with pytest.raises(_Stop):
+        LocalExecutor(tmp_path, threads=2, jobs=1).run([spec], on_poll=look)
+    bounds = [[e.get(f"{n}_NUM_THREADS") for n in ("OMP", "MKL", "OPENBLAS")] for e in inherited]
+    assert ["2", "2", "2"] in bounds
+
+
+def test_this_process_gets_its_threads_back(small_dataset_name: str, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    spec = tiny_spec("random", small_dataset_name)
+    InlineExecutor(tmp_path, threads=before + 1).run([spec])
+    assert records(tmp_path, [spec])[0]["provenance"]["threads"] == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_a_killed_process_costs_one_run_and_a_retry_goes_on_from_its_state(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    marker = tmp_path / "died"
+    deadly = tiny_spec("dies_once", small_dataset_name, marker=str(marker))
+    raises, good = (tiny_spec(name, small_dataset_name) for name in ("raises", "random"))
+    store, whole = tmp_path / "store", tmp_path / "whole"
+
+    # One process for all three, so that the two others wait behind the one that dies.
+    executor = LocalExecutor(store, PLUGINS, jobs=1, save_every=0)
+    executor.run([deadly, raises, good])
+    died, raised, done = records(store, [deadly, raises, good])
+    assert (raised["error"]["type"], done["status"]) == ("ValueError", "complete")
+    assert (died["status"], died["error"]["type"]) == ("failed", "WorkerDied")
+    assert "The process working on this run died" in died["error"]["message"]
+    assert "the last words of this process" in died["error"]["message"]
+    assert [c["outer_step"] for c in died["checkpoints"]] == [0, 2]
+    assert died["cost"]["attempts"] == 1
+
+    # It dies in the retry too: what is behind it is retried all the same.
+    marker.unlink()
+    executor.run([deadly, raises])
+    died, raised = records(store, [deadly, raises])
+    assert died["error"]["type"] == "WorkerDied"
+    assert (died["cost"]["attempts"], raised["cost"]["attempts"]) == (2, 2)
+
+    again = execute(deadly, store)
+    assert (again["status"], again["cost"]["attempts"]) == ("complete", 3)
+    assert numbers(again) == numbers(execute(deadly, whole))
+    assert sets(store, deadly) == sets(whole, deadly)
+
+
+def test_a_plugin_that_does_not_load_in_the_processes_is_in_every_record(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("raise ImportError('no such library')\n")
+    spec = tiny_spec("random", small_dataset_name)
+    LocalExecutor(tmp_path / "store", (str(broken),), jobs=1).run([spec])
+    record = records(tmp_path / "store", [spec])[0]
+    assert record["error"]["type"] == "WorkerDied"
+    assert "no such library" in record["error"]["message"]
+
+
+def test_no_process_outlives_an_executor_that_is_interrupted(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    spec = tiny_spec("dbc", small_dataset_name, outer_steps=100_000)
+    folder = run_folder(tmp_path, spec)
+    workers: set[psutil.Process] = set()
+
+    def stop_when_begun() -> None:
+        if (sign := last_sign(folder)) and sign["step"]:
+            workers.update(psutil.Process().children(recursive=True))
+            assert progress(tmp_path, spec).state == "running"
+            raise _Stop
+
+    before = set(psutil.Process().children(recursive=True))
+    with pytest.raises(_Stop):
+        LocalExecutor(tmp_path, jobs=1).run([spec], on_poll=stop_when_begun)
+    assert len(workers - before) == 2, "submitit's controller and the worker"
+    assert not any(process.is_running() for process in workers - before)
+    assert existing_record(folder) is None
+    assert progress(tmp_path, spec).state == "stopped"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("inline", InlineExecutor), ("local", LocalExecutor)])
+def test_executors_are_made_by_name(name: str, kind: type, tmp_path: Path) -> None:
+    executor = make_executor(name, tmp_path, ["a.py"], jobs=2)
+    assert isinstance(executor, kind)
+    assert (executor.store, executor.plugins) == (tmp_path, ("a.py",))
+
+
+def test_an_unknown_executor_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ObdBenchError, match=r"called 'locl'. Did you mean 'local'\?"):
+        make_executor("locl", tmp_path, [], jobs=2)

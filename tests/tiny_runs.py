@@ -1,0 +1,57 @@
+"""Runs that take a tenth of a second, and what of them must be the same however they are done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmark.evaluation import Protocol
+from benchmark.record import Record
+from benchmark.run import run_folder
+from benchmark.spec import RunSpec
+from benchmark.students.student import StudentSpec
+
+PLUGIN = Path(__file__).with_name("misbehaving_methods.py")
+
+STUDENT = StudentSpec(width=8, depth=2, steps=4)
+PROTOCOL = Protocol("tiny", students=2, episodes=2, checkpoint_every=2, last=2)
+SIZES: dict[str, dict[str, Any]] = {
+    "random": {"synthetic_size": 4},
+    "bc_whole": {"steps": 20, "batch_size": 16},
+    "teacher": {},
+    "raises": {},
+    "silent": {},
+    "diverges": {},
+    "bad_policy": {},
+    "peeks": {},
+}
+
+
+def tiny_spec(method: str, dataset: str, *, seed: int = 0, **parameters: Any) -> RunSpec:
+    """A run of a method at the smallest size that still does everything."""
+    distills = {"synthetic_size": 4, "outer_batch": 8, "outer_steps": 6}
+    return RunSpec.create(
+        method=method,
+        dataset=dataset,
+        parameters={**SIZES.get(method, distills), **parameters},
+        where="the test",
+        seed=seed,
+        protocol=PROTOCOL,
+        student=STUDENT,
+    )
+
+
+def numbers(record: Record) -> dict[str, Any]:
+    """All of a record that depends on its spec alone: no times, no hosts."""
+    return {
+        "status": record["status"],
+        "checkpoints": record["checkpoints"],
+        "score": record["score"],
+        "outer_steps": record["cost"]["outer_steps"],
+        "evaluation_steps": record["cost"]["evaluation_environment_steps"],
+    }
+
+
+def sets(store: Path, spec: RunSpec) -> dict[str, bytes]:
+    """The bytes of a run's synthetic sets."""
+    return {p.name: p.read_bytes() for p in run_folder(store, spec).glob("*.safetensors")}
