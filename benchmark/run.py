@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import resource
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from benchmark.environments import make_batched
 from benchmark.errors import ObdBenchError
 from benchmark.evaluation import score
 from benchmark.files import write_atomic
-from benchmark.method import Policy, Problem, State
+from benchmark.method import Assignment, Policy, Problem, State
 from benchmark.provenance import provenance
 from benchmark.record import FILE, SCHEMA, Record, read_record, write_record
 from benchmark.scaling import Scaling
@@ -72,14 +73,65 @@ def execute(
     run = _Run(spec, folder, on_progress, save_every)
     with run.heartbeat():
         try:
-            run.work()
-            record = run.record("complete")
+            method, problem, monitor = run.prepare()
+            method.distill(problem, monitor)
+            record = run.complete_record()
         except Exception as error:  # whatever a method raises is a row of the table, never a gap
             record = run.record("failed", error)
         write_record(folder / FILE, record)
     if record["status"] == "complete":
         run.forget_state()
     return record
+
+
+def execute_pack(
+    specs: Sequence[RunSpec],
+    store: Path,
+    on_progress: OnProgress | None = None,
+    *,
+    save_every: float = SAVE_EVERY_SECONDS,
+) -> None:
+    """Does several runs that may be advanced together, in one batch; each leaves its own record.
+
+    The numbers are those of the runs one by one, and a run's seconds are its share of the pack's.
+    Where the pack raises, its runs are done one by one instead, from their saved states: an error
+    is the record of the run that it belongs to, and costs the others nothing but time.
+    """
+    todo = [spec for spec in specs if not _is_complete(run_folder(store, spec))]
+    if len(todo) < 2 or not _advance_together(todo, store, on_progress, save_every):
+        for spec in todo:
+            execute(spec, store, on_progress, save_every=save_every)
+
+
+def _advance_together(
+    specs: Sequence[RunSpec], store: Path, on_progress: OnProgress | None, save_every: float
+) -> bool:
+    """Whether all runs of a pack were completed in one batch."""
+    runs = [_Run(spec, run_folder(store, spec), on_progress, save_every) for spec in specs]
+    stopwatch = Stopwatch([run.cost for run in runs])
+    with contextlib.ExitStack() as beating:
+        for run in runs:
+            run.stopwatch = stopwatch
+            beating.enter_context(run.heartbeat())
+        try:
+            assignments = [run.prepare() for run in runs]
+            assignments[0].method.distill_packed(assignments)
+            records = [run.complete_record() for run in runs]
+        except Exception as error:  # whose it is shows when the runs are done one by one
+            logging.getLogger(__name__).warning(
+                "%d packed runs go on one by one: %s: %s", len(runs), type(error).__name__, error
+            )
+            return False
+        for run, record in zip(runs, records, strict=True):
+            write_record(run.folder / FILE, record)
+    for run in runs:
+        run.forget_state()
+    return True
+
+
+def _is_complete(folder: Path) -> bool:
+    record = existing_record(folder)
+    return record is not None and record["status"] == "complete"
 
 
 def last_sign(folder: Path) -> dict[str, Any] | None:
@@ -114,7 +166,7 @@ def record_death(spec: RunSpec, store: Path, log: str) -> None:
 
 
 @dataclass
-class _Cost:
+class Cost:
     """Seconds and steps, over all attempts."""
 
     wall_seconds: float = 0.0
@@ -127,6 +179,28 @@ class _Cost:
     attempts: int = 1
 
 
+class Stopwatch:
+    """Shares the time of one process between the runs that it works on."""
+
+    def __init__(self, costs: Sequence[Cost]) -> None:
+        self.costs = costs
+        self.skip()
+
+    def lap(self) -> None:
+        """Adds the time since the last lap to every run's cost, in equal shares."""
+        wall, cpu = self._wall, self._cpu
+        self.skip()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        for cost in self.costs:
+            cost.wall_seconds += (self._wall - wall) / len(self.costs)
+            cost.cpu_seconds += (self._cpu - cpu) / len(self.costs)
+            cost.peak_memory_bytes = max(cost.peak_memory_bytes, peak)
+
+    def skip(self) -> None:
+        """Begins a lap without adding the last one."""
+        self._wall, self._cpu = time.monotonic(), time.process_time()
+
+
 @dataclass
 class _Run:
     """One attempt at a run; it is the method's monitor."""
@@ -136,7 +210,7 @@ class _Run:
     on_progress: OnProgress | None = None
     save_every: float = SAVE_EVERY_SECONDS
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
-    cost: _Cost = field(default_factory=_Cost)
+    cost: Cost = field(default_factory=Cost)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -147,10 +221,10 @@ class _Run:
         self._total: int | None = None
         self._step = 0
         self._saved_at = self._beat_at = time.monotonic()
-        self._clock = (time.monotonic(), time.process_time())
+        self.stopwatch = Stopwatch([self.cost])
 
-    def work(self) -> None:
-        """Loads what the method declared, and lets it distil."""
+    def prepare(self) -> Assignment:
+        """The method, what it may see, and this run as its monitor."""
         method = self.spec.build_method()
         self._total = getattr(method, "outer_steps", None)
         self.dataset = load_dataset(DatasetName.parse(self.spec.dataset))
@@ -174,12 +248,20 @@ class _Run:
                 "log_density": self._no_density,
             },
         )
-        method.distill(problem, self)
+        return Assignment(method, problem, self)
+
+    def complete_record(self) -> Record:
+        """The record of a run whose method has ended.
+
+        Raises:
+            ObdBenchError: The method handed nothing in.
+        """
         if not self.checkpoints:
             raise ObdBenchError(
                 f"The method {self.spec.method} ended without a checkpoint; it must hand its "
                 f"result to monitor.checkpoint(step, synthetic_set)."
             )
+        return self.record("complete")
 
     # --- the method's monitor ---------------------------------------------------------------
 
@@ -191,7 +273,7 @@ class _Run:
         """Scores a result; its set and returns are on disk when this returns."""
         if self._scored(step):
             return
-        self._tick()
+        self.stopwatch.lap()
         assert self.dataset is not None
         began = time.monotonic()
         episodes = score(
@@ -228,7 +310,7 @@ class _Run:
         self.cost.outer_steps = max(self.cost.outer_steps, step)
         self.cost.evaluation_wall_seconds += time.monotonic() - began
         self.cost.evaluation_environment_steps += episodes.environment_steps
-        self._clock = (time.monotonic(), time.process_time())
+        self.stopwatch.skip()
 
     def resume(self) -> State | None:
         """The saved state of an earlier attempt: the method's tensors, scores and cost so far."""
@@ -236,7 +318,7 @@ class _Run:
             return None
         tensors, facts = load_state(self._state_path)
         self.checkpoints = facts["checkpoints"]
-        self.cost = _Cost(**{**facts["cost"], "attempts": self.cost.attempts})
+        vars(self.cost).update({**facts["cost"], "attempts": self.cost.attempts})
         self.started = facts["started"]
         return State(tensors, facts["method"])
 
@@ -244,7 +326,7 @@ class _Run:
         """Writes the state if the last one is older than `save_every`."""
         if time.monotonic() - self._saved_at < self.save_every:
             return
-        self._tick()
+        self.stopwatch.lap()
         now = state()
         facts = {
             "method": dict(now.facts),
@@ -270,7 +352,7 @@ class _Run:
 
     def record(self, status: str, error: Exception | None = None) -> Record:
         """This run's record as it stands."""
-        self._tick()
+        self.stopwatch.lap()
         return {
             "schema": SCHEMA,
             "run_id": self.spec.run_id,
@@ -363,15 +445,6 @@ class _Run:
 
     def _scored(self, step: int) -> bool:
         return any(c["outer_step"] == step for c in self.checkpoints)
-
-    def _tick(self) -> None:
-        """Adds the time since the last tick to the method's cost."""
-        wall, cpu = time.monotonic(), time.process_time()
-        self.cost.wall_seconds += wall - self._clock[0]
-        self.cost.cpu_seconds += cpu - self._clock[1]
-        self._clock = (wall, cpu)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        self.cost.peak_memory_bytes = max(self.cost.peak_memory_bytes, peak)
 
     def _beat_if_due(self, step: int, total: int) -> None:
         if time.monotonic() - self._beat_at > HEARTBEAT_SECONDS:

@@ -19,12 +19,14 @@ import submitit
 import torch
 
 from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.packing import Pack, make_packs
 from benchmark.record import FILE
 from benchmark.run import SAVE_EVERY_SECONDS, OnProgress, existing_record, record_death, run_folder
 from benchmark.spec import RunSpec
 from slurm.worker import work
 
 POLL_SECONDS = 0.25
+DEFAULT_PACK = 8
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,17 @@ class Executor(ABC):
     Args:
         store: Where runs leave their records.
         plugins: Files that register methods, loaded by every process.
-        threads: Of torch in every process.
+        threads: Of torch in every process. Rounding depends on it, so it is the same for every
+            executor unless asked otherwise.
         save_every: Seconds of work that a killed run may lose.
+        pack: Most runs that are advanced together in one process.
     """
 
     store: Path
     plugins: tuple[str, ...] = ()
     threads: int = 1
     save_every: float = SAVE_EVERY_SECONDS
+    pack: int = DEFAULT_PACK
 
     @abstractmethod
     def run(
@@ -72,11 +77,10 @@ class InlineExecutor(Executor):
         """Works through the runs."""
         before = torch.get_num_threads()
         try:
-            for run in runs:
+            for pack in make_packs(runs, self.pack):
+                dictionaries = [[run.as_dict() for run in pack]]
                 store = str(self.store)
-                work(
-                    [run.as_dict()], store, self.plugins, self.threads, on_progress, self.save_every
-                )
+                work(dictionaries, store, self.plugins, self.threads, on_progress, self.save_every)
                 if on_poll:
                     on_poll()
         finally:
@@ -109,14 +113,14 @@ class LocalExecutor(Executor):
         on_poll: Callable[[], None] | None = None,
     ) -> None:
         """Submits the shares and waits for their records."""
-        running = [self._submit(share) for share in _shares(runs, self.jobs)]
+        running = [self._submit(share) for share in _shares(self._packs(runs), self.jobs)]
         try:
             while running:
                 time.sleep(POLL_SECONDS)
                 for job in [j for j in running if j.job.done()]:
                     running.remove(job)
                     if rest := self._collect(job):
-                        running.append(self._submit(rest))
+                        running.append(self._submit(self._packs(rest)))
                 if on_poll:
                     on_poll()
         finally:
@@ -125,10 +129,14 @@ class LocalExecutor(Executor):
             while not all(job.job.done() for job in running):  # none outlives this executor
                 time.sleep(POLL_SECONDS)
 
-    def _submit(self, runs: list[RunSpec]) -> _Job:
+    def _packs(self, runs: Sequence[RunSpec]) -> list[Pack]:
+        return make_packs(runs, self.pack, self.jobs)
+
+    def _submit(self, packs: list[Pack]) -> _Job:
+        runs = [run for pack in packs for run in pack]
         executor = submitit.AutoExecutor(folder=self.store / "jobs" / "%j", cluster="local")
         executor.update_parameters(timeout_min=7 * 24 * 60, name="obdbench")
-        dictionaries = [run.as_dict() for run in runs]
+        dictionaries = [[run.as_dict() for run in pack] for pack in packs]
         before = {run.run_id: self._written(run) for run in runs}
         with _thread_limit(self.threads):
             job = executor.submit(
@@ -167,9 +175,10 @@ class LocalExecutor(Executor):
             return None
 
 
-def _shares(runs: Sequence[RunSpec], jobs: int) -> list[list[RunSpec]]:
-    """Runs dealt out like cards, so that every process gets some of each kind."""
-    return [list(runs[start::jobs]) for start in range(min(jobs, len(runs)))]
+def _shares(packs: Sequence[Pack], jobs: int) -> list[list[Pack]]:
+    """Packs dealt out like cards, the largest first, so that every process gets its part."""
+    ordered = sorted(packs, key=len, reverse=True)
+    return [ordered[start::jobs] for start in range(min(jobs, len(ordered)))]
 
 
 def _log_tail(job: submitit.Job[Any], lines: int = 20) -> str:
@@ -197,13 +206,12 @@ class _thread_limit:  # noqa: N801 - a context manager, used like a function
                 os.environ[name] = value
 
 
-def make_executor(name: str, store: Path, plugins: Sequence[str], jobs: int) -> Executor:
-    """The executor of that name: `inline` or `local`."""
-    cores = os.cpu_count() or 1
+def make_executor(name: str, jobs: int, **settings: Any) -> Executor:
+    """The executor of that name, `inline` or `local`; `settings` are those of `Executor`."""
     if name == "inline":
-        return InlineExecutor(store, tuple(plugins), threads=cores)
+        return InlineExecutor(**settings)
     if name == "local":
-        return LocalExecutor(store, tuple(plugins), threads=max(1, cores // jobs), jobs=jobs)
+        return LocalExecutor(jobs=jobs, **settings)
     raise ObdBenchError(
         f"No executor is called {name!r}. {did_you_mean(name, ('inline', 'local'))}"
     )

@@ -1,4 +1,4 @@
-"""What an executor's process does: a list of runs, one after the other."""
+"""What an executor's process does: a list of packs of runs, one after the other."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 import torch
 
 from benchmark.registry import load_plugin
-from benchmark.run import SAVE_EVERY_SECONDS, OnProgress, execute
+from benchmark.run import SAVE_EVERY_SECONDS, OnProgress, execute_pack
 from benchmark.spec import RunSpec
 
 
 def work(
-    runs: Sequence[Mapping[str, Any]],
+    packs: Sequence[Sequence[Mapping[str, Any]]],
     store: str,
     plugins: Sequence[str],
     threads: int,
     on_progress: OnProgress | None = None,
     save_every: float = SAVE_EVERY_SECONDS,
 ) -> None:
-    """Executes runs given as `RunSpec.as_dict`; each leaves its own record, also when it fails.
+    """Executes packs of runs given as `RunSpec.as_dict`; each run leaves its own record.
 
     Only plain values are passed, so that a job can be read, and started again, from its file.
     """
     torch.set_num_threads(threads)
     for plugin in plugins:
         load_plugin(plugin)
-    for run in runs:
-        execute(RunSpec.from_dict(run), Path(store), on_progress, save_every=save_every)
+    for pack in packs:
+        runs = [RunSpec.from_dict(run) for run in pack]
+        execute_pack(runs, Path(store), on_progress, save_every=save_every)

@@ -114,10 +114,10 @@ class _Learner:
     """The networks, their targets, optimisers and the dataset as tensors."""
 
     def __init__(self, recipe: TD3BC, dataset: Dataset, seed: int, device: str) -> None:
-        if np.abs(dataset.actions).max() > 1 + 1e-6:
+        if (largest := np.abs(dataset.actions).max()) > 1 + 1e-6:
             raise TeacherProblem(
-                f"{dataset.name} has actions up to {np.abs(dataset.actions).max():.3g}; TD3+BC here "
-                f"learns actions in [-1, 1]. Rescale them when the dataset is made."
+                f"{dataset.name} has actions up to {largest:.3g}; TD3+BC here learns actions in "
+                f"[-1, 1]. Rescale them when the dataset is made."
             )
         self.recipe, self.dataset, self.seed = recipe, dataset, seed
         self.generator = torch_generator(

@@ -64,7 +64,9 @@ def build(
 def list_datasets() -> None:
     """List every registered dataset, and those in the local store."""
     stored = {str(name): dataset_card(name) for name in local_datasets()}
-    table = Table(Column("dataset", no_wrap=True), "size", "mean return", "sd", "max", "in store", "source")
+    table = Table(
+        Column("dataset", no_wrap=True), "size", "mean return", "sd", "max", "in store", "source"
+    )
     for name in sorted({*DATASETS, *stored}):
         base = name.partition("@")[0]
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections import Counter
 from importlib import resources
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from benchmark.config import BadConfiguration
+from benchmark.config import BadConfiguration, build
 from benchmark.datasets.store import DatasetName
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.evaluation import protocol_named
@@ -23,7 +24,7 @@ from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.data import build_if_missing
 from obdbench.report import write_report
 from results.store import load_sweep, progress, save_sweep, started_sweeps
-from slurm.executors import make_executor
+from slurm.executors import DEFAULT_PACK, make_executor
 
 Store = Annotated[
     Path,
@@ -59,8 +60,6 @@ def run(
         k.removeprefix("student."): v for k, v in settings.items() if k.startswith("student.")
     }
     parameters = {k: v for k, v in settings.items() if not k.startswith("student.")}
-    from benchmark.config import build
-
     spec = RunSpec.create(
         method=method,
         dataset=dataset,
@@ -91,14 +90,23 @@ def sweep(
         str | None,
         typer.Option(help="`failed`: take up failed runs again, from their saved state."),
     ] = None,
+    threads: Annotated[
+        int, typer.Option(help="Of torch in every process; rounding depends on it.")
+    ] = 1,
+    pack: Annotated[
+        int, typer.Option(help="Most runs to advance together in one process; 1 for none.")
+    ] = DEFAULT_PACK,
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Do every run of a sweep that is not done yet, then print its table."""
     if retry not in (None, "failed"):
         raise BadConfiguration(f"--retry takes 'failed', got {retry!r}.")
-    if jobs < 1:
-        raise BadConfiguration(f"--jobs is {jobs}; expected 1 or more.")
-    chosen = make_executor(executor, store, context.obj or [], jobs)
+    for option, value in (("--jobs", jobs), ("--threads", threads), ("--pack", pack)):
+        if value < 1:
+            raise BadConfiguration(f"{option} is {value}; expected 1 or more.")
+    chosen = make_executor(
+        executor, jobs, store=store, plugins=tuple(context.obj or ()), threads=threads, pack=pack
+    )
     plan = find_sweep(name, store)
     save_sweep(store, plan)
     for dataset in dict.fromkeys(run.dataset for run in plan.runs):
@@ -199,8 +207,6 @@ def find_sweep(name: str, store: Path) -> Sweep:
 
 def _setting(text: str) -> tuple[str, Any]:
     """`key=value`, the value read as TOML where it is, else as text."""
-    import tomllib
-
     key, separator, value = text.partition("=")
     if not separator:
         raise BadConfiguration(f"--set {text!r} is not of the form key=value.")

@@ -96,16 +96,33 @@ class Setup:
         """The engine's answer."""
         return self.loop.gradient(self.initial, self.pairs, self.outer, self.noise, adjoint_noise)
 
+    def to(self, dtype: torch.dtype) -> Setup:
+        """The same problem in another precision."""
+        return self._each(lambda tensor, _: tensor.to(dtype))
+
     def run(self, index: int) -> Setup:
         """The same problem of one run alone, still with a runs axis (of 1)."""
-        only = slice(index, index + 1)
+        return self._each(lambda tensor, axis: tensor.narrow(axis, index, 1))
+
+    def _each(self, change: Callable[[Tensor, int], Tensor]) -> Setup:
+        """Every tensor changed, given its runs axis."""
+
+        def changed(tensor: Tensor | None, axis: int = 0) -> Tensor | None:
+            return None if tensor is None else change(tensor, axis)
+
+        outer = self.outer
         return replace(
             self,
-            initial=[(weight[only], bias[only]) for weight, bias in self.initial],
-            pairs=Pairs(*(tensor[only] for tensor in self.pairs)),
-            outer=OuterBatch(*(None if t is None else t[only] for t in self.outer)),  # type: ignore[arg-type]
-            noise=None if self.noise is None else self.noise[:, only],
-            adjoint_noise=None if self.adjoint_noise is None else self.adjoint_noise[:, only],
+            initial=[(change(weight, 0), change(bias, 0)) for weight, bias in self.initial],
+            pairs=Pairs(*(change(tensor, 0) for tensor in self.pairs)),
+            outer=OuterBatch(
+                change(outer.observations, 0),
+                change(outer.actions, 0),
+                changed(outer.weights),
+                changed(outer.noise),
+            ),
+            noise=changed(self.noise, 1),
+            adjoint_noise=changed(self.adjoint_noise, 1),
         )
 
 
@@ -364,13 +381,6 @@ def test_a_later_call_leaves_an_earlier_result_as_it_was(momentum: float) -> Non
 
 def test_float32_agrees_with_float64() -> None:
     exact = Setup.draw(weighted=True)
-    single = replace(
-        exact,
-        initial=[(weight.float(), bias.float()) for weight, bias in exact.initial],
-        pairs=Pairs(*(t.float() for t in exact.pairs)),
-        outer=OuterBatch(*(t.float() for t in exact.outer if t is not None)),
-        noise=exact.noise.float() if exact.noise is not None else None,
-    )
-    found = single.gradient()
+    found = exact.to(torch.float32).gradient()
     assert all(part.dtype == torch.float32 for part in found)
     assert_same(MetaGradient(*(part.double() for part in found)), exact.gradient(), 1e-4)

@@ -24,7 +24,6 @@ from benchmark.run import ALIVE, execute, existing_record, record_death, run_fol
 from benchmark.spec import RunSpec
 from benchmark.state import load_state
 from benchmark.synthetic_set import load_synthetic_set
-from slurm.worker import work
 from tests.tiny_runs import PLUGIN, STUDENT, numbers, sets, tiny_spec
 
 STATE = "state.safetensors"
@@ -336,7 +335,7 @@ def test_a_death_is_recorded_even_where_the_state_cannot_be_read(
 def _attempt(run: dict[str, Any], store: str, environment: dict[str, str]) -> None:
     """What a worker does, under this environment."""
     os.environ.update(environment)
-    work([run], store, [], threads=1, save_every=0)
+    execute(RunSpec.from_dict(run), Path(store), save_every=0)
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_numbers(
@@ -347,7 +346,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_numbers(
     store = tmp_path / "killed"
     folder = run_folder(store, spec)
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["slurm.worker", "benchmark.environments.mujoco_batch"])
+    server.set_forkserver_preload(["benchmark.run", "benchmark.environments.mujoco_batch"])
     names = ("MINARI_DATASETS_PATH", "OBDBENCH_CACHE")
     arguments = (spec.as_dict(), str(store), {name: os.environ[name] for name in names})
 

@@ -28,16 +28,14 @@ REPOSITORY = Path(__file__).parents[2]
 TOLERANCE = 1e-4  # relative, in float32
 
 
-def paper_size(dtype: torch.dtype = torch.float32) -> Setup:
-    """OBD's size (arXiv 2410.22728, Section 5) with Hopper's dimensions."""
-    return Setup.draw(observation_dim=11, width=256, pairs=256, steps=100, batch=2560, dtype=dtype)
+def paper_size() -> Setup:
+    """OBD's size (arXiv 2410.22728, Section 5) with Hopper's dimensions, in float64."""
+    return Setup.draw(observation_dim=11, width=256, pairs=256, steps=100, batch=2560)
 
 
-def quick_start_size(dtype: torch.dtype = torch.float32, runs: int = 1) -> Setup:
-    """The size of the first command."""
-    return Setup.draw(
-        observation_dim=11, width=64, pairs=64, steps=50, batch=256, runs=runs, dtype=dtype
-    )
+def quick_start_size(runs: int = 1) -> Setup:
+    """The size of the first command, in float64."""
+    return Setup.draw(observation_dim=11, width=64, pairs=64, steps=50, batch=256, runs=runs)
 
 
 def engine(setup: Setup) -> MetaGradient:
@@ -193,7 +191,7 @@ def test_at_the_quick_start_size(benchmark: Any, other: str) -> None:
     compare(benchmark, other, quick_start_size, rounds=40)
 
 
-def compare(benchmark: Any, other: str, size: Callable[[torch.dtype], Setup], rounds: int) -> None:
+def compare(benchmark: Any, other: str, size: Callable[[], Setup], rounds: int) -> None:
     """Times the engine against another in float32, and holds it to it.
 
     Agreement to 1e-4 is asserted in float32 over the first 10 inner steps, and to 1e-9 in float64
@@ -201,7 +199,7 @@ def compare(benchmark: Any, other: str, size: Callable[[torch.dtype], Setup], ro
     any two orders of summation part by up to some percent; `extra_info` says by how much.
     """
     rival = CANDIDATES[other]
-    exact, setup = _same_noise(size(torch.float64)), _same_noise(size(torch.float32))
+    exact, setup = _same_noise(size()), _same_noise(size().to(torch.float32))
     assert_same(engine(exact), rival(exact), 1e-9)
     short = _first_steps(setup, 10)
     assert_same(engine(short), rival(short), TOLERANCE)
@@ -218,14 +216,14 @@ def compare(benchmark: Any, other: str, size: Callable[[torch.dtype], Setup], ro
 @pytest.mark.benchmark(group="meta-gradient, runs packed")
 def test_eight_runs_at_once(benchmark: Any) -> None:
     """What a run costs beside seven others, against one alone."""
-    together = quick_start_size(runs=8)
+    exact = quick_start_size(runs=8)
+    together = exact.to(torch.float32)
     alone = [together.run(index) for index in range(8)]
     benchmark.pedantic(engine, args=(together,), rounds=10, warmup_rounds=2)
     ratios = time_ratios(
         lambda: [engine(setup) for setup in alone], lambda: engine(together), rounds=20
     )
     record(benchmark, "cost of a run alone / packed by 8", ratios)
-    exact = quick_start_size(torch.float64, runs=8)
     found = engine(exact)
     for index in range(8):
         part = MetaGradient(*(tensor[index : index + 1] for tensor in found))
@@ -234,11 +232,9 @@ def test_eight_runs_at_once(benchmark: Any) -> None:
 
 @pytest.mark.benchmark(group="meta-gradient, arithmetic")
 @pytest.mark.parametrize("size", [paper_size, quick_start_size])
-def test_share_of_the_machines_matrix_product(
-    benchmark: Any, size: Callable[[torch.dtype], Setup]
-) -> None:
+def test_share_of_the_machines_matrix_product(benchmark: Any, size: Callable[[], Setup]) -> None:
     """GFLOP/s of the engine beside those of plain products of the hidden layers' size."""
-    setup = size(torch.float32)
+    setup = size().to(torch.float32)
     width, pairs = setup.loop.network.sizes[1], setup.pairs.actions.shape[1]
     left, right, out = torch.randn(pairs, width), torch.randn(width, width), torch.empty(0)
     products = floating_point_operations(setup) // (2 * pairs * width * width)
@@ -309,7 +305,7 @@ def _peak_mib() -> float:
 def main(candidate: str) -> None:
     """Prints the peak memory, in MiB, of a candidate at the paper's size."""
     torch.set_num_threads(1)
-    setup = paper_size()
+    setup = paper_size().to(torch.float32)
     CANDIDATES[candidate](Setup.draw(dtype=torch.float32))  # what is loaded at a first call
     before = _peak_mib()
     for _ in range(2):

@@ -1,0 +1,40 @@
+"""Which runs of a sweep may be advanced together, as one batch of products."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from benchmark.spec import RunSpec
+
+Pack = list[RunSpec]
+"""Runs for `benchmark.run.execute_pack`; most packs hold one."""
+
+
+def make_packs(runs: Sequence[RunSpec], largest: int, workers: int = 1) -> list[Pack]:
+    """Groups runs of the same dataset and student whose methods can be packed.
+
+    Args:
+        runs: In the order of a sweep.
+        largest: Most runs in a pack; 1 packs nothing.
+        workers: A group is split so that each of these processes gets its part.
+
+    Returns:
+        Every run once; the packs in the order of their first run.
+    """
+    groups: dict[Hashable, Pack] = {}
+    for run in runs:
+        groups.setdefault(_key(run), []).append(run)
+    packs: list[Pack] = []
+    for group in groups.values():
+        pieces = min(len(group), max(workers, -(-len(group) // largest)))
+        packs.extend(group[start::pieces] for start in range(pieces))
+    order = {run.run_id: index for index, run in enumerate(runs)}
+    return sorted(packs, key=lambda pack: order[pack[0].run_id])
+
+
+def _key(run: RunSpec) -> Hashable:
+    method = run.build_method()
+    key = method.pack_key()
+    if key is None:
+        return run.run_id
+    return (type(method).distill_packed.__func__, key, run.student, run.dataset)  # type: ignore[attr-defined]
