@@ -41,13 +41,23 @@ def read_record(path: Path) -> Record:
     Raises:
         BadRecord: The file is not JSON, of another version, or against the schema.
     """
+    record = peek_record(path)
+    _validate(record, path)
+    return record
+
+
+def peek_record(path: Path) -> Record:
+    """A record as it stands in its file: validating thousands at every poll would cost a core.
+
+    Raises:
+        BadRecord: The file is not JSON.
+    """
     try:
         record: Record = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadRecord(
             f"{path} is not JSON ({error}). Move it away and run its sweep again."
         ) from error
-    _validate(record, path)
     return record
 
 

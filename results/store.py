@@ -19,7 +19,7 @@ import psutil
 
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import write_atomic
-from benchmark.record import FILE, Record, read_record
+from benchmark.record import FILE, Record, peek_record, read_record
 from benchmark.run import ALIVE, last_sign, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
@@ -93,8 +93,7 @@ def progress(store: Path, run: RunSpec) -> Progress:
     """Where a run is, from its record or its last sign of life."""
     folder = run_folder(store, run)
     if (folder / FILE).exists():
-        # Only peeked at: validating thousands of records at every poll would cost a core.
-        record = json.loads((folder / FILE).read_text())
+        record = peek_record(folder / FILE)
         if record["status"] == "complete":
             return Progress("done", 1.0)
         if not _alive(folder):

@@ -14,6 +14,9 @@ from benchmark.registry import load_plugin
 from obdbench.cli import data, registries, runs, teacher
 from obdbench.cli.console import err
 
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
 app = typer.Typer(
     name="obdbench",
     help="Reproducibility benchmark suite for offline behaviour distillation.",
@@ -51,6 +54,7 @@ def main() -> None:
     except ObdBenchError as error:
         err.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
         sys.exit(1)
-    except KeyboardInterrupt:
-        err.print("Stopped. Finished runs are kept; the same command goes on from here.")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            err.print("Stopped. Finished runs are kept; the same command goes on from here.")
+        raise

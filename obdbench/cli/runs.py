@@ -16,7 +16,8 @@ from benchmark.config import BadConfiguration, build
 from benchmark.datasets.store import DatasetName
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.evaluation import protocol_named
-from benchmark.run import execute
+from benchmark.record import FILE, read_record
+from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.students.student import StudentSpec
 from benchmark.sweep import Sweep, read_sweep
@@ -43,6 +44,7 @@ PLAIN_MARKS = {"done": "D", "running": "R", "failed": "F", "stopped": "S", "miss
 
 
 def run(
+    context: typer.Context,
     method: Annotated[str, typer.Argument(help="Registered method.")],
     dataset: Annotated[str, typer.Argument(help="Registered dataset, e.g. hopper/medium-expert.")],
     seed: Annotated[int, typer.Option(help="Of the run.")] = 0,
@@ -72,7 +74,9 @@ def run(
     )
     build_if_missing(DatasetName.parse(dataset))
     with progress_bar(spec.run_id, "steps", 1.0) as bar:
-        record = execute(spec, store, lambda _, step, total: bar.update(step / max(total, 1)))
+        executor = make_executor("inline", 1, store=store, plugins=tuple(context.obj or ()))
+        executor.run([spec], lambda _, step, total: bar.update(step / max(total, 1)))
+    record = read_record(run_folder(store, spec) / FILE)
     if record["status"] == "failed":
         raise ObdBenchError(f"{record['error']['type']}: {record['error']['message']}")
     out.print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import gymnasium
@@ -36,7 +37,7 @@ def make_problem(small_dataset: Dataset) -> MakeProblem:
             student=StudentSpec(),
             scaling=Scaling.of(small_dataset, HALF),
             axes=axes or {"run": "r"},
-            loaders={need: (lambda need=need: load(need)) for need in NEEDS},
+            loaders={need: partial(load, need) for need in NEEDS},
         )
 
     return make

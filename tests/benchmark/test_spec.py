@@ -54,7 +54,7 @@ def test_cell_id_is_pinned() -> None:
 
 def test_cell_id_does_not_depend_on_the_order_of_parameters() -> None:
     spec = make_spec(method="av_pbc", parameters={"outer_steps": 10, "synthetic_size": 16})
-    parameters = dict(reversed(spec.parameters.items()))
+    parameters = dict(reversed(list(spec.parameters.items())))
     assert list(parameters) != list(spec.parameters)
 
     assert dataclasses.replace(spec, parameters=parameters).cell_id == spec.cell_id

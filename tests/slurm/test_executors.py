@@ -46,7 +46,7 @@ def inline(
     store = tmp_path_factory.mktemp("inline")
     polls: list[int] = []
     InlineExecutor(store, PLUGINS).run(specs, on_poll=lambda: polls.append(1))
-    assert len(polls) == len(specs)
+    assert polls
     return store, records(store, specs)
 
 
@@ -177,18 +177,21 @@ def test_no_process_outlives_an_executor_that_is_interrupted(
     with pytest.raises(_Stop):
         LocalExecutor(tmp_path, jobs=1).run([spec], on_poll=stop_when_begun)
     assert len(workers - before) == 2, "submitit's controller and the worker"
-    assert not any(process.is_running() for process in workers - before)
+    ended, _ = psutil.wait_procs(workers - before, timeout=10)
+    assert len(ended) == 2
     assert existing_record(folder) is None
     assert progress(tmp_path, spec).state == "stopped"
 
 
 @pytest.mark.parametrize(("name", "kind"), [("inline", InlineExecutor), ("local", LocalExecutor)])
 def test_executors_are_made_by_name(name: str, kind: type, tmp_path: Path) -> None:
-    executor = make_executor(name, tmp_path, ["a.py"], jobs=2)
+    executor = make_executor(name, 2, store=tmp_path, plugins=("a.py",))
     assert isinstance(executor, kind)
     assert (executor.store, executor.plugins) == (tmp_path, ("a.py",))
+    # Rounding depends on threads: the same for both, or their numbers would differ.
+    assert executor.threads == 1
 
 
 def test_an_unknown_executor_is_answered_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ObdBenchError, match=r"called 'locl'. Did you mean 'local'\?"):
-        make_executor("locl", tmp_path, [], jobs=2)
+        make_executor("locl", 2, store=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,10 @@ def test_returns_of_long_episodes_are_summed_in_double_precision(dataset: Datase
     rewards = np.full(20_000, 0.1, dtype=np.float32)
     rewards[0] = 1e6
     long = replace(
-        dataset, rewards=rewards, actions=np.zeros((20_000, 3)), lengths=np.array([20_000])
+        dataset,
+        rewards=rewards,
+        actions=np.zeros((20_000, 3), np.float32),
+        lengths=np.array([20_000]),
     )
 
     assert long.episode_returns[0] == pytest.approx(1e6 + 0.1 * 19_999, rel=1e-8)
@@ -92,9 +96,8 @@ def test_any_change_in_any_array_changes_the_digest(dataset: Dataset, name: str)
     other_type = array.astype(np.int8 if array.dtype == bool else np.float64)
     other_shape = array[None]
 
-    digests = {
-        replace(dataset, **{name: value}).sha256 for value in (changed, other_type, other_shape)
-    }
+    variants: list[Any] = [changed, other_type, other_shape]
+    digests = {replace(dataset, **{name: variant}).sha256 for variant in variants}
     assert len(digests | {dataset.sha256}) == 4
 
 

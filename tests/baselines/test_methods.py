@@ -1,0 +1,414 @@
+"""Methods: each does what its formula says, held to torch's own optimisers and to autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from baselines.bc_whole import BCWhole
+from baselines.obd import DBC, OBD, PBC, AvPBC, PublishedAvPBC, PublishedDBC, PublishedPBC, _Run
+from baselines.random_selection import RandomSelection
+from baselines.teacher_reference import TeacherReference
+from benchmark.datasets.dataset import Dataset, ReferenceReturns
+from benchmark.method import Assignment, BadParameter, Method, Policy, Problem, State
+from benchmark.scaling import Scaling
+from benchmark.students.student import StudentPolicy, StudentSpec, train_students
+from benchmark.synthetic_set import SyntheticSet
+
+STATES, OBSERVATION_DIM, ACTION_DIM = 60, 5, 2
+STUDENT = StudentSpec(width=8, depth=2, steps=4)
+SMALL: dict[str, Any] = {"synthetic_size": 4, "outer_batch": 8, "outer_steps": 6}
+OBJECTIVES = (DBC, PBC, AvPBC)
+
+
+@dataclass
+class Recorder:
+    """A monitor that keeps what it is handed."""
+
+    every: int = 1
+    saved: State | None = None
+    results: dict[int, Any] = field(default_factory=dict)
+    states: dict[int, State] = field(default_factory=dict)
+
+    def due(self, step: int) -> bool:
+        return step % self.every == 0
+
+    def checkpoint(self, step: int, result: SyntheticSet | Policy) -> None:
+        self.results[step] = result
+
+    def resume(self) -> State | None:
+        return self.saved
+
+    def save(self, step: int, state: Callable[[], State]) -> None:
+        now = state()
+        self.states[step] = State({k: v.clone() for k, v in now.tensors.items()}, dict(now.facts))
+
+    def progress(self, step: int, total: int) -> None:
+        pass
+
+    def count_environment_steps(self, steps: int) -> None:
+        raise AssertionError("an offline method takes no environment steps")
+
+
+class LinearTeacher:
+    """Acts by tanh of a linear map; the value of an action is written out below."""
+
+    observation_dim, action_dim = OBSERVATION_DIM, ACTION_DIM
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(5)
+        self.weight = torch.randn(ACTION_DIM, OBSERVATION_DIM, generator=generator)
+
+    def act(self, observations: torch.Tensor) -> torch.Tensor:
+        return (observations @ self.weight.T).tanh()
+
+    def sample(self, observations: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        mean = self.act(observations)
+        return (mean + 0.1 * torch.randn(mean.shape, generator=generator)).clamp(-1, 1)
+
+    def q(self, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        return 50 + 10 * observations[:, 0] + actions.sum(1)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """Invented transitions whose actions lie in [1, 5]: units differ from the unit box."""
+    rng = np.random.default_rng(0)
+    return Dataset(
+        name="invented",
+        env_id="Invented-v0",
+        states=rng.normal(2.0, 3.0, (STATES + 1, OBSERVATION_DIM)).astype(np.float32),
+        actions=rng.uniform(1.0, 5.0, (STATES, ACTION_DIM)).astype(np.float32),
+        rewards=np.zeros(STATES, np.float32),
+        terminations=np.zeros(STATES, bool),
+        truncations=np.arange(STATES) == STATES - 1,
+        lengths=np.array([STATES]),
+        reference=ReferenceReturns(0.0, 1.0),
+    )
+
+
+@pytest.fixture
+def problem(dataset: Dataset) -> Callable[..., Problem]:
+    """Makes a problem; the seed is all that names it."""
+
+    def make(
+        method: Method | type[Method], seed: int = 0, student: StudentSpec = STUDENT
+    ) -> Problem:
+        observations = torch.from_numpy(dataset.observations)
+        return Problem(
+            needs=method.needs,
+            student=student,
+            scaling=Scaling(
+                observations.mean(0),
+                observations.std(0),
+                torch.full((ACTION_DIM,), 3.0),
+                torch.full((ACTION_DIM,), 2.0),
+            ),
+            axes={"run": f"seed{seed}"},
+            loaders={"dataset": lambda: dataset, "teacher": LinearTeacher},
+        )
+
+    return make
+
+
+def distil(method: Method, problem: Problem, monitor: Recorder | None = None) -> Recorder:
+    monitor = monitor or Recorder()
+    method.distill(problem, monitor)
+    return monitor
+
+
+# --- random selection -------------------------------------------------------------------------
+
+
+def test_random_draws_real_pairs_without_replacement(
+    problem: Callable[..., Problem], dataset: Dataset
+) -> None:
+    method = RandomSelection(synthetic_size=STATES)
+    drawn = distil(method, problem(method)).results[0]
+    rows = {tuple(row): i for i, row in enumerate(dataset.observations.tolist())}
+    chosen = [rows[tuple(row)] for row in drawn.observations.tolist()]
+    assert sorted(chosen) == list(range(STATES)), "all of them, each once"
+    assert chosen != sorted(chosen)
+    # In the environment's units, and every observation keeps its own action.
+    np.testing.assert_array_equal(drawn.actions, dataset.actions[chosen])
+
+
+def test_random_draws_others_with_another_seed(problem: Callable[..., Problem]) -> None:
+    method = RandomSelection(synthetic_size=4)
+    first, again, other = (distil(method, problem(method, s)).results[0] for s in (0, 0, 1))
+    assert first.actions.equal(again.actions)
+    assert not first.actions.equal(other.actions)
+
+
+@pytest.mark.parametrize("method", [RandomSelection, DBC])
+@pytest.mark.parametrize("size", [0, STATES + 1])
+def test_a_set_larger_than_the_data_is_refused(
+    method: Callable[..., Method], size: int, problem: Callable[..., Problem]
+) -> None:
+    made = method(synthetic_size=size)
+    with pytest.raises(BadParameter, match=f"synthetic_size is {size}; expected 1 to {STATES}"):
+        distil(made, problem(made))
+
+
+# --- the objectives ---------------------------------------------------------------------------
+
+
+def test_dbc_holds_students_to_the_actions_of_the_data(
+    problem: Callable[..., Problem], dataset: Dataset
+) -> None:
+    targets = DBC().targets(problem(DBC))
+    torch.testing.assert_close(targets.actions, (torch.from_numpy(dataset.actions) - 3) / 2)
+    assert targets.weights is None
+
+
+def test_pbc_holds_students_to_the_teachers_actions(
+    problem: Callable[..., Problem], dataset: Dataset
+) -> None:
+    targets = PBC().targets(problem(PBC))
+    expected = LinearTeacher().act(torch.from_numpy(dataset.observations))
+    torch.testing.assert_close(targets.actions, expected)
+    assert targets.weights is None
+
+
+def test_av_pbc_weights_every_state_by_beta_times_the_value_of_the_teachers_action(
+    problem: Callable[..., Problem], dataset: Dataset
+) -> None:
+    targets = AvPBC(beta=0.5).targets(problem(AvPBC))
+    teacher, observations = LinearTeacher(), torch.from_numpy(dataset.observations)
+    actions = teacher.act(observations)
+    torch.testing.assert_close(targets.actions, actions)
+    expected = 0.5 * (50 + 10 * observations[:, 0] + actions.sum(1))
+    torch.testing.assert_close(targets.weights, expected)
+
+
+def test_sampled_teacher_actions_scatter_about_the_mean_ones(
+    problem: Callable[..., Problem],
+) -> None:
+    mean = PBC().targets(problem(PBC)).actions
+    sampled = PBC(teacher_action="sampled").targets(problem(PBC)).actions
+    assert 0.02 < (sampled - mean).abs().mean() < 0.2
+    assert sampled.equal(PBC(teacher_action="sampled").targets(problem(PBC)).actions)
+
+
+def test_dbc_cannot_see_a_teacher(problem: Callable[..., Problem]) -> None:
+    assert {m: m.needs for m in OBJECTIVES} == {
+        DBC: frozenset({"dataset"}),
+        PBC: frozenset({"dataset", "teacher"}),
+        AvPBC: frozenset({"dataset", "teacher"}),
+    }
+
+
+@pytest.mark.parametrize("method", [PublishedDBC, PublishedPBC, PublishedAvPBC])
+def test_published_variants_differ_from_ours_only_in_what_they_say(
+    method: type[OBD], problem: Callable[..., Problem]
+) -> None:
+    ours = replace(method(**SMALL), adjoint_noise="reused")
+    assert method().adjoint_noise == "fresh"
+    theirs = distil(method(**SMALL), problem(method)).results
+    reused = distil(ours, problem(method)).results
+    assert theirs[0].actions.equal(reused[0].actions)
+    assert not theirs[6].actions.equal(reused[6].actions)
+
+
+# --- the outer loop ---------------------------------------------------------------------------
+
+
+def test_obd_starts_from_the_pairs_that_random_selection_draws(
+    problem: Callable[..., Problem],
+) -> None:
+    start = distil(DBC(**SMALL), problem(DBC)).results[0]
+    drawn = distil(RandomSelection(4), problem(RandomSelection)).results[0]
+    torch.testing.assert_close(start.observations, drawn.observations)
+    torch.testing.assert_close(start.actions, drawn.actions)
+
+
+@pytest.mark.parametrize("clip", [1e-2, 0.5, 1e6])
+def test_the_pairs_follow_torchs_sgd_with_momentum_and_clipped_norm(
+    clip: float, problem: Callable[..., Problem]
+) -> None:
+    method = DBC(**SMALL, outer_learning_rate=0.3, outer_momentum=0.8, outer_gradient_clip=clip)
+    run = _Run(method, problem(method), Recorder())
+    pairs = [run.observations.clone(), run.actions.clone()]
+    optimiser = torch.optim.SGD(pairs, lr=0.3, momentum=0.8)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(5):
+        gradients = [torch.randn(p.shape, generator=generator) for p in pairs]
+        for pair, gradient in zip(pairs, gradients, strict=True):
+            pair.grad = gradient.clone()
+        torch.nn.utils.clip_grad_norm_(pairs, clip)
+        optimiser.step()
+        run.update(*gradients)
+    torch.testing.assert_close([run.observations, run.actions], pairs)
+
+
+@pytest.mark.parametrize("head", ["mean", "sampled"])
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_one_outer_step_follows_autograd_through_the_students_training(
+    method: type[OBD], head: str, problem: Callable[..., Problem]
+) -> None:
+    # The whole step written in plain torch: train by autograd, unrolled, then torch's own SGD.
+    student = replace(STUDENT, head=head)
+    made = method(**{**SMALL, "outer_steps": 1})
+    given = problem(method, student=student)
+    monitor = distil(made, given)
+    before, after = monitor.states[0].tensors, monitor.states[1].tensors
+
+    run = _Run(made, problem(method, student=student), Recorder())
+    targets = made.targets(given)
+    network = student.network(OBSERVATION_DIM, ACTION_DIM)
+    generator = given.generator("outer step", 0)
+    initial = network.initialise(generator)
+    chosen = torch.randint(STATES, (8,), generator=generator)
+    noise = torch.randn(4, 4, ACTION_DIM, generator=generator) if head == "sampled" else None
+    last = torch.randn(8, ACTION_DIM, generator=generator) if head == "sampled" else None
+
+    def act(layers: list[Any], inputs: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
+        hidden = torch.relu(inputs @ layers[0][0].T + layers[0][1])
+        outputs = hidden @ layers[1][0].T + layers[1][1]
+        if drawn is None:
+            return outputs.tanh()
+        mean, raw = outputs.chunk(2, -1)
+        return (mean + (raw - 1).clamp(-20, 2).exp() * drawn).tanh()
+
+    pairs = [run.observations.requires_grad_(), run.actions.requires_grad_()]
+    layers = [tuple(t[0].clone().requires_grad_() for t in layer) for layer in initial]
+    for t in range(student.steps):
+        loss = (act(layers, pairs[0], None if noise is None else noise[t]) - pairs[1]).square()
+        flat = [t for layer in layers for t in layer]
+        slopes = torch.autograd.grad(loss.mean(), flat, create_graph=True)
+        moved = [w - student.learning_rate * g for w, g in zip(flat, slopes, strict=True)]
+        layers = [(moved[0], moved[1]), (moved[2], moved[3])]
+    error = (act(layers, given.observations[chosen], last) - targets.actions[chosen]).square()
+    if targets.weights is not None:
+        error = error * targets.weights[chosen, None]
+    error.mean().backward()
+    torch.nn.utils.clip_grad_norm_(pairs, made.outer_gradient_clip)
+    torch.optim.SGD(pairs, made.outer_learning_rate, momentum=made.outer_momentum).step()
+
+    for name, pair in zip(("observations", "actions"), pairs, strict=True):
+        assert not after[name].equal(before[name])
+        torch.testing.assert_close(after[name], pair.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_the_outer_loss_falls(problem: Callable[..., Problem]) -> None:
+    # The loss of fresh students on the whole data, trained on the first and on the last set.
+    student = replace(STUDENT, width=32, steps=20)
+    method = PBC(synthetic_size=4, outer_batch=STATES, outer_steps=150)
+    given = problem(method, student=student)
+    sets = distil(method, given, Recorder(every=50)).results
+    observations = given.dataset.observations
+    wanted = given.scaling.actions_out(method.targets(given).actions)
+
+    def loss(synthetic: SyntheticSet) -> float:
+        pairs = (
+            given.scaling.observations_in(synthetic.observations).expand(8, -1, -1),
+            given.scaling.actions_in(synthetic.actions).expand(8, -1, -1),
+        )
+        generators = [torch.Generator().manual_seed(seed) for seed in range(8)]
+        policy = train_students(student, lambda step: pairs, given.scaling, generators)
+        acted = policy(np.broadcast_to(observations, (8, *observations.shape)).copy())
+        return float(np.square(acted - wanted.numpy()).mean())
+
+    losses = [loss(sets[step]) for step in (0, 50, 150)]
+    assert losses[2] < losses[1] < losses[0]
+    assert losses[2] < 0.6 * losses[0]
+
+
+def packed(assignments: list[Assignment]) -> list[Recorder]:
+    """Distils them as one batch."""
+    assert len({assignment.method.pack_key() for assignment in assignments}) == 1
+    assignments[0].method.distill_packed(assignments)
+    return [cast(Recorder, assignment.monitor) for assignment in assignments]
+
+
+@pytest.mark.parametrize("head", ["mean", "sampled"])
+def test_packed_runs_are_the_runs_alone(head: str, problem: Callable[..., Problem]) -> None:
+    student = replace(STUDENT, head=head)
+    # Three objectives, of which one is weighted, and two seeds of one of them.
+    runs = [(AvPBC, 0), (DBC, 0), (PBC, 0), (DBC, 1)]
+    together = packed(
+        [Assignment(m(**SMALL), problem(m, seed, student), Recorder()) for m, seed in runs]
+    )
+    for (method, seed), recorder in zip(runs, together, strict=True):
+        alone = distil(method(**SMALL), problem(method, seed, student))
+        assert list(recorder.results) == list(alone.results) == list(range(7))
+        for step, result in alone.results.items():
+            for name in ("observations", "actions"):
+                torch.testing.assert_close(
+                    getattr(recorder.results[step], name),
+                    getattr(result, name),
+                    atol=1e-5,
+                    rtol=1e-5,
+                )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"synthetic_size": 5}, {"outer_batch": 9}, {"outer_steps": 7}, {"adjoint_noise": "fresh"}],
+)
+def test_runs_whose_loops_differ_are_not_packed(other: dict[str, Any]) -> None:
+    assert DBC(**SMALL).pack_key() is not None
+    assert DBC(**SMALL).pack_key() == AvPBC(**SMALL, beta=0.5).pack_key()
+    assert DBC(**SMALL).pack_key() != DBC(**{**SMALL, **other}).pack_key()
+    assert RandomSelection().pack_key() is None
+
+
+def test_packed_runs_saved_at_different_steps_are_refused(problem: Callable[..., Problem]) -> None:
+    state = distil(DBC(**SMALL), problem(DBC)).states[3]
+    monitors = [Recorder(saved=state), Recorder()]
+    with pytest.raises(BadParameter, match=r"lock-step.*\[3, 0\]"):
+        packed([Assignment(DBC(**SMALL), problem(DBC), monitor) for monitor in monitors])
+
+
+def test_a_resumed_distillation_ends_where_an_unbroken_one_does(
+    problem: Callable[..., Problem],
+) -> None:
+    whole = distil(AvPBC(**SMALL), problem(AvPBC))
+    rest = distil(AvPBC(**SMALL), problem(AvPBC), Recorder(saved=whole.states[3]))
+    assert sorted(rest.results) == [3, 4, 5, 6]
+    for step, result in rest.results.items():
+        assert result.observations.equal(whole.results[step].observations)
+        assert result.actions.equal(whole.results[step].actions)
+
+
+def test_a_student_that_is_not_trained_by_sgd_is_refused_with_the_way_out(
+    problem: Callable[..., Problem],
+) -> None:
+    with pytest.raises(BadParameter, match=r"optimizer is 'adam'.*\[evaluation_student\]"):
+        distil(DBC(**SMALL), problem(DBC, student=replace(STUDENT, optimizer="adam")))
+
+
+# --- the references ---------------------------------------------------------------------------
+
+
+def test_bc_whole_learns_the_data_and_is_scored_once(problem: Callable[..., Problem]) -> None:
+    student = replace(STUDENT, width=64, head="mean", optimizer="adam", learning_rate=3e-3)
+    method = BCWhole(steps=1500, batch_size=32)
+    given = problem(method, student=student)
+    results = distil(method, given).results
+    assert list(results) == [1500]
+    policy = results[1500]
+    assert isinstance(policy, StudentPolicy)
+    assert policy.count == 1
+    acted = policy(given.dataset.observations[None])[0]
+    spread = given.dataset.actions.var()
+    assert np.square(acted - given.dataset.actions).mean() < 0.25 * spread
+    assert method.reference
+
+
+def test_the_teacher_row_plays_the_teachers_actions_in_the_environments_units(
+    problem: Callable[..., Problem], dataset: Dataset
+) -> None:
+    results = distil(TeacherReference(), problem(TeacherReference)).results
+    assert list(results) == [0]
+    policy = results[0]
+    acted = policy(dataset.observations[None])
+    assert (policy.count, acted.shape) == (1, (1, STATES, ACTION_DIM))
+    expected = 3 + 2 * LinearTeacher().act(torch.from_numpy(dataset.observations)).numpy()
+    np.testing.assert_allclose(acted[0], expected, rtol=1e-6)
+    assert TeacherReference().reference
