@@ -36,6 +36,14 @@ class Protocol:
     checkpoint_every: int
     last: int
 
+    def __post_init__(self) -> None:
+        for field in ("students", "episodes", "checkpoint_every", "last"):
+            if getattr(self, field) < 1:
+                raise BadConfiguration(
+                    f"{field} of the protocol {self.name!r} is {getattr(self, field)}; expected 1 "
+                    f"or more."
+                )
+
     def due(self, step: int, total: int) -> bool:
         """Whether a method of `total` outer steps is scored at `step`."""
         return step % self.checkpoint_every == 0 or step == total

@@ -16,6 +16,8 @@ from benchmark.method import METHODS, Method
 from benchmark.students.student import StudentSpec
 from benchmark.teachers.recipe import TEACHERS
 
+NO_TEACHER = "none"
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -25,7 +27,7 @@ class RunSpec:
         method: Registered name.
         parameters: Every hyper-parameter of the method, defaults included.
         dataset: Registered name, with `@size` where that is not the default.
-        teacher: Name of the teacher recipe; used where the method declares a teacher.
+        teacher: Name of the teacher recipe, "none" where the method declares no teacher.
         student: What the method distils for.
         protocol: How the result is scored.
         seed: Of this run.
@@ -50,8 +52,11 @@ class RunSpec:
         Raises:
             UnknownName, BadConfiguration: Naming the nearest valid name or key.
         """
-        built = build(METHODS[method], parameters, where)
+        kind = METHODS[method]
+        built = build(kind, parameters, where)
         TEACHERS[rest.get("teacher", "td3_bc")]
+        if "teacher" not in kind.needs:  # so that a grid over teachers does not repeat such methods
+            rest["teacher"] = NO_TEACHER
         return cls(
             method=method,
             dataset=str(DatasetName.parse(dataset)),

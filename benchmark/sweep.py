@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -87,6 +88,11 @@ def build_sweep(values: Mapping[str, Any], where: str) -> Sweep:
         for cell in _cells(values, dataset, method, where)
     ]
     runs = [cell.with_seed(seed) for seed in _seeds(values, where) for cell in cells]
+    if not re.fullmatch(r"[\w.-]+", values["name"]) or values["name"].startswith("."):
+        raise BadConfiguration(
+            f"The name in {where} is {values['name']!r}; it names files, so it may hold letters, "
+            f"digits, '_', '-' and '.' only."
+        )
     return Sweep(values["name"], values.get("description", ""), _unique(runs))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import gymnasium
 import minari
 import numpy as np
+from filelock import FileLock
 from minari.data_collector import EpisodeBuffer
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -101,6 +102,14 @@ def build_dataset(
         force: Build anew even if a sound one is there.
         progress: Called with (transitions done, of how many).
     """
+    name.folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(name.folder.with_suffix(".lock")):  # two builders: the second finds it done
+        return _build_or_load(name, seed, threads, force, progress)
+
+
+def _build_or_load(
+    name: DatasetName, seed: int, threads: int, force: bool, progress: Progress | None
+) -> Dataset:
     if _card_path(name).exists() and not force:  # without its card it is a build that was killed
         card = _card(name)
         if card["seed"] != seed:
