@@ -7,6 +7,7 @@ import signal
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ class DiesOnce(DBC):
     dies_at: int = 4
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
-        super().distill(problem, _Deadly(monitor, Path(self.marker), self.dies_at))
+        super().distill(problem, cast(Monitor, _Deadly(monitor, Path(self.marker), self.dies_at)))
 
 
 class _Deadly:

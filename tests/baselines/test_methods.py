@@ -267,7 +267,9 @@ def test_one_outer_step_follows_autograd_through_the_students_training(
     noise = torch.randn(4, 4, ACTION_DIM, generator=generator) if head == "sampled" else None
     last = torch.randn(8, ACTION_DIM, generator=generator) if head == "sampled" else None
 
-    def act(layers: list[Any], inputs: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
+    def act(
+        layers: list[tuple[torch.Tensor, ...]], inputs: torch.Tensor, drawn: torch.Tensor | None
+    ) -> torch.Tensor:
         hidden = torch.relu(inputs @ layers[0][0].T + layers[0][1])
         outputs = hidden @ layers[1][0].T + layers[1][1]
         if drawn is None:
@@ -286,7 +288,7 @@ def test_one_outer_step_follows_autograd_through_the_students_training(
     error = (act(layers, given.observations[chosen], last) - targets.actions[chosen]).square()
     if targets.weights is not None:
         error = error * targets.weights[chosen, None]
-    error.mean().backward()
+    torch.autograd.backward(error.mean())
     torch.nn.utils.clip_grad_norm_(pairs, made.outer_gradient_clip)
     torch.optim.SGD(pairs, made.outer_learning_rate, momentum=made.outer_momentum).step()
 

@@ -346,7 +346,8 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_numbers(
     store = tmp_path / "killed"
     folder = run_folder(store, spec)
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["benchmark.run", "benchmark.environments.mujoco_batch"])
+    slow_imports = ["benchmark.run", "benchmark.environments.mujoco_batch", "torch._dynamo"]
+    server.set_forkserver_preload(slow_imports)
     names = ("MINARI_DATASETS_PATH", "OBDBENCH_CACHE")
     arguments = (spec.as_dict(), str(store), {name: os.environ[name] for name in names})
 

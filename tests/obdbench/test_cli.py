@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -215,6 +217,18 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     assert "No such command 'swep'" in result.output
 
 
+@contextmanager
+def background(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """A real `obdbench` process whose output is a pipe; it does not outlive the block."""
+    command = [str(Path(sys.executable).with_name("obdbench")), *map(str, arguments)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 # --- sweeps -----------------------------------------------------------------------------------
 
 
@@ -254,7 +268,7 @@ def test_a_sweep_leaves_alone_what_another_process_works_on(
     text = sweep_file.read_text().replace("seeds = 2", "seeds = 1")
     sweep_file.write_text(text + DIES_ONCE.format(steps=10**6, marker=tmp_path))
     with background("--plugin", PLUGIN, "sweep", sweep_file, "--executor", "inline") as other:
-        while not any((sign := last_sign(p)) and sign["step"] for p in record_store.glob("*/*")):
+        while not any((s := last_sign(p)) and s["step"] for p in record_store.glob("*/seed*")):
             assert other.poll() is None, other.communicate()
             time.sleep(0.05)
         mine = cli("sweep", sweep_file, "--executor", "inline")
@@ -270,24 +284,14 @@ def test_a_sweep_leaves_alone_what_another_process_works_on(
     assert "S 1 stopped" in cli("status", "tiny").out
 
 
-def background(*arguments: str | Path) -> subprocess.Popen[str]:
-    """A real `obdbench` process whose output is a pipe."""
-    return subprocess.Popen(
-        [Path(sys.executable).with_name("obdbench"), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_a_real_process_with_local_workers_and_a_plugin(
     sweep_file: Path, tmp_path: Path, record_store: Path, cli: Any
 ) -> None:
     marker = tmp_path / "marker"
     marker.touch()
     sweep_file.write_text(sweep_file.read_text() + DIES_ONCE.format(steps=2, marker=marker))
-    command = ["--plugin", PLUGIN, "sweep", sweep_file, "--executor", "local", "--jobs", "1"]
-    with background(*command) as process:
+    local = ("--executor", "local", "--jobs", "1")
+    with background("--plugin", PLUGIN, "sweep", sweep_file, *local) as process:
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "\x1b" not in out + err, "colours in a pipe"
