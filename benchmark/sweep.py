@@ -1,5 +1,6 @@
 """Sweeps: a grid of cells and seeds from one TOML file.
 
+```toml
 name = "sizes"
 datasets = ["hopper/medium-expert"]
 seeds = 5                      # or a list
@@ -16,7 +17,9 @@ synthetic_size = [16, 64]      # a hyper-parameter, for the methods that have it
 [[methods]]
 name = "av_pbc"
 outer_steps = 1000
-grid.outer_learning_rate = [0.1, 0.3]    # for this method alone
+seeds = 10                               # for this method alone
+grid.outer_learning_rate = [0.1, 0.3]    # likewise
+```
 """
 
 from __future__ import annotations
@@ -81,13 +84,15 @@ def read_sweep(path: Path) -> Sweep:
 def build_sweep(values: Mapping[str, Any], where: str) -> Sweep:
     """A sweep from its parsed TOML; `where` names it in messages."""
     _check(values, where)
+    shared = _seeds(values.get("seeds", 1), f"seeds in {where}")
     cells = [
-        cell
+        (cell, _seeds(method.get("seeds", shared), f"seeds of {method['name']} in {where}"))
         for dataset in values["datasets"]
         for method in values["methods"]
         for cell in _cells(values, dataset, method, where)
     ]
-    runs = [cell.with_seed(seed) for seed in _seeds(values, where) for cell in cells]
+    every_seed = dict.fromkeys(seed for _, seeds in cells for seed in seeds)
+    runs = [cell.with_seed(seed) for seed in every_seed for cell, seeds in cells if seed in seeds]
     if not re.fullmatch(r"[\w.-]+", values["name"]) or values["name"].startswith("."):
         raise BadConfiguration(
             f"The name in {where} is {values['name']!r}; it names files, so it may hold letters, "
@@ -118,14 +123,13 @@ def _check(values: Mapping[str, Any], where: str) -> None:
             raise BadConfiguration(f"[{table}] of {where} must be a table; got {values[table]!r}.")
 
 
-def _seeds(values: Mapping[str, Any], where: str) -> list[int]:
-    seeds = values.get("seeds", 1)
+def _seeds(seeds: Any, where: str) -> list[int]:
     if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
         return list(range(seeds))
     if isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds):
         return seeds
     raise BadConfiguration(
-        f"seeds in {where} is {seeds!r}; expected how many (1 or more), or a list of them."
+        f"{where} is {seeds!r}; expected how many (1 or more), or a list of them."
     )
 
 
@@ -138,7 +142,7 @@ def _cells(
     """
     name = method["name"]
     fields = {field.name for field in dataclasses.fields(METHODS[name])}
-    fixed = {k: v for k, v in method.items() if k not in ("name", "grid")}
+    fixed = {k: v for k, v in method.items() if k not in ("name", "grid", "seeds")}
     own_grid = _axes(method.get("grid", {}), f"the grid of {name} in {where}")
     shared_grid = _axes(values.get("grid", {}), f"[grid] of {where}")
     _check_axes(shared_grid, values["methods"], f"[grid] of {where}")

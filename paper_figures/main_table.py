@@ -19,6 +19,7 @@ from results.statistics import Estimate, stratified
 
 LONG_LAYOUT_DATASETS = 2
 ALL_DATASETS = "mean over datasets"
+SECONDS = "seconds are a run's share of wall time, scoring left out"
 COST_HEADINGS = ("seconds", "outer steps", "environment steps")
 
 Row = tuple[Cell, ...]
@@ -51,7 +52,7 @@ def _long(table: pd.DataFrame, best: Mapping[str, Best]) -> Table:
     return Table(
         columns=("dataset", "method", f"score {_interval(table)}", "n", *COST_HEADINGS, "used"),
         groups=tuple(groups),
-        caption=_caption(table, "Costs are means over complete runs; seconds are wall time."),
+        caption=_caption(table, f"Costs are means over complete runs; {SECONDS}."),
         alignment="llrrrrrl",
         data=_data(table),
     )
@@ -76,7 +77,7 @@ def _wide(table: pd.DataFrame, best: Mapping[str, Best], *, seed: int) -> Table:
             lines.append(_method_row(cells, datasets, best, average))
         groups.append(tuple(lines))
     note = (
-        "Costs are means over a method's datasets and complete runs; seconds are wall time. Mean: "
+        f"Costs are means over a method's datasets and complete runs; {SECONDS}. Mean: "
         f"over datasets, interval by stratified bootstrap over seeds; {NOTHING} unless every "
         f"dataset has a score. {NOTHING} under a dataset: no such cell."
     )

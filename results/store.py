@@ -19,8 +19,9 @@ import psutil
 
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import write_atomic
+from benchmark.heartbeat import ALIVE, last_sign
 from benchmark.record import FILE, Record, peek_record, read_record
-from benchmark.run import ALIVE, last_sign, run_folder
+from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 

@@ -18,10 +18,12 @@ from typing import Any
 import submitit
 import torch
 
+from benchmark.attempt import OnProgress, existing_record
+from benchmark.clocks import SAVE_EVERY_SECONDS
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.packing import Pack, make_packs
 from benchmark.record import FILE
-from benchmark.run import SAVE_EVERY_SECONDS, OnProgress, existing_record, record_death, run_folder
+from benchmark.run import record_death, run_folder
 from benchmark.spec import RunSpec
 from slurm.worker import work
 

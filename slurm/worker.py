@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from benchmark.attempt import OnProgress
+from benchmark.clocks import SAVE_EVERY_SECONDS
 from benchmark.registry import load_plugin
-from benchmark.run import SAVE_EVERY_SECONDS, OnProgress, execute_pack
+from benchmark.run import execute_pack
 from benchmark.spec import RunSpec
 
 

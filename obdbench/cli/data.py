@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DATASETS
 from benchmark.datasets.store import (
     DatasetName,
@@ -27,7 +28,7 @@ app = typer.Typer(help="Datasets: build, list, inspect.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Registered name, e.g. hopper/medium-replay.")]
 
 
-def build_if_missing(name: DatasetName, *, seed: int | None = None, force: bool = False) -> None:
+def build_if_missing(name: DatasetName, *, seed: int | None = None, force: bool = False) -> Dataset:
     """Builds a dataset with a progress bar; one that is in the store is only checked.
 
     Without a seed, the one that the store has will do; a new one is built with seed 0.
@@ -46,6 +47,7 @@ def build_if_missing(name: DatasetName, *, seed: int | None = None, force: bool 
     err.print(
         f"{name}: {len(dataset):,} transitions, sha256 {dataset.sha256[:16]}", highlight=False
     )
+    return dataset
 
 
 @app.command()

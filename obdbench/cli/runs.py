@@ -13,6 +13,7 @@ import typer
 from rich.table import Column, Table
 
 from benchmark.config import BadConfiguration, build
+from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.store import DatasetName
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.evaluation import protocol_named
@@ -24,7 +25,7 @@ from benchmark.sweep import Sweep, read_sweep
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.data import build_if_missing
 from obdbench.report import write_report
-from results.store import load_sweep, progress, save_sweep, started_sweeps
+from results.store import load_sweep, progress, save_sweep, started_sweeps, sweep_records
 from slurm.executors import DEFAULT_PACK, make_executor
 
 Store = Annotated[
@@ -113,8 +114,8 @@ def sweep(
     )
     plan = find_sweep(name, store)
     save_sweep(store, plan)
-    for dataset in dict.fromkeys(run.dataset for run in plan.runs):
-        build_if_missing(DatasetName.parse(dataset))
+    for name in dict.fromkeys(run.dataset for run in plan.runs):
+        _check_same_data(store, plan, build_if_missing(DatasetName.parse(name)))
     states = {run.run_id: progress(store, run) for run in plan.runs}
     skipped = {"done", "running"} if retry else {"done", "running", "failed"}
     todo = [run for run in plan.runs if states[run.run_id].state not in skipped]
@@ -128,6 +129,18 @@ def sweep(
     if todo:
         _work(chosen, plan, todo, store)
     _show(store, plan)
+
+
+def _check_same_data(store: Path, plan: Sweep, dataset: Dataset) -> None:
+    """Records of this sweep that were made on other content must not stand beside new ones."""
+    for record in sweep_records(store, plan):
+        found = record["provenance"]["dataset_sha256"]
+        if record["spec"]["dataset"] == dataset.name and found not in (None, dataset.sha256):
+            raise ObdBenchError(
+                f"{record['run_id']} in {store} was done on {dataset.name} with sha256 "
+                f"{found[:16]}; it now holds {dataset.sha256[:16]}. Build that data again, or give "
+                f"another --store."
+            )
 
 
 def _work(executor: Any, plan: Sweep, todo: list[RunSpec], store: Path) -> None:

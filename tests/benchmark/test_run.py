@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmark.attempt import existing_record
 from benchmark.datasets.store import DatasetName, load_dataset
 from benchmark.files import file_sha256
+from benchmark.heartbeat import ALIVE
 from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
-from benchmark.run import ALIVE, execute, existing_record, record_death, run_folder
+from benchmark.run import execute, record_death, run_folder
 from benchmark.spec import RunSpec
 from benchmark.state import load_state
 from benchmark.synthetic_set import load_synthetic_set

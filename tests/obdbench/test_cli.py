@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from benchmark.heartbeat import last_sign
 from benchmark.registry import load_plugin
-from benchmark.run import last_sign
 from obdbench.cli import main
 from obdbench.cli.app import app
 from tests.tiny_runs import PLUGIN

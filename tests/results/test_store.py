@@ -16,9 +16,10 @@ import pytest
 
 from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
+from benchmark.heartbeat import ALIVE
 from benchmark.record import FILE, BadRecord
 from benchmark.registry import load_plugin
-from benchmark.run import ALIVE, execute, run_folder
+from benchmark.run import execute, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from results.store import (

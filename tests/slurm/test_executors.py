@@ -9,10 +9,12 @@ import psutil
 import pytest
 import torch
 
+from benchmark.attempt import existing_record
 from benchmark.errors import ObdBenchError
+from benchmark.heartbeat import last_sign
 from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
-from benchmark.run import execute, existing_record, last_sign, run_folder
+from benchmark.run import execute, run_folder
 from benchmark.spec import RunSpec
 from results.store import progress
 from slurm.executors import InlineExecutor, LocalExecutor, make_executor

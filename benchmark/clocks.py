@@ -1,0 +1,65 @@
+"""What a run costs, and when its state is due to be saved; shared by the runs of a pack."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SAVE_EVERY_SECONDS = 30.0
+
+
+@dataclass
+class Cost:
+    """Seconds, bytes and steps of a run over all attempts, as `record.schema.json` has them."""
+
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    outer_steps: int = 0
+    environment_steps: int = 0
+    evaluation_wall_seconds: float = 0.0
+    evaluation_environment_steps: int = 0
+    attempts: int = 1
+
+
+class Stopwatch:
+    """Shares the time of one process between the runs that it works on."""
+
+    def __init__(self, costs: Sequence[Cost]) -> None:
+        self.costs = costs
+        self.skip()
+
+    def lap(self) -> None:
+        """Adds the time since the last lap to every run's cost, in equal shares."""
+        wall, cpu = self._wall, self._cpu
+        self.skip()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        for cost in self.costs:
+            cost.wall_seconds += (self._wall - wall) / len(self.costs)
+            cost.cpu_seconds += (self._cpu - cpu) / len(self.costs)
+            cost.peak_memory_bytes = max(cost.peak_memory_bytes, peak)
+
+    def skip(self) -> None:
+        """Begins a lap without adding the last one."""
+        self._wall, self._cpu = time.monotonic(), time.process_time()
+
+
+class SaveClock:
+    """Says at which steps state is due, the same for all runs of a pack.
+
+    Args:
+        every: Seconds between saves; 0 saves at every step.
+    """
+
+    def __init__(self, every: float = SAVE_EVERY_SECONDS) -> None:
+        self.every = every
+        self._step: int | None = None
+        self._at = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Whether state is to be saved at this step; whoever asks again at it hears the same."""
+        if step != self._step and time.monotonic() - self._at >= self.every:
+            self._step, self._at = step, time.monotonic()
+        return step == self._step
