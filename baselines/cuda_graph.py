@@ -19,20 +19,24 @@ WARM_UP_CALLS = 3  # libraries allocate their workspaces before a capture, as Py
 
 
 class CapturedInnerLoop:
-    """`InnerLoop.gradient`, captured at its first call and replayed at every later one.
+    """`InnerLoop.gradient` on a device, captured at its first call and replayed at every later one.
 
-    Arguments are copied into fixed memory, the graph is replayed, and the result is copied out; the
-    host never waits for the device. Other shapes or types than the last call's are captured anew.
-    On a CPU there is nothing to capture, and the loop itself is called.
+    Arguments are copied into fixed memory of the device, the graph is replayed, and the result
+    is copied back: the host waits once, for the result. Other shapes or types than the last call's
+    are captured anew. On a CPU there is nothing to capture, and the loop itself is called.
 
     Untested on hardware: it was written where there is no GPU; the tests cover the CPU alone.
 
     Args:
         loop: The inner loop; its settings are fixed in the graph.
+        device: "cpu", or a CUDA device such as "cuda:0".
+
+    Raises:
+        ObdBenchError: The device is another kind, or there is no such device here.
     """
 
-    def __init__(self, loop: InnerLoop) -> None:
-        self.loop = loop
+    def __init__(self, loop: InnerLoop, device: str = "cpu") -> None:
+        self.loop, self.device = loop, checked_device(device)
         self._inputs: _Arguments | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: MetaGradient | None = None
@@ -45,16 +49,11 @@ class CapturedInnerLoop:
         noise: Tensor | None = None,
         adjoint_noise: Tensor | None = None,
     ) -> MetaGradient:
-        """As `InnerLoop.gradient`, all tensors on one device.
-
-        Raises:
-            ObdBenchError: The tensors lie on several devices, or on one that is no CPU or GPU.
-        """
+        """As `InnerLoop.gradient`, with tensors on the CPU and the result there too."""
         arguments = _Arguments(initial, pairs, outer, noise, adjoint_noise)
-        device = _device_of(arguments)
-        if device.type == "cpu":
+        if self.device.type == "cpu":
             return self.loop.gradient(*arguments)
-        with torch.cuda.device(device), torch.no_grad():
+        with torch.cuda.device(self.device), torch.no_grad():
             return self._replay(arguments)
 
     def _replay(self, arguments: _Arguments) -> MetaGradient:
@@ -65,12 +64,12 @@ class CapturedInnerLoop:
         for fixed, given in zip(self._inputs.tensors(), arguments.tensors(), strict=True):
             fixed.copy_(given)
         self._graph.replay()
-        return MetaGradient(*(part.clone() for part in self._result))
+        return MetaGradient(*(part.cpu() for part in self._result))
 
     def _capture(self, arguments: _Arguments) -> None:
         """Records one call on fixed memory, after warm-up calls on a side stream."""
         self._graph = self._result = None  # gives the last graph's memory back first
-        self._inputs = inputs = arguments.clone()
+        self._inputs = inputs = arguments.on(self.device)
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -101,43 +100,48 @@ class _Arguments(NamedTuple):
         """The entries that are there."""
         return [entry for entry in self.entries() if entry is not None]
 
-    def layout(self) -> list[tuple[torch.Size, torch.dtype, torch.device] | None]:
-        """What a graph depends on: which tensors there are, their shapes, types and devices."""
-        return [e if e is None else (e.shape, e.dtype, e.device) for e in self.entries()]
+    def layout(self) -> list[tuple[torch.Size, torch.dtype] | None]:
+        """What a graph depends on: which tensors there are, their shapes and types."""
+        return [e if e is None else (e.shape, e.dtype) for e in self.entries()]
 
-    def clone(self) -> _Arguments:
-        """The same in memory of its own."""
+    def on(self, device: torch.device) -> _Arguments:
+        """The same in memory of its own on a device."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, copy=True)
+
+        def moved_if(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else moved(tensor)
+
         return _Arguments(
-            [(weight.clone(), bias.clone()) for weight, bias in self.initial],
-            Pairs(self.pairs.observations.clone(), self.pairs.actions.clone()),
+            [(moved(weight), moved(bias)) for weight, bias in self.initial],
+            Pairs(moved(self.pairs.observations), moved(self.pairs.actions)),
             OuterBatch(
-                self.outer.observations.clone(),
-                self.outer.actions.clone(),
-                _cloned(self.outer.weights),
-                _cloned(self.outer.noise),
+                moved(self.outer.observations),
+                moved(self.outer.actions),
+                moved_if(self.outer.weights),
+                moved_if(self.outer.noise),
             ),
-            _cloned(self.noise),
-            _cloned(self.adjoint_noise),
+            moved_if(self.noise),
+            moved_if(self.adjoint_noise),
         )
 
 
-def _cloned(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.clone()
+def checked_device(name: str) -> torch.device:
+    """The CPU, or a CUDA device that is there.
 
-
-def _device_of(arguments: _Arguments) -> torch.device:
-    """The one device that all tensors lie on."""
-    devices = {tensor.device for tensor in arguments.tensors()}
-    names = ", ".join(sorted(map(str, devices)))
-    if len(devices) > 1:
-        raise ObdBenchError(
-            f"The meta-gradient's tensors lie on several devices ({names}). Move the students, "
-            f"the pairs, the outer batch and the noise to one of them."
-        )
-    (device,) = devices
+    Raises:
+        ObdBenchError: It is neither.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ObdBenchError(f"{name!r} is no torch device; expected 'cpu' or 'cuda'.") from error
     if device.type not in ("cpu", "cuda"):
+        raise ObdBenchError(f"The device {name!r} is not supported; expected 'cpu' or 'cuda'.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ObdBenchError(
-            f"A CUDA graph needs tensors on a CUDA device (or on the CPU, where the loop is called "
-            f"directly); got {names}."
+            f"The device {name!r} was asked for, but torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices here. Use 'cpu', or install a CUDA build."
         )
     return device

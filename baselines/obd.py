@@ -25,6 +25,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from baselines.cuda_graph import CapturedInnerLoop
 from baselines.meta_gradient import InnerLoop, OuterBatch, Pairs
 from baselines.random_selection import draw_pairs
 from benchmark.method import Assignment, BadParameter, Method, Monitor, Problem, State
@@ -81,6 +82,7 @@ class OBD(Method):
         """Distils R runs in one batch of products."""
         runs = [_Run(*assignment) for assignment in assignments]
         loop, outer_steps = _inner_loop(runs[0].problem), runs[0].method.outer_steps
+        captured = CapturedInnerLoop(loop, runs[0].problem.device)
         step = runs[0].start
         if any(run.start != step for run in runs):
             raise BadParameter(
@@ -92,7 +94,7 @@ class OBD(Method):
                 run.report(step)
             if step == outer_steps:
                 return
-            _outer_step(loop, runs, step)
+            _outer_step(captured, runs, step)
             step += 1
 
 
@@ -169,10 +171,10 @@ class PublishedAvPBC(AvPBC):
     teacher_action: Literal["mean", "sampled"] = "sampled"
 
 
-def _outer_step(loop: InnerLoop, runs: Sequence[_Run], step: int) -> None:
+def _outer_step(captured: CapturedInnerLoop, runs: Sequence[_Run], step: int) -> None:
     """One update of every run's pairs."""
-    draws = [run.draw(loop, step) for run in runs]
-    gradient = loop.gradient(
+    draws = [run.draw(captured.loop, step) for run in runs]
+    gradient = captured.gradient(
         initial=stack([draw.initial for draw in draws]),
         pairs=Pairs(
             torch.stack([run.observations for run in runs]),

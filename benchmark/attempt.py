@@ -45,6 +45,7 @@ class Attempt:
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
     save_clock: SaveClock = field(default_factory=SaveClock)
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +81,7 @@ class Attempt:
                 "environment": lambda: self.dataset.env_id if self.dataset else None,
                 "log_density": self._no_density,
             },
+            device=self.device,
         )
         return Assignment(method, problem, self)
 
@@ -203,7 +205,7 @@ class Attempt:
             "cost": vars(self.cost),
             "teacher": self._teacher_facts(),
             "provenance": {
-                **provenance("cpu"),
+                **provenance(self.device),
                 "environment": self.dataset.env_id if self.dataset else None,
                 "dataset_sha256": self.dataset.sha256 if self.dataset else None,
             },

@@ -95,6 +95,8 @@ class Problem:
         scaling: Between raw and normalised units.
         axes: Names this run; every random number of the method derives from it.
         loaders: Gives each need when it is first touched.
+        device: Torch device for the method's heavy products. Everything random is drawn on the CPU,
+            so that the same spec draws the same numbers on every device.
     """
 
     def __init__(
@@ -105,8 +107,10 @@ class Problem:
         scaling: Scaling,
         axes: Mapping[str, str | int],
         loaders: Mapping[str, Callable[[], Any]],
+        device: str = "cpu",
     ) -> None:
         self.needs, self.student, self.scaling = needs, student, scaling
+        self.device = device
         self._axes, self._loaders = dict(axes), loaders
         self._loaded: dict[str, Any] = {}
 

@@ -30,6 +30,7 @@ def execute(
     on_progress: OnProgress | None = None,
     *,
     save_every: float = SAVE_EVERY_SECONDS,
+    device: str = "cpu",
 ) -> Record:
     """Does one run and leaves its record, whatever happens; a complete record is returned as it is.
 
@@ -41,11 +42,13 @@ def execute(
         store: Folder of records.
         on_progress: Called as the method goes on.
         save_every: Seconds of work that a killed run may lose.
+        device: Torch device of the method's heavy products.
     """
     folder = run_folder(store, spec)
     if (record := existing_record(folder)) is not None and record["status"] == "complete":
         return record
-    attempt = Attempt(spec, folder, on_progress, save_clock=SaveClock(save_every))
+    clock = SaveClock(save_every)
+    attempt = Attempt(spec, folder, on_progress, save_clock=clock, device=device)
     with attempt.heartbeat:
         try:
             method, problem, monitor = attempt.prepare()
@@ -65,6 +68,7 @@ def execute_pack(
     on_progress: OnProgress | None = None,
     *,
     save_every: float = SAVE_EVERY_SECONDS,
+    device: str = "cpu",
 ) -> None:
     """Does several runs that may be advanced together, in one batch; each leaves its own record.
 
@@ -73,9 +77,9 @@ def execute_pack(
     is the record of the run that it belongs to, and costs the others nothing but time.
     """
     todo = [spec for spec in specs if not _is_complete(run_folder(store, spec))]
-    if len(todo) < 2 or not _advance_together(todo, store, on_progress, save_every):
+    if len(todo) < 2 or not _advance_together(todo, store, on_progress, save_every, device):
         for spec in todo:
-            execute(spec, store, on_progress, save_every=save_every)
+            execute(spec, store, on_progress, save_every=save_every, device=device)
 
 
 def record_death(spec: RunSpec, store: Path, log: str) -> None:
@@ -91,12 +95,17 @@ def record_death(spec: RunSpec, store: Path, log: str) -> None:
 
 
 def _advance_together(
-    specs: Sequence[RunSpec], store: Path, on_progress: OnProgress | None, save_every: float
+    specs: Sequence[RunSpec],
+    store: Path,
+    on_progress: OnProgress | None,
+    save_every: float,
+    device: str,
 ) -> bool:
     """Whether all runs of a pack were completed in one batch."""
     clock = SaveClock(save_every)
     attempts = [
-        Attempt(spec, run_folder(store, spec), on_progress, save_clock=clock) for spec in specs
+        Attempt(spec, run_folder(store, spec), on_progress, save_clock=clock, device=device)
+        for spec in specs
     ]
     stopwatch = Stopwatch([attempt.cost for attempt in attempts])
     with contextlib.ExitStack() as beating:

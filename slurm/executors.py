@@ -42,6 +42,7 @@ class Executor(ABC):
             executor unless asked otherwise.
         save_every: Seconds of work that a killed run may lose.
         pack: Most runs that are advanced together in one process.
+        device: Torch device of the methods' heavy products.
     """
 
     store: Path
@@ -49,6 +50,7 @@ class Executor(ABC):
     threads: int = 1
     save_every: float = SAVE_EVERY_SECONDS
     pack: int = DEFAULT_PACK
+    device: str = "cpu"
 
     @abstractmethod
     def run(
@@ -82,7 +84,15 @@ class InlineExecutor(Executor):
             for pack in make_packs(runs, self.pack):
                 dictionaries = [[run.as_dict() for run in pack]]
                 store = str(self.store)
-                work(dictionaries, store, self.plugins, self.threads, on_progress, self.save_every)
+                work(
+                    dictionaries,
+                    store,
+                    self.plugins,
+                    self.threads,
+                    on_progress,
+                    self.save_every,
+                    self.device,
+                )
                 if on_poll:
                     on_poll()
         finally:
@@ -148,6 +158,7 @@ class LocalExecutor(Executor):
                 list(self.plugins),
                 self.threads,
                 save_every=self.save_every,
+                device=self.device,
             )
         return _Job(job, runs, before)
 

@@ -22,6 +22,7 @@ def work(
     threads: int,
     on_progress: OnProgress | None = None,
     save_every: float = SAVE_EVERY_SECONDS,
+    device: str = "cpu",
 ) -> None:
     """Executes packs of runs given as `RunSpec.as_dict`; each run leaves its own record.
 
@@ -32,4 +33,4 @@ def work(
         load_plugin(plugin)
     for pack in packs:
         runs = [RunSpec.from_dict(run) for run in pack]
-        execute_pack(runs, Path(store), on_progress, save_every=save_every)
+        execute_pack(runs, Path(store), on_progress, save_every=save_every, device=device)

@@ -101,6 +101,9 @@ def sweep(
     pack: Annotated[
         int, typer.Option(help="Most runs to advance together in one process; 1 for none.")
     ] = DEFAULT_PACK,
+    device: Annotated[
+        str, typer.Option(help="Torch device of the heavy products: cpu, or cuda (untested).")
+    ] = "cpu",
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Do every run of a sweep that is not done yet, then print its table."""
@@ -110,7 +113,13 @@ def sweep(
         if value < 1:
             raise BadConfiguration(f"{option} is {value}; expected 1 or more.")
     chosen = make_executor(
-        executor, jobs, store=store, plugins=tuple(context.obj or ()), threads=threads, pack=pack
+        executor,
+        jobs,
+        store=store,
+        plugins=tuple(context.obj or ()),
+        threads=threads,
+        pack=pack,
+        device=device,
     )
     plan = find_sweep(name, store)
     save_sweep(store, plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from baselines.cuda_graph import CapturedInnerLoop
+from baselines.cuda_graph import CapturedInnerLoop, _Arguments
 from baselines.meta_gradient import InnerLoop, OuterBatch, Pairs
 from benchmark.errors import ObdBenchError
 from benchmark.students.heads import HEADS
@@ -38,18 +38,24 @@ def test_on_the_cpu_it_is_the_loop_itself(seeds: tuple[int, ...]) -> None:
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_tensors_on_several_devices_are_refused() -> None:
-    initial, pairs, outer, noise = draw(0)
-    with pytest.raises(ObdBenchError, match=r"several devices \(cpu, meta\)"):
-        CapturedInnerLoop(LOOP).gradient(initial, pairs, outer, noise.to("meta"))
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("meta", "'meta' is not supported; expected 'cpu' or 'cuda'"),
+        ("gpu", "'gpu' is no torch device; expected 'cpu' or 'cuda'"),
+        ("cuda:99", r"sees \d+ CUDA devices here. Use 'cpu'"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(device: str, message: str) -> None:
+    with pytest.raises(ObdBenchError, match=message):
+        CapturedInnerLoop(LOOP, device)
 
 
-def test_a_device_that_is_no_gpu_is_refused() -> None:
-    initial, pairs, outer, noise = draw(0)
-    with pytest.raises(ObdBenchError, match=r"needs tensors on a CUDA device.*got meta"):
-        CapturedInnerLoop(LOOP).gradient(
-            [(weight.to("meta"), bias.to("meta")) for weight, bias in initial],
-            Pairs(*(tensor.to("meta") for tensor in pairs)),
-            OuterBatch(outer.observations.to("meta"), outer.actions.to("meta")),
-            noise.to("meta"),
-        )
+def test_arguments_are_copied_to_a_device_whole() -> None:
+    """The part of the CUDA path that a CPU can show: nothing is left behind, nothing is shared."""
+    arguments = _Arguments(*draw(0), None)
+    moved = arguments.on(torch.device("cpu"))
+    assert moved.layout() == arguments.layout()
+    for copy, original in zip(moved.tensors(), arguments.tensors(), strict=True):
+        assert torch.equal(copy, original)
+        assert copy.data_ptr() != original.data_ptr()
