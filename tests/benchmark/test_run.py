@@ -24,7 +24,7 @@ from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
 from benchmark.run import execute, record_death, run_folder
 from benchmark.spec import RunSpec
-from benchmark.state import load_state
+from benchmark.state import load_state, save_state
 from benchmark.synthetic_set import load_synthetic_set
 from tests.tiny_runs import PLUGIN, STUDENT, numbers, sets, tiny_spec
 
@@ -387,3 +387,22 @@ def _saved(folder: Path) -> int:
     """The outer step that a next attempt goes on from."""
     path = folder / STATE
     return int(load_state(path)[1]["method"]["step"]) if path.exists() else 0
+
+
+def test_a_state_saved_on_other_data_is_refused(
+    small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_spec("dbc", small_dataset_name, outer_steps=20)
+
+    def bomb(run: str, step: int, total: int) -> None:
+        if step == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(spec, tmp_path, bomb, save_every=0)
+    path = run_folder(tmp_path, spec) / STATE
+    tensors, facts = load_state(path)
+    save_state(path, tensors, {**facts, "dataset_sha256": "0" * 64})
+    error = execute(spec, tmp_path)["error"]
+    assert "was saved on other data (sha256 0000" in error["message"]
+    assert "remove the file to start this run anew" in error["message"]

@@ -14,6 +14,7 @@ from benchmark.evaluation import PROTOCOLS
 from benchmark.spec import RunSpec
 from benchmark.students.student import StudentSpec
 from benchmark.sweep import Sweep, build_sweep, read_sweep
+from benchmark.teachers.recipe import TEACHERS
 
 HEAD = """
 name = "sizes"
@@ -46,7 +47,7 @@ def test_smallest_sweep_is_one_run_with_every_default() -> None:
             protocol=PROTOCOLS["obd"],
         ),
     )
-    assert sweep.runs[0].teacher == "td3_bc"
+    assert sweep.runs[0].teacher == "none", "random declares no teacher"
     assert sweep.runs[0].student == StudentSpec()
     assert sweep.runs[0].evaluation_student is None
 
@@ -214,10 +215,40 @@ last = 4
     assert dataclasses.astuple(protocol) == ("mine", 1, 2, 3, 4)
 
 
-def test_teacher_axis_varies_the_teacher() -> None:
-    assert [r.teacher for r in parse(HEAD + '[grid]\nteacher = ["td3_bc"]' + RANDOM).runs] == [
-        "td3_bc"
-    ]
+PBC = '[[methods]]\nname = "pbc"\n'
+
+
+def test_teacher_axis_varies_the_teacher_of_methods_that_have_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(TEACHERS._entries, "other", TEACHERS["td3_bc"])
+    grid = '[grid]\nteacher = ["td3_bc", "other"]\n'
+
+    assert [r.teacher for r in parse(HEAD + grid + PBC).runs] == ["td3_bc", "other"]
+    assert [r.teacher for r in parse(HEAD + grid + RANDOM).runs] == ["none"], "not done twice"
+
+
+def test_a_method_may_have_seeds_of_its_own() -> None:
+    runs = parse(HEAD + "seeds = 2\n" + RANDOM + "seeds = 4\n" + PBC).runs
+
+    assert [r.seed for r in runs if r.method == "random"] == [0, 1, 2, 3]
+    assert [r.seed for r in runs if r.method == "pbc"] == [0, 1]
+    with pytest.raises(ObdBenchError, match=r"seeds of random in sweep\.toml is 0; expected"):
+        parse(HEAD + RANDOM + "seeds = 0\n")
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", ".hidden", "two words"])
+def test_a_name_that_cannot_name_files_is_refused(name: str) -> None:
+    with pytest.raises(ObdBenchError, match="it names files, so it may hold letters"):
+        parse(HEAD.replace("sizes", name) + RANDOM)
+
+
+@pytest.mark.parametrize("key", ["students", "episodes", "checkpoint_every", "last"])
+def test_a_protocol_of_nothing_is_refused(key: str) -> None:
+    numbers = {"students": 1, "episodes": 1, "checkpoint_every": 1, "last": 1, key: 0}
+    table = '[protocol]\nname = "mine"\n' + "".join(f"{k} = {v}\n" for k, v in numbers.items())
+    with pytest.raises(ObdBenchError, match=f"{key} of the protocol 'mine' is 0; expected 1"):
+        parse(HEAD + table + RANDOM)
 
 
 def test_evaluation_student_is_the_student_with_its_differences() -> None:
