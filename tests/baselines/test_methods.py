@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from baselines.bc_whole import BCWhole
-from baselines.obd import DBC, OBD, PBC, AvPBC, PublishedAvPBC, PublishedDBC, PublishedPBC, _Run
+from baselines.obd import DBC, OBD, PBC, AvPBC, PublishedAvPBC, PublishedDBC, PublishedPBC
+from baselines.outer_loop import OuterRun
 from baselines.random_selection import RandomSelection
 from baselines.teacher_reference import TeacherReference
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
@@ -232,7 +233,7 @@ def test_the_pairs_follow_torchs_sgd_with_momentum_and_clipped_norm(
     clip: float, problem: Callable[..., Problem]
 ) -> None:
     method = DBC(**SMALL, outer_learning_rate=0.3, outer_momentum=0.8, outer_gradient_clip=clip)
-    run = _Run(method, problem(method), Recorder())
+    run = _outer_run(method, problem(method))
     pairs = [run.observations.clone(), run.actions.clone()]
     optimiser = torch.optim.SGD(pairs, lr=0.3, momentum=0.8)
     generator = torch.Generator().manual_seed(1)
@@ -258,7 +259,7 @@ def test_one_outer_step_follows_autograd_through_the_students_training(
     monitor = distil(made, given)
     before, after = monitor.states[0].tensors, monitor.states[1].tensors
 
-    run = _Run(made, problem(method, student=student), Recorder())
+    run = _outer_run(made, problem(method, student=student))
     targets = made.targets(given)
     network = student.network(OBSERVATION_DIM, ACTION_DIM)
     generator = given.generator("outer step", 0)
@@ -414,3 +415,7 @@ def test_the_teacher_row_plays_the_teachers_actions_in_the_environments_units(
     expected = 3 + 2 * LinearTeacher().act(torch.from_numpy(dataset.observations)).numpy()
     np.testing.assert_allclose(acted[0], expected, rtol=1e-6)
     assert TeacherReference().reference
+
+
+def _outer_run(method: OBD, problem: Problem) -> OuterRun:
+    return OuterRun(method, method.targets(problem), problem, Recorder())

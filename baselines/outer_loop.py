@@ -1,0 +1,204 @@
+"""The outer loop of OBD: synthetic pairs that follow the meta-gradient, several runs at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from baselines.cuda_graph import CapturedInnerLoop
+from baselines.meta_gradient import InnerLoop, OuterBatch, Pairs
+from baselines.random_selection import draw_pairs
+from benchmark.method import BadParameter, Monitor, Problem, State
+from benchmark.students.network import stack
+from benchmark.synthetic_set import SyntheticSet
+
+
+class OuterSettings(Protocol):
+    """Hyper-parameters of the outer loop; `baselines.obd.OBD` says what each is."""
+
+    @property
+    def synthetic_size(self) -> int: ...
+    @property
+    def outer_steps(self) -> int: ...
+    @property
+    def outer_learning_rate(self) -> float: ...
+    @property
+    def outer_momentum(self) -> float: ...
+    @property
+    def outer_gradient_clip(self) -> float: ...
+    @property
+    def outer_batch(self) -> int: ...
+    @property
+    def adjoint_noise(self) -> Literal["reused", "fresh"]: ...
+
+
+class Targets(NamedTuple):
+    """What students are held to on every state of the dataset: actions `[M, act_dim]` in the unit
+    box and weights `[M]`, or None where all states count the same."""
+
+    actions: Tensor
+    weights: Tensor | None
+
+
+def advance(runs: Sequence[OuterRun]) -> None:
+    """Takes runs of equal settings and student from where they are to their last outer step.
+
+    Raises:
+        BadParameter: Their saved states are at different steps.
+    """
+    first = runs[0]
+    loop = CapturedInnerLoop(_inner_loop(first.problem), first.problem.device)
+    if any(run.start != first.start for run in runs):
+        raise BadParameter(
+            f"Packed runs go in lock-step, but their saved states are at steps "
+            f"{[run.start for run in runs]}. Resume them one by one."
+        )
+    for step in range(first.start, first.settings.outer_steps):
+        for run in runs:
+            run.report(step)
+        _outer_step(loop, runs, step)
+    for run in runs:
+        run.report(first.settings.outer_steps)
+
+
+def _outer_step(captured: CapturedInnerLoop, runs: Sequence[OuterRun], step: int) -> None:
+    """One update of every run's pairs."""
+    draws = [run.draw(captured.loop, step) for run in runs]
+    gradient = captured.gradient(
+        initial=stack([draw.initial for draw in draws]),
+        pairs=Pairs(
+            torch.stack([run.observations for run in runs]),
+            torch.stack([run.actions for run in runs]),
+        ),
+        outer=OuterBatch(
+            torch.stack([draw.outer.observations for draw in draws]),
+            torch.stack([draw.outer.actions for draw in draws]),
+            _stacked_weights([draw.outer.weights for draw in draws], draws[0].outer.actions),
+            _stacked([draw.outer.noise for draw in draws]),
+        ),
+        noise=_stacked([draw.noise for draw in draws], dim=1),
+        adjoint_noise=_stacked([draw.adjoint_noise for draw in draws], dim=1),
+    )
+    for index, run in enumerate(runs):
+        run.update(gradient.observations[index], gradient.actions[index])
+
+
+class _Draw(NamedTuple):
+    """Everything random in one outer step of one run."""
+
+    initial: list[tuple[Tensor, Tensor]]
+    outer: OuterBatch
+    noise: Tensor | None
+    adjoint_noise: Tensor | None
+
+
+class OuterRun:
+    """One run's pairs (normalised), their optimiser, and its targets."""
+
+    def __init__(
+        self, settings: OuterSettings, targets: Targets, problem: Problem, monitor: Monitor
+    ) -> None:
+        self.settings, self.targets = settings, targets
+        self.problem, self.monitor = problem, monitor
+        real = draw_pairs(problem, settings.synthetic_size)
+        self.observations = problem.scaling.observations_in(real.observations)
+        self.actions = problem.scaling.actions_in(real.actions)
+        self.velocity = [torch.zeros_like(self.observations), torch.zeros_like(self.actions)]
+        self.start = 0
+        if (state := monitor.resume()) is not None:
+            self.start = int(state.facts["step"])
+            self.observations = state.tensors["observations"]
+            self.actions = state.tensors["actions"]
+            self.velocity = [
+                state.tensors["observations_velocity"],
+                state.tensors["actions_velocity"],
+            ]
+
+    def draw(self, loop: InnerLoop, step: int) -> _Draw:
+        """Initialisation, outer batch and action noise of an outer step, from the step alone."""
+        generator = self.problem.generator("outer step", step)
+        size, batch = self.actions.shape, self.settings.outer_batch
+        initial = loop.network.initialise(generator)
+        chosen = torch.randint(len(self.targets.actions), (batch,), generator=generator)
+        weights = self.targets.weights
+        noise = outer_noise = adjoint_noise = None
+        if loop.head.noisy:
+            noise = torch.randn(loop.steps, *size, generator=generator)
+            outer_noise = torch.randn(batch, size[1], generator=generator)
+            if self.settings.adjoint_noise == "fresh":
+                adjoint_noise = torch.randn(loop.steps, *size, generator=generator)
+        outer = OuterBatch(
+            self.problem.observations[chosen],
+            self.targets.actions[chosen],
+            None if weights is None else weights[chosen],
+            outer_noise,
+        )
+        return _Draw(initial, outer, noise, adjoint_noise)
+
+    def update(self, observations_gradient: Tensor, actions_gradient: Tensor) -> None:
+        """SGD with momentum on the pairs, the gradient clipped by its norm over both."""
+        gradients = (observations_gradient, actions_gradient)
+        norm = torch.linalg.vector_norm(torch.cat(gradients, dim=1))
+        scale = (self.settings.outer_gradient_clip / (norm + 1e-6)).clamp(max=1.0)
+        for values, velocity, gradient in zip(
+            (self.observations, self.actions), self.velocity, gradients, strict=True
+        ):
+            velocity.mul_(self.settings.outer_momentum).add_(gradient * scale)
+            values.sub_(velocity, alpha=self.settings.outer_learning_rate)
+
+    def report(self, step: int) -> None:
+        """Tells the monitor where this run is."""
+        self.monitor.progress(step, self.settings.outer_steps)
+        if self.monitor.due(step):
+            self.monitor.checkpoint(step, self.synthetic_set())
+        self.monitor.save(step, lambda: self.state(step))
+
+    def synthetic_set(self) -> SyntheticSet:
+        """The pairs in the environment's units."""
+        scaling = self.problem.scaling
+        return SyntheticSet(
+            scaling.observations_out(self.observations), scaling.actions_out(self.actions)
+        )
+
+    def state(self, step: int) -> State:
+        """All that the next outer step depends on."""
+        return State(
+            {
+                "observations": self.observations,
+                "actions": self.actions,
+                "observations_velocity": self.velocity[0],
+                "actions_velocity": self.velocity[1],
+            },
+            {"step": step},
+        )
+
+
+def _inner_loop(problem: Problem) -> InnerLoop:
+    """The student's training as a differentiable loop."""
+    student = problem.student
+    if student.optimizer != "sgd":
+        raise BadParameter(
+            f"OBD differentiates through SGD; student.optimizer is {student.optimizer!r}. Distil "
+            f'with optimizer = "sgd" and score under another with [evaluation_student].'
+        )
+    network = student.network(problem.observation_dim, problem.action_dim)
+    return InnerLoop(
+        network, student.policy_head, student.steps, student.learning_rate, student.momentum
+    )
+
+
+def _stacked(tensors: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:
+    """The runs' tensors on a new runs axis, or None where there are none."""
+    present = [tensor for tensor in tensors if tensor is not None]
+    return torch.stack(present, dim=dim) if present else None
+
+
+def _stacked_weights(weights: Sequence[Tensor | None], actions: Tensor) -> Tensor | None:
+    """As `_stacked`; where only some runs are weighted, the others weigh every state 1."""
+    if all(weight is None for weight in weights):
+        return None
+    ones = torch.ones(actions.shape[:-1], dtype=actions.dtype)
+    return torch.stack([ones if weight is None else weight for weight in weights])
