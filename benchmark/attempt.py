@@ -74,7 +74,7 @@ class Attempt:
             needs=method.needs,
             student=self.spec.student,
             scaling=self.scaling,
-            axes={"run": self.spec.run_id},
+            axes=self._axes,
             loaders={
                 "dataset": lambda: self.dataset,
                 "teacher": self._teacher,
@@ -117,7 +117,7 @@ class Attempt:
             student=self.spec.scoring_student,
             scaling=self.scaling,
             environment=self.dataset.env_id,
-            axes={"run": self.spec.run_id, "step": step},
+            axes={**self._axes, "step": step},
         )
         if not np.isfinite(episodes.returns).all():
             raise ObdBenchError(
@@ -208,6 +208,7 @@ class Attempt:
                 **provenance(self.device),
                 "environment": self.dataset.env_id if self.dataset else None,
                 "dataset_sha256": self.dataset.sha256 if self.dataset else None,
+                "seeds": {"seed": self.spec.seed, "axes": self._axes},
             },
             "error": None
             if error is None
@@ -271,6 +272,11 @@ class Attempt:
             "environment": self.dataset.env_id,
             "dataset_sha256": self.dataset.sha256,
         }
+
+    @property
+    def _axes(self) -> dict[str, str | int]:
+        """What every seed of this run derives from, beside its purpose and step."""
+        return {"run": self.spec.run_id}
 
     def _scored(self, step: int) -> bool:
         return any(c["outer_step"] == step for c in self.checkpoints)

@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from benchmark.datasets.snapshots import SnapshotPolicies
 from benchmark.environments import make_batched
-from benchmark.errors import ObdBenchError
+from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import atomic_path, file_sha256, write_atomic
 from benchmark.seeds import episode_seeds, numpy_generator
 
@@ -35,7 +35,7 @@ class PolicyRecipe:
 
     Args:
         environment: Gymnasium id.
-        algorithm: A stable-baselines3 on-policy algorithm: "PPO" or "A2C".
+        algorithm: A stable-baselines3 algorithm with a Gaussian `MlpPolicy`: "PPO" or "A2C".
         steps: Environment steps of training.
         seed: Of training.
         snapshot_every: Environment steps between snapshots.
@@ -101,18 +101,29 @@ def train(recipe: PolicyRecipe, folder: Path) -> None:
             )
             print(f"{self.num_timesteps} steps, training return {np.mean(returns or [0]):.0f}")
 
-    algorithm = getattr(stable_baselines3, recipe.algorithm)
+    algorithms = {
+        "PPO": (
+            stable_baselines3.PPO,
+            {"batch_size": recipe.batch_size, "n_epochs": recipe.epochs},
+        ),
+        "A2C": (stable_baselines3.A2C, {}),
+    }
+    if recipe.algorithm not in algorithms:
+        raise ObdBenchError(
+            f"The recipe cannot train with {recipe.algorithm!r}. "
+            f"{did_you_mean(recipe.algorithm, algorithms)}"
+        )
+    algorithm, settings = algorithms[recipe.algorithm]
     model = algorithm(
         "MlpPolicy",
         env,
         n_steps=recipe.rollout_steps,
-        batch_size=recipe.batch_size,
-        n_epochs=recipe.epochs,
         gamma=recipe.gamma,
         learning_rate=lambda remaining: recipe.learning_rate * remaining,
         policy_kwargs={"net_arch": [64, 64], "log_std_init": recipe.initial_log_std},
         seed=recipe.seed,
         device="cpu",
+        **settings,
     )
     model.learn(recipe.steps, callback=Snapshots())
 

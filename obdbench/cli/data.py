@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Annotated
@@ -112,6 +113,8 @@ def info(name: Name) -> None:
 def train_policies(
     environment: Annotated[str, typer.Argument(help="E.g. hopper.")],
     folder: Annotated[Path, typer.Option(help="For the snapshots of the training.")],
+    algorithm: Annotated[str, typer.Option(help="PPO or A2C, of stable-baselines3.")] = "PPO",
+    steps: Annotated[int | None, typer.Option(help="Environment steps of training.")] = None,
     target: Annotated[
         Path | None, typer.Option(help="Files to write, without ending; beside them the manifest.")
     ] = None,
@@ -123,5 +126,8 @@ def train_policies(
         raise DatasetProblem(
             f"There is no recipe for {environment!r}. {did_you_mean(environment, RECIPES)}"
         )
-    train(RECIPES[environment], folder)
-    pack(RECIPES[environment], folder, target or folder / environment)
+    recipe = dataclasses.replace(RECIPES[environment], algorithm=algorithm)
+    if steps is not None:
+        recipe = dataclasses.replace(recipe, steps=steps)
+    train(recipe, folder)
+    pack(recipe, folder, target or folder / environment)

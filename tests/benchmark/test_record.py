@@ -82,6 +82,7 @@ def complete_record() -> Record:
             "threads": 1,
             "environment": "Hopper-v5",
             "dataset_sha256": "00",
+            "seeds": {"seed": 0, "axes": {"run": "x"}},
         },
         "error": None,
         "started": "2026-01-01T00:00:00+00:00",

@@ -109,6 +109,7 @@ def test_record_says_what_it_cost_and_where_it_comes_from(
     provenance = record["provenance"]
     dataset = load_dataset(DatasetName.parse(spec.dataset))
     assert provenance["dataset_sha256"] == dataset.sha256
+    assert provenance["seeds"] == {"seed": spec.seed, "axes": {"run": spec.run_id}}
     assert provenance["environment"] == "Hopper-v5"
     assert provenance["host"] == platform.node()
     assert {"torch", "mujoco", "gymnasium"} <= set(provenance["packages"])
