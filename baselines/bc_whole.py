@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from benchmark.method import Method, Monitor, Problem
+from benchmark.method import Method, Monitor, Problem, require_positive
 from benchmark.students.student import Batch, train_students
 
 
@@ -23,6 +23,9 @@ class BCWhole(Method):
     reference: ClassVar[bool] = True
     steps: int = 50_000
     batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        require_positive(self, "steps", "batch_size")
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Trains one student with the student's own optimiser, and scores it once."""

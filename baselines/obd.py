@@ -5,7 +5,7 @@ on states of the dataset; the pairs follow the gradient of that loss through the
 
     repeat:
         theta_0 ~ initialisation;  theta_T = T steps of BC on D_syn from theta_0
-        D_syn <- D_syn - lr * clip(grad_{D_syn} H(theta_T))
+        v <- momentum * v + clip(grad_{D_syn} H(theta_T));  D_syn <- D_syn - lr * v
 
 The three objectives differ in H alone (Section 4):
 
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from baselines.outer_loop import OuterRun, Targets, advance
-from benchmark.method import Assignment, Method, Monitor, Problem
+from benchmark.method import Assignment, Method, Monitor, Problem, require_positive
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ class OBD(Method):
     outer_gradient_clip: float = 2.0
     outer_batch: int = 2560
     adjoint_noise: Literal["reused", "fresh"] = "reused"
+
+    def __post_init__(self) -> None:
+        require_positive(self, "outer_steps", "outer_batch")
 
     @abstractmethod
     def targets(self, problem: Problem) -> Targets:

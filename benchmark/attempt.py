@@ -54,6 +54,7 @@ class Attempt:
         self.dataset: Dataset | None = None
         self.loaded_teacher: NetworkTeacher | None = None
         self._total: int | None = None
+        self._handed_in: set[int] = set()
         self.heartbeat = Heartbeat(self.folder, self.cost.attempts)
         self.stopwatch = Stopwatch([self.cost])
 
@@ -106,7 +107,12 @@ class Attempt:
 
     def checkpoint(self, step: int, result: SyntheticSet | Policy) -> None:
         """Scores a result; its set and returns are on disk when this returns."""
-        if self._scored(step):
+        if step in self._handed_in:
+            raise ObdBenchError(
+                f"The method handed in two results for outer step {step}; a step is scored once."
+            )
+        self._handed_in.add(step)
+        if self._scored(step):  # by an earlier attempt
             return
         self.stopwatch.lap()
         assert self.dataset is not None
@@ -157,6 +163,13 @@ class Attempt:
                 f"than {self.dataset.name} holds now ({self.dataset.sha256}). Build that data "
                 f"again, or remove the file to start this run anew."
             )
+        teacher = self.loaded_teacher and self.loaded_teacher.facts["sha256"]
+        if teacher and facts["teacher_sha256"] not in (None, teacher):
+            raise ObdBenchError(
+                f"{self._state_path} was saved with the teacher {facts['teacher_sha256']}, the one "
+                f"found now is {teacher}. Put that teacher back, or remove the file to start this "
+                f"run anew."
+            )
         self.checkpoints = facts["checkpoints"]
         vars(self.cost).update({**facts["cost"], "attempts": self.cost.attempts})
         self.started = facts["started"]
@@ -174,6 +187,7 @@ class Attempt:
             "cost": vars(self.cost),
             "started": self.started,
             "dataset_sha256": self.dataset.sha256 if self.dataset else None,
+            "teacher_sha256": self.loaded_teacher and self.loaded_teacher.facts["sha256"],
         }
         save_state(self._state_path, now.tensors, facts)
 

@@ -85,9 +85,9 @@ class Monitor(Protocol):
 class Problem:
     """What a method may see.
 
-    `student`, `scaling`, `observation_dim`, `action_dim` and `seed` are always there; `dataset`,
-    `teacher`, `log_density` and `environment` only for a method that declares them in `needs`, so
-    that an offline method cannot peek at the environment.
+    `student`, `scaling`, `observation_dim` and `action_dim` are always there; `dataset`, `teacher`,
+    `log_density` and `environment` only for a method that declares them in `needs`, so that what a
+    method used is known and shown.
 
     Args:
         needs: What the method declared.
@@ -222,6 +222,13 @@ class Assignment(NamedTuple):
     method: Method
     problem: Problem
     monitor: Monitor
+
+
+def require_positive(method: Method, *names: str) -> None:
+    """Raises BadParameter where one of these hyper-parameters is below 1."""
+    for name in names:
+        if (value := getattr(method, name)) < 1:
+            raise BadParameter(f"{name} of {type(method).__name__} is {value}; expected 1 or more.")
 
 
 METHODS: Registry[type[Method]] = Registry(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from filelock import FileLock
 
 from benchmark.attempt import Attempt, OnProgress, existing_record
 from benchmark.clocks import SAVE_EVERY_SECONDS, SaveClock, Stopwatch
@@ -44,7 +46,13 @@ def execute(
         save_every: Seconds of work that a killed run may lose.
         device: Torch device of the method's heavy products.
     """
-    folder = run_folder(store, spec)
+    with _alone(store, [spec]):
+        return _execute(spec, run_folder(store, spec), on_progress, save_every, device)
+
+
+def _execute(
+    spec: RunSpec, folder: Path, on_progress: OnProgress | None, save_every: float, device: str
+) -> Record:
     if (record := existing_record(folder)) is not None and record["status"] == "complete":
         return record
     clock = SaveClock(save_every)
@@ -76,10 +84,11 @@ def execute_pack(
     Where the pack raises, its runs are done one by one instead, from their saved states: an error
     is the record of the run that it belongs to, and costs the others nothing but time.
     """
-    todo = [spec for spec in specs if not _is_complete(run_folder(store, spec))]
-    if len(todo) < 2 or not _advance_together(todo, store, on_progress, save_every, device):
-        for spec in todo:
-            execute(spec, store, on_progress, save_every=save_every, device=device)
+    with _alone(store, specs):
+        todo = [spec for spec in specs if not _is_complete(run_folder(store, spec))]
+        if len(todo) < 2 or not _advance_together(todo, store, on_progress, save_every, device):
+            for spec in todo:
+                _execute(spec, run_folder(store, spec), on_progress, save_every, device)
 
 
 def record_death(spec: RunSpec, store: Path, log: str) -> None:
@@ -92,6 +101,19 @@ def record_death(spec: RunSpec, store: Path, log: str) -> None:
     message = f"The process working on this run died. The end of its log:\n{log}"
     write_record(folder / FILE, attempt.record("failed", WorkerDied(message)))
     (folder / ALIVE).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone(store: Path, specs: Sequence[RunSpec]) -> Iterator[None]:
+    """While it is open no other process works on these runs; it waits for one that does.
+
+    The system lets go of the locks of a process that dies.
+    """
+    with contextlib.ExitStack() as locks:
+        for folder in sorted(run_folder(store, spec) for spec in specs):  # one order: no deadlock
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(FileLock(folder.with_name(f".{folder.name}.lock")))
+        yield
 
 
 def _advance_together(

@@ -13,6 +13,7 @@ from benchmark.config import build
 from benchmark.datasets.store import DatasetName
 from benchmark.evaluation import Protocol
 from benchmark.method import METHODS, Method
+from benchmark.students.architectures import STUDENTS
 from benchmark.students.student import StudentSpec
 from benchmark.teachers.recipe import TEACHERS
 
@@ -55,6 +56,9 @@ class RunSpec:
         kind = METHODS[method]
         built = build(kind, parameters, where)
         TEACHERS[rest.get("teacher", "td3_bc")]
+        for student in (rest.get("student"), rest.get("evaluation_student")):
+            if student is not None:
+                STUDENTS[student.name]
         if "teacher" not in kind.needs:  # so that a grid over teachers does not repeat such methods
             rest["teacher"] = NO_TEACHER
         return cls(

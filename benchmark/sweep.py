@@ -76,7 +76,9 @@ def read_sweep(path: Path) -> Sweep:
         values = tomllib.loads(path.read_text())
     except FileNotFoundError as error:
         raise BadConfiguration(f"The sweep file {path} does not exist.") from error
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise BadConfiguration(f"The sweep file {path} cannot be read: {error}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfiguration(f"{path} is not TOML: {error}.") from error
     return build_sweep(values, str(path))
 

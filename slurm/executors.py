@@ -189,8 +189,8 @@ class LocalExecutor(Executor):
 
 
 def _shares(packs: Sequence[Pack], jobs: int) -> list[list[Pack]]:
-    """Packs dealt out like cards, the largest first, so that every process gets its part."""
-    ordered = sorted(packs, key=len, reverse=True)
+    """Packs dealt like cards, the largest first; a cell's seeds go to different processes."""
+    ordered = sorted(packs, key=lambda pack: (-len(pack), pack[0].cell_id, pack[0].seed))
     return [ordered[start::jobs] for start in range(min(jobs, len(ordered)))]
 
 

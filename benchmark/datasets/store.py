@@ -132,7 +132,7 @@ def load_dataset(name: DatasetName) -> Dataset:
     """
     card = _card(name)
     main = name.folder / "data" / "main_data.hdf5"
-    mend = f"Build it anew with `{name.build_command} --force`."
+    mend = f"Build it anew with `{name.build_command} --seed {card['seed']} --force`."
     if not main.is_file():
         raise DatasetProblem(f"{main} is missing. {mend}")
     if main.stat().st_size != card["hdf5"]["bytes"]:

@@ -35,7 +35,7 @@ def build_if_missing(name: DatasetName, *, seed: int | None = None, force: bool 
     Without a seed, the one that the store has will do; a new one is built with seed 0.
     """
     if seed is None:
-        seed = dataset_card(name)["seed"] if name.folder.exists() else 0
+        seed = dataset_card(name)["seed"] if (name.folder / "card.json").is_file() else 0
     with progress_bar(f"Building {name}", "transitions", name.size) as bar:
         dataset = build_dataset(
             name,
@@ -59,7 +59,9 @@ def build(
     force: Annotated[bool, typer.Option(help="Build over one that is in the store.")] = False,
 ) -> None:
     """Build a dataset into the local Minari store."""
-    text = name if size is None else f"{name.partition('@')[0]}@{size}"
+    if size is not None and "@" in name:
+        raise DatasetProblem(f"{name!r} names a size and --size {size} another; give one of them.")
+    text = name if size is None else f"{name}@{size}"
     build_if_missing(DatasetName.parse(text), seed=seed, force=force)
 
 

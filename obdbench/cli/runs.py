@@ -17,7 +17,7 @@ from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.store import DatasetName
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.evaluation import protocol_named
-from benchmark.record import FILE, read_record
+from benchmark.record import FILE, peek_record, read_record
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.students.student import StudentSpec
@@ -138,6 +138,9 @@ def sweep(
     if todo:
         _work(chosen, plan, todo, store)
     _show(store, plan)
+    if any(progress(store, run).state == "failed" for run in plan.runs):
+        err.print(f"Some runs failed; see: obdbench status {plan.name}", highlight=False)
+        raise typer.Exit(1)
 
 
 def _check_same_data(store: Path, plan: Sweep, dataset: Dataset) -> None:
@@ -187,7 +190,22 @@ def status(
     legend = ", ".join(f"{marks[s]} {counts[s]} {s}" for s in marks if counts[s])
     out.print(legend, highlight=False)
     if counts["failed"]:
-        out.print(f"Failed runs go on with: obdbench sweep {name} --retry failed", highlight=False)
+        _explain_failures(store, plan)
+        where = "" if store == DEFAULT_STORE else f" --store {store}"
+        out.print(
+            f"Failed runs go on with: obdbench sweep {name} --retry failed{where}", highlight=False
+        )
+
+
+def _explain_failures(store: Path, plan: Sweep) -> None:
+    """One line for every distinct error, with a record that holds its traceback."""
+    examples: dict[str, Path] = {}
+    for run in plan.runs:
+        path = run_folder(store, run) / FILE
+        if path.exists() and (error := peek_record(path)["error"]):
+            examples.setdefault(f"{error['type']}: {error['message'].splitlines()[0]}", path)
+    for message, path in examples.items():
+        out.print(f"{message}\n  {path}", highlight=False, markup=False)
 
 
 def _mark(at: Any, marks: dict[str, str]) -> str:

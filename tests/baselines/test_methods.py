@@ -419,3 +419,9 @@ def test_the_teacher_row_plays_the_teachers_actions_in_the_environments_units(
 
 def _outer_run(method: OBD, problem: Problem) -> OuterRun:
     return OuterRun(method, method.targets(problem), problem, Recorder())
+
+
+@pytest.mark.parametrize("name", ["outer_steps", "outer_batch"])
+def test_a_loop_of_nothing_is_refused_before_it_starts(name: str) -> None:
+    with pytest.raises(BadParameter, match=f"{name} of DBC is -3; expected 1 or more"):
+        DBC(**{name: -3})

@@ -407,3 +407,21 @@ def test_a_state_saved_on_other_data_is_refused(
     error = execute(spec, tmp_path)["error"]
     assert "was saved on other data (sha256 0000" in error["message"]
     assert "remove the file to start this run anew" in error["message"]
+
+
+def test_two_processes_never_work_on_one_run(small_dataset_name: str, tmp_path: Path) -> None:
+    """The second waits, and finds it done."""
+    spec = tiny_spec("dbc", small_dataset_name, outer_steps=40)
+    context = multiprocessing.get_context("forkserver")
+    names = ("MINARI_DATASETS_PATH", "OBDBENCH_CACHE")
+    arguments = (spec.as_dict(), str(tmp_path), {name: os.environ[name] for name in names})
+    processes = [context.Process(target=_attempt, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    record = existing_record(run_folder(tmp_path, spec))
+    assert record is not None
+    assert record["status"] == "complete"
+    assert record["cost"]["attempts"] == 1

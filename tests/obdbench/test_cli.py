@@ -236,7 +236,8 @@ def test_sweep_status_and_table(cli: Any, sweep_file: Path, record_store: Path) 
     load_plugin(PLUGIN)
     sweep_file.write_text(sweep_file.read_text() + RAISES)
     done = cli("sweep", sweep_file, "--executor", "inline")
-    assert done.code == 0
+    assert done.code == 1, "a script must see that runs failed"
+    assert "Some runs failed; see: obdbench status tiny" in done.err
     assert "tiny: 4 runs, 0 done, 0 failed, 4 to do" in done.err
     for suffix in ("md", "csv", "tex"):
         assert (record_store / "reports" / "tiny" / f"table.{suffix}").is_file()
@@ -248,6 +249,8 @@ def test_sweep_status_and_table(cli: Any, sweep_file: Path, record_store: Path) 
     assert marks["random"] == ["D", "D", ""]
     assert marks["raises"] == ["F", "F", "ValueError"]
     assert "D 2 done, F 2 failed" in status.out
+    assert status.out.count("ValueError: ") == 1, "the reason, once, and where to read more"
+    assert re.search(r"raises\..*/seed0/record\.json", status.out)
     assert "obdbench sweep tiny --retry failed" in status.out
 
     again = cli("sweep", sweep_file, "--executor", "inline")

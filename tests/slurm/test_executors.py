@@ -17,7 +17,7 @@ from benchmark.registry import load_plugin
 from benchmark.run import execute, run_folder
 from benchmark.spec import RunSpec
 from results.store import progress
-from slurm.executors import InlineExecutor, LocalExecutor, make_executor
+from slurm.executors import InlineExecutor, LocalExecutor, _shares, make_executor
 from tests.tiny_runs import PLUGIN, numbers, sets, tiny_spec
 
 PLUGINS = (str(PLUGIN),)
@@ -197,3 +197,14 @@ def test_executors_are_made_by_name(name: str, kind: type, tmp_path: Path) -> No
 def test_an_unknown_executor_is_answered_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ObdBenchError, match=r"called 'locl'. Did you mean 'local'\?"):
         make_executor("locl", 2, store=tmp_path)
+
+
+@pytest.mark.parametrize("jobs", [2, 3])
+def test_the_seeds_of_a_cell_go_to_different_processes(jobs: int) -> None:
+    methods = ("random", "dbc")
+    packs = [
+        [tiny_spec(method, "hopper/medium", seed=seed)] for seed in range(2) for method in methods
+    ]
+    for method in methods:
+        held = [sum(pack[0].method == method for pack in share) for share in _shares(packs, jobs)]
+        assert max(held) == 1, f"one process has both seeds of {method}"
