@@ -306,6 +306,12 @@ def existing_record(folder: Path) -> Record | None:
     return read_record(path) if path.exists() else None
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a run's folder holds a complete record."""
+    record = existing_record(folder)
+    return record is not None and record["status"] == "complete"
+
+
 def _earlier_attempts(folder: Path) -> int:
     """Processes that worked on a run before, from its last sign of life or its failed record."""
     sign, record = last_sign(folder), existing_record(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from benchmark.attempt import Attempt, OnProgress, existing_record
+from benchmark.attempt import Attempt, OnProgress, existing_record, is_complete
 from benchmark.clocks import SAVE_EVERY_SECONDS, SaveClock, Stopwatch
 from benchmark.errors import ObdBenchError
 from benchmark.heartbeat import ALIVE
@@ -85,7 +85,7 @@ def execute_pack(
     is the record of the run that it belongs to, and costs the others nothing but time.
     """
     with _alone(store, specs):
-        todo = [spec for spec in specs if not _is_complete(run_folder(store, spec))]
+        todo = [spec for spec in specs if not is_complete(run_folder(store, spec))]
         if len(todo) < 2 or not _advance_together(todo, store, on_progress, save_every, device):
             for spec in todo:
                 _execute(spec, run_folder(store, spec), on_progress, save_every, device)
@@ -148,8 +148,3 @@ def _advance_together(
     for attempt in attempts:
         attempt.forget_state()
     return True
-
-
-def _is_complete(folder: Path) -> bool:
-    record = existing_record(folder)
-    return record is not None and record["status"] == "complete"

@@ -18,7 +18,7 @@ from typing import Any
 import submitit
 import torch
 
-from benchmark.attempt import OnProgress, existing_record
+from benchmark.attempt import OnProgress, is_complete
 from benchmark.clocks import SAVE_EVERY_SECONDS
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.packing import Pack, make_packs
@@ -174,11 +174,7 @@ class LocalExecutor(Executor):
     def _untouched(self, run: RunSpec, before: int | None) -> bool:
         """Whether a run has no record, or still the failed one that a retry began with."""
         now = self._written(run)
-        return now is None or (now == before and not self._complete(run))
-
-    def _complete(self, run: RunSpec) -> bool:
-        record = existing_record(run_folder(self.store, run))
-        return record is not None and record["status"] == "complete"
+        return now is None or (now == before and not is_complete(run_folder(self.store, run)))
 
     def _written(self, run: RunSpec) -> int | None:
         """When a run's record was written, in nanoseconds; None without one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections import Counter
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -123,8 +124,8 @@ def sweep(
     )
     plan = find_sweep(name, store)
     save_sweep(store, plan)
-    for name in dict.fromkeys(run.dataset for run in plan.runs):
-        _check_same_data(store, plan, build_if_missing(DatasetName.parse(name)))
+    datasets = dict.fromkeys(run.dataset for run in plan.runs)
+    _check_same_data(store, plan, [build_if_missing(DatasetName.parse(d)) for d in datasets])
     states = {run.run_id: progress(store, run) for run in plan.runs}
     skipped = {"done", "running"} if retry else {"done", "running", "failed"}
     todo = [run for run in plan.runs if states[run.run_id].state not in skipped]
@@ -143,15 +144,15 @@ def sweep(
         raise typer.Exit(1)
 
 
-def _check_same_data(store: Path, plan: Sweep, dataset: Dataset) -> None:
+def _check_same_data(store: Path, plan: Sweep, datasets: Sequence[Dataset]) -> None:
     """Records of this sweep that were made on other content must not stand beside new ones."""
+    held = {dataset.name: dataset.sha256 for dataset in datasets}
     for record in sweep_records(store, plan):
-        found = record["provenance"]["dataset_sha256"]
-        if record["spec"]["dataset"] == dataset.name and found not in (None, dataset.sha256):
+        name, found = record["spec"]["dataset"], record["provenance"]["dataset_sha256"]
+        if found not in (None, held[name]):
             raise ObdBenchError(
-                f"{record['run_id']} in {store} was done on {dataset.name} with sha256 "
-                f"{found[:16]}; it now holds {dataset.sha256[:16]}. Build that data again, or give "
-                f"another --store."
+                f"{record['run_id']} in {store} was done on {name} with sha256 {found[:16]}; it "
+                f"now holds {held[name][:16]}. Build that data again, or give another --store."
             )
 
 
