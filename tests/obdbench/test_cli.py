@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark.heartbeat import last_sign
+from benchmark.record import read_record, write_record
 from benchmark.registry import load_plugin
 from obdbench.cli import main
 from obdbench.cli.app import app
@@ -301,3 +302,17 @@ def test_a_real_process_with_local_workers_and_a_plugin(
     assert "dies_once" in out
     assert len(list(record_store.glob("*.dies_once.*/seed*/record.json"))) == 2
     assert "D 4 done" in cli("status", "tiny").out
+
+
+def test_records_of_other_data_do_not_stand_beside_new_ones(
+    cli: Any, sweep_file: Path, record_store: Path
+) -> None:
+    assert cli("sweep", sweep_file, "--executor", "inline").code == 0
+    path = next(record_store.glob("*/seed0/record.json"))
+    record = read_record(path)
+    record["provenance"]["dataset_sha256"] = "0" * 64
+    write_record(path, record)
+    again = cli("sweep", sweep_file, "--executor", "inline")
+    assert again.code != 0
+    assert "with sha256 0000000000000000; it now holds" in str(again)
+    assert "Build that data again, or give another --store." in str(again)
