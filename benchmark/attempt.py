@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import traceback
 from collections.abc import Callable
@@ -11,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from benchmark.clocks import Cost, SaveClock, Stopwatch
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.store import DatasetName, load_dataset
-from benchmark.environments import make_batched
+from benchmark.density.store import Fit, LogDensity, find_or_fit
+from benchmark.environments import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.evaluation import score
 from benchmark.heartbeat import Heartbeat, last_sign
@@ -53,6 +52,7 @@ class Attempt:
         self.cost.attempts = _earlier_attempts(self.folder) + 1
         self.dataset: Dataset | None = None
         self.loaded_teacher: NetworkTeacher | None = None
+        self.loaded_density: LogDensity | None = None
         self._total: int | None = None
         self._handed_in: set[int] = set()
         self.heartbeat = Heartbeat(self.folder, self.cost.attempts)
@@ -63,14 +63,7 @@ class Attempt:
         method = self.spec.build_method()
         self._total = getattr(method, "outer_steps", None)
         self.dataset = load_dataset(DatasetName.parse(self.spec.dataset))
-        with contextlib.closing(make_batched(self.dataset.env_id, 1)) as environment:
-            space = environment.action_space
-        if not isinstance(space, gymnasium.spaces.Box):
-            raise ObdBenchError(
-                f"{self.dataset.env_id} has actions {space}; this version distils continuous "
-                f"actions only."
-            )
-        self.scaling = Scaling.of(self.dataset, space)
+        self.scaling = Scaling.of(self.dataset, action_space(self.dataset.env_id))
         problem = Problem(
             needs=method.needs,
             student=self.spec.student,
@@ -80,7 +73,7 @@ class Attempt:
                 "dataset": lambda: self.dataset,
                 "teacher": self._teacher,
                 "environment": lambda: self.dataset.env_id if self.dataset else None,
-                "log_density": self._no_density,
+                "log_density": lambda: self._log_density().values,
             },
             device=self.device,
         )
@@ -170,6 +163,13 @@ class Attempt:
                 f"found now is {teacher}. Put that teacher back, or remove the file to start this "
                 f"run anew."
             )
+        density = self.loaded_density and self.loaded_density.facts["sha256"]
+        if density and facts["density_sha256"] not in (None, density):
+            raise ObdBenchError(
+                f"{self._state_path} was saved with the log densities {facts['density_sha256']}, "
+                f"those found now are {density}. Put those back, or remove the file to start this "
+                f"run anew."
+            )
         self.checkpoints = facts["checkpoints"]
         vars(self.cost).update({**facts["cost"], "attempts": self.cost.attempts})
         self.started = facts["started"]
@@ -188,6 +188,7 @@ class Attempt:
             "started": self.started,
             "dataset_sha256": self.dataset.sha256 if self.dataset else None,
             "teacher_sha256": self.loaded_teacher and self.loaded_teacher.facts["sha256"],
+            "density_sha256": self.loaded_density and self.loaded_density.facts["sha256"],
         }
         save_state(self._state_path, now.tensors, facts)
 
@@ -218,6 +219,7 @@ class Attempt:
             "score": self._score() if status == "complete" else None,
             "cost": vars(self.cost),
             "teacher": self._teacher_facts(),
+            "density": self._density_facts(),
             "provenance": {
                 **provenance(self.device),
                 "environment": self.dataset.env_id if self.dataset else None,
@@ -274,8 +276,26 @@ class Attempt:
             "episodes": measured.get("episodes"),
         }
 
-    def _no_density(self) -> None:
-        raise ObdBenchError("Log densities are not part of this version of the suite.")
+    def _log_density(self) -> LogDensity:
+        """Fitted by the first run that asks; like the teacher's training, it is not its cost."""
+        if self.loaded_density is None:
+            assert self.dataset is not None
+            self.stopwatch.lap()
+            self.loaded_density = find_or_fit(self.dataset, Fit.of(self.spec.density))
+            self.stopwatch.skip()
+        return self.loaded_density
+
+    def _density_facts(self) -> dict[str, Any] | None:
+        if self.loaded_density is None:
+            return None
+        facts = self.loaded_density.facts
+        return {
+            "name": self.spec.density,
+            "sha256": facts["sha256"],
+            "held_out_log_likelihood": (facts["held_out"] or {}).get("mean"),
+            "held_out_standard_error": (facts["held_out"] or {}).get("standard_error"),
+            "not_finite": facts["not_finite"]["count"],
+        }
 
     def _card(self, step: int) -> dict[str, Any]:
         assert self.dataset is not None

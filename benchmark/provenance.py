@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("obdbench", "torch", "gymnasium", "mujoco", "minari", "numpy", "scipy", "safetensors")
+PACKAGES = (
+    "obdbench", "torch", "gymnasium", "mujoco", "minari", "numpy", "scipy", "safetensors", "zuko",
+)  # fmt: skip
 
 
 def provenance(device: str) -> dict[str, Any]:

@@ -1,12 +1,19 @@
-"""Between an environment's units and the ones that students learn in."""
+"""Between an environment's units and the ones that students learn in.
+
+A discrete action of n is a row of n scores: a dataset holds it one-hot (1 for the action taken, 0
+elsewhere), a policy takes the action of its highest score.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark.datasets.dataset import Dataset
@@ -31,12 +38,22 @@ class Scaling:
     half_range: Tensor
 
     @classmethod
-    def of(cls, dataset: Dataset, action_space: gymnasium.spaces.Box) -> Scaling:
-        """The dataset's statistics (sd + 1e-3) and the environment's action bounds."""
-        low, high = (torch.from_numpy(np.asarray(b, np.float32)) for b in _bounds(action_space))
+    def of(cls, dataset: Dataset, action_space: gymnasium.Space[Any]) -> Scaling:
+        """The dataset's statistics (sd + 1e-3) and the environment's action bounds.
+
+        Raises:
+            ObdBenchError: The dataset's actions are not the environment's.
+        """
+        low, high = (torch.from_numpy(bound) for bound in action_bounds(action_space))
+        if len(low) != dataset.action_dim:
+            raise ObdBenchError(
+                f"{dataset.name} has {dataset.action_dim} numbers an action; {dataset.env_id} acts "
+                f"in {action_space}, which takes {len(low)}."
+            )
+        mean, std = map(torch.from_numpy, dataset.observation_moments())
         return cls(
-            mean=torch.from_numpy(dataset.observations.mean(0, dtype=np.float64)).float(),
-            std=torch.from_numpy(dataset.observations.std(0, dtype=np.float64)).float() + STD_FLOOR,
+            mean=mean.float(),
+            std=std.float() + STD_FLOOR,
             center=(high + low) / 2,
             half_range=(high - low) / 2,
         )
@@ -79,5 +96,16 @@ def _check_last(name: str, values: Tensor, expected: Tensor) -> None:
         )
 
 
-def _bounds(space: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    return space.low, space.high
+def action_bounds(
+    space: gymnasium.Space[Any],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Lowest and highest value of each number of an action `[act_dim]`; scores are in [0, 1].
+
+    Raises:
+        ObdBenchError: The space is neither a Box nor Discrete.
+    """
+    if isinstance(space, Discrete):
+        return np.zeros(int(space.n), np.float32), np.ones(int(space.n), np.float32)
+    if not isinstance(space, Box):
+        raise ObdBenchError(f"Actions are {space}; expected a Box or Discrete space.")
+    return space.low.astype(np.float32), space.high.astype(np.float32)

@@ -11,24 +11,28 @@ from typing import Any
 
 from benchmark.config import build
 from benchmark.datasets.store import DatasetName
+from benchmark.density.density import DENSITIES
 from benchmark.evaluation import Protocol
 from benchmark.method import METHODS, Method
 from benchmark.students.architectures import STUDENTS
 from benchmark.students.student import StudentSpec
-from benchmark.teachers.recipe import TEACHERS
+from benchmark.teachers.store import TeacherName
 
-NO_TEACHER = "none"
+NONE = "none"
+"""Stands for the teacher, or the log density, of a method that declares none."""
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A cell (method, dataset, teacher, students, protocol, hyper-parameters) at one seed.
+    """A cell (method, dataset, teacher, density, students, protocol, parameters) at one seed.
 
     Args:
         method: Registered name.
         parameters: Every hyper-parameter of the method, defaults included.
         dataset: Registered name, with `@size` where that is not the default.
-        teacher: Name of the teacher recipe, "none" where the method declares no teacher.
+        teacher: Recipe of the teacher, `td3_bc:1` for its seed 1, "none" where the method declares
+            no teacher.
+        density: Name of the density recipe, "none" where the method declares no log density.
         student: What the method distils for.
         protocol: How the result is scored.
         seed: Of this run.
@@ -40,6 +44,7 @@ class RunSpec:
     protocol: Protocol
     seed: int = 0
     teacher: str = "td3_bc"
+    density: str = "maf"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     student: StudentSpec = field(default_factory=StudentSpec)
     evaluation_student: StudentSpec | None = None
@@ -55,12 +60,14 @@ class RunSpec:
         """
         kind = METHODS[method]
         built = build(kind, parameters, where)
-        TEACHERS[rest.get("teacher", "td3_bc")]
+        rest["teacher"] = str(TeacherName.parse(rest.get("teacher", cls.teacher)))
+        DENSITIES[rest.get("density", cls.density)]
         for student in (rest.get("student"), rest.get("evaluation_student")):
             if student is not None:
                 STUDENTS[student.name]
-        if "teacher" not in kind.needs:  # so that a grid over teachers does not repeat such methods
-            rest["teacher"] = NO_TEACHER
+        for key, need in (("teacher", "teacher"), ("density", "log_density")):
+            if need not in kind.needs:  # so that a grid over them does not repeat such methods
+                rest[key] = NONE
         return cls(
             method=method,
             dataset=str(DatasetName.parse(dataset)),
@@ -96,6 +103,8 @@ class RunSpec:
             "method": {"name": self.method, "parameters": dict(self.parameters)},
             "dataset": self.dataset,
             "teacher": self.teacher,
+            # left out where there is none, so that a cell that needs none is named as ever
+            **({} if self.density == NONE else {"density": self.density}),
             "student": asdict(self.student),
             "evaluation_student": asdict(self.evaluation_student)
             if self.evaluation_student
@@ -113,6 +122,7 @@ class RunSpec:
             parameters=values["method"]["parameters"],
             dataset=values["dataset"],
             teacher=values["teacher"],
+            density=values.get("density", NONE),  # records from before there were any
             student=build(StudentSpec, values["student"], "the record's student"),
             evaluation_student=build(StudentSpec, evaluation, "the record's evaluation student")
             if evaluation

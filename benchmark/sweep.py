@@ -6,6 +6,7 @@ datasets = ["hopper/medium-expert"]
 seeds = 5                      # or a list
 protocol = "quick"             # or a table
 teacher = "td3_bc"
+density = "maf"
 
 [student]
 width = 64
@@ -43,9 +44,12 @@ from benchmark.students.student import StudentSpec
 T = TypeVar("T")
 
 KEYS = (
-    "name", "description", "datasets", "seeds", "protocol", "teacher",
+    "name", "description", "datasets", "seeds", "protocol", "teacher", "density",
     "student", "evaluation_student", "grid", "methods",
 )  # fmt: skip
+
+RECIPES = {"teacher": RunSpec.teacher, "density": RunSpec.density}
+"""Keys that name a recipe, with their defaults; each may be an axis of a grid too."""
 
 
 @dataclass(frozen=True)
@@ -154,17 +158,18 @@ def _cells(
             f"{twice[0]!r} of [[methods]] {name} in {where} has a value and an axis in its grid; "
             f"expected one of them."
         )
-    shared = {k: v for k, v in shared_grid.items() if "." in k or k == "teacher" or k in fields}
+    shared = {k: v for k, v in shared_grid.items() if "." in k or k in RECIPES or k in fields}
     grid = {k: v for k, v in shared.items() if k not in fixed} | own_grid
     for combination in itertools.product(*grid.values()):
         chosen = dict(zip(grid, combination, strict=True))
-        parameters = fixed | {k: v for k, v in chosen.items() if "." not in k and k != "teacher"}
+        parameters = fixed | {k: v for k, v in chosen.items() if "." not in k and k not in RECIPES}
         yield RunSpec.create(
             method=name,
             dataset=dataset,
             parameters=parameters,
             where=f"[[methods]] {name} of {where}",
-            teacher=_teacher(values, chosen, where),
+            teacher=_recipe("teacher", values, chosen, where),
+            density=_recipe("density", values, chosen, where),
             student=_table(StudentSpec, "student", values, chosen, where),
             evaluation_student=_evaluation_student(values, chosen, where),
             protocol=_protocol(values, chosen, where),
@@ -187,25 +192,26 @@ def _axes(grid: Any, where: str) -> dict[str, list[Any]]:
 
 
 def _check_axes(grid: Mapping[str, Any], methods: list[Mapping[str, Any]], where: str) -> None:
-    """Every axis must vary something: a dotted table, the teacher, or some method's parameter."""
+    """Every axis must vary something: a dotted table, a recipe, or some method's parameter."""
     known = {f.name for m in methods for f in dataclasses.fields(METHODS[m["name"]])}
     tables = {"student": StudentSpec, "evaluation_student": StudentSpec, "protocol": Protocol}
     for key in grid:
         table, dot, _ = key.partition(".")
         if dot and table in tables:
             continue
-        if not dot and (key in known or key == "teacher"):
+        if not dot and (key in known or key in RECIPES):
             continue
         dotted = {f"{t}.{f.name}" for t, cls in tables.items() for f in dataclasses.fields(cls)}
-        names = known | {"teacher"} | dotted
+        names = known | RECIPES.keys() | dotted
         raise BadConfiguration(f"Unknown axis {key!r} in {where}. {did_you_mean(key, names)}")
 
 
-def _teacher(values: Mapping[str, Any], chosen: Mapping[str, Any], where: str) -> str:
-    teacher = chosen.get("teacher", values.get("teacher", RunSpec.teacher))
-    if not isinstance(teacher, str):
-        raise BadConfiguration(f"teacher in {where} is {teacher!r}; expected a name.")
-    return teacher
+def _recipe(key: str, values: Mapping[str, Any], chosen: Mapping[str, Any], where: str) -> str:
+    """The name of a teacher's or a density's recipe."""
+    recipe = chosen.get(key, values.get(key, RECIPES[key]))
+    if not isinstance(recipe, str):
+        raise BadConfiguration(f"{key} in {where} is {recipe!r}; expected a name.")
+    return recipe
 
 
 def _table(

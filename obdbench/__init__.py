@@ -4,7 +4,10 @@ What is exported here is the stable interface for third parties; everything else
 """
 
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
-from benchmark.datasets.source import DATASETS, DatasetSource
+from benchmark.datasets.own import SnapshotMixture, medium, medium_expert, replay
+from benchmark.datasets.scripted import ScriptedMixture
+from benchmark.datasets.source import DATASETS, FAMILIES, DatasetFamily, DatasetSource
+from benchmark.density.density import DENSITIES, Density, DensityRecipe
 from benchmark.errors import ObdBenchError
 from benchmark.method import METHODS, Method, Monitor, Policy, Problem, State
 from benchmark.record import read_record
@@ -18,12 +21,17 @@ from benchmark.teachers.teacher import NetworkTeacher, Teacher
 
 __all__ = [
     "DATASETS",
+    "DENSITIES",
+    "FAMILIES",
     "METHODS",
     "STUDENTS",
     "TEACHERS",
     "Architecture",
     "Dataset",
+    "DatasetFamily",
     "DatasetSource",
+    "Density",
+    "DensityRecipe",
     "Method",
     "Monitor",
     "Network",
@@ -33,6 +41,8 @@ __all__ = [
     "Problem",
     "ReferenceReturns",
     "Scaling",
+    "ScriptedMixture",
+    "SnapshotMixture",
     "State",
     "StudentPolicy",
     "StudentSpec",
@@ -40,6 +50,9 @@ __all__ = [
     "Teacher",
     "TeacherRecipe",
     "load_synthetic_set",
+    "medium",
+    "medium_expert",
     "read_record",
+    "replay",
     "train_students",
 ]

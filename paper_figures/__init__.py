@@ -1,6 +1,7 @@
 """Tables and figures, each from records alone."""
 
-from paper_figures.convergence import FigureError, convergence, write_convergence
+from paper_figures.convergence import convergence, write_convergence
+from paper_figures.figure import FigureError, write_figure
 from paper_figures.main_table import main_table
 from paper_figures.table import Cell, Table, escape_latex
 
@@ -12,4 +13,5 @@ __all__ = [
     "escape_latex",
     "main_table",
     "write_convergence",
+    "write_figure",
 ]

@@ -21,8 +21,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmark.errors import ObdBenchError
 from paper_figures import caption
+from paper_figures.figure import SETTINGS, FigureError, write_figure
 from results.aggregate import REFERENCES
 from results.labels import natural_order
 from results.statistics import LEVEL, Estimate, mean
@@ -33,26 +33,11 @@ PANEL_INCHES = (3.3, 2.5)
 LEGEND_ROW_INCHES = 0.17
 LEGEND_ENTRY_INCHES = 0.65
 CHARACTER_INCHES = 0.068
-DOTS_PER_INCH = 200
 
 # References are grey, so that colour belongs to the methods under comparison.
 REFERENCE_GREYS = ((0.15, 0.15, 0.15), (0.5, 0.5, 0.5))
 LINE_STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
-# No dates, no versions, fonts embedded as TrueType: the same records give the same bytes.
-SETTINGS: dict[Any, Any] = {
-    "pdf.fonttype": 42,
-    "savefig.bbox": None,
-    "font.size": 8.0,
-    "axes.linewidth": 0.6,
-}
-PDF_METADATA = {"CreationDate": None, "ModDate": None, "Creator": "OBD-Bench", "Producer": None}
-PNG_METADATA = {"Software": None}
-
-
-class FigureError(ObdBenchError):
-    """Records from which no figure can be drawn."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +82,9 @@ def write_convergence(
     Raises FigureError as `convergence` does.
     """
     figure = convergence(curves, seed=seed)
-    directory.mkdir(parents=True, exist_ok=True)
     pdf, png = directory / f"{name}.pdf", directory / f"{name}.png"
-    with mpl.rc_context(SETTINGS):
-        figure.savefig(pdf, metadata=PDF_METADATA)
-        figure.savefig(png, metadata=PNG_METADATA, dpi=DOTS_PER_INCH)
+    for path in (pdf, png):
+        write_figure(figure, path)
     return pdf, png
 
 

@@ -15,7 +15,7 @@ def labels(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
     A setting appears when it differs between two cells of the same method and dataset, and then in
     all labels of that method, so that one method keeps one label over datasets. Settings are the
-    method's parameters, the student, the teacher and the protocol. For example
+    method's parameters, the student, the teacher, the density and the protocol. For example
     "av_pbc (student.width=256, synthetic_size=16)". Should two cells of one dataset still share a
     label, the last part of their cell ids is added: two cells are never shown as one.
     """
@@ -46,7 +46,7 @@ def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
         | _flat("student.", student)
         | _flat("evaluation_student.", changed)
         | _flat("protocol.", spec.get("protocol") or {})
-        | _flat("", {"teacher": spec.get("teacher")})
+        | {"teacher": spec.get("teacher"), "density": spec.get("density", "none")}
     )
 
 

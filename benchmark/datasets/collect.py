@@ -1,27 +1,66 @@
-"""Collecting episodes from policy snapshots, many environments at once."""
+"""Collecting episodes from policies, many environments at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from benchmark.datasets.dataset import Dataset
-from benchmark.datasets.snapshots import SnapshotPolicies
-from benchmark.environments import BatchedEnvironment, make_batched
+from benchmark.datasets.dataset import Dataset, ReferenceReturns
+from benchmark.environments import BatchedEnvironment, highest, make_batched, one_hot
 from benchmark.seeds import derive_seed, numpy_generator
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
 
+class Policies(Protocol):
+    """K policies of one environment, by index."""
+
+    @property
+    def env_id(self) -> str:
+        """Exact gymnasium id."""
+        ...
+
+    @property
+    def action_dim(self) -> int:
+        """Numbers of an action; for discrete actions, how many there are."""
+        ...
+
+    @property
+    def reference(self) -> ReferenceReturns:
+        """Returns that normalisation stands on."""
+        ...
+
+    def act(
+        self,
+        policies: NDArray[np.int64],
+        observations: NDArray[np.float64],
+        noise: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """What B policies do, one observation each; a row must not depend on its neighbours.
+
+        Args:
+            policies: Which one acts in each row `[B]`.
+            observations: `[B, obs_dim]`.
+            noise: Standard normal `[B, action_dim]`: all the randomness that there is.
+
+        Returns:
+            Actions `[B, action_dim]` within the environment's bounds; for discrete actions scores,
+            of which the highest is taken.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Part:
-    """So many transitions of one policy snapshot."""
+    """So many transitions of one policy."""
 
-    snapshot: int
+    policy: int
     transitions: int
 
 
@@ -39,7 +78,7 @@ class _Episode:
 
 def collect(
     name: str,
-    policies: SnapshotPolicies,
+    policies: Policies,
     parts: Sequence[Part],
     *,
     seed: int,
@@ -76,15 +115,15 @@ class _Collector:
         self,
         environment: BatchedEnvironment,
         name: str,
-        policies: SnapshotPolicies,
+        policies: Policies,
         parts: Sequence[Part],
         seed: int,
     ) -> None:
         slots, limit = environment.size, environment.max_episode_steps or 1000
-        act_dim = policies.tensors["log_std"].shape[1]
+        act_dim = policies.action_dim
         self.environment, self.policies, self.parts = environment, policies, parts
         self.axes: dict[str, str | int] = {"dataset": name, "seed": seed}
-        self.snapshots = np.array([part.snapshot for part in parts])
+        self.players = np.array([part.policy for part in parts])
         self.running = np.zeros(slots, dtype=bool)
         self.part = np.zeros(slots, dtype=np.int64)
         self.index = np.zeros(slots, dtype=np.int64)
@@ -128,9 +167,13 @@ class _Collector:
         slots = np.flatnonzero(self.running)
         at = self.length[slots]
         actions = self.policies.act(
-            self.snapshots[self.part[slots]], self.observations[slots], self.noise[slots, at]
+            self.players[self.part[slots]], self.observations[slots], self.noise[slots, at]
         )
-        result = self.environment.step(slots, actions)
+        chosen: NDArray[Any] = actions
+        if isinstance(space := self.environment.action_space, Discrete):
+            chosen = highest(actions, space)
+            actions = one_hot(chosen, space)
+        result = self.environment.step(slots, chosen)
         self.observations[slots] = result.observations
         self.states[slots, at + 1] = result.observations
         self.actions[slots, at], self.rewards[slots, at] = actions, result.rewards
@@ -172,7 +215,7 @@ class _Collector:
 
 def _assemble(
     name: str,
-    policies: SnapshotPolicies,
+    policies: Policies,
     parts: Sequence[Part],
     finished: list[list[_Episode]],
 ) -> Dataset:

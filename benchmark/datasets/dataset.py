@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.errors import ObdBenchError
+
 FloatArray = NDArray[np.float32]
+
+_BLOCK = 1 << 16  # rows as float64 at a time
+
+
+class DatasetProblem(ObdBenchError):
+    """A dataset that is missing, truncated, altered or of the wrong shape."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +42,14 @@ class Dataset:
         name: Registered name, e.g. `hopper/medium-replay`.
         env_id: The environment that policies are scored in, e.g. `Hopper-v5`.
         states: Every observation of every episode, the last one included `[M + E, obs_dim]`.
-        actions: `[M, act_dim]`.
+        actions: `[M, act_dim]`; where the environment's are Discrete, one-hot.
         rewards: `[M]`.
         terminations: `[M]` bool, true where the environment ended the episode.
         truncations: `[M]` bool, true where a time limit (or the end of the data) cut it.
         lengths: Transitions of each episode `[E]`.
         reference: Returns that normalisation stands on.
+        provenance: What is known of where it comes from (JSON), kept in its card. Under
+            "warnings", sentences that whoever uses the data should have read.
     """
 
     name: str
@@ -49,6 +61,7 @@ class Dataset:
     truncations: NDArray[np.bool_] = field(repr=False)
     lengths: NDArray[np.int64] = field(repr=False)
     reference: ReferenceReturns
+    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -61,15 +74,24 @@ class Dataset:
     def action_dim(self) -> int:
         return int(self.actions.shape[1])
 
+    @property
+    def before_an_action(self) -> NDArray[np.bool_]:
+        """Which rows of `states` are observations, and not the last one of an episode `[M + E]`."""
+        rows = np.ones(len(self.states), dtype=bool)
+        rows[np.cumsum(self.lengths + 1) - 1] = False
+        return rows
+
     @cached_property
     def observations(self) -> FloatArray:
         """The observation that each action was taken in `[M, obs_dim]`."""
-        return self.states[self._rows]
+        return self.states[self.before_an_action]
 
     @cached_property
     def next_observations(self) -> FloatArray:
         """The observation that each action led to `[M, obs_dim]`."""
-        return self.states[self._rows + 1]
+        follows_an_action = np.ones(len(self.states), dtype=bool)
+        follows_an_action[self._starts + np.arange(len(self.lengths))] = False
+        return self.states[follows_an_action]
 
     @cached_property
     def timesteps(self) -> NDArray[np.int64]:
@@ -80,6 +102,31 @@ class Dataset:
     def episode_returns(self) -> NDArray[np.float64]:
         """Undiscounted return of each episode `[E]`."""
         return np.add.reduceat(self.rewards.astype(np.float64), self._starts)
+
+    def observation_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of `observations`, `[obs_dim]` each.
+
+        Block by block: the observations as an array of their own, or as float64, need not fit.
+        """
+        rows, count = self.before_an_action, len(self)
+        blocks = [slice(first, first + _BLOCK) for first in range(0, len(rows), _BLOCK)]
+        mean = sum(self.states[b][rows[b]].sum(0, dtype=np.float64) for b in blocks) / count
+        squares = sum(
+            np.square(self.states[b][rows[b]].astype(np.float64) - mean).sum(0) for b in blocks
+        )
+        return np.asarray(mean), np.sqrt(squares / count)
+
+    def returns_to_go(self, discount: float) -> NDArray[np.float64]:
+        """Discounted sum of the rewards from each transition to its episode's last one `[M]`.
+
+        Where an episode was truncated, this is less than the policy would have gone on to earn.
+        """
+        returns = self.rewards.astype(np.float64)
+        last = self._starts + self.lengths - 1
+        for left in range(1, int(self.lengths.max())):  # all transitions that many before the last
+            rows = last[self.lengths > left] - left
+            returns[rows] += discount * returns[rows + 1]
+        return returns
 
     @cached_property
     def sha256(self) -> str:
@@ -104,8 +151,3 @@ class Dataset:
     @property
     def _starts(self) -> NDArray[np.int64]:
         return np.cumsum(self.lengths) - self.lengths
-
-    @property
-    def _rows(self) -> NDArray[np.int64]:
-        """Row in `states` of each transition: one extra row for every episode before it."""
-        return np.arange(len(self)) + np.repeat(np.arange(len(self.lengths)), self.lengths)

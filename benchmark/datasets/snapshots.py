@@ -46,6 +46,10 @@ class SnapshotPolicies:
         return str(self.manifest["environment"])
 
     @property
+    def action_dim(self) -> int:
+        return int(self.tensors["log_std"].shape[1])
+
+    @property
     def reference(self) -> ReferenceReturns:
         measured = self.manifest["reference_returns"]
         return ReferenceReturns(measured["random"]["mean"], measured["expert"]["mean"])
@@ -67,7 +71,7 @@ class SnapshotPolicies:
 
     def act(
         self,
-        snapshots: NDArray[np.int64],
+        policies: NDArray[np.int64],
         observations: NDArray[np.float64],
         noise: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
@@ -77,7 +81,7 @@ class SnapshotPolicies:
         depend on which other rows share the batch: collection is reproducible at any batch size.
 
         Args:
-            snapshots: Which policy acts in each row `[B]`.
+            policies: Which one acts in each row `[B]`.
             observations: `[B, obs_dim]`.
             noise: Standard normal `[B, act_dim]` for sampled actions; None for the mean.
 
@@ -85,17 +89,17 @@ class SnapshotPolicies:
             Actions `[B, act_dim]` clipped to [-1, 1], as in training.
         """
         t = self.tensors
-        hidden = (observations.astype(np.float32) - t["observation_mean"][snapshots]) / t[
+        hidden = (observations.astype(np.float32) - t["observation_mean"][policies]) / t[
             "observation_std"
-        ][snapshots]
+        ][policies]
         hidden = hidden.clip(-OBSERVATION_CLIP, OBSERVATION_CLIP)
         for layer in range(3):
-            product = np.matmul(t[f"weight_{layer}"][snapshots], hidden[:, :, None])[:, :, 0]
-            hidden = product + t[f"bias_{layer}"][snapshots]
+            product = np.matmul(t[f"weight_{layer}"][policies], hidden[:, :, None])[:, :, 0]
+            hidden = product + t[f"bias_{layer}"][policies]
             if layer < 2:
                 hidden = np.tanh(hidden)
         if noise is not None:
-            hidden = hidden + np.exp(t["log_std"][snapshots]) * noise
+            hidden = hidden + np.exp(t["log_std"][policies]) * noise
         return hidden.clip(-1.0, 1.0)
 
 

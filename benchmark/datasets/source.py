@@ -1,99 +1,132 @@
-"""What a dataset entry of the registry is: a name, and a way to build it on this machine."""
+"""What a dataset's name stands for: a way to have it on this machine.
+
+A name is registered by itself (`hopper/medium`), or belongs to a family of names with a first part
+in common (`d4rl/hopper-medium-v2`).
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
-from benchmark.datasets.collect import Part, Progress, collect
-from benchmark.datasets.dataset import Dataset
-from benchmark.datasets.snapshots import SnapshotPolicies, load_snapshots
-from benchmark.registry import Registry
+from benchmark.datasets.collect import Progress
+from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
+from benchmark.errors import did_you_mean
+from benchmark.registry import Registry, UnknownName
 
 
 class DatasetSource(ABC):
-    """A dataset that can be built locally.
+    """A dataset that this machine can collect, fetch or take in.
 
     Attributes:
         description: One sentence for `obdbench data list`.
-        default_size: Transitions when no size is asked for.
+        default_size: Transitions when no size is asked for; None where the dataset has the size
+            that it was published with, and no other.
+        progress_unit: What `build` counts when it reports progress.
     """
 
     description: str
-    default_size: int
+    default_size: int | None
+    progress_unit: ClassVar[str] = "transitions"
 
     @abstractmethod
     def build(
-        self, name: str, size: int, seed: int, threads: int, progress: Progress | None
+        self, name: str, size: int | None, seed: int, threads: int, progress: Progress | None
     ) -> Dataset:
-        """Makes the dataset, deterministically: same name, size and seed, same content."""
+        """Makes the dataset, deterministically: same name, size and seed, same content.
+
+        Args:
+            name: That the dataset will have.
+            size: Transitions; None for the default.
+            seed: Of whatever is random in it.
+            threads: To use; the content does not depend on it.
+            progress: Called with (done, total) in `progress_unit`.
+        """
+
+    def command(self, name: str) -> str:
+        """What a user types to have the dataset in the local store."""
+        return f"obdbench data build {name}"
+
+
+class DatasetFamily(ABC):
+    """Datasets whose names share the first part, under which the family is registered.
+
+    Attributes:
+        description: One sentence for `obdbench data list`.
+    """
+
+    description: str
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The full names that are known without a network."""
+
+    @abstractmethod
+    def source(self, name: str) -> DatasetSource:
+        """The dataset of a full name, which need not be among `names`.
+
+        Raises:
+            UnknownName: With the nearest names that exist.
+        """
+
+    def meant_by(self, name: str) -> list[str]:
+        """Full names that someone may mean by `name`, which is nobody's."""
+        return []
+
+    def file_source(
+        self, name: str, file: Path, environment: str | None, reference: ReferenceReturns | None
+    ) -> DatasetSource:
+        """The dataset of a full name, taken from a file of this machine.
+
+        Args:
+            name: Full name.
+            file: In D4RL's HDF5 format.
+            environment: Id of the environment, where the name does not say it.
+            reference: Returns of the random policy and the expert, where the name does not say.
+
+        Raises:
+            DatasetProblem: This family takes no files, or something is missing or superfluous.
+        """
+        raise DatasetProblem(
+            f"No file can be taken in as {name!r}. Give it a name that begins with local/, or "
+            f"d4rl/ if it is one of D4RL's."
+        )
 
 
 DATASETS: Registry[DatasetSource] = Registry(
     "dataset", "obdbench.datasets", DatasetSource, entries="instances"
 )
 
+FAMILIES: Registry[DatasetFamily] = Registry(
+    "dataset family", "obdbench.dataset_families", DatasetFamily, entries="instances"
+)
 
-@dataclass(frozen=True)
-class SnapshotMixture(DatasetSource):
-    """Episodes with sampled actions of shipped policy snapshots.
 
-    Args:
-        environment: Name of the shipped snapshots, e.g. `hopper`.
-        description: One sentence.
-        shares: Gives each snapshot its share of the transitions; the shares sum to 1.
+def find_source(name: str) -> DatasetSource:
+    """What a dataset's name stands for.
+
+    Raises:
+        UnknownName: With the nearest of all known names.
     """
-
-    environment: str
-    description: str
-    shares: Callable[[SnapshotPolicies], dict[int, float]]
-    default_size: int = 200_000
-
-    def build(
-        self, name: str, size: int, seed: int, threads: int, progress: Progress | None
-    ) -> Dataset:
-        policies = load_snapshots(self.environment)
-        parts = _apportion(self.shares(policies), size)
-        # Every slot plays its episode to the end: more slots than the data has episodes are waste.
-        slots = min(64, 1 + size // 1000)
-        return collect(
-            name, policies, parts, seed=seed, slots=slots, threads=threads, progress=progress
-        )
+    if name in DATASETS:
+        return DATASETS[name]
+    prefix = name.partition("/")[0]
+    if prefix in FAMILIES:
+        return FAMILIES[prefix].source(name)
+    guesses = [guess for family in _families() for guess in family.meant_by(name)]
+    perhaps = "".join(f"Perhaps it is {guess!r}. " for guess in guesses)
+    raise UnknownName(
+        f"No dataset is called {name!r}. {perhaps}{did_you_mean(name, dataset_names())}"
+    )
 
 
-def replay(policies: SnapshotPolicies) -> dict[int, float]:
-    """Equal shares of the snapshots up to the medium policy, equally spaced in training."""
-    return {snapshot: 1 / len(policies.replay) for snapshot in policies.replay}
+def dataset_names() -> list[str]:
+    """Every name that is known without a network: registered ones, then those of the families."""
+    return [*DATASETS, *(name for family in _families() for name in family.names())]
 
 
-def medium(policies: SnapshotPolicies) -> dict[int, float]:
-    """The medium policy alone."""
-    return {policies.medium: 1.0}
-
-
-def medium_expert(policies: SnapshotPolicies) -> dict[int, float]:
-    """Half the medium policy, half the best snapshot."""
-    return {policies.medium: 0.5, policies.best: 0.5}
-
-
-def _apportion(shares: dict[int, float], size: int) -> list[Part]:
-    """Whole numbers of transitions in these shares that sum to `size`."""
-    parts, given, total = [], 0, 0.0
-    for snapshot, share in shares.items():
-        total += share
-        upto = round(size * total)
-        parts.append(Part(snapshot, upto - given))
-        given = upto
-    return parts
-
-
-HOPPER_MEDIUM_REPLAY = SnapshotMixture(
-    "hopper", "Hopper-v5: the PPO snapshots up to the medium policy, in training proportion", replay
-)
-HOPPER_MEDIUM = SnapshotMixture(
-    "hopper", "Hopper-v5: the medium policy (about 45 % of the best)", medium
-)
-HOPPER_MEDIUM_EXPERT = SnapshotMixture(
-    "hopper", "Hopper-v5: half the medium policy, half the best snapshot", medium_expert
-)
+def _families() -> list[DatasetFamily]:
+    """Those that load; `obdbench list` says what is wrong with the others."""
+    broken = FAMILIES.broken()
+    return [FAMILIES[prefix] for prefix in FAMILIES if prefix not in broken]

@@ -17,13 +17,18 @@ import gymnasium
 import minari
 import numpy as np
 from filelock import FileLock
+from gymnasium.spaces import Discrete
 from minari.data_collector import EpisodeBuffer
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from benchmark.datasets.check import check_dataset, check_fits_environment
 from benchmark.datasets.collect import Progress
-from benchmark.datasets.dataset import Dataset, ReferenceReturns
-from benchmark.datasets.source import DATASETS
+from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
+from benchmark.datasets.source import DatasetSource, find_source
+from benchmark.environments import highest
+from benchmark.environments.lookup import find_specification
 from benchmark.errors import ObdBenchError
 from benchmark.files import atomic_path, file_sha256, write_atomic
 
@@ -36,27 +41,29 @@ CARD_KEYS = (
 )  # fmt: skip
 
 
-class DatasetProblem(ObdBenchError):
-    """A dataset that is missing, truncated, altered or of the wrong shape."""
-
-
 @dataclass(frozen=True)
 class DatasetName:
-    """A registered name with a size: `hopper/medium`, or `hopper/medium@50000`.
+    """A name with a size: `hopper/medium`, or `hopper/medium@50000`.
 
-    The default size has no suffix, so that there is one way to write each dataset.
+    The default size has no suffix, so that there is one way to write each dataset. Where the size
+    is None, the dataset has the one that it was published with.
     """
 
     name: str
-    size: int
+    size: int | None
 
     @classmethod
     def parse(cls, text: str) -> DatasetName:
         """Raises UnknownName for a name nobody registered, DatasetProblem for a bad size."""
         name, separator, size = text.partition("@")
-        default = DATASETS[name].default_size
+        default = find_source(name).default_size
         if not separator:
             return cls(name, default)
+        if default is None:
+            raise DatasetProblem(
+                f"{text!r} asks for {size!r} transitions, but {name} comes in the size that it was "
+                f"published with alone. Write {name}."
+            )
         if not (size.isascii() and size.isdigit()) or int(size) < 1:
             raise DatasetProblem(
                 f"The size in {text!r} is {size!r}; expected a positive number of transitions, "
@@ -65,13 +72,12 @@ class DatasetName:
         return cls(name, int(size))
 
     def __str__(self) -> str:
-        default = DATASETS[self.name].default_size
-        return self.name if self.size == default else f"{self.name}@{self.size}"
+        return self.name if self._other_size is None else f"{self.name}@{self._other_size}"
 
     @property
     def minari_id(self) -> str:
         """E.g. `obdbench/hopper/medium-v0`; another size is another dataset, `medium-50000-v0`."""
-        size = "" if "@" not in str(self) else f"-{self.size}"
+        size = "" if self._other_size is None else f"-{self._other_size}"
         return f"{NAMESPACE}/{self.name}{size}-v{VERSION}"
 
     @property
@@ -81,8 +87,20 @@ class DatasetName:
 
     @property
     def build_command(self) -> str:
-        size = "" if "@" not in str(self) else f" --size {self.size}"
-        return f"obdbench data build {self.name}{size}"
+        """What a user types to have it in the store."""
+        size = "" if self._other_size is None else f" --size {self._other_size}"
+        return f"{find_source(self.name).command(self.name)}{size}"
+
+    def rebuild_command(self, seed: int | None) -> str:
+        """What a user types to replace the one in the store; published data have no seed."""
+        return f"{self.build_command}{'' if seed is None else f' --seed {seed}'} --force"
+
+    @property
+    def _other_size(self) -> int | None:
+        """The size where it is not the default."""
+        if self.size is None or self.size == find_source(self.name).default_size:
+            return None
+        return self.size
 
 
 def build_dataset(
@@ -92,35 +110,46 @@ def build_dataset(
     threads: int = 1,
     force: bool = False,
     progress: Progress | None = None,
+    source: DatasetSource | None = None,
 ) -> Dataset:
-    """Builds a dataset into the local store, or loads the one that is there.
+    """Builds (collects, fetches, takes in) a dataset into the local store, or loads what is there.
 
     Args:
         name: What to build.
-        seed: Of the collection.
+        seed: Of the collection; published data have none.
         threads: For stepping the environments; the content does not depend on it.
         force: Build anew even if a sound one is there.
-        progress: Called with (transitions done, of how many).
+        progress: Called with (done, of how many), in the `progress_unit` of the source.
+        source: Another way to the same data than the name's own, such as a mirror or a file.
     """
     name.folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(name.folder.with_suffix(".lock")):  # two builders: the second finds it done
-        return _build_or_load(name, seed, threads, force, progress)
-
-
-def _build_or_load(
-    name: DatasetName, seed: int, threads: int, force: bool, progress: Progress | None
-) -> Dataset:
-    if _card_path(name).exists() and not force:  # without its card it is a build that was killed
-        card = _card(name)
-        if card["seed"] != seed:
-            raise DatasetProblem(
-                f"{name} is in the store with seed {card['seed']}, you asked for seed {seed}. "
-                f"Build over it with `{name.build_command} --seed {seed} --force`."
-            )
-        return load_dataset(name)
-    dataset = DATASETS[name.name].build(str(name), name.size, seed, threads, progress)
-    _write(name, dataset, seed)
+        if is_stored(name) and not force:
+            return _load_with_seed(name, seed)
+        source = source or find_source(name.name)
+        dataset = source.build(str(name), name.size, seed, threads, progress)
+        write_dataset(
+            name,
+            dataset,
+            seed=None if name.size is None else seed,
+            description=source.description,
+        )
     return dataset
+
+
+def is_stored(name: DatasetName) -> bool:
+    """Whether the store has it, sound or not; without its card it is a build that was killed."""
+    return _card_path(name).exists()
+
+
+def _load_with_seed(name: DatasetName, seed: int) -> Dataset:
+    found = _card(name)["seed"]
+    if found not in (None, seed):
+        raise DatasetProblem(
+            f"{name} is in the store with seed {found}, you asked for seed {seed}. "
+            f"Build over it with `{name.rebuild_command(seed)}`."
+        )
+    return load_dataset(name)
 
 
 def load_dataset(name: DatasetName) -> Dataset:
@@ -131,8 +160,8 @@ def load_dataset(name: DatasetName) -> Dataset:
             the file, what was expected, what was found and the command that mends it.
     """
     card = _card(name)
-    main = name.folder / "data" / "main_data.hdf5"
-    mend = f"Build it anew with `{name.build_command} --seed {card['seed']} --force`."
+    main = _main_path(name)
+    mend = f"Build it anew with `{name.rebuild_command(card['seed'])}`."
     if not main.is_file():
         raise DatasetProblem(f"{main} is missing. {mend}")
     if main.stat().st_size != card["hdf5"]["bytes"]:
@@ -154,6 +183,7 @@ def load_dataset(name: DatasetName) -> Dataset:
         name=str(name),
         env_id=card["environment"],
         reference=ReferenceReturns(**card["reference_returns"]),
+        provenance=card.get("provenance", {}),
         **arrays,
     )
     if dataset.sha256 != card["sha256"]:
@@ -186,7 +216,7 @@ def dataset_card(name: DatasetName) -> dict[str, Any]:
 
 def _card(name: DatasetName) -> dict[str, Any]:
     path = _card_path(name)
-    mend = f"Build it anew with `{name.build_command} --force`."
+    mend = f"Build it anew with `{name.rebuild_command(None)}`."
     if not path.is_file():
         raise DatasetProblem(
             f"The dataset {name} is not in the local store ({name.folder}). "
@@ -222,35 +252,74 @@ def _check_shapes(
             raise DatasetProblem(f"{path} has values that are not finite in {key!r}. {mend}")
 
 
-def _write(name: DatasetName, dataset: Dataset, seed: int) -> None:
-    """Writes the Minari dataset and its two companions; the card comes last and makes it whole."""
+def write_dataset(
+    name: DatasetName, dataset: Dataset, *, seed: int | None, description: str
+) -> None:
+    """Writes the Minari dataset and its two companions; the card comes last and makes it whole.
+
+    Args:
+        name: Under which the store will have it.
+        dataset: It is checked first; what was there under its name stays if it is refused.
+        seed: Of its collection; None for published data.
+        description: One sentence for the card.
+
+    Raises:
+        DatasetProblem: The dataset is not consistent, or does not fit its environment.
+        UnknownEnvironment: Its environment is not installed.
+    """
+    check_dataset(dataset)
+    space = check_fits_environment(dataset)
     if name.folder.exists():
         shutil.rmtree(name.folder)
-    space = gymnasium.spaces.Box(-np.inf, np.inf, (dataset.observation_dim,), np.float32)
+    _write_minari(name, dataset, space, description)
+    with atomic_path(name.folder / "transitions.safetensors") as temporary:
+        save_file({k: np.ascontiguousarray(v) for k, v in dataset.arrays().items()}, temporary)
+    card = _describe(name, dataset, seed, description)
+    write_atomic(_card_path(name), json.dumps(card, indent=1) + "\n")
+
+
+def _write_minari(
+    name: DatasetName, dataset: Dataset, action_space: gymnasium.Space[Any], description: str
+) -> None:
+    # By specification: gymnasium answers the id of a v4 environment with a deprecation warning.
+    environment = find_specification(dataset.env_id)
     minari.create_dataset_from_buffers(
         dataset_id=name.minari_id,
-        buffer=_episodes(dataset),
-        env=dataset.env_id,
-        eval_env=dataset.env_id,
-        observation_space=space,
+        buffer=_episodes(dataset, _minari_actions(dataset, action_space)),
+        env=environment,
+        eval_env=environment,
+        observation_space=gymnasium.spaces.Box(
+            -np.inf, np.inf, (dataset.observation_dim,), np.float32
+        ),
+        action_space=action_space,
         ref_min_score=dataset.reference.random,
         ref_max_score=dataset.reference.expert,
-        algorithm_name="PPO snapshots (obdbench)",
+        algorithm_name="see description",
         author="OBD-Bench",
         author_email="none",
         code_permalink="none",
-        description=DATASETS[name.name].description,
+        description=description,
         data_format="hdf5",
     )
-    flat = name.folder / "transitions.safetensors"
-    with atomic_path(flat) as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in dataset.arrays().items()}, temporary)
-    main = name.folder / "data" / "main_data.hdf5"
-    returns = dataset.episode_returns
-    card = {
+
+
+def _minari_actions(dataset: Dataset, space: gymnasium.Space[Any]) -> NDArray[Any]:
+    """Actions as the environment takes them: integers `[M]` where they are Discrete."""
+    if isinstance(space, Discrete):
+        return highest(dataset.actions, space)
+    return dataset.actions
+
+
+def _describe(
+    name: DatasetName, dataset: Dataset, seed: int | None, description: str
+) -> dict[str, Any]:
+    """The card of a dataset whose files are written."""
+    main, returns = _main_path(name), dataset.episode_returns
+    return {
         "name": str(name),
         "environment": dataset.env_id,
-        "source": DATASETS[name.name].description,
+        "source": description,
+        "provenance": dict(dataset.provenance),
         "size": len(dataset),
         "seed": seed,
         "episodes": len(dataset.lengths),
@@ -267,10 +336,14 @@ def _write(name: DatasetName, dataset: Dataset, seed: int) -> None:
         "sha256": dataset.sha256,
         "hdf5": {"bytes": main.stat().st_size, "sha256": file_sha256(main)},
     }
-    write_atomic(name.folder / "card.json", json.dumps(card, indent=1) + "\n")
 
 
-def _episodes(dataset: Dataset) -> list[EpisodeBuffer]:
+def _main_path(name: DatasetName) -> Path:
+    return name.folder / "data" / "main_data.hdf5"
+
+
+def _episodes(dataset: Dataset, actions: NDArray[Any]) -> list[EpisodeBuffer]:
+    """Views of the arrays, an episode each."""
     ends = np.cumsum(dataset.lengths)
     buffers = []
     for index, (end, length) in enumerate(zip(ends, dataset.lengths, strict=True)):
@@ -279,7 +352,7 @@ def _episodes(dataset: Dataset) -> list[EpisodeBuffer]:
             EpisodeBuffer(
                 id=index,
                 observations=dataset.states[end - length + index : end + index + 1],
-                actions=dataset.actions[rows],
+                actions=actions[rows],
                 rewards=dataset.rewards[rows],
                 terminations=dataset.terminations[rows],
                 truncations=dataset.truncations[rows],

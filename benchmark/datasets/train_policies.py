@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from benchmark.datasets.snapshots import SnapshotPolicies
-from benchmark.environments import make_batched
+from benchmark.environments import action_space, make_batched
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import atomic_path, file_sha256, write_atomic
+from benchmark.scaling import action_bounds
 from benchmark.seeds import episode_seeds, numpy_generator
 
 LAYERS = ("mlp_extractor.policy_net.0", "mlp_extractor.policy_net.2", "action_net")
@@ -56,8 +58,40 @@ class PolicyRecipe:
     snapshot_every: int = 10_240
     medium_fraction: float = 0.4
 
+    @property
+    def family(self) -> str:
+        """Name that the snapshots go by: `hopper` for Hopper-v5."""
+        return self.environment.partition("-")[0].lower()
 
-RECIPES = {"hopper": PolicyRecipe("Hopper-v5")}
+
+RECIPES = {
+    "halfcheetah": PolicyRecipe("HalfCheetah-v5"),
+    "hopper": PolicyRecipe("Hopper-v5"),
+    "walker2d": PolicyRecipe("Walker2d-v5"),
+}
+
+
+def recipe_for(environment: str) -> PolicyRecipe:
+    """The recipe of a family (`hopper`), or the same one for any environment by its id (`Ant-v5`).
+
+    Raises:
+        ObdBenchError: There is no such recipe or environment, or its actions are not in [-1, 1].
+    """
+    if environment in RECIPES:
+        return RECIPES[environment]
+    if "-v" not in environment:
+        raise ObdBenchError(
+            f"There is no recipe for {environment!r}. {did_you_mean(environment, RECIPES)} Any "
+            f"other environment is named by its id, e.g. Ant-v5."
+        )
+    space = action_space(environment)
+    low, high = action_bounds(space)
+    if not isinstance(space, Box) or not ((low == -1).all() and (high == 1).all()):
+        raise ObdBenchError(
+            f"{environment} has actions {space}; the snapshots act in [-1, 1]. Write a controller "
+            f"for it instead (docs/adding_a_dataset.md)."
+        )
+    return PolicyRecipe(environment)
 
 
 def train(recipe: PolicyRecipe, folder: Path) -> None:

@@ -5,8 +5,10 @@ from benchmark.environments.batch import (
     StepResult,
     UnknownEnvironment,
     UnsupportedSpace,
+    action_space,
     make_batched,
 )
+from benchmark.environments.discrete import highest, one_hot
 from benchmark.environments.rollout import Episodes, NoTimeLimit, rollout
 
 __all__ = [
@@ -16,6 +18,9 @@ __all__ = [
     "StepResult",
     "UnknownEnvironment",
     "UnsupportedSpace",
+    "action_space",
+    "highest",
     "make_batched",
+    "one_hot",
     "rollout",
 ]

@@ -74,6 +74,15 @@ class BatchedEnvironment(Protocol):
         ...
 
 
+def action_space(env_id: str) -> gymnasium.Space[Any]:
+    """The action space of an environment: a bounded Box or a Discrete; raises as `make_batched`."""
+    environment = make_batched(env_id, 1)
+    try:
+        return environment.action_space
+    finally:
+        environment.close()
+
+
 def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment:
     """A batch of `size` slots of a registered environment.
 

@@ -11,6 +11,7 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from benchmark.environments.batch import BatchedEnvironment, make_batched
+from benchmark.environments.discrete import highest
 from benchmark.environments.slots import check_actions
 from benchmark.errors import ObdBenchError
 
@@ -53,9 +54,9 @@ def rollout(
     Args:
         env_id: exact gymnasium id.
         policy: takes float32 observations `[P, E, obs_dim]` and returns actions
-            `[P, E, act_dim]` (float32) or `[P, E]` (integers, for a Discrete). It is always called
-            for all slots: those of finished episodes keep their last observation, and the actions
-            for them are ignored.
+            `[P, E, act_dim]` (float32); for a Discrete, scores `[P, E, n]`, of which the highest
+            is taken, or integers `[P, E]`. It is always called for all slots: those of finished
+            episodes keep their last observation, and the actions for them are ignored.
         policies: P.
         episodes: E.
         seeds: reset seed of each of the E episodes, the same for every policy, so that policies
@@ -94,7 +95,7 @@ def _run(
     action_shape = (*shape, *_action_dims(environment))
     for _ in range(limit):
         # A fresh array a step: a policy may keep what it was given.
-        actions = policy(observations.astype(np.float32).reshape(*shape, -1))
+        actions = _chosen(environment, policy(observations.astype(np.float32).reshape(*shape, -1)))
         check_actions(actions, action_shape)
         result = environment.step(running, actions.reshape(-1, *action_shape[2:])[running])
         observations[running] = result.observations
@@ -116,6 +117,14 @@ def _step_limit(environment: BatchedEnvironment, max_steps: int | None) -> int:
             "max_steps, or register the environment with max_episode_steps."
         )
     return min(limits)
+
+
+def _chosen(environment: BatchedEnvironment, actions: NDArray[Any]) -> NDArray[Any]:
+    """What the environment is stepped with: of scores for discrete actions, the highest."""
+    space = environment.action_space
+    if isinstance(space, Discrete) and actions.ndim == 3 and actions.shape[-1] == space.n:
+        return highest(actions, space)
+    return actions
 
 
 def _action_dims(environment: BatchedEnvironment) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Taking in the Cal-QL checkpoints of CORL, and what D4RL says of the data they learned from.
+"""Taking in the Cal-QL checkpoints of CORL.
 
 A checkpoint is a pickle inside a zip file, and a pickle may name any function to be called while it
 is read. Three gates stand in the way: the zip file has to be laid out as `torch.save` lays it out;
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import pickle
 import pickletools
 import re
@@ -21,15 +20,12 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmark.datasets.dataset import ReferenceReturns
-from benchmark.errors import did_you_mean
 from benchmark.scaling import STD_FLOOR
 from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem
 
@@ -56,13 +52,6 @@ _SAVE_AGAIN = (
     "Save it again with its state dictionaries alone: torch.save({'actor': actor.state_dict(), "
     "'critic1': critic_1.state_dict(), 'critic2': critic_2.state_dict()}, path)."
 )
-_REFERENCE = {  # D4RL reference scores
-    "halfcheetah": ReferenceReturns(random=-280.178953, expert=12135.0),
-    "hopper": ReferenceReturns(random=-20.272305, expert=3234.3),
-    "walker2d": ReferenceReturns(random=1.629008, expert=4592.3),
-}
-# D4RL's v2 data are scored on v4: v5 differs, and gymnasium 1 cannot make v2.
-_ENVIRONMENT = {"halfcheetah": "HalfCheetah-v4", "hopper": "Hopper-v4", "walker2d": "Walker2d-v4"}
 
 
 class UnsafeCheckpoint(TeacherProblem):
@@ -82,7 +71,7 @@ def import_corl(
         path: The checkpoint: state dictionaries `actor` (tanh-Gaussian), `critic1` and `critic2`.
         observation_mean: Of the dataset that it learned from `[obs_dim]`.
         observation_std: Of the same dataset `[obs_dim]`, as measured: 1e-3 is added here, as CORL
-            does before it divides. See `d4rl_statistics`.
+            does before it divides. See `benchmark.datasets.d4rl_facts`.
         facts: What else is known of it (dataset, environment, ...), kept with the teacher. JSON
             values. `recipe`, `checkpoint` and `checkpoint_sha256` are filled in here.
 
@@ -113,50 +102,6 @@ def import_corl(
         log_std_multiplier=_constant(content, "log_std_multiplier", path),
         log_std_offset=_constant(content, "log_std_offset", path),
     )
-
-
-def d4rl_statistics(name: str) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of the observations of a D4RL v2 dataset, `[obs_dim]` each.
-
-    Raises:
-        TeacherProblem: No statistics of such a dataset are shipped.
-    """
-    file = resources.files("benchmark.teachers") / "d4rl_observation_statistics.json"
-    datasets = json.loads(file.read_text(encoding="utf-8"))["datasets"]
-    if name not in datasets:
-        raise TeacherProblem(
-            f"There are no observation statistics of a D4RL dataset {name!r}. "
-            f"{did_you_mean(name, datasets)}"
-        )
-    return datasets[name]["mean"], datasets[name]["std"]
-
-
-def d4rl_reference(name: str) -> ReferenceReturns:
-    """D4RL's returns of the random policy and the expert, for a dataset such as `hopper-medium-v2`.
-
-    Raises:
-        TeacherProblem: The dataset is of another task.
-    """
-    return _REFERENCE[_task(name)]
-
-
-def d4rl_environment(name: str) -> str:
-    """The gymnasium id that a D4RL dataset such as `hopper-medium-v2` is scored in: `Hopper-v4`.
-
-    Raises:
-        TeacherProblem: The dataset is of another task.
-    """
-    return _ENVIRONMENT[_task(name)]
-
-
-def _task(name: str) -> str:
-    task = name.partition("-")[0]
-    if task not in _REFERENCE:
-        raise TeacherProblem(
-            f"The D4RL dataset {name!r} is of the task {task!r}, which has no reference returns "
-            f"here. {did_you_mean(task, _REFERENCE)}"
-        )
-    return task
 
 
 def _read(path: Path) -> tuple[dict[str, Any], str]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import torch
-from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.environments import make_batched, rollout
+from benchmark.scaling import action_bounds
 from benchmark.seeds import episode_seeds
 from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem
 
 
 def evaluate_teacher(
-    teacher: NetworkTeacher, env_id: str, reference: ReferenceReturns, episodes: int, seed: int
+    teacher: NetworkTeacher,
+    env_id: str,
+    reference: ReferenceReturns,
+    episodes: int,
+    seed: int,
+    threads: int = 1,
 ) -> dict[str, float]:
     """Plays whole episodes with the teacher's deterministic action.
 
@@ -26,6 +29,7 @@ def evaluate_teacher(
         reference: Returns that normalisation stands on.
         episodes: How many, stepped as one batch.
         seed: Of the episodes' first states.
+        threads: That step the environments; the results do not depend on it.
 
     Returns:
         `return` (mean), `return_sd` (over these episodes), `normalized_return`, `episodes`.
@@ -49,7 +53,7 @@ def evaluate_teacher(
         policies=1,
         episodes=episodes,
         seeds=episode_seeds(episodes, purpose="teacher evaluation", environment=env_id, seed=seed),
-        threads=min(torch.get_num_threads(), os.cpu_count() or 1),
+        threads=threads,
     ).returns
     mean = float(returns.mean())
     return {
@@ -69,14 +73,13 @@ def _action_bounds(
         space, observation_dim = environment.action_space, environment.observation_dim
     finally:
         environment.close()
-    if not isinstance(space, Box):
-        raise TeacherProblem(f"{env_id} acts in {space}; a teacher gives continuous actions (Box).")
+    low, high = action_bounds(space)
     found = (teacher.observation_dim, teacher.action_dim)
-    expected = (observation_dim, space.shape[0])
+    expected = (observation_dim, len(low))
     if found != expected:
         raise TeacherProblem(
             f"The teacher takes {found[0]} observations and gives {found[1]} actions; {env_id} has "
             f"{expected[0]} and {expected[1]}. Evaluate it where its dataset comes from."
         )
-    center, half_range = (space.high + space.low) / 2, (space.high - space.low) / 2
+    center, half_range = (high + low) / 2, (high - low) / 2
     return center.astype(np.float32), half_range.astype(np.float32)

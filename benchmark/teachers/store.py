@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from benchmark.cache import cache_folder
 from benchmark.datasets.dataset import Dataset
+from benchmark.teachers.recipe import TEACHERS
 from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, load_teacher
+
+
+@dataclass(frozen=True)
+class TeacherName:
+    """A recipe, and the seed that the teacher was trained with: `td3_bc`, or `td3_bc:1`."""
+
+    recipe: str
+    seed: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> TeacherName:
+        """Raises UnknownName for a recipe nobody registered, TeacherProblem for a bad seed."""
+        recipe, separator, seed = text.partition(":")
+        _ = TEACHERS[recipe]
+        if not separator:
+            return cls(recipe)
+        if not (seed.isascii() and seed.isdigit()):
+            raise TeacherProblem(
+                f"The seed in {text!r} is {seed!r}; expected a number from 0, e.g. {recipe}:1."
+            )
+        return cls(recipe, int(seed))
+
+    def __str__(self) -> str:
+        """Seed 0 is not written, so that there is one way to write each teacher."""
+        return self.recipe if self.seed == 0 else f"{self.recipe}:{self.seed}"
 
 
 def teacher_cache() -> Path:
     """Folder of locally trained and imported teachers; `OBDBENCH_CACHE` moves it."""
-    root = os.environ.get("OBDBENCH_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "obdbench") / "teachers"
+    return cache_folder() / "teachers"
 
 
 def cached_path(dataset: Dataset, recipe: str, seed: int = 0) -> Path:
@@ -21,36 +47,52 @@ def cached_path(dataset: Dataset, recipe: str, seed: int = 0) -> Path:
     return teacher_cache() / f"{dataset.sha256[:16]}.{recipe}.seed{seed}.safetensors"
 
 
+def imported_path(dataset_name: str, recipe: str) -> Path:
+    """Where a teacher that was made elsewhere for data of this name is kept."""
+    return teacher_cache() / f"{_stem(dataset_name)}.{recipe}.safetensors"
+
+
 def shipped_path(dataset_name: str, recipe: str) -> Path:
     """Where a shipped teacher of this dataset would be; the size of the dataset does not matter."""
-    stem = dataset_name.partition("@")[0].replace("/", "-")
-    shipped = resources.files("benchmark.teachers") / "shipped"
-    return Path(str(shipped)) / f"{stem}.{recipe}.safetensors"
+    return _shipped_folder() / f"{_stem(dataset_name)}.{recipe}.safetensors"
 
 
 def shipped_teachers() -> list[Path]:
     """Every teacher file that the suite ships."""
-    folder = Path(str(resources.files("benchmark.teachers") / "shipped"))
-    return sorted(folder.glob("*.safetensors"))
+    return sorted(_shipped_folder().glob("*.safetensors"))
 
 
-def find_teacher(dataset: Dataset, recipe: str) -> NetworkTeacher:
-    """The teacher of a dataset: the local one of exactly this data, else the shipped one.
+def local_teachers() -> list[Path]:
+    """Every teacher file in the cache."""
+    return sorted(teacher_cache().glob("*.safetensors"))
+
+
+def find_teacher(dataset: Dataset, name: str) -> NetworkTeacher:
+    """The teacher of a dataset, e.g. `td3_bc` or `td3_bc:1`.
+
+    Looked for are the local one of exactly this data, recipe and seed; then, for seed 0, one that
+    was imported for data of this name, and one that the suite ships for it.
 
     Raises:
-        TeacherProblem: There is neither, or its dimensions do not fit the dataset.
+        TeacherProblem: There is none, or its dimensions do not fit the dataset.
+        UnknownName: No recipe is called so.
     """
-    candidates = [cached_path(dataset, recipe), shipped_path(dataset.name, recipe)]
+    teacher = TeacherName.parse(name)
+    candidates = [cached_path(dataset, teacher.recipe, teacher.seed)]
+    if teacher.seed == 0:
+        candidates.append(imported_path(dataset.name, teacher.recipe))
+        candidates.append(shipped_path(dataset.name, teacher.recipe))
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
+        seed = f" --seed {teacher.seed}" if teacher.seed else ""
         raise TeacherProblem(
-            f"There is no {recipe} teacher for {dataset.name}: none in {teacher_cache()} for its "
+            f"There is no {teacher} teacher for {dataset.name}: none in {teacher_cache()} for its "
             f"content {dataset.sha256[:16]}, none shipped. Train one with "
-            f"`obdbench teacher train {dataset.name} --recipe {recipe}`."
+            f"`obdbench teacher train {dataset.name} --recipe {teacher.recipe}{seed}`."
         )
-    teacher = load_teacher(found)
-    check_fit(teacher, dataset, found)
-    return teacher
+    loaded = load_teacher(found)
+    check_fit(loaded, dataset, found)
+    return loaded
 
 
 def check_fit(teacher: NetworkTeacher, dataset: Dataset, path: Path) -> None:
@@ -62,3 +104,11 @@ def check_fit(teacher: NetworkTeacher, dataset: Dataset, path: Path) -> None:
             f"The teacher {path} takes {found[0]} observations and gives {found[1]} actions; "
             f"{dataset.name} has {expected[0]} and {expected[1]}. Train or import one for it."
         )
+
+
+def _shipped_folder() -> Path:
+    return Path(str(resources.files("benchmark.teachers") / "shipped"))
+
+
+def _stem(dataset_name: str) -> str:
+    return dataset_name.partition("@")[0].replace("/", "-")

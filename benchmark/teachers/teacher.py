@@ -19,6 +19,10 @@ from benchmark.files import atomic_path, file_sha256
 FORMAT = "obdbench.teacher/1"
 
 
+Layers = list[tuple[Tensor, Tensor]]
+"""Weight and bias of every layer, first to last."""
+
+
 class TeacherProblem(ObdBenchError):
     """A teacher that is missing, malformed or does not fit its dataset."""
 
@@ -54,15 +58,16 @@ class NetworkTeacher:
         observation_mean: Subtracted from observations `[obs_dim]`.
         observation_std: Divides them afterwards `[obs_dim]`.
         action_noise: "gaussian" draws tanh(mean + std * noise) with the actor's own std;
-            "exploration" adds clipped N(0, 0.1^2) to the deterministic action, as TD3 does.
+            "additive" tanh(mean) + std * noise, clipped; "exploration" adds clipped N(0, 0.1^2)
+            to the deterministic action, as TD3 does.
         facts: What is known of it: recipe, dataset, seed, steps, returns. JSON values.
     """
 
-    actor: list[tuple[Tensor, Tensor]] = field(repr=False)
-    critics: list[tuple[Tensor, Tensor]] = field(repr=False)
+    actor: Layers = field(repr=False)
+    critics: Layers = field(repr=False)
     observation_mean: Tensor = field(repr=False)
     observation_std: Tensor = field(repr=False)
-    action_noise: Literal["gaussian", "exploration"]
+    action_noise: Literal["gaussian", "additive", "exploration"]
     facts: Mapping[str, Any]
     log_std_multiplier: float = 1.0
     log_std_offset: float = -1.0
@@ -76,7 +81,7 @@ class NetworkTeacher:
     @property
     def action_dim(self) -> int:
         outputs = int(self.actor[-1][1].shape[0])
-        return outputs // 2 if self.action_noise == "gaussian" else outputs
+        return outputs if self.action_noise == "exploration" else outputs // 2
 
     @torch.no_grad()
     def act(self, observations: Tensor) -> Tensor:
@@ -93,6 +98,8 @@ class NetworkTeacher:
             return (mean.tanh() + self.EXPLORATION_STD * noise).clamp(-1, 1)
         raw = outputs[:, self.action_dim :]
         log_std = (self.log_std_multiplier * raw + self.log_std_offset).clamp(-20, 2)
+        if self.action_noise == "additive":
+            return (mean.tanh() + log_std.exp() * noise).clamp(-1, 1)
         return (mean + log_std.exp() * noise).tanh()
 
     @torch.no_grad()
@@ -108,7 +115,7 @@ class NetworkTeacher:
         return (observations - self.observation_mean) / self.observation_std
 
 
-def _mlp(layers: list[tuple[Tensor, Tensor]], hidden: Tensor) -> Tensor:
+def _mlp(layers: Layers, hidden: Tensor) -> Tensor:
     for index, (weight, bias) in enumerate(layers):
         hidden = torch.nn.functional.linear(hidden, weight, bias)
         if index + 1 < len(layers):
@@ -171,6 +178,6 @@ def load_teacher(path: Path) -> NetworkTeacher:
     )
 
 
-def _layers(tensors: dict[str, Tensor], name: str) -> list[tuple[Tensor, Tensor]]:
+def _layers(tensors: dict[str, Tensor], name: str) -> Layers:
     count = sum(key.startswith(f"{name}.") for key in tensors) // 2
     return [(tensors[f"{name}.{i}.weight"], tensors[f"{name}.{i}.bias"]) for i in range(count)]

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from benchmark.errors import ObdBenchError
 from benchmark.registry import load_plugin
-from obdbench.cli import data, registries, runs, teacher
+from obdbench.cli import data, density, registries, runs, teacher
 from obdbench.cli.console import err
 
 INTERRUPTED = 130
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(teacher.app, name="teacher")
+app.add_typer(density.app, name="density")
 app.command()(runs.run)
 app.command()(runs.sweep)
 app.command()(runs.status)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -17,6 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.text import Text
 
@@ -44,10 +46,10 @@ class ProgressBar:
     """One piece of long work: set how far it is as often as you like.
 
     On a terminal it is a bar with rate and remaining time. In a pipe or a log file it is a plain
-    line every quarter of a minute, and one at the end.
+    line every quarter of a minute, and one at the end. A total of None is not known yet.
     """
 
-    def __init__(self, title: str, unit: str, total: float) -> None:
+    def __init__(self, title: str, unit: str, total: float | None) -> None:
         self.title, self.unit, self.total = title, unit, total
         self.note = ""
         self._began = self._printed = time.monotonic()
@@ -56,8 +58,8 @@ class ProgressBar:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                MofNCompleteColumn() if unit == "runs" else TextColumn("{task.percentage:.0f} %"),
-                _Rate(unit),
+                _amount(unit),
+                TransferSpeedColumn() if unit == "bytes" else _Rate(unit),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
@@ -65,10 +67,11 @@ class ProgressBar:
             )
             self._task = self._bar.add_task(title, total=total, note="")
 
-    def update(self, done: float, note: str = "") -> None:
-        """Says how much of the total is done."""
+    def update(self, done: float, note: str = "", *, total: float | None = None) -> None:
+        """Says how much of the total is done, and what the total is if that is new."""
+        self.total = total or self.total
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, note=note)
+            self._bar.update(self._task, completed=done, total=self.total, note=note)
         elif time.monotonic() - self._printed > PLAIN_SECONDS:
             self._line(done, note)
 
@@ -76,16 +79,24 @@ class ProgressBar:
         self._printed = time.monotonic()
         elapsed = self._printed - self._began
         rate = done / elapsed if elapsed else 0.0
-        left = f", about {(self.total - done) / rate:.0f} s left" if 0 < done < self.total else ""
+        total = self.total or done
+        left = f", about {(total - done) / rate:.0f} s left" if 0 < done < total else ""
         err.print(
-            f"{self.title}: {done:,.6g} of {self.total:,.0f} {self.unit}, {elapsed:.0f} s{left}"
+            f"{self.title}: {done:,.6g} of {total:,.0f} {self.unit}, {elapsed:.0f} s{left}"
             f"{' - ' + note if note else ''}",
             highlight=False,
         )
 
 
+def _amount(unit: str) -> ProgressColumn:
+    """How much is done, as people count that unit."""
+    if unit == "bytes":
+        return DownloadColumn()
+    return MofNCompleteColumn() if unit == "runs" else TextColumn("{task.percentage:.0f} %")
+
+
 @contextmanager
-def progress_bar(title: str, unit: str, total: float) -> Iterator[ProgressBar]:
+def progress_bar(title: str, unit: str, total: float | None) -> Iterator[ProgressBar]:
     """A progress bar that is closed with the block."""
     bar = ProgressBar(title, unit, total)
     if bar._bar is None:

@@ -1,4 +1,4 @@
-"""`obdbench data`: build, list and inspect datasets."""
+"""`obdbench data`: build, fetch, import, list and inspect datasets."""
 
 from __future__ import annotations
 
@@ -11,80 +11,163 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from benchmark.datasets.dataset import Dataset
-from benchmark.datasets.source import DATASETS
+from benchmark.datasets.d4rl import D4RLSource
+from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
+from benchmark.datasets.source import DATASETS, FAMILIES, DatasetSource, dataset_names, find_source
 from benchmark.datasets.store import (
     DatasetName,
-    DatasetProblem,
     build_dataset,
     dataset_card,
+    is_stored,
     load_dataset,
     local_datasets,
 )
-from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.errors import ObdBenchError
 from obdbench.cli.console import err, out, progress_bar
+from obdbench.cli.describe import describe
 
-app = typer.Typer(help="Datasets: build, list, inspect.", no_args_is_help=True)
+app = typer.Typer(help="Datasets: build, fetch, import, list, inspect.", no_args_is_help=True)
+app.command()(describe)
 
-Name = Annotated[str, typer.Argument(help="Registered name, e.g. hopper/medium-replay.")]
+Name = Annotated[str, typer.Argument(help="A dataset's name, e.g. hopper/medium-replay.")]
+Force = Annotated[bool, typer.Option(help="Replace the one that is in the store.")]
 
 
-def build_if_missing(name: DatasetName, *, seed: int | None = None, force: bool = False) -> Dataset:
+def build_if_missing(
+    name: DatasetName,
+    *,
+    seed: int | None = None,
+    force: bool = False,
+    source: DatasetSource | None = None,
+) -> Dataset:
     """Builds a dataset with a progress bar; one that is in the store is only checked.
 
-    Without a seed, the one that the store has will do; a new one is built with seed 0.
+    Without a seed, the one that the store has will do; a new one is built with seed 0. Without a
+    source, the dataset comes from where its name says.
     """
     if seed is None:
-        seed = dataset_card(name)["seed"] if (name.folder / "card.json").is_file() else 0
-    with progress_bar(f"Building {name}", "transitions", name.size) as bar:
+        keeps = is_stored(name) and not force  # what is replaced may be too damaged to be read
+        seed = (dataset_card(name)["seed"] if keeps else None) or 0
+    source = source or find_source(name.name)
+    with progress_bar(f"Building {name}", source.progress_unit, name.size) as bar:
         dataset = build_dataset(
             name,
             seed=seed,
             threads=os.cpu_count() or 1,
             force=force,
-            progress=lambda done, _: bar.update(done),
+            progress=lambda done, total: bar.update(done, total=total),
+            source=source,
         )
-        bar.update(name.size)
+        bar.update(bar.total or 0)
     err.print(
         f"{name}: {len(dataset):,} transitions, sha256 {dataset.sha256[:16]}", highlight=False
     )
+    for warning in dataset.provenance.get("warnings", ()):
+        err.print(f"[bold yellow]Warning:[/] {escape(warning)}", highlight=False)
     return dataset
 
 
 @app.command()
 def build(
-    name: Name,
+    name: Annotated[str | None, typer.Argument(help="Name, e.g. hopper/medium-replay.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every dataset of the suite's own.")] = False,
     size: Annotated[int | None, typer.Option(help="Transitions.")] = None,
     seed: Annotated[int, typer.Option(help="Of the collection.")] = 0,
-    force: Annotated[bool, typer.Option(help="Build over one that is in the store.")] = False,
+    force: Force = False,
 ) -> None:
     """Build a dataset into the local Minari store."""
-    if size is not None and "@" in name:
-        raise DatasetProblem(f"{name!r} names a size and --size {size} another; give one of them.")
-    text = name if size is None else f"{name}@{size}"
-    build_if_missing(DatasetName.parse(text), seed=seed, force=force)
+    if all_ == (name is not None):
+        raise DatasetProblem("Give the name of one dataset, or --all for the suite's own.")
+    if name is not None:
+        build_if_missing(_sized(name, size), seed=seed, force=force)
+        return
+    own = [_sized(name, size) for name in DATASETS if DATASETS.origin(name) == "obdbench"]
+    for dataset in own:
+        kept = is_stored(dataset) and not force
+        build_if_missing(dataset, seed=None if kept else seed, force=force)
+    out.print(_summary(own))
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="E.g. d4rl/hopper-medium-v2, minari/ID.")],
+    mirror: Annotated[
+        str | None,
+        typer.Option(help="Address of a folder with D4RL's files; else OBDBENCH_D4RL_MIRROR."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Fetch a published dataset into the local Minari store."""
+    parsed = DatasetName.parse(name)
+    source = find_source(parsed.name)
+    if parsed.size is not None:
+        raise DatasetProblem(
+            f"{parsed} is collected on this machine, not fetched. Use `{parsed.build_command}`."
+        )
+    if mirror is not None:
+        if not isinstance(source, D4RLSource):
+            raise DatasetProblem(f"--mirror is for D4RL's files; {parsed} is none of them.")
+        source = dataclasses.replace(source, mirror=mirror)
+    build_if_missing(parsed, force=force, source=source)
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="HDF5 in D4RL's format.")],
+    as_: Annotated[str, typer.Option("--as", help="local/NAME, or d4rl/NAME for D4RL's files.")],
+    environment: Annotated[str | None, typer.Option(help="E.g. Hopper-v4 (for local/).")] = None,
+    reference_random: Annotated[
+        float | None, typer.Option(help="Mean return of the random policy (for local/).")
+    ] = None,
+    reference_expert: Annotated[
+        float | None, typer.Option(help="Mean return of the expert (for local/).")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Take a file of this machine into the local Minari store."""
+    prefix = as_.partition("/")[0]
+    if prefix not in FAMILIES:
+        raise DatasetProblem(
+            f"A file cannot be imported as {as_!r}. Give it a name that begins with local/, or "
+            f"d4rl/ if it is one of D4RL's."
+        )
+    reference = _reference(reference_random, reference_expert)
+    source = FAMILIES[prefix].file_source(as_, file, environment, reference)
+    name = DatasetName.parse(as_)
+    if is_stored(name) and not force:
+        raise DatasetProblem(
+            f"{name} is in the store already. Give --force to replace it with {file}, or give the "
+            f"file another name."
+        )
+    build_if_missing(name, force=force, source=source)
 
 
 @app.command(name="list")
 def list_datasets() -> None:
-    """List every registered dataset, and those in the local store."""
+    """List every dataset that is known without a network, and those in the local store."""
     stored = {str(name): dataset_card(name) for name in local_datasets()}
     table = Table(
         Column("dataset", no_wrap=True), "size", "mean return", "sd", "max", "in store", "source"
     )
-    for name in sorted({*DATASETS, *stored}):
-        base = name.partition("@")[0]
+    for name in sorted({*dataset_names(), *stored}):
+        card = stored.get(name)
+        if card is not None:
+            returns = [f"{card['returns'][key]:.0f}" for key in ("mean", "sd", "max")]
+            table.add_row(name, f"{card['size']:,}", *returns, "yes", escape(card["source"]))
+            continue
         try:
-            description = DATASETS[base].description
+            source = find_source(name)
         except ObdBenchError as error:
             table.add_row(name, "", "", "", "", "", escape(f"broken: {error}"))
             continue
-        card = stored.get(name)
-        if card is None:
-            table.add_row(name, f"{DATASETS[base].default_size:,}", "", "", "", "no", description)
-            continue
-        returns = [f"{card['returns'][key]:.0f}" for key in ("mean", "sd", "max")]
-        table.add_row(name, f"{card['size']:,}", *returns, "yes", description)
+        size = source.default_size
+        table.add_row(
+            name,
+            "" if size is None else f"{size:,}",
+            *("", "", ""),
+            "fetch" if size is None else "no",
+            escape(source.description),
+        )
     out.print(table)
 
 
@@ -94,11 +177,14 @@ def info(name: Name) -> None:
     parsed = DatasetName.parse(name)
     dataset, card = load_dataset(parsed), dataset_card(parsed)
     reference = card["reference_returns"]
+    seed = "" if card["seed"] is None else f", seed {card['seed']}"
+    provenance = dict(dataset.provenance)
+    warnings = provenance.pop("warnings", [])
     rows = {
         "dataset": str(parsed),
         "source": card["source"],
         "environment": card["environment"],
-        "transitions": f"{len(dataset):,} in {card['episodes']:,} episodes, seed {card['seed']}",
+        "transitions": f"{len(dataset):,} in {card['episodes']:,} episodes{seed}",
         "dimensions": f"{dataset.observation_dim} observation, {dataset.action_dim} action",
         "returns": "mean {mean:.1f}, sd {sd:.1f}, max {max:.1f}".format(**card["returns"]),
         "normalized return": f"{dataset.reference.normalise(card['returns']['mean']):.1f} (mean)",
@@ -107,13 +193,14 @@ def info(name: Name) -> None:
         "Minari id": parsed.minari_id,
         "folder": str(parsed.folder),
     }
-    for key, value in rows.items():
-        out.print(f"{key:<18} {value}", highlight=False)
+    origin = [(key.replace("_", " "), str(value)) for key, value in provenance.items()]
+    for key, value in [*rows.items(), *origin, *(("warning", text) for text in warnings)]:
+        out.print(f"{key:<18} {value}", highlight=False, markup=False)
 
 
 @app.command(name="train-policies")
 def train_policies(
-    environment: Annotated[str, typer.Argument(help="E.g. hopper.")],
+    environment: Annotated[str, typer.Argument(help="hopper, or any id such as Ant-v5.")],
     folder: Annotated[Path, typer.Option(help="For the snapshots of the training.")],
     algorithm: Annotated[str, typer.Option(help="PPO or A2C, of stable-baselines3.")] = "PPO",
     steps: Annotated[int | None, typer.Option(help="Environment steps of training.")] = None,
@@ -122,14 +209,41 @@ def train_policies(
     ] = None,
 ) -> None:
     """Re-run the recipe behind the shipped policy snapshots (needs obdbench[policies])."""
-    from benchmark.datasets.train_policies import RECIPES, pack, train
+    from benchmark.datasets.train_policies import pack, recipe_for, train
 
-    if environment not in RECIPES:
-        raise DatasetProblem(
-            f"There is no recipe for {environment!r}. {did_you_mean(environment, RECIPES)}"
-        )
-    recipe = dataclasses.replace(RECIPES[environment], algorithm=algorithm)
+    recipe = dataclasses.replace(recipe_for(environment), algorithm=algorithm)
     if steps is not None:
         recipe = dataclasses.replace(recipe, steps=steps)
     train(recipe, folder)
-    pack(recipe, folder, target or folder / environment)
+    pack(recipe, folder, target or folder / recipe.family)
+
+
+def _sized(name: str, size: int | None) -> DatasetName:
+    if size is not None and "@" in name:
+        raise DatasetProblem(f"{name!r} names a size and --size {size} another; give one of them.")
+    return DatasetName.parse(name if size is None else f"{name}@{size}")
+
+
+def _reference(random: float | None, expert: float | None) -> ReferenceReturns | None:
+    if random is None and expert is None:
+        return None
+    if random is None or expert is None or not random < expert:
+        raise DatasetProblem(
+            f"--reference-random is {random} and --reference-expert {expert}; give both, the "
+            f"expert's the higher, or neither."
+        )
+    return ReferenceReturns(random, expert)
+
+
+def _summary(names: list[DatasetName]) -> Table:
+    """Size and returns of datasets in the store."""
+    table = Table(
+        Column("dataset", no_wrap=True), "size", "mean return", "sd", "max", "normalized mean"
+    )
+    for name in names:
+        card = dataset_card(name)
+        returns = card["returns"]
+        normalized = ReferenceReturns(**card["reference_returns"]).normalise(returns["mean"])
+        shown = [f"{returns[key]:.0f}" for key in ("mean", "sd", "max")]
+        table.add_row(str(name), f"{card['size']:,}", *shown, f"{normalized:.1f}")
+    return table

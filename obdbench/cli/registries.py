@@ -7,7 +7,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.datasets.source import DATASETS
+from benchmark.datasets.source import DATASETS, FAMILIES
+from benchmark.density.density import DENSITIES
 from benchmark.method import METHODS
 from benchmark.registry import Registry
 from benchmark.students.architectures import STUDENTS
@@ -16,8 +17,15 @@ from obdbench.cli.console import out
 
 
 def list_entries() -> None:
-    """List methods, datasets, students and teacher recipes, with what is broken and why."""
-    registries: tuple[Registry[Any], ...] = (METHODS, DATASETS, STUDENTS, TEACHERS)
+    """List methods, datasets and their families, students, recipes, and what is broken."""
+    registries: tuple[Registry[Any], ...] = (
+        METHODS,
+        DATASETS,
+        FAMILIES,
+        STUDENTS,
+        TEACHERS,
+        DENSITIES,
+    )
     for registry in registries:
         broken = registry.broken()
         table = Table(registry.kind, "from", "what it is", title_justify="left")

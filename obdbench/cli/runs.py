@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
@@ -25,6 +24,7 @@ from benchmark.students.student import StudentSpec
 from benchmark.sweep import Sweep, read_sweep
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.data import build_if_missing
+from obdbench.cli.settings import parse_settings
 from obdbench.report import write_report
 from results.store import load_sweep, progress, save_sweep, started_sweeps, sweep_records
 from slurm.executors import DEFAULT_PACK, make_executor
@@ -51,7 +51,8 @@ def run(
     dataset: Annotated[str, typer.Argument(help="Registered dataset, e.g. hopper/medium-expert.")],
     seed: Annotated[int, typer.Option(help="Of the run.")] = 0,
     protocol: Annotated[str, typer.Option(help="How the set is scored.")] = "obd",
-    teacher: Annotated[str, typer.Option(help="Teacher recipe.")] = "td3_bc",
+    teacher: Annotated[str, typer.Option(help="Teacher recipe, or recipe:seed.")] = "td3_bc",
+    density: Annotated[str, typer.Option(help="Density recipe.")] = "maf",
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="key=value: a hyper-parameter, or student.key; repeatable."),
@@ -59,7 +60,7 @@ def run(
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Do one run in this process and print its score."""
-    settings = dict(_setting(text) for text in set_ or [])
+    settings = parse_settings(set_)
     student = {
         k.removeprefix("student."): v for k, v in settings.items() if k.startswith("student.")
     }
@@ -72,6 +73,7 @@ def run(
         seed=seed,
         protocol=protocol_named(protocol),
         teacher=teacher,
+        density=density,
         student=build(StudentSpec, student, "--set student.*"),
     )
     build_if_missing(DatasetName.parse(dataset))
@@ -248,14 +250,3 @@ def find_sweep(name: str, store: Path) -> Sweep:
             f".toml). {did_you_mean(name, {*shipped, *started})}"
         )
     return load_sweep(store, name)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """`key=value`, the value read as TOML where it is, else as text."""
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise BadConfiguration(f"--set {text!r} is not of the form key=value.")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value

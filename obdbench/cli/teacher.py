@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmark.config import build
+from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl_statistics
 from benchmark.datasets.dataset import Dataset
-from benchmark.datasets.store import DatasetName, load_dataset
-from benchmark.errors import did_you_mean
-from benchmark.teachers.corl import d4rl_environment, d4rl_reference, d4rl_statistics, import_corl
+from benchmark.datasets.store import DatasetName, dataset_card, load_dataset, local_datasets
+from benchmark.teachers.corl import import_corl
 from benchmark.teachers.evaluation import evaluate_teacher
 from benchmark.teachers.recipe import TEACHERS
-from benchmark.teachers.store import cached_path, find_teacher, shipped_teachers, teacher_cache
+from benchmark.teachers.store import (
+    cached_path,
+    find_teacher,
+    imported_path,
+    local_teachers,
+    shipped_teachers,
+)
 from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, load_teacher, save_teacher
 from obdbench.cli.console import err, out, progress_bar
+from obdbench.cli.settings import Settings, parse_settings
 
 app = typer.Typer(help="Teachers: train, import, list, evaluate.", no_args_is_help=True)
 
 Episodes = Annotated[int, typer.Option(help="Episodes of the deterministic policy.")]
+D4RL = "d4rl/"
 
 
 @app.command()
@@ -31,15 +40,20 @@ def train(
     recipe: Annotated[str, typer.Option(help="Registered teacher recipe.")] = "td3_bc",
     seed: Annotated[int, typer.Option(help="Of initialisation and minibatches.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Gradient steps.")] = None,
+    set_: Settings = None,
     target: Annotated[
         Path | None, typer.Option(help="File to write instead of the cache's.")
     ] = None,
     episodes: Episodes = 100,
+    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
 ) -> None:
-    """Train a teacher offline; a killed training goes on from its saved state."""
+    """Train a teacher offline; a killed training goes on from its saved state.
+
+    Methods find it as `--teacher RECIPE`, or `--teacher RECIPE:SEED` for another seed than 0.
+    """
     data = load_dataset(DatasetName.parse(dataset))
-    settings = TEACHERS[recipe]
-    algorithm = build(settings, {} if steps is None else {"steps": steps}, f"recipe {recipe}")
+    given: dict[str, Any] = parse_settings(set_) | ({} if steps is None else {"steps": steps})
+    algorithm = build(TEACHERS[recipe], given, f"recipe {recipe}")
     path = target or cached_path(data, recipe, seed)
     state = path.with_suffix(".state")
     total = dataclasses.asdict(algorithm)["steps"]
@@ -56,78 +70,147 @@ def train(
             state=state,
             progress=report,
             evaluate=lambda t: _measured(t, data, 5)["normalized_return"],
+            device=device,
         )
-    _save_measured(teacher, data, path, episodes)
+    measured = _measured(teacher, data, episodes)
+    _save(teacher, measured, path)
     state.unlink(missing_ok=True)
 
 
 @app.command(name="import")
 def import_(
     file: Annotated[Path, typer.Argument(help="A CORL-format Cal-QL checkpoint (.pt).")],
-    dataset: Annotated[str, typer.Option(help="Its D4RL dataset, e.g. hopper-medium-replay-v2.")],
+    dataset: Annotated[
+        str, typer.Option(help="Its D4RL dataset, e.g. d4rl/hopper-medium-replay-v2.")
+    ],
     episodes: Episodes = 10,
     target: Annotated[
         Path | None, typer.Option(help="File to write instead of the cache's.")
     ] = None,
 ) -> None:
-    """Take in a CORL checkpoint; nothing in the file is executed."""
-    mean, std = d4rl_statistics(dataset)
-    environment, reference = d4rl_environment(dataset), d4rl_reference(dataset)
-    facts = {"recipe": "cal_ql", "dataset": dataset, "environment": environment}
+    """Take in a CORL checkpoint; nothing in the file is executed.
+
+    Methods find it as `--teacher cal_ql` on that dataset.
+    """
+    short = dataset.removeprefix(D4RL)
+    mean, std = d4rl_statistics(short)
+    environment, reference = d4rl_environment(short), d4rl_reference(short)
+    facts = {"recipe": "cal_ql", "dataset": D4RL + short, "environment": environment}
     teacher = import_corl(file, observation_mean=mean, observation_std=std, facts=facts)
     measured = evaluate_teacher(teacher, environment, reference, episodes, seed=0)
-    path = target or teacher_cache() / f"{dataset}.cal_ql.safetensors"
-    save_teacher(
-        dataclasses.replace(teacher, facts={**teacher.facts, "evaluation": measured}), path
-    )
-    _say(path, measured)
+    _save(teacher, measured, target or imported_path(D4RL + short, "cal_ql"))
 
 
 @app.command(name="list")
 def list_teachers() -> None:
     """List shipped, trained and imported teachers."""
-    table = Table("teacher", "recipe", "dataset", "normalized return", "where")
-    local = sorted(teacher_cache().glob("*.safetensors"))
-    for where, paths in (("shipped", shipped_teachers()), ("local", local)):
+    table = Table(
+        Column("dataset", no_wrap=True), "recipe", "steps", "normalized return", "where", "file"
+    )
+    for where, paths in (("shipped", shipped_teachers()), ("local", local_teachers())):
         for path in paths:
-            facts = load_teacher(path).facts
-            measured = facts.get("evaluation") or {}
-            score = measured.get("normalized_return")
-            shown = f"{score:.1f} ({measured['episodes']} episodes)" if score is not None else ""
+            try:
+                facts = load_teacher(path).facts
+            except TeacherProblem as error:
+                table.add_row("", "", "", "", f"broken: {error}", path.name)
+                continue
+            seed = f":{facts['seed']}" if facts.get("seed") else ""
+            steps = facts.get("parameters", {}).get("steps")
             table.add_row(
-                path.stem, facts.get("recipe", ""), facts.get("dataset", ""), shown, where
+                facts.get("dataset", ""),
+                facts.get("recipe", "") + seed,
+                "" if steps is None else f"{steps:,}",
+                _score(facts.get("evaluation")),
+                where,
+                path.name,
             )
     out.print(table)
 
 
 @app.command(name="eval")
 def evaluate(
-    dataset: Annotated[str, typer.Argument(help="A dataset of the local store.")],
-    recipe: Annotated[str, typer.Option(help="Registered teacher recipe.")] = "td3_bc",
+    dataset: Annotated[str | None, typer.Argument(help="A dataset of the local store.")] = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Every dataset of the store that has such a teacher.")
+    ] = False,
+    recipe: Annotated[str, typer.Option(help="Recipe, or recipe:seed.")] = "td3_bc",
     episodes: Episodes = 100,
 ) -> None:
-    """Measure the return of a dataset's teacher."""
-    if recipe not in TEACHERS:
-        raise TeacherProblem(f"No teacher recipe {recipe!r}. {did_you_mean(recipe, TEACHERS)}")
-    data = load_dataset(DatasetName.parse(dataset))
-    teacher = find_teacher(data, recipe)
-    measured = _measured(teacher, data, episodes)
-    out.print(_sentence(measured), highlight=False)
+    """Measure the return of a dataset's teacher, or of every dataset's."""
+    if all_ == (dataset is not None):
+        raise TeacherProblem("Give the name of one dataset, or --all for every one in the store.")
+    if dataset is not None:
+        data = load_dataset(DatasetName.parse(dataset))
+        measured = _measured(find_teacher(data, recipe), data, episodes)
+        out.print(_sentence(measured), highlight=False)
+        return
+    out.print(_evaluate_all(recipe, episodes))
+
+
+def _evaluate_all(recipe: str, episodes: int) -> Table:
+    """Returns of the teachers beside those of the data that they learned from."""
+    table = Table(
+        Column("dataset", no_wrap=True),
+        *(
+            "data, mean",
+            "data, best episode",
+            "teacher",
+            "sd",
+            "teacher's return",
+            "recipe",
+            "steps",
+        ),
+        title=f"Normalized returns; teachers over {episodes} episodes of the deterministic policy",
+    )
+    names = local_datasets()
+    with progress_bar("Evaluating teachers", "datasets", len(names)) as bar:
+        for done, name in enumerate(names, start=1):
+            data = load_dataset(name)
+            try:
+                teacher = find_teacher(data, recipe)
+            except TeacherProblem:
+                bar.update(done, f"{name} has no {recipe} teacher")
+                continue
+            measured = _measured(teacher, data, episodes)
+            table.add_row(*_row(name, data, teacher, measured))
+            bar.update(done, str(name))
+    return table
+
+
+def _row(
+    name: DatasetName, data: Dataset, teacher: NetworkTeacher, measured: dict[str, float]
+) -> tuple[str, ...]:
+    returns = dataset_card(name)["returns"]
+    span = data.reference.expert - data.reference.random
+    steps = teacher.facts.get("parameters", {}).get("steps")
+    return (
+        str(name),
+        f"{data.reference.normalise(returns['mean']):.1f}",
+        f"{data.reference.normalise(returns['max']):.1f}",
+        f"{measured['normalized_return']:.1f}",
+        f"{100 * measured['return_sd'] / span:.1f}",
+        f"{measured['return']:.0f}",
+        str(teacher.facts.get("recipe", "")),
+        "" if steps is None else f"{steps:,}",
+    )
 
 
 def _measured(teacher: NetworkTeacher, data: Dataset, episodes: int) -> dict[str, float]:
-    return evaluate_teacher(teacher, data.env_id, data.reference, episodes, seed=0)
+    return evaluate_teacher(
+        teacher, data.env_id, data.reference, episodes, seed=0, threads=os.cpu_count() or 1
+    )
 
 
-def _save_measured(teacher: NetworkTeacher, data: Dataset, path: Path, episodes: int) -> None:
-    measured = _measured(teacher, data, episodes)
+def _save(teacher: NetworkTeacher, measured: dict[str, float], path: Path) -> None:
     facts = {**teacher.facts, "evaluation": measured}
     save_teacher(dataclasses.replace(teacher, facts=facts), path)
-    _say(path, measured)
-
-
-def _say(path: Path, measured: dict[str, float]) -> None:
     err.print(f"{path}: {_sentence(measured)}", highlight=False)
+
+
+def _score(measured: dict[str, float] | None) -> str:
+    if not measured:
+        return ""
+    return f"{measured['normalized_return']:.1f} ({measured['episodes']:.0f} episodes)"
 
 
 def _sentence(measured: dict[str, float]) -> str:

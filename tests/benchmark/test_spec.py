@@ -88,9 +88,16 @@ def test_any_other_setting_is_another_cell(changes: dict[str, Any]) -> None:
     assert make_spec(**changes).cell_id != make_spec().cell_id
 
 
-def test_other_teacher_is_another_cell() -> None:
+@pytest.mark.parametrize("changes", [{"teacher": "cal_ql"}, {"density": "kde"}], ids=str)
+def test_other_teacher_or_density_is_another_cell(changes: dict[str, Any]) -> None:
     spec = make_spec()
-    assert dataclasses.replace(spec, teacher="cal_ql").cell_id != spec.cell_id
+    assert dataclasses.replace(spec, **changes).cell_id != spec.cell_id
+
+
+def test_recipes_that_a_method_does_not_declare_are_not_part_of_its_cell() -> None:
+    spec = make_spec(density="knn", teacher="td3_bc")
+    assert (spec.teacher, spec.density) == ("none", "none")
+    assert make_spec(method="av_pbc").density == "none"
 
 
 def test_table_of_other_settings_names_every_one() -> None:
@@ -156,6 +163,7 @@ def test_method_is_built_with_its_parameters() -> None:
             "No dataset is called 'hoper/medium'. Did you mean 'hopper/medium'",
         ),
         ({"teacher": "td3bc"}, UnknownName, "No teacher recipe is called 'td3bc'. Did you mean"),
+        ({"density": "mfa"}, UnknownName, "No density recipe is called 'mfa'. Did you mean 'maf'"),
         (
             {"parameters": {"syntetic_size": 16}},
             BadConfiguration,

@@ -11,6 +11,7 @@ import pytest
 
 from benchmark.errors import ObdBenchError
 from benchmark.evaluation import PROTOCOLS
+from benchmark.method import METHODS
 from benchmark.spec import RunSpec
 from benchmark.students.student import StudentSpec
 from benchmark.sweep import Sweep, build_sweep, read_sweep
@@ -228,6 +229,18 @@ def test_teacher_axis_varies_the_teacher_of_methods_that_have_one(
     assert [r.teacher for r in parse(HEAD + grid + RANDOM).runs] == ["none"], "not done twice"
 
 
+def test_density_is_a_key_and_an_axis_for_methods_that_need_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(METHODS["pbc"], "needs", frozenset({"dataset", "log_density"}))
+    grid = '[grid]\ndensity = ["maf", "kde"]\n'
+
+    assert [r.density for r in parse(HEAD + 'density = "knn"\n' + PBC).runs] == ["knn"]
+    assert [r.density for r in parse(HEAD + PBC).runs] == ["maf"]
+    assert [r.density for r in parse(HEAD + grid + PBC).runs] == ["maf", "kde"]
+    assert [r.density for r in parse(HEAD + grid + RANDOM).runs] == ["none"], "not done twice"
+
+
 def test_a_method_may_have_seeds_of_its_own() -> None:
     runs = parse(HEAD + "seeds = 2\n" + RANDOM + "seeds = 4\n" + PBC).runs
 
@@ -376,6 +389,7 @@ def test_slip_is_answered_with_the_nearest_name(text: str, message: str) -> None
         ),
         (HEAD + RANDOM + "[[methods]]\nsynthetic_size = 3", "needs a name; got {'synthetic_size'"),
         (HEAD + "teacher = 3" + RANDOM, "teacher in sweep.toml is 3; expected a name"),
+        (HEAD + "density = 3" + RANDOM, "density in sweep.toml is 3; expected a name"),
         (HEAD + "[grid]\nteacher = [3]" + RANDOM, "teacher in sweep.toml is 3; expected a name"),
         (HEAD + 'student = "mlp"' + RANDOM, "[student] of sweep.toml must be a table"),
         (HEAD + "evaluation_student = 3" + RANDOM, "[evaluation_student] of sweep.toml must be"),

@@ -11,7 +11,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from paper_figures.convergence import DOTS_PER_INCH, FigureError, convergence, write_convergence
+from paper_figures.convergence import convergence, write_convergence
+from paper_figures.figure import DOTS_PER_INCH, FigureError
 from results.frames import curves_frame
 from results.statistics import mean
 from tests.results.conftest import MakeRecord, Record

@@ -121,10 +121,10 @@ def test_actions_are_sampled_from_each_parts_own_snapshot(
 ) -> None:
     for part, rows in ((PARTS[0], slice(0, 150)), (PARTS[1], slice(150, 1200))):
         observations, actions = collected.observations[rows], collected.actions[rows]
-        snapshots = np.full(len(observations), part.snapshot)
+        snapshots = np.full(len(observations), part.policy)
         mean = policies.act(snapshots, observations.astype(np.float64))
         free = (np.abs(actions) < 1) & (np.abs(mean) < 1)
-        noise = ((actions - mean) / np.exp(policies.tensors["log_std"][part.snapshot]))[free]
+        noise = ((actions - mean) / np.exp(policies.tensors["log_std"][part.policy]))[free]
 
         assert len(noise) > 100
         assert abs(float(noise.mean())) < 0.35  # clipping leaves out the outer ones
@@ -195,18 +195,18 @@ def test_replay_mixture_has_every_snapshot_in_equal_shares(
     def spy(name: str, policies: SnapshotPolicies, parts: Sequence[Part], **_: Any) -> None:
         asked.append(parts)
 
-    monkeypatch.setattr("benchmark.datasets.source.collect", spy)
+    monkeypatch.setattr("benchmark.datasets.own.collect", spy)
     DATASETS["hopper/medium-replay"].build("d", size, 0, 1, None)
 
     counts = [part.transitions for part in asked[0]]
-    assert [part.snapshot for part in asked[0]] == list(range(19))
+    assert [part.policy for part in asked[0]] == list(range(19))
     assert sum(counts) == size and max(counts) - min(counts) <= 1
 
 
 def test_medium_expert_is_half_and_half(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Sequence[Part]] = []
     monkeypatch.setattr(
-        "benchmark.datasets.source.collect", lambda name, policies, parts, **_: asked.append(parts)
+        "benchmark.datasets.own.collect", lambda name, policies, parts, **_: asked.append(parts)
     )
     DATASETS["hopper/medium-expert"].build("d", 2000, 0, 1, None)
 

@@ -17,10 +17,9 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 import benchmark.datasets.store as store
-from benchmark.datasets.dataset import Dataset
+from benchmark.datasets.dataset import Dataset, DatasetProblem
 from benchmark.datasets.store import (
     DatasetName,
-    DatasetProblem,
     build_dataset,
     dataset_card,
     load_dataset,
@@ -113,7 +112,7 @@ def test_what_is_loaded_is_what_was_built(small_dataset: Dataset) -> None:
 def test_building_what_is_there_loads_it(
     name: DatasetName, small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_write", lambda *_: pytest.fail("it was built again"))
+    monkeypatch.setattr(store, "write_dataset", lambda *_, **__: pytest.fail("it was built again"))
 
     assert same(build_dataset(name), small_dataset)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import pickle
 import random
@@ -19,13 +18,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.teachers.corl import (
-    UnsafeCheckpoint,
-    d4rl_environment,
-    d4rl_reference,
-    d4rl_statistics,
-    import_corl,
-)
+from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl_statistics
+from benchmark.teachers.corl import UnsafeCheckpoint, import_corl
 from benchmark.teachers.evaluation import evaluate_teacher
 from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, load_teacher, save_teacher
 
@@ -527,39 +521,6 @@ def test_statistics_of_another_dataset_are_refused(write: Callable[..., Path]) -
     for mean, std in ((MEAN, STD[:4]), (MEAN, [-1.0, *STD[1:]]), ([torch.nan, *MEAN[1:]], STD)):
         with pytest.raises(TeacherProblem, match=r"must be finite and of one length"):
             load(path, observation_mean=mean, observation_std=std)
-
-
-# --- D4RL's numbers
-
-
-def test_nine_datasets_have_statistics_of_their_environments_size() -> None:
-    dims = {"halfcheetah": 17, "hopper": 11, "walker2d": 17}
-    for task, dim in dims.items():
-        for quality in ("medium", "medium-replay", "medium-expert"):
-            mean, std = d4rl_statistics(f"{task}-{quality}-v2")
-            assert (len(mean), len(std)) == (dim, dim)
-            assert min(std) > 0
-
-
-@pytest.mark.skipif(not (SHARED / "facts").is_dir(), reason=f"no facts in {SHARED}")
-def test_the_numbers_are_those_of_the_facts() -> None:
-    statistics = json.loads((SHARED / "facts" / "d4rl_v2_observation_stats.json").read_text())
-    for name, entry in statistics.items():
-        assert d4rl_statistics(name) == (entry["obs_mean"], entry["obs_std"])
-    returns = json.loads((SHARED / "facts" / "d4rl_v2.json").read_text())["reference_returns"]
-    for task, entry in returns.items():
-        reference = d4rl_reference(f"{task}-medium-v2")
-        assert (reference.random, reference.expert) == (entry["random"], entry["expert"])
-
-
-def test_a_name_leads_to_its_environment_or_to_the_nearest_name() -> None:
-    assert d4rl_environment("halfcheetah-medium-replay-v2") == "HalfCheetah-v4"
-    assert d4rl_environment("hopper-medium-v2") == "Hopper-v4"
-    assert d4rl_environment("walker2d-medium-v2") == "Walker2d-v4"
-    with pytest.raises(TeacherProblem, match="Did you mean 'hopper-medium-v2'"):
-        d4rl_statistics("hoper-medium-v2")
-    with pytest.raises(TeacherProblem, match="Did you mean 'walker2d'"):
-        d4rl_reference("walker-medium-v2")
 
 
 # --- the authors' own checkpoints

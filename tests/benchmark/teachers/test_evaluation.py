@@ -80,7 +80,7 @@ def test_one_episode_has_no_spread() -> None:
     [
         ("Walker2d-v5", (11, 6), "takes 11 observations and gives 6 actions; Walker2d-v5 has 17"),
         ("Walker2d-v5", (17, 3), "gives 3 actions; Walker2d-v5 has 17 and 6"),
-        ("CartPole-v1", (4, 1), "CartPole-v1 acts in Discrete"),
+        ("CartPole-v1", (4, 1), "gives 1 actions; CartPole-v1 has 4 and 2"),
     ],
 )
 def test_a_teacher_of_another_environment_is_refused(
@@ -95,3 +95,22 @@ def test_what_cannot_be_played_is_refused() -> None:
         evaluate_teacher(teacher_of(11, 3), "Hoper-v5", REFERENCE, episodes=1, seed=0)
     with pytest.raises(ValueError, match="episodes is 0, expected at least 1"):
         evaluate_teacher(teacher_of(11, 3), "Hopper-v5", REFERENCE, episodes=0, seed=0)
+
+
+def test_a_discrete_environment_is_played_with_the_highest_score() -> None:
+    """A CartPole teacher that always pushes right earns what gymnasium says of that."""
+    teacher = teacher_of(4, 2)
+    weight, _ = teacher.actor[-1]
+    teacher.actor[-1] = (torch.zeros_like(weight), torch.tensor([-0.5, 0.5]))
+    found = evaluate_teacher(teacher, "CartPole-v1", REFERENCE, episodes=3, seed=0)
+    seeds = episode_seeds(3, purpose="teacher evaluation", environment="CartPole-v1", seed=0)
+    returns = []
+    for seed in seeds:
+        environment = gymnasium.make("CartPole-v1")
+        environment.reset(seed=seed)
+        total, ended = 0.0, False
+        while not ended:
+            _, reward, terminated, truncated, _ = environment.step(1)
+            total, ended = total + float(reward), terminated or truncated
+        returns.append(total)
+    assert found["return"] == pytest.approx(np.mean(returns))

@@ -1,0 +1,160 @@
+"""The D4RL v2 locomotion datasets: fetched as HDF5, checked, read in the q-learning view."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from benchmark.cache import cache_folder
+from benchmark.datasets.collect import Progress
+from benchmark.datasets.d4rl_check import compare_statistics
+from benchmark.datasets.d4rl_facts import (
+    PUBLIC_ADDRESS,
+    d4rl_environment,
+    d4rl_file_name,
+    d4rl_fingerprint,
+    d4rl_names,
+    d4rl_reference,
+)
+from benchmark.datasets.d4rl_file import read_d4rl_file
+from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
+from benchmark.datasets.download import Fingerprint, Patience, download
+from benchmark.datasets.source import DatasetFamily, DatasetSource
+from benchmark.datasets.trust import TrustedFiles
+from benchmark.errors import did_you_mean
+from benchmark.registry import UnknownName
+
+PREFIX = "d4rl/"
+MIRROR = "OBDBENCH_D4RL_MIRROR"
+"""Environment variable: address of a folder that holds the files under D4RL's own names."""
+
+
+@dataclass(frozen=True)
+class D4RLSource(DatasetSource):
+    """One of D4RL's datasets.
+
+    Args:
+        dataset: D4RL's name of it, such as `hopper-medium-replay-v2`.
+        mirror: Address of a folder to fetch it from, instead of `OBDBENCH_D4RL_MIRROR` or D4RL's.
+        file: A copy on this machine to take instead of fetching one.
+        patience: With the server.
+    """
+
+    dataset: str
+    mirror: str | None = None
+    file: Path | None = None
+    patience: Patience = field(default_factory=Patience)
+    default_size = None
+    progress_unit: ClassVar[str] = "bytes"
+
+    @property
+    def description(self) -> str:  # type: ignore[override]
+        return f"D4RL {self.dataset}, scored on {d4rl_environment(self.dataset)}"
+
+    def command(self, name: str) -> str:
+        return f"obdbench data fetch {name}"
+
+    def build(
+        self, name: str, size: int | None, seed: int, threads: int, progress: Progress | None
+    ) -> Dataset:
+        """See `DatasetSource.build`; published data have neither size nor seed to choose.
+
+        Raises:
+            DownloadProblem: The file cannot be had, or is not the one of before.
+            DatasetProblem: It is not D4RL's format, or these are other data.
+        """
+        return self._read(name, self.file) if self.file else self._fetch(name, progress)
+
+    @property
+    def url(self) -> str:
+        """Where the file is fetched from."""
+        folder = self.mirror or os.environ.get(MIRROR) or PUBLIC_ADDRESS
+        return f"{folder.rstrip('/')}/{d4rl_file_name(self.dataset)}"
+
+    def _fetch(self, name: str, progress: Progress | None) -> Dataset:
+        """Downloads the file unless a sound one is there, reads it, then trusts it from now on.
+
+        Trusted last: what a wrong address answers with must not become the file to expect.
+        """
+        path = cache_folder() / "d4rl" / d4rl_file_name(self.dataset)
+        trusted = TrustedFiles(path.with_name("trusted.json"))
+        expected = d4rl_fingerprint(self.dataset) or trusted.fingerprint(path.name)
+        if path.exists() and Fingerprint.of(path) != expected:
+            path.unlink()
+        advice = (
+            f"Give a mirror's address with --mirror or {MIRROR}, or take in a copy of the file "
+            f"with `obdbench data import FILE --as {name}`."
+        )
+        download(
+            self.url,
+            path,
+            expected=expected,
+            advice=advice,
+            patience=self.patience,
+            progress=progress,
+        )
+        try:
+            dataset = self._read(name, path)
+        except DatasetProblem:
+            path.unlink()
+            raise
+        trusted.trust(path.name, Fingerprint.of(path), self.url)
+        return _with_facts(dataset, {"url": self.url}, [])
+
+    def _read(self, name: str, path: Path) -> Dataset:
+        dataset = read_d4rl_file(
+            path,
+            name=name,
+            env_id=d4rl_environment(self.dataset),
+            reference=d4rl_reference(self.dataset),
+        )
+        statistics = compare_statistics(dataset, self.dataset)
+        found, published = Fingerprint.of(path), d4rl_fingerprint(self.dataset)
+        warnings = [*statistics.pop("warnings")]
+        if published not in (None, found):
+            warnings.append(
+                f"{path.name} has sha256 {found.sha256}, D4RL's own file {published.sha256}."
+            )
+        facts = {"file": path.name, **found.facts(), **statistics}
+        return _with_facts(dataset, facts, warnings)
+
+
+class D4RLFamily(DatasetFamily):
+    """`d4rl/hopper-medium-replay-v2` and the like: three tasks, six qualities."""
+
+    description = "D4RL v2 locomotion data, fetched from their public address or a mirror"
+
+    def names(self) -> list[str]:
+        return [PREFIX + name for name in d4rl_names()]
+
+    def source(self, name: str) -> D4RLSource:
+        if name not in self.names():
+            raise UnknownName(
+                f"No D4RL dataset is called {name!r}. {did_you_mean(name, self.names())}"
+            )
+        return D4RLSource(name.removeprefix(PREFIX))
+
+    def file_source(
+        self, name: str, file: Path, environment: str | None, reference: ReferenceReturns | None
+    ) -> DatasetSource:
+        source = self.source(name)
+        if environment is not None or reference is not None:
+            raise DatasetProblem(
+                f"{name} is scored on {d4rl_environment(source.dataset)} with D4RL's reference "
+                f"returns; leave out the environment and the references, or import the file as "
+                f"local/NAME."
+            )
+        return dataclasses.replace(source, file=file)
+
+
+def _with_facts(dataset: Dataset, facts: dict[str, Any], warnings: list[str]) -> Dataset:
+    """The dataset with more in its provenance, its warnings kept."""
+    known = dataset.provenance
+    merged = {**known, **facts, "warnings": [*known["warnings"], *warnings]}
+    return dataclasses.replace(dataset, provenance=merged)
+
+
+FAMILY = D4RLFamily()

@@ -1,0 +1,100 @@
+"""What D4RL publishes of its v2 locomotion datasets (arXiv 2004.07219): no data, only facts."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+
+from benchmark.datasets.dataset import ReferenceReturns
+from benchmark.datasets.download import Fingerprint
+from benchmark.errors import did_you_mean
+from benchmark.registry import UnknownName
+
+PUBLIC_ADDRESS = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"
+QUALITIES = ("random", "medium", "medium-replay", "medium-expert", "expert", "full-replay")
+
+_REFERENCE = {  # D4RL reference scores
+    "halfcheetah": ReferenceReturns(random=-280.178953, expert=12135.0),
+    "hopper": ReferenceReturns(random=-20.272305, expert=3234.3),
+    "walker2d": ReferenceReturns(random=1.629008, expert=4592.3),
+}
+# D4RL's v2 data are scored on v4: v5 differs, and gymnasium 1 cannot make v2.
+_ENVIRONMENT = {"halfcheetah": "HalfCheetah-v4", "hopper": "Hopper-v4", "walker2d": "Walker2d-v4"}
+# Of the other files neither size nor digest is published; they are trusted on first use.
+_FINGERPRINTS = {
+    "hopper-medium-replay-v2": Fingerprint(
+        75_854_457, "e121c5f7c9857a307baa9edc6a2c3b48e85fedb9ac316ecddd0f48ca7ef4e39b"
+    ),
+    "walker2d-medium-replay-v2": Fingerprint(
+        86_323_963, "e75de96a4f77acf7d4e0d6fdf0d7ccb177c26c44bb4388e4fd99f543ccfa18db"
+    ),
+}
+
+
+def d4rl_names() -> list[str]:
+    """The eighteen names, such as `hopper-medium-replay-v2`; the papers use nine of them."""
+    return [f"{task}-{quality}-v2" for task in _REFERENCE for quality in QUALITIES]
+
+
+def d4rl_file_name(name: str) -> str:
+    """The file of a dataset at D4RL's address: `hopper_medium_replay-v2.hdf5`."""
+    return f"{name.removesuffix('-v2').replace('-', '_')}-v2.hdf5"
+
+
+def d4rl_fingerprint(name: str) -> Fingerprint | None:
+    """Size and digest of the published file, where they are known."""
+    return _FINGERPRINTS.get(name)
+
+
+def d4rl_statistics(name: str) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of the observations of a D4RL v2 dataset, `[obs_dim]` each.
+
+    Raises:
+        UnknownName: No statistics of such a dataset are shipped.
+    """
+    datasets = _statistics()
+    if name not in datasets:
+        raise UnknownName(
+            f"There are no observation statistics of a D4RL dataset {name!r}. "
+            f"{did_you_mean(name, datasets)}"
+        )
+    return datasets[name]["mean"], datasets[name]["std"]
+
+
+def has_statistics(name: str) -> bool:
+    """Whether the observation statistics of a dataset are published: those of the papers' nine."""
+    return name in _statistics()
+
+
+def d4rl_reference(name: str) -> ReferenceReturns:
+    """D4RL's returns of the random policy and the expert, for a dataset such as `hopper-medium-v2`.
+
+    Raises:
+        UnknownName: The dataset is of another task.
+    """
+    return _REFERENCE[_task(name)]
+
+
+def d4rl_environment(name: str) -> str:
+    """The gymnasium id that a D4RL dataset such as `hopper-medium-v2` is scored in: `Hopper-v4`.
+
+    Raises:
+        UnknownName: The dataset is of another task.
+    """
+    return _ENVIRONMENT[_task(name)]
+
+
+def _task(name: str) -> str:
+    task = name.partition("-")[0]
+    if task not in _REFERENCE:
+        raise UnknownName(
+            f"The D4RL dataset {name!r} is of the task {task!r}, which has no reference returns "
+            f"here. {did_you_mean(task, _REFERENCE)}"
+        )
+    return task
+
+
+def _statistics() -> dict[str, dict[str, list[float]]]:
+    file = resources.files("benchmark.datasets") / "d4rl_observation_statistics.json"
+    datasets: dict[str, dict[str, list[float]]] = json.loads(file.read_text("utf-8"))["datasets"]
+    return datasets

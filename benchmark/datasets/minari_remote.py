@@ -1,0 +1,238 @@
+"""Datasets of the Minari project, through minari itself."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import minari
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from minari.dataset.minari_dataset import MinariDataset, parse_dataset_id
+from numpy.typing import NDArray
+
+from benchmark.datasets.collect import Progress
+from benchmark.datasets.dataset import Dataset, DatasetProblem, FloatArray, ReferenceReturns
+from benchmark.datasets.reference import suite_reference
+from benchmark.datasets.source import DatasetFamily, DatasetSource
+from benchmark.datasets.store import NAMESPACE
+from benchmark.environments import one_hot
+from benchmark.environments.lookup import find_specification
+from benchmark.registry import UnknownName
+
+PREFIX = "minari/"
+
+
+@dataclass(frozen=True)
+class MinariSource(DatasetSource):
+    """A Minari dataset: the local store's copy if there is one, else minari downloads it.
+
+    Args:
+        minari_id: Such as `mujoco/hopper/medium-v0`.
+    """
+
+    minari_id: str
+    default_size = None
+
+    @property
+    def description(self) -> str:  # type: ignore[override]
+        return f"Minari {self.minari_id}"
+
+    def command(self, name: str) -> str:
+        return f"obdbench data fetch {name}"
+
+    def build(
+        self, name: str, size: int | None, seed: int, threads: int, progress: Progress | None
+    ) -> Dataset:
+        """See `DatasetSource.build`; published data have neither size nor seed to choose.
+
+        Raises:
+            DatasetProblem: It cannot be had, or is of a kind that the suite does not distil.
+            UnknownEnvironment: Its environment is not installed.
+        """
+        original = _open(self.minari_id)
+        env_id, warnings_ = _environment(original)
+        reference, origin = _reference(original, env_id)
+        return Dataset(
+            name=name,
+            env_id=env_id,
+            **_read(original, progress),
+            reference=reference,
+            provenance={
+                "minari_id": self.minari_id,
+                "minari_version": original.minari_version,
+                "reference_returns": origin,
+                "warnings": warnings_,
+            },
+        )
+
+
+class MinariFamily(DatasetFamily):
+    """`minari/ID`; the ids that are known without a network are those in the local store."""
+
+    description = "Minari datasets by their ids, downloaded by minari"
+
+    def names(self) -> list[str]:
+        root = Path(minari.storage.get_dataset_path())
+        ids = [path.parent.parent.relative_to(root) for path in root.rglob("data/metadata.json")]
+        return sorted(PREFIX + id_.as_posix() for id_ in ids if id_.parts[:1] != (NAMESPACE,))
+
+    def source(self, name: str) -> MinariSource:
+        minari_id = name.removeprefix(PREFIX)
+        if not _is_id(minari_id):
+            raise UnknownName(
+                f"{name!r} names no Minari dataset; expected minari/ID with an id and its version, "
+                f"such as minari/mujoco/hopper/medium-v0."
+            )
+        return MinariSource(minari_id)
+
+    def meant_by(self, name: str) -> list[str]:
+        return [PREFIX + name] if _is_id(name) else []
+
+
+def _is_id(text: str) -> bool:
+    try:
+        parse_dataset_id(text)
+    except (ValueError, TypeError):  # minari makes a TypeError of a version left out
+        return False
+    return True
+
+
+def _open(minari_id: str) -> MinariDataset:
+    folder = Path(minari.storage.get_dataset_path(minari_id))
+    if not (folder / "data").exists():
+        _download(minari_id, folder)
+    try:
+        return minari.load_dataset(minari_id)
+    except (OSError, ValueError, KeyError, AssertionError) as error:
+        raise DatasetProblem(
+            f"The Minari dataset {minari_id} in {folder} cannot be opened ({error}). Delete that "
+            f"folder and fetch it again."
+        ) from error
+
+
+def _download(minari_id: str, folder: Path) -> None:
+    try:
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.simplefilter("default")  # minari advises newer versions by warnings
+            minari.download_dataset(minari_id)
+    except Exception as error:  # whatever the client of minari's remote raises
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = " ".join(str(error).split())[:300]
+        raise DatasetProblem(
+            f"The Minari dataset {minari_id} is not in the local Minari store ({folder}), and "
+            f"cannot be downloaded: {type(error).__name__}: {reason}. With a network, `pip install "
+            f"'minari[hf]'` lets minari download it (MINARI_REMOTE names another remote); without, "
+            f"copy its folder there."
+        ) from error
+
+
+def _environment(original: MinariDataset) -> tuple[str, list[str]]:
+    """The id of the environment, and a warning where the data are of a variant of it."""
+    specification = original.env_spec
+    if specification is None:
+        raise DatasetProblem(
+            f"The Minari dataset {original.id} names no environment, so policies cannot be scored. "
+            f"Take one that does."
+        )
+    registered = find_specification(specification.id)
+    if dict(specification.kwargs) == dict(registered.kwargs):
+        return registered.id, []
+    return registered.id, [
+        f"{original.id} was collected in {specification.id} with {dict(specification.kwargs)}; "
+        f"policies are scored in it with {dict(registered.kwargs)}."
+    ]
+
+
+def _reference(original: MinariDataset, env_id: str) -> tuple[ReferenceReturns, str]:
+    """The dataset's own reference returns, else the suite's, and a word on which."""
+    metadata = original.storage.metadata
+    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    if low is not None and high is not None:
+        return ReferenceReturns(float(low), float(high)), "the dataset's own"
+    return suite_reference(env_id), "the suite's own"
+
+
+def _read(original: MinariDataset, progress: Progress | None) -> dict[str, NDArray[Any]]:
+    """The dataset's arrays by name, filled episode by episode."""
+    observation_dim = _flat_dimension(original)
+    action_dim = _action_dimension(original)
+    total, episodes = original.total_steps, original.total_episodes
+    arrays: dict[str, NDArray[Any]] = {
+        "states": np.empty((total + episodes, observation_dim), np.float32),
+        "actions": np.zeros((total, action_dim), np.float32),
+        "rewards": np.empty(total, np.float32),
+        "terminations": np.empty(total, bool),
+        "truncations": np.empty(total, bool),
+        "lengths": np.empty(episodes, np.int64),
+    }
+    start = 0
+    for index, episode in enumerate(_episodes(original)):
+        length = len(episode["rewards"])
+        rows = slice(start, start + length)
+        try:
+            states = slice(start + index, start + index + length + 1)
+            arrays["states"][states] = episode["observations"]
+            arrays["actions"][rows] = _as_floats(original.action_space, episode["actions"])
+            for key in ("rewards", "terminations", "truncations"):
+                arrays[key][rows] = episode[key]
+        except (ValueError, IndexError) as error:
+            raise DatasetProblem(
+                f"Episode {index} of the Minari dataset {original.id} does not fit its {length} "
+                f"rewards, {observation_dim} observation and {action_dim} action dimensions "
+                f"({error}). It is damaged: fetch it again."
+            ) from error
+        arrays["lengths"][index] = length
+        start += length
+        if progress:
+            progress(start, total)
+    return arrays
+
+
+def _episodes(original: MinariDataset) -> Iterator[dict[str, Any]]:
+    try:
+        yield from original.storage.get_episodes(original.episode_indices)
+    except (OSError, RuntimeError, KeyError) as error:  # h5py, by what is damaged
+        raise DatasetProblem(
+            f"The Minari dataset {original.id} in {original.storage.data_path} cannot be read "
+            f"({error}). It is damaged: delete its folder and fetch it again."
+        ) from error
+
+
+def _flat_dimension(original: MinariDataset) -> int:
+    space = original.observation_space
+    if not isinstance(space, Box) or len(space.shape) != 1:
+        raise DatasetProblem(
+            f"The Minari dataset {original.id} has observations {space}; the suite distils flat "
+            f"Box observations alone."
+        )
+    return int(space.shape[0])
+
+
+def _action_dimension(original: MinariDataset) -> int:
+    space = original.action_space
+    if isinstance(space, Discrete):
+        return int(space.n)
+    if not isinstance(space, Box) or len(space.shape) != 1:
+        raise DatasetProblem(
+            f"The Minari dataset {original.id} has actions {space}; the suite distils flat Box and "
+            f"Discrete actions alone."
+        )
+    return int(space.shape[0])
+
+
+def _as_floats(space: gymnasium.Space[Any], actions: NDArray[Any]) -> FloatArray:
+    """Actions `[L, act_dim]`; discrete ones as one-hot, 1 for the action taken."""
+    if isinstance(space, Discrete):
+        return one_hot(actions, space)
+    return np.asarray(actions, dtype=np.float32)
+
+
+FAMILY = MinariFamily()

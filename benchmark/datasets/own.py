@@ -1,0 +1,116 @@
+"""The suite's own datasets: collected here from policy snapshots that it ships.
+
+Three environments times D4RL's three mixtures (arXiv 2004.07219, Section 5), and CartPole for
+discrete actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.datasets.collect import Part, Progress, collect
+from benchmark.datasets.dataset import Dataset, ReferenceReturns
+from benchmark.datasets.scripted import ScriptedMixture
+from benchmark.datasets.snapshots import SnapshotPolicies, load_snapshots
+from benchmark.datasets.source import DatasetSource
+
+
+@dataclass(frozen=True)
+class SnapshotMixture(DatasetSource):
+    """Episodes with sampled actions of policy snapshots.
+
+    Args:
+        environment: Name of the snapshots, e.g. `hopper`.
+        description: One sentence.
+        shares: Gives each snapshot its share of the transitions; the shares sum to 1.
+        default_size: Transitions when no size is asked for.
+        folder: Where the snapshots are (`obdbench data train-policies`); None for shipped ones.
+    """
+
+    environment: str
+    description: str
+    shares: Callable[[SnapshotPolicies], dict[int, float]]
+    default_size: int = 200_000
+    folder: Path | None = None
+
+    def build(
+        self, name: str, size: int | None, seed: int, threads: int, progress: Progress | None
+    ) -> Dataset:
+        size = self.default_size if size is None else size
+        policies = load_snapshots(self.environment, self.folder)
+        parts = _apportion(self.shares(policies), size)
+        # Every slot plays its episode to the end: more slots than the data has episodes are waste.
+        slots = min(64, 1 + size // 1000)
+        return collect(
+            name, policies, parts, seed=seed, slots=slots, threads=threads, progress=progress
+        )
+
+
+def replay(policies: SnapshotPolicies) -> dict[int, float]:
+    """Equal shares of the snapshots up to the medium policy, equally spaced in training."""
+    return {snapshot: 1 / len(policies.replay) for snapshot in policies.replay}
+
+
+def medium(policies: SnapshotPolicies) -> dict[int, float]:
+    """The medium policy alone."""
+    return {policies.medium: 1.0}
+
+
+def medium_expert(policies: SnapshotPolicies) -> dict[int, float]:
+    """Half the medium policy, half the best snapshot."""
+    return {policies.medium: 0.5, policies.best: 0.5}
+
+
+def _apportion(shares: dict[int, float], size: int) -> list[Part]:
+    """Whole numbers of transitions in these shares that sum to `size`."""
+    parts, given, total = [], 0, 0.0
+    for snapshot, share in shares.items():
+        total += share
+        upto = round(size * total)
+        parts.append(Part(snapshot, upto - given))
+        given = upto
+    return parts
+
+
+def _three(environment: str, env_id: str) -> tuple[SnapshotMixture, ...]:
+    """The mixtures of one environment: medium-replay, medium, medium-expert."""
+    described = (
+        (replay, "the PPO snapshots up to the medium policy, in training proportion"),
+        (medium, "the medium policy, whose return is 40 to 45 % of the best one's"),
+        (medium_expert, "half the medium policy, half the best snapshot"),
+    )
+    return tuple(
+        SnapshotMixture(environment, f"{env_id}: {what}", shares) for shares, what in described
+    )
+
+
+HALFCHEETAH_MEDIUM_REPLAY, HALFCHEETAH_MEDIUM, HALFCHEETAH_MEDIUM_EXPERT = _three(
+    "halfcheetah", "HalfCheetah-v5"
+)
+HOPPER_MEDIUM_REPLAY, HOPPER_MEDIUM, HOPPER_MEDIUM_EXPERT = _three("hopper", "Hopper-v5")
+WALKER2D_MEDIUM_REPLAY, WALKER2D_MEDIUM, WALKER2D_MEDIUM_EXPERT = _three("walker2d", "Walker2d-v5")
+
+
+def balance(observations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """CartPole: scores for pushing left and right, towards where the pole is falling.
+
+    Observations are the cart's position and velocity, the pole's angle and angular velocity
+    `[B, 4]`. Without noise the return is the highest possible, 500.
+    """
+    right = observations @ np.array([0.1, 0.3, 3.0, 1.0])
+    return np.stack([-right, right], axis=1)
+
+
+CARTPOLE_MIXED = ScriptedMixture(
+    "CartPole-v1",
+    "CartPole-v1, discrete actions: a hand-written controller at three levels of noise",
+    controller=balance,
+    noise=(0.5, 1.0, 2.0),
+    # Uniformly random actions: 22.7 +- 0.3 over 2,000 episodes. 500 is the most there is.
+    reference=ReferenceReturns(random=22.7, expert=500.0),
+)

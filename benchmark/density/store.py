@@ -1,0 +1,265 @@
+"""Fitting a density on a dataset once, and keeping its states' log densities beside the dataset.
+
+A file is `log_density.<recipe>.<digest>.safetensors` in the dataset's folder of the Minari store.
+The digest is of the dataset's content, the recipe, its settings and the seed, so that another of
+any of them is another file. What is measured of the fit is JSON in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmark.config import build
+from benchmark.datasets.dataset import Dataset
+from benchmark.datasets.store import DatasetName
+from benchmark.density.density import DENSITIES, DensityProblem, FitProgress
+from benchmark.density.values import RULE, finite_log_density
+from benchmark.files import atomic_path, file_sha256
+from benchmark.scaling import STD_FLOOR
+from benchmark.seeds import numpy_generator
+
+FORMAT = "obdbench.log_density/1"
+HELD_OUT_FRACTION = 0.1
+IMPORTED = "imported"
+
+
+@dataclass(frozen=True)
+class LogDensity:
+    """Log densities of a dataset's states, and what is known of them.
+
+    Args:
+        values: log p of every observation `[M]` float64, finite, in nats, of states normalised
+            to zero mean and unit deviation (in raw units all are lower by the same constant).
+        facts: Recipe, settings, dataset, seed, likelihoods, seconds, sha256 of the values. JSON.
+    """
+
+    values: Tensor = field(repr=False)
+    facts: Mapping[str, Any]
+
+
+class Fit(NamedTuple):
+    """What decides a dataset's log densities: a recipe with settings, and a seed."""
+
+    recipe: str
+    parameters: dict[str, Any]
+    seed: int
+
+    @classmethod
+    def of(cls, recipe: str, parameters: Mapping[str, Any] | None = None, seed: int = 0) -> Fit:
+        """With every default written out.
+
+        Raises:
+            UnknownName, BadConfiguration: Naming the nearest valid recipe or setting.
+        """
+        built = build(DENSITIES[recipe], parameters or {}, f"the density recipe {recipe}")
+        return cls(recipe, asdict(built), seed)
+
+    def path(self, dataset: Dataset) -> Path:
+        """Where the store keeps it."""
+        key = json.dumps([FORMAT, dataset.sha256, *self], sort_keys=True)
+        digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+        folder = DatasetName.parse(dataset.name).folder
+        return folder / f"log_density.{self.recipe}.{digest}.safetensors"
+
+
+def find_or_fit(dataset: Dataset, fit: Fit, progress: FitProgress | None = None) -> LogDensity:
+    """The log densities of a dataset: from the store, or fitted and put there.
+
+    Processes that ask at the same time wait for one of them to fit. A fit that is killed leaves
+    its state, from which the next one goes on, and never half a result.
+
+    Raises:
+        DensityProblem: The stored file is not what was stored, or nothing can be fitted.
+    """
+    path = fit.path(dataset)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            state = path.with_suffix(".state")
+            _write(path, _fit(dataset, fit, state, progress))
+            state.unlink(missing_ok=True)
+        return load_log_density(path, dataset)
+
+
+def load_log_density(path: Path, dataset: Dataset) -> LogDensity:
+    """The log densities of a file, checked against the dataset and its own digest.
+
+    Raises:
+        DensityProblem: It is unreadable, of other data, or was altered.
+    """
+    facts, values = _read(path)
+    mend = f"Remove {path} to have it made again."
+    if facts["dataset_sha256"] != dataset.sha256 or values.shape != (len(dataset),):
+        raise DensityProblem(
+            f"{path} holds {list(values.shape)} log densities of data with sha256 "
+            f"{facts['dataset_sha256']}; {dataset.name} has {len(dataset)} transitions, sha256 "
+            f"{dataset.sha256}. {mend}"
+        )
+    if (found := _sha256(values)) != facts["sha256"]:
+        raise DensityProblem(
+            f"{path} holds values with sha256 {found}, expected {facts['sha256']}: it was "
+            f"altered. {mend}"
+        )
+    return LogDensity(values, facts)
+
+
+def stored_densities(name: DatasetName) -> list[tuple[Path, dict[str, Any]]]:
+    """Every file of log densities beside a dataset, with its facts."""
+    paths = sorted(name.folder.glob("log_density.*.safetensors"))
+    return [(path, _read(path)[0]) for path in paths]
+
+
+def import_log_density(file: Path, dataset: Dataset) -> LogDensity:
+    """Takes in a numpy array of log densities `[M]` under the recipe name "imported".
+
+    An earlier import for the same data is replaced. Nothing in the file is executed.
+
+    Raises:
+        DensityProblem: It is not an array of numbers, or not one for each transition.
+    """
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DensityProblem(
+            f"{file} cannot be read as a numpy array ({error}); expected a .npy file of plain "
+            f"numbers."
+        ) from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        raise DensityProblem(f"{file} does not hold an array of floating-point numbers.")
+    if array.shape != (len(dataset),):
+        raise DensityProblem(
+            f"{file} has shape {list(array.shape)}; {dataset.name} has {len(dataset)} transitions, "
+            f"and there must be one log density for each, in their order."
+        )
+    values, bad = finite_log_density(torch.from_numpy(array.astype(np.float64)))
+    fit = Fit.of(IMPORTED)
+    source = {"file": file.name, "sha256": file_sha256(file)}
+    facts = _facts(dataset, fit, values, bad) | {"source": source}
+    path = fit.path(dataset)
+    with FileLock(path.with_suffix(".lock")):
+        _write(path, LogDensity(values, facts))
+    return load_log_density(path, dataset)
+
+
+def held_out_episodes(dataset: Dataset, seed: int) -> NDArray[np.bool_]:
+    """Whether each episode is held out of the fit `[E]`: a tenth of them, drawn at random.
+
+    Whole episodes, because a state and the next one are nearly the same: with single states held
+    out, a model that repeats what it was fitted on would score well. Of one episode none is held
+    out.
+    """
+    episodes = len(dataset.lengths)
+    count = max(1, round(HELD_OUT_FRACTION * episodes)) if episodes > 1 else 0
+    generator = numpy_generator(density="held-out", seed=seed)
+    held_out = np.zeros(episodes, dtype=bool)
+    held_out[generator.permutation(episodes)[:count]] = True
+    return held_out
+
+
+def _fit(dataset: Dataset, fit: Fit, state: Path, progress: FitProgress | None) -> LogDensity:
+    began = time.monotonic()
+    recipe = build(DENSITIES[fit.recipe], fit.parameters, f"the density recipe {fit.recipe}")
+    states = _normalised(dataset)
+    episode_is_out = held_out_episodes(dataset, fit.seed)
+    is_out = torch.from_numpy(np.repeat(episode_is_out, dataset.lengths))
+    density = recipe.fit(
+        states[~is_out],
+        fit.seed,
+        held_out=states[is_out] if is_out.any() else None,
+        state=state,
+        progress=progress,
+    )
+    rows = torch.where(is_out, -1, (~is_out).cumsum(0) - 1)
+    values, bad = finite_log_density(density.log_prob(states, rows=rows))
+    facts = _facts(dataset, fit, values, bad) | {
+        "held_out": _likelihood(values, dataset, episode_is_out),
+        "train": _likelihood(values, dataset, ~episode_is_out),
+        "seconds": time.monotonic() - began,
+    }
+    return LogDensity(values, facts)
+
+
+def _normalised(dataset: Dataset) -> Tensor:
+    """Observations as students see them `[M, obs_dim]`: zero mean, divided by sd + 1e-3."""
+    observations = torch.from_numpy(dataset.observations).double()
+    std = observations.std(0, correction=0) + STD_FLOOR
+    return ((observations - observations.mean(0)) / std).float()
+
+
+def _likelihood(
+    values: Tensor, dataset: Dataset, episodes: NDArray[np.bool_]
+) -> dict[str, Any] | None:
+    """Mean log-likelihood of the states of some episodes, in nats a state.
+
+    The standard error is over episodes (of a ratio of sums), as the states of one hang together.
+    """
+    if not episodes.any():
+        return None
+    starts = np.cumsum(dataset.lengths) - dataset.lengths
+    sums, sizes = np.add.reduceat(values.numpy(), starts)[episodes], dataset.lengths[episodes]
+    mean, count = sums.sum() / sizes.sum(), len(sums)
+    error = None
+    if count > 1:
+        spread = np.square(sums - mean * sizes).sum() * count / (count - 1)
+        error = float(np.sqrt(spread) / sizes.sum())
+    return {
+        "mean": float(mean),
+        "standard_error": error,
+        "states": int(sizes.sum()),
+        "episodes": count,
+    }
+
+
+def _facts(dataset: Dataset, fit: Fit, values: Tensor, bad: int) -> dict[str, Any]:
+    return {
+        "recipe": fit.recipe,
+        "parameters": fit.parameters,
+        "seed": fit.seed,
+        "dataset": dataset.name,
+        "dataset_sha256": dataset.sha256,
+        "held_out": None,
+        "train": None,
+        "not_finite": {"count": bad, "rule": RULE},
+        "seconds": None,
+        "sha256": _sha256(values),
+    }
+
+
+def _sha256(values: Tensor) -> str:
+    """Of the values alone: a second fit takes other seconds and gives the same densities."""
+    return hashlib.sha256(np.ascontiguousarray(values.numpy()).data).hexdigest()
+
+
+def _write(path: Path, density: LogDensity) -> None:
+    metadata = {"format": FORMAT, "facts": json.dumps(dict(density.facts), sort_keys=True)}
+    with atomic_path(path) as temporary:
+        save_file({"log_density": density.values.contiguous()}, temporary, metadata=metadata)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata, values = file.metadata() or {}, file.get_tensor("log_density")
+        if metadata["format"] != FORMAT:
+            raise DensityProblem(
+                f"{path} has format {metadata['format']!r}, expected {FORMAT!r}. Remove it to have "
+                f"it made again."
+            )
+        return json.loads(metadata["facts"]), values
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise DensityProblem(
+            f"{path} cannot be read as log densities ({error}). Remove it to have it made again."
+        ) from error

@@ -1,0 +1,165 @@
+"""Cal-QL (Nakamoto et al. 2023, "Cal-QL: Calibrated Offline RL Pre-Training").
+
+Soft actor-critic on the dataset; CQL's regulariser pushes the values of actions that the policy
+would take down and those of the data's actions up, but never below what the data's own policy
+earned from there (the calibration):
+
+    gap = log sum_a exp max(Q(s, a), return to go) - Q(s, a_data)           (paper, eq. 4.1)
+    critic loss = mean (r + discount min Q_target(s', a') - Q(s, a))^2 + alpha * mean gap
+
+This is the teacher of the OBD papers. The logarithm of the sum is estimated from uniform actions
+and from the policy's at s and at s', each weighted by the reciprocal of its density, as in CQL's
+importance-sampled form (Kumar et al. 2020, appendix F).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.datasets.dataset import Dataset
+from benchmark.teachers.offline import Batch, Critics, Draws, Learner, OfflineRecipe, layers_of, mlp
+from benchmark.teachers.teacher import NetworkTeacher
+
+LOG_STD_BOUNDS = (-20.0, 2.0)
+LOG_STD_OFFSET = -1.0
+
+
+@dataclass(frozen=True)
+class CalQL(OfflineRecipe):
+    """Cal-QL; the defaults are those of the authors' code for MuJoCo, but for steps and decay.
+
+    Args:
+        conservatism: Weight of the regulariser (alpha).
+        candidates: Actions of each of the three kinds in the estimate of the sum.
+        actor_learning_rate: Of the actor and the temperature; `learning_rate` is the critics'.
+    """
+
+    conservatism: float = 5.0
+    candidates: int = 10
+    actor_learning_rate: float = 1e-4
+
+    name: ClassVar[str] = "cal_ql"
+
+    def learner(self, dataset: Dataset, seed: int, device: str) -> Learner:
+        return _CalQL(self, dataset, seed, device)
+
+
+class _CalQL(Learner):
+    def __init__(self, recipe: CalQL, dataset: Dataset, seed: int, device: str = "cpu") -> None:
+        self.recipe = recipe
+        super().__init__(recipe, dataset, seed, device)
+        returns = torch.from_numpy(dataset.returns_to_go(recipe.discount))
+        self.returns_to_go = returns.float().to(device)
+
+    def build(
+        self, observation_dim: int, action_dim: int
+    ) -> dict[str, tuple[list[nn.Parameter], float]]:
+        recipe = self.recipe
+        self.actor = mlp(observation_dim, recipe.width, 2 * action_dim)
+        self.critics = Critics(observation_dim + action_dim, recipe.width)
+        self.target_critics = copy.deepcopy(self.critics)
+        self.log_temperature = nn.Parameter(torch.zeros(()))
+        return {
+            "temperature": ([self.log_temperature], recipe.actor_learning_rate),
+            "actor": (list(self.actor.parameters()), recipe.actor_learning_rate),
+            "critics": (list(self.critics.parameters()), recipe.learning_rate),
+        }
+
+    def draw(self, step: int) -> Draws:
+        rows = self.rows()
+        one = (len(rows), self.dataset.action_dim)
+        many = (self.recipe.candidates, *one)
+        return {
+            "rows": rows,
+            "policy": self.noise(*one),
+            "next": self.noise(*one),
+            "uniform": torch.rand(many, generator=self.generator) * 2 - 1,
+            "candidates": self.noise(*many),
+            "next_candidates": self.noise(*many),
+        }
+
+    def advance(self, step: int, draws: Draws) -> None:
+        batch = self.batch(draws["rows"])
+        outputs = self.actor(batch.observations)
+        actions, log_prob = sample(outputs, draws["policy"])
+        entropy_gap = log_prob.detach() - self.dataset.action_dim  # target entropy: -act_dim
+        self.update("temperature", -(self.log_temperature * entropy_gap).mean())
+        temperature = self.log_temperature.detach().exp()
+        value = self.critics(batch.observations, actions).amin(0)
+        actor_loss = (temperature * log_prob - value).mean()
+        critic_loss = self._critic_loss(batch, draws, outputs.detach())
+        self.update("actor", actor_loss)
+        self.update("critics", critic_loss)
+        self.follow(self.target_critics, self.critics)
+
+    def _critic_loss(self, batch: Batch, draws: Draws, outputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            next_outputs = self.actor(batch.next_observations)
+            following, _ = sample(next_outputs, draws["next"])
+            value = self.target_critics(batch.next_observations, following).amin(0)
+            target = batch.rewards + self.recipe.discount * batch.continues * value
+            candidates = self._candidates(draws, outputs, next_outputs)
+        in_data = self.critics(batch.observations, batch.actions)
+        gap = self._log_sum(batch, self.returns_to_go[draws["rows"]], *candidates) - in_data
+        error = (in_data - target).square().mean(1).sum()
+        loss: Tensor = error + self.recipe.conservatism * gap.mean(1).sum()
+        return loss
+
+    def _candidates(
+        self, draws: Draws, outputs: Tensor, next_outputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Actions `[3 n, B, act_dim]`, uniform ones first, and their log densities `[3 n, B]`."""
+        here, log_here = sample(outputs, draws["candidates"])
+        there, log_there = sample(next_outputs, draws["next_candidates"])
+        uniform = torch.full_like(log_here, -self.dataset.action_dim * math.log(2))
+        return (
+            torch.cat((draws["uniform"], here, there)),
+            torch.cat((uniform, log_here, log_there)),
+        )
+
+    def _log_sum(
+        self, batch: Batch, returns_to_go: Tensor, actions: Tensor, log_density: Tensor
+    ) -> Tensor:
+        """log sum exp of the calibrated values of the candidates, for both critics `[2, B]`."""
+        count, size, action_dim = actions.shape
+        observations = batch.observations.expand(count, -1, -1).reshape(count * size, -1)
+        values = self.critics(observations, actions.reshape(-1, action_dim)).view(2, count, size)
+        uniform, policy = values.split((count // 3, 2 * count // 3), dim=1)
+        calibrated = torch.cat((uniform, policy.maximum(returns_to_go)), dim=1)
+        return (calibrated - log_density).logsumexp(1)
+
+    def teacher(self, step: int) -> NetworkTeacher:
+        return NetworkTeacher(
+            actor=layers_of(self.actor),
+            critics=self.critics.layers(),
+            observation_mean=self.scaling.mean,
+            observation_std=self.scaling.std,
+            action_noise="gaussian",
+            facts=self.facts(step),
+            log_std_offset=LOG_STD_OFFSET,
+        )
+
+
+def sample(outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Actions of a tanh-Gaussian policy and their log densities.
+
+    Args:
+        outputs: Means and raw log standard deviations `[B, 2 act_dim]`.
+        noise: Standard normal `[..., B, act_dim]`.
+
+    Returns:
+        Actions `[..., B, act_dim]` in (-1, 1) and log densities `[..., B]`.
+    """
+    mean, raw = outputs.chunk(2, dim=-1)
+    log_std = (raw + LOG_STD_OFFSET).clamp(*LOG_STD_BOUNDS)
+    u = mean + log_std.exp() * noise
+    # log(1 - tanh(u)^2) in a form that does not lose digits for large u
+    log_slope = 2 * (math.log(2) - u - nn.functional.softplus(-2 * u))
+    log_normal = -0.5 * (noise.square() + math.log(2 * math.pi)) - log_std
+    return u.tanh(), (log_normal - log_slope).sum(-1)

@@ -1,0 +1,387 @@
+"""What the offline RL recipes share: data as tensors, networks, optimisers, the loop, its state.
+
+A recipe file holds the algorithm: which networks there are, and what one gradient step does.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.datasets.dataset import Dataset
+from benchmark.environments import action_space
+from benchmark.scaling import Scaling
+from benchmark.seeds import torch_generator
+from benchmark.state import load_state, save_state
+from benchmark.teachers.recipe import TeacherRecipe, TrainingProgress
+from benchmark.teachers.teacher import Layers, NetworkTeacher, TeacherProblem
+
+Draws = dict[str, Tensor]
+"""The random numbers of one gradient step, by name."""
+
+
+class Batch(NamedTuple):
+    """B transitions: normalised observations, actions in the unit box, `continues` 0 at the end."""
+
+    observations: Tensor  # [B, obs_dim]
+    actions: Tensor  # [B, act_dim]
+    rewards: Tensor  # [B]
+    continues: Tensor  # [B]
+    next_observations: Tensor  # [B, obs_dim]
+
+
+@dataclass(frozen=True)
+class OfflineRecipe(TeacherRecipe):
+    """Gradient steps on minibatches of a dataset, with target networks.
+
+    Args:
+        steps: Gradient steps. The papers take 1,000,000; at this length the return of the last
+            policy swings by tens of points unless the learning rate falls at the end.
+        batch_size: Transitions a step.
+        learning_rate: Of every Adam optimiser, unless the recipe has more than one.
+        discount: Of future reward.
+        target_rate: Polyak rate of the target networks.
+        width: Of both hidden layers of every network.
+        decay_from: Fraction of the steps after which the learning rates fall linearly to zero;
+            1.0 keeps them constant, as the papers do.
+    """
+
+    steps: int = 150_000
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    discount: float = 0.99
+    target_rate: float = 0.005
+    width: int = 256
+    decay_from: float = 2 / 3
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for field in ("steps", "batch_size", "width", "report_every"):
+            if getattr(self, field) < 1:
+                raise TeacherProblem(
+                    f"{field} of the recipe {self.name} is {getattr(self, field)}; expected 1 or "
+                    f"more."
+                )
+
+    @abstractmethod
+    def learner(self, dataset: Dataset, seed: int, device: str) -> Learner:
+        """The algorithm, ready for its first step."""
+
+    def train(
+        self,
+        dataset: Dataset,
+        seed: int,
+        *,
+        state: Path | None = None,
+        progress: TrainingProgress | None = None,
+        evaluate: Callable[[NetworkTeacher], float] | None = None,
+        device: str = "cpu",
+    ) -> NetworkTeacher:
+        """Trains from the start, or from `state` if that file is there.
+
+        Raises:
+            TeacherProblem: The training diverged, or the state is of another training.
+        """
+        learner = self.learner(dataset, seed, device)
+        step = learner.restore(state) if state is not None and state.exists() else 0
+        advance = learner.advance if device == "cpu" else CapturedSteps(learner)
+        while step < self.steps:
+            learner.set_learning_rates(self._decay(step))
+            advance(step, learner.draw(step))
+            step += 1
+            if step % self.report_every == 0 or step == self.steps:
+                losses = learner.losses(step)
+                if progress:
+                    score = evaluate(learner.teacher(step)) if evaluate else None
+                    progress(step, self.steps, losses, score)
+                if state is not None:
+                    learner.save(state, step)
+        return learner.teacher(step)
+
+    def _decay(self, step: int) -> float:
+        """Factor of the learning rates at a step."""
+        left = 1 - step / self.steps
+        return min(1.0, left / max(1 - self.decay_from, 1e-12))
+
+
+class Learner(nn.Module, ABC):
+    """One training: its networks are submodules, so that `state_dict` is all of them.
+
+    A step is split in two, so that it can be captured as a CUDA graph: `draw` makes everything
+    random on the CPU, the same on every device; `advance` has no random numbers and never waits
+    for a device.
+    """
+
+    def __init__(
+        self, recipe: OfflineRecipe, dataset: Dataset, seed: int, device: str = "cpu"
+    ) -> None:
+        super().__init__()
+        self.dataset, self.seed, self.device = dataset, seed, device
+        self.settings = recipe
+        self.scaling = Scaling.of(dataset, action_space(dataset.env_id))
+        self._check_actions()
+        self.transitions = self._transitions()
+        self.generator = torch_generator(
+            teacher=recipe.name, dataset=dataset.name, seed=seed, purpose="training"
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.generator.initial_seed())
+            optimised = self.build(dataset.observation_dim, dataset.action_dim)
+        self.to(device)
+        self.optimizers = {
+            name: _adam(parameters, rate, device) for name, (parameters, rate) in optimised.items()
+        }
+        self._rates = {name: rate for name, (_, rate) in optimised.items()}
+        self.last_losses: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def build(
+        self, observation_dim: int, action_dim: int
+    ) -> dict[str, tuple[list[nn.Parameter], float]]:
+        """Makes the networks; returns what each optimiser advances, with its learning rate."""
+
+    @abstractmethod
+    def draw(self, step: int) -> Draws:
+        """Everything random of a step, `rows [B]` among it, on the CPU."""
+
+    @abstractmethod
+    def advance(self, step: int, draws: Draws) -> None:
+        """One gradient step."""
+
+    @abstractmethod
+    def teacher(self, step: int) -> NetworkTeacher:
+        """The teacher as it stands, on the CPU."""
+
+    def phase(self, step: int) -> int:
+        """Steps of equal phase launch the same operations."""
+        return 0
+
+    def rows(self) -> Tensor:
+        """Rows of a minibatch `[B]`, drawn with replacement."""
+        size = (self.settings.batch_size,)
+        return torch.randint(len(self.dataset), size, generator=self.generator)
+
+    def noise(self, *shape: int) -> Tensor:
+        """Standard normal numbers."""
+        return torch.randn(shape, generator=self.generator)
+
+    def batch(self, rows: Tensor) -> Batch:
+        """These transitions."""
+        return Batch(*(values[rows] for values in self.transitions))
+
+    def update(self, name: str, loss: Tensor) -> None:
+        """One step of an optimiser down a loss; gradients reach its parameters alone."""
+        optimizer = self.optimizers[name]
+        optimizer.zero_grad()
+        loss.backward(inputs=optimizer.param_groups[0]["params"])  # type: ignore[no-untyped-call]
+        optimizer.step()
+        self.last_losses[name] = loss.detach()
+
+    @torch.no_grad()
+    def follow(self, target: nn.Module, source: nn.Module) -> None:
+        """Moves a target network towards its source."""
+        torch._foreach_lerp_(
+            list(target.parameters()), list(source.parameters()), self.settings.target_rate
+        )
+
+    def set_learning_rates(self, factor: float) -> None:
+        """Of every optimiser, from the next step on."""
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):  # captured graphs read it from the device
+                    group["lr"].fill_(self._rates[name] * factor)
+                else:
+                    group["lr"] = self._rates[name] * factor
+
+    def losses(self, step: int) -> dict[str, float]:
+        """The last step's losses.
+
+        Raises:
+            TeacherProblem: One of them is not finite.
+        """
+        losses = {name: loss.item() for name, loss in self.last_losses.items()}
+        if not all(map(math.isfinite, losses.values())):
+            raise TeacherProblem(
+                f"{self.settings.name} on {self.dataset.name} diverged before step {step}: its "
+                f"losses are {losses}. Lower its learning rate."
+            )
+        return losses
+
+    def facts(self, step: int) -> dict[str, Any]:
+        """What a teacher says of how it was made."""
+        return {
+            "recipe": self.settings.name,
+            "parameters": {**asdict(self.settings), "steps": step},
+            "dataset": self.dataset.name,
+            "dataset_sha256": self.dataset.sha256,
+            "environment": self.dataset.env_id,
+            "seed": self.seed,
+        }
+
+    def save(self, path: Path, step: int) -> None:
+        """Writes everything that the next step depends on."""
+        tensors = {f"networks/{key}": value for key, value in self.state_dict().items()}
+        for name, optimizer in self.optimizers.items():
+            for index, slots in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}/{index}/{key}": value for key, value in slots.items()}
+        tensors["generator"] = self.generator.get_state()
+        save_state(path, tensors, self.facts(self.settings.steps) | {"step": step})
+
+    def restore(self, path: Path) -> int:
+        """Takes up a saved state and returns the step that it was saved at.
+
+        Raises:
+            TeacherProblem: It is the state of another training.
+        """
+        tensors, facts = load_state(path)
+        step = int(facts.pop("step"))
+        expected = self.facts(self.settings.steps)
+        if differing := [key for key in expected if facts.get(key) != expected[key]]:
+            raise TeacherProblem(
+                f"{path} is the state of another training: its {differing[0]} is "
+                f"{facts.get(differing[0])!r}, here {expected[differing[0]]!r}. Finish that one "
+                f"with its own settings, or remove the file to start this one anew."
+            )
+        self.load_state_dict(_under(tensors, "networks"))
+        for name, optimizer in self.optimizers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in _under(tensors, name).items():
+                index, slot = key.split("/")
+                state.setdefault(int(index), {})[slot] = value
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.generator.set_state(tensors["generator"])
+        return step
+
+    def _transitions(self) -> Batch:
+        """The whole dataset, as `batch` takes rows from it."""
+        data = self.dataset
+        scale = self.scaling
+        arrays = (
+            scale.observations_in(torch.from_numpy(data.observations)),
+            scale.actions_in(torch.from_numpy(data.actions)),
+            torch.from_numpy(data.rewards),
+            1 - torch.from_numpy(data.terminations).float(),
+            scale.observations_in(torch.from_numpy(data.next_observations)),
+        )
+        return Batch(*(values.to(self.device) for values in arrays))
+
+    def _check_actions(self) -> None:
+        actions = self.scaling.actions_in(torch.from_numpy(self.dataset.actions))
+        if (largest := actions.abs().max().item()) > 1 + 1e-5:
+            raise TeacherProblem(
+                f"{self.dataset.name} has actions up to {largest:.3g} times the bounds of "
+                f"{self.dataset.env_id}, which teachers cannot take. Clip them when the dataset is "
+                f"made."
+            )
+
+
+class CapturedSteps:
+    """Steps as CUDA graphs, one a phase: a launch costs microseconds instead of every operation's.
+
+    The first steps run as they are, on a side stream as capture wants it; then each phase is
+    captured once and replayed with new draws.
+    """
+
+    WARM_UP = 4
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.static: dict[int, Draws] = {}
+        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.done = 0
+
+    def __call__(self, step: int, draws: Draws) -> None:
+        """One gradient step."""
+        phase = self.learner.phase(step)
+        if self.done < self.WARM_UP:
+            self.done += 1
+            with torch.cuda.stream(self.stream):
+                self.learner.advance(step, self._moved(draws))
+            torch.cuda.current_stream().wait_stream(self.stream)
+            return
+        if phase not in self.graphs:
+            self._capture(phase, step, draws)
+        for name, values in draws.items():
+            self.static[phase][name].copy_(values.pin_memory(), non_blocking=True)
+        self.graphs[phase].replay()
+
+    def _capture(self, phase: int, step: int, draws: Draws) -> None:
+        """Records the operations of a phase; recording does not run them."""
+        self.static[phase] = self._moved(draws)
+        self.graphs[phase] = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graphs[phase]):
+            self.learner.advance(step, self.static[phase])
+
+    def _moved(self, draws: Draws) -> Draws:
+        return {name: values.to(self.learner.device) for name, values in draws.items()}
+
+
+class Critics(nn.Module):
+    """Two Q networks of two hidden layers, advanced as one batch of products."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        pair = [[m for m in mlp(inputs, width, 1) if isinstance(m, nn.Linear)] for _ in range(2)]
+        layers = list(zip(*pair, strict=True))
+        self.weights = nn.ParameterList(torch.stack([m.weight.detach() for m in c]) for c in layers)
+        self.biases = nn.ParameterList(torch.stack([m.bias.detach() for m in c]) for c in layers)
+
+    def forward(self, observations: Tensor, actions: Tensor, count: int = 2) -> Tensor:
+        """Values `[count, B]` of the first `count` critics."""
+        hidden = torch.cat((observations, actions), dim=1).expand(count, -1, -1)
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(bias[:count].unsqueeze(1), hidden, weight[:count].mT)
+            if index + 1 < len(self.weights):
+                hidden = hidden.relu()
+        return hidden[..., 0]
+
+    def layers(self, scale: float = 1.0) -> Layers:
+        """Weights `[2, out, in]` and biases `[2, out]` on the CPU, the values times `scale`."""
+        layers = [
+            (weight.detach().cpu().clone(), bias.detach().cpu().clone())
+            for weight, bias in zip(self.weights, self.biases, strict=True)
+        ]
+        weight, bias = layers[-1]
+        return [*layers[:-1], (weight * scale, bias * scale)]
+
+
+def mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """Two hidden ReLU layers."""
+    return nn.Sequential(
+        nn.Linear(inputs, width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.ReLU(),
+        nn.Linear(width, outputs),
+    )
+
+
+def layers_of(network: nn.Sequential) -> Layers:
+    """Weight `[out, in]` and bias `[out]` of every linear layer, on the CPU."""
+    return [
+        (layer.weight.detach().cpu().clone(), layer.bias.detach().cpu().clone())
+        for layer in network
+        if isinstance(layer, nn.Linear)
+    ]
+
+
+def _adam(parameters: Iterable[nn.Parameter], rate: float, device: str) -> torch.optim.Adam:
+    if device == "cpu":
+        return torch.optim.Adam(parameters, rate, fused=True)
+    return torch.optim.Adam(
+        parameters, torch.tensor(rate, device=device), fused=True, capturable=True
+    )
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{prefix}/")}

@@ -1,0 +1,38 @@
+"""How every figure is written: the same content gives the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from benchmark.errors import ObdBenchError
+
+DOTS_PER_INCH = 200
+
+# No dates, no versions, fonts embedded as TrueType.
+SETTINGS: dict[Any, Any] = {
+    "pdf.fonttype": 42,
+    "savefig.bbox": None,
+    "font.size": 8.0,
+    "axes.linewidth": 0.6,
+}
+_METADATA: dict[str, dict[str, str | None]] = {
+    ".pdf": {"CreationDate": None, "ModDate": None, "Creator": "OBD-Bench", "Producer": None},
+    ".png": {"Software": None},
+}
+
+
+class FigureError(ObdBenchError):
+    """Something from which no figure can be drawn."""
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as PDF or PNG, by the ending; the folder is made if it is absent."""
+    if path.suffix not in _METADATA:
+        raise FigureError(f"A figure cannot be written as {path.name!r}; expected .pdf or .png.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(SETTINGS):
+        figure.savefig(path, metadata=_METADATA[path.suffix], dpi=DOTS_PER_INCH)

@@ -1,0 +1,233 @@
+"""`obdbench data`: published data, files of one's own, and the suite's own all at once."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from benchmark.datasets.store import DatasetName, dataset_card, load_dataset
+from obdbench.cli import main
+from tests.d4rl_files import made_up, write_file
+from tests.file_server import FileServer, serve
+
+NAME = "d4rl/hopper-random-v2"
+FILE = "hopper_random-v2.hdf5"
+
+
+class Result(NamedTuple):
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs `obdbench data ...` in this process, errors and all."""
+
+    def run(*arguments: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", ["obdbench", "data", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Result(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty dataset store and an empty cache."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
+    monkeypatch.setenv("OBDBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """In D4RL's format, 58 transitions of Hopper's dimensions."""
+    return write_file(tmp_path / "mine.hdf5", made_up([20, 30, 10], "ton"))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, file: Path) -> Iterator[FileServer]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serve() as state:
+        state.content = file.read_bytes()
+        yield state
+
+
+# --- fetch ---------------------------------------------------------------------------------------
+def test_fetch_brings_a_dataset_that_info_and_list_know(cli: Any, server: FileServer) -> None:
+    assert re.search(rf"│ {NAME} .*│ fetch +│", cli("list").out)
+    fetched = cli("fetch", NAME, "--mirror", server.url)
+    assert fetched.code == 0
+    assert f"{NAME}: 58 transitions, sha256 " in fetched.err
+    assert server.requests[0]["path"] == f"/{FILE}"
+
+    assert re.search(rf"│ {NAME} +│ 58 .*│ yes ", cli("list").out)
+    info = cli("info", NAME).out
+    assert re.search(r"^environment +Hopper-v4$", info, re.M)
+    assert re.search(r"^transitions +58 in 3 episodes$", info, re.M)
+    assert re.search(rf"^url +{server.url}/{FILE}$", info, re.M)
+    assert re.search(r"^reference returns  random -20.3, expert 3234.3$", info, re.M)
+
+
+@pytest.mark.parametrize("damaged", ["card.json", "data/main_data.hdf5"])
+def test_the_command_in_the_message_mends_a_fetched_dataset(
+    cli: Any, server: FileServer, damaged: str
+) -> None:
+    cli("fetch", NAME, "--mirror", server.url)
+    path = DatasetName.parse(NAME).folder / damaged
+    path.write_bytes(path.read_bytes()[:-9])
+    (command,) = re.findall("`obdbench data (.*?)`", cli("info", NAME).err)
+    assert command == f"fetch {NAME} --force"
+    assert cli(*command.split()).code == 0
+    assert cli("info", NAME).code == 0
+
+
+def test_the_mirror_may_be_a_setting(
+    cli: Any, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OBDBENCH_D4RL_MIRROR", f"{server.url}/d4rl")
+    assert cli("fetch", NAME).code == 0
+    assert server.requests[0]["path"] == f"/d4rl/{FILE}"
+
+
+def test_a_server_that_refuses_is_one_message(
+    cli: Any, server: FileServer, own_folders: Path
+) -> None:
+    server.plan = [403]
+    refused = cli("fetch", NAME, "--mirror", server.url)
+    assert refused.code == 1
+    assert refused.err.startswith("Error: ")
+    assert "403 Forbidden" in refused.err and f"import FILE --as {NAME}" in refused.err
+    left = [path for path in own_folders.rglob(f"*{FILE}*") if path.suffix != ".lock"]
+    assert left == []
+    assert "is not in the local store" in cli("info", NAME).err
+
+
+# --- import --------------------------------------------------------------------------------------
+LOCAL = ("--as", "local/mine", "--environment", "Hopper-v4")
+
+
+def test_a_file_is_taken_in_under_a_name_of_its_own(cli: Any, file: Path) -> None:
+    references = ("--reference-random", "1.5", "--reference-expert", "20")
+    taken = cli("import", file, *LOCAL, *references)
+    assert (taken.code, taken.out) == (0, "")
+    dataset = load_dataset(DatasetName.parse("local/mine"))
+    assert (len(dataset), dataset.env_id) == (58, "Hopper-v4")
+    assert (dataset.reference.random, dataset.reference.expert) == (1.5, 20.0)
+    assert dataset.provenance["file"] == "mine.hdf5"
+    assert re.search(r"│ local/mine +│ 58 .*│ yes ", cli("list").out)
+
+
+def test_a_d4rl_file_is_taken_in_as_what_it_is(cli: Any, file: Path) -> None:
+    assert cli("import", file, "--as", NAME).code == 0
+    card = dataset_card(DatasetName.parse(NAME))
+    assert card["environment"] == "Hopper-v4"
+    assert card["reference_returns"] == {"random": -20.272305, "expert": 3234.3}
+
+
+def test_what_is_there_is_replaced_by_force_alone(cli: Any, file: Path) -> None:
+    references = ("--reference-random", "0", "--reference-expert", "20")
+    assert cli("import", file, *LOCAL, *references).code == 0
+    again = cli("import", file, *LOCAL, *references)
+    assert again.code == 1
+    assert "local/mine is in the store already. Give --force to replace it" in again.err
+    assert cli("import", file, *LOCAL, *references, "--force").code == 0
+
+
+def test_references_may_be_the_suites_own(cli: Any, file: Path) -> None:
+    taken = cli("import", file, "--as", "local/mine", "--environment", "Hopper-v5")
+    assert taken.code == 0
+    provenance = dataset_card(DatasetName.parse("local/mine"))["provenance"]
+    assert provenance["reference_returns"] == "the suite's own"
+
+
+def test_what_a_user_should_know_is_said_and_kept(cli: Any, tmp_path: Path) -> None:
+    file = write_file(tmp_path / "long.hdf5", made_up([1200, 5], "to"))
+    taken = cli("import", file, "--as", NAME)
+    assert taken.code == 0
+    assert "Warning: 1 episodes of long.hdf5 are longer than the 1000 steps" in taken.err
+    assert re.search(r"^warning +1 episodes of long.hdf5", cli("info", NAME).out, re.M)
+
+
+# --- build --all ---------------------------------------------------------------------------------
+def test_build_all_builds_the_suites_own_and_sums_up(cli: Any) -> None:
+    first = cli("build", "hopper/medium@40", "--seed", "3")
+    assert first.code == 0
+    built = cli("build", "--all", "--size", "40")
+    assert built.code == 0
+    rows = re.findall(r"│ (\S+)@40 +│ 40 +│ +-?\d+ +│ \d+ +│ +-?\d+ +│ -?\d+\.\d +│", built.out)
+    assert {"hopper/medium", "hopper/medium-expert", "hopper/medium-replay"} <= set(rows)
+    assert not any(name.startswith("d4rl/") for name in rows)
+    assert dataset_card(DatasetName.parse("hopper/medium@40"))["seed"] == 3, "kept as it was"
+
+
+# --- mistakes ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["fetch", "d4rl/hoper-medium-v2"], "Did you mean 'd4rl/hopper-medium-v2'"),
+        (["fetch", "hopper-medium-v2"], "Did you mean 'd4rl/hopper-medium-v2'"),
+        (["fetch", "mujoco/hopper/medium-v0"], "Perhaps it is 'minari/mujoco/hopper/medium-v0'"),
+        (["fetch", "d4rl/hopper-medium-v2@9"], "the size that it was published with"),
+        (["fetch", "hopper/medium"], "not fetched. Use `obdbench data build hopper/medium`"),
+        (["fetch", "local/mine"], "Use `obdbench data import FILE.hdf5 --as local/mine"),
+        (["fetch", "minari/their/set-v0", "--mirror", "http://x"], "--mirror is for D4RL's files"),
+        (["fetch", NAME, "--mirror", "/a/folder"], "expected http:// or https://"),
+        (["info", "local/mine"], "Build it with `obdbench data import FILE.hdf5 --as local/mine"),
+        (["info", "local/my mine"], "expected local/NAME of letters"),
+        (["import", "{file}", "--as", "mine"], "a name that begins with local/, or d4rl/"),
+        (
+            ["import", "{file}", "--as", "minari/their/set-v0"],
+            "a name that begins with local/, or d4rl/",
+        ),
+        (["import", "{file}", "--as", "local/mine"], "Name it with --environment"),
+        (
+            ["import", "{file}", "--as", "local/mine", "--environment", "Hoper-v4"],
+            "Nearest registered ids: Hopper-v4",
+        ),
+        (
+            ["import", "{file}", "--as", "local/mine", "--environment", "Hopper-v4"],
+            "There are no reference returns for Hopper-v4",
+        ),
+        (
+            ["import", "{file}", *LOCAL, "--reference-random", "3"],
+            "--reference-random is 3.0 and --reference-expert None; give both",
+        ),
+        (
+            ["import", "{file}", *LOCAL, "--reference-random", "3", "--reference-expert", "3"],
+            "the expert's the higher",
+        ),
+        (
+            ["import", "{file}", "--as", NAME, "--environment", "Hopper-v5"],
+            "is scored on Hopper-v4 with D4RL's reference returns",
+        ),
+        (["import", "{file}", "--as", "d4rl/hopper-v2"], "Did you mean"),
+        (
+            ["import", "{file}", "--as", "d4rl/walker2d-random-v2"],
+            "Walker2d-v4 has 17 and 6. Name the environment",
+        ),
+        (["import", "nowhere.hdf5", "--as", NAME], "nowhere.hdf5 cannot be read as HDF5"),
+        (["build"], "Give the name of one dataset, or --all"),
+        (["build", "hopper/medium", "--all"], "Give the name of one dataset, or --all"),
+    ],
+)
+def test_a_mistake_is_answered_with_one_message_that_helps(
+    arguments: list[str], says: str, cli: Any, file: Path
+) -> None:
+    result = cli(*(argument.format(file=file) for argument in arguments))
+    assert result.code == 1
+    assert result.err.startswith("Error: ")
+    assert says in result.err
+    assert result.out == ""
