@@ -114,6 +114,15 @@ class InnerLoop:
             self._sweep(step, direction, scale, cotangent, total)
         return total
 
+    @torch.no_grad()
+    def train(self, initial: Parameters, pairs: Pairs, noise: Tensor | None = None) -> Parameters:
+        """Parameters `[R, ...]` after training from `initial`; see `gradient` for the arguments."""
+        parameters, velocity = initial, None
+        for t in range(self.steps):
+            step = self._step(parameters, pairs, None if noise is None else noise[t])
+            parameters, velocity = self._update(step, velocity)
+        return parameters
+
     def _step(self, parameters: Parameters, pairs: Pairs, noise: Tensor | None) -> _Step:
         """Forward and backward pass of one inner step, everything kept."""
         levels = self.network.forward(parameters, pairs.observations)

@@ -12,7 +12,7 @@ from baselines.cuda_graph import CapturedInnerLoop
 from baselines.meta_gradient import InnerLoop, OuterBatch, Pairs
 from baselines.random_selection import draw_pairs
 from benchmark.method import BadParameter, Monitor, Problem, State
-from benchmark.students.network import stack
+from benchmark.students.network import Parameters, stack
 from benchmark.synthetic_set import SyntheticSet
 
 
@@ -36,11 +36,15 @@ class OuterSettings(Protocol):
 
 
 class Targets(NamedTuple):
-    """What students are held to on every state of the dataset: actions `[M, act_dim]` in the unit
-    box and weights `[M]`, or None where all states count the same."""
+    """What students are held to on every state of the dataset.
+
+    actions `[M, act_dim]` in the unit box; weights `[M]`, or None where all states count the same;
+    probabilities `[M]` that states are drawn with, or None for uniform ones.
+    """
 
     actions: Tensor
     weights: Tensor | None
+    probabilities: Tensor | None = None
 
 
 def advance(runs: Sequence[OuterRun]) -> None:
@@ -50,7 +54,7 @@ def advance(runs: Sequence[OuterRun]) -> None:
         BadParameter: Their saved states are at different steps.
     """
     first = runs[0]
-    loop = CapturedInnerLoop(_inner_loop(first.problem), first.problem.device)
+    loop = CapturedInnerLoop(inner_loop(first.problem), first.problem.device)
     if any(run.start != first.start for run in runs):
         raise BadParameter(
             f"Packed runs go in lock-step, but their saved states are at steps "
@@ -86,13 +90,23 @@ def _outer_step(captured: CapturedInnerLoop, runs: Sequence[OuterRun], step: int
         run.update(gradient.observations[index], gradient.actions[index])
 
 
-class _Draw(NamedTuple):
+class Draw(NamedTuple):
     """Everything random in one outer step of one run."""
 
-    initial: list[tuple[Tensor, Tensor]]
+    initial: Parameters
     outer: OuterBatch
     noise: Tensor | None
     adjoint_noise: Tensor | None
+
+    def alone(self) -> Draw:
+        """With a runs axis of 1 on everything that lacks one."""
+        observations, actions, weights, noise = self.outer
+        return Draw(
+            self.initial,
+            OuterBatch(observations[None], actions[None], _on(weights, 0), _on(noise, 0)),
+            _on(self.noise, 1),
+            _on(self.adjoint_noise, 1),
+        )
 
 
 class OuterRun:
@@ -107,6 +121,8 @@ class OuterRun:
         self.observations = problem.scaling.observations_in(real.observations)
         self.actions = problem.scaling.actions_in(real.actions)
         self.velocity = [torch.zeros_like(self.observations), torch.zeros_like(self.actions)]
+        chances = targets.probabilities
+        self.cumulative = None if chances is None else chances.double().cumsum(0)
         self.start = 0
         if (state := monitor.resume()) is not None:
             self.start = int(state.facts["step"])
@@ -117,12 +133,12 @@ class OuterRun:
                 state.tensors["actions_velocity"],
             ]
 
-    def draw(self, loop: InnerLoop, step: int) -> _Draw:
+    def draw(self, loop: InnerLoop, step: int) -> Draw:
         """Initialisation, outer batch and action noise of an outer step, from the step alone."""
         generator = self.problem.generator("outer step", step)
         size, batch = self.actions.shape, self.settings.outer_batch
         initial = loop.network.initialise(generator)
-        chosen = torch.randint(len(self.targets.actions), (batch,), generator=generator)
+        chosen = self._draw_states(batch, generator)
         weights = self.targets.weights
         noise = outer_noise = adjoint_noise = None
         if loop.head.noisy:
@@ -136,7 +152,19 @@ class OuterRun:
             None if weights is None else weights[chosen],
             outer_noise,
         )
-        return _Draw(initial, outer, noise, adjoint_noise)
+        return Draw(initial, outer, noise, adjoint_noise)
+
+    def _draw_states(self, count: int, generator: torch.Generator) -> Tensor:
+        """Rows of the dataset `[count]`, drawn with replacement."""
+        states = len(self.targets.actions)
+        if self.cumulative is None:
+            return torch.randint(states, (count,), generator=generator)
+        drawn = torch.rand(count, generator=generator, dtype=torch.float64) * self.cumulative[-1]
+        return torch.searchsorted(self.cumulative, drawn, right=True).clamp(max=states - 1)
+
+    def pairs(self) -> Pairs:
+        """The pairs with a runs axis of 1."""
+        return Pairs(self.observations[None], self.actions[None])
 
     def update(self, observations_gradient: Tensor, actions_gradient: Tensor) -> None:
         """SGD with momentum on the pairs, the gradient clipped by its norm over both."""
@@ -176,7 +204,7 @@ class OuterRun:
         )
 
 
-def _inner_loop(problem: Problem) -> InnerLoop:
+def inner_loop(problem: Problem) -> InnerLoop:
     """The student's training as a differentiable loop."""
     student = problem.student
     if student.optimizer != "sgd":
@@ -202,3 +230,8 @@ def _stacked_weights(weights: Sequence[Tensor | None], actions: Tensor) -> Tenso
         return None
     ones = torch.ones(actions.shape[:-1], dtype=actions.dtype)
     return torch.stack([ones if weight is None else weight for weight in weights])
+
+
+def _on(tensor: Tensor | None, dim: int) -> Tensor | None:
+    """With a runs axis of 1 at `dim`."""
+    return None if tensor is None else tensor.unsqueeze(dim)

@@ -14,7 +14,7 @@ from benchmark.errors import did_you_mean
 from benchmark.method import Policy
 from benchmark.scaling import Scaling
 from benchmark.seeds import derive_seed, episode_seeds
-from benchmark.students.student import StudentSpec, train_students
+from benchmark.students.student import Batch, StudentSpec, train_students
 from benchmark.synthetic_set import SyntheticSet
 
 
@@ -120,9 +120,13 @@ def _clone(
     observations = scaling.observations_in(result.observations)
     actions = scaling.actions_in(result.actions)
     count = protocol.students
-    pairs = (observations.expand(count, -1, -1), actions.expand(count, -1, -1))
+
+    def pairs(step: int) -> Batch:
+        rows = result.rows(step, student.steps)
+        return observations[rows].expand(count, -1, -1), actions[rows].expand(count, -1, -1)
+
     generators = [
         torch.Generator().manual_seed(derive_seed(**axes, purpose="evaluation student", student=i))
         for i in range(count)
     ]
-    return train_students(student, lambda step: pairs, scaling, generators)
+    return train_students(student, pairs, scaling, generators)

@@ -31,10 +31,13 @@ class SyntheticSet:
     Args:
         observations: `[N, obs_dim]` float32, raw (not normalised).
         actions: `[N, act_dim]` float32.
+        stages: Of a set that is learned in sequence: the stage `[N]` int64, from 0, at which each
+            pair joins the training. K stages share the gradient steps equally. None: all at once.
     """
 
     observations: Tensor = field(repr=False)
     actions: Tensor = field(repr=False)
+    stages: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name, value in (("observations", self.observations), ("actions", self.actions)):
@@ -56,9 +59,26 @@ class SyntheticSet:
             )
         if len(self.observations) == 0:
             raise BadSyntheticSet("A synthetic set must hold at least one pair.")
+        if self.stages is not None:
+            self._check_stages(self.stages)
 
     def __len__(self) -> int:
         return len(self.observations)
+
+    def rows(self, step: int, steps: int) -> Tensor:
+        """Rows that are learned from at one of `steps` gradient steps."""
+        if self.stages is None:
+            return torch.arange(len(self))
+        stage = step * (int(self.stages.max()) + 1) // steps
+        return torch.nonzero(self.stages <= stage)[:, 0]
+
+    def _check_stages(self, stages: Tensor) -> None:
+        found = sorted(set(stages.tolist()))
+        if stages.shape != (len(self),) or found != list(range(len(found))):
+            raise BadSyntheticSet(
+                f"stages of a synthetic set of {len(self)} pairs must be {len(self)} numbers that "
+                f"take every value from 0 on; got shape {list(stages.shape)}, values {found[:8]}."
+            )
 
 
 def save_synthetic_set(
@@ -73,6 +93,7 @@ def save_synthetic_set(
         "observations": synthetic.observations.contiguous(),
         "actions": synthetic.actions.contiguous(),
         **scaling.tensors(),
+        **({} if synthetic.stages is None else {"stages": synthetic.stages}),
     }
     text = json.dumps({"format": FORMAT, **card}, sort_keys=True)
     with atomic_path(path) as temporary:
@@ -98,7 +119,8 @@ def load_synthetic_set(path: Path) -> tuple[SyntheticSet, Scaling, dict[str, Any
             tensors["action_center"],
             tensors["action_half_range"],
         )
-        return SyntheticSet(tensors["observations"], tensors["actions"]), scaling, card
+        pairs = SyntheticSet(tensors["observations"], tensors["actions"], tensors.get("stages"))
+        return pairs, scaling, card
     except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise BadSyntheticSet(
             f"{path} cannot be read as a synthetic set: {type(error).__name__}: {error}."

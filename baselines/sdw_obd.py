@@ -1,0 +1,100 @@
+"""State-density-weighted OBD (arXiv 2512.06692): rare states count more.
+
+The outer loss of OBD is an average over the dataset's states, so a student is held to where the
+data happen to be dense. SDW-OBD weights every state by the reciprocal of its density:
+
+    w(s) = exp(-tau * max(log p(s), floor)),  mean 1 over the dataset
+    H(theta_T) = E_{s ~ D_off} w(s) * (PBC or Av-PBC loss at s)
+
+The paper's exponent, floor, normalisation and base objective are not known from its sources, so
+they are parameters. Without a floor a handful of far-off states would hold nearly all weight:
+densities of one dataset lie 80 nats and more apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from torch import Tensor
+
+from baselines.obd import PBC, AvPBC
+from baselines.outer_loop import Targets
+from benchmark.density.values import effective_support
+from benchmark.method import BadParameter, Problem
+
+LARGEST_TAU = 16.0
+
+
+@dataclass(frozen=True)
+class SDWOBD(AvPBC):
+    """OBD whose states are weighted by the reciprocal of their density, to the power tau.
+
+    Args:
+        base: Objective that is weighted: "av_pbc" or "pbc".
+        tau: Exponent; 0 is the base objective bit for bit. "auto" takes the largest one whose
+            effective sample size stays above `effective_sample`.
+        floor_quantile: Log densities below this quantile are raised to it.
+        effective_sample: For "auto": fraction of the states, in (0, 1].
+        weighting: "loss" multiplies the loss; "sampling" draws states with probability
+            proportional to the weight instead, which is the same in expectation.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"dataset", "teacher", "log_density"})
+    base: Literal["av_pbc", "pbc"] = "av_pbc"
+    tau: float | Literal["auto"] = 0.25
+    floor_quantile: float = 0.01
+    effective_sample: float = 0.5
+    weighting: Literal["loss", "sampling"] = "loss"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.tau == "auto" or (isinstance(self.tau, int | float) and self.tau >= 0)):
+            raise BadParameter(f"tau is {self.tau!r}; expected a number from 0 on, or 'auto'.")
+        if not 0 < self.effective_sample <= 1:
+            raise BadParameter(f"effective_sample is {self.effective_sample}; expected (0, 1].")
+        if not 0 <= self.floor_quantile < 1:
+            raise BadParameter(f"floor_quantile is {self.floor_quantile}; expected [0, 1).")
+
+    def targets(self, problem: Problem) -> Targets:
+        """The base objective's targets, weighted or sampled by reciprocal density."""
+        base = super().targets(problem) if self.base == "av_pbc" else PBC.targets(self, problem)
+        log_density = problem.log_density
+        tau = self.chosen_tau(log_density)
+        if tau == 0:
+            return base
+        weights = density_weights(log_density, tau, self.floor_quantile)
+        if self.weighting == "sampling":
+            return base._replace(probabilities=weights / weights.sum())
+        combined = weights.float() if base.weights is None else base.weights * weights.float()
+        return base._replace(weights=combined)
+
+    def chosen_tau(self, log_density: Tensor) -> float:
+        """`tau`, or what "auto" makes of it."""
+        if self.tau != "auto":
+            return float(self.tau)
+        return largest_tau(log_density, self.effective_sample, self.floor_quantile)
+
+
+def density_weights(log_density: Tensor, tau: float, floor_quantile: float) -> Tensor:
+    """w = exp(-tau * max(log p, floor)) with mean 1 `[M]` float64; sums are taken of logarithms."""
+    values = log_density.double()
+    values = values.clamp(min=float(np.quantile(values.numpy(), floor_quantile)))
+    logs = -tau * values
+    return (logs - logs.logsumexp(0)).exp() * len(values)
+
+
+def largest_tau(log_density: Tensor, effective_sample: float, floor_quantile: float) -> float:
+    """The largest exponent up to 16 that keeps this effective sample size, by bisection.
+
+    The effective sample size falls as the exponent grows.
+    """
+    low, high = 0.0, LARGEST_TAU
+    if effective_support(log_density, high, floor_quantile=floor_quantile) >= effective_sample:
+        return high
+    for _ in range(40):
+        middle = (low + high) / 2
+        support = effective_support(log_density, middle, floor_quantile=floor_quantile)
+        low, high = (middle, high) if support >= effective_sample else (low, middle)
+    return low

@@ -1,0 +1,84 @@
+"""OBD with random truncated back-propagation (RaT-BPTT; Feng et al., ICLR 2024).
+
+The gradient of an outer loss through a whole training is dear, and far back it is mostly noise.
+Here the training stops at a random step and the gradient goes back through a window alone:
+
+    end ~ uniform {window, ..., T}
+    theta_{end - window} = BC on D_syn from theta_0, nothing kept
+    D_syn follows the gradient of H(theta_end) through the last `window` steps
+
+A step of training costs three products a layer, its adjoint six more. On average an outer step
+costs 3 (T - window) / 2 + 9 window products a layer instead of 9 T.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from baselines.meta_gradient import MetaGradient
+from baselines.obd import AvPBC
+from baselines.outer_loop import OuterRun, inner_loop
+from benchmark.method import Assignment, BadParameter, require_positive
+
+
+@dataclass(frozen=True)
+class TruncatedAvPBC(AvPBC):
+    """Av-PBC whose gradient goes back through a random window of the students' training.
+
+    Args:
+        window: Inner steps that are differentiated.
+    """
+
+    window: int = 25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "window")
+
+    def pack_key(self) -> Hashable | None:
+        """Every run draws windows of its own, so runs do not go in lock-step."""
+        return None
+
+    @classmethod
+    def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
+        """One run after the other."""
+        for method, problem, monitor in assignments:
+            assert isinstance(method, TruncatedAvPBC)
+            method._advance(OuterRun(method, method.targets(problem), problem, monitor))
+
+    def expected_products(self, steps: int) -> float:
+        """Products a layer of an outer step, as a fraction of those without truncation."""
+        return (3 * (steps - self.window) / 2 + 9 * self.window) / (9 * steps)
+
+    def _advance(self, run: OuterRun) -> None:
+        for step in range(run.start, self.outer_steps):
+            run.report(step)
+            gradient = self._gradient(run, step)
+            run.update(gradient.observations[0], gradient.actions[0])
+        run.report(self.outer_steps)
+
+    def _gradient(self, run: OuterRun, step: int) -> MetaGradient:
+        """The meta-gradient of one outer step, through one random window."""
+        loop = inner_loop(run.problem)
+        if loop.momentum or not self.window <= loop.steps:
+            raise BadParameter(
+                f"window is {self.window}, student.steps {loop.steps} and student.momentum "
+                f"{loop.momentum:g}; expected a window within the steps, and no momentum, whose "
+                f"memory a window cuts off."
+            )
+        draw = run.draw(loop, step).alone()
+        generator = run.problem.generator("window", step)
+        end = int(torch.randint(self.window, loop.steps + 1, (), generator=generator))
+        lead, window = end - self.window, slice(end - self.window, end)
+        reached = dataclasses.replace(loop, steps=lead).train(draw.initial, run.pairs(), draw.noise)
+        return dataclasses.replace(loop, steps=self.window).gradient(
+            reached,
+            run.pairs(),
+            draw.outer,
+            None if draw.noise is None else draw.noise[window],
+            None if draw.adjoint_noise is None else draw.adjoint_noise[window],
+        )

@@ -1,0 +1,115 @@
+"""Which teacher a run gets: by data, recipe and seed; imported; shipped."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from benchmark.datasets.dataset import Dataset
+from benchmark.registry import UnknownName
+from benchmark.spec import RunSpec
+from benchmark.teachers.iql import IQL
+from benchmark.teachers.store import (
+    TeacherName,
+    cached_path,
+    find_teacher,
+    imported_path,
+    shipped_teachers,
+)
+from benchmark.teachers.teacher import TeacherProblem, load_teacher, save_teacher
+from tests.tiny_runs import PROTOCOL
+
+NINE = {
+    f"{environment}/{quality}"
+    for environment in ("halfcheetah", "hopper", "walker2d")
+    for quality in ("medium-replay", "medium", "medium-expert")
+}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OBDBENCH_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", ["td3_bc", "iql:3"])
+def test_a_name_is_written_in_one_way(text: str) -> None:
+    assert str(TeacherName.parse(text)) == text
+    assert str(TeacherName.parse("td3_bc:0")) == "td3_bc"
+
+
+def test_bad_names_are_refused_with_what_to_write() -> None:
+    with pytest.raises(UnknownName, match="td3_bc"):
+        TeacherName.parse("td3bc")
+    with pytest.raises(TeacherProblem, match=r"seed in 'iql:x' is 'x'.*iql:1"):
+        TeacherName.parse("iql:x")
+
+
+def test_each_seed_has_its_own_teacher(small_dataset: Dataset, cache: Path) -> None:
+    recipe = IQL(steps=2, batch_size=4, width=4)
+    for seed in (0, 1):
+        save_teacher(recipe.train(small_dataset, seed), cached_path(small_dataset, "iql", seed))
+    assert find_teacher(small_dataset, "iql").facts["seed"] == 0
+    assert find_teacher(small_dataset, "iql:1").facts["seed"] == 1
+    with pytest.raises(TeacherProblem, match=r"teacher train .* --recipe iql --seed 2"):
+        find_teacher(small_dataset, "iql:2")
+
+
+def test_other_data_do_not_get_a_trained_teacher(small_dataset: Dataset, cache: Path) -> None:
+    recipe = IQL(steps=2, batch_size=4, width=4)
+    save_teacher(recipe.train(small_dataset, 0), cached_path(small_dataset, "iql"))
+    other = dataclasses.replace(small_dataset, rewards=small_dataset.rewards + 1)
+    with pytest.raises(TeacherProblem, match="There is no iql teacher"):
+        find_teacher(other, "iql")
+
+
+def test_an_imported_teacher_serves_data_of_its_name(small_dataset: Dataset, cache: Path) -> None:
+    teacher = IQL(steps=2, batch_size=4, width=4).train(small_dataset, 0)
+    save_teacher(teacher, imported_path("d4rl/hopper-medium-v2", "cal_ql"))
+    named = dataclasses.replace(small_dataset, name="d4rl/hopper-medium-v2")
+    assert find_teacher(named, "cal_ql").facts["dataset"] == small_dataset.name
+
+
+def test_a_teacher_of_other_dimensions_is_refused(small_dataset: Dataset, cache: Path) -> None:
+    teacher = IQL(steps=2, batch_size=4, width=4).train(small_dataset, 0)
+    save_teacher(teacher, imported_path("d4rl/walker2d-medium-v2", "iql"))
+    other = dataclasses.replace(
+        small_dataset,
+        name="d4rl/walker2d-medium-v2",
+        actions=small_dataset.actions[:, :2],
+    )
+    with pytest.raises(
+        TeacherProblem, match=r"takes 11 observations and gives 3 actions.*11 and 2"
+    ):
+        find_teacher(other, "iql")
+
+
+def test_a_teacher_is_shipped_for_each_of_the_nine() -> None:
+    shipped = shipped_teachers()
+    assert {load_teacher(path).facts["dataset"] for path in shipped} == NINE
+    assert sum(path.stat().st_size for path in shipped) < 10e6
+
+
+def test_a_shipped_teacher_says_how_it_was_made() -> None:
+    for path in shipped_teachers():
+        facts = load_teacher(path).facts
+        assert {"recipe", "parameters", "dataset_sha256", "seed", "evaluation"} <= facts.keys()
+        assert facts["evaluation"]["episodes"] == 100
+
+
+def test_a_run_names_the_seed_of_its_teacher() -> None:
+    specs = [
+        RunSpec.create(
+            method="av_pbc",
+            dataset="hopper/medium",
+            parameters={},
+            where="test",
+            protocol=PROTOCOL,
+            teacher=teacher,
+        )
+        for teacher in ("td3_bc", "td3_bc:0", "td3_bc:1")
+    ]
+    assert [spec.teacher for spec in specs] == ["td3_bc", "td3_bc", "td3_bc:1"]
+    assert specs[0].cell_id == specs[1].cell_id != specs[2].cell_id
