@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -59,12 +62,33 @@ def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
         UnknownEnvironment: the environment cannot be made with the packages that are installed.
     """
     try:
-        return gymnasium.make(specification)
+        with _deprecated_attributes_unsaid():
+            return gymnasium.make(specification)
     except (ImportError, gymnasium.error.Error) as error:
         raise UnknownEnvironment(
             f"Environment {specification.id!r} is registered but cannot be made: {error} "
             f"{_install_hint(specification)}"
         ) from error
+
+
+@contextlib.contextmanager
+def _deprecated_attributes_unsaid() -> Iterator[None]:
+    """Gymnasium's HalfCheetah has an attribute that MuJoCo 4 warns of whenever it is made."""
+    try:
+        import mujoco
+    except ImportError:  # other environments do without
+        yield
+        return
+    if not hasattr(mujoco, "get_mju_user_warning"):  # before MuJoCo 3.3
+        yield
+        return
+    before = mujoco.get_mju_user_warning()
+    say = before or (lambda message: logging.getLogger(__name__).warning("MuJoCo: %s", message))
+    mujoco.set_mju_user_warning(lambda message: None if "deprecated" in message else say(message))
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
 
 
 def _import_registering_module(env_id: str, module: str) -> None:
