@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmark.method import BadParameter, Method, Monitor, Problem
+from baselines.selection import require_available
+from benchmark.method import Method, Monitor, Problem
 from benchmark.synthetic_set import SyntheticSet
 
 
@@ -31,12 +32,8 @@ def draw_pairs(problem: Problem, size: int) -> SyntheticSet:
     Raises:
         BadParameter: The dataset has fewer transitions.
     """
+    require_available(problem, size)
     dataset = problem.dataset
-    if not 1 <= size <= len(dataset):
-        raise BadParameter(
-            f"synthetic_size is {size}; expected 1 to {len(dataset)}, the transitions of "
-            f"{dataset.name}."
-        )
     chosen = torch.randperm(len(dataset), generator=problem.generator("selection"))[:size]
     return SyntheticSet(
         torch.from_numpy(dataset.observations)[chosen], torch.from_numpy(dataset.actions)[chosen]

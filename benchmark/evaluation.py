@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmark.config import BadConfiguration
 from benchmark.environments import Episodes, rollout
@@ -14,7 +17,7 @@ from benchmark.errors import did_you_mean
 from benchmark.method import Policy
 from benchmark.scaling import Scaling
 from benchmark.seeds import derive_seed, episode_seeds
-from benchmark.students.student import Batch, StudentSpec, train_students
+from benchmark.students.student import Batch, StudentPolicy, StudentSpec, train_students
 from benchmark.synthetic_set import SyntheticSet
 
 
@@ -28,6 +31,8 @@ class Protocol:
         episodes: Episodes that each policy plays, with its deterministic action.
         checkpoint_every: Outer steps between scored checkpoints.
         last: The run's score is the mean over this many last checkpoints.
+        ensemble: Students that act together, by the mean of their actions (OBD, Table 3, takes 10).
+            `students` then counts ensembles.
     """
 
     name: str
@@ -35,14 +40,22 @@ class Protocol:
     episodes: int
     checkpoint_every: int
     last: int
+    ensemble: int = 1
 
     def __post_init__(self) -> None:
-        for field in ("students", "episodes", "checkpoint_every", "last"):
+        for field in ("students", "episodes", "checkpoint_every", "last", "ensemble"):
             if getattr(self, field) < 1:
                 raise BadConfiguration(
                     f"{field} of the protocol {self.name!r} is {getattr(self, field)}; expected 1 "
                     f"or more."
                 )
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in a record; single students are not written, so old names of cells hold."""
+        values = asdict(self)
+        if self.ensemble == 1:
+            del values["ensemble"]
+        return values
 
     def due(self, step: int, total: int) -> bool:
         """Whether a method of `total` outer steps is scored at `step`."""
@@ -69,6 +82,30 @@ def protocol_named(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise BadConfiguration(f"No protocol is called {name!r}. {did_you_mean(name, PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+@dataclass(frozen=True)
+class Ensembles:
+    """Policies that are the mean of several students' actions (for discrete ones, scores).
+
+    Args:
+        students: Members of the first ensemble, then of the second, and so on.
+        size: Members of each.
+    """
+
+    students: StudentPolicy
+    size: int
+
+    @property
+    def count(self) -> int:
+        """Ensembles."""
+        return self.students.count // self.size
+
+    def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
+        actions = self.students(observations.repeat(self.size, axis=0))
+        mean: NDArray[np.float32] = actions.reshape(-1, self.size, *actions.shape[1:]).mean(1)
+        return mean
 
 
 def score(
@@ -119,7 +156,7 @@ def _clone(
         return result
     observations = scaling.observations_in(result.observations)
     actions = scaling.actions_in(result.actions)
-    count = protocol.students
+    count = protocol.students * protocol.ensemble
 
     def pairs(step: int) -> Batch:
         rows = result.rows(step, student.steps)
@@ -129,4 +166,5 @@ def _clone(
         torch.Generator().manual_seed(derive_seed(**axes, purpose="evaluation student", student=i))
         for i in range(count)
     ]
-    return train_students(student, pairs, scaling, generators)
+    students = train_students(student, pairs, scaling, generators)
+    return students if protocol.ensemble == 1 else Ensembles(students, protocol.ensemble)

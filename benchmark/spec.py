@@ -109,7 +109,7 @@ class RunSpec:
             "evaluation_student": asdict(self.evaluation_student)
             if self.evaluation_student
             else None,
-            "protocol": asdict(self.protocol),
+            "protocol": self.protocol.as_dict(),
             "seed": self.seed,
         }
 

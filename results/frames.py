@@ -180,6 +180,8 @@ def _describe_protocol(protocol: Mapping[str, Any]) -> str:
     text = f"{protocol['name']}"
     if "students" in protocol and "episodes" in protocol:
         text += f": {protocol['students']} students x {protocol['episodes']} episodes"
+    if "ensemble" in protocol:
+        text = text.replace(" students x", f" ensembles of {protocol['ensemble']} students x")
     if "last" in protocol:
         text += f", last {protocol['last']} checkpoints"
     return text

@@ -1,0 +1,260 @@
+"""What matching methods share: pairs that descend a loss by autograd, and students under training.
+
+To differentiate a gradient, or a few steps of training, a second time is left to autograd here:
+the losses differ from method to method, and the loops are short (OBD's hundred steps are not).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from baselines.random_selection import draw_pairs
+from baselines.selection import Labels, in_blocks, require_available, require_declared_teacher
+from benchmark.method import BadParameter, Method, Monitor, Problem, State, require_positive
+from benchmark.students.heads import bc_loss_gradient
+from benchmark.students.network import Parameters, stack
+from benchmark.synthetic_set import SyntheticSet
+
+
+@dataclass(frozen=True)
+class Matching(Method):
+    """Pairs that are optimised until networks respond to them as they do to the real data.
+
+    Args:
+        synthetic_size: Pairs; they begin as real ones, drawn uniformly.
+        optimised: "both", or the "observations" alone while the actions stay as drawn.
+        labels: Actions of the real data and of the first pairs: the dataset's or the teacher's;
+            only a method that declares the teacher can take the teacher's.
+        outer_steps: Of the outer loop.
+        outer_learning_rate: Of SGD on the pairs.
+        outer_momentum: Of SGD on the pairs.
+        outer_batch: Real transitions in a minibatch.
+    """
+
+    synthetic_size: int = 256
+    optimised: Literal["both", "observations"] = "both"
+    labels: Labels = "data"
+    outer_steps: int = 1000
+    outer_learning_rate: float = 0.1
+    outer_momentum: float = 0.5
+    outer_batch: int = 256
+
+    def __post_init__(self) -> None:
+        require_positive(self, "outer_steps", "outer_batch")
+        if not self.outer_learning_rate > 0:
+            raise BadParameter(
+                f"outer_learning_rate is {self.outer_learning_rate}; expected more than 0."
+            )
+        require_declared_teacher(self, self.labels)
+
+    @abstractmethod
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        """Descends the method's loss, outer step by outer step."""
+
+
+class RealPairs:
+    """The dataset as students see it: normalised, with labels of the data or of the teacher.
+
+    Raises:
+        BadParameter: It has fewer transitions than the synthetic set.
+    """
+
+    def __init__(self, method: Matching, problem: Problem) -> None:
+        require_available(problem, method.synthetic_size)
+        self.size, self.device = method.outer_batch, problem.device
+        self.observations, self.actions = problem.observations, problem.actions
+        if method.labels == "teacher":
+            raw = torch.from_numpy(problem.dataset.observations)
+            self.actions = in_blocks(problem.teacher.act, raw)
+
+    def batch(self, generator: torch.Generator, students: int = 1) -> tuple[Tensor, Tensor]:
+        """A minibatch for each of P students, drawn uniformly with replacement.
+
+        Returns:
+            Observations `[P, outer_batch, obs_dim]` and actions `[P, outer_batch, act_dim]`.
+        """
+        chosen = torch.randint(len(self.actions), (students, self.size), generator=generator)
+        return self.observations[chosen].to(self.device), self.actions[chosen].to(self.device)
+
+
+class LearnedPairs:
+    """The pairs of one run, normalised, as they descend a loss.
+
+    Args:
+        method: Hyper-parameters of the descent.
+        problem: What is distilled.
+        monitor: Where the run reports, and resumes from.
+        log_inner_rate: Logarithm of a learning rate that is learned beside the pairs; None where
+            there is none.
+        inner_rate_learning_rate: Of SGD on that logarithm; 0 holds it.
+    """
+
+    def __init__(
+        self,
+        method: Matching,
+        problem: Problem,
+        monitor: Monitor,
+        log_inner_rate: Tensor | None = None,
+        inner_rate_learning_rate: float = 0.0,
+    ) -> None:
+        self.method, self.problem, self.monitor = method, problem, monitor
+        values = _first_pairs(method, problem)
+        rates = {"observations": method.outer_learning_rate}
+        if method.optimised == "both":
+            rates["actions"] = method.outer_learning_rate
+        if log_inner_rate is not None:
+            values["log_inner_rate"] = log_inner_rate
+        if inner_rate_learning_rate > 0:
+            rates["log_inner_rate"] = inner_rate_learning_rate
+        velocity = {name: torch.zeros_like(values[name]) for name in rates}
+        self.start = 0
+        if (state := monitor.resume()) is not None:
+            self.start = int(state.facts["step"])
+            values = {name: state.tensors[name] for name in values}
+            velocity = {name: state.tensors[f"{name}_velocity"] for name in rates}
+        self.rates = rates
+        self.velocity = {name: tensor.to(problem.device) for name, tensor in velocity.items()}
+        self.values = {
+            name: tensor.detach().to(problem.device).requires_grad_(name in rates)
+            for name, tensor in values.items()
+        }
+
+    @property
+    def observations(self) -> Tensor:
+        """`[1, N, obs_dim]`."""
+        return self.values["observations"]
+
+    @property
+    def actions(self) -> Tensor:
+        """`[1, N, act_dim]` in the unit box, which nothing but the loss keeps them in."""
+        return self.values["actions"]
+
+    @property
+    def inner_rate(self) -> Tensor:
+        """The learned learning rate, positive by its logarithm."""
+        return self.values["log_inner_rate"].exp()
+
+    def steps(self) -> Iterator[int]:
+        """The outer steps that are left; before each, and after the last, the run reports."""
+        for step in range(self.start, self.method.outer_steps):
+            self._report(step)
+            yield step
+        self._report(self.method.outer_steps)
+
+    def descend(self, loss: Tensor) -> None:
+        """One step of SGD with momentum, as `torch.optim.SGD`, on all that is learned."""
+        gradients = torch.autograd.grad(loss, [self.values[name] for name in self.rates])
+        with torch.no_grad():
+            for (name, rate), gradient in zip(self.rates.items(), gradients, strict=True):
+                self.velocity[name].mul_(self.method.outer_momentum).add_(gradient)
+                self.values[name].sub_(self.velocity[name], alpha=rate)
+
+    def _report(self, step: int) -> None:
+        self.monitor.progress(step, self.method.outer_steps)
+        if self.monitor.due(step):
+            self.monitor.checkpoint(step, self._synthetic_set())
+        self.monitor.save(step, lambda: self._state(step))
+
+    def _synthetic_set(self) -> SyntheticSet:
+        """The pairs in the environment's units."""
+        scaling = self.problem.scaling
+        observations, actions = (t.detach()[0].cpu() for t in (self.observations, self.actions))
+        return SyntheticSet(scaling.observations_out(observations), scaling.actions_out(actions))
+
+    def _state(self, step: int) -> State:
+        """All that the next outer step depends on."""
+        values = {name: value.detach() for name, value in self.values.items()}
+        velocity = {f"{name}_velocity": value for name, value in self.velocity.items()}
+        return State({**values, **velocity}, {"step": step})
+
+
+def _first_pairs(method: Matching, problem: Problem) -> dict[str, Tensor]:
+    """Real pairs `[1, N, ...]`, those that random selection draws."""
+    real = draw_pairs(problem, method.synthetic_size)
+    observations = problem.scaling.observations_in(real.observations)
+    if method.labels == "teacher":
+        actions = problem.teacher.act(real.observations)
+    else:
+        actions = problem.scaling.actions_in(real.actions)
+    return {"observations": observations[None], "actions": actions[None]}
+
+
+class BCLoss:
+    """The BC loss of the problem's student.
+
+    Args:
+        problem: Says what a student is.
+        generator: Draws initial parameters and, for a noisy head, the action noise of every loss.
+    """
+
+    def __init__(self, problem: Problem, generator: torch.Generator) -> None:
+        self.network = problem.student.network(problem.observation_dim, problem.action_dim)
+        self.head = problem.student.policy_head
+        self.generator, self.device = generator, problem.device
+
+    def gradient(self, parameters: Parameters, observations: Tensor, actions: Tensor) -> Parameters:
+        """Gradient in the parameters of P students.
+
+        Where the pairs are learned, it can itself be differentiated in all that it depends on.
+
+        Args:
+            parameters: Of P students; values, or themselves functions of the pairs.
+            observations: `[P, N, obs_dim]`.
+            actions: `[P, N, act_dim]`.
+        """
+        flat = [
+            tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+            for layer in parameters
+            for tensor in layer
+        ]
+        outputs = self.network.forward(_layers(flat), observations).outputs
+        loss = bc_loss_gradient(self.head, outputs, actions, self.noise(actions)).loss.sum()
+        learned = observations.requires_grad or actions.requires_grad
+        return _layers(torch.autograd.grad(loss, flat, create_graph=learned))
+
+    def noise(self, actions: Tensor) -> Tensor | None:
+        """Of one loss, shaped like the actions; None for a head without."""
+        if not self.head.noisy:
+            return None
+        return torch.randn(actions.shape, generator=self.generator).to(self.device)
+
+
+class Clones:
+    """P fresh students in training by the student's own optimiser."""
+
+    def __init__(self, problem: Problem, loss: BCLoss, count: int = 1) -> None:
+        self.loss = loss
+        drawn = stack([loss.network.initialise(loss.generator) for _ in range(count)])
+        self.parameters = [(w.to(loss.device), b.to(loss.device)) for w, b in drawn]
+        self._tensors = [tensor for layer in self.parameters for tensor in layer]
+        self._optimiser = problem.student.optimiser(self._tensors)
+
+    @torch.no_grad()
+    def learn(self, observations: Tensor, actions: Tensor) -> None:
+        """One gradient step on pairs `[P, N, ...]`, by the written-out derivatives."""
+        network, head = self.loss.network, self.loss.head
+        levels = network.forward(self.parameters, observations)
+        loss = bc_loss_gradient(head, levels.outputs, actions, self.loss.noise(actions))
+        deltas = network.backward(self.parameters, levels, loss.outputs)
+        gradients = [g for layer in network.gradients(levels, deltas) for g in layer]
+        for tensor, gradient in zip(self._tensors, gradients, strict=True):
+            tensor.grad = gradient
+        self._optimiser.step()
+
+
+def squared_distance(one: Parameters, other: Parameters) -> Tensor:
+    """Sum of the squared difference over all parameters."""
+    layers = zip(one, other, strict=True)
+    parts = [(p - q).square().sum() for a, b in layers for p, q in zip(a, b, strict=True)]
+    return torch.stack(parts).sum()
+
+
+def _layers(flat: Sequence[Tensor]) -> Parameters:
+    """Weight, bias, weight, bias, ... as one pair a layer."""
+    return list(zip(flat[::2], flat[1::2], strict=True))

@@ -1,0 +1,116 @@
+"""Trajectory matching: a few steps on the pairs lead where many steps on the real data lead.
+
+Source: Cazenavette et al., CVPR 2022, "Dataset Distillation by Matching Training Trajectories"
+(MTT, arXiv 2203.11932), Algorithm 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from baselines.matching import BCLoss, Clones, LearnedPairs, Matching, RealPairs, squared_distance
+from baselines.selection import WITH_TEACHER, Labels
+from benchmark.method import BadParameter, Monitor, Problem, require_positive
+from benchmark.students.network import Parameters
+
+
+@dataclass(frozen=True)
+class TrajectoryMatching(Matching):
+    """Matches the parameters of experts: students cloned from the teacher's actions on the data.
+
+    The inner learning rate is learned with the pairs. It begins at the student's own, as MTT's
+    begins at its experts' (0.01 both). Scoring trains students with the student's rate, whatever
+    was learned: where that matters, hold the rate by `inner_rate_learning_rate = 0`, or score with
+    another by `[evaluation_student]`.
+
+    From the paper: 5,000 outer steps, 20 synthetic steps, a span of 3 epochs, 25 epochs to start
+    from. An epoch is measured in steps: those of a student, 100 in OBD, are few beside the
+    thousands that would pass over such a dataset.
+
+    Args:
+        experts: Students that are trained on the real data, in minibatches of `outer_batch`.
+        expert_epoch_steps: Steps between two snapshots of an expert.
+        expert_span: Epochs from the start to the target.
+        start_epochs: Epochs to start from, the initialisation among them.
+        synthetic_steps: Plain SGD steps on the pairs that shall lead as far.
+        inner_rate_learning_rate: Of SGD on the logarithm of the inner learning rate.
+    """
+
+    needs: ClassVar[frozenset[str]] = WITH_TEACHER
+    labels: Labels = "teacher"
+    outer_steps: int = 5000
+    outer_learning_rate: float = 0.3
+    experts: int = 8
+    expert_epoch_steps: int = 20
+    expert_span: int = 3
+    start_epochs: int = 25
+    synthetic_steps: int = 20
+    inner_rate_learning_rate: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "experts", "expert_epoch_steps", "expert_span", "start_epochs")
+        require_positive(self, "synthetic_steps")
+        if self.inner_rate_learning_rate < 0:
+            raise BadParameter(
+                f"inner_rate_learning_rate is {self.inner_rate_learning_rate}; expected 0 or more."
+            )
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        """Algorithm 1. A resumed run trains its experts again, to the same bits."""
+        student = problem.student
+        if student.optimizer != "sgd":
+            raise BadParameter(
+                f"trajectory_matching differentiates through SGD; student.optimizer is "
+                f'{student.optimizer!r}. Distil with optimizer = "sgd" and score under another '
+                f"with [evaluation_student]."
+            )
+        trajectories = self.expert_trajectories(problem, monitor)
+        log_rate = torch.tensor(math.log(student.learning_rate))
+        pairs = LearnedPairs(self, problem, monitor, log_rate, self.inner_rate_learning_rate)
+        for step in pairs.steps():
+            generator = problem.generator("outer step", step)
+            expert = int(torch.randint(self.experts, (), generator=generator))
+            epoch = int(torch.randint(self.start_epochs, (), generator=generator))
+            start = _of(trajectories[epoch], expert)
+            target = _of(trajectories[epoch + self.expert_span], expert)
+            reached = self.train(BCLoss(problem, generator), start, pairs)
+            pairs.descend(squared_distance(reached, target) / squared_distance(start, target))
+
+    def expert_trajectories(self, problem: Problem, monitor: Monitor) -> list[Parameters]:
+        """Snapshots of all experts after every epoch, the initialisation first."""
+        generator = problem.generator("experts")
+        real = RealPairs(self, problem)
+        experts = Clones(problem, BCLoss(problem, generator), self.experts)
+        snapshots = [_copy(experts.parameters)]
+        for _ in range(self.start_epochs - 1 + self.expert_span):
+            monitor.progress(0, self.outer_steps)
+            for _ in range(self.expert_epoch_steps):
+                experts.learn(*real.batch(generator, self.experts))
+            snapshots.append(_copy(experts.parameters))
+        return snapshots
+
+    def train(self, loss: BCLoss, start: Parameters, pairs: LearnedPairs) -> Parameters:
+        """Parameters after the synthetic steps, differentiable in the pairs and their rate."""
+        parameters, rate = start, pairs.inner_rate
+        for _ in range(self.synthetic_steps):
+            gradient = loss.gradient(parameters, pairs.observations, pairs.actions)
+            parameters = [
+                (weight - rate * in_weight, bias - rate * in_bias)
+                for (weight, bias), (in_weight, in_bias) in zip(parameters, gradient, strict=True)
+            ]
+        return parameters
+
+
+def _of(experts: Parameters, expert: int) -> Parameters:
+    """One expert of a snapshot, with a runs axis of 1."""
+    chosen = slice(expert, expert + 1)
+    return [(weight[chosen], bias[chosen]) for weight, bias in experts]
+
+
+def _copy(parameters: Parameters) -> Parameters:
+    return [(weight.clone(), bias.clone()) for weight, bias in parameters]

@@ -1,0 +1,87 @@
+"""Ensembles of students, and sets that are learned in stages, as scoring sees them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.config import BadConfiguration
+from benchmark.evaluation import Ensembles, Protocol, _clone, score
+from benchmark.scaling import Scaling
+from benchmark.spec import RunSpec
+from benchmark.students.student import StudentPolicy, StudentSpec
+from benchmark.synthetic_set import SyntheticSet
+
+PROTOCOL = Protocol("tiny", students=2, episodes=3, checkpoint_every=5, last=1)
+STUDENT = StudentSpec(width=8, depth=2, steps=6)
+SCALING = Scaling(torch.zeros(11), torch.ones(11), torch.zeros(3), torch.ones(3))
+
+
+def pairs(stages: list[int] | None = None) -> SyntheticSet:
+    generator = torch.Generator().manual_seed(0)
+    return SyntheticSet(
+        torch.randn(4, 11, generator=generator),
+        torch.rand(4, 3, generator=generator) * 2 - 1,
+        None if stages is None else torch.tensor(stages),
+    )
+
+
+def test_an_ensemble_acts_by_the_mean_of_its_students() -> None:
+    protocol = dataclasses.replace(PROTOCOL, ensemble=3)
+    policy = _clone(pairs(), protocol, STUDENT, SCALING, {"run": "x"})
+    assert isinstance(policy, Ensembles)
+    assert (policy.count, policy.students.count) == (2, 6)
+    observations = np.random.default_rng(0).normal(size=(2, 5, 11)).astype(np.float32)
+    acted = policy(observations)
+    for ensemble in range(2):
+        members = policy.students(np.repeat(observations[[ensemble]], 6, axis=0))
+        chosen = members[3 * ensemble : 3 * ensemble + 3]
+        np.testing.assert_allclose(acted[ensemble], chosen.mean(0), rtol=1e-6)
+
+
+def test_an_ensembles_episodes_count_once() -> None:
+    episodes = score(
+        pairs(),
+        protocol=dataclasses.replace(PROTOCOL, ensemble=2),
+        student=STUDENT,
+        scaling=SCALING,
+        environment="Hopper-v5",
+        axes={"run": "x"},
+    )
+    assert episodes.returns.shape == (2, 3)
+
+
+def test_ensembles_are_another_cell_and_single_students_keep_theirs() -> None:
+    spec = RunSpec.create(
+        method="random", dataset="hopper/medium", parameters={}, where="test", protocol=PROTOCOL
+    )
+    assert "ensemble" not in spec.as_dict()["protocol"]
+    many = dataclasses.replace(spec, protocol=dataclasses.replace(PROTOCOL, ensemble=10))
+    assert many.cell_id != spec.cell_id
+    assert RunSpec.from_dict(many.as_dict()) == many
+    assert RunSpec.from_dict(spec.as_dict()) == spec
+
+
+def test_an_ensemble_of_nobody_is_refused() -> None:
+    with pytest.raises(BadConfiguration, match="ensemble of the protocol 'tiny' is 0"):
+        dataclasses.replace(PROTOCOL, ensemble=0)
+
+
+def test_students_learn_a_staged_set_in_stages() -> None:
+    """As training on the first stage's pairs and then on all of them, which is not the same."""
+    staged = _clone(pairs([0, 0, 1, 1]), PROTOCOL, STUDENT, SCALING, {"run": "x"})
+    at_once = _clone(pairs(), PROTOCOL, STUDENT, SCALING, {"run": "x"})
+    assert isinstance(staged, StudentPolicy)
+    assert isinstance(at_once, StudentPolicy)
+    only = SyntheticSet(pairs().observations[:2], pairs().actions[:2])
+    half = dataclasses.replace(STUDENT, steps=3)
+    first = _clone(only, PROTOCOL, half, SCALING, {"run": "x"})
+    short = _clone(pairs([0, 0, 1, 1]), PROTOCOL, half, SCALING, {"run": "x"})
+    observations = np.ones((2, 1, 11), dtype=np.float32)
+    assert not np.array_equal(staged(observations), at_once(observations))
+    assert not np.array_equal(first(observations), short(observations))
+    one_stage = _clone(pairs([0, 0, 0, 0]), PROTOCOL, STUDENT, SCALING, {"run": "x"})
+    np.testing.assert_array_equal(one_stage(observations), at_once(observations))
