@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from benchmark.method import Method, Monitor, Problem, require_positive
+from benchmark.method import BadParameter, Method, Monitor, Problem, require_positive
 from benchmark.students.student import Batch, train_students
 
 
@@ -29,6 +29,8 @@ class BCWhole(Method):
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Trains one student with the student's own optimiser, and scores it once."""
+        if len(problem.dataset) == 0:
+            raise BadParameter(f"{problem.dataset.name} holds no transitions to clone.")
         observations, actions = problem.observations, problem.actions
         batches = problem.generator("minibatches")
 

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from baselines.outer_loop import OuterRun, Targets, advance
+from baselines.selection import require_available
 from benchmark.method import Assignment, Method, Monitor, Problem, require_positive
 
 
@@ -74,6 +75,7 @@ class OBD(Method):
         runs = []
         for method, problem, monitor in assignments:
             assert isinstance(method, OBD)
+            require_available(problem, method.synthetic_size)
             runs.append(OuterRun(method, method.targets(problem), problem, monitor))
         advance(runs)
 

@@ -3,6 +3,7 @@
 What is exported here is the stable interface for third parties; everything else may change.
 """
 
+from benchmark.contract import CHECKS, Check, CheckResult, check_method
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
 from benchmark.datasets.own import SnapshotMixture, medium, medium_expert, replay
 from benchmark.datasets.scripted import ScriptedMixture
@@ -20,6 +21,7 @@ from benchmark.teachers.recipe import TEACHERS, TeacherRecipe
 from benchmark.teachers.teacher import NetworkTeacher, Teacher
 
 __all__ = [
+    "CHECKS",
     "DATASETS",
     "DENSITIES",
     "FAMILIES",
@@ -27,6 +29,8 @@ __all__ = [
     "STUDENTS",
     "TEACHERS",
     "Architecture",
+    "Check",
+    "CheckResult",
     "Dataset",
     "DatasetFamily",
     "DatasetSource",
@@ -49,6 +53,7 @@ __all__ = [
     "SyntheticSet",
     "Teacher",
     "TeacherRecipe",
+    "check_method",
     "load_synthetic_set",
     "medium",
     "medium_expert",

@@ -165,11 +165,14 @@ def _interval(table: pd.DataFrame) -> str:
 def _caption(table: pd.DataFrame, note: str) -> str:
     if table.empty:
         return "No run on record."
+    present = [name for name in REFERENCES if (table["method"] == name).any()]
+    which = f" ({' and '.join(present)} are references)" if present else ""
     sentences = (
         caption.intervals(table),
         caption.protocols(table["protocol"]),
-        f"Bold: highest mean among distillation methods of a dataset ({' and '.join(REFERENCES)} "
-        f"are references); {DAGGER}: its interval overlaps the best one's.",
+        f"Bold: highest mean among distillation methods of a dataset{which}; {DAGGER}: its "
+        f"interval overlaps the best one's.",
+        "Used: what a method declares; training teachers and fitting densities is nobody's cost.",
         note,
         caption.teachers(table),
         caption.missing(table),

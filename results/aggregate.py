@@ -18,7 +18,7 @@ from benchmark.errors import ObdBenchError
 from results.statistics import LEVEL, iqm, mean
 
 # Rows to compare with, not distilled sets: they compete for no "best".
-REFERENCES = ("teacher", "bc_whole")
+REFERENCES = ("teacher", "bc_whole", "evolution_strategies", "hades_fixed_init")
 
 CELL_COLUMNS = {
     "dataset": "str",

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from benchmark.errors import ObdBenchError
 from benchmark.registry import load_plugin
-from obdbench.cli import data, density, registries, runs, teacher
+from obdbench.cli import contract, data, density, registries, runs, teacher
 from obdbench.cli.console import err
 
 INTERRUPTED = 130
@@ -32,6 +32,8 @@ app.command()(runs.sweep)
 app.command()(runs.status)
 app.command()(runs.table)
 app.command(name="list")(registries.list_entries)
+app.command()(contract.check_method)
+app.command()(contract.new_method)
 
 
 @app.callback()

@@ -30,7 +30,8 @@ OTHER_PROTOCOL: dict[str, Any] = {
     "students": 3,
     "episodes": 3,
     "checkpoint_every": 7,
-    "last": 2, "ensemble": 10,
+    "last": 2,
+    "ensemble": 10,
 }
 
 

@@ -1,0 +1,495 @@
+"""The checks: each is one function whose docstring is the rule and the reason for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmark.config import build
+from benchmark.contract.check import Broken, Check, NotApplicable, described
+from benchmark.contract.toy import DISCRETE, STUDENT, TRANSITIONS, toy
+from benchmark.contract.trial import Observed, Trial, actions_of, values_of
+from benchmark.datasets.dataset import Dataset
+from benchmark.errors import ObdBenchError
+from benchmark.method import NEEDS, Policy
+from benchmark.scaling import Scaling
+from benchmark.students.student import Batch, train_students
+from benchmark.synthetic_set import SyntheticSet
+from benchmark.teachers.teacher import NetworkTeacher
+
+Results = Mapping[int, SyntheticSet | Policy]
+
+
+def plain_parameters(trial: Trial) -> None:
+    """Hyper-parameters are plain values of a frozen dataclass.
+
+    A record and a sweep file hold them as JSON and TOML, and a run is named by them: one that is
+    not among them changes results without a trace.
+    """
+    kind = trial.method_class
+    fields = {field.name for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    stray = sorted(
+        name
+        for name, hint in hints.items()
+        if name not in fields and hint is not ClassVar and typing.get_origin(hint) is not ClassVar
+    )
+    if stray:
+        raise Broken(
+            f"{', '.join(stray)} of {kind.__name__} cannot be set: put @dataclass(frozen=True) "
+            f"above the class."
+        )
+    values = dataclasses.asdict(trial.method)
+    try:
+        again = build(kind, json.loads(json.dumps(values)), "its own parameters")
+    except TypeError as error:
+        raise Broken(f"{error}. Take numbers, strings, booleans and None as parameters.") from error
+    if again != trial.method:
+        raise Broken(
+            f"Written as JSON and read again, {trial.method} is {again}. Take numbers, strings, "
+            f"booleans and None as parameters."
+        )
+
+
+def distils(trial: Trial) -> None:
+    """A run goes through, hands in at least one result, and the final one last.
+
+    The score of a run is taken over its last checkpoints; each outer step is scored once.
+    """
+    steps = list(trial.whole.results)
+    if steps != sorted(steps):
+        raise Broken(
+            f"It handed in results for the outer steps {steps}; they must rise, and the last one "
+            f"be the final result."
+        )
+
+
+def shapes_types_and_values(trial: Trial) -> None:
+    """Sets are finite float32 `[N, obs_dim]` and `[N, act_dim]`, and so are policies' actions.
+
+    Anything else would be cast or broadcast somewhere on the way to a score.
+    """
+    require_well_formed(trial.whole)
+
+
+def students_act(trial: Trial) -> None:
+    """Students that are trained on the final set act in finite numbers.
+
+    Values may be finite and still so large that the students diverge, which fails the run when it
+    is scored, hours later.
+    """
+    given, result = trial.whole.toy, trial.whole.final
+    if not isinstance(result, SyntheticSet):
+        raise NotApplicable("It hands in policies: there is no student to train.")
+    if not np.isfinite(
+        actions_of(_student(result, given.scaling), given.dataset.observations)
+    ).all():
+        raise Broken(
+            f"A student of {STUDENT.steps} steps diverges on the set: its observations reach "
+            f"{float(result.observations.abs().max()):.3g}, its actions "
+            f"{float(result.actions.abs().max()):.3g}. Sets are in the environment's own units; "
+            f"lower the learning rate that they are optimised with."
+        )
+
+
+def synthetic_size(trial: Trial) -> None:
+    """A set has `synthetic_size` pairs, at every checkpoint.
+
+    Methods are compared at equal size; the table and the grids of a sweep read that parameter.
+    """
+    size = _size(trial)
+    for wanted in (size, size + 2):
+        for step, result in trial.run(synthetic_size=wanted).results.items():
+            assert isinstance(result, SyntheticSet)
+            _require_size(wanted, len(result), f" at outer step {step}")
+
+
+def same_seed_same_bits(trial: Trial) -> None:
+    """Two runs of one spec give the same results, bit for bit.
+
+    The second begins with other global random states, as in another process: everything random
+    must come from problem.generator(purpose, step).
+    """
+    if (step := _difference(trial.whole, trial.run().results)) is not None:
+        raise Broken(
+            f"Two runs of the same seed differ from outer step {step} on. Draw every random number "
+            f"with generator=problem.generator(purpose, step), and keep nothing between runs."
+        )
+
+
+def different_seeds_differ(trial: Trial) -> str | None:
+    """Runs of other seeds give other results, unless nothing in the method is random.
+
+    Intervals are taken over seeds; seeds that all give the same set make them too narrow.
+    """
+    if _difference(trial.whole, trial.run(seed=1).results) is not None:
+        return None
+    if trial.whole.problem.drawn_from or _draws(trial):
+        raise Broken(
+            "It draws random numbers, but two seeds give the same results. Seed nothing yourself: "
+            "take generators from problem.generator(purpose, step), and use what they draw."
+        )
+    raise NotApplicable("Nothing in it is random: every seed gives the same result.")
+
+
+def resumes(trial: Trial) -> None:
+    """A run that is killed goes on from its saved state to the same results and cost.
+
+    The state is saved half-way, work goes on, the process is killed, and another one resumes.
+    """
+    offers = trial.whole.recorder.offers
+    if not offers:
+        raise NotApplicable(
+            "It never calls monitor.save: a run that is killed starts anew. That suits a method "
+            "of seconds; an iterative one should save, and begin with monitor.resume()."
+        )
+    first = trial.recorder(trial.method, keep=(offers - 1) // 2)
+    trial.run(recorder=first)
+    second = trial.recorder(trial.method, saved=first.kept)
+    second.environment_steps = first.steps_at_kept
+    resumed = trial.run(recorder=second)
+    if not second.asked_to_resume:
+        raise Broken(
+            "It saves states but never asks for them, so that a killed run starts anew. Begin with "
+            "`state = monitor.resume()`, which is None in a fresh run."
+        )
+    step = _difference(trial.whole, {**first.results, **resumed.results})
+    if step is not None:
+        raise Broken(
+            f"A run that was killed and resumed differs from an unbroken one at outer step {step}. "
+            f"Save all that the next outer step depends on (momentum and counters too), and take "
+            f"it up from monitor.resume()."
+        )
+    if second.environment_steps != trial.whole.recorder.environment_steps:
+        raise Broken(
+            f"A run that was killed and resumed counts {second.environment_steps:,} environment "
+            f"steps, an unbroken one {trial.whole.recorder.environment_steps:,}. Call "
+            f"monitor.count_environment_steps with the new steps alone, before monitor.save."
+        )
+
+
+def declares_what_it_touches(trial: Trial) -> str | None:
+    """What a method uses stands in `needs`, and nothing else is used.
+
+    The table shows it beside the score. An undeclared need raises; that is caught here also where
+    the method catches it, and where it opens the environment by its own means.
+    """
+    needs, found = trial.method.needs, trial.whole
+    touched = found.problem.touched | ({"environment"} if found.stepped else set())
+    if undeclared := sorted(touched - needs):
+        raise Broken(
+            f"It used {', '.join(undeclared)} without declaring it. Add it to `needs`, which now "
+            f"are {', '.join(sorted(needs)) or 'empty'}."
+        )
+    unused = [need for need in NEEDS if need in needs - touched]
+    return f"Declared, but not touched at these settings: {', '.join(unused)}." if unused else None
+
+
+def counts_its_cost(trial: Trial) -> str | None:
+    """Environment steps and outer steps that a run takes are counted in its record.
+
+    Seconds and bytes are measured by the suite; what a method does in an environment, it alone
+    knows.
+    """
+    found, counted = trial.whole, trial.whole.recorder.environment_steps
+    last = max(found.results, default=0)
+    if found.recorder.furthest > last:
+        raise Broken(
+            f"It reports progress up to outer step {found.recorder.furthest}, but its last result "
+            f"is of step {last}, which the record counts. Hand in the final result under the "
+            f"number of steps that it took."
+        )
+    if found.stepped and counted != found.stepped:
+        raise Broken(
+            f"It took {found.stepped:,} environment steps and counted {counted:,}. Call "
+            f"monitor.count_environment_steps(steps) after every rollout "
+            f"(`Episodes.environment_steps`)."
+        )
+    if "environment" in trial.method.needs and not counted:
+        raise Broken(
+            "It declares the environment, but took and counted no step in it. Count the steps "
+            "with monitor.count_environment_steps, or leave the environment out of `needs`."
+        )
+    if counted and not found.stepped:
+        return f"{counted:,} environment steps counted; none were taken in this process."
+    return f"{counted:,} environment steps." if counted else None
+
+
+def size_above_the_data(trial: Trial) -> str | None:
+    """A set larger than the dataset is made as asked, or refused with the number that is wrong.
+
+    A sweep over sizes meets a small dataset sooner or later.
+    """
+    _size(trial)
+    wanted = TRANSITIONS + 1
+    try:
+        found = trial.run(synthetic_size=wanted)
+    except ObdBenchError as error:
+        _require_says(error, str(wanted))
+        return f"Refused: {error}"
+    except Exception as error:  # whatever a method runs into when it does not look
+        raise Broken(_unclear(error, f"{wanted} pairs of {TRANSITIONS} transitions")) from error
+    for result in found.results.values():
+        assert isinstance(result, SyntheticSet)
+        _require_size(wanted, len(result), f" of {TRANSITIONS} transitions")
+    return "Made as asked."
+
+
+def empty_dataset(trial: Trial) -> str | None:
+    """A dataset without transitions is refused with an error that names it.
+
+    It is what filtering too much leaves.
+    """
+    _ = trial.whole
+    try:
+        found = trial.run(transitions=0)
+    except ObdBenchError as error:
+        _require_says(error, toy(transitions=0).dataset.name)
+        return f"Refused: {error}"
+    except Exception as error:  # whatever a method runs into when it does not look
+        raise Broken(_unclear(error, "a dataset without transitions")) from error
+    if "dataset" not in found.problem.touched:
+        raise NotApplicable("It does not look at the dataset.")
+    raise Broken(
+        "It made a result from a dataset without transitions. Raise an ObdBenchError where "
+        "len(problem.dataset) is 0."
+    )
+
+
+def discrete_actions(trial: Trial) -> None:
+    """Discrete actions, which are one-hot rows, work as well or are refused.
+
+    Whoever runs it on such an environment must not get a score of something else.
+    """
+    _ = trial.whole
+    try:
+        found = trial.run(env_id=DISCRETE)
+    except ObdBenchError as error:
+        raise NotApplicable(f"Refused: {described(error)}") from error
+    require_well_formed(found)
+
+
+def leaves_its_inputs_alone(trial: Trial) -> None:
+    """Dataset, teacher and log density are as they were after a run.
+
+    They are shared: `torch.from_numpy` gives the dataset's own memory, and a write into it changes
+    the runs that come after, and the student's scaling.
+    """
+    given, fresh = trial.whole.toy, toy()
+    for name, before, after in (
+        ("dataset", _arrays(fresh.dataset), _arrays(given.dataset)),
+        ("teacher", _tensors(fresh.teacher), _tensors(given.teacher)),
+        ("log_density", {"": fresh.log_density}, {"": given.log_density}),
+        ("scaling", fresh.scaling.tensors(), given.scaling.tensors()),
+    ):
+        changed = [key for key in before if not np.array_equal(before[key], after[key])]
+        if changed:
+            raise Broken(
+                f"It wrote into {', '.join(f'{name} {key}'.strip() for key in changed)} of its "
+                f"problem. Clone what you change in place."
+            )
+
+
+def packs(trial: Trial) -> None:
+    """Runs that are advanced together come out as each would alone, up to rounding.
+
+    A run's numbers must not depend on what a machine happened to do beside it.
+    """
+    if trial.method.pack_key() is None:
+        raise NotApplicable("It has no pack_key: its runs are done one by one.")
+    _ = trial.whole
+    for seed, recorder in enumerate(trial.run_packed((0, 1))):
+        alone = trial.run(seed=seed)
+        step = _difference(alone, recorder.results, exact=False)
+        if step is not None:
+            raise Broken(
+                f"Of two packed runs, the one of seed {seed} differs at outer step {step} from "
+                f"what distill makes of it alone. Mend distill_packed, or let pack_key be None."
+            )
+
+
+CHECKS = tuple(
+    Check(function.__name__, inspect.getdoc(function).partition("\n")[0], function)  # type: ignore[union-attr]
+    for function in (
+        plain_parameters,
+        distils,
+        shapes_types_and_values,
+        students_act,
+        synthetic_size,
+        same_seed_same_bits,
+        different_seeds_differ,
+        resumes,
+        declares_what_it_touches,
+        counts_its_cost,
+        size_above_the_data,
+        empty_dataset,
+        discrete_actions,
+        leaves_its_inputs_alone,
+        packs,
+    )
+)
+"""Every check, in the order of a report."""
+
+
+def require_well_formed(found: Observed) -> None:
+    """Raises Broken where a result is not of the problem's dimensions, float32 and finite.
+
+    Sets refuse other types and values that are not finite when they are made.
+    """
+    given, problem = found.toy, found.problem
+    for step, result in found.results.items():
+        if isinstance(result, SyntheticSet):
+            widths = (result.observations.shape[1], result.actions.shape[1])
+            expected = (problem.observation_dim, problem.action_dim)
+            if widths != expected:
+                raise Broken(
+                    f"The set of outer step {step} has {widths[0]} numbers an observation and "
+                    f"{widths[1]} an action; {given.dataset.env_id} has {expected[0]} and "
+                    f"{expected[1]}."
+                )
+        else:
+            _require_actions(result, found, step)
+
+
+def _require_actions(policy: Policy, found: Observed, step: int) -> None:
+    observations = found.toy.dataset.observations
+    actions = actions_of(policy, observations)
+    shape = (policy.count, len(observations), found.problem.action_dim)
+    if actions.shape != shape or actions.dtype != np.float32 or not np.isfinite(actions).all():
+        raise Broken(
+            f"The policies of outer step {step} gave {actions.dtype} {list(actions.shape)} with "
+            f"{int((~np.isfinite(actions)).sum())} values that are not finite; expected finite "
+            f"float32 {list(shape)} for {shape[1]} states."
+        )
+
+
+def _student(pairs: SyntheticSet, scaling: Scaling) -> Policy:
+    """One student, trained as for a score."""
+    observations = scaling.observations_in(pairs.observations)
+    actions = scaling.actions_in(pairs.actions)
+
+    def batch(step: int) -> Batch:
+        rows = pairs.rows(step, STUDENT.steps)
+        return observations[rows][None], actions[rows][None]
+
+    return train_students(STUDENT, batch, scaling, [torch.Generator().manual_seed(0)])
+
+
+def _size(trial: Trial) -> int:
+    """The tiny `synthetic_size`.
+
+    Raises:
+        NotApplicable: The method hands in policies.
+        Broken: It hands in sets, and has no such parameter.
+    """
+    if not isinstance(trial.whole.final, SyntheticSet):
+        raise NotApplicable("It hands in policies, which have no size.")
+    size = getattr(trial.method, "synthetic_size", None)
+    if not isinstance(size, int):
+        raise Broken(
+            "It has no parameter synthetic_size, by which sets are compared. Add "
+            "`synthetic_size: int = 256` and make sets of that many pairs."
+        )
+    return size
+
+
+def _require_size(wanted: int, found: int, where: str) -> None:
+    if found != wanted:
+        raise Broken(
+            f"synthetic_size is {wanted}, but the set{where} has {found} pairs. Make as many as "
+            f"asked, or raise an ObdBenchError that says how many there can be."
+        )
+
+
+def _require_says(error: ObdBenchError, what: str) -> None:
+    if what not in str(error):
+        raise Broken(
+            f"The error does not say what is wrong: it should name {what}. It says: {error}"
+        )
+
+
+def _unclear(error: Exception, case: str) -> str:
+    return (
+        f"With {case} it raises {described(error)}. Raise an ObdBenchError that names what was "
+        f"found and what was expected."
+    )
+
+
+def _difference(whole: Observed, others: Results, *, exact: bool = True) -> int | None:
+    """The first outer step at which two runs are not the same; None where they are."""
+    observations = whole.toy.dataset.observations
+    for step in sorted({*whole.results, *others}):
+        if step not in whole.results or step not in others:
+            return step
+        pairs = [values_of(results[step], observations) for results in (whole.results, others)]
+        if len(pairs[0]) != len(pairs[1]):
+            return step
+        for one, other in zip(*pairs, strict=True):
+            if one.shape != other.shape or not _equal(one, other, exact):
+                return step
+    return None
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor, exact: bool) -> bool:
+    return one.equal(other) if exact else torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+class _RandomOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes whether torch drew a random number meanwhile, from whatever generator."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.seen |= torch.Tag.nondeterministic_seeded in func.tags
+        return func(*args, **(kwargs or {}))
+
+
+def _draws(trial: Trial) -> bool:
+    """Whether a run draws random numbers of torch's, or makes a generator of numpy's."""
+    operations, made = _RandomOperations(), []
+    make: Callable[..., Any] = np.random.default_rng
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        made.append(arguments)
+        return make(*arguments, **named)
+
+    @contextmanager
+    def watching() -> Iterator[None]:
+        with operations, patch.object(np.random, "default_rng", noted):
+            yield
+
+    trial.run(during=watching())
+    return operations.seen or bool(made)
+
+
+def _arrays(dataset: Dataset) -> dict[str, Any]:
+    """What a dataset holds, and what it has derived of that and kept."""
+    return {
+        **dataset.arrays(),
+        "observations": dataset.observations,
+        "next_observations": dataset.next_observations,
+    }
+
+
+def _tensors(teacher: NetworkTeacher) -> dict[str, Any]:
+    """What a teacher holds."""
+    layers = [tensor for layer in (*teacher.actor, *teacher.critics) for tensor in layer]
+    return {
+        "mean": teacher.observation_mean,
+        "std": teacher.observation_std,
+        **{f"tensor {index}": tensor for index, tensor in enumerate(layers)},
+    }

@@ -1,0 +1,1 @@
+"""What `obdbench new-method` writes, with the method's name left open."""

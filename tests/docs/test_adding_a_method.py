@@ -1,0 +1,118 @@
+"""The walk in docs/adding_a_method.md, as written: its blocks and commands are what runs here."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PAGE = (Path(__file__).parents[2] / "docs" / "adding_a_method.md").read_text()
+ROOT = Path(__file__).parents[2]
+INLINE = ["--executor", "inline"]  # starting processes would take longer than the runs
+OBDBENCH = "from obdbench.cli import main; main()"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder with each block of the page as the file that its first line names."""
+    for content in re.findall(r"```(?:python|toml)\n(.*?)```", PAGE, re.DOTALL):
+        name = re.match(r"# (\S+)\n", content)
+        assert name is not None
+        (tmp_path / name[1]).write_text(content)
+    return tmp_path
+
+
+def commands(first: str) -> list[list[str]]:
+    """The page's `obdbench` commands whose line begins so."""
+    lines = [line for line in PAGE.splitlines() if line.startswith(f"obdbench {first}")]
+    assert lines
+    return [line.split()[1:] for line in lines]
+
+
+def obdbench(arguments: list[str], folder: Path, path: str = "") -> str:
+    """What a command prints, in that folder; it must succeed."""
+    return python(["-c", OBDBENCH, *arguments], folder, path)
+
+
+def python(arguments: list[str], folder: Path, path: str = "") -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, (path, str(ROOT)))),
+            "OMP_NUM_THREADS": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_method_has_fewer_than_20_lines_of_code(folder: Path) -> None:
+    source = (folder / "top_advantage.py").read_text()
+    tree = ast.parse(source)
+    docstrings = {
+        line
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node)
+        for line in range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
+    }
+    code = [
+        line
+        for number, line in enumerate(source.splitlines(), start=1)
+        if line.strip() and not line.startswith("#") and number not in docstrings
+    ]
+    assert len(code) == 17, "as the page says"
+
+
+def test_from_nothing_to_a_row_with_an_interval_as_a_file_and_as_a_package(
+    folder: Path, record_store: Path
+) -> None:
+    check, check_by_name = commands("check-method")
+    assert obdbench(check, folder).splitlines()[-1].startswith("top_advantage: 12 passed, 3 not")
+    (sweep,) = commands("--plugin")
+    assert_has_its_row(obdbench([*sweep, *INLINE], folder))
+
+    assert (folder / "top_advantage.toml").exists()
+    for cell in record_store.glob("*.top_advantage.*"):
+        shutil.rmtree(cell)
+    site = install(folder)
+    assert obdbench(check_by_name, folder, site).splitlines()[-1].startswith("top_advantage: 12")
+    (sweep,) = commands("sweep")
+    assert_has_its_row(obdbench([*sweep, *INLINE], folder, site))
+
+
+def install(folder: Path) -> str:
+    """Installs the page's package into a folder of its own, and takes its source away."""
+    source = folder / "top_advantage.py"
+    lines = source.read_text().splitlines()
+    assert lines.pop() == 'METHODS.register("top_advantage", TopAdvantage)'
+    source.write_text("\n".join(lines))
+    site = str(folder / "site")
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-index"]
+    pip = ["-m", "pip", "install", *quiet, "--no-deps", "--no-build-isolation", "--target", site]
+    python([*pip, "."], folder)
+    source.unlink()
+    return site
+
+
+def assert_has_its_row(printed: str) -> None:
+    rows = [[cell.strip() for cell in line.split("│")] for line in printed.splitlines()]
+    found = {row[2]: row for row in rows if len(row) > 8}
+    assert set(found) >= {"random", "top_advantage", "av_pbc"}
+    score, used = found["top_advantage"][3], found["top_advantage"][8]
+    assert re.fullmatch(r"-?\d+\.\d \[-?\d+\.\d, -?\d+\.\d\].?", score)
+    assert used == "data, teacher"
+
+
+def test_its_own_test_passes(folder: Path) -> None:
+    assert "passed" in python(["-m", "pytest", "-q", "test_top_advantage.py"], folder)

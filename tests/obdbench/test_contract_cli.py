@@ -1,0 +1,165 @@
+"""`obdbench check-method` and `new-method`, as a user meets them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmark.errors import ObdBenchError
+from obdbench.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+BAD = """
+from dataclasses import dataclass
+import torch
+from obdbench import METHODS, Method, SyntheticSet
+
+@dataclass(frozen=True)
+class {name}(Method):
+    \"\"\"Breaks rules.\"\"\"
+
+    synthetic_size: int = 256
+
+    def distill(self, problem, monitor):
+        rows = torch.arange(self.synthetic_size)
+        observations = torch.from_numpy(problem.dataset.observations)[rows]
+        actions = torch.from_numpy(problem.dataset.actions)[rows]
+        monitor.checkpoint(0, SyntheticSet(observations, actions))
+
+METHODS.register("{name}", {name})
+"""
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """Exit code and output of a command in this process."""
+    done = CliRunner().invoke(app, arguments)
+    if isinstance(done.exception, ObdBenchError):
+        return 1, str(done.exception)
+    return done.exit_code, done.output
+
+
+def unwrapped(output: str) -> str:
+    """A message of the table on one line, whatever the width of the terminal."""
+    cells = [line.split("│")[-2].strip() for line in output.splitlines() if "│" in line]
+    return " ".join(cells)
+
+
+def in_a_process(folder: Path, *arguments: str) -> str:
+    """What a Python command prints in a folder; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_registered_method_is_checked_by_its_name() -> None:
+    code, output = run("check-method", "random")
+    assert code == 0
+    assert "same_seed_same_bits" in output
+    assert "random: 13 passed, 2 not applicable" in output
+    assert "It never calls monitor.save" in output, "why a check does not apply"
+
+
+def test_a_broken_file_exits_with_1_and_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text(BAD.format(name="above_the_data"))
+    code, output = run("check-method", str(path))
+    assert code == 1
+    assert "raises IndexError" in unwrapped(output)
+    assert "Raise an ObdBenchError that names what was found" in unwrapped(output)
+    assert "2 FAILED" in output
+
+
+def test_a_file_that_was_loaded_already_is_checked_again(tmp_path: Path) -> None:
+    path = tmp_path / "again.py"
+    path.write_text(BAD.format(name="loaded_twice"))
+    for arguments in (
+        ("check-method", str(path)),
+        ("--plugin", str(path), "check-method", str(path)),
+    ):
+        code, output = run(*arguments)
+        assert (code, "loaded_twice: " in output) == (1, True)
+
+
+def test_settings_of_the_check(tmp_path: Path) -> None:
+    code, output = run("check-method", "random", "--set", "synthetic_size=300")
+    assert code == 1, "more than the toy data have"
+    assert "synthetic_size is 300; expected 1 to 240" in unwrapped(output)
+    code, output = run("check-method", "random", "--set", "syntetic_size=3")
+    assert code == 1
+    assert "Did you mean 'synthetic_size'?" in output
+
+
+def test_what_cannot_be_checked_is_said(tmp_path: Path) -> None:
+    assert run("check-method", "rendom")[1].startswith("No method is called 'rendom'. Did you mean")
+    assert "is not a file" in run("check-method", str(tmp_path / "nothing.py"))[1]
+    empty = tmp_path / "empty.py"
+    empty.write_text("")
+    assert "registers no method" in run("check-method", str(empty))[1]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A folder with a new method in it."""
+    folder = tmp_path / "methods"
+    assert run("new-method", "my_first_pick", "--folder", str(folder))[0] == 0
+    return folder
+
+
+def test_a_new_method_is_three_files_that_pass_the_check_and_their_own_test(written: Path) -> None:
+    names = {path.name for path in written.iterdir()}
+    assert names == {"my_first_pick.py", "test_my_first_pick.py", "my_first_pick.toml"}
+    assert "class MyFirstPick(Method):" in (written / "my_first_pick.py").read_text()
+    cli = ("-c", "from obdbench.cli import main; main()")
+    output = in_a_process(written, *cli, "check-method", "my_first_pick.py")
+    assert "my_first_pick: 13 passed, 2 not applicable" in output
+    output = in_a_process(written, "-m", "pytest", "-q", "test_my_first_pick.py")
+    assert "13 passed, 2 skipped" in output
+
+
+def test_a_new_methods_sweep_runs_beside_random_and_av_pbc(written: Path) -> None:
+    sweep = written / "my_first_pick.toml"
+    sweep.write_text(sweep.read_text().replace("seeds = 3", "seeds = 1"))
+    arguments = ("--plugin", "my_first_pick.py", "sweep", sweep.name, "--executor", "inline")
+    output = in_a_process(written, "-c", "from obdbench.cli import main; main()", *arguments)
+    for name in ("random", "av_pbc", "my_first_pick (greed=0.0)", "my_first_pick (greed=1.0)"):
+        assert f"│ {name} " in output
+
+
+def test_nothing_is_written_over(written: Path) -> None:
+    (written / "my_first_pick.py").write_text("mine")
+    (written / "my_first_pick.toml").unlink()
+    code, output = run("new-method", "my_first_pick", "--folder", str(written))
+    assert code == 1
+    assert "exists already, and nothing was written" in output
+    assert (written / "my_first_pick.py").read_text() == "mine"
+    assert not (written / "my_first_pick.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("My-Method", "lower-case letters"),
+        ("2fast", "lower-case letters"),
+        ("lambda", "no keyword"),
+        ("random", "taken by a method of obdbench"),
+        ("json", "would hide something"),
+        ("problem", "its class Problem, would hide something"),
+    ],
+)
+def test_a_name_that_would_not_do_is_refused(name: str, message: str, tmp_path: Path) -> None:
+    code, output = run("new-method", name, "--folder", str(tmp_path))
+    assert code == 1
+    assert message in output
+    assert not list(tmp_path.iterdir())
