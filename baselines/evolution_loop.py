@@ -1,0 +1,178 @@
+"""The generations that HaDES and evolution on weights share: a search, its episodes, its budget."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from baselines.evolution_strategies import SNES, OpenES, Strategy, centred_ranks, raw_fitness
+from benchmark.environments import rollout
+from benchmark.errors import ObdBenchError
+from benchmark.method import (
+    BadParameter,
+    Method,
+    Monitor,
+    Policy,
+    Problem,
+    State,
+    require_positive,
+)
+from benchmark.synthetic_set import SyntheticSet
+
+SHAPINGS = {"centred_ranks": centred_ranks, "raw": raw_fitness}
+
+
+@dataclass(frozen=True)
+class Evolution(Method):
+    """What every evolution here is told.
+
+    Args:
+        outer_steps: Generations at most (HaDES: 2,000).
+        population: Candidates of a generation (HaDES: 2,048).
+        strategy: "open_es" (antithetic, Adam) or "snes".
+        sigma: Standard deviation of the candidates, SNES's at the start (HaDES: 0.03; SNES on
+            MinAtar 0.5).
+        learning_rate: Adam's (HaDES: 0.05); with "snes" eta_mu, which Wierstra et al. set to 1.
+        fitness_shaping: Of "open_es": "centred_ranks", or "raw" returns as in HaDES's code. SNES
+            has utilities of its own and takes no other.
+        episodes_per_policy: Episodes behind a policy's mean return (HaDES: 4).
+        max_steps: Cuts every episode of the search, not of the scoring; None for no cut.
+        environment_steps: Budget: the search ends with the generation that reaches it; None for
+            none. Methods with the same budget are compared on equal terms.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"environment"})
+    outer_steps: int = 200
+    population: int = 64
+    strategy: Literal["open_es", "snes"] = "open_es"
+    sigma: float = 0.1
+    learning_rate: float = 0.05
+    fitness_shaping: Literal["centred_ranks", "raw"] = "centred_ranks"
+    episodes_per_policy: int = 4
+    max_steps: int | None = None
+    environment_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(self, "outer_steps", "population", "episodes_per_policy")
+        for name in ("max_steps", "environment_steps"):
+            if getattr(self, name) is not None:
+                require_positive(self, name)
+        for name in ("sigma", "learning_rate"):
+            if (value := getattr(self, name)) <= 0:
+                raise BadParameter(f"{name} of {type(self).__name__} is {value}; expected above 0.")
+        if self.population < 2 or (self.strategy == "open_es" and self.population % 2):
+            raise BadParameter(
+                f"population of {type(self).__name__} is {self.population}; expected 2 or more, "
+                f'and an even number for "open_es", whose candidates come in mirrored pairs.'
+            )
+        if self.strategy == "snes" and self.fitness_shaping != "centred_ranks":
+            raise BadParameter(
+                f"fitness_shaping is {self.fitness_shaping!r}, but SNES has utilities of its own. "
+                f'Leave it out, or set strategy = "open_es".'
+            )
+
+    def search(self, mean: Tensor) -> Strategy:
+        """The strategy of these settings, started at a mean `[D]`."""
+        if self.strategy == "snes":
+            return SNES(mean, self.sigma, self.learning_rate)
+        shaping = SHAPINGS[self.fitness_shaping]
+        return OpenES(mean, self.sigma, self.learning_rate, shaping)
+
+
+class EvolutionRun:
+    """One run's search, from where it is to its last generation.
+
+    Args:
+        settings: The method.
+        mean: Where the search starts `[D]`.
+        problem: What it may see.
+        monitor: Where it reports.
+        result: What the mean `[D]` is handed in as.
+    """
+
+    def __init__(
+        self,
+        settings: Evolution,
+        mean: Tensor,
+        problem: Problem,
+        monitor: Monitor,
+        result: Callable[[Tensor], SyntheticSet | Policy],
+    ) -> None:
+        self.settings, self.problem, self.monitor = settings, problem, monitor
+        self.strategy, self.result = settings.search(mean), result
+        self.generation, self.environment_steps = 0, 0
+        if (state := monitor.resume()) is not None:
+            self.strategy.restore(state.tensors)
+            self.generation = int(state.facts["step"])
+            self.environment_steps = int(state.facts["environment_steps"])
+
+    def generations(self) -> Iterator[int]:
+        """Numbers of the generations that are left, with reports in between."""
+        while not self._ended():
+            self._report()
+            yield self.generation
+            self.generation += 1
+        self._report()
+
+    def draw(self) -> Tensor:
+        """This generation's noise `[P, D]`."""
+        generator = self.problem.generator("candidates", self.generation)
+        return self.strategy.draw(self.settings.population, generator)
+
+    def mean_returns(self, policies: Policy) -> Tensor:
+        """Mean return of each candidate `[P]`, float64, over all of its policies' episodes.
+
+        All candidates start from the same states, new ones every generation: what they earn differs
+        by what they are, and a mirrored pair by its direction.
+
+        Args:
+            policies: P x K policies, the K of a candidate next to each other.
+
+        Raises:
+            ObdBenchError: A return is not finite.
+        """
+        count = self.settings.episodes_per_policy
+        generator = self.problem.generator("episodes", self.generation)
+        episodes = rollout(
+            self.problem.environment,
+            policies,
+            policies=policies.count,
+            episodes=count,
+            seeds=torch.randint(2**31, (count,), generator=generator).tolist(),
+            threads=min(torch.get_num_threads(), os.cpu_count() or 1),
+            max_steps=self.settings.max_steps,
+        )
+        self.environment_steps += episodes.environment_steps
+        self.monitor.count_environment_steps(episodes.environment_steps)
+        returns = torch.from_numpy(episodes.returns).view(self.settings.population, -1)
+        if not bool(returns.isfinite().all()):
+            raise ObdBenchError(
+                f"Candidates {torch.nonzero(~returns.isfinite().all(1))[:8, 0].tolist()} of "
+                f"generation {self.generation} earned returns that are not finite: their policies "
+                f"diverged. Lower the student's learning rate, or sigma."
+            )
+        return returns.mean(1)
+
+    def _ended(self) -> bool:
+        """Whether generations or budget are used up."""
+        budget = self.settings.environment_steps
+        spent = budget is not None and self.environment_steps >= budget
+        return spent or self.generation >= self.settings.outer_steps
+
+    def _report(self) -> None:
+        """Tells the monitor where this run is; the end is always scored, wherever it comes."""
+        step = self.generation
+        self.monitor.progress(step, self.settings.outer_steps)
+        if self._ended() or self.monitor.due(step):
+            self.monitor.checkpoint(step, self.result(self.strategy.mean))
+        self.monitor.save(step, self._state)
+
+    def _state(self) -> State:
+        """All that the next generation depends on."""
+        facts = {"step": self.generation, "environment_steps": self.environment_steps}
+        return State(self.strategy.tensors(), facts)

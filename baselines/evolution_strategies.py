@@ -1,0 +1,183 @@
+"""Evolution strategies: a Gaussian over vectors that moves towards higher fitness.
+
+A generation draws noise, evaluates the candidates that it gives, and updates the distribution:
+
+    noise = strategy.draw(population, generator)            # [P, D]
+    strategy.update(noise, fitness(strategy.candidates(noise)))
+
+Fitness is `[P]`, higher is better. Nothing random is kept: a generator gives the noise anew.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+Shaping = Callable[[Tensor], Tensor]
+"""From the fitness `[P]` of a population to the weights `[P]` of its noise."""
+
+
+class Strategy(ABC):
+    """A Gaussian of independent components.
+
+    Args:
+        mean: Where the search starts `[D]`.
+        sigma: Standard deviation, of every component at the start.
+    """
+
+    def __init__(self, mean: Tensor, sigma: float) -> None:
+        self.mean = mean.clone()
+        self.sigma = torch.full_like(mean, sigma)
+
+    @abstractmethod
+    def draw(self, population: int, generator: torch.Generator) -> Tensor:
+        """Standard normal noise `[population, D]`."""
+
+    @abstractmethod
+    def update(self, noise: Tensor, fitness: Tensor) -> None:
+        """Moves the distribution, given the noise `[P, D]` and what it earned `[P]`."""
+
+    def candidates(self, noise: Tensor) -> Tensor:
+        """The candidates `[P, D]` of some noise."""
+        return self.mean + self.sigma * noise
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the next generation depends on, by name."""
+        return {"mean": self.mean, "sigma": self.sigma}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes up what `tensors` gave."""
+        for name in self.tensors():
+            setattr(self, name, tensors[name].clone())
+
+
+class OpenES(Strategy):
+    """Antithetic gradient estimate of the smoothed fitness, climbed by Adam (arXiv 1703.03864).
+
+    The gradient in the mean is 1 / (P sigma) sum_i w_i noise_i (Algorithm 1 there), with weights w
+    from the fitness; sigma stays. Adam (arXiv 1412.6980, Algorithm 1) has its usual constants.
+
+    Args:
+        mean: Where the search starts `[D]`.
+        sigma: Standard deviation of the candidates.
+        learning_rate: Of Adam.
+        shaping: From fitness to weights; centred ranks are the authors' choice.
+    """
+
+    BETAS = (0.9, 0.999)
+    EPSILON = 1e-8
+
+    def __init__(
+        self, mean: Tensor, sigma: float, learning_rate: float, shaping: Shaping | None = None
+    ) -> None:
+        super().__init__(mean, sigma)
+        self.learning_rate = learning_rate
+        self.shaping = shaping or centred_ranks
+        self.first_moment = torch.zeros_like(mean)
+        self.second_moment = torch.zeros_like(mean)
+        self.updates = torch.zeros((), dtype=torch.int64)
+
+    def draw(self, population: int, generator: torch.Generator) -> Tensor:
+        """Noise whose second half mirrors the first.
+
+        Raises:
+            ValueError: The population is odd.
+        """
+        if population % 2:
+            raise ValueError(f"population is {population}; antithetic candidates come in pairs.")
+        half = torch.randn(population // 2, len(self.mean), generator=generator)
+        return torch.cat((half, -half))
+
+    def gradient(self, noise: Tensor, fitness: Tensor) -> Tensor:
+        """The estimate `[D]` of the gradient of the expected (shaped) fitness in the mean."""
+        weights = self.shaping(fitness).to(noise.dtype)
+        return weights @ noise / (len(noise) * self.sigma)
+
+    def update(self, noise: Tensor, fitness: Tensor) -> None:
+        """One step of Adam, uphill."""
+        gradient = self.gradient(noise, fitness)
+        self.updates += 1
+        first, second = self.BETAS
+        self.first_moment.lerp_(gradient, 1 - first)
+        self.second_moment.lerp_(gradient.square(), 1 - second)
+        mean = self.first_moment / (1 - first ** int(self.updates))
+        spread = (self.second_moment / (1 - second ** int(self.updates))).sqrt()
+        self.mean += self.learning_rate * mean / (spread + self.EPSILON)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The distribution and Adam's moments."""
+        return {
+            **super().tensors(),
+            "first_moment": self.first_moment,
+            "second_moment": self.second_moment,
+            "updates": self.updates,
+        }
+
+
+class SNES(Strategy):
+    """Separable natural evolution strategy (Wierstra et al. 2014, JMLR 15, Algorithm 6).
+
+        mean  <- mean + eta_mu sigma sum_k u_k noise_k
+        sigma <- sigma exp(eta_sigma / 2 sum_k u_k (noise_k^2 - 1))
+
+    with the utilities u of `natural_utilities` and eta_sigma = (3 + ln D) / (5 sqrt D), their
+    Table 1.
+
+    Args:
+        mean: Where the search starts `[D]`.
+        sigma: Standard deviation at the start.
+        learning_rate: eta_mu; 1 in the paper.
+    """
+
+    def __init__(self, mean: Tensor, sigma: float, learning_rate: float = 1.0) -> None:
+        super().__init__(mean, sigma)
+        self.learning_rate = learning_rate
+        self.sigma_learning_rate = (3 + math.log(len(mean))) / (5 * math.sqrt(len(mean)))
+
+    def draw(self, population: int, generator: torch.Generator) -> Tensor:
+        """Independent noise."""
+        return torch.randn(population, len(self.mean), generator=generator)
+
+    def update(self, noise: Tensor, fitness: Tensor) -> None:
+        """One step along the natural gradient."""
+        utilities = natural_utilities(fitness).to(noise.dtype)
+        self.mean += self.learning_rate * self.sigma * (utilities @ noise)
+        curvature = utilities @ (noise.square() - 1)
+        self.sigma *= (self.sigma_learning_rate / 2 * curvature).exp()
+
+
+def centred_ranks(fitness: Tensor) -> Tensor:
+    """Ranks, spread evenly over [-0.5, 0.5] `[P]` (the code of arXiv 1703.03864)."""
+    by_rank = torch.linspace(-0.5, 0.5, len(fitness), dtype=torch.float64)
+    return _by_rank(by_rank, fitness)
+
+
+def natural_utilities(fitness: Tensor) -> Tensor:
+    """max(0, ln(P / 2 + 1) - ln(rank)), summing to 1, less 1 / P; rank 1 is the best `[P]`.
+
+    Source: Wierstra et al. 2014, Section 3.1.
+    """
+    population = len(fitness)
+    ranks = torch.arange(population, 0, -1, dtype=torch.float64)  # worst to best
+    raw = (math.log(population / 2 + 1) - ranks.log()).clamp(min=0)
+    return _by_rank(raw / raw.sum() - 1 / population, fitness)
+
+
+def raw_fitness(fitness: Tensor) -> Tensor:
+    """The fitness as it is."""
+    return fitness
+
+
+def _by_rank(weights: Tensor, fitness: Tensor) -> Tensor:
+    """Gives `weights [P]`, in order from worst to best, to the candidates; equals share theirs.
+
+    Without sharing, a population that all earned the same would still move.
+    """
+    level = torch.searchsorted(fitness.sort().values, fitness)  # how many earned less
+    total = torch.zeros_like(weights).index_add(0, level.sort().values, weights)
+    shares: Tensor = (total / level.bincount(minlength=len(level)))[level]
+    return shares

@@ -1,0 +1,158 @@
+"""HaDES: behaviour distillation by evolution strategies, without data (arXiv 2406.15042).
+
+    D <- 0
+    repeat                                                            (a generation)
+        D_1, ..., D_P ~ Normal(D, sigma^2)                            (synthetic pairs)
+        theta_ik <- behavioural cloning of D_i from initialisation k  (K policies a candidate)
+        f_i <- mean return of the policies theta_i1, ..., theta_iK
+        D <- one step of the evolution strategy on f
+
+Pairs evolve in the units that students learn in. The data reaches the method in one way: a
+student's first layer standardises observations by the dataset's mean and deviation (the authors'
+networks by constants of the environment that they stored). No transition, action or reward is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from gymnasium.spaces import Discrete
+from torch import Tensor
+
+from baselines.evolution_loop import Evolution, EvolutionRun
+from benchmark.environments import action_space
+from benchmark.method import BadParameter, Monitor, Policy, Problem, require_positive
+from benchmark.students.student import StudentPolicy, train_students
+from benchmark.synthetic_set import SyntheticSet
+
+
+class Sets(NamedTuple):
+    """Synthetic sets of P candidates: observations `[P, N, obs_dim]`, actions `[P, N, act_dim]`."""
+
+    observations: Tensor
+    actions: Tensor
+
+
+@dataclass(frozen=True)
+class HaDES(Evolution):
+    """Evolves a set on which students of any initialisation learn to act well ("random init").
+
+    All candidates of a generation train from the same initialisations, new ones every generation,
+    as in the authors' code.
+
+    Args:
+        synthetic_size: Pairs; the paper goes from 4 to 256.
+        policies_per_candidate: K (2 in the paper).
+        labels: "evolved", or "fixed" to one-hot actions in turn, so that only observations evolve
+            (the paper's MinAtar recipe; discrete actions only).
+    """
+
+    synthetic_size: int = 64
+    policies_per_candidate: int = 2
+    labels: Literal["evolved", "fixed"] = "evolved"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "synthetic_size", "policies_per_candidate")
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        """The algorithm above."""
+        labels = self._fixed_labels(problem)
+        dim = problem.observation_dim + (problem.action_dim if labels is None else 0)
+        run = EvolutionRun(
+            self,
+            torch.zeros(self.synthetic_size * dim),
+            problem,
+            monitor,
+            lambda mean: self.result(self.sets(mean[None], problem, labels), problem),
+        )
+        for generation in run.generations():
+            noise = run.draw()
+            candidates = self.sets(run.strategy.candidates(noise), problem, labels)
+            policies = self.clone(candidates, problem, generation)
+            run.strategy.update(noise, run.mean_returns(policies))
+
+    def sets(self, candidates: Tensor, problem: Problem, labels: Tensor | None) -> Sets:
+        """The sets that vectors `[P, D]` stand for: all observations, then all actions."""
+        size, width = self.synthetic_size, self.synthetic_size * problem.observation_dim
+        observations = candidates[:, :width].reshape(len(candidates), size, -1)
+        if labels is not None:
+            return Sets(observations, labels.expand(len(candidates), -1, -1))
+        return Sets(observations, candidates[:, width:].reshape(len(candidates), size, -1))
+
+    def clone(self, sets: Sets, problem: Problem, generation: int) -> StudentPolicy:
+        """P x K policies trained from scratch, the K of a set next to each other."""
+        copies = self.policies_per_candidate
+        pairs = (
+            sets.observations.repeat_interleave(copies, 0),
+            sets.actions.repeat_interleave(copies, 0),
+        )
+        generators = [
+            self.initialisation(problem, generation, k)
+            for _ in range(len(sets.actions))
+            for k in range(copies)
+        ]
+        return train_students(problem.student, lambda step: pairs, problem.scaling, generators)
+
+    def initialisation(self, problem: Problem, generation: int, k: int) -> torch.Generator:
+        """Draws the initialisation k of a generation (and a noisy head's noise)."""
+        return problem.generator(f"student {k}", generation)
+
+    def result(self, sets: Sets, problem: Problem) -> SyntheticSet | Policy:
+        """The one set, in the environment's units."""
+        observations, actions = sets
+        scaling = problem.scaling
+        return SyntheticSet(
+            scaling.observations_out(observations[0]), scaling.actions_out(actions[0])
+        )
+
+    def _fixed_labels(self, problem: Problem) -> Tensor | None:
+        """One-hot actions `[N, act_dim]` in the unit box where labels are fixed.
+
+        Raises:
+            BadParameter: They are to be fixed, but the actions are not discrete.
+        """
+        if self.labels == "evolved":
+            return None
+        space = action_space(problem.environment)
+        if not isinstance(space, Discrete):
+            raise BadParameter(
+                f'labels = "fixed" needs discrete actions; those of {problem.environment} are '
+                f'{space}. Set labels = "evolved".'
+            )
+        one_hot = torch.eye(problem.action_dim)
+        return problem.scaling.actions_in(
+            one_hot[torch.arange(self.synthetic_size) % problem.action_dim]
+        )
+
+
+@dataclass(frozen=True)
+class FixedInitHaDES(HaDES):
+    """HaDES whose students always start from the same initialisation ("fixed init").
+
+    The paper uses it for neuroevolution: pairs are another way to write one policy's weights, and
+    the score is that policy's. So it hands in the policy, and is a reference and no distillation:
+    students of other initialisations were never asked to learn from its pairs.
+    """
+
+    reference: ClassVar[bool] = True
+    policies_per_candidate: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.policies_per_candidate != 1:
+            raise BadParameter(
+                f"policies_per_candidate of {type(self).__name__} is "
+                f"{self.policies_per_candidate}; from one initialisation they would all be the "
+                f"same policy. Raise episodes_per_policy instead."
+            )
+
+    def initialisation(self, problem: Problem, generation: int, k: int) -> torch.Generator:
+        """The run's one initialisation."""
+        return problem.generator("fixed initialisation")
+
+    def result(self, sets: Sets, problem: Problem) -> Policy:
+        """The policy that the set gives."""
+        return self.clone(sets, problem, generation=0)

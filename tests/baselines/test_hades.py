@@ -1,0 +1,412 @@
+"""HaDES and evolution on weights: what candidates earn, what it costs, and where a run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.envs.classic_control import CartPoleEnv
+
+from baselines.evolution_loop import Evolution, EvolutionRun
+from baselines.hades import FixedInitHaDES, HaDES, Sets
+from baselines.policy_evolution import PolicyEvolution, flatten, unflatten
+from benchmark.datasets.store import DatasetName, build_dataset
+from benchmark.errors import ObdBenchError
+from benchmark.method import BadParameter, Policy, Problem, State
+from benchmark.run import execute
+from benchmark.scaling import Scaling
+from benchmark.spec import RunSpec
+from benchmark.students.student import StudentPolicy, StudentSpec, train_students
+from benchmark.synthetic_set import SyntheticSet
+from tests.tiny_runs import PROTOCOL, numbers, sets
+
+ENV_ID = "CartPole-v1"
+STUDENT = StudentSpec(width=8, depth=2, steps=4, head="mean")
+SMALL: dict[str, Any] = {"population": 6, "outer_steps": 4, "episodes_per_policy": 2}
+OF_SETS: dict[str, Any] = {**SMALL, "synthetic_size": 3}
+METHODS: dict[str, Evolution] = {
+    "hades": HaDES(**OF_SETS),
+    "hades, SNES": HaDES(**OF_SETS, strategy="snes", learning_rate=1.0, sigma=0.5),
+    "hades, fixed labels": HaDES(**OF_SETS, labels="fixed"),
+    "hades_fixed_init": FixedInitHaDES(**OF_SETS),
+    "evolution_strategies": PolicyEvolution(**SMALL),
+}
+
+
+@dataclass
+class Recorder:
+    """A monitor that keeps what it is handed."""
+
+    total: int
+    every: int = 1
+    saved: State | None = None
+    results: dict[int, Any] = field(default_factory=dict)
+    states: dict[int, State] = field(default_factory=dict)
+    environment_steps: dict[int, int] = field(default_factory=dict)
+    counted: int = 0
+
+    def due(self, step: int) -> bool:
+        return step % self.every == 0 or step == self.total
+
+    def checkpoint(self, step: int, result: SyntheticSet | Policy) -> None:
+        self.results[step] = result
+
+    def resume(self) -> State | None:
+        return self.saved
+
+    def save(self, step: int, state: Callable[[], State]) -> None:
+        now = state()
+        self.states[step] = State({k: v.clone() for k, v in now.tensors.items()}, dict(now.facts))
+        self.environment_steps[step] = self.counted
+
+    def progress(self, step: int, total: int) -> None:
+        assert step <= total == self.total
+
+    def count_environment_steps(self, steps: int) -> None:
+        self.counted += steps
+
+
+def make_problem(
+    method: Evolution, seed: int = 0, student: StudentSpec = STUDENT, env_id: str = ENV_ID
+) -> Problem:
+    """With the environment alone: anything else that a method touches raises."""
+    return Problem(
+        needs=method.needs,
+        student=student,
+        scaling=Scaling(
+            mean=torch.tensor([0.1, -0.2, 0.0, 0.05]),
+            std=torch.tensor([0.5, 0.6, 0.1, 0.8]),
+            center=torch.full((2,), 0.5),
+            half_range=torch.full((2,), 0.5),
+        ),
+        axes={"run": f"seed{seed}"},
+        loaders={"environment": lambda: env_id},
+    )
+
+
+def distil(method: Evolution, problem: Problem | None = None, **recorder: Any) -> Recorder:
+    monitor = Recorder(method.outer_steps, **recorder)
+    method.distill(problem or make_problem(method), monitor)
+    return monitor
+
+
+def new_run(method: Evolution, problem: Problem) -> EvolutionRun:
+    """A run whose mean is handed in as a set of one pair."""
+    monitor = Recorder(method.outer_steps)
+    return EvolutionRun(
+        method, torch.zeros(5), problem, monitor, lambda m: SyntheticSet(m[None], m[None])
+    )
+
+
+def random_sets(method: HaDES, problem: Problem, seed: int = 0) -> Sets:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (method.population, method.synthetic_size * 6)
+    return method.sets(torch.randn(shape, generator=generator), problem, None)
+
+
+@pytest.fixture
+def taken_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Steps that CartPole itself was asked for."""
+    steps = [0]
+    step = CartPoleEnv.step
+
+    def counted(self: CartPoleEnv, action: Any) -> Any:
+        steps[0] += 1
+        return step(self, action)
+
+    monkeypatch.setattr(CartPoleEnv, "step", counted)
+    yield steps
+
+
+@pytest.fixture(scope="module")
+def cartpole(session_folders: Path) -> str:
+    name = "cartpole/mixed@500"
+    build_dataset(DatasetName.parse(name))
+    return name
+
+
+def spec_of(method: str, dataset: str, **parameters: Any) -> RunSpec:
+    return RunSpec.create(
+        method=method,
+        dataset=dataset,
+        parameters=parameters,
+        where="the test",
+        protocol=PROTOCOL,
+        student=STUDENT,
+    )
+
+
+# --- a generation -----------------------------------------------------------------------------
+
+
+def test_the_search_starts_at_zero_in_the_students_units() -> None:
+    method = HaDES(**OF_SETS)
+    problem = make_problem(method)
+    start = distil(method, problem).results[0]
+    torch.testing.assert_close(start.observations, problem.scaling.mean.expand(3, -1))
+    torch.testing.assert_close(start.actions, torch.full((3, 2), 0.5))
+
+
+def test_a_candidates_policies_are_trained_on_its_own_set_from_common_initialisations() -> None:
+    method = HaDES(**OF_SETS, policies_per_candidate=2)
+    problem = make_problem(method)
+    candidates = random_sets(method, problem)
+    policies = method.clone(candidates, problem, generation=1)
+    assert policies.count == 12
+    observations = np.random.default_rng(0).normal(size=(12, 5, 4)).astype(np.float32)
+    acted = policies(observations)
+    for candidate in range(6):
+        batch = candidates.observations[candidate][None], candidates.actions[candidate][None]
+        for k in range(2):
+            alone = train_students(
+                STUDENT,
+                lambda step, batch=batch: batch,  # type: ignore[misc]
+                problem.scaling,
+                [problem.generator(f"student {k}", 1)],
+            )
+            row = 2 * candidate + k
+            expected = alone(observations[row : row + 1])[0]
+            np.testing.assert_allclose(acted[row], expected, atol=1e-5)
+
+
+def test_random_initialisations_change_with_the_generation_and_fixed_ones_do_not() -> None:
+    observations = np.ones((6, 1, 4), dtype=np.float32)
+
+    def acted(method: HaDES, generation: int) -> Any:
+        problem = make_problem(method)
+        return method.clone(random_sets(method, problem), problem, generation)(observations)
+
+    changing = HaDES(**OF_SETS, policies_per_candidate=1)
+    assert not np.array_equal(acted(changing, 0), acted(changing, 1))
+    fixed = FixedInitHaDES(**OF_SETS)
+    assert np.array_equal(acted(fixed, 0), acted(fixed, 1))
+
+
+def test_fitness_is_the_mean_return_of_plain_episodes_from_common_states() -> None:
+    method = HaDES(**OF_SETS, policies_per_candidate=2)
+    problem = make_problem(method)
+    policies = method.clone(random_sets(method, problem), problem, generation=0)
+    run = new_run(method, problem)
+    fitness = run.mean_returns(policies)
+
+    environment = gymnasium.make(ENV_ID)
+    seeds = torch.randint(2**31, (2,), generator=problem.generator("episodes", 0)).tolist()
+    returns = np.zeros((12, 2))
+    for row in range(12):
+        single = [(w[row : row + 1], b[row : row + 1]) for w, b in policies.parameters]
+        policy = StudentPolicy(policies.network, policies.head, single, problem.scaling)
+        for episode, seed in enumerate(seeds):
+            observation, _ = environment.reset(seed=seed)
+            over = False
+            while not over:
+                scores = policy(np.asarray(observation, np.float32)[None, None])[0, 0]
+                observation, reward, ended, cut, _ = environment.step(int(scores.argmax()))
+                returns[row, episode] += float(reward)
+                over = ended or cut
+    environment.close()
+    np.testing.assert_array_equal(fitness, returns.reshape(6, 4).mean(1))
+    assert run.environment_steps == returns.sum()  # CartPole pays 1 a step
+
+
+def test_episodes_start_elsewhere_in_the_next_generation() -> None:
+    method = PolicyEvolution(**{**SMALL, "episodes_per_policy": 8})
+    problem = make_problem(method)
+    run = new_run(method, problem)
+    network = STUDENT.network(4, 2)
+    students = [network.initialise(torch.Generator().manual_seed(s)) for s in range(6)]
+    vectors = torch.cat([flatten(student) for student in students])
+    policies = StudentPolicy(
+        network, STUDENT.policy_head, unflatten(network, vectors), problem.scaling
+    )
+    first, again = run.mean_returns(policies), run.mean_returns(policies)
+    run.generation = 1
+    assert first.equal(again)
+    assert not first.equal(run.mean_returns(policies))
+
+
+@pytest.mark.filterwarnings("ignore:.*The reward is a NaN value")
+def test_returns_that_are_not_finite_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = CartPoleEnv.step
+
+    def broken(self: CartPoleEnv, action: Any) -> Any:
+        observation, _, *rest = step(self, action)
+        return observation, float("nan"), *rest
+
+    monkeypatch.setattr(CartPoleEnv, "step", broken)
+    with pytest.raises(ObdBenchError, match=r"Candidates \[0, 1, .*generation 0.*not finite"):
+        distil(HaDES(**OF_SETS))
+
+
+# --- labels -----------------------------------------------------------------------------------
+
+
+def test_fixed_labels_are_one_hot_and_stay() -> None:
+    results = distil(HaDES(**OF_SETS, labels="fixed")).results
+    one_hot = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    assert results[0].actions.equal(one_hot)
+    assert results[4].actions.equal(one_hot)
+    assert not results[4].observations.equal(results[0].observations)
+
+
+def test_fixed_labels_need_discrete_actions() -> None:
+    method = HaDES(**OF_SETS, labels="fixed")
+    with pytest.raises(BadParameter, match=r"discrete actions.*Pendulum-v1.*Box.*evolved"):
+        distil(method, make_problem(method, env_id="Pendulum-v1"))
+
+
+# --- what is handed in, and what it costs -----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_environment_steps_are_counted_to_the_last_one(name: str, taken_steps: list[int]) -> None:
+    monitor = distil(METHODS[name])
+    assert monitor.counted == taken_steps[0] > 0
+    assert sorted(monitor.results) == [0, 1, 2, 3, 4]
+
+
+def test_a_run_of_two_generations_is_complete_and_says_what_it_took(
+    cartpole: str, tmp_path: Path, taken_steps: list[int]
+) -> None:
+    spec = spec_of("hades", cartpole, **{**OF_SETS, "outer_steps": 2})
+    record = execute(spec, tmp_path)
+    assert (record["status"], record["error"]) == ("complete", None)
+    assert record["needs"] == ["environment"]
+    assert [c["outer_step"] for c in record["checkpoints"]] == [0, 2]
+    cost = record["cost"]
+    played = sum(np.sum(c["lengths"]) for c in record["checkpoints"])
+    assert cost["evaluation_environment_steps"] == played
+    assert cost["environment_steps"] == taken_steps[0] - played
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_budget_ends_the_search_with_the_generation_that_reaches_it(name: str) -> None:
+    method = METHODS[name]
+    whole = distil(method)
+    after = whole.environment_steps
+    for budget, last in ((after[2] - 1, 2), (after[2], 2), (after[2] + 1, 3)):
+        settings = {**vars(method), "environment_steps": budget}
+        monitor = distil(type(method)(**settings), every=100)
+        assert sorted(monitor.results) == [0, last], "the end is scored wherever it comes"
+        assert monitor.counted == after[last]
+
+
+def test_fixed_init_hands_in_the_policy_of_its_one_initialisation() -> None:
+    method = FixedInitHaDES(**OF_SETS)
+    problem = make_problem(method)
+    monitor = distil(method, problem)
+    assert method.reference and not HaDES.reference
+    policy = monitor.results[4]
+    assert isinstance(policy, StudentPolicy)
+    assert policy.count == 1
+    evolved = method.sets(monitor.states[4].tensors["mean"][None], problem, None)
+    batch = evolved.observations, evolved.actions
+    expected = train_students(
+        STUDENT,
+        lambda step: batch,
+        problem.scaling,
+        [problem.generator("fixed initialisation")],
+    )
+    observations = np.random.default_rng(0).normal(size=(1, 9, 4)).astype(np.float32)
+    np.testing.assert_array_equal(policy(observations), expected(observations))
+
+
+# --- evolution on weights ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("skip", [None, (1, 2)])
+def test_vectors_of_weights_are_the_networks_own(skip: tuple[int, int] | None) -> None:
+    spec = StudentSpec(name="residual" if skip else "mlp", width=8, depth=3)
+    network = spec.network(4, 2)
+    drawn = [network.initialise(torch.Generator().manual_seed(seed)) for seed in range(3)]
+    vectors = torch.cat([flatten(parameters) for parameters in drawn])
+    inputs = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(9))
+    together = network.forward(unflatten(network, vectors), inputs).outputs
+    for row, parameters in enumerate(drawn):
+        alone = network.forward(parameters, inputs[row : row + 1]).outputs[0]
+        torch.testing.assert_close(together[row], alone)
+
+
+def test_evolution_on_weights_starts_from_a_students_own_initialisation() -> None:
+    method = PolicyEvolution(**SMALL)
+    problem = make_problem(method)
+    results = distil(method, problem).results
+    initial = STUDENT.network(4, 2).initialise(problem.generator("student"))
+    assert flatten(results[0].parameters).equal(flatten(initial))
+    assert not flatten(results[4].parameters).equal(flatten(initial))
+    assert method.reference
+
+
+# --- going on where it was --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_resumed_run_ends_with_an_unbroken_ones_bits(name: str) -> None:
+    whole = distil(METHODS[name])
+    rest = distil(METHODS[name], saved=whole.states[2])
+    assert sorted(rest.results) == [2, 3, 4]
+    for key, value in whole.states[4].tensors.items():
+        assert value.equal(rest.states[4].tensors[key]), key
+    assert rest.states[4].facts == whole.states[4].facts
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("method", ["hades", "hades_fixed_init", "evolution_strategies"])
+def test_a_killed_run_leaves_the_record_of_an_unkilled_one(
+    method: str, cartpole: str, tmp_path: Path
+) -> None:
+    spec = spec_of(method, cartpole, **(SMALL if method == "evolution_strategies" else OF_SETS))
+
+    def kill(run_id: str, step: int, total: int) -> None:
+        if step == 3:
+            raise Killed
+
+    whole = execute(spec, tmp_path / "whole")
+    assert execute(spec, tmp_path / "killed", kill, save_every=0)["status"] == "failed"
+    resumed = execute(spec, tmp_path / "killed")
+    assert numbers(resumed) == numbers(whole)
+    assert sets(tmp_path / "killed", spec) == sets(tmp_path / "whole", spec)
+    assert resumed["cost"]["environment_steps"] == whole["cost"]["environment_steps"]
+    assert resumed["cost"]["attempts"] == 2
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_another_seed_evolves_another_way(name: str) -> None:
+    method = METHODS[name]
+    first, other = (distil(method, make_problem(method, seed)) for seed in (0, 1))
+    assert not first.states[4].tensors["mean"].equal(other.states[4].tensors["mean"])
+
+
+# --- parameters -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "message"),
+    [
+        (HaDES, {"population": 7}, "population of HaDES is 7.*even"),
+        (HaDES, {"population": 1, "strategy": "snes"}, "population of HaDES is 1"),
+        (HaDES, {"synthetic_size": 0}, "synthetic_size of HaDES is 0"),
+        (HaDES, {"sigma": 0.0}, "sigma of HaDES is 0.0"),
+        (HaDES, {"max_steps": 0}, "max_steps of HaDES is 0"),
+        (HaDES, {"strategy": "snes", "fitness_shaping": "raw"}, "utilities of its own"),
+        (FixedInitHaDES, {"policies_per_candidate": 2}, "same policy.*episodes_per_policy"),
+        (PolicyEvolution, {"environment_steps": 0}, "environment_steps of PolicyEvolution is 0"),
+    ],
+)
+def test_parameters_that_cannot_work_are_refused(
+    method: type[Evolution], parameters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadParameter, match=message):
+        method(**parameters)
+
+
+def test_snes_takes_an_odd_population() -> None:
+    assert distil(HaDES(**{**OF_SETS, "population": 5}, strategy="snes")).results[4] is not None
