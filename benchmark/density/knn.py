@@ -39,7 +39,7 @@ class KNN(DensityRecipe):
     """
 
     neighbours: int = 10
-    references: int = 50_000
+    references: int = 10_000
 
     def fit(
         self,
