@@ -16,12 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 from torch import Tensor
 
 from baselines.obd import PBC, AvPBC
 from baselines.outer_loop import Targets
-from benchmark.density.values import effective_support
+from benchmark.density.values import effective_support, floored
 from benchmark.method import BadParameter, Problem
 
 LARGEST_TAU = 16.0
@@ -79,10 +78,8 @@ class SDWOBD(AvPBC):
 
 def density_weights(log_density: Tensor, tau: float, floor_quantile: float) -> Tensor:
     """w = exp(-tau * max(log p, floor)) with mean 1 `[M]` float64; sums are taken of logarithms."""
-    values = log_density.double()
-    values = values.clamp(min=float(np.quantile(values.numpy(), floor_quantile)))
-    logs = -tau * values
-    return (logs - logs.logsumexp(0)).exp() * len(values)
+    logs = -tau * floored(log_density, floor_quantile)
+    return (logs - logs.logsumexp(0)).exp() * len(logs)
 
 
 def largest_tau(log_density: Tensor, effective_sample: float, floor_quantile: float) -> float:
@@ -91,10 +88,11 @@ def largest_tau(log_density: Tensor, effective_sample: float, floor_quantile: fl
     The effective sample size falls as the exponent grows.
     """
     low, high = 0.0, LARGEST_TAU
-    if effective_support(log_density, high, floor_quantile=floor_quantile) >= effective_sample:
+    values = floored(log_density, floor_quantile)
+    if effective_support(values, high) >= effective_sample:
         return high
     for _ in range(40):
         middle = (low + high) / 2
-        support = effective_support(log_density, middle, floor_quantile=floor_quantile)
-        low, high = (middle, high) if support >= effective_sample else (low, middle)
+        enough = effective_support(values, middle) >= effective_sample
+        low, high = (middle, high) if enough else (low, middle)
     return low

@@ -158,7 +158,11 @@ def _clone(
     actions = scaling.actions_in(result.actions)
     count = protocol.students * protocol.ensemble
 
+    at_once = observations.expand(count, -1, -1), actions.expand(count, -1, -1)
+
     def pairs(step: int) -> Batch:
+        if result.stages is None:
+            return at_once
         rows = result.rows(step, student.steps)
         return observations[rows].expand(count, -1, -1), actions[rows].expand(count, -1, -1)
 

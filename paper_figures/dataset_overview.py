@@ -21,9 +21,9 @@ from benchmark.datasets.diversity import (
     NEIGHBOURS,
     Diversity,
     diversity,
+    normalised_states,
     principal_components,
 )
-from benchmark.scaling import STD_FLOOR
 from benchmark.seeds import numpy_generator
 from paper_figures.figure import SETTINGS
 from paper_figures.table import Cell, Table
@@ -138,8 +138,7 @@ def _coverage(axes: Axes, description: DatasetDescription) -> None:
     dataset = description.dataset
     generator = numpy_generator(dataset=dataset.name, purpose="coverage picture")
     rows = generator.permutation(len(dataset))[:SHOWN_STATES]
-    mean, std = dataset.observation_moments()
-    points, shares = principal_components((dataset.observations[rows] - mean) / (std + STD_FLOOR))
+    points, shares = principal_components(normalised_states(dataset, rows))
     log_density = description.log_density.numpy()
     low, high = np.quantile(log_density, COLOUR_QUANTILES)
     order = log_density[rows].argsort()

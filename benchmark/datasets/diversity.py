@@ -60,7 +60,11 @@ def sample_states(
     dataset: Dataset, size: int, generator: np.random.Generator
 ) -> NDArray[np.float64]:
     """Normalised observations `[min(size, M), obs_dim]`, drawn without replacement."""
-    rows = generator.permutation(len(dataset))[:size]
+    return normalised_states(dataset, generator.permutation(len(dataset))[:size])
+
+
+def normalised_states(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """These observations, normalised `[len(rows), obs_dim]`."""
     mean, std = dataset.observation_moments()
     normalised: NDArray[np.float64] = (dataset.observations[rows] - mean) / (std + STD_FLOOR)
     return normalised

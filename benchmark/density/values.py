@@ -32,6 +32,12 @@ def finite_log_density(values: Tensor) -> tuple[Tensor, int]:
     return clean, bad
 
 
+def floored(log_density: Tensor, quantile: float) -> Tensor:
+    """Log densities `[M]` in float64, those below this quantile raised to it."""
+    values = log_density.double()
+    return values.clamp(min=float(np.quantile(values.numpy(), quantile)))
+
+
 def effective_support(
     log_density: Tensor, exponent: float = 1.0, *, floor_quantile: float | None = None
 ) -> float:
@@ -48,7 +54,7 @@ def effective_support(
     """
     values = log_density.double()
     if floor_quantile is not None:
-        values = values.clamp(min=float(np.quantile(values.numpy(), floor_quantile)))
+        values = floored(values, floor_quantile)
     logs = -exponent * values
     log_fraction = 2 * logs.logsumexp(0) - (2 * logs).logsumexp(0)
     return float(log_fraction.exp()) / len(values)

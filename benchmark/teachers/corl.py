@@ -27,9 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmark.scaling import STD_FLOOR
-from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem
-
-Layers = list[tuple[Tensor, Tensor]]
+from benchmark.teachers.teacher import Layers, NetworkTeacher, TeacherProblem
 
 # Every global that CORL's checkpoints name, as the pickle writes it.
 _ADMITTED = frozenset(
