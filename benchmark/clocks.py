@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmark.stopping import StopRequest
+
 SAVE_EVERY_SECONDS = 30.0
 
 
@@ -51,15 +53,25 @@ class SaveClock:
 
     Args:
         every: Seconds between saves; 0 saves at every step.
+        stop: Once it is asked, the next step is saved and the one after it is not begun.
     """
 
-    def __init__(self, every: float = SAVE_EVERY_SECONDS) -> None:
-        self.every = every
+    def __init__(self, every: float = SAVE_EVERY_SECONDS, stop: StopRequest | None = None) -> None:
+        self.every, self.stop = every, stop or StopRequest()
         self._step: int | None = None
         self._at = time.monotonic()
+        self._last = False
 
     def due(self, step: int) -> bool:
-        """Whether state is to be saved at this step; whoever asks again at it hears the same."""
-        if step != self._step and time.monotonic() - self._at >= self.every:
-            self._step, self._at = step, time.monotonic()
+        """Whether state is to be saved at this step; whoever asks again at it hears the same.
+
+        Raises:
+            Stopped: Every run has saved the step before, as it was asked to.
+        """
+        if step != self._step:
+            if self._last:
+                self.stop.check()
+            self._last = self.stop.asked
+            if self._last or time.monotonic() - self._at >= self.every:
+                self._step, self._at = step, time.monotonic()
         return step == self._step

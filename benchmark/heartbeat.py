@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -66,7 +67,8 @@ class Heartbeat:
             "step": self.step,
             "total": self.total,
         }
-        write_atomic(self.folder / ALIVE, json.dumps(facts))
+        with contextlib.suppress(OSError):  # a full disk: whether a run ends is told by its record
+            write_atomic(self.folder / ALIVE, json.dumps(facts))
 
 
 def last_sign(folder: Path) -> dict[str, Any] | None:

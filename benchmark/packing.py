@@ -6,6 +6,8 @@ from collections.abc import Hashable, Sequence
 
 from benchmark.spec import RunSpec
 
+DEFAULT_PACK = 8
+
 Pack = list[RunSpec]
 """Runs for `benchmark.run.execute_pack`; most packs hold one."""
 

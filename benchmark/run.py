@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Self
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from benchmark.attempt import Attempt, OnProgress, existing_record, is_complete
 from benchmark.clocks import SAVE_EVERY_SECONDS, SaveClock, Stopwatch
@@ -15,15 +17,28 @@ from benchmark.errors import ObdBenchError
 from benchmark.heartbeat import ALIVE
 from benchmark.record import FILE, Record, write_record
 from benchmark.spec import RunSpec
+from benchmark.stopping import StopRequest
 
 
 class WorkerDied(ObdBenchError):
     """The process that worked on a run ended without leaving a record."""
 
+    what: ClassVar[str] = "The process working on this run died."
+
+    @classmethod
+    def with_log(cls, log: str, more: str = "") -> Self:
+        """The error with what is known beside it and the end of the process's log."""
+        return cls(f"{cls.what}{more and ' '}{more} The end of its log:\n{log}")
+
 
 def run_folder(store: Path, spec: RunSpec) -> Path:
     """Where a run's record, sets and saved state are kept."""
-    return store / spec.cell_id / f"seed{spec.seed}"
+    return folder_of(store, spec.run_id)
+
+
+def folder_of(store: Path, run_id: str) -> Path:
+    """`run_folder` of a run that is known by its id alone."""
+    return store.joinpath(*run_id.rsplit(".", 1))
 
 
 def execute(
@@ -33,6 +48,7 @@ def execute(
     *,
     save_every: float = SAVE_EVERY_SECONDS,
     device: str = "cpu",
+    stop: StopRequest | None = None,
 ) -> Record:
     """Does one run and leaves its record, whatever happens; a complete record is returned as it is.
 
@@ -45,18 +61,40 @@ def execute(
         on_progress: Called as the method goes on.
         save_every: Seconds of work that a killed run may lose.
         device: Torch device of the method's heavy products.
+        stop: Where others may ask the run to save its state and end.
+
+    Raises:
+        Stopped: It was asked to, and has saved.
     """
+    how = _How(store, on_progress, save_every, device, stop or StopRequest())
     with _alone(store, [spec]):
-        return _execute(spec, run_folder(store, spec), on_progress, save_every, device)
+        return _execute(spec, how)
 
 
-def _execute(
-    spec: RunSpec, folder: Path, on_progress: OnProgress | None, save_every: float, device: str
-) -> Record:
+@dataclass(frozen=True)
+class _How:
+    """What all runs of a call have in common."""
+
+    store: Path
+    on_progress: OnProgress | None
+    save_every: float
+    device: str
+    stop: StopRequest
+
+    def clock(self) -> SaveClock:
+        return SaveClock(self.save_every, self.stop)
+
+    def attempt(self, spec: RunSpec, clock: SaveClock) -> Attempt:
+        folder = run_folder(self.store, spec)
+        return Attempt(spec, folder, self.on_progress, save_clock=clock, device=self.device)
+
+
+def _execute(spec: RunSpec, how: _How) -> Record:
+    folder = run_folder(how.store, spec)
     if (record := existing_record(folder)) is not None and record["status"] == "complete":
         return record
-    clock = SaveClock(save_every)
-    attempt = Attempt(spec, folder, on_progress, save_clock=clock, device=device)
+    how.stop.check()
+    attempt = how.attempt(spec, how.clock())
     with attempt.heartbeat:
         try:
             method, problem, monitor = attempt.prepare()
@@ -77,6 +115,7 @@ def execute_pack(
     *,
     save_every: float = SAVE_EVERY_SECONDS,
     device: str = "cpu",
+    stop: StopRequest | None = None,
 ) -> None:
     """Does several runs that may be advanced together, in one batch; each leaves its own record.
 
@@ -84,51 +123,59 @@ def execute_pack(
     Where the pack raises, its runs are done one by one instead, from their saved states: an error
     is the record of the run that it belongs to, and costs the others nothing but time.
     """
+    how = _How(store, on_progress, save_every, device, stop or StopRequest())
     with _alone(store, specs):
         todo = [spec for spec in specs if not is_complete(run_folder(store, spec))]
-        if len(todo) < 2 or not _advance_together(todo, store, on_progress, save_every, device):
+        if len(todo) < 2 or not _advance_together(todo, how):
             for spec in todo:
-                _execute(spec, run_folder(store, spec), on_progress, save_every, device)
+                _execute(spec, how)
 
 
-def record_death(spec: RunSpec, store: Path, log: str) -> None:
-    """Leaves a failed record for a run whose process died; its saved state stays for a retry."""
+def record_death(spec: RunSpec, store: Path, error: WorkerDied) -> bool:
+    """Leaves a failed record for a run whose process died; its saved state stays for a retry.
+
+    Returns:
+        Whether it did: not where the run has a complete record, or where somebody works on it.
+    """
     folder = run_folder(store, spec)
-    attempt = Attempt(spec, folder)
-    attempt.cost.attempts = max(1, attempt.cost.attempts - 1)  # the one that died is the last one
-    with contextlib.suppress(ObdBenchError):  # a state that cannot be read is the retry's to report
-        attempt.resume()
-    message = f"The process working on this run died. The end of its log:\n{log}"
-    write_record(folder / FILE, attempt.record("failed", WorkerDied(message)))
-    (folder / ALIVE).unlink(missing_ok=True)
+    try:
+        with _alone(store, [spec], wait=False):
+            if is_complete(folder):
+                return False
+            attempt = Attempt(spec, folder)
+            attempt.stopwatch = Stopwatch([])  # what this process uses is not the run's cost
+            attempt.cost.attempts = max(1, attempt.cost.attempts - 1)  # the last is the dead one
+            with contextlib.suppress(ObdBenchError):  # an unreadable state is the retry's to report
+                attempt.resume()
+            write_record(folder / FILE, attempt.record("failed", error))
+            (folder / ALIVE).unlink(missing_ok=True)
+            return True
+    except Timeout:
+        return False
 
 
 @contextlib.contextmanager
-def _alone(store: Path, specs: Sequence[RunSpec]) -> Iterator[None]:
+def _alone(store: Path, specs: Sequence[RunSpec], *, wait: bool = True) -> Iterator[None]:
     """While it is open no other process works on these runs; it waits for one that does.
 
     The system lets go of the locks of a process that dies.
+
+    Raises:
+        Timeout: Somebody works on one of them, and waiting is not wanted.
     """
     with contextlib.ExitStack() as locks:
         for folder in sorted(run_folder(store, spec) for spec in specs):  # one order: no deadlock
             folder.parent.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(FileLock(folder.with_name(f".{folder.name}.lock")))
+            lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=-1 if wait else 0)
+            locks.enter_context(lock)
         yield
 
 
-def _advance_together(
-    specs: Sequence[RunSpec],
-    store: Path,
-    on_progress: OnProgress | None,
-    save_every: float,
-    device: str,
-) -> bool:
+def _advance_together(specs: Sequence[RunSpec], how: _How) -> bool:
     """Whether all runs of a pack were completed in one batch."""
-    clock = SaveClock(save_every)
-    attempts = [
-        Attempt(spec, run_folder(store, spec), on_progress, save_clock=clock, device=device)
-        for spec in specs
-    ]
+    how.stop.check()
+    clock = how.clock()
+    attempts = [how.attempt(spec, clock) for spec in specs]
     stopwatch = Stopwatch([attempt.cost for attempt in attempts])
     with contextlib.ExitStack() as beating:
         for attempt in attempts:
@@ -143,8 +190,23 @@ def _advance_together(
                 "%d packed runs go on one by one: %s: %s", len(specs), type(error).__name__, error
             )
             return False
-        for attempt, record in zip(attempts, records, strict=True):
-            write_record(attempt.folder / FILE, record)
+        _write_all(attempts, records)
     for attempt in attempts:
         attempt.forget_state()
     return True
+
+
+def _write_all(attempts: Sequence[Attempt], records: Sequence[Record]) -> None:
+    """Writes every record that can be written, whatever becomes of the others.
+
+    Raises:
+        OSError: One of them could not be (a full disk).
+    """
+    problem: OSError | None = None
+    for attempt, record in zip(attempts, records, strict=True):
+        try:
+            write_record(attempt.folder / FILE, record)
+        except OSError as error:
+            problem = error
+    if problem is not None:
+        raise problem

@@ -28,7 +28,7 @@ from benchmark.sweep import Sweep
 STALE_SECONDS = 120.0
 """A run of another host that has not said it is alive for this long counts as stopped."""
 
-RunState = Literal["done", "running", "failed", "stopped", "missing"]
+RunState = Literal["done", "running", "failed", "stopped", "queued", "missing"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Progress:
     """Where a run is.
 
     Args:
-        state: `stopped` is a run that began and whose process is gone without a record.
+        state: `stopped` is a run that began and whose process is gone without a record, `queued`
+            one that a cluster's scheduler holds.
         fraction: Of its outer steps, as of its last sign of life; 1 for a run with a record.
         error: Type of the error, for a failed run.
     """

@@ -21,14 +21,13 @@ import torch
 from benchmark.attempt import OnProgress, is_complete
 from benchmark.clocks import SAVE_EVERY_SECONDS
 from benchmark.errors import ObdBenchError, did_you_mean
-from benchmark.packing import Pack, make_packs
+from benchmark.packing import DEFAULT_PACK, Pack, make_packs
 from benchmark.record import FILE
-from benchmark.run import record_death, run_folder
+from benchmark.run import WorkerDied, record_death, run_folder
 from benchmark.spec import RunSpec
 from slurm.worker import work
 
 POLL_SECONDS = 0.25
-DEFAULT_PACK = 8
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ class LocalExecutor(Executor):
         if not rest:
             shutil.rmtree(job.job.paths.folder, ignore_errors=True)
             return []
-        record_death(rest[0], self.store, _log_tail(job.job))
+        record_death(rest[0], self.store, WorkerDied.with_log(_log_tail(job.job)))
         return rest[1:]
 
     def _untouched(self, run: RunSpec, before: int | None) -> bool:

@@ -13,6 +13,7 @@ from benchmark.clocks import SAVE_EVERY_SECONDS
 from benchmark.registry import load_plugin
 from benchmark.run import execute_pack
 from benchmark.spec import RunSpec
+from benchmark.stopping import StopRequest
 
 
 def work(
@@ -23,6 +24,7 @@ def work(
     on_progress: OnProgress | None = None,
     save_every: float = SAVE_EVERY_SECONDS,
     device: str = "cpu",
+    stop: StopRequest | None = None,
 ) -> None:
     """Executes packs of runs given as `RunSpec.as_dict`; each run leaves its own record.
 
@@ -33,4 +35,6 @@ def work(
         load_plugin(plugin)
     for pack in packs:
         runs = [RunSpec.from_dict(run) for run in pack]
-        execute_pack(runs, Path(store), on_progress, save_every=save_every, device=device)
+        execute_pack(
+            runs, Path(store), on_progress, save_every=save_every, device=device, stop=stop
+        )

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from benchmark.errors import ObdBenchError
 from benchmark.registry import load_plugin
-from obdbench.cli import contract, data, density, registries, runs, teacher
+from obdbench.cli import cluster, contract, data, density, registries, runs, states, teacher
 from obdbench.cli.console import err
 
 INTERRUPTED = 130
@@ -29,8 +29,11 @@ app.add_typer(teacher.app, name="teacher")
 app.add_typer(density.app, name="density")
 app.command()(runs.run)
 app.command()(runs.sweep)
-app.command()(runs.status)
-app.command()(runs.table)
+app.command()(states.status)
+app.command()(states.table)
+app.command()(states.collect)
+app.command()(states.cancel)
+app.command()(cluster.plan)
 app.command(name="list")(registries.list_entries)
 app.command()(contract.check_method)
 app.command()(contract.new_method)

@@ -1,48 +1,41 @@
-"""`obdbench run | sweep | status | table`: do runs, see how far they are, show what came out."""
+"""`obdbench run | sweep`: do one run, or every run of a sweep that is not done yet."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Sequence
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Column, Table
 
 from benchmark.config import BadConfiguration, build
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.store import DatasetName
-from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.errors import ObdBenchError
 from benchmark.evaluation import protocol_named
-from benchmark.record import FILE, peek_record, read_record
+from benchmark.packing import DEFAULT_PACK
+from benchmark.record import FILE, read_record
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.students.student import StudentSpec
-from benchmark.sweep import Sweep, read_sweep
+from benchmark.sweep import Sweep
+from obdbench.cli import cluster
+from obdbench.cli.cluster import POLL_SECONDS
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.data import build_if_missing
 from obdbench.cli.settings import parse_settings
-from obdbench.report import write_report
-from results.store import load_sweep, progress, save_sweep, started_sweeps, sweep_records
-from slurm.executors import DEFAULT_PACK, make_executor
+from obdbench.cli.states import show
+from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep
+from obdbench.states import look
+from results.store import RunState, progress, save_sweep, sweep_records
+from slurm.cluster import Cluster, Settings
+from slurm.executors import make_executor
+from slurm.profile import find_profile
 
-Store = Annotated[
-    Path,
-    typer.Option(envvar="OBDBENCH_STORE", help="Folder of records."),
-]
-DEFAULT_STORE = Path("obdbench-runs")
-
-MARKS = {
-    "done": "[green]●[/]",
-    "running": "[blue]▶[/]",
-    "failed": "[red]✗[/]",
-    "stopped": "[yellow]◐[/]",
-    "missing": "[dim]·[/]",
-}
-PLAIN_MARKS = {"done": "D", "running": "R", "failed": "F", "stopped": "S", "missing": "."}
+WORDS: dict[RunState, str] = {
+    "done": "done", "failed": "failed", "running": "running elsewhere", "queued": "queued",
+}  # fmt: skip
 
 
 def run(
@@ -92,8 +85,23 @@ def run(
 def sweep(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped sweep.")],
-    executor: Annotated[str, typer.Option(help="inline or local.")] = "local",
-    jobs: Annotated[int, typer.Option(help="Processes at a time (local).")] = os.cpu_count() or 1,
+    executor: Annotated[str, typer.Option(help="inline, local or slurm.")] = "local",
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes at a time (local); all cores by default.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="A TOML file, or a name: what jobs ask for (slurm).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be submitted (slurm), and stop.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until all is done, then print the table (slurm).")
+    ] = False,
+    poll: Annotated[float, typer.Option(help="Seconds between looks (--wait).")] = POLL_SECONDS,
+    share: Annotated[
+        str | None, typer.Option(help="2/8: of the runs, every eighth from the third on (inline).")
+    ] = None,
     retry: Annotated[
         str | None,
         typer.Option(help="`failed`: take up failed runs again, from their saved state."),
@@ -102,48 +110,108 @@ def sweep(
         int, typer.Option(help="Of torch in every process; rounding depends on it.")
     ] = 1,
     pack: Annotated[
-        int, typer.Option(help="Most runs to advance together in one process; 1 for none.")
-    ] = DEFAULT_PACK,
+        int | None,
+        typer.Option(help=f"Most runs to advance together; 1 for none. {DEFAULT_PACK} by default."),
+    ] = None,
     device: Annotated[
-        str, typer.Option(help="Torch device of the heavy products: cpu, or cuda (untested).")
-    ] = "cpu",
+        str | None,
+        typer.Option(help="Torch device of heavy products: cpu, or cuda (untested)."),
+    ] = None,
     store: Store = DEFAULT_STORE,
 ) -> None:
-    """Do every run of a sweep that is not done yet, then print its table."""
+    """Do every run of a sweep that is not done yet, then print its table.
+
+    With --executor slurm the runs are submitted and the command returns; `status` and `collect` go
+    on from there, in any shell.
+    """
     if retry not in (None, "failed"):
         raise BadConfiguration(f"--retry takes 'failed', got {retry!r}.")
     for option, value in (("--jobs", jobs), ("--threads", threads), ("--pack", pack)):
-        if value < 1:
+        if value is not None and value < 1:
             raise BadConfiguration(f"{option} is {value}; expected 1 or more.")
-    chosen = make_executor(
+    plugins = tuple(context.obj or ())
+    _check_options(
         executor,
-        jobs,
-        store=store,
-        plugins=tuple(context.obj or ()),
-        threads=threads,
-        pack=pack,
-        device=device,
+        slurm={"--profile": profile, "--dry-run": dry_run, "--wait": wait},
+        local={"--jobs": jobs, "--pack": pack, "--device": device, "--share": share},
     )
+    if executor == "slurm":
+        chosen = find_profile(profile or "cpu")
+        settings = Settings(plugins=tuple(plugins), threads=threads)
+    else:
+        local = make_executor(
+            executor,
+            jobs or os.cpu_count() or 1,
+            store=store,
+            plugins=plugins,
+            threads=threads,
+            pack=pack or DEFAULT_PACK,
+            device=device or "cpu",
+        )
     plan = find_sweep(name, store)
+    if dry_run:
+        cluster.dry_run(store, _to_do(store, plan, retry), chosen, threads)
+        return
     save_sweep(store, plan)
     datasets = dict.fromkeys(run.dataset for run in plan.runs)
     _check_same_data(store, plan, [build_if_missing(DatasetName.parse(d)) for d in datasets])
-    states = {run.run_id: progress(store, run) for run in plan.runs}
-    skipped = {"done", "running"} if retry else {"done", "running", "failed"}
-    todo = [run for run in plan.runs if states[run.run_id].state not in skipped]
-    counts = Counter(state.state for state in states.values())
+    if executor == "slurm":
+        jobs_of_store = Cluster(store)
+        cluster.settle(jobs_of_store)
+        todo = _to_do(store, plan, retry)
+        if wait:
+            cluster.watch(jobs_of_store, plan, poll, todo, chosen, settings)
+        else:
+            if todo:
+                cluster.submit(jobs_of_store, plan, todo, chosen, settings)
+            return
+    elif todo := _share(_to_do(store, plan, retry), share):
+        _work(local, plan, todo, store)
+    if share is None:
+        show(store, plan)
+
+
+def _check_options(executor: str, slurm: Mapping[str, Any], local: Mapping[str, Any]) -> None:
+    """Refuses options of the other kind of executor, which would do nothing."""
+    for option, value in (local if executor == "slurm" else slurm).items():
+        if value not in (None, False):
+            raise BadConfiguration(
+                f"{option} is not for --executor slurm: its profile says what jobs ask for."
+                if executor == "slurm"
+                else f"{option} is for --executor slurm."
+            )
+    if local["--share"] is not None and executor != "inline":
+        raise BadConfiguration("--share is for --executor inline.")
+
+
+def _share(runs: list[RunSpec], share: str | None) -> list[RunSpec]:
+    """The part of the runs that one of several processes takes."""
+    if share is None:
+        return runs
+    parts = share.split("/")
+    if len(parts) != 2 or not all(p.isdigit() for p in parts) or not int(parts[0]) < int(parts[1]):
+        raise BadConfiguration(f"--share is {share!r}; expected a place and a number, 0/8 to 7/8.")
+    return runs[int(parts[0]) :: int(parts[1])]
+
+
+def _to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
+    """The runs that are to be done, and a line of counts."""
+    states = look(store, plan)
+    skipped = {"done", "running", "queued"} | (set() if retry else {"failed"})
+    todo = [run for run in plan.runs if states.of(run).state not in skipped]
+    counts = states.counts
+    listed = [
+        f"{counts[state]} {word}"
+        for state, word in WORDS.items()
+        if counts[state] or state in ("done", "failed")
+    ]
     err.print(
-        f"{plan.name}: {len(plan.runs)} runs, {counts['done']} done, {counts['failed']} failed, "
-        f"{f'{running} running elsewhere, ' if (running := counts['running']) else ''}"
-        f"{len(todo)} to do",
+        ", ".join([f"{plan.name}: {len(plan.runs)} runs", *listed, f"{len(todo)} to do"]),
         highlight=False,
     )
-    if todo:
-        _work(chosen, plan, todo, store)
-    _show(store, plan)
-    if any(progress(store, run).state == "failed" for run in plan.runs):
-        err.print(f"Some runs failed; see: obdbench status {plan.name}", highlight=False)
-        raise typer.Exit(1)
+    if states.unknown:
+        err.print(f"[yellow]{states.unknown}[/]", highlight=False)
+    return todo
 
 
 def _check_same_data(store: Path, plan: Sweep, datasets: Sequence[Dataset]) -> None:
@@ -171,82 +239,3 @@ def _work(executor: Any, plan: Sweep, todo: list[RunSpec], store: Path) -> None:
 
         executor.run(todo, on_poll=poll)
         poll()
-
-
-def status(
-    name: Annotated[str, typer.Argument(help="A sweep that was started.")],
-    store: Store = DEFAULT_STORE,
-) -> None:
-    """Show every cell and seed of a sweep: done, running, missing, stopped, failed."""
-    plan = load_sweep(store, name)
-    seeds = list(dict.fromkeys(run.seed for run in plan.runs))
-    marks = MARKS if out.is_terminal else PLAIN_MARKS
-    table = Table(Column("cell", no_wrap=True), *(f"seed {seed}" for seed in seeds), "errors")
-    counts: Counter[str] = Counter()
-    for cell, runs in plan.cells.items():
-        at = {run.seed: progress(store, run) for run in runs}
-        counts.update(p.state for p in at.values())
-        errors = sorted({p.error for p in at.values() if p.error})
-        row = [_mark(at[seed], marks) if seed in at else "" for seed in seeds]
-        table.add_row(cell, *row, ", ".join(errors))
-    out.print(table)
-    legend = ", ".join(f"{marks[s]} {counts[s]} {s}" for s in marks if counts[s])
-    out.print(legend, highlight=False)
-    if counts["failed"]:
-        _explain_failures(store, plan)
-        where = "" if store == DEFAULT_STORE else f" --store {store}"
-        out.print(
-            f"Failed runs go on with: obdbench sweep {name} --retry failed{where}", highlight=False
-        )
-
-
-def _explain_failures(store: Path, plan: Sweep) -> None:
-    """One line for every distinct error, with a record that holds its traceback."""
-    examples: dict[str, Path] = {}
-    for run in plan.runs:
-        path = run_folder(store, run) / FILE
-        if path.exists() and (error := peek_record(path)["error"]):
-            examples.setdefault(f"{error['type']}: {error['message'].splitlines()[0]}", path)
-    for message, path in examples.items():
-        out.print(f"{message}\n  {path}", highlight=False, markup=False)
-
-
-def _mark(at: Any, marks: dict[str, str]) -> str:
-    percent = f" {100 * at.fraction:.0f} %" if at.state == "running" else ""
-    return marks[at.state] + percent
-
-
-def table(
-    name: Annotated[str, typer.Argument(help="A sweep that was started.")],
-    store: Store = DEFAULT_STORE,
-) -> None:
-    """Print a sweep's table and write it as Markdown, CSV and LaTeX, with its figure."""
-    _show(store, load_sweep(store, name))
-
-
-def _show(store: Path, plan: Sweep) -> None:
-    report = write_report(store, plan)
-    out.print(report.table.rich())
-    for path in report.files:
-        out.print(str(path), highlight=False)
-
-
-def find_sweep(name: str, store: Path) -> Sweep:
-    """A sweep from a TOML file, a shipped one by name, or one that was started in the store."""
-    path = Path(name)
-    if path.suffix == ".toml":
-        return read_sweep(path)
-    shipped = {
-        entry.name.removesuffix(".toml"): entry
-        for entry in resources.files("obdbench.sweeps").iterdir()
-        if entry.name.endswith(".toml")
-    }
-    if name in shipped:
-        return read_sweep(Path(str(shipped[name])))
-    started = started_sweeps(store)
-    if name not in started:
-        raise BadConfiguration(
-            f"No sweep is called {name!r}, neither shipped nor started in {store} (a file ends in "
-            f".toml). {did_you_mean(name, {*shipped, *started})}"
-        )
-    return load_sweep(store, name)

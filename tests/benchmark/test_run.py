@@ -22,7 +22,7 @@ from benchmark.files import file_sha256
 from benchmark.heartbeat import ALIVE
 from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
-from benchmark.run import execute, record_death, run_folder
+from benchmark.run import WorkerDied, execute, record_death, run_folder
 from benchmark.spec import RunSpec
 from benchmark.state import load_state, save_state
 from benchmark.synthetic_set import load_synthetic_set
@@ -314,7 +314,7 @@ def test_a_recorded_death_keeps_the_state_and_the_log(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         execute(spec, tmp_path, Bomb(3, KeyboardInterrupt()), save_every=0)
-    record_death(spec, tmp_path, "Killed: out of memory")
+    assert record_death(spec, tmp_path, WorkerDied.with_log("Killed: out of memory"))
     record = read_record(run_folder(tmp_path, spec) / FILE)
     assert (record["status"], record["error"]["type"]) == ("failed", "WorkerDied")
     assert "Killed: out of memory" in record["error"]["message"]
@@ -331,7 +331,7 @@ def test_a_death_is_recorded_even_where_the_state_cannot_be_read(
     folder = run_folder(tmp_path, spec)
     folder.mkdir(parents=True)
     (folder / STATE).write_bytes(b"torn")
-    record_death(spec, tmp_path, "Killed")
+    assert record_death(spec, tmp_path, WorkerDied("Killed"))
     assert read_record(folder / FILE)["error"]["type"] == "WorkerDied"
 
 

@@ -1,0 +1,196 @@
+"""A sweep on a cluster: what would be sent, sending it, watching it, and `obdbench plan`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from benchmark.spec import RunSpec
+from benchmark.sweep import Sweep
+from obdbench.cli.console import err, out, progress_bar
+from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep, store_option
+from obdbench.states import look
+from results.planning import Costs, Estimate
+from results.store import all_records
+from slurm.arrays import Array, make_arrays
+from slurm.cluster import Cluster, QueueFull, Settings, sbatch_options
+from slurm.profile import Profile, find_profile
+from slurm.scheduler import Scheduler, Unreachable
+
+POLL_SECONDS = 30.0
+USUAL_ARRAY_SIZE = 1001
+"""SLURM's default, for plans that are made away from the cluster."""
+
+
+def submit(cluster: Cluster, plan: Sweep, todo: Sequence[RunSpec], profile: Profile,
+           settings: Settings) -> None:  # fmt: skip
+    """Sends runs and says what was sent."""
+    before = look(cluster.store, plan).counts["failed"]
+    arrays = cluster.submit(plan.name, todo, profile, settings)
+    _print_arrays(arrays, "submitted")
+    refused = look(cluster.store, plan).counts["failed"] - before
+    where = store_option(cluster.store)
+    if refused > 0:
+        err.print(
+            f"[red]SLURM refused {refused} runs[/]; why: obdbench status {plan.name}{where}",
+            highlight=False,
+        )
+    err.print(
+        f"How far they are: obdbench status {plan.name}{where}\n"
+        f"Their table:      obdbench collect {plan.name}{where}",
+        highlight=False,
+    )
+
+
+def dry_run(store: Path, todo: Sequence[RunSpec], profile: Profile, threads: int) -> None:
+    """Prints what would be submitted and about how long it will take."""
+    arrays = make_arrays(todo, profile, _array_size())
+    _print_arrays(arrays, "would be submitted")
+    for number, array in enumerate(arrays):
+        options = sbatch_options(f"array {number}", array.shape, array.parallelism, threads)
+        out.print(f"array {number}: {array.shape}", highlight=False, markup=False)
+        for line in options["setup"]:  # type: ignore[attr-defined]
+            out.print(f"    {line}", highlight=False, markup=False)
+    _print_hours(store, todo, profile)
+
+
+def watch(cluster: Cluster, plan: Sweep, poll: float, unsent: Sequence[RunSpec] = (),
+          profile: Profile | None = None, settings: Settings | None = None) -> None:  # fmt: skip
+    """Returns when no run of the sweep is on the cluster any more, sending the rest as room comes.
+
+    Ctrl-C ends the watching, not the jobs.
+    """
+    with progress_bar(plan.name, "runs", len(plan.runs)) as bar:
+        while True:
+            try:
+                settled = cluster.settle()
+                if unsent and profile and settings:
+                    cluster.submit(plan.name, unsent, profile, settings)
+                    unsent = ()
+                mine = {run.run_id for run in plan.runs}
+                _tell(settled.died, settled.unwritten)
+                if not settled.live & mine and not unsent:
+                    return
+            except QueueFull:
+                pass
+            except Unreachable as error:  # the controller is being restarted, say
+                err.print(f"{error} Asking again in {poll:.0f} s.", highlight=False, markup=False)
+            states = look(cluster.store, plan)
+            done = sum(p.fraction for p in states.at.values() if p.state != "queued")
+            queued, failed = states.counts["queued"], states.counts["failed"]
+            bar.update(done, f"{queued} queued{f', {failed} failed' if failed else ''}")
+            time.sleep(poll)
+
+
+def settle(cluster: Cluster) -> None:
+    """Gives runs whose job died a record with the cause, and says so."""
+    settled = cluster.settle()
+    _tell(settled.died, settled.unwritten)
+
+
+def plan(
+    name: Annotated[str, typer.Argument(help="A TOML file, or the name of a sweep.")],
+    profile: Annotated[
+        str | None, typer.Option(help="A profile: adds the jobs and arrays it would become.")
+    ] = None,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Print what a sweep costs: runs and hours by method and dataset, from measured costs.
+
+    Runs that are done cost nothing more; the rest is estimated from the records in the store.
+    """
+    sweep = find_sweep(name, store)
+    states = look(store, sweep)
+    todo = [run for run in sweep.runs if states.of(run).state != "done"]
+    chosen = find_profile(profile) if profile else Profile("none")
+    _print_hours(store, todo, chosen, sweep.runs)
+    if profile:
+        _print_arrays(make_arrays(todo, chosen, _array_size()), "to submit")
+
+
+def _print_arrays(arrays: Sequence[Array], verb: str) -> None:
+    """One line an array."""
+    jobs = sum(len(array.jobs) for array in arrays)
+    runs = sum(len(array.runs) for array in arrays)
+    out.print(f"{runs} runs in {jobs} jobs, {len(arrays)} arrays {verb}", highlight=False)
+    for number, array in enumerate(arrays):
+        sizes = Counter(len(job) for job in array.jobs)
+        packs = ", ".join(f"{count} of {size}" for size, count in sorted(sizes.items()))
+        out.print(
+            f"  array {number}: {len(array.jobs)} jobs (by runs: {packs}), "
+            f"{array.parallelism} at a time; {array.shape}",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _print_hours(
+    store: Path, todo: Sequence[RunSpec], profile: Profile, all_runs: Sequence[RunSpec] = ()
+) -> None:
+    """A row for each method and dataset, and the sum."""
+    records = list(all_records(store)) if store.exists() else []
+    costs = {device: Costs(records, device) for device in ("cpu", "cuda")}
+    groups: dict[tuple[str, str], list[RunSpec]] = defaultdict(list)
+    for run in all_runs or todo:
+        groups[run.method, run.dataset].append(run)
+    left = {run.run_id for run in todo}
+    table = Table(
+        "method", "dataset", Column("runs", justify="right"), Column("to do", justify="right"),
+        Column("hours", justify="right"), Column("hours left", justify="right"),
+        "estimated from", "on",
+    )  # fmt: skip
+    sums: defaultdict[str, float] = defaultdict(float)
+    unknown = 0
+    for (method, dataset), runs in groups.items():
+        device = profile.of(method).device.split(":")[0]
+        estimates = {run.run_id: costs[device].of(run) for run in runs}
+        open_ = [estimate for run, estimate in estimates.items() if run in left]
+        unknown += sum(e.seconds is None for e in open_)
+        sums[device] += sum(e.seconds or 0.0 for e in open_) / 3600
+        sources = Counter(e.source for e in estimates.values())
+        rests = max(e.records for e in estimates.values())
+        table.add_row(
+            method, dataset, str(len(runs)), str(len(open_)), _hours(list(estimates.values())),
+            _hours(open_), ", ".join(sources) + (f" ({rests} records)" if rests else ""), device,
+        )  # fmt: skip
+    out.print(table)
+    names = {"cpu": "CPU", "cuda": "GPU"}
+    total = " and ".join(f"{sums[d]:.2f} {names.get(d, d)} hours" for d in sums)
+    out.print(f"{len(todo)} runs to do, about {total or '0 hours'}", highlight=False)
+    if unknown:
+        out.print(
+            f"{unknown} of them are not counted: the store {store} holds no record of their method "
+            f"on such a device. One seed of each gives the estimate.",
+            highlight=False,
+        )
+
+
+def _hours(estimates: Sequence[Estimate]) -> str:
+    """Their sum; "?" where one is unknown."""
+    seconds = [e.seconds for e in estimates if e.seconds is not None]
+    return f"{sum(seconds) / 3600:.2f}" if len(seconds) == len(estimates) else "?"
+
+
+def _tell(died: dict[str, str], unwritten: dict[str, str]) -> None:
+    for run, kind in died.items():
+        err.print(f"{run}: {kind}", highlight=False, markup=False)
+    for run, problem in unwritten.items():
+        err.print(
+            f"{run}: its job died, and its record cannot be written ({problem}). Make room and "
+            f"run this again.",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _array_size() -> int:
+    try:
+        return Scheduler().max_array_size()
+    except Unreachable:
+        return USUAL_ARRAY_SIZE

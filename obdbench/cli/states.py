@@ -1,0 +1,143 @@
+"""`obdbench status | table | collect | cancel`: how far a sweep is, and what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from benchmark.record import FILE, peek_record
+from benchmark.run import run_folder
+from benchmark.sweep import Sweep
+from obdbench.cli import cluster
+from obdbench.cli.cluster import POLL_SECONDS
+from obdbench.cli.console import err, out
+from obdbench.cli.stores import DEFAULT_STORE, Store, store_option
+from obdbench.report import write_report
+from obdbench.states import look
+from results.store import Progress, RunState, load_sweep
+from slurm.cluster import Cluster
+
+Name = Annotated[str, typer.Argument(help="A sweep that was started.")]
+
+MARKS: dict[RunState, str] = {
+    "done": "[green]●[/]",
+    "running": "[blue]▶[/]",
+    "failed": "[red]✗[/]",
+    "stopped": "[yellow]◐[/]",
+    "queued": "[cyan]○[/]",
+    "missing": "[dim]·[/]",
+}
+PLAIN_MARKS: dict[RunState, str] = {
+    "done": "D", "running": "R", "failed": "F", "stopped": "S", "queued": "Q", "missing": ".",
+}  # fmt: skip
+
+
+def status(name: Name, store: Store = DEFAULT_STORE) -> None:
+    """Show every cell and seed of a sweep: done, running, queued, missing, stopped, failed."""
+    plan = load_sweep(store, name)
+    states = look(store, plan)
+    seeds = list(dict.fromkeys(run.seed for run in plan.runs))
+    marks = MARKS if out.is_terminal else PLAIN_MARKS
+    table = Table(Column("cell", no_wrap=True), *(f"seed {seed}" for seed in seeds), "errors")
+    for cell, runs in plan.cells.items():
+        at = {run.seed: states.of(run) for run in runs}
+        errors = sorted({p.error for p in at.values() if p.error})
+        row = [_mark(at[seed], marks) if seed in at else "" for seed in seeds]
+        table.add_row(cell, *row, ", ".join(errors))
+    out.print(table)
+    counts = states.counts
+    out.print(
+        ", ".join(f"{mark} {counts[s]} {s}" for s, mark in marks.items() if counts[s]),
+        highlight=False,
+    )
+    if states.waiting:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in states.waiting.most_common())
+        out.print(f"Queued: {reasons}", highlight=False)
+    if states.unknown:
+        out.print(f"[yellow]What is queued is not known: {states.unknown}[/]", highlight=False)
+    if counts["failed"]:
+        _explain_failures(store, plan)
+        out.print(
+            f"Failed runs go on with: obdbench sweep {name} --retry failed{store_option(store)}",
+            highlight=False,
+        )
+
+
+def table(name: Name, store: Store = DEFAULT_STORE) -> None:
+    """Print a sweep's table and write it as Markdown, CSV and LaTeX, with its figure."""
+    _print_table(store, load_sweep(store, name))
+
+
+def collect(
+    name: Name,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until no run is on the cluster any more.")
+    ] = False,
+    poll: Annotated[float, typer.Option(help="Seconds between looks (--wait).")] = POLL_SECONDS,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Give runs whose job died a record with the cause, then print and write the table.
+
+    May be called at any time, also while jobs run; they are not touched.
+    """
+    plan = load_sweep(store, name)
+    if wait:
+        cluster.watch(Cluster(store), plan, poll)
+    else:
+        cluster.settle(Cluster(store))
+    show(store, plan)
+
+
+def cancel(name: Name, store: Store = DEFAULT_STORE) -> None:
+    """End a sweep's jobs on the cluster; runs that had begun keep their saved state."""
+    plan = load_sweep(store, name)
+    count = Cluster(store).cancel(plan.name)
+    err.print(
+        f"{count} runs were cancelled. Note them as such: obdbench collect {name}"
+        f"{store_option(store)}",
+        highlight=False,
+    )
+
+
+def show(store: Path, plan: Sweep) -> None:
+    """Prints and writes the table; ends with 1 where runs failed.
+
+    Raises:
+        Exit: Some runs failed.
+    """
+    _print_table(store, plan)
+    counts = look(store, plan).counts
+    if open_ := counts["queued"] + counts["running"]:
+        err.print(f"{open_} runs are still queued or running.", highlight=False)
+    if counts["failed"]:
+        err.print(
+            f"Some runs failed; see: obdbench status {plan.name}{store_option(store)}",
+            highlight=False,
+        )
+        raise typer.Exit(1)
+
+
+def _print_table(store: Path, plan: Sweep) -> None:
+    report = write_report(store, plan)
+    out.print(report.table.rich())
+    for path in report.files:
+        out.print(str(path), highlight=False)
+
+
+def _explain_failures(store: Path, plan: Sweep) -> None:
+    """One line for every distinct error, with a record that holds its traceback."""
+    examples: dict[str, Path] = {}
+    for run in plan.runs:
+        path = run_folder(store, run) / FILE
+        if path.exists() and (error := peek_record(path)["error"]):
+            examples.setdefault(f"{error['type']}: {error['message'].splitlines()[0]}", path)
+    for message, path in examples.items():
+        out.print(f"{message}\n  {path}", highlight=False, markup=False)
+
+
+def _mark(at: Progress, marks: dict[RunState, str]) -> str:
+    percent = f" {100 * at.fraction:.0f} %" if at.state == "running" else ""
+    return marks[at.state] + percent

@@ -1,0 +1,281 @@
+"""Runs on a cluster: submitted and left alone, looked at later, and each ended as a record.
+
+Nothing here waits for submitit's results, which never come from a job that dies in certain ways.
+What a run did is read from its record; whether it may still work, from one query of the scheduler.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock
+from submitit import SlurmExecutor
+from submitit.core.utils import FailedJobError
+
+from benchmark.clocks import SAVE_EVERY_SECONDS
+from benchmark.errors import ObdBenchError
+from benchmark.run import record_death
+from benchmark.spec import RunSpec
+from slurm.arrays import Array, make_arrays
+from slurm.fates import Refused, fate
+from slurm.job import Job
+from slurm.profile import JobShape, Profile
+from slurm.scheduler import JobKey, JobState, Scheduler
+from slurm.submissions import FOLDER, Submission, note, submissions
+
+NEVER = 10**6
+"""Submitit's own count of time-outs is not used: it takes any warning in a short job for one."""
+
+HANDED_ON = ("MINARI_DATASETS_PATH", "OBDBENCH_CACHE")
+"""Variables that jobs need, whatever the site does with the submitting shell's environment."""
+
+TEMPORARY = (
+    "Unable to contact", "temporarily", "timed out", "Job violates accounting/QOS policy",
+    "AssocMaxSubmitJobLimit", "QOSMaxSubmitJobPerUserLimit", "Zero Bytes were transmitted",
+)  # fmt: skip
+"""In what sbatch says when the same request may be taken later."""
+
+
+class QueueFull(ObdBenchError):
+    """SLURM takes no more jobs now."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What jobs are given besides their runs.
+
+    Args:
+        plugins: Files that register methods, loaded by every job.
+        threads: Of torch in every job.
+        save_every: Seconds of work that a job may lose that dies without a warning.
+    """
+
+    plugins: tuple[str, ...] = ()
+    threads: int = 1
+    save_every: float = SAVE_EVERY_SECONDS
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What `Cluster.settle` found.
+
+    Args:
+        died: Runs that were given a failed record, with the error's type.
+        unwritten: Runs whose failed record could not be written, with the reason.
+        live: Runs whose job may still work.
+    """
+
+    died: dict[str, str] = field(default_factory=dict)
+    unwritten: dict[str, str] = field(default_factory=dict)
+    live: frozenset[str] = frozenset()
+
+
+class Cluster:
+    """The runs of a store that are, or were, on a cluster.
+
+    Args:
+        store: Folder of records; every node must see it under this path.
+        scheduler: Where jobs are asked for.
+    """
+
+    def __init__(self, store: Path, scheduler: Scheduler | None = None) -> None:
+        self.store = store.resolve()
+        self.scheduler = scheduler or Scheduler()
+
+    def submit(
+        self, sweep: str, runs: Sequence[RunSpec], profile: Profile, settings: Settings
+    ) -> list[Array]:
+        """Sends the runs and returns at once; runs that the cluster can never serve fail.
+
+        Returns:
+            The arrays that were taken.
+
+        Raises:
+            Unreachable: SLURM does not answer. Nothing more was sent.
+            QueueFull: It takes no more now. What it took is noted; the same call sends the rest.
+        """
+        taken: list[Array] = []
+        with self._one_at_a_time():
+            live = self.live()  # looked up again: another shell may have been faster
+            runs = [run for run in runs if run.run_id not in live]
+            for array in make_arrays(runs, profile, self.scheduler.max_array_size()):
+                noted = note(self.store, sweep, array)
+                try:
+                    self._send(noted, array, settings, profile.requeues)
+                except FailedJobError as error:
+                    noted.forget(keep_logs=False)
+                    self._not_taken(array, str(error), taken)
+                else:
+                    noted.confirm()
+                    taken.append(array)
+        return taken
+
+    def states(self) -> dict[str, JobState]:
+        """The live jobs of the runs that still wait for their record, by run id; one query.
+
+        Raises:
+            Unreachable: SLURM does not answer.
+        """
+        known = list(submissions(self.store))
+        queue = self.scheduler.queue([s.name for s in known])
+        return {
+            run: queue[key]
+            for submission in known
+            for key, runs in zip(submission.keys, submission.jobs, strict=True)
+            if key in queue and not queue[key].ended
+            for run in runs
+            if submission.left_alone(run)
+        }
+
+    def live(self) -> frozenset[str]:
+        """Ids of the runs whose job may still work.
+
+        Raises:
+            Unreachable: SLURM does not answer.
+        """
+        return frozenset(self.states())
+
+    def settle(self) -> Settled:
+        """Gives every run whose job works no more, and that left no record, one with the cause.
+
+        Raises:
+            Unreachable: SLURM does not answer. Nothing was changed.
+        """
+        with self._one_at_a_time():
+            # The queue is asked before records are looked at: a job that has ended by the answer
+            # has written all that it ever will.
+            known = list(submissions(self.store))
+            queue = self.scheduler.queue([s.name for s in known])
+            gone = [s.name for s in known if any(_ended(queue.get(key)) for key in s.keys)]
+            history = self.scheduler.history(gone)
+            live: set[str] = set()
+            for submission in known:
+                for key, runs in zip(submission.keys, submission.jobs, strict=True):
+                    if key in queue and not queue[key].ended:
+                        live.update(runs)
+            settled = Settled(live=frozenset(live))
+            for submission in known:
+                self._settle(submission, queue, history, settled)
+        return settled
+
+    def cancel(self, sweep: str) -> int:
+        """Ends the jobs of a sweep.
+
+        Returns:
+            How many runs had a live job.
+
+        Raises:
+            Unreachable: SLURM does not answer.
+        """
+        known = [s for s in submissions(self.store) if s.sweep == sweep]
+        count = len(self.live() & {run for s in known for run in s.runs})
+        self.scheduler.cancel([s.name for s in known])
+        return count
+
+    def _one_at_a_time(self) -> FileLock:
+        """Held while jobs are sent or settled: two shells never send the same runs."""
+        (self.store / FOLDER).mkdir(parents=True, exist_ok=True)
+        return FileLock(self.store / FOLDER / ".lock")
+
+    def _send(self, noted: Submission, array: Array, settings: Settings, requeues: int) -> None:
+        executor = SlurmExecutor(noted.folder, max_num_timeout=NEVER)
+        executor.update_parameters(
+            **sbatch_options(noted.name, array.shape, array.parallelism, settings.threads)
+        )
+        executor.submit_array(
+            [
+                Job(
+                    [run.as_dict() for run in job],
+                    str(self.store),
+                    settings.plugins,
+                    settings.threads,
+                    array.shape.device,
+                    array.shape.grace,
+                    requeues,
+                    settings.save_every,
+                )
+                for job in array.jobs
+            ]
+        )
+
+    def _not_taken(self, array: Array, message: str, taken: Sequence[Array]) -> None:
+        """Fails the runs of an array that SLURM can never take."""
+        message = message.strip()
+        if any(words in message for words in TEMPORARY):
+            sent = sum(len(one.jobs) for one in taken)
+            raise QueueFull(
+                f"SLURM takes no more jobs now ({message}). {sent} jobs were sent; the same "
+                f"command sends the rest later."
+            )
+        for run in array.runs:
+            record_death(run, self.store, Refused.with_log(message, f"Asked for: {array.shape}."))
+
+    def _settle(
+        self,
+        submission: Submission,
+        queue: Mapping[JobKey, JobState],
+        history: Mapping[JobKey, JobState],
+        settled: Settled,
+    ) -> None:
+        """Settles one array, and forgets it once none of its jobs may work and all have records."""
+        states = [history.get(key) or queue.get(key) for key in submission.keys]
+        if submission.provisional:
+            if not any(states):  # the process that was to send it died before it did
+                submission.forget(keep_logs=False)
+                return
+            submission.confirm()
+        over = [_ended(queue.get(key)) for key in submission.keys]
+        specs = submission.specs() if any(over) else {}
+        clean = True
+        for place, runs in enumerate(submission.jobs):
+            if not over[place]:
+                continue
+            for run in runs:
+                if run in settled.live or not submission.left_alone(run):
+                    continue
+                error = fate(states[place], submission.log_tail(place))
+                try:
+                    if record_death(specs[run], self.store, error):
+                        settled.died[run] = type(error).__name__
+                        clean = False
+                except OSError as problem:
+                    settled.unwritten[run] = str(problem)
+        if all(over) and not submission.runs & settled.unwritten.keys():
+            submission.forget(keep_logs=not clean)
+
+
+def _ended(state: JobState | None) -> bool:
+    """Whether a job works no more: SLURM says so, or does not know it."""
+    return state is None or state.ended
+
+
+def sbatch_options(name: str, shape: JobShape, parallelism: int, threads: int) -> dict[str, object]:
+    """Submitit's parameters for jobs of a shape."""
+    exported = {
+        **{key: os.environ[key] for key in HANDED_ON if key in os.environ},
+        **{f"{library}_NUM_THREADS": threads for library in ("OMP", "MKL", "OPENBLAS")},
+        **shape.environment,
+    }
+    return {
+        "job_name": name,
+        "partition": shape.partition,
+        "account": shape.account,
+        "qos": shape.qos,
+        "constraint": shape.constraint,
+        "gpus_per_node": shape.gpus or None,
+        "cpus_per_task": shape.cpus,
+        "mem": shape.memory,
+        "time": shape.minutes,
+        "signal_delay_s": shape.grace,
+        "array_parallelism": parallelism,
+        "wckey": None,
+        "setup": [
+            *shape.setup,
+            *(f"export {key}={shlex.quote(str(value))}" for key, value in exported.items()),
+        ],
+        "additional_parameters": {"requeue": True, **shape.sbatch},
+    }

@@ -1,0 +1,223 @@
+"""Profiles: what a cluster is asked for, from a TOML file that a site writes once.
+
+```toml
+partition = "gpu"
+account = "my_group"
+gpus = 1
+cpus = 4
+memory = "16G"
+time = "4:00:00"
+pack = 16                      # most runs that share a job
+device = "cuda"
+parallelism = 50               # most jobs at a time
+setup = ["module load cuda"]   # shell lines before the work
+environment = { OBDBENCH_CACHE = "/scratch/me/obdbench" }
+sbatch = { reservation = "course" }    # any other option of sbatch
+
+[methods.random]               # these jobs ask for something else
+gpus = 0
+device = "cpu"
+time = "0:30:00"
+```
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from benchmark.config import BadConfiguration, build
+from benchmark.errors import did_you_mean
+from benchmark.method import METHODS
+from benchmark.packing import DEFAULT_PACK
+
+TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d)(?::(?P<seconds>\d\d))?")
+MEMORY = re.compile(r"\d+[KMGT]?B?")
+VARIABLE = re.compile(r"[A-Za-z_]\w*")
+SECONDS_TO_SPARE = 60
+"""SLURM may send its warning this much too early."""
+
+
+@dataclass(frozen=True)
+class JobShape:
+    """What one job asks for. Options left out are the cluster's defaults.
+
+    Args:
+        partition, account, qos, constraint: As sbatch has them.
+        gpus: On the job's one node.
+        cpus: Cores; torch uses `--threads` of them.
+        memory: Of the node, "16G".
+        time: Limit, "H:MM", "H:MM:SS" or "D-HH:MM:SS". Not the length of a run: a run saves its
+            state at the limit and is queued again.
+        grace: Seconds before the limit at which it begins to save.
+        pack: Most runs that one job advances together.
+        device: Torch device of the heavy products.
+        setup: Shell lines before the work.
+        environment: Variables for the work.
+        sbatch: Any other option of sbatch, by its long name.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gpus: int = 0
+    cpus: int = 1
+    memory: str = "4G"
+    time: str = "4:00:00"
+    grace: int = 120
+    pack: int = DEFAULT_PACK
+    device: str = "cpu"
+    setup: list[str] = field(default_factory=list)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    sbatch: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, least in (("gpus", 0), ("cpus", 1), ("pack", 1), ("grace", 1)):
+            if getattr(self, name) < least:
+                raise BadConfiguration(f"{name} is {getattr(self, name)}; expected {least} or more")
+        if not MEMORY.fullmatch(self.memory):
+            raise BadConfiguration(f'memory is {self.memory!r}; expected a size such as "16G"')
+        if self.minutes * 60 < self.grace + SECONDS_TO_SPARE:
+            raise BadConfiguration(
+                f"time is {self.time!r}, too short for a grace of {self.grace} s: expected "
+                f"{self.grace + SECONDS_TO_SPARE} s or more"
+            )
+        if not isinstance(self.setup, list) or not all(isinstance(x, str) for x in self.setup):
+            raise BadConfiguration(f"setup is {self.setup!r}; expected a list of shell lines")
+        for name in ("environment", "sbatch"):
+            if not isinstance(table := getattr(self, name), Mapping):
+                raise BadConfiguration(f"{name} is {table!r}; expected a table")
+        for name in self.environment:
+            if not VARIABLE.fullmatch(name):
+                raise BadConfiguration(f"environment holds {name!r}; expected names of variables")
+        if self.device != "cpu" and not self.gpus:
+            raise BadConfiguration(f"device is {self.device!r}, but gpus is 0; expected 1")
+
+    @property
+    def minutes(self) -> int:
+        """The time limit, rounded up."""
+        if (match := TIME.fullmatch(self.time)) is None:
+            raise BadConfiguration(
+                f'time is {self.time!r}; expected "H:MM", "H:MM:SS" or "D-HH:MM:SS"'
+            )
+        parts = {name: int(value or 0) for name, value in match.groupdict().items()}
+        whole = (parts["days"] * 24 + parts["hours"]) * 60 + parts["minutes"]
+        return whole + (parts["seconds"] > 0)
+
+    def __str__(self) -> str:
+        asked = {
+            "partition": self.partition, "account": self.account, "qos": self.qos,
+            "constraint": self.constraint, "gpus": self.gpus or None, "cpus": self.cpus,
+            "memory": self.memory, "time": self.time, **self.sbatch,
+        }  # fmt: skip
+        return ", ".join(f"{key} {value}" for key, value in asked.items() if value is not None)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How jobs are asked for on one cluster.
+
+    Args:
+        name: For messages.
+        shape: Of jobs.
+        methods: Other shapes, by method.
+        parallelism: Most jobs of a sweep at a time.
+        requeues: How often a job may be queued again before its runs are given up.
+    """
+
+    name: str
+    shape: JobShape = field(default_factory=JobShape)
+    methods: Mapping[str, JobShape] = field(default_factory=dict)
+    parallelism: int = 256
+    requeues: int = 50
+
+    def of(self, method: str) -> JobShape:
+        """The shape of jobs of that method."""
+        return self.methods.get(method, self.shape)
+
+
+def find_profile(name: str) -> Profile:
+    """A profile from a TOML file, or by name.
+
+    Names are looked for in `./profiles`, in `$OBDBENCH_PROFILES` (`~/.config/obdbench/profiles`
+    where it is not set), and among the shipped ones.
+
+    Raises:
+        BadConfiguration: There is none, or it cannot be used.
+    """
+    if name.endswith(".toml"):
+        return read_profile(Path(name))
+    folders = [Path("profiles"), Path(os.environ.get("OBDBENCH_PROFILES", CONFIGURED)).expanduser()]
+    shipped = Path(str(resources.files("slurm.profiles")))
+    found = {p.stem: p for folder in [shipped, *reversed(folders)] for p in folder.glob("*.toml")}
+    if name not in found:
+        looked = ", ".join(map(str, folders))
+        raise BadConfiguration(
+            f"No profile is called {name!r} (looked in {looked} and among the shipped ones; a file "
+            f"ends in .toml). {did_you_mean(name, found)}"
+        )
+    return read_profile(found[name])
+
+
+CONFIGURED = "~/.config/obdbench/profiles"
+
+
+def read_profile(path: Path) -> Profile:
+    """The profile of a TOML file.
+
+    Raises:
+        BadConfiguration: It is missing, not TOML, holds an unknown key (with the nearest valid
+            ones) or a value that does not fit.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise BadConfiguration(f"The profile {path} cannot be read: {error}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadConfiguration(f"{path} is not TOML: {error}.") from error
+    return build_profile(values, path.stem, str(path))
+
+
+def build_profile(values: Mapping[str, Any], name: str, where: str) -> Profile:
+    """A profile from its parsed TOML; `where` names it in messages."""
+    own = {"parallelism": Profile.parallelism, "requeues": Profile.requeues}
+    shared = {key: value for key, value in values.items() if key not in own and key != "methods"}
+    keys = {f.name for f in dataclasses.fields(JobShape)}
+    if unknown := shared.keys() - keys:
+        key = min(unknown)
+        valid = keys | own.keys() | {"methods"}
+        raise BadConfiguration(f"Unknown key {key!r} in {where}. {did_you_mean(key, valid)}")
+    for key in own:
+        own[key] = values.get(key, own[key])
+        if type(own[key]) is not int or own[key] < 1:
+            raise BadConfiguration(f"{key} in {where} is {own[key]!r}; expected 1 or more.")
+    methods = values.get("methods", {})
+    if not isinstance(methods, Mapping) or not all(
+        isinstance(m, Mapping) for m in methods.values()
+    ):
+        raise BadConfiguration(f"[methods] of {where} must hold tables, one a method.")
+    for method in methods:
+        METHODS[method]
+    return Profile(
+        name,
+        _shape(shared, where),
+        {m: _shape({**shared, **over}, f"[methods.{m}] of {where}") for m, over in methods.items()},
+        **own,
+    )
+
+
+def _shape(values: Mapping[str, Any], where: str) -> JobShape:
+    try:
+        return build(JobShape, values, where)
+    except BadConfiguration as error:
+        if where in str(error):
+            raise
+        raise BadConfiguration(f"{error}; in {where}.") from error

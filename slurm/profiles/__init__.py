@@ -1,0 +1,1 @@
+"""Profiles to copy: a CPU, a GPU and a pre-emptible partition."""

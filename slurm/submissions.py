@@ -1,0 +1,142 @@
+"""The store's memory of what it gave to the cluster: one file an array, written before it is sent.
+
+An array has a name that no other has. The file is written under a provisional name, the array is
+sent, the file is renamed: wherever the submitting process dies, the scheduler knows by name whether
+the array exists. A file stands as long as a job of its array may still work.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.errors import ObdBenchError
+from benchmark.files import write_atomic
+from benchmark.record import FILE
+from benchmark.run import folder_of
+from benchmark.spec import RunSpec
+from slurm.arrays import Array
+from slurm.scheduler import JobKey
+
+FOLDER = "jobs"
+RUNS = "runs.json"
+PROVISIONAL = ".provisional.json"
+LOG_BYTES = 20_000
+LOG_LINES = 20
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One array that was sent, or was about to be.
+
+    Args:
+        store: Folder of records.
+        name: Of the array.
+        sweep: That it works for.
+        jobs: Run ids, a tuple for each job.
+        written: When this was noted, by the clock of the file system, in nanoseconds.
+        provisional: Whether it was never noted that the scheduler took it.
+    """
+
+    store: Path
+    name: str
+    sweep: str
+    jobs: tuple[tuple[str, ...], ...]
+    written: int
+    provisional: bool
+
+    @property
+    def keys(self) -> list[JobKey]:
+        """Of its jobs, in order."""
+        return [JobKey(self.name, index) for index in range(len(self.jobs))]
+
+    @property
+    def runs(self) -> set[str]:
+        """The run ids of all jobs."""
+        return {run for job in self.jobs for run in job}
+
+    @property
+    def folder(self) -> Path:
+        """Of submitit's files and the jobs' logs."""
+        return self.store / FOLDER / self.name
+
+    def specs(self) -> dict[str, RunSpec]:
+        """Its runs by id."""
+        runs = (
+            RunSpec.from_dict(run) for run in json.loads((self.folder / "runs.json").read_text())
+        )
+        return {run.run_id: run for run in runs}
+
+    def confirm(self) -> None:
+        """Notes that the scheduler took it. The time of writing stays."""
+        self._path.rename(self._path.with_name(f"{self.name}.json"))
+
+    def forget(self, *, keep_logs: bool) -> None:
+        """Removes the note, and submitit's files unless their logs are wanted."""
+        for path in (self._path, self._path.with_name(f"{self.name}.json")):
+            path.unlink(missing_ok=True)
+        if not keep_logs:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def left_alone(self, run_id: str) -> bool:
+        """Whether no job of this array has written that run's record."""
+        try:
+            return (folder_of(self.store, run_id) / FILE).stat().st_mtime_ns <= self.written
+        except FileNotFoundError:
+            return True
+
+    def log_tail(self, index: int) -> str:
+        """The end of what a job wrote to its error log; "" where it never began."""
+        wanted = re.compile(rf"\d+_{index}_0_log\.err" if len(self.jobs) > 1 else r"\d+_0_log\.err")
+        logs = [p for p in self.folder.glob("*_0_log.err") if wanted.fullmatch(p.name)]
+        if not logs:
+            return ""
+        with max(logs).open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, 2) - LOG_BYTES))
+            text = stream.read().decode(errors="replace")
+        return "\n".join(text.strip().splitlines()[-LOG_LINES:])
+
+    @property
+    def _path(self) -> Path:
+        end = PROVISIONAL if self.provisional else ".json"
+        return self.store / FOLDER / f"{self.name}{end}"
+
+
+def note(store: Path, sweep: str, array: Array) -> Submission:
+    """Writes down an array that is about to be sent, under a name of its own."""
+    name = f"obd.{sweep}.{secrets.token_hex(4)}"
+    jobs = [[run.run_id for run in job] for job in array.jobs]
+    runs = [run.as_dict() for run in array.runs]
+    write_atomic(store / FOLDER / name / RUNS, json.dumps(runs))
+    path = store / FOLDER / f"{name}{PROVISIONAL}"
+    write_atomic(path, json.dumps({"sweep": sweep, "jobs": jobs}))
+    return _read(store, path)
+
+
+def submissions(store: Path) -> Iterator[Submission]:
+    """Every array that may still work, in the order of their names."""
+    for path in sorted((store / FOLDER).glob("obd.*.json")):
+        try:
+            yield _read(store, path)
+        except FileNotFoundError:
+            continue  # confirmed or forgotten by another process in between
+
+
+def _read(store: Path, path: Path) -> Submission:
+    provisional = path.name.endswith(PROVISIONAL)
+    name = path.name.removesuffix(PROVISIONAL if provisional else ".json")
+    try:
+        values = json.loads(path.read_text())
+        jobs = tuple(tuple(job) for job in values["jobs"])
+        sweep = str(values["sweep"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ObdBenchError(
+            f"{path} is not a note of submitted jobs ({error}). Move it away; `squeue` lists the "
+            f"jobs named {name}."
+        ) from error
+    return Submission(store, name, sweep, jobs, path.stat().st_mtime_ns, provisional)
