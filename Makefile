@@ -4,13 +4,27 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test bench lint setup lock clean
+.PHONY: quickstart test test-slurm slurm-packages slurm-up slurm-down bench lint setup lock clean
 
 quickstart: $(STAMP)
 	$(BIN)/obdbench sweep quickstart
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# The tests on a real SLURM; `make test` includes them where its packages are installed.
+test-slurm: $(STAMP) slurm-packages
+	$(BIN)/python -m pytest -m slurm
+
+slurm-up: $(STAMP) slurm-packages
+	$(BIN)/python -m slurm.one_node_cluster up
+
+slurm-down: $(STAMP)
+	$(BIN)/python -m slurm.one_node_cluster down
+
+# Debian's packages of SLURM and of its accounting; needs root.
+slurm-packages: $(STAMP)
+	$(BIN)/python -m slurm.one_node_cluster packages
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds

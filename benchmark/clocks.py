@@ -59,11 +59,11 @@ class SaveClock:
     def __init__(self, every: float = SAVE_EVERY_SECONDS, stop: StopRequest | None = None) -> None:
         self.every, self.stop = every, stop or StopRequest()
         self._step: int | None = None
+        self._due = self._last = False
         self._at = time.monotonic()
-        self._last = False
 
     def due(self, step: int) -> bool:
-        """Whether state is to be saved at this step; whoever asks again at it hears the same.
+        """Whether state is to be saved at this step; the first who asks at it decides for all.
 
         Raises:
             Stopped: Every run has saved the step before, as it was asked to.
@@ -71,7 +71,8 @@ class SaveClock:
         if step != self._step:
             if self._last:
                 self.stop.check()
-            self._last = self.stop.asked
-            if self._last or time.monotonic() - self._at >= self.every:
-                self._step, self._at = step, time.monotonic()
-        return step == self._step
+            self._step, self._last = step, self.stop.asked
+            self._due = self._last or time.monotonic() - self._at >= self.every
+            if self._due:
+                self._at = time.monotonic()
+        return self._due

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import fastjsonschema
 import jsonschema
 
 from benchmark.errors import ObdBenchError
@@ -65,8 +66,9 @@ def _validate(record: Mapping[str, Any], path: Path) -> None:
     version = record.get("schema") if isinstance(record, Mapping) else None
     if version != SCHEMA:
         raise BadRecord(f"{path} has schema {version!r}; this version reads {SCHEMA!r}.")
-    errors = sorted(_validator().iter_errors(record), key=lambda error: list(error.absolute_path))
-    if errors:
+    if not _follows_schema(record):
+        validator = jsonschema.Draft202012Validator(_schema())
+        errors = sorted(validator.iter_errors(record), key=lambda error: list(error.absolute_path))
         where = "/".join(map(str, errors[0].absolute_path)) or "(top level)"
         raise BadRecord(
             f"{path} does not follow {SCHEMA} at {where}: {errors[0].message} "
@@ -76,10 +78,29 @@ def _validate(record: Mapping[str, Any], path: Path) -> None:
         raise BadRecord(f"{path} holds a value that is not finite at {bad}.")
 
 
+def _follows_schema(record: Mapping[str, Any]) -> bool:
+    """The compiled check, an order of magnitude faster; what is wrong is for jsonschema to say."""
+    try:
+        _compiled()(record)
+    except fastjsonschema.JsonSchemaValueException:
+        return False
+    return True
+
+
 @cache
-def _validator() -> jsonschema.Draft202012Validator:
-    schema = json.loads((resources.files("benchmark") / "record.schema.json").read_text())
-    return jsonschema.Draft202012Validator(schema)
+def _compiled() -> Callable[[Mapping[str, Any]], object]:
+    compiled: Callable[[Mapping[str, Any]], object] = fastjsonschema.compile(
+        _schema(), use_default=False
+    )
+    return compiled
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(
+        (resources.files("benchmark") / "record.schema.json").read_text()
+    )
+    return schema
 
 
 def _not_finite(value: Any, where: str = "") -> str | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -18,6 +18,8 @@ from benchmark.heartbeat import ALIVE
 from benchmark.record import FILE, Record, write_record
 from benchmark.spec import RunSpec
 from benchmark.stopping import StopRequest
+
+T = TypeVar("T")
 
 
 class WorkerDied(ObdBenchError):
@@ -127,8 +129,7 @@ def execute_pack(
     with _alone(store, specs):
         todo = [spec for spec in specs if not is_complete(run_folder(store, spec))]
         if len(todo) < 2 or not _advance_together(todo, how):
-            for spec in todo:
-                _execute(spec, how)
+            _in_spite_of_full_disks(lambda spec: _execute(spec, how), todo)
 
 
 def record_death(spec: RunSpec, store: Path, error: WorkerDied) -> bool:
@@ -190,22 +191,25 @@ def _advance_together(specs: Sequence[RunSpec], how: _How) -> bool:
                 "%d packed runs go on one by one: %s: %s", len(specs), type(error).__name__, error
             )
             return False
-        _write_all(attempts, records)
+        _in_spite_of_full_disks(
+            lambda pair: write_record(pair[0].folder / FILE, pair[1]),
+            zip(attempts, records, strict=True),
+        )
     for attempt in attempts:
         attempt.forget_state()
     return True
 
 
-def _write_all(attempts: Sequence[Attempt], records: Sequence[Record]) -> None:
-    """Writes every record that can be written, whatever becomes of the others.
+def _in_spite_of_full_disks(act: Callable[[T], object], items: Iterable[T]) -> None:
+    """Acts on every item, whatever becomes of the others.
 
     Raises:
-        OSError: One of them could not be (a full disk).
+        OSError: What one of them left could not be written.
     """
     problem: OSError | None = None
-    for attempt, record in zip(attempts, records, strict=True):
+    for item in items:
         try:
-            write_record(attempt.folder / FILE, record)
+            act(item)
         except OSError as error:
             problem = error
     if problem is not None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from benchmark.config import build
@@ -84,7 +85,7 @@ class RunSpec:
         """The student that sets are scored with."""
         return self.evaluation_student or self.student
 
-    @property
+    @cached_property
     def cell_id(self) -> str:
         """Readable and unique: `hopper-medium-replay.av_pbc.1a2b3c4d5e6f`."""
         values = self.as_dict()

@@ -1,7 +1,8 @@
 """Normalized return against outer step, one panel a dataset.
 
 A method with several checkpoints is a line with its confidence band; one with a single checkpoint
-(random, teacher, bc_whole) is a horizontal line, as it does not depend on the outer step.
+(random, teacher, bc_whole) is a horizontal line, as it does not depend on the outer step. Of very
+many methods the best are drawn, and the figure says so.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from results.labels import natural_order
 from results.statistics import LEVEL, Estimate, mean
 
 COLUMNS = 3
+MOST_LINES = 24
 PANEL_INCHES = (3.3, 2.5)
 # At 8 points: one line of the legend, an entry without its text, and a character of its text.
 LEGEND_ROW_INCHES = 0.17
@@ -90,6 +92,7 @@ def write_convergence(
 
 def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: float) -> Figure:
     datasets = sorted(set(curves["dataset"]))
+    complete, left_out = _best(complete)
     styles = _styles(complete)
     figure, panels = _canvas(len(datasets), list(styles))
     for dataset, axes in zip(datasets, panels, strict=True):
@@ -106,11 +109,26 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
         sns.despine(ax=axes)
     figure.suptitle(
         f"{caption.protocols(complete['protocol_detail'])}\n"
-        f"Mean over seeds with {caption.percent(level)} bootstrap band",
+        f"Mean over seeds with {caption.percent(level)} bootstrap band"
+        + (f"; {left_out} methods of lower mean are not drawn" if left_out else ""),
         fontsize=8,
     )
     _legend(figure, styles)
     return figure
+
+
+def _best(complete: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The rows of the labels that are drawn, and how many labels are not.
+
+    References are kept, and of the others those with the highest mean of last checkpoints.
+    """
+    last = complete.sort_values("outer_step").groupby(["label", "method", "run_id"]).last()
+    means = last["normalized_return"].groupby(["label", "method"]).mean().reset_index()
+    methods = means[~means["method"].isin(REFERENCES)].sort_values(
+        ["normalized_return", "label"], ascending=[False, True]
+    )
+    dropped = set(methods["label"].iloc[MOST_LINES:])
+    return complete[~complete["label"].isin(dropped)], len(dropped)
 
 
 def _canvas(panels: int, labels: list[str]) -> tuple[Figure, list[Axes]]:

@@ -11,7 +11,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from benchmark.packing import DEFAULT_PACK, Pack, make_packs
 from benchmark.record import FILE
 from benchmark.run import WorkerDied, record_death, run_folder
 from benchmark.spec import RunSpec
+from benchmark.stopping import StopRequest
 from slurm.worker import work
 
 POLL_SECONDS = 0.25
@@ -69,7 +70,13 @@ class Executor(ABC):
 
 @dataclass(frozen=True)
 class InlineExecutor(Executor):
-    """One run after the other, in this process."""
+    """One run after the other, in this process.
+
+    Args:
+        stop: Where others may ask the runs to save and end; `run` then raises `Stopped`.
+    """
+
+    stop: StopRequest = field(default_factory=StopRequest)
 
     def run(
         self,
@@ -91,6 +98,7 @@ class InlineExecutor(Executor):
                     on_progress,
                     self.save_every,
                     self.device,
+                    self.stop,
                 )
                 if on_poll:
                     on_poll()

@@ -2,6 +2,7 @@
 
     python -m slurm.one_node_cluster up [FOLDER]       prints what to export
     python -m slurm.one_node_cluster down [FOLDER]
+    python -m slurm.one_node_cluster packages          installs what is missing
 
 It needs root and the packages of `PACKAGES` (Debian), no systemd and no cgroups. Nothing in it
 is safe to expose: it authenticates nobody, and listens on this machine alone.
@@ -20,6 +21,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from benchmark.errors import ObdBenchError
 
@@ -246,9 +249,10 @@ class OneNodeCluster:
 
     def _spawn(self, *words: str) -> None:
         """Starts a program that stays in the foreground, and writes its pid file."""
-        with (self.folder / "log" / f"{words[0]}.log").open("a") as log:
-            process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-        (self.folder / f"{words[0]}.pid").write_text(str(process.pid))
+        name = words[0]
+        log, pid = self.folder / "log" / f"{name}.log", self.folder / f"{name}.pid"
+        script = 'log=$1 pid=$2; shift 2; setsid "$@" >>"$log" 2>&1 </dev/null & echo $! >"$pid"'
+        self._run("sh", "-c", script, name, str(log), str(pid), *words)
 
     def _run(self, *words: str) -> None:
         done = subprocess.run(
@@ -296,6 +300,25 @@ def missing_packages() -> list[str]:
     return [name for name in programs if shutil.which(name) is None]
 
 
+def install_packages() -> None:
+    """Installs `PACKAGES` where a program is missing.
+
+    Raises:
+        ClusterError: There is no apt-get, no root, or it fails.
+    """
+    if not missing_packages():
+        return
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for words in (["update", "-qq"], ["install", "-y", "-qq", *PACKAGES]):
+        try:
+            subprocess.run(["apt-get", *words], env=environment, check=True, stdout=sys.stderr)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise ClusterError(
+                f"The packages of the test cluster cannot be installed ({error}). As root, on "
+                f"Debian: apt-get install {' '.join(PACKAGES)}"
+            ) from error
+
+
 def _check_prerequisites() -> None:
     if os.geteuid() != 0:
         raise ClusterError("The test cluster needs root: its nodes start jobs as root.")
@@ -328,22 +351,18 @@ def _listens(port: int) -> bool:
 
 
 def _lives(number: int) -> bool:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(number, os.WNOHANG)  # a child of this process would stay as a zombie
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    return psutil.pid_exists(number) and psutil.Process(number).status() != psutil.STATUS_ZOMBIE
 
 
 def main(arguments: list[str]) -> None:
-    """`up` or `down`, and the folder."""
-    if not arguments or arguments[0] not in ("up", "down") or len(arguments) > 2:
+    """`up`, `down` or `packages`, and the folder."""
+    if not arguments or arguments[0] not in ("up", "down", "packages") or len(arguments) > 2:
         sys.exit(__doc__)
     cluster = OneNodeCluster(Path(arguments[1]).resolve() if arguments[1:] else DEFAULT_FOLDER)
     try:
-        if arguments[0] == "down":
+        if arguments[0] == "packages":
+            install_packages()
+        elif arguments[0] == "down":
             cluster.stop()
         else:
             cluster.start()

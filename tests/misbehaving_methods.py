@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,6 +16,7 @@ import torch
 
 from baselines.obd import DBC
 from baselines.random_selection import draw_pairs
+from benchmark.method import Assignment
 from obdbench import METHODS, Method, Monitor, Problem, SyntheticSet
 
 
@@ -100,6 +103,50 @@ class _Deadly:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@dataclass(frozen=True)
+class Slow(DBC):
+    """DBC that takes its time: `pause` seconds for every outer step, by the environment.
+
+    The pause is no parameter, so that a quick run elsewhere is the same run.
+    """
+
+    @classmethod
+    def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
+        pause = float(os.environ.get("OBDBENCH_TEST_PAUSE", "0")) / len(assignments)
+        super().distill_packed(
+            [
+                Assignment(method, problem, cast(Monitor, _Sleepy(monitor, pause)))
+                for method, problem, monitor in assignments
+            ]
+        )
+
+
+class _Sleepy:
+    """A monitor that sleeps at every step."""
+
+    def __init__(self, monitor: Monitor, pause: float) -> None:
+        self._monitor, self._pause = monitor, pause
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._monitor, name)
+
+    def progress(self, step: int, total: int) -> None:
+        self._monitor.progress(step, total)
+        time.sleep(self._pause)
+
+
+@dataclass(frozen=True)
+class Deaf(Method):
+    """Hears no signal that it could answer, and never ends by itself."""
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, signal.SIG_IGN)
+        time.sleep(3600)
+
+
+METHODS.register("slow", Slow)
+METHODS.register("deaf", Deaf)
 METHODS.register("raises", Raises)
 METHODS.register("silent", Silent)
 METHODS.register("diverges", Diverges)

@@ -21,6 +21,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "teacher": {},
     "raises": {},
     "silent": {},
+    "deaf": {},
     "diverges": {},
     "bad_policy": {},
     "peeks": {},

@@ -18,6 +18,7 @@ from benchmark.packing import DEFAULT_PACK
 from benchmark.record import FILE, read_record
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
+from benchmark.stopping import Stopped
 from benchmark.students.student import StudentSpec
 from benchmark.sweep import Sweep
 from obdbench.cli import cluster
@@ -30,8 +31,13 @@ from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep
 from obdbench.states import look
 from results.store import RunState, progress, save_sweep, sweep_records
 from slurm.cluster import Cluster, Settings
-from slurm.executors import make_executor
+from slurm.executors import Executor, InlineExecutor, make_executor
 from slurm.profile import find_profile
+from slurm.signals import END, WARNING, stopped_by_signals
+
+QUEUE_AGAIN = 75
+"""Status of a process that SLURM warned: its state is saved, the same command goes on."""
+SECONDS_TO_SAVE = 60.0
 
 WORDS: dict[RunState, str] = {
     "done": "done", "failed": "failed", "running": "running elsewhere", "queued": "queued",
@@ -166,7 +172,7 @@ def sweep(
                 cluster.submit(jobs_of_store, plan, todo, chosen, settings)
             return
     elif todo := _share(_to_do(store, plan, retry), share):
-        _work(local, plan, todo, store)
+        _work_until_told(local, plan, todo, store)
     if share is None:
         show(store, plan)
 
@@ -226,7 +232,19 @@ def _check_same_data(store: Path, plan: Sweep, datasets: Sequence[Dataset]) -> N
             )
 
 
-def _work(executor: Any, plan: Sweep, todo: list[RunSpec], store: Path) -> None:
+def _work_until_told(executor: Executor, plan: Sweep, todo: list[RunSpec], store: Path) -> None:
+    """Works in this process; told by SLURM to end, it saves the state and says so by its status."""
+    if not isinstance(executor, InlineExecutor):
+        return _work(executor, plan, todo, store)
+    try:
+        with stopped_by_signals(executor.stop, SECONDS_TO_SAVE) as came:
+            _work(executor, plan, todo, store)
+    except Stopped as stopped:
+        err.print(f"Stopped: {stopped}. The same command goes on from here.", highlight=False)
+        raise typer.Exit(QUEUE_AGAIN if WARNING in came else 128 + END) from None
+
+
+def _work(executor: Executor, plan: Sweep, todo: list[RunSpec], store: Path) -> None:
     with progress_bar(plan.name, "runs", len(todo)) as bar:
         done: set[str] = set()  # never looked at again; a failed run may be under retry
 

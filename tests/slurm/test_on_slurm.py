@@ -1,0 +1,348 @@
+"""Every fault of a cluster, tried on a real SLURM: no record is lost, none is double."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmark.attempt import existing_record
+from benchmark.run import run_folder
+from benchmark.spec import RunSpec
+from benchmark.sweep import Sweep, read_sweep
+from benchmark.teachers.teacher import NetworkTeacher
+from obdbench.states import look
+from slurm.executors import InlineExecutor
+from slurm.one_node_cluster import OneNodeCluster
+from tests.slurm.conftest import Bench, wait_until
+from tests.tiny_runs import PLUGIN, numbers, sets, tiny_spec
+
+pytestmark = pytest.mark.slurm
+
+SLOW = {"environment": {"OBDBENCH_TEST_PAUSE": "0.5"}}
+STEPS = 40
+
+
+@pytest.fixture
+def inline(tmp_path: Path) -> InlineExecutor:
+    """Does runs in this process: the truth that others are held to."""
+    return InlineExecutor(tmp_path / "inline", (str(PLUGIN),), pack=1)
+
+
+def slow(dataset: str, steps: int = STEPS, seed: int = 0) -> RunSpec:
+    """A run that takes half a second a step on the cluster, and none of that here."""
+    return tiny_spec("slow", dataset, outer_steps=steps, seed=seed)
+
+
+def assert_same(bench: Bench, inline: InlineExecutor, runs: list[RunSpec]) -> None:
+    """The cluster's runs are complete, with the numbers and sets of runs in this process."""
+    inline.run(runs)
+    for run, record in zip(runs, bench.records(runs), strict=True):
+        here = existing_record(run_folder(inline.store, run))
+        assert here is not None
+        assert numbers(record) == numbers(here)
+        assert sets(bench.store, run) == sets(inline.store, run)
+
+
+def jobs(slurm: OneNodeCluster, states: str = "all") -> list[str]:
+    """The numbers of the jobs that are there."""
+    return slurm.command("squeue", "-h", "-r", f"--states={states}", "-o", "%i").split()
+
+
+def test_forty_runs_over_two_nodes_are_those_of_one_process(
+    slurm: OneNodeCluster, small_dataset_name: str, tiny_teacher: NetworkTeacher, tmp_path: Path
+) -> None:
+    """From the command line, and looked at from other processes."""
+    toml = tmp_path / "forty.toml"
+    toml.write_text(f'''
+name = "forty"
+datasets = ["{small_dataset_name}"]
+protocol = {{ name = "tiny", students = 2, episodes = 2, checkpoint_every = 2, last = 2 }}
+student = {{ width = 8, depth = 2, steps = 4 }}
+seeds = 10
+
+[[methods]]
+name = "random"
+synthetic_size = 4
+
+[[methods]]
+name = "dbc"
+synthetic_size = 4
+outer_batch = 8
+outer_steps = 6
+
+[[methods]]
+name = "pbc"
+synthetic_size = 4
+outer_batch = 8
+outer_steps = 6
+
+[[methods]]
+name = "herding"
+synthetic_size = 4
+''')
+    profile = tmp_path / "here.toml"
+    profile.write_text('memory = "500M"\npack = 4\n[methods.random]\ncpus = 2\n')
+    store = tmp_path / "runs"
+
+    def obdbench(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "obdbench", *words, "--store", str(store)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    sent = obdbench("sweep", str(toml), "--executor", "slurm", "--profile", str(profile))
+    assert sent.returncode == 0, sent.stderr
+    assert "40 runs in 25 jobs, 2 arrays submitted" in sent.stdout
+    again = obdbench("sweep", str(toml), "--executor", "slurm", "--profile", str(profile))
+    assert ", 0 to do" in again.stderr, "runs that wait in the queue were sent twice"
+    early = obdbench("status", "forty")
+    assert "queued" in early.stdout or "running" in early.stdout
+    collected = obdbench("collect", "forty", "--wait", "--poll", "1")
+    assert collected.returncode == 0, collected.stderr
+    assert "40 done" in obdbench("status", "forty").stdout
+    nodes = slurm.command("sacct", "-n", "-X", "-P", "-o", "JobName,NodeList").split()
+    assert {line.split("|")[1] for line in nodes if line.startswith("obd.forty")} == {"n1", "n2"}
+
+    runs = list(read_sweep(toml).runs)
+    inline = InlineExecutor(tmp_path / "inline", pack=1)
+    assert_same(Bench(store), inline, runs)
+
+
+def test_a_killed_task_costs_its_run_alone(
+    bench: Bench, inline: InlineExecutor, small_dataset_name: str, tmp_path: Path
+) -> None:
+    deadly = tiny_spec("dies_once", small_dataset_name, marker=str(tmp_path / "marker"))
+    raises, good = (tiny_spec(name, small_dataset_name) for name in ("raises", "random"))
+    runs = [deadly, raises, good]
+    bench.submit(runs, save_every=0)
+    bench.wait()
+    died, raised, done = bench.records(runs)
+    assert (died["status"], died["error"]["type"]) == ("failed", "WorkerDied")
+    assert "the last words" in died["error"]["message"] or "Killed" in died["error"]["message"]
+    assert "SLURM says FAILED" in died["error"]["message"]
+    assert [c["outer_step"] for c in died["checkpoints"]] == [0, 2]
+    assert (raised["error"]["type"], done["status"]) == ("ValueError", "complete")
+
+    bench.submit([deadly], save_every=0)
+    bench.wait()
+    assert_same(bench, inline, [deadly, raises, good])
+
+
+def test_a_warned_job_saves_and_goes_on_to_the_same_numbers(
+    bench: Bench, slurm: OneNodeCluster, inline: InlineExecutor, small_dataset_name: str
+) -> None:
+    """Two runs alone, four in packs of two; the save clock would not have saved for an hour."""
+    single = [slow(small_dataset_name, seed=seed) for seed in range(2)]
+    packed = [slow(small_dataset_name, steps=STEPS + 1, seed=seed) for seed in range(4)]
+    runs = [*single, *packed]
+    bench.submit(runs, save_every=3600, pack=2, **SLOW)
+    wait_until(lambda: len(jobs(slurm, "running")) == 3, "three jobs run")
+    where = Sweep("test", "", tuple(runs))
+    wait_until(
+        lambda: all(at.fraction > 0.1 for at in look(bench.store, where).at.values()), "all began"
+    )
+    assert not any(bench.begun(run) for run in runs)
+    for job in jobs(slurm, "running"):
+        slurm.command("scancel", "--signal=USR2", job)
+    wait_until(lambda: all(bench.begun(run) for run in runs), "all have saved")
+    bench.wait()
+    assert_same(bench, inline, runs)
+    assert {record["cost"]["attempts"] for record in bench.records(runs)} == {2}
+
+
+def test_a_time_limit_is_met_and_survived(
+    bench: Bench, inline: InlineExecutor, small_dataset_name: str
+) -> None:
+    """Two and a half minutes of work under a limit of two; and a run that hears no warning."""
+    patient, deaf = slow(small_dataset_name, steps=300), tiny_spec("deaf", small_dataset_name)
+    bench.submit([patient, deaf], time="0:02:00", **SLOW)
+    bench.wait(500)
+    goes_on, ended = bench.records([patient, deaf])
+    assert goes_on["cost"]["attempts"] >= 2
+    assert ended["error"]["type"] == "TimedOut"
+    assert "DUE TO TIME LIMIT" in ended["error"]["message"]
+    inline.run([patient])
+    here = existing_record(run_folder(inline.store, patient))
+    assert here is not None
+    assert numbers(goes_on) == numbers(here)
+
+
+def test_a_job_is_not_queued_again_for_ever(
+    bench: Bench, slurm: OneNodeCluster, inline: InlineExecutor, small_dataset_name: str
+) -> None:
+    run = slow(small_dataset_name)
+    bench.submit([run], requeues=1, **SLOW)
+    for times in (1, 2):
+        wait_until(partial(_is_at, bench, run, times), f"attempt {times}")
+        slurm.command("scancel", "--signal=USR2", *jobs(slurm, "running"))
+    bench.wait()
+    record = bench.records([run])[0]
+    assert record["error"]["type"] == "TimedOut"
+    assert "queued again 1 times" in record["error"]["message"]
+    bench.submit([run])
+    bench.wait()
+    assert_same(bench, inline, [run])
+
+
+def test_cancelled_elements_are_rows(
+    bench: Bench, slurm: OneNodeCluster, small_dataset_name: str
+) -> None:
+    """One that works, one that waits; the third goes on."""
+    runs = [slow(small_dataset_name, seed=seed) for seed in range(3)]
+    bench.submit(runs, save_every=3600, pack=1, parallelism=1, **SLOW)
+    wait_until(lambda: _attempt(bench, runs[0]) == 1, "the first began")
+    first = jobs(slurm, "running")[0]
+    array = first.split("_")[0]
+    slurm.command("scancel", first)
+    slurm.command("scancel", f"{array}_1")
+    bench.wait()
+    working, waiting, third = bench.records(runs)
+    assert (working["error"]["type"], third["status"]) == ("Cancelled", "complete")
+    assert waiting["error"]["type"] in ("Cancelled", "Vanished")
+    assert "it never began" in waiting["error"]["message"]
+    assert bench.begun(runs[0]), "a cancelled run did not save its state"
+
+
+def test_a_node_that_goes_down_loses_nothing(
+    bench: Bench, slurm: OneNodeCluster, inline: InlineExecutor, small_dataset_name: str
+) -> None:
+    """SLURM queues its jobs again; two copies of a run may work at the same time."""
+    runs = [slow(small_dataset_name, seed=seed) for seed in range(4)]
+    bench.submit(runs, save_every=1, pack=1, cpus=2, **SLOW)
+    wait_until(lambda: all(bench.begun(run) for run in runs), "all have saved")
+    slurm.command("scontrol", "update", "nodename=n1", "state=down", "reason=test")
+    bench.wait()
+    assert_same(bench, inline, runs)
+
+
+def test_a_pre_empted_job_goes_on(
+    bench: Bench, slurm: OneNodeCluster, inline: InlineExecutor, small_dataset_name: str
+) -> None:
+    runs = [slow(small_dataset_name, seed=seed) for seed in range(2)]
+    bench.submit(runs, save_every=1, pack=1, cpus=4, **SLOW)
+    wait_until(lambda: all(bench.begun(run) for run in runs), "both have saved")
+    slurm.command("sbatch", "-p", "urgent", "-c", "4", "-o", "/dev/null", "--wrap", "sleep 3")
+    wait_until(lambda: len(jobs(slurm, "running")) == 2 and jobs(slurm, "pending"), "pre-empted")
+    bench.wait()
+    assert_same(bench, inline, runs)
+    assert sorted(record["cost"]["attempts"] for record in bench.records(runs)) == [1, 2]
+
+
+def test_a_controller_that_is_away_loses_nothing(
+    bench: Bench, slurm: OneNodeCluster, inline: InlineExecutor, small_dataset_name: str
+) -> None:
+    """Runs end while nobody manages them; nothing is called dead that may live."""
+    runs = [slow(small_dataset_name, seed=seed) for seed in range(2)]
+    bench.submit(runs, pack=1, **SLOW)
+    wait_until(lambda: all(_attempt(bench, run) == 1 for run in runs), "both began")
+    slurm.stop_controller()
+    where = look(bench.store, Sweep("test", "", tuple(runs)))
+    assert where.unknown is not None
+    assert where.counts["running"] == 2
+    wait_until(lambda: all(existing_record(run_folder(bench.store, r)) for r in runs), "both end")
+    slurm.start_controller()
+    bench.wait()
+    assert_same(bench, inline, runs)
+
+
+def test_without_accounting_every_run_still_has_its_cause(
+    bench: Bench, slurm: OneNodeCluster, small_dataset_name: str, tmp_path: Path
+) -> None:
+    deadly = tiny_spec("dies_once", small_dataset_name, marker=str(tmp_path / "marker"))
+    works, waits = (slow(small_dataset_name, seed=seed) for seed in range(2))
+    runs = [deadly, works, waits, tiny_spec("random", small_dataset_name)]
+    slurm.set_accounting(False)
+    try:
+        bench.submit(runs, pack=1, cpus=4, **SLOW)
+        wait_until(lambda: _attempt(bench, works) == 1, "one of the slow ones began")
+        slurm.command("scancel", *(job for job in jobs(slurm, "running,pending")))
+        bench.wait()
+    finally:
+        slurm.set_accounting(True)
+    died, working, waiting, _ = bench.records(runs)
+    assert died["error"]["type"] == "WorkerDied"
+    assert working["error"]["type"] == "Cancelled"
+    assert waiting["error"]["type"] in ("Cancelled", "Vanished")
+
+
+def test_a_full_disk_costs_one_run_and_a_retry_mends_it(
+    bench: Bench, inline: InlineExecutor, small_dataset_name: str
+) -> None:
+    runs = [tiny_spec("dbc", small_dataset_name, seed=seed) for seed in range(3)]
+    folder = run_folder(bench.store, runs[1])
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)], check=True)
+    try:
+        (folder / "filler").write_bytes(bytes(4 * 4096 - 4096))
+        (folder / "more").write_bytes(bytes(4096))
+    except OSError:
+        pass
+    try:
+        bench.submit(runs, save_every=0, pack=3)
+        wait_until(lambda: not bench.cluster.live(), "no job is live")
+        settled = bench.cluster.settle()
+        assert list(settled.unwritten) == [runs[1].run_id]
+        assert "No space left" in settled.unwritten[runs[1].run_id]
+        for name in ("filler", "more"):
+            (folder / name).unlink(missing_ok=True)
+        bench.wait()
+        statuses = [record["status"] for record in bench.records(runs)]
+        assert statuses == ["complete", "failed", "complete"]
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    bench.submit([runs[1]])
+    bench.wait()
+    assert_same(bench, inline, runs)
+
+
+def test_a_request_that_no_node_can_serve_fails_its_runs_and_no_others(
+    bench: Bench, small_dataset_name: str
+) -> None:
+    runs = [tiny_spec(name, small_dataset_name) for name in ("random", "dbc")]
+    bench.submit(runs, methods={"dbc": {"memory": "900G"}})
+    bench.wait()
+    done, refused = bench.records(runs)
+    assert (done["status"], refused["error"]["type"]) == ("complete", "Refused")
+    assert "memory 900G" in refused["error"]["message"]
+    assert "not available" in refused["error"]["message"] or "Memory" in refused["error"]["message"]
+
+
+def test_a_process_that_dies_while_it_submits_leaves_nothing_behind(
+    bench: Bench, inline: InlineExecutor, small_dataset_name: str
+) -> None:
+    """Before sbatch: the runs are free again. After it: the jobs are known by their name."""
+    from slurm.arrays import make_arrays
+    from slurm.cluster import Settings
+    from slurm.submissions import note
+    from tests.slurm.conftest import profile
+
+    runs = [tiny_spec("dbc", small_dataset_name, seed=seed) for seed in range(2)]
+    never, sent = (make_arrays([run], profile(), 16)[0] for run in runs)
+    note(bench.store, "test", never)
+    noted = note(bench.store, "test", sent)
+    bench.cluster._send(noted, sent, Settings((str(PLUGIN),)), 50)
+    bench.wait()
+    assert existing_record(run_folder(bench.store, runs[0])) is None
+    bench.submit([runs[0]])
+    bench.wait()
+    assert_same(bench, inline, runs)
+
+
+def _is_at(bench: Bench, run: RunSpec, times: int) -> bool:
+    return _attempt(bench, run) == times
+
+
+def _attempt(bench: Bench, run: RunSpec) -> int:
+    """Which attempt at a run is under way; 0 where none is."""
+    try:
+        sign = json.loads((run_folder(bench.store, run) / "alive.json").read_text())
+    except FileNotFoundError:
+        return 0
+    return int(sign["attempt"]) if sign["pid"] and sign["step"] else 0
