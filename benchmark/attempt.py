@@ -244,7 +244,9 @@ class Attempt:
             leftover.unlink(missing_ok=True)
 
     def _score(self) -> dict[str, Any]:
-        used = self.checkpoints[-self.spec.protocol.last :]
+        # What a method starts from is scored too, but is no result of a method that went on.
+        results = [c for c in self.checkpoints if c["outer_step"] > 0] or self.checkpoints
+        used = results[-self.spec.protocol.last :]
         return {
             "normalized_return": float(np.mean([c["normalized_return"] for c in used])),
             "return": float(np.mean([c["mean_return"] for c in used])),

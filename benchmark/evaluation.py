@@ -30,7 +30,8 @@ class Protocol:
         students: Policies trained on the set, each from its own initialisation.
         episodes: Episodes that each policy plays, with its deterministic action.
         checkpoint_every: Outer steps between scored checkpoints.
-        last: The run's score is the mean over this many last checkpoints.
+        last: The run's score is the mean over this many last checkpoints; what a method starts from
+            (outer step 0) counts where it has no other.
         ensemble: Students that act together, by the mean of their actions (OBD, Table 3, takes 10).
             `students` then counts ensembles.
     """

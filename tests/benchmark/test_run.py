@@ -26,7 +26,7 @@ from benchmark.run import WorkerDied, execute, record_death, run_folder
 from benchmark.spec import RunSpec
 from benchmark.state import load_state, save_state
 from benchmark.synthetic_set import load_synthetic_set
-from tests.tiny_runs import PLUGIN, STUDENT, numbers, sets, tiny_spec
+from tests.tiny_runs import PLUGIN, PROTOCOL, STUDENT, numbers, sets, tiny_spec
 
 STATE = "state.safetensors"
 
@@ -307,6 +307,20 @@ def test_a_state_cut_short_is_an_error_too(spec: RunSpec, tmp_path: Path) -> Non
     record = execute(spec, tmp_path)
     assert record["status"] == "failed"
     assert "Remove it to start that work anew" in record["error"]["message"]
+
+
+def test_what_a_method_starts_from_is_no_part_of_its_score(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    """Two of three checkpoints count though four were asked for; a selection's only one counts."""
+    protocol = replace(PROTOCOL, last=4, checkpoint_every=3)
+    steps = {
+        name: execute(replace(tiny_spec(name, small_dataset_name), protocol=protocol), tmp_path)
+        for name in ("dbc", "random")
+    }
+    assert [c["outer_step"] for c in steps["dbc"]["checkpoints"]] == [0, 3, 6]
+    assert steps["dbc"]["score"]["outer_steps_used"] == [3, 6]
+    assert steps["random"]["score"]["outer_steps_used"] == [0]
 
 
 def test_a_recorded_death_keeps_the_state_and_the_log(
