@@ -1,0 +1,45 @@
+"""Runs become jobs and arrays: each once, by shape, in pieces that the cluster takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from slurm.arrays import make_arrays
+from slurm.profile import build_profile
+from tests.tiny_runs import tiny_spec
+
+DATASET = "hopper/medium-expert@2000"
+RUNS = [tiny_spec(name, DATASET, seed=seed) for seed in range(7) for name in ("random", "dbc")]
+
+
+def test_every_run_is_in_one_job_and_jobs_are_grouped_by_what_they_ask_for() -> None:
+    profile = build_profile({"pack": 3, "methods": {"random": {"cpus": 2}}}, "p", "here")
+    arrays = make_arrays(RUNS, profile, max_array_size=1000)
+    assert sorted(run.run_id for array in arrays for run in array.runs) == sorted(
+        run.run_id for run in RUNS
+    )
+    assert [array.shape.cpus for array in arrays] == [2, 1]
+    assert [{run.method for run in array.runs} for array in arrays] == [{"random"}, {"dbc"}]
+    assert [len(job) for job in arrays[0].jobs] == [1] * 7
+    assert sorted(len(job) for job in arrays[1].jobs) == [2, 2, 3]
+
+
+def test_methods_that_ask_for_the_same_share_an_array() -> None:
+    profile = build_profile({"methods": {"random": {"cpus": 1}}}, "p", "here")
+    assert len(make_arrays(RUNS, profile, max_array_size=1000)) == 1
+
+
+def test_arrays_are_no_larger_than_the_cluster_takes() -> None:
+    arrays = make_arrays(RUNS, build_profile({"pack": 1}, "p", "here"), max_array_size=4)
+    assert [len(array.jobs) for array in arrays] == [4, 4, 4, 2]
+
+
+@pytest.mark.parametrize(("limit", "shares"), [(14, [4, 4, 4, 2]), (7, [2, 2, 2, 1])])
+def test_arrays_share_the_limit_on_jobs_at_a_time(limit: int, shares: list[int]) -> None:
+    profile = build_profile({"pack": 1, "parallelism": limit}, "p", "here")
+    assert [a.parallelism for a in make_arrays(RUNS, profile, max_array_size=4)] == shares
+
+
+def test_no_array_is_left_without_a_job() -> None:
+    profile = build_profile({"pack": 1, "parallelism": 1}, "p", "here")
+    assert {a.parallelism for a in make_arrays(RUNS, profile, max_array_size=4)} == {1}

@@ -1,0 +1,154 @@
+"""A job and its signals: it saves, is queued again, goes on to the same numbers; or gives up."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark.attempt import existing_record
+from benchmark.registry import load_plugin
+from benchmark.run import execute, run_folder
+from benchmark.spec import RunSpec
+from benchmark.stopping import Stopped, StopRequest
+from slurm.job import Job, _insist
+from slurm.signals import END, WARNING, stopped_by_signals
+from tests.tiny_runs import PLUGIN, numbers, sets, tiny_spec
+
+QUEUED_AGAIN = 3
+GRACE = 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugin() -> None:
+    load_plugin(PLUGIN)
+
+
+def job(store: Path, runs: list[RunSpec], **settings: object) -> Job:
+    values: dict[str, object] = {"grace": GRACE, "requeues": 5, "save_every": 3600.0, **settings}
+    dictionaries = [run.as_dict() for run in runs]
+    return Job(dictionaries, str(store), (str(PLUGIN),), 1, "cpu", **values)  # type: ignore[arg-type]
+
+
+def in_a_process(work: Job, pause: float, restarts: int = 0) -> multiprocessing.Process:
+    """The job under what submitit sets up: a handler that would queue it again."""
+
+    def act() -> None:
+        os.environ.update(OBDBENCH_TEST_PAUSE=str(pause), SLURM_RESTART_COUNT=str(restarts))
+        signal.signal(WARNING, lambda *_: os._exit(QUEUED_AGAIN))
+        work()
+
+    process = multiprocessing.get_context("fork").Process(target=act)
+    process.start()
+    return process
+
+
+def signalled(
+    work: Job, run: RunSpec, number: int, pause: float = 0.2, restarts: int = 0
+) -> int | None:
+    """How a job ends that gets a signal once its run is some steps on."""
+    process = in_a_process(work, pause, restarts)
+    folder = run_folder(Path(work.store), run)
+    deadline = time.monotonic() + 60
+    while not (folder / "set-00000002.safetensors").exists():
+        assert time.monotonic() < deadline and process.is_alive()
+        time.sleep(0.05)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(60)
+    return process.exitcode
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_warned_job_saves_every_run_and_asks_to_be_queued_again(
+    count: int, small_dataset_name: str, tmp_path: Path
+) -> None:
+    runs = [tiny_spec("slow", small_dataset_name, outer_steps=30, seed=s) for s in range(count)]
+    work = job(tmp_path / "job", runs)
+    assert signalled(work, runs[-1], WARNING) == QUEUED_AGAIN
+    for run in runs:
+        folder = run_folder(tmp_path / "job", run)
+        assert (folder / "state.safetensors").exists()
+        assert existing_record(folder) is None
+    again = in_a_process(work, pause=0, restarts=1)
+    again.join(60)
+    assert again.exitcode == 0
+    for run in runs:
+        record = existing_record(run_folder(tmp_path / "job", run))
+        assert record is not None
+        assert record["cost"]["attempts"] == 2
+        assert numbers(record) == numbers(execute(run, tmp_path / "whole"))
+        assert sets(tmp_path / "job", run) == sets(tmp_path / "whole", run)
+
+
+def test_a_cancelled_job_saves_and_is_not_queued_again(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    run = tiny_spec("slow", small_dataset_name, outer_steps=30)
+    assert signalled(job(tmp_path, [run]), run, END) == 128 + END
+    assert (run_folder(tmp_path, run) / "state.safetensors").exists()
+
+
+def test_a_job_queued_again_too_often_is_a_row_and_keeps_its_state(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    run = tiny_spec("slow", small_dataset_name, outer_steps=30)
+    assert signalled(job(tmp_path, [run], requeues=2), run, WARNING, restarts=2) == 0
+    record = existing_record(run_folder(tmp_path, run))
+    assert record is not None
+    assert (record["status"], record["error"]["type"]) == ("failed", "TimedOut")
+    assert "raise `time` or `requeues`" in record["error"]["message"]
+    assert (run_folder(tmp_path, run) / "state.safetensors").exists()
+
+
+def test_a_step_longer_than_the_grace_is_left_where_it_is(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    """The next start goes on from the last save, here none."""
+    run = tiny_spec("slow", small_dataset_name, outer_steps=30)
+    began = time.monotonic()
+    work = job(tmp_path, [run], grace=1)
+    process = in_a_process(work, pause=3600)
+    folder = run_folder(tmp_path, run)
+    while not (folder / "alive.json").exists():
+        time.sleep(0.05)
+    time.sleep(1)
+    assert process.pid is not None
+    os.kill(process.pid, WARNING)
+    process.join(60)
+    assert process.exitcode == QUEUED_AGAIN
+    assert time.monotonic() - began < 60
+    assert existing_record(folder) is None
+
+
+def test_signals_are_given_back(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (WARNING, END, signal.SIGALRM)]
+    stop = StopRequest()
+    with pytest.raises(Stopped), stopped_by_signals(stop, 60) as came:
+        os.kill(os.getpid(), WARNING)
+        stop.check()
+    assert came == {WARNING}
+    assert [signal.getsignal(number) for number in (WARNING, END, signal.SIGALRM)] == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_controller_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slurm.job.ASK_AGAIN_SECONDS", 0.01)
+    asked: list[int] = []
+
+    def request() -> None:
+        asked.append(1)
+        if len(asked) < 3:
+            raise subprocess.CalledProcessError(1, "scontrol")
+
+    _insist(request, seconds=10)
+    assert len(asked) == 3
+    asked.clear()
+    with pytest.raises(subprocess.CalledProcessError):
+        _insist(request, seconds=0)
+    assert len(asked) == 1
