@@ -229,5 +229,5 @@ def make_executor(name: str, jobs: int, **settings: Any) -> Executor:
     if name == "local":
         return LocalExecutor(jobs=jobs, **settings)
     raise ObdBenchError(
-        f"No executor is called {name!r}. {did_you_mean(name, ('inline', 'local'))}"
+        f"No executor is called {name!r}. {did_you_mean(name, ('inline', 'local', 'slurm'))}"
     )

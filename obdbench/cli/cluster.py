@@ -66,17 +66,17 @@ def watch(cluster: Cluster, plan: Sweep, poll: float, unsent: Sequence[RunSpec] 
 
     Ctrl-C ends the watching, not the jobs.
     """
+    mine = {run.run_id for run in plan.runs}
     with progress_bar(plan.name, "runs", len(plan.runs)) as bar:
         while True:
             try:
                 settled = cluster.settle()
+                _tell(settled.died, settled.unwritten)
+                if not unsent and not settled.live & mine:
+                    return
                 if unsent and profile and settings:
                     cluster.submit(plan.name, unsent, profile, settings)
                     unsent = ()
-                mine = {run.run_id for run in plan.runs}
-                _tell(settled.died, settled.unwritten)
-                if not settled.live & mine and not unsent:
-                    return
             except QueueFull:
                 pass
             except Unreachable as error:  # the controller is being restarted, say
@@ -118,12 +118,16 @@ def _print_arrays(arrays: Sequence[Array], verb: str) -> None:
     """One line an array."""
     jobs = sum(len(array.jobs) for array in arrays)
     runs = sum(len(array.runs) for array in arrays)
-    out.print(f"{runs} runs in {jobs} jobs, {len(arrays)} arrays {verb}", highlight=False)
+    many = "array" if len(arrays) == 1 else "arrays"
+    out.print(f"{runs} runs in {jobs} jobs, {len(arrays)} {many} {verb}", highlight=False)
     for number, array in enumerate(arrays):
         sizes = Counter(len(job) for job in array.jobs)
-        packs = ", ".join(f"{count} of {size}" for size, count in sorted(sizes.items()))
+        packs = ", ".join(
+            f"{count} of {size}" if len(sizes) > 1 else f"{size} run{'s' if size > 1 else ''} each"
+            for size, count in sorted(sizes.items())
+        )
         out.print(
-            f"  array {number}: {len(array.jobs)} jobs (by runs: {packs}), "
+            f"  array {number}: {len(array.jobs)} jobs ({'by runs: ' * (len(sizes) > 1)}{packs}), "
             f"{array.parallelism} at a time; {array.shape}",
             highlight=False,
             markup=False,

@@ -171,7 +171,7 @@ def sweep(
             if todo:
                 cluster.submit(jobs_of_store, plan, todo, chosen, settings)
             return
-    elif todo := _share(_to_do(store, plan, retry), share):
+    elif todo := _share(plan, _to_do(store, plan, retry), share):
         _work_until_told(local, plan, todo, store)
     if share is None:
         show(store, plan)
@@ -190,14 +190,18 @@ def _check_options(executor: str, slurm: Mapping[str, Any], local: Mapping[str, 
         raise BadConfiguration("--share is for --executor inline.")
 
 
-def _share(runs: list[RunSpec], share: str | None) -> list[RunSpec]:
-    """The part of the runs that one of several processes takes."""
+def _share(plan: Sweep, todo: list[RunSpec], share: str | None) -> list[RunSpec]:
+    """What one of several processes takes of the runs to do.
+
+    Shares are of the whole sweep: those of processes that begin at different times fit together.
+    """
     if share is None:
-        return runs
+        return todo
     parts = share.split("/")
     if len(parts) != 2 or not all(p.isdigit() for p in parts) or not int(parts[0]) < int(parts[1]):
         raise BadConfiguration(f"--share is {share!r}; expected a place and a number, 0/8 to 7/8.")
-    return runs[int(parts[0]) :: int(parts[1])]
+    mine = {run.run_id for run in plan.runs[int(parts[0]) :: int(parts[1])]}
+    return [run for run in todo if run.run_id in mine]
 
 
 def _to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:

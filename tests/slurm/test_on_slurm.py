@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -333,6 +335,83 @@ def test_a_process_that_dies_while_it_submits_leaves_nothing_behind(
     bench.submit([runs[0]])
     bench.wait()
     assert_same(bench, inline, runs)
+
+
+TINY = """
+name = "tiny"
+datasets = ["{dataset}"]
+protocol = {{ name = "tiny", students = 2, episodes = 2, checkpoint_every = 2, last = 2 }}
+student = {{ width = 8, depth = 2, steps = 4 }}
+seeds = 4
+
+[[methods]]
+name = "{method}"
+synthetic_size = 4
+outer_batch = 8
+outer_steps = {steps}
+"""
+
+
+@pytest.fixture
+def script(
+    slurm: OneNodeCluster, tmp_path: Path, small_dataset_name: str
+) -> Callable[..., tuple[Path, list[RunSpec]]]:
+    """Submits one of the sbatch scripts for a sweep of four runs; its store and runs."""
+
+    def submit(
+        name: str, *options: str, method: str = "dbc", steps: int = 6, **variables: str
+    ) -> tuple[Path, list[RunSpec]]:
+        toml = tmp_path / "tiny.toml"
+        toml.write_text(TINY.format(dataset=small_dataset_name, method=method, steps=steps))
+        profile = tmp_path / "here.toml"
+        profile.write_text('memory = "500M"\npack = 1\n')
+        store = tmp_path / "runs"
+        command = tmp_path / "obdbench"
+        command.write_text(
+            f'#!/bin/sh\nexec "{sys.executable}" -m obdbench --plugin "{PLUGIN}" "$@"\n'
+        )
+        command.chmod(0o755)
+        given = {
+            "SWEEP": str(toml),
+            "STORE": str(store),
+            "PROFILE": str(profile),
+            "OBDBENCH": str(command),
+            "POLL": "1",
+            **variables,
+        }
+        subprocess.run(
+            ["sbatch", "--mem=500M", f"--output={tmp_path}/%j.log", *options, f"slurm/{name}"],
+            env={**os.environ, **given},
+            check=True,
+        )
+        return store, list(read_sweep(toml).runs)
+
+    return submit
+
+
+def test_the_driver_does_a_whole_sweep_from_inside_an_allocation(
+    slurm: OneNodeCluster, script: Callable[..., tuple[Path, list[RunSpec]]], inline: InlineExecutor
+) -> None:
+    store, runs = script("full_sweep.sbatch")
+    wait_until(lambda: not jobs(slurm, "running,pending"), "the driver has ended")
+    assert (store / "reports" / "tiny" / "table.md").exists()
+    assert_same(Bench(store), inline, runs)
+
+
+def test_the_plain_array_needs_no_submitit_and_survives_a_warning(
+    slurm: OneNodeCluster, script: Callable[..., tuple[Path, list[RunSpec]]], inline: InlineExecutor
+) -> None:
+    """A share each; every element is warned once."""
+    store, runs = script(
+        "array.sbatch", "--array=0-1", method="slow", steps=STEPS, OBDBENCH_TEST_PAUSE="0.5"
+    )
+    bench = Bench(store)
+    wait_until(lambda: sum(_attempt(bench, run) for run in runs) >= 2, "both elements work")
+    for job in jobs(slurm, "running"):
+        slurm.command("scancel", "--batch", "--signal=USR2", job)
+    wait_until(lambda: not jobs(slurm, "running,pending"), "the array has ended")
+    assert_same(bench, inline, runs)
+    assert max(record["cost"]["attempts"] for record in bench.records(runs)) == 2
 
 
 def _is_at(bench: Bench, run: RunSpec, times: int) -> bool:

@@ -1,0 +1,162 @@
+"""`sweep --executor slurm`, `plan`, `collect`, `cancel`, shares: what they print and refuse."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slurm.signals import WARNING
+from tests.obdbench.test_cli import Result, cli, sweep_file
+from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken
+from tests.tiny_runs import PLUGIN
+
+__all__ = ["cli", "sweep_file"]
+
+SLURM = ("--executor", "slurm", "--profile", "cpu")
+
+
+@pytest.fixture
+def scheduler(monkeypatch: pytest.MonkeyPatch) -> FakeScheduler:
+    """The one that every command finds."""
+    found = FakeScheduler()
+    monkeypatch.setattr("slurm.cluster.Scheduler", lambda: found)
+    monkeypatch.setattr("obdbench.cli.cluster.Scheduler", lambda: found)
+    return found
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return fake_sbatch(tmp_path / "bin", monkeypatch)
+
+
+def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(
+    cli: Any, sweep_file: Path, scheduler: FakeScheduler, journal: Path, record_store: Path
+) -> None:
+    result: Result = cli("sweep", sweep_file, *SLURM, "--dry-run")
+    assert result.code == 0
+    assert "2 runs in 2 jobs, 1 array would be submitted" in result.out
+    assert "2 jobs (1 run each), 100 at a time; cpus 1, memory 4G, time 4:00:00" in result.out
+    assert "export OMP_NUM_THREADS=1" in result.out
+    assert "2 of them are not counted" in result.out
+    assert not journal.read_text()
+    assert not record_store.exists()
+
+
+def test_submitting_returns_at_once_and_the_rest_is_done_from_anywhere(
+    cli: Any, sweep_file: Path, scheduler: FakeScheduler, journal: Path, record_store: Path
+) -> None:
+    sent = cli("sweep", sweep_file, *SLURM)
+    assert "2 runs in 2 jobs, 1 array submitted" in sent.out
+    assert f"obdbench status tiny --store {record_store}" in sent.err
+    scheduler.jobs = taken(journal)
+    status = cli("status", "tiny")
+    assert "2 queued" in status.out
+    assert "Queued: 2 Priority" in status.out
+    assert "2 queued, 0 to do" in cli("sweep", sweep_file, *SLURM).err
+    collected = cli("collect", "tiny")
+    assert (collected.code, "2 runs are still queued or running" in collected.err) == (0, True)
+    assert "2 runs were cancelled" in cli("cancel", "tiny").err
+    collected = cli("collect", "tiny")
+    assert collected.code == 1
+    assert collected.err.count(": Cancelled") == 2
+    assert "2 failed" in cli("status", "tiny").out
+    again = cli("sweep", sweep_file, *SLURM, "--retry", "failed")
+    assert "2 runs in 2 jobs" in again.out
+    scheduler.answers = False
+    assert "What is queued is not known: `squeue` failed" in cli("status", "tiny").out
+    assert cli("collect", "tiny").code == 1
+
+
+def test_waiting_stays_until_the_jobs_are_gone(
+    cli: Any, sweep_file: Path, scheduler: FakeScheduler, journal: Path
+) -> None:
+    """At first there is no room; then the runs are sent, and their jobs vanish."""
+    sbatch = journal.parent / "sbatch"
+    taking = sbatch.read_text()
+    full = f"test -e {journal}.seen || {{ touch {journal}.seen; echo temporarily >&2; exit 1; }}"
+    sbatch.write_text(taking.replace("#!/bin/sh", f"#!/bin/sh\n{full}"))
+    result = cli("sweep", sweep_file, *SLURM, "--wait", "--poll", "0.01")
+    assert result.code == 1
+    assert result.err.count(": Vanished") == 2
+    assert len(journal.read_text().splitlines()) == 1
+
+
+def test_a_plan_rests_on_what_was_measured(
+    cli: Any, sweep_file: Path, scheduler: FakeScheduler
+) -> None:
+    before = cli("plan", sweep_file, "--profile", "cpu")
+    assert "?" in before.out
+    assert "2 runs in 2 jobs, 1 array to submit" in before.out
+    cli("sweep", sweep_file, "--executor", "inline", "--share", "0/2")
+    between = cli("plan", sweep_file)
+    assert "measured (1 records)" in between.out
+    assert "1 runs to do, about 0.00 CPU hours" in between.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((*SLURM, "--pack", "3"), "--pack is not for --executor slurm: its profile says"),
+        ((*SLURM, "--jobs", "3"), "--jobs is not for --executor slurm"),
+        (("--profile", "cpu"), "--profile is for --executor slurm"),
+        (("--dry-run",), "--dry-run is for --executor slurm"),
+        (("--wait",), "--wait is for --executor slurm"),
+        (("--share", "0/2"), "--share is for --executor inline"),
+        (("--executor", "inline", "--share", "2/2"), "--share is '2/2'; expected a place"),
+        (("--executor", "inline", "--share", "half"), "--share is 'half'; expected a place"),
+        (("--executor", "slurm", "--profile", "cpuu"), "No profile is called 'cpuu'"),
+        (("--executor", "slrm"), "Did you mean 'slurm'"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    cli: Any, sweep_file: Path, options: tuple[str, ...], message: str
+) -> None:
+    result = cli("sweep", sweep_file, *options)
+    assert result.code == 1
+    assert message in " ".join(result.err.split())
+
+
+def test_shares_make_up_the_whole(cli: Any, sweep_file: Path) -> None:
+    for place in range(3):
+        assert cli("sweep", sweep_file, "--executor", "inline", "--share", f"{place}/3").code == 0
+    assert "2 done" in cli("status", "tiny").out
+
+
+def test_a_warned_process_saves_and_says_so_by_its_status(
+    small_dataset_name: str, record_store: Path, tmp_path: Path
+) -> None:
+    """What a plain array script goes by."""
+    toml = tmp_path / "slow.toml"
+    toml.write_text(
+        f'name = "slow"\ndatasets = ["{small_dataset_name}"]\n'
+        'protocol = { name = "t", students = 2, episodes = 2, checkpoint_every = 2, last = 2 }\n'
+        "student = { width = 8, depth = 2, steps = 4 }\n[[methods]]\n"
+        'name = "slow"\nsynthetic_size = 4\nouter_batch = 8\nouter_steps = 30\n'
+    )
+    words = [sys.executable, "-m", "obdbench", "--plugin", str(PLUGIN), "sweep", str(toml)]
+    process = subprocess.Popen(
+        [*words, "--executor", "inline"],
+        env={**os.environ, "OBDBENCH_TEST_PAUSE": "0.2"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 90
+    while not list(record_store.glob("*/seed0/set-00000002.safetensors")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(WARNING)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "The same command goes on from here" in errors
+    assert list(record_store.glob("*/seed0/state.safetensors"))
+    again = subprocess.run(
+        [*words, "--executor", "inline"], capture_output=True, text=True, timeout=120
+    )
+    assert again.returncode == 0, again.stderr
+    assert not list(record_store.glob("*/seed0/state.safetensors"))
