@@ -1,0 +1,62 @@
+"""Records that are shipped with the suite: a small store beside this file, made from a full one.
+
+    python -m results.shipping STORE SWEEP...
+
+copies the complete records of sweeps, and of each run its last synthetic set, and checks every set
+against the sha256 in its record. What is left out (earlier sets, reports, logs) can be made again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from benchmark.errors import ObdBenchError
+from benchmark.files import file_sha256
+from benchmark.record import FILE, Record, read_record
+from benchmark.run import run_folder
+from benchmark.sweep import Sweep
+from results.store import load_sweep, save_sweep
+
+SHIPPED = Path(__file__).with_name("shipped")
+"""The store that the suite ships; `obdbench table NAME --store` reads it like any other."""
+
+
+def ship(store: Path, sweep: Sweep, target: Path = SHIPPED) -> int:
+    """Copies a sweep's complete records and last sets into another store.
+
+    Returns:
+        The number of records.
+
+    Raises:
+        ObdBenchError: A run has no complete record, was done on changed code, or its set is not the
+            one that its record names.
+    """
+    save_sweep(target, sweep)
+    for run in sweep.runs:
+        source, folder = run_folder(store, run), run_folder(target, run)
+        record = _worth_shipping(source)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / FILE, folder / FILE)
+        if name := record["checkpoints"][-1]["synthetic_set"]:
+            if file_sha256(source / name) != record["checkpoints"][-1]["sha256"]:
+                raise ObdBenchError(f"{source / name} is not the set that its record names.")
+            shutil.copyfile(source / name, folder / name)
+    return len(sweep.runs)
+
+
+def _worth_shipping(folder: Path) -> Record:
+    path = folder / FILE
+    record = read_record(path) if path.exists() else None
+    if record is None or record["status"] != "complete":
+        raise ObdBenchError(f"{folder} has no complete record; do the whole sweep before.")
+    if record["provenance"]["dirty"]:
+        raise ObdBenchError(f"{path} was made by code with uncommitted changes; do it again.")
+    return record
+
+
+if __name__ == "__main__":
+    for name in sys.argv[2:]:
+        count = ship(Path(sys.argv[1]), load_sweep(Path(sys.argv[1]), name))
+        print(f"{name}: {count} records")
