@@ -1,0 +1,78 @@
+"""Published beside reproduced: every number of the papers, with a verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas as pd
+
+from paper_figures.table import NOTHING, Cell, Table
+from results.reproduction import RULE, Comparison
+
+REASONS_SHOWN = 3
+
+
+def reproduction_table(comparisons: Sequence[Comparison]) -> Table:
+    """One row a published cell, a group for each table of a paper.
+
+    Args:
+        comparisons: What `results.reproduction.compare` gives.
+    """
+    groups: dict[tuple[str, str], list[tuple[Cell, ...]]] = {}
+    for one in comparisons:
+        groups.setdefault((one.published.paper, one.published.table), []).append(_row(one))
+    counts = Counter(one.verdict for one in comparisons)
+    tally = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    return Table(
+        columns=("paper", "table", "row", "dataset", "published", "here [95 % CI]", "n", "on",
+                 "difference", "verdict"),
+        groups=tuple(tuple(rows) for rows in groups.values()),
+        caption=f"{len(comparisons)} published numbers: {tally}. {RULE} Here: mean normalized "
+        f"return over n seeds of the run that differs in the fewest settings.",
+        alignment="llllrrrlrl",
+        data=_data(comparisons),
+    )  # fmt: skip
+
+
+def _row(one: Comparison) -> tuple[Cell, ...]:
+    published, found = one.published, one.reproduced
+    names = (published.paper, published.table, published.row, published.dataset)
+    if found is None:
+        here = (Cell(NOTHING), Cell("0"), Cell(NOTHING), Cell(NOTHING))
+    else:
+        interval = f"[{found.low:.1f}, {found.high:.1f}]" if found.has_interval else ""
+        here = (
+            Cell(f"{found.value:.1f}", interval),
+            Cell(str(found.n)),
+            Cell(one.dataset or NOTHING),
+            Cell(f"{one.difference:+.1f}" if one.difference is not None else NOTHING),
+        )
+    more = len(one.reasons) - REASONS_SHOWN
+    reasons = "; ".join(one.reasons[:REASONS_SHOWN]) + (f"; {more} more" if more > 0 else "")
+    verdict = Cell(one.verdict, f"({reasons})" if reasons else "")
+    return (*map(Cell, names), Cell(f"{published.value:,.10g}"), *here, verdict)
+
+
+def _data(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "paper": one.published.paper,
+                "source": one.published.source,
+                "table": one.published.table,
+                "row": one.published.row,
+                "dataset": one.published.dataset,
+                "published": one.published.value,
+                "reproduced": one.reproduced.value if one.reproduced else None,
+                "low": one.reproduced.low if one.reproduced else None,
+                "high": one.reproduced.high if one.reproduced else None,
+                "n": one.reproduced.n if one.reproduced else 0,
+                "reproduced_on": one.dataset,
+                "difference": one.difference,
+                "verdict": one.verdict,
+                "reasons": "; ".join(one.reasons),
+            }
+            for one in comparisons
+        ]
+    )

@@ -1,0 +1,221 @@
+"""Published numbers beside reproduced ones, with a verdict by a stated rule.
+
+`published/*.json` holds the papers' tables. A published cell is compared with the records of the
+same method and row: on the same dataset where there are any, else on the suite's own dataset of the
+same environment and kind, which is shown and never called comparable.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmark.record import Record
+from results.statistics import LEVEL, Estimate, mean
+
+FOLDER = Path(__file__).with_name("published")
+MARGIN = 5.0
+"""Points of normalized return within which two means count as equal. Of the 27 published pairs of
+the same sets under two optimisers (OBD, Table 2 against Table 1) 26 lie closer."""
+FEWEST_SEEDS = 3
+
+Verdict = Literal["reproduced", "differs", "inconclusive", "not comparable", "no record"]
+RULE = (
+    f"Rule: reproduced, the {LEVEL:.0%} interval lies within {MARGIN:g} points of the published "
+    f"number; differs, it lies outside; inconclusive, it does neither, or there are fewer than "
+    f"{FEWEST_SEEDS} seeds; not comparable, dataset, environment version, size, student or "
+    f"protocol are others (the first differences are named)."
+)
+
+
+@dataclass(frozen=True)
+class PublishedCell:
+    """One number of a paper.
+
+    Args:
+        paper: Short name of its file, e.g. "obd".
+        source: Where it was published.
+        table: E.g. "table1".
+        row: As the paper has it: a method, a size, an architecture.
+        dataset: In the suite's names; "brax/hopper" where the suite has none such.
+        method: In the suite's names.
+        value: In the paper's unit.
+        wanted: What a run must be to be this row, by dotted setting.
+        settings: What it must be besides, to be comparable.
+    """
+
+    paper: str
+    source: str
+    table: str
+    row: str
+    dataset: str
+    method: str
+    value: float
+    wanted: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A published cell, and what the records say.
+
+    Args:
+        published: The number of the paper.
+        reproduced: Mean over seeds with its interval; None without records.
+        dataset: That the records are on.
+        verdict: By `RULE`.
+        reasons: Why it is not comparable.
+    """
+
+    published: PublishedCell
+    reproduced: Estimate | None
+    dataset: str | None
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def difference(self) -> float | None:
+        """Reproduced less published; None where the two have no common unit."""
+        if self.reproduced is None or self.published.dataset.startswith("brax/"):
+            return None
+        return self.reproduced.value - self.published.value
+
+
+def published_cells(folder: Path = FOLDER) -> list[PublishedCell]:
+    """Every number of the papers, in the order of files, tables, rows and datasets."""
+    return [cell for path in sorted(folder.glob("*.json")) for cell in _cells(path)]
+
+
+def compare(
+    cells: Iterable[PublishedCell], records: Iterable[Record], *, seed: int = 0
+) -> list[Comparison]:
+    """Each published cell with the records that come nearest to it.
+
+    Args:
+        cells: What `published_cells` gives.
+        records: Any; those that are not complete are left out.
+        seed: Of the bootstrap.
+    """
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if record["status"] == "complete":
+            groups[record["cell_id"]].append(record)
+    return [_compare(cell, groups.values(), seed) for cell in cells]
+
+
+def own_analogue(dataset: str) -> str | None:
+    """The suite's own dataset of the same environment and kind: `hopper/medium`."""
+    if not dataset.startswith("d4rl/"):
+        return None
+    environment, _, kind = dataset.removeprefix("d4rl/").removesuffix("-v2").partition("-")
+    return f"{environment}/{kind}"
+
+
+def _cells(path: Path) -> Iterator[PublishedCell]:
+    paper = json.loads(path.read_text())
+    for table, content in paper["tables"].items():
+        for row, values in content["values"].items():
+            wanted, method = _row(content, row)
+            settings = _flat(content["settings"])
+            for dataset, value in values.items():
+                yield PublishedCell(
+                    path.stem, paper["source"], table, row, dataset, method, value, wanted,
+                    {key: value for key, value in settings.items() if key not in wanted},
+                )  # fmt: skip
+
+
+def _row(content: Mapping[str, Any], row: str) -> tuple[dict[str, Any], str]:
+    """What a run must be to belong to a row, and its method."""
+    ensemble = content["settings"].get("protocol", {}).get("ensemble", 1)
+    wanted: dict[str, Any] = {"protocol.ensemble": ensemble}
+    match content["vary"]:
+        case "evaluation_student":
+            changes = content["rows"][row]
+            return wanted | {f"evaluation_student.{k}": v for k, v in changes.items()}, content[
+                "method"
+            ]
+        case "synthetic_size":
+            return wanted | {"synthetic_size": int(row)}, content["method"]
+        case _:
+            return wanted, row
+
+
+def _compare(cell: PublishedCell, groups: Iterable[list[Record]], seed: int) -> Comparison:
+    found = [
+        (_reasons(cell, group[0]), group)
+        for group in groups
+        if _is_row(cell, group[0]["spec"])
+        and group[0]["spec"]["dataset"] in (cell.dataset, own_analogue(cell.dataset))
+    ]
+    if not found:
+        nowhere = cell.dataset.startswith("brax/")
+        reasons = ("Brax, another simulator",) if nowhere else ()
+        return Comparison(cell, None, None, "not comparable" if nowhere else "no record", reasons)
+    least, group = min(found, key=lambda pair: (len(pair[0]), -len(pair[1]), pair[1][0]["cell_id"]))
+    scores = [record["score"]["normalized_return"] for record in group]
+    estimate = mean(scores, seed=seed)
+    verdict = "not comparable" if least else _verdict(cell.value, estimate, len(scores))
+    return Comparison(cell, estimate, group[0]["spec"]["dataset"], verdict, least)
+
+
+def _verdict(published: float, found: Estimate, seeds: int) -> Verdict:
+    if seeds < FEWEST_SEEDS or not found.has_interval:
+        return "inconclusive"
+    if published - MARGIN <= found.low and found.high <= published + MARGIN:
+        return "reproduced"
+    if found.low > published + MARGIN or found.high < published - MARGIN:
+        return "differs"
+    return "inconclusive"
+
+
+def _is_row(cell: PublishedCell, spec: Mapping[str, Any]) -> bool:
+    """Whether a run is of the cell's method and row."""
+    if spec["method"]["name"] != cell.method:
+        return False
+    has = settings_of(spec)
+    changes = {k for k in cell.wanted if k.startswith("evaluation_student.")}
+    changed = {k for k in has if k.startswith("evaluation_student.")}
+    return changes == changed and all(has.get(k, v) == v for k, v in cell.wanted.items())
+
+
+def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
+    """What keeps a record from being comparable."""
+    spec = record["spec"]
+    reasons = []
+    if spec["dataset"] != cell.dataset:
+        environment = record["provenance"]["environment"]
+        reasons.append(f"the suite's own {spec['dataset']} ({environment}), not D4RL")
+    has = settings_of(spec)
+    reasons += [
+        f"{key} {has[key]}, not {value}"
+        for key, value in cell.settings.items()
+        if key in has and has[key] != value
+    ]
+    return tuple(reasons)
+
+
+def settings_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's spec by dotted settings; of the scoring student only what it changes."""
+    student = spec["student"]
+    scoring = spec["evaluation_student"] or student
+    changed = {key: value for key, value in scoring.items() if value != student.get(key)}
+    return {
+        **spec["method"]["parameters"],
+        **_flat({"student": student, "evaluation_student": changed}),
+        "protocol.ensemble": 1,
+        **_flat({"protocol": {k: v for k, v in spec["protocol"].items() if k != "name"}}),
+    }
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
