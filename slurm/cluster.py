@@ -157,6 +157,7 @@ class Cluster:
                 for key, runs in zip(submission.keys, submission.jobs, strict=True):
                     if key in queue and not queue[key].ended:
                         live.update(runs)
+            self.scheduler.end([job.number for job in queue.values() if job.held])
             settled = Settled(live=frozenset(live))
             for submission in known:
                 self._settle(submission, queue, history, settled)

@@ -30,6 +30,15 @@ class Preempted(WorkerDied):
     what = "The job was pre-empted and not queued again."
 
 
+class LaunchFailed(WorkerDied):
+    """SLURM could not start the job, and held it."""
+
+    what = (
+        "SLURM could not start the job on its node and held it for somebody to look at, so it was "
+        "ended."
+    )
+
+
 class Cancelled(WorkerDied):
     """Somebody cancelled the job."""
 
@@ -79,6 +88,8 @@ def fate(state: JobState | None, log: str) -> WorkerDied:
         log: The end of the job's log.
     """
     kind = BY_STATE.get(state.state) if state else None
+    if state and state.held:
+        kind = LaunchFailed
     kind = kind or next((kind for words, kind in BY_LOG.items() if words in log), None)
     if kind is None:
         kind = Vanished if state is None else WorkerDied

@@ -40,17 +40,24 @@ class JobState:
         reason: Why it waits, or "".
         node: Where it is or was, or "".
         exit_code: "code:signal" of one that has ended, or "".
+        number: The scheduler's own, "12_3", where it is known.
     """
 
     state: str
     reason: str = ""
     node: str = ""
     exit_code: str = ""
+    number: str = ""
+
+    @property
+    def held(self) -> bool:
+        """Whether SLURM holds it because it could not be launched: it waits until somebody acts."""
+        return self.state == "PENDING" and "launch failed" in self.reason.lower().replace("_", " ")
 
     @property
     def ended(self) -> bool:
-        """Whether it will not work any more."""
-        return self.state in ENDED
+        """Whether it will not work any more by itself."""
+        return self.state in ENDED or self.held
 
 
 class Scheduler:
@@ -66,13 +73,13 @@ class Scheduler:
             return {}
         printed = _run(
             "squeue", "--noheader", "--array", "--states=all", f"--name={','.join(names)}",
-            "--format=%j|%K|%T|%r|%N",
+            "--format=%j|%K|%T|%r|%N|%i",
         )  # fmt: skip
         jobs = {}
         for line in printed.splitlines():
-            name, index, state, reason, node = (part.strip() for part in line.split("|"))
+            name, index, state, reason, node, number = map(str.strip, line.split("|"))
             key = JobKey(name, int(index) if index.isdigit() else 0)
-            jobs[key] = JobState(state, "" if reason == "None" else reason, node)
+            jobs[key] = JobState(state, "" if reason == "None" else reason, node, number=number)
         return jobs
 
     def history(self, names: Sequence[str]) -> dict[JobKey, JobState]:
@@ -103,6 +110,15 @@ class Scheduler:
         """
         for name in names:
             _run("scancel", f"--name={name}")
+
+    def end(self, numbers: Sequence[str]) -> None:
+        """Ends single jobs.
+
+        Raises:
+            Unreachable: The controller does not answer.
+        """
+        if numbers:
+            _run("scancel", *numbers)
 
     def max_array_size(self) -> int:
         """Most jobs that an array may hold here.

@@ -31,6 +31,7 @@ class FakeScheduler(Scheduler):
     answers: bool = True
     array_size: int = 1001
     asked: int = 0
+    ended: list[str] = field(default_factory=list)
 
     def queue(self, names: Sequence[str]) -> dict[JobKey, JobState]:
         self.asked += 1
@@ -45,6 +46,9 @@ class FakeScheduler(Scheduler):
         for key in self.jobs:
             if key.name in names:
                 self.jobs[key] = JobState("CANCELLED")
+
+    def end(self, numbers: Sequence[str]) -> None:
+        self.ended += numbers
 
     def max_array_size(self) -> int:
         return self.array_size

@@ -144,6 +144,16 @@ def test_runs_of_an_ended_job_get_their_cause_and_the_others_stay(
     assert folder.exists(), "the logs of dead jobs are kept"
 
 
+def test_a_job_that_slurm_holds_for_ever_is_ended_and_is_a_row(
+    cluster: Cluster, scheduler: FakeScheduler, runs: list[RunSpec], journal: Path
+) -> None:
+    submit(cluster, runs[:1])
+    key = next(iter(taken(journal)))
+    scheduler.jobs = {key: JobState("PENDING", "launch failed requeued held", number="1_0")}
+    assert cluster.settle().died == {runs[0].run_id: "LaunchFailed"}
+    assert scheduler.ended == ["1_0"]
+
+
 def test_nothing_is_left_of_jobs_that_went_well(
     cluster: Cluster, scheduler: FakeScheduler, runs: list[RunSpec], journal: Path
 ) -> None:

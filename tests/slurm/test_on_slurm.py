@@ -88,7 +88,8 @@ name = "herding"
 synthetic_size = 4
 ''')
     profile = tmp_path / "here.toml"
-    profile.write_text('memory = "500M"\npack = 4\n[methods.random]\ncpus = 2\n')
+    late = 'sbatch = { begin = "now+20" }'  # so that the queue is still full when it is looked at
+    profile.write_text(f'memory = "500M"\npack = 4\n{late}\n[methods.random]\ncpus = 2\n')
     store = tmp_path / "runs"
 
     def obdbench(*words: str) -> subprocess.CompletedProcess[str]:
@@ -102,10 +103,9 @@ synthetic_size = 4
     sent = obdbench("sweep", str(toml), "--executor", "slurm", "--profile", str(profile))
     assert sent.returncode == 0, sent.stderr
     assert "40 runs in 25 jobs, 2 arrays submitted" in sent.stdout
+    assert "40 queued" in obdbench("status", "forty").stdout
     again = obdbench("sweep", str(toml), "--executor", "slurm", "--profile", str(profile))
     assert ", 0 to do" in again.stderr, "runs that wait in the queue were sent twice"
-    early = obdbench("status", "forty")
-    assert "queued" in early.stdout or "running" in early.stdout
     collected = obdbench("collect", "forty", "--wait", "--poll", "1")
     assert collected.returncode == 0, collected.stderr
     assert "40 done" in obdbench("status", "forty").stdout

@@ -9,10 +9,11 @@ import pytest
 from slurm.scheduler import JobKey, JobState, Scheduler, Unreachable
 
 SQUEUE = """\
-obd.a.1|0|RUNNING|None|n1
-obd.a.1|1|PENDING|Resources|
-obd.a.1|2|COMPLETED|None|n1
-obd.b.2|N/A|PENDING|ReqNodeNotAvail, May be reserved for other job|
+obd.a.1|0|RUNNING|None|n1|12_0
+obd.a.1|1|PENDING|Resources||12_1
+obd.a.1|2|COMPLETED|None|n1|12_2
+obd.b.2|N/A|PENDING|ReqNodeNotAvail, May be reserved for other job||13
+obd.b.3|0|PENDING|launch failed requeued held||14_0
 """
 SACCT = """\
 obd.a.1|12_0|COMPLETED|0:0|n1
@@ -45,10 +46,10 @@ def test_the_queue_is_one_query_for_all_arrays(commands: Path) -> None:
     arguments = put(commands, "squeue", SQUEUE)
     jobs = Scheduler().queue(["obd.a.1", "obd.b.2"])
     assert "--name=obd.a.1,obd.b.2" in arguments.read_text()
-    assert jobs[JobKey("obd.a.1", 0)] == JobState("RUNNING", node="n1")
-    assert jobs[JobKey("obd.a.1", 1)] == JobState("PENDING", "Resources")
+    assert jobs[JobKey("obd.a.1", 0)] == JobState("RUNNING", node="n1", number="12_0")
+    assert jobs[JobKey("obd.a.1", 1)] == JobState("PENDING", "Resources", number="12_1")
     assert jobs[JobKey("obd.b.2", 0)].reason.startswith("ReqNodeNotAvail")
-    assert [state.ended for state in jobs.values()] == [False, False, True, False]
+    assert [state.ended for state in jobs.values()] == [False, False, True, False, True]
 
 
 def test_the_history_holds_jobs_that_began_or_ended(commands: Path) -> None:

@@ -1,0 +1,227 @@
+"""Methods across datasets: aggregates with intervals, profiles, improvement, ranks, cost."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from paper_figures import caption
+from paper_figures.figure import SETTINGS, FigureError
+from results.across import Common, common_scores, rank_probabilities
+from results.aggregate import REFERENCES
+from results.statistics import (
+    LEVEL,
+    iqm_over_runs,
+    mean_over_tasks,
+    performance_profile,
+    probability_of_improvement,
+    stratified,
+)
+
+ROW_INCHES = 0.21
+THRESHOLDS = 60
+MOST_METHODS = 24
+
+
+def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
+    """Interquartile mean and mean over datasets, with stratified bootstrap intervals.
+
+    Args:
+        runs: What `results.runs_frame` gives.
+        seed: Of the bootstrap.
+
+    Raises:
+        FigureError: No method has runs on every dataset.
+    """
+    common = _common(runs)
+    labels = _by_mean(common)
+    with mpl.rc_context(SETTINGS):
+        figure = _figure(6.5, 1.2 + ROW_INCHES * len(labels))
+        for place, (name, statistic) in enumerate(
+            (("IQM", iqm_over_runs), ("mean", mean_over_tasks)), start=1
+        ):
+            axes = figure.add_subplot(1, 2, place)
+            for row, label in enumerate(labels):
+                found = stratified(common.scores[label], statistic, seed=seed)
+                if found.has_interval:
+                    axes.plot([found.low, found.high], [row, row], color=_color(label), lw=4)
+                axes.plot(found.value, row, "|", color="black", markersize=8)
+            axes.set_yticks(range(len(labels)), labels if place == 1 else [""] * len(labels))
+            axes.set_xlabel(f"{name} of normalized return")
+            axes.set_ylim(len(labels) - 0.5, -0.5)
+            _quiet(axes)
+        figure.suptitle(_headline(common), fontsize=8)
+    return figure
+
+
+def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
+    """Fraction of runs above every score, with pointwise bands (Agarwal et al. 2021).
+
+    Args and errors as `aggregate`; references are left out.
+    """
+    common = _common(runs)
+    labels = [label for label in _by_mean(common) if label not in REFERENCES][:10]
+    every = [s for label in labels for task in common.scores[label].values() for s in task]
+    taus = np.linspace(min(every) - 1, max(every) + 1, THRESHOLDS)
+    with mpl.rc_context(SETTINGS):
+        figure = _figure(6.0, 3.4)
+        axes = figure.add_subplot()
+        for label, color in zip(labels, sns.color_palette("colorblind", 10), strict=False):
+            found = performance_profile(common.scores[label], list(taus), seed=seed).estimates
+            axes.plot(taus, [e.value for e in found], color=color, label=label, linewidth=1.2)
+            axes.fill_between(
+                taus, [e.low for e in found], [e.high for e in found], color=color, alpha=0.12, lw=0
+            )
+        axes.set(xlabel="normalized return", ylabel="fraction of runs above", ylim=(-0.02, 1.02))
+        axes.legend(frameon=False, loc="upper right")
+        _quiet(axes)
+        figure.suptitle(_headline(common), fontsize=8)
+    return figure
+
+
+def improvement(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
+    """Probability that a run of the row's method beats one of the column's, over all datasets.
+
+    Args and errors as `aggregate`. A pair whose interval excludes one half is in bold.
+    """
+    common = _common(runs)
+    labels = _by_mean(common)
+    with mpl.rc_context(SETTINGS):
+        side = 1.6 + 0.36 * len(labels)
+        figure = _figure(side + 0.8, side)
+        axes = figure.add_subplot()
+        values = np.full((len(labels), len(labels)), 0.5)
+        for i, x in enumerate(labels):
+            for j, y in enumerate(labels):
+                if i == j:
+                    continue
+                found = probability_of_improvement(common.scores[x], common.scores[y], seed=seed)
+                values[i, j] = found.value
+                sure = found.has_interval and (found.low > 0.5 or found.high < 0.5)
+                axes.text(
+                    j, i, f"{100 * found.value:.0f}", ha="center", va="center", fontsize=6.5,
+                    fontweight="bold" if sure else "normal",
+                    color="white" if abs(found.value - 0.5) > 0.35 else "black",
+                )  # fmt: skip
+        axes.imshow(values, cmap="RdBu_r", vmin=0, vmax=1)
+        axes.set_xticks(range(len(labels)), labels, rotation=90)
+        axes.set_yticks(range(len(labels)), labels)
+        figure.suptitle(
+            f"P(row's run > column's run), %; bold: the {caption.percent(LEVEL)} interval excludes "
+            f"50\n{_headline(common)}",
+            fontsize=8,
+        )
+    return figure
+
+
+def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
+    """How stable the ranking by mean is under the seeds: a bar of rank probabilities a method.
+
+    Args and errors as `aggregate`; references are left out.
+    """
+    common = _common(runs)
+    labels = [label for label in _by_mean(common) if label not in REFERENCES]
+    found = rank_probabilities({label: common.scores[label] for label in labels}, seed=seed)
+    colors = sns.color_palette("viridis", len(labels))
+    with mpl.rc_context(SETTINGS):
+        figure = _figure(6.0, 1.4 + ROW_INCHES * len(labels))
+        axes = figure.add_subplot()
+        left = np.zeros(len(labels))
+        for rank in found.columns:
+            share = found.loc[labels, rank].to_numpy()
+            axes.barh(labels, share, left=left, color=colors[rank - 1], label=str(rank), height=0.8)
+            left += share
+        axes.set(xlim=(0, 1), xlabel="probability of rank (dark: first) when the seeds are redrawn")
+        axes.invert_yaxis()
+        _quiet(axes)
+        figure.suptitle(_headline(common), fontsize=8)
+    return figure
+
+
+def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
+    """Mean score against mean seconds of a run, with the methods that no other one dominates.
+
+    Args and errors as `aggregate`. Seconds leave scoring out, and what teachers and densities took.
+    """
+    common = _common(runs)
+    labels = _by_mean(common)
+    complete = runs[runs["status"] == "complete"]
+    seconds = complete.groupby("label")["wall_seconds"].mean()
+    points = {
+        label: (float(seconds[label]), stratified(common.scores[label], seed=seed))
+        for label in labels
+    }
+    with mpl.rc_context(SETTINGS):
+        figure = _figure(6.5, 4.2)
+        axes = figure.add_subplot()
+        best = -np.inf
+        front = []
+        for label in sorted(points, key=lambda name: points[name][0]):
+            x, found = points[label]
+            competes = label not in REFERENCES
+            if competes and found.value > best:
+                best = found.value
+                front.append((x, best))
+            error = [[found.value - found.low], [found.high - found.value]]
+            axes.errorbar(
+                x, found.value, yerr=error if found.has_interval else None, fmt="o", markersize=4,
+                color=_color(label) if competes else "0.5", linewidth=1,
+            )  # fmt: skip
+            axes.annotate(
+                label, (x, found.value), fontsize=6.5, xytext=(4, 3), textcoords="offset points"
+            )
+        if front:
+            axes.step(*zip(*front, strict=True), where="post", color="0.6", lw=0.8, ls="--")
+        axes.set(xscale="log", xlabel="wall seconds a run", ylabel="normalized return")
+        _quiet(axes)
+        figure.suptitle(f"{_headline(common)}\nDashed: no cheaper method scores higher", fontsize=8)
+    return figure
+
+
+def _common(runs: pd.DataFrame) -> Common:
+    common = common_scores(runs)
+    if not common.scores:
+        raise FigureError(
+            "No method has a complete run on every dataset of these records; nothing can be "
+            "compared across them."
+        )
+    return common
+
+
+def _by_mean(common: Common) -> list[str]:
+    """Labels from the highest mean down, as many as can be read."""
+
+    def value(label: str) -> float:
+        return float(mean_over_tasks(*(np.asarray(s) for s in common.scores[label].values())))
+
+    return sorted(common.scores, key=lambda label: (-value(label), label))[:MOST_METHODS]
+
+
+def _headline(common: Common) -> str:
+    count = len(common.datasets)
+    where = common.datasets[0] if count == 1 else f"{count} datasets"
+    text = f"{where}, {caption.seeds(common.seeds)}; {caption.percent(LEVEL)} stratified bootstrap"
+    if common.left_out:
+        text += f"; not on every dataset: {', '.join(common.left_out)}"
+    return text
+
+
+def _color(label: str) -> tuple[float, float, float]:
+    blue, *_ = sns.color_palette("colorblind", 1)
+    return (0.55, 0.55, 0.55) if label in REFERENCES else tuple(blue)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _quiet(axes: Axes) -> None:
+    axes.grid(visible=True, linewidth=0.3, alpha=0.6)
+    sns.despine(ax=axes)

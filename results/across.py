@@ -1,0 +1,87 @@
+"""Scores of methods over the datasets that all of them have: what is compared across tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from results.labels import natural_order
+from results.statistics import RESAMPLES
+
+Scores = Mapping[str, Mapping[str, Sequence[float]]]
+"""Label -> dataset -> normalized returns over seeds."""
+
+
+@dataclass(frozen=True)
+class Common:
+    """What methods have in common.
+
+    Args:
+        scores: Of each label on every one of `datasets`.
+        datasets: That all labels have complete runs on.
+        left_out: Labels without a complete run on some dataset.
+    """
+
+    scores: Scores
+    datasets: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        """How many seeds the scores of a label on a dataset have."""
+        return [len(s) for tasks in self.scores.values() for s in tasks.values()]
+
+
+def common_scores(runs: pd.DataFrame) -> Common:
+    """The scores of all labels that have complete runs on every dataset there is.
+
+    Args:
+        runs: What `results.frames.runs_frame` gives.
+    """
+    complete = runs[runs["status"] == "complete"]
+    datasets = tuple(sorted(set(complete["dataset"])))
+    scores: dict[str, dict[str, list[float]]] = {}
+    for (label, dataset), found in complete.groupby(["label", "dataset"], sort=True):
+        ordered = found.sort_values("seed")["normalized_return"]
+        scores.setdefault(str(label), {})[str(dataset)] = [float(score) for score in ordered]
+    whole = {label: tasks for label, tasks in scores.items() if len(tasks) == len(datasets)}
+    return Common(
+        {label: whole[label] for label in sorted(whole, key=natural_order)},
+        datasets,
+        tuple(sorted(scores.keys() - whole.keys(), key=natural_order)),
+    )
+
+
+def rank_probabilities(scores: Scores, *, seed: int = 0) -> pd.DataFrame:
+    """How often each method takes each rank when the seeds are drawn anew.
+
+    Seeds are resampled with replacement inside every dataset; methods are ranked by their mean over
+    datasets. A method whose rank is certain has one entry of 1.
+
+    Args:
+        scores: Of every label on the same datasets.
+        seed: Of the resampling.
+
+    Returns:
+        A row a label, a column a rank from 1 (best), probabilities.
+    """
+    generator = np.random.default_rng(seed)
+    means = np.stack(
+        [
+            np.mean([_resampled_means(task, generator) for task in tasks.values()], axis=0)
+            for tasks in scores.values()
+        ]
+    )
+    ranks = (-means).argsort(0, kind="stable").argsort(0)
+    count = len(means)
+    table = [[float((ranks[i] == rank).mean()) for rank in range(count)] for i in range(count)]
+    return pd.DataFrame(table, index=list(scores), columns=range(1, count + 1))
+
+
+def _resampled_means(scores: Sequence[float], generator: np.random.Generator) -> np.ndarray:
+    values = np.asarray(scores)
+    draws = generator.integers(len(values), size=(RESAMPLES, len(values)))
+    return np.asarray(values[draws].mean(1))
