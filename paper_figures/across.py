@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from paper_figures import caption
+from paper_figures.convergence import MARKERS
 from paper_figures.figure import SETTINGS, FigureError
 from results.across import Common, common_scores, rank_probabilities
 from results.aggregate import REFERENCES
@@ -26,6 +29,7 @@ from results.statistics import (
 ROW_INCHES = 0.21
 THRESHOLDS = 60
 MOST_METHODS = 24
+PALETTE = sns.color_palette("colorblind", 10)
 
 
 def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
@@ -144,41 +148,35 @@ def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
 
 
 def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
-    """Mean score against mean seconds of a run, with the methods that no other one dominates.
+    """Mean score against mean seconds of a run, with the methods that no cheaper one beats.
 
-    Args and errors as `aggregate`. Seconds leave scoring out, and what teachers and densities took.
+    Args and errors as `aggregate`; references are left out. Seconds leave out scoring, and what
+    teachers and densities took.
     """
     common = _common(runs)
-    labels = _by_mean(common)
     complete = runs[runs["status"] == "complete"]
     seconds = complete.groupby("label")["wall_seconds"].mean()
-    points = {
-        label: (float(seconds[label]), stratified(common.scores[label], seed=seed))
-        for label in labels
-    }
+    labels = [label for label in _by_mean(common) if label not in REFERENCES]
     with mpl.rc_context(SETTINGS):
-        figure = _figure(6.5, 4.2)
+        figure = _figure(6.5, 3.6)
         axes = figure.add_subplot()
-        best = -np.inf
-        front = []
-        for label in sorted(points, key=lambda name: points[name][0]):
-            x, found = points[label]
-            competes = label not in REFERENCES
-            if competes and found.value > best:
-                best = found.value
-                front.append((x, best))
-            error = [[found.value - found.low], [found.high - found.value]]
+        found = {label: stratified(common.scores[label], seed=seed) for label in labels}
+        for place, label in enumerate(labels):
+            e = found[label]
             axes.errorbar(
-                x, found.value, yerr=error if found.has_interval else None, fmt="o", markersize=4,
-                color=_color(label) if competes else "0.5", linewidth=1,
+                seconds[label], e.value, label=label,
+                yerr=[[e.value - e.low], [e.high - e.value]] if e.has_interval else None,
+                fmt=MARKERS[place % len(MARKERS)], color=PALETTE[place % len(PALETTE)],
+                markersize=4, linewidth=0.8,
             )  # fmt: skip
-            axes.annotate(
-                label, (x, found.value), fontsize=6.5, xytext=(4, 3), textcoords="offset points"
-            )
-        if front:
-            axes.step(*zip(*front, strict=True), where="post", color="0.6", lw=0.8, ls="--")
+        front: list[tuple[float, float]] = []
+        for label in sorted(labels, key=lambda name: (seconds[name], name)):
+            if not front or found[label].value > front[-1][1]:
+                front.append((float(seconds[label]), found[label].value))
+        axes.step(*zip(*front, strict=True), where="post", color="0.6", linewidth=0.8, ls="--")
         axes.set(xscale="log", xlabel="wall seconds a run", ylabel="normalized return")
         _quiet(axes)
+        figure.legend(loc="outside right upper", frameon=False)
         figure.suptitle(f"{_headline(common)}\nDashed: no cheaper method scores higher", fontsize=8)
     return figure
 
@@ -208,12 +206,11 @@ def _headline(common: Common) -> str:
     text = f"{where}, {caption.seeds(common.seeds)}; {caption.percent(LEVEL)} stratified bootstrap"
     if common.left_out:
         text += f"; not on every dataset: {', '.join(common.left_out)}"
-    return text
+    return textwrap.fill(text, 100)
 
 
 def _color(label: str) -> tuple[float, float, float]:
-    blue, *_ = sns.color_palette("colorblind", 1)
-    return (0.55, 0.55, 0.55) if label in REFERENCES else tuple(blue)
+    return (0.55, 0.55, 0.55) if label in REFERENCES else PALETTE[0]
 
 
 def _figure(width: float, height: float) -> Figure:

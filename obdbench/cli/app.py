@@ -11,7 +11,17 @@ from rich.markup import escape
 
 from benchmark.errors import ObdBenchError
 from benchmark.registry import load_plugin
-from obdbench.cli import cluster, contract, data, density, registries, runs, states, teacher
+from obdbench.cli import (
+    cluster,
+    contract,
+    data,
+    density,
+    paper,
+    registries,
+    runs,
+    states,
+    teacher,
+)
 from obdbench.cli.console import err
 
 INTERRUPTED = 130
@@ -34,6 +44,7 @@ app.command()(states.table)
 app.command()(states.collect)
 app.command()(states.cancel)
 app.command()(cluster.plan)
+app.command()(paper.paper)
 app.command(name="list")(registries.list_entries)
 app.command()(contract.check_method)
 app.command()(contract.new_method)

@@ -1,0 +1,45 @@
+"""`obdbench paper`: every table and figure of the papers, from records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.errors import ObdBenchError, did_you_mean
+from obdbench.cli.console import err, out
+from paper_figures.exhibits import EXHIBITS, NoRecords, write
+from paper_figures.figure import FigureError
+from results.shipping import SHIPPED
+
+
+def paper(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Of tables and figures; all of them by default.")
+    ] = None,
+    store: Annotated[
+        Path, typer.Option(help="Folder of records; the suite's own by default.")
+    ] = SHIPPED,
+    to: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("paper"),
+) -> None:
+    """Write the papers' tables and figures from whatever records there are.
+
+    Without --store they come from the records that the suite ships, at once and without a run.
+    """
+    known = {exhibit.name: exhibit for exhibit in EXHIBITS}
+    if unknown := sorted(set(names or ()) - known.keys()):
+        raise ObdBenchError(
+            f"No table or figure is called {unknown[0]!r}. {did_you_mean(unknown[0], known)}"
+        )
+    for exhibit in EXHIBITS:
+        if names and exhibit.name not in names:
+            continue
+        try:
+            paths = write(exhibit, store, to)
+        except (NoRecords, FigureError) as error:
+            err.print(f"[yellow]{exhibit.name}[/]: left out: {error}", highlight=False)
+            continue
+        out.print(f"{exhibit.name}: {exhibit.shows}", highlight=False)
+        for path in paths:
+            out.print(f"  {path}", highlight=False, markup=False)

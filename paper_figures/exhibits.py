@@ -1,0 +1,196 @@
+"""Every table and figure of the papers by name: which records it needs, and what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from benchmark.errors import ObdBenchError
+from benchmark.files import write_atomic
+from benchmark.record import Record
+from paper_figures import across
+from paper_figures.convergence import convergence
+from paper_figures.figure import write_figure
+from paper_figures.main_table import main_table
+from paper_figures.reproduction import reproduction_table
+from paper_figures.sizes import sizes
+from paper_figures.table import Table
+from results import cell_table, curves_frame, runs_frame
+from results.reproduction import compare, published_cells
+from results.store import all_records, load_sweep, started_sweeps, sweep_records
+
+
+@dataclass(frozen=True)
+class Material:
+    """What an exhibit is made from.
+
+    Args:
+        records: Of its sweeps.
+        expected: Cell id -> seeds that the sweeps asked for.
+    """
+
+    records: Sequence[Record]
+    expected: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row a run."""
+        return runs_frame(self.records)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One row a checkpoint."""
+        return curves_frame(self.records)
+
+    def table(self) -> Table:
+        """The main table of these records."""
+        return main_table(cell_table(self.runs, dict(self.expected)))
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One table or figure.
+
+    Args:
+        name: On the command line and of its files.
+        shows: What it shows, in a sentence.
+        sweeps: Whose records it needs, all of them; none for every record of a store.
+        make: Makes it.
+    """
+
+    name: str
+    shows: str
+    sweeps: tuple[str, ...]
+    make: Callable[[Material], Table | Figure]
+
+
+EXHIBITS = (
+    Exhibit(
+        "obd-table-1",
+        "OBD's main results: every method on every dataset, and the mean over datasets.",
+        ("main_table",),
+        Material.table,
+    ),
+    Exhibit(
+        "obd-figure-1",
+        "OBD's convergence: normalized return against outer step, a panel a dataset.",
+        ("main_table",),
+        lambda material: convergence(material.curves),
+    ),
+    Exhibit(
+        "obd-table-3",
+        "OBD's ensembles: sets scored by ensembles of ten students.",
+        ("ensembles",),
+        Material.table,
+    ),
+    Exhibit(
+        "obd-table-5",
+        "OBD's synthetic sizes: scores of 16 to 256 pairs.",
+        ("sizes",),
+        Material.table,
+    ),
+    Exhibit(
+        "obd-table-5-figure",
+        "The same as a curve.",
+        ("sizes",),
+        lambda material: sizes(material.runs),
+    ),
+    Exhibit(
+        "all-methods",
+        "Every method of the suite on two datasets, with what it used and what it cost.",
+        ("all_methods",),
+        Material.table,
+    ),
+    Exhibit(
+        "all-methods-convergence",
+        "Normalized return against outer step for all of them.",
+        ("all_methods",),
+        lambda material: convergence(material.curves),
+    ),
+    Exhibit(
+        "aggregate",
+        "Interquartile mean and mean over datasets with stratified intervals.",
+        ("all_methods",),
+        lambda material: across.aggregate(material.runs),
+    ),
+    Exhibit(
+        "profiles",
+        "Performance profiles: the fraction of runs above every score.",
+        ("all_methods",),
+        lambda material: across.profiles(material.runs),
+    ),
+    Exhibit(
+        "improvement",
+        "Probability that a run of one method beats one of another.",
+        ("all_methods",),
+        lambda material: across.improvement(material.runs),
+    ),
+    Exhibit(
+        "ranks",
+        "How stable the ranking is when the seeds are drawn anew.",
+        ("all_methods",),
+        lambda material: across.ranks(material.runs),
+    ),
+    Exhibit(
+        "cost",
+        "Score against seconds, with the methods that no cheaper one beats.",
+        ("all_methods",),
+        lambda material: across.cost(material.runs),
+    ),
+    Exhibit(
+        "reproduction",
+        "Every published number beside the records that come nearest to it, with a verdict.",
+        (),
+        lambda material: reproduction_table(compare(published_cells(), material.records)),
+    ),
+)
+
+
+class NoRecords(ObdBenchError):
+    """An exhibit's sweeps have left no record in the store."""
+
+
+def gather(exhibit: Exhibit, store: Path) -> Material:
+    """The records that an exhibit is made from.
+
+    Raises:
+        NoRecords: A sweep was not started here, or none of its runs has a record.
+    """
+    if not exhibit.sweeps:
+        return Material(list(all_records(store)))
+    records: list[Record] = []
+    expected: dict[str, int] = {}
+    for name in exhibit.sweeps:
+        sweep = load_sweep(store, name) if name in started_sweeps(store) else None
+        found = sweep_records(store, sweep) if sweep else []
+        if sweep is None or not found:
+            raise NoRecords(f"{store} holds no record of the sweep {name}: obdbench sweep {name}")
+        records += found
+        expected |= {cell: len(runs) for cell, runs in sweep.cells.items()}
+    return Material(records, expected)
+
+
+def write(exhibit: Exhibit, store: Path, folder: Path) -> list[Path]:
+    """Makes an exhibit and writes it: a table as .md, .csv and .tex, a figure as .pdf and .png.
+
+    The same records give the same bytes.
+
+    Raises:
+        NoRecords: There is nothing to make it from.
+        FigureError: The records do not suffice.
+    """
+    made = exhibit.make(gather(exhibit, store))
+    if isinstance(made, Figure):
+        paths = [folder / f"{exhibit.name}.{ending}" for ending in ("pdf", "png")]
+        for path in paths:
+            write_figure(made, path)
+        return paths
+    forms = {"md": made.markdown(), "csv": made.csv(), "tex": made.latex()}
+    for ending, content in forms.items():
+        write_atomic(folder / f"{exhibit.name}.{ending}", content)
+    return [folder / f"{exhibit.name}.{ending}" for ending in forms]
