@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 
 import matplotlib as mpl
@@ -100,16 +101,14 @@ def improvement(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         figure = _figure(side + 0.8, side)
         axes = figure.add_subplot()
         values = np.full((len(labels), len(labels)), 0.5)
-        for i, x in enumerate(labels):
-            for j, y in enumerate(labels):
-                if i == j:
-                    continue
-                found = probability_of_improvement(common.scores[x], common.scores[y], seed=seed)
-                values[i, j] = found.value
-                sure = found.has_interval and (found.low > 0.5 or found.high < 0.5)
+        for (i, x), (j, y) in itertools.combinations(enumerate(labels), 2):
+            found = probability_of_improvement(common.scores[x], common.scores[y], seed=seed)
+            sure = found.has_interval and (found.low > 0.5 or found.high < 0.5)
+            values[i, j], values[j, i] = found.value, 1 - found.value
+            for row, column in ((i, j), (j, i)):
                 axes.text(
-                    j, i, f"{100 * found.value:.0f}", ha="center", va="center", fontsize=6.5,
-                    fontweight="bold" if sure else "normal",
+                    column, row, f"{100 * values[row, column]:.0f}", ha="center", va="center",
+                    fontsize=6.5, fontweight="bold" if sure else "normal",
                     color="white" if abs(found.value - 0.5) > 0.35 else "black",
                 )  # fmt: skip
         axes.imshow(values, cmap="RdBu_r", vmin=0, vmax=1)

@@ -17,6 +17,7 @@ from obdbench.cli import (
     data,
     density,
     paper,
+    recorded,
     registries,
     runs,
     states,
@@ -41,10 +42,13 @@ app.command()(runs.run)
 app.command()(runs.sweep)
 app.command()(states.status)
 app.command()(states.table)
+app.command()(states.report)
 app.command()(states.collect)
 app.command()(states.cancel)
 app.command()(cluster.plan)
 app.command()(paper.paper)
+app.command()(recorded.verify)
+app.command()(recorded.export)
 app.command(name="list")(registries.list_entries)
 app.command()(contract.check_method)
 app.command()(contract.new_method)

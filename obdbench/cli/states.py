@@ -15,6 +15,7 @@ from obdbench.cli import cluster
 from obdbench.cli.cluster import POLL_SECONDS
 from obdbench.cli.console import err, out
 from obdbench.cli.stores import DEFAULT_STORE, Store, store_option
+from obdbench.html import write_page
 from obdbench.report import write_report
 from obdbench.states import look
 from results.store import Progress, RunState, load_sweep
@@ -69,6 +70,20 @@ def status(name: Name, store: Store = DEFAULT_STORE) -> None:
 def table(name: Name, store: Store = DEFAULT_STORE) -> None:
     """Print a sweep's table and write it as Markdown, CSV and LaTeX, with its figure."""
     _print_table(store, load_sweep(store, name))
+
+
+def report(
+    name: Name,
+    to: Annotated[
+        Path | None, typer.Option(help="The file; report.html beside the table by default.")
+    ] = None,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Write a sweep's report as one HTML page: results, runs, figures, published numbers."""
+    plan = load_sweep(store, name)
+    path = to or store / "reports" / plan.name / "report.html"
+    write_page(store, plan, path)
+    out.print(str(path), highlight=False)
 
 
 def collect(

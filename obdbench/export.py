@@ -1,0 +1,119 @@
+"""A synthetic set in the formats that others read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import minari
+import numpy as np
+from minari.data_collector import EpisodeBuffer
+
+from benchmark.errors import ObdBenchError
+from benchmark.files import atomic_path, write_atomic
+from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
+
+
+def export_set(source: Path, kind: str, target: str) -> str:
+    """Writes a stored set in another format.
+
+    Args:
+        source: The safetensors file of a run.
+        kind: "npz" (observations, actions, card as JSON text), "safetensors" (the file as it is),
+            "csv" (a row a pair) or "minari" (a dataset in which every pair is an episode of one
+            step without reward).
+        target: A file, or the id of the Minari dataset.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ObdBenchError: The format is unknown, or the source is no synthetic set.
+    """
+    if kind not in FORMATS:
+        raise ObdBenchError(f"--format is {kind!r}; expected one of {', '.join(FORMATS)}.")
+    pairs, _, card = load_synthetic_set(source)
+    return FORMATS[kind](source, pairs, card, target)
+
+
+def _safetensors(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -> str:
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    return target
+
+
+def _npz(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -> str:
+    arrays: dict[str, Any] = {
+        "observations": pairs.observations.numpy(),
+        "actions": pairs.actions.numpy(),
+        "card": np.array(json.dumps(card)),
+    }
+    if pairs.stages is not None:
+        arrays["stages"] = pairs.stages.numpy()
+    with atomic_path(Path(target)) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+    return target
+
+
+def _csv(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    observations, actions = pairs.observations.numpy(), pairs.actions.numpy()
+    writer.writerow(
+        [f"observation_{i}" for i in range(observations.shape[1])]
+        + [f"action_{i}" for i in range(actions.shape[1])]
+    )
+    for observation, action in zip(observations, actions, strict=True):
+        writer.writerow([*map(repr, observation.tolist()), *map(repr, action.tolist())])
+    write_atomic(Path(target), text.getvalue())
+    return target
+
+
+def _minari(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -> str:
+    environment = gymnasium.make(card["environment"])
+    space = environment.action_space
+    actions = pairs.actions.numpy()
+    if isinstance(space, gymnasium.spaces.Discrete):
+        raise ObdBenchError(
+            "Scores of discrete actions cannot stand in a Minari dataset, whose actions are whole "
+            "numbers. Export npz or csv."
+        )
+    # A learned action may leave the box that the environment would clip it to.
+    actions = np.clip(actions, space.low, space.high).astype(space.dtype)  # type: ignore[attr-defined]
+    kind = environment.observation_space.dtype
+    episodes = [
+        EpisodeBuffer(
+            id=index,
+            observations=[observation.astype(kind), observation.astype(kind)],
+            actions=[action],
+            rewards=[0.0],
+            terminations=[True],
+            truncations=[False],
+        )
+        for index, (observation, action) in enumerate(
+            zip(pairs.observations.numpy(), actions, strict=True)
+        )
+    ]
+    minari.create_dataset_from_buffers(
+        dataset_id=target,
+        buffer=episodes,
+        env=environment,
+        algorithm_name=card["spec"]["method"]["name"],
+        author="OBD-Bench",
+        description=f"Synthetic set of {card['run_id']}: every pair is an episode of one step.",
+    )
+    return f"Minari dataset {target}"
+
+
+FORMATS: dict[str, Callable[[Path, SyntheticSet, dict[str, Any], str], str]] = {
+    "npz": _npz,
+    "safetensors": _safetensors,
+    "csv": _csv,
+    "minari": _minari,
+}

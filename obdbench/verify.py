@@ -1,0 +1,140 @@
+"""Doing a recorded run again from its own spec, and whether the numbers hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.errors import ObdBenchError
+from benchmark.record import Record
+from benchmark.run import execute
+from benchmark.spec import RunSpec
+
+SAME = ("packages", "python", "device", "threads")
+"""What must be as in the record for the numbers to be the same bits."""
+STANDARD_ERRORS = 3.0
+LEAST_TOLERANCE = 1.0
+
+Verdict = Literal["exact", "within tolerance", "differs"]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What became of a run that was done again.
+
+    Args:
+        verdict: "exact" where every return and set is the same; "within tolerance" where the
+            surroundings are others and the scores agree; else "differs".
+        recorded: Normalized return of the record.
+        found: Of the new run.
+        tolerance: Points within which scores made elsewhere agree: three standard errors of their
+            difference over students, at least one point.
+        changed: What of the surroundings is not as in the record, "name: recorded -> now".
+    """
+
+    verdict: Verdict
+    recorded: float
+    found: float
+    tolerance: float
+    changed: tuple[str, ...]
+
+
+def verify(
+    record: Record, folder: Path, on_progress: Callable[[str, int, int], None] | None = None
+) -> Verification:
+    """Does a record's run again.
+
+    Args:
+        record: Complete.
+        folder: An empty store for the new run.
+        on_progress: Called as the method goes on.
+
+    Raises:
+        ObdBenchError: The record failed, its data are others here, or the new run fails.
+    """
+    if record["status"] != "complete":
+        raise ObdBenchError(f"{record['run_id']} failed ({record['error']['type']}): no numbers.")
+    spec = RunSpec.from_dict(record["spec"])
+    here = load_dataset(DatasetName.parse(spec.dataset)).sha256
+    wanted = record["provenance"]["dataset_sha256"]
+    if here != wanted:
+        raise ObdBenchError(
+            f"{record['run_id']} was done on {spec.dataset} with sha256 {wanted[:16]}; it has "
+            f"{here[:16]} here. The run can be verified on the same data alone."
+        )
+    before = torch.get_num_threads()
+    torch.set_num_threads(record["provenance"]["threads"])
+    try:
+        again = execute(spec, folder, on_progress)
+    finally:
+        torch.set_num_threads(before)
+    if again["status"] != "complete":
+        error = again["error"]
+        raise ObdBenchError(f"The run failed this time: {error['type']}: {error['message']}")
+    return compare(record, again)
+
+
+def compare(record: Record, again: Record) -> Verification:
+    """Holds a new record against the old one."""
+    changed = tuple(_changes(record["provenance"], again["provenance"]))
+    recorded, found = (r["score"]["normalized_return"] for r in (record, again))
+    error = math.hypot(_standard_error(record), _standard_error(again))
+    tolerance = max(LEAST_TOLERANCE, STANDARD_ERRORS * error)
+    if _results(record) == _results(again):
+        verdict: Verdict = "exact"
+    elif changed and abs(found - recorded) <= tolerance:
+        verdict = "within tolerance"
+    else:
+        verdict = "differs"
+    return Verification(verdict, recorded, found, tolerance, changed)
+
+
+def _results(record: Record) -> list[Any]:
+    return [(c["outer_step"], c["returns"], c["sha256"]) for c in record["checkpoints"]]
+
+
+def _standard_error(record: Record) -> float:
+    """Of the score, over the students of its checkpoints; in points of normalized return."""
+    used = set(record["score"]["outer_steps_used"])
+    errors = []
+    for checkpoint in record["checkpoints"]:
+        if checkpoint["outer_step"] not in used:
+            continue
+        students = np.asarray(checkpoint["returns"]).mean(1)
+        if len(students) > 1:
+            errors.append(students.std(ddof=1) / math.sqrt(len(students)))
+    if not errors:
+        return 0.0
+    return float(np.sqrt(np.mean(np.square(errors)))) * _points_per_return(record)
+
+
+def _points_per_return(record: Record) -> float:
+    """How many points of normalized return one unit of return is, from the record's checkpoints."""
+    pairs = sorted((c["mean_return"], c["normalized_return"]) for c in record["checkpoints"])
+    (low, low_points), (high, high_points) = pairs[0], pairs[-1]
+    if high > low:
+        return float((high_points - low_points) / (high - low))
+    reference = load_dataset(DatasetName.parse(record["spec"]["dataset"])).reference
+    return float(100.0 / (reference.expert - reference.random))
+
+
+def _changes(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    changes = []
+    for key in SAME:
+        old, new = recorded[key], now[key]
+        if isinstance(old, dict):
+            changes += [
+                f"{name}: {old.get(name)} -> {new.get(name)}"
+                for name in sorted(old.keys() | new.keys())
+                if old.get(name) != new.get(name)
+            ]
+        elif old != new:
+            changes.append(f"{key}: {old} -> {new}")
+    return changes
