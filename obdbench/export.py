@@ -10,11 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import minari
 import numpy as np
+from gymnasium.spaces import Box, Discrete
 from minari.data_collector import EpisodeBuffer
 
+from benchmark.environments import action_space
+from benchmark.environments.discrete import highest
+from benchmark.environments.lookup import find_specification
 from benchmark.errors import ObdBenchError
 from benchmark.files import atomic_path, write_atomic
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
@@ -76,36 +79,37 @@ def _csv(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -
 
 
 def _minari(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -> str:
-    environment = gymnasium.make(card["environment"])
-    space = environment.action_space
+    space = action_space(card["environment"])
     actions = pairs.actions.numpy()
-    if isinstance(space, gymnasium.spaces.Discrete):
-        raise ObdBenchError(
-            "Scores of discrete actions cannot stand in a Minari dataset, whose actions are whole "
-            "numbers. Export npz or csv."
-        )
-    # A learned action may leave the box that the environment would clip it to.
-    actions = np.clip(actions, space.low, space.high).astype(space.dtype)  # type: ignore[attr-defined]
-    kind = environment.observation_space.dtype
-    episodes = [
-        EpisodeBuffer(
-            id=index,
-            observations=[observation.astype(kind), observation.astype(kind)],
-            actions=[action],
-            rewards=[0.0],
-            terminations=[True],
-            truncations=[False],
-        )
-        for index, (observation, action) in enumerate(
-            zip(pairs.observations.numpy(), actions, strict=True)
-        )
-    ]
+    if isinstance(space, Box):  # a learned action may leave the box that it would be clipped to
+        actions = np.clip(actions, space.low, space.high)
+    elif isinstance(space, Discrete):
+        actions = highest(actions, space)
+    environment = find_specification(card["environment"])
+    dim = pairs.observations.shape[1]
     minari.create_dataset_from_buffers(
         dataset_id=target,
-        buffer=episodes,
+        buffer=[
+            EpisodeBuffer(
+                id=index,
+                observations=[observation, observation],
+                actions=[action],
+                rewards=[0.0],
+                terminations=[True],
+                truncations=[False],
+            )
+            for index, (observation, action) in enumerate(
+                zip(pairs.observations.numpy(), actions, strict=True)
+            )
+        ],
         env=environment,
+        eval_env=environment,
+        observation_space=Box(-np.inf, np.inf, (dim,), np.float32),
+        action_space=space,
         algorithm_name=card["spec"]["method"]["name"],
         author="OBD-Bench",
+        author_email="none",
+        code_permalink="none",
         description=f"Synthetic set of {card['run_id']}: every pair is an episode of one step.",
     )
     return f"Minari dataset {target}"

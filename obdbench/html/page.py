@@ -36,6 +36,9 @@ FIGURES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Figure]] = {
 }
 
 
+NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
+
+
 def write_page(store: Path, sweep: Sweep, path: Path) -> None:
     """Writes the report of a sweep; it opens from a file address.
 
@@ -92,6 +95,6 @@ def _svg(figure: Figure) -> Markup:
     """The figure as an SVG element; the same figure gives the same text."""
     buffer = io.StringIO()
     with mpl.rc_context({**SETTINGS, "svg.hashsalt": "obdbench", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(buffer, format="svg", metadata=NO_METADATA)
     text = buffer.getvalue()
     return Markup(text[text.index("<svg") :])

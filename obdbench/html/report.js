@@ -231,6 +231,9 @@ for (const button of document.querySelectorAll("[data-download]")) button.addEve
   URL.revokeObjectURL(link.href);
 });
 
+// Parsed with the page, laid out when they are looked at.
+const drawFigures = () => byId("figures").replaceChildren(byId("drawings").content);
+
 const VIEWS = ["results", "runs", "completeness", "figures", "published", "downloads", "run"];
 const drawn = new Set();
 
@@ -245,7 +248,9 @@ function route() {
   }
   if (view === "run") drawRun(argument);
   if (view === "runs") { onlyCell = argument; shownRuns = PAGE; refreshRuns(); }
-  if (!drawn.has(view)) ({results: refreshResults, completeness: drawMatrix, published: refreshPublished})[view]?.();
+  if (!drawn.has(view)) ({
+    results: refreshResults, completeness: drawMatrix, published: refreshPublished, figures: drawFigures,
+  })[view]?.();
   drawn.add(view);
   scrollTo(0, 0);
 }

@@ -1,0 +1,175 @@
+"""`verify` and `export`: a run is done again to the same bits, and its set read by others."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import minari
+import numpy as np
+import pytest
+import torch
+
+from benchmark.errors import ObdBenchError
+from benchmark.record import FILE, Record
+from benchmark.registry import load_plugin
+from benchmark.run import execute, run_folder
+from benchmark.spec import RunSpec
+from benchmark.synthetic_set import load_synthetic_set
+from obdbench.cli.recorded import find_run
+from obdbench.verify import LEAST_TOLERANCE, compare, verify
+from tests.obdbench.test_cli import Result, cli
+from tests.tiny_runs import PLUGIN, tiny_spec
+
+__all__ = ["cli"]
+
+
+@pytest.fixture(scope="module")
+def spec(small_dataset_name: str) -> RunSpec:
+    return tiny_spec("dbc", small_dataset_name)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def record(spec: RunSpec, store: Path) -> Record:
+    return execute(spec, store)
+
+
+def elsewhere(record: Record) -> Record:
+    """The record, as if made on another processor and torch."""
+    other = copy.deepcopy(record)
+    other["provenance"]["device"] = "cpu (another)"
+    other["provenance"]["packages"]["torch"] = "9.9"
+    return other
+
+
+def moved(record: Record, points: float) -> Record:
+    """The record with every return so much higher that the score rises by some points."""
+    other = copy.deepcopy(record)
+    low, high = other["checkpoints"][0], other["checkpoints"][-1]
+    scale = (high["mean_return"] - low["mean_return"]) / (
+        high["normalized_return"] - low["normalized_return"]
+    )
+    for checkpoint in other["checkpoints"]:
+        checkpoint["returns"] = (np.array(checkpoint["returns"]) + points * scale).tolist()
+    other["score"]["normalized_return"] += points
+    return other
+
+
+def test_a_run_done_again_here_is_exact(record: Record, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    found = verify(record, tmp_path)
+    assert (found.verdict, found.changed, found.recorded) == ("exact", (), found.found)
+    assert torch.get_num_threads() == threads
+
+
+def test_other_numbers_in_the_same_surroundings_differ_however_near(record: Record) -> None:
+    assert compare(record, moved(record, 0.001)).verdict == "differs"
+
+
+def test_elsewhere_scores_agree_within_three_standard_errors(record: Record) -> None:
+    other = elsewhere(record)
+    assert compare(record, other).verdict == "exact"
+    tolerance = compare(record, other).tolerance
+    points = 100.0 / (3467.5 + 14.8)  # the reference returns of Hopper are about that
+    used = record["score"]["outer_steps_used"]
+    variances = [
+        np.var(np.mean(c["returns"], axis=1), ddof=1) / 2
+        for c in record["checkpoints"]
+        if c["outer_step"] in used
+    ]
+    by_hand = 3 * np.sqrt(2 * np.mean(variances)) * points
+    assert tolerance == pytest.approx(max(by_hand, LEAST_TOLERANCE), rel=0.05)
+    assert compare(record, moved(other, 0.9 * tolerance)).verdict == "within tolerance"
+    found = compare(record, moved(other, 1.1 * tolerance))
+    assert found.verdict == "differs"
+    assert found.changed == (
+        f"torch: {record['provenance']['packages']['torch']} -> 9.9",
+        f"device: {record['provenance']['device']} -> cpu (another)",
+    )
+
+
+def test_a_failed_run_and_other_data_are_refused(
+    record: Record, small_dataset_name: str, tmp_path: Path
+) -> None:
+    load_plugin(PLUGIN)
+    failed = execute(tiny_spec("raises", small_dataset_name), tmp_path / "a")
+    with pytest.raises(ObdBenchError, match="failed \\(ValueError\\)"):
+        verify(failed, tmp_path / "b")
+    other = copy.deepcopy(record)
+    other["provenance"]["dataset_sha256"] = "0" * 64
+    with pytest.raises(ObdBenchError, match="sha256 0000000000000000; it has"):
+        verify(other, tmp_path / "c")
+
+
+def test_the_command_says_so_and_ends_with_1_where_numbers_differ(
+    cli: Any, record: Record, store: Path, tmp_path: Path
+) -> None:
+    result: Result = cli("verify", record["run_id"], "--store", store)
+    assert result.code == 0
+    assert f"{record['run_id']}: exact" in result.out
+    false = moved(record, 5.0)
+    (tmp_path / FILE).write_text(json.dumps(false))
+    result = cli("verify", tmp_path)
+    assert (result.code, ": differs" in result.out) == (1, True)
+
+
+def test_runs_are_found_by_id_and_by_folder(record: Record, spec: RunSpec, store: Path) -> None:
+    folder = run_folder(store, spec)
+    for name in (record["run_id"], str(folder), str(folder / FILE)):
+        assert find_run(name, store) == (folder, record)
+    with pytest.raises(ObdBenchError, match=r"No run '.*dbd.*' has a record in .*Did you mean"):
+        find_run(record["run_id"].replace("dbc", "dbd"), store)
+
+
+def test_a_set_is_the_same_in_every_format(
+    cli: Any, record: Record, spec: RunSpec, store: Path, tmp_path: Path
+) -> None:
+    source = run_folder(store, spec) / record["checkpoints"][-1]["synthetic_set"]
+    pairs, _, card = load_synthetic_set(source)
+    observations, actions = pairs.observations.numpy(), pairs.actions.numpy()
+
+    def export(kind: str, to: str) -> None:
+        words = ("export", record["run_id"], "--format", kind, "--to", to, "--store", store)
+        assert cli(*words).code == 0
+
+    export("safetensors", str(tmp_path / "set.safetensors"))
+    assert (tmp_path / "set.safetensors").read_bytes() == source.read_bytes()
+
+    export("npz", str(tmp_path / "set.npz"))
+    with np.load(tmp_path / "set.npz", allow_pickle=False) as arrays:
+        assert np.array_equal(arrays["observations"], observations)
+        assert np.array_equal(arrays["actions"], actions)
+        assert json.loads(str(arrays["card"])) == card
+
+    export("csv", str(tmp_path / "set.csv"))
+    with (tmp_path / "set.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    table = np.array([[float(v) for v in row.values()] for row in rows], dtype=np.float32)
+    assert np.array_equal(table, np.concatenate([observations, actions], 1))
+    assert list(rows[0])[-1] == f"action_{actions.shape[1] - 1}"
+
+    export("minari", "test/exported-v0")
+    dataset = minari.load_dataset("test/exported-v0")
+    episodes = list(dataset.iterate_episodes())
+    assert [len(e.actions) for e in episodes] == [1] * len(pairs)
+    first = np.stack([e.observations[0] for e in episodes])
+    assert np.allclose(first, observations)
+    assert np.allclose(np.concatenate([e.actions for e in episodes]), actions.clip(-1, 1))
+
+
+def test_what_has_no_set_says_why(
+    cli: Any, record: Record, small_dataset_name: str, tmp_path: Path, store: Path
+) -> None:
+    whole = execute(tiny_spec("bc_whole", small_dataset_name), tmp_path)
+    result = cli("export", whole["run_id"], "--store", tmp_path)
+    assert (result.code, "hands in a policy" in result.err) == (1, True)
+    result = cli("export", record["run_id"], "--format", "pickle", "--store", store)
+    assert "expected one of npz, safetensors, csv, minari" in " ".join(result.err.split())
