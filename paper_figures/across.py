@@ -44,7 +44,7 @@ def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         FigureError: No method has runs on every dataset.
     """
     common = _common(runs)
-    labels = _by_mean(common)
+    labels, left = _by_mean(common)[:MOST_METHODS], max(0, len(common.scores) - MOST_METHODS)
     with mpl.rc_context(SETTINGS):
         figure = _figure(6.5, 1.2 + ROW_INCHES * len(labels))
         for place, (name, statistic) in enumerate(
@@ -54,13 +54,15 @@ def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
             for row, label in enumerate(labels):
                 found = stratified(common.scores[label], statistic, seed=seed)
                 if found.has_interval:
-                    axes.plot([found.low, found.high], [row, row], color=_color(label), lw=4)
+                    axes.plot(
+                        [found.low, found.high], [row, row], color=_color(common, label), lw=4
+                    )
                 axes.plot(found.value, row, "|", color="black", markersize=8)
             axes.set_yticks(range(len(labels)), labels if place == 1 else [""] * len(labels))
             axes.set_xlabel(f"{name} of normalized return")
             axes.set_ylim(len(labels) - 0.5, -0.5)
             _quiet(axes)
-        figure.suptitle(_headline(common), fontsize=8)
+        figure.suptitle(_headline(common, left), fontsize=8)
     return figure
 
 
@@ -70,7 +72,7 @@ def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     Args and errors as `aggregate`; references are left out.
     """
     common = _common(runs)
-    labels = [label for label in _by_mean(common) if label not in REFERENCES][:10]
+    labels, left = _competitors(common, most=len(PALETTE))
     every = [s for label in labels for task in common.scores[label].values() for s in task]
     taus = np.linspace(min(every) - 1, max(every) + 1, THRESHOLDS)
     with mpl.rc_context(SETTINGS):
@@ -85,7 +87,7 @@ def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         axes.set(xlabel="normalized return", ylabel="fraction of runs above", ylim=(-0.02, 1.02))
         axes.legend(frameon=False, loc="upper right")
         _quiet(axes)
-        figure.suptitle(_headline(common), fontsize=8)
+        figure.suptitle(_headline(common, left), fontsize=8)
     return figure
 
 
@@ -95,7 +97,7 @@ def improvement(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     Args and errors as `aggregate`. A pair whose interval excludes one half is in bold.
     """
     common = _common(runs)
-    labels = _by_mean(common)
+    labels, left = _by_mean(common)[:MOST_METHODS], max(0, len(common.scores) - MOST_METHODS)
     with mpl.rc_context(SETTINGS):
         side = 1.6 + 0.36 * len(labels)
         figure = _figure(side + 0.8, side)
@@ -116,7 +118,7 @@ def improvement(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         axes.set_yticks(range(len(labels)), labels)
         figure.suptitle(
             f"P(row's run > column's run), %; bold: the {caption.percent(LEVEL)} interval excludes "
-            f"50\n{_headline(common)}",
+            f"50\n{_headline(common, left)}",
             fontsize=8,
         )
     return figure
@@ -128,21 +130,21 @@ def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     Args and errors as `aggregate`; references are left out.
     """
     common = _common(runs)
-    labels = [label for label in _by_mean(common) if label not in REFERENCES]
+    labels, left = _competitors(common)
     found = rank_probabilities({label: common.scores[label] for label in labels}, seed=seed)
     colors = sns.color_palette("viridis", len(labels))
     with mpl.rc_context(SETTINGS):
         figure = _figure(6.0, 1.4 + ROW_INCHES * len(labels))
         axes = figure.add_subplot()
-        left = np.zeros(len(labels))
+        edge = np.zeros(len(labels))
         for rank in found.columns:
             share = found.loc[labels, rank].to_numpy()
-            axes.barh(labels, share, left=left, color=colors[rank - 1], label=str(rank), height=0.8)
-            left += share
+            axes.barh(labels, share, left=edge, color=colors[rank - 1], label=str(rank), height=0.8)
+            edge += share
         axes.set(xlim=(0, 1), xlabel="probability of rank (dark: first) when the seeds are redrawn")
         axes.invert_yaxis()
         _quiet(axes)
-        figure.suptitle(_headline(common), fontsize=8)
+        figure.suptitle(_headline(common, left), fontsize=8)
     return figure
 
 
@@ -155,7 +157,7 @@ def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     common = _common(runs)
     complete = runs[runs["status"] == "complete"]
     seconds = complete.groupby("label")["wall_seconds"].mean()
-    labels = [label for label in _by_mean(common) if label not in REFERENCES]
+    labels, left = _competitors(common)
     with mpl.rc_context(SETTINGS):
         figure = _figure(6.5, 3.6)
         axes = figure.add_subplot()
@@ -176,7 +178,9 @@ def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         axes.set(xscale="log", xlabel="wall seconds a run", ylabel="normalized return")
         _quiet(axes)
         figure.legend(loc="outside right upper", frameon=False)
-        figure.suptitle(f"{_headline(common)}\nDashed: no cheaper method scores higher", fontsize=8)
+        figure.suptitle(
+            f"{_headline(common, left)}\nDashed: no cheaper method scores higher", fontsize=8
+        )
     return figure
 
 
@@ -190,26 +194,40 @@ def _common(runs: pd.DataFrame) -> Common:
     return common
 
 
+def _competitors(common: Common, most: int = MOST_METHODS) -> tuple[list[str], int]:
+    """Labels that are no references, from the highest mean down, and how many more there are.
+
+    Raises:
+        FigureError: There are references alone.
+    """
+    labels = [x for x in _by_mean(common) if common.methods[x] not in REFERENCES]
+    if not labels:
+        raise FigureError("These records hold references alone; there is nothing to compare.")
+    return labels[:most], max(0, len(labels) - most)
+
+
 def _by_mean(common: Common) -> list[str]:
-    """Labels from the highest mean down, as many as can be read."""
+    """Labels from the highest mean down."""
 
     def value(label: str) -> float:
         return float(mean_over_tasks(*(np.asarray(s) for s in common.scores[label].values())))
 
-    return sorted(common.scores, key=lambda label: (-value(label), label))[:MOST_METHODS]
+    return sorted(common.scores, key=lambda label: (-value(label), label))
 
 
-def _headline(common: Common) -> str:
+def _headline(common: Common, left: int = 0) -> str:
     count = len(common.datasets)
     where = common.datasets[0] if count == 1 else f"{count} datasets"
     text = f"{where}, {caption.seeds(common.seeds)}; {caption.percent(LEVEL)} stratified bootstrap"
     if common.left_out:
         text += f"; not on every dataset: {', '.join(common.left_out)}"
+    if left:
+        text += f"; {left} methods of lower mean are not drawn"
     return textwrap.fill(text, 100)
 
 
-def _color(label: str) -> tuple[float, float, float]:
-    return (0.55, 0.55, 0.55) if label in REFERENCES else PALETTE[0]
+def _color(common: Common, label: str) -> tuple[float, float, float]:
+    return (0.55, 0.55, 0.55) if common.methods[label] in REFERENCES else PALETTE[0]
 
 
 def _figure(width: float, height: float) -> Figure:

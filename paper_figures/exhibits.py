@@ -165,12 +165,14 @@ def gather(exhibit: Exhibit, store: Path) -> Material:
         return Material(list(all_records(store)))
     records: list[Record] = []
     expected: dict[str, int] = {}
+    seen: set[str] = set()
     for name in exhibit.sweeps:
         sweep = load_sweep(store, name) if name in started_sweeps(store) else None
         found = sweep_records(store, sweep) if sweep else []
         if sweep is None or not found:
             raise NoRecords(f"{store} holds no record of the sweep {name}: obdbench sweep {name}")
-        records += found
+        records += [record for record in found if record["run_id"] not in seen]
+        seen |= {record["run_id"] for record in found}
         expected |= {cell: len(runs) for cell, runs in sweep.cells.items()}
     return Material(records, expected)
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from paper_figures import caption
 from paper_figures.table import NOTHING, Cell, Table
 from results.reproduction import RULE, Comparison
+from results.statistics import LEVEL
 
 REASONS_SHOWN = 3
 
@@ -23,10 +25,11 @@ def reproduction_table(comparisons: Sequence[Comparison]) -> Table:
     for one in comparisons:
         groups.setdefault((one.published.paper, one.published.table), []).append(_row(one))
     counts = Counter(one.verdict for one in comparisons)
-    tally = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    tally = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "none"
+    here = f"here [{caption.percent(LEVEL)} CI]"
     return Table(
-        columns=("paper", "table", "row", "dataset", "published", "here [95 % CI]", "n", "on",
-                 "difference", "verdict"),
+        columns=("paper", "table", "row", "dataset", "published", here, "n", "on", "difference",
+                 "verdict"),
         groups=tuple(tuple(rows) for rows in groups.values()),
         caption=f"{len(comparisons)} published numbers: {tally}. {RULE} Here: mean normalized "
         f"return over n seeds of the run that differs in the fewest settings.",
@@ -46,7 +49,7 @@ def _row(one: Comparison) -> tuple[Cell, ...]:
             Cell(f"{found.value:.1f}", interval),
             Cell(str(found.n)),
             Cell(one.dataset or NOTHING),
-            Cell(f"{one.difference:+.1f}" if one.difference is not None else NOTHING),
+            Cell(NOTHING if one.difference is None else f"{round(one.difference, 1) + 0.0:+.1f}"),
         )
     more = len(one.reasons) - REASONS_SHOWN
     reasons = "; ".join(one.reasons[:REASONS_SHOWN]) + (f"; {more} more" if more > 0 else "")

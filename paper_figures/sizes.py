@@ -30,6 +30,15 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     methods = sorted(several[several > 1].index)
     if not methods:
         raise FigureError("No method has complete runs at two synthetic sizes or more.")
+    complete = complete[complete["method"].isin(methods)]
+    mixed = complete.groupby(["method", "dataset", "synthetic_size"])["cell_id"].nunique()
+    if (mixed > 1).any():
+        method, dataset, size = mixed[mixed > 1].index[0]
+        raise FigureError(
+            f"{method} on {dataset} has several cells of {size} pairs, which differ in something "
+            f"else; a curve over sizes needs one. Give it a sweep of one student and protocol."
+        )
+    failed = runs[(runs["status"] != "complete") & runs["method"].isin(methods)]
     datasets = sorted(set(complete["dataset"]))
     with mpl.rc_context(SETTINGS):
         figure = Figure(
@@ -61,8 +70,10 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
             sns.despine(ax=axes)
         axes.legend(frameon=False)
         seeds = complete.groupby(["dataset", "label"])["seed"].nunique()
+        left_out = f"; {len(failed)} failed runs left out" if len(failed) else ""
         figure.suptitle(
-            f"Mean over {caption.seeds(seeds)} with {caption.percent(LEVEL)} bootstrap band",
+            f"Mean over {caption.seeds(seeds)} with {caption.percent(LEVEL)} bootstrap band"
+            f"{left_out}",
             fontsize=8,
         )
     return figure

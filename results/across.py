@@ -20,14 +20,16 @@ class Common:
     """What methods have in common.
 
     Args:
-        scores: Of each label on every one of `datasets`.
-        datasets: That all labels have complete runs on.
+        scores: Of each label on every one of `datasets`, over its complete runs.
+        datasets: All that the runs are on.
         left_out: Labels without a complete run on some dataset.
+        methods: Label -> method.
     """
 
     scores: Scores
     datasets: tuple[str, ...]
     left_out: tuple[str, ...]
+    methods: Mapping[str, str]
 
     @property
     def seeds(self) -> list[int]:
@@ -42,7 +44,8 @@ def common_scores(runs: pd.DataFrame) -> Common:
         runs: What `results.frames.runs_frame` gives.
     """
     complete = runs[runs["status"] == "complete"]
-    datasets = tuple(sorted(set(complete["dataset"])))
+    datasets = tuple(sorted(set(runs["dataset"])))
+    methods = dict(zip(runs["label"], runs["method"], strict=True))
     scores: dict[str, dict[str, list[float]]] = {}
     for (label, dataset), found in complete.groupby(["label", "dataset"], sort=True):
         ordered = found.sort_values("seed")["normalized_return"]
@@ -51,7 +54,8 @@ def common_scores(runs: pd.DataFrame) -> Common:
     return Common(
         {label: whole[label] for label in sorted(whole, key=natural_order)},
         datasets,
-        tuple(sorted(scores.keys() - whole.keys(), key=natural_order)),
+        tuple(sorted(methods.keys() - whole.keys(), key=natural_order)),
+        methods,
     )
 
 
@@ -59,7 +63,8 @@ def rank_probabilities(scores: Scores, *, seed: int = 0) -> pd.DataFrame:
     """How often each method takes each rank when the seeds are drawn anew.
 
     Seeds are resampled with replacement inside every dataset; methods are ranked by their mean over
-    datasets. A method whose rank is certain has one entry of 1.
+    datasets, equal means in the order of `scores`. A method whose rank is certain has one entry
+    of 1.
 
     Args:
         scores: Of every label on the same datasets.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmark.errors import ObdBenchError
 from benchmark.record import Record
 from results.statistics import LEVEL, Estimate, mean
 
@@ -25,10 +26,11 @@ FEWEST_SEEDS = 3
 
 Verdict = Literal["reproduced", "differs", "inconclusive", "not comparable", "no record"]
 RULE = (
-    f"Rule: reproduced, the {LEVEL:.0%} interval lies within {MARGIN:g} points of the published "
-    f"number; differs, it lies outside; inconclusive, it does neither, or there are fewer than "
-    f"{FEWEST_SEEDS} seeds; not comparable, dataset, environment version, size, student or "
-    f"protocol are others (the first differences are named)."
+    f"Rule: reproduced, the {100 * LEVEL:g} % interval lies within {MARGIN:g} points of the "
+    f"published number; differs, it lies outside; inconclusive, it does neither, or there are "
+    f"fewer than {FEWEST_SEEDS} seeds; not comparable, dataset, size, outer steps, teacher, "
+    f"student or protocol are others (the first differences are named). D4RL's data, from v2 "
+    f"environments, are scored in v4 ones."
 )
 
 
@@ -87,7 +89,10 @@ class Comparison:
 
 def published_cells(folder: Path = FOLDER) -> list[PublishedCell]:
     """Every number of the papers, in the order of files, tables, rows and datasets."""
-    return [cell for path in sorted(folder.glob("*.json")) for cell in _cells(path)]
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        raise ObdBenchError(f"{folder} holds no published numbers; the installation is not whole.")
+    return [cell for path in paths for cell in _cells(path)]
 
 
 def compare(
@@ -120,12 +125,23 @@ def _cells(path: Path) -> Iterator[PublishedCell]:
     for table, content in paper["tables"].items():
         for row, values in content["values"].items():
             wanted, method = _row(content, row)
-            settings = _flat(content["settings"])
             for dataset, value in values.items():
+                settings = _flat(content["settings"]) | _of_the_run(paper, method, dataset)
                 yield PublishedCell(
                     path.stem, paper["source"], table, row, dataset, method, value, wanted,
                     {key: value for key, value in settings.items() if key not in wanted},
                 )  # fmt: skip
+
+
+def _of_the_run(paper: Mapping[str, Any], method: str, dataset: str) -> dict[str, Any]:
+    """What a paper says of the runs of a method on a dataset, in all of its tables."""
+    environment = dataset.partition("/")[2].partition("-")[0]
+    steps = paper.get("outer_steps", {}).get(method, {}).get(environment)
+    teacher = paper.get("teacher", {}).get(method)
+    return {
+        **({"outer_steps": steps} if steps else {}),
+        **({"teacher": teacher} if teacher else {}),
+    }
 
 
 def _row(content: Mapping[str, Any], row: str) -> tuple[dict[str, Any], str]:
@@ -155,7 +171,15 @@ def _compare(cell: PublishedCell, groups: Iterable[list[Record]], seed: int) -> 
         nowhere = cell.dataset.startswith("brax/")
         reasons = ("Brax, another simulator",) if nowhere else ()
         return Comparison(cell, None, None, "not comparable" if nowhere else "no record", reasons)
-    least, group = min(found, key=lambda pair: (len(pair[0]), -len(pair[1]), pair[1][0]["cell_id"]))
+    least, group = min(
+        found,
+        key=lambda pair: (
+            pair[1][0]["spec"]["dataset"] != cell.dataset,
+            len(pair[0]),
+            -len(pair[1]),
+            pair[1][0]["cell_id"],
+        ),
+    )
     scores = [record["score"]["normalized_return"] for record in group]
     estimate = mean(scores, seed=seed)
     verdict = "not comparable" if least else _verdict(cell.value, estimate, len(scores))
@@ -205,6 +229,7 @@ def settings_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     changed = {key: value for key, value in scoring.items() if value != student.get(key)}
     return {
         **spec["method"]["parameters"],
+        "teacher": str(spec["teacher"]).partition(":")[0],
         **_flat({"student": student, "evaluation_student": changed}),
         "protocol.ensemble": 1,
         **_flat({"protocol": {k: v for k, v in spec["protocol"].items() if k != "name"}}),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmark.errors import ObdBenchError
 from benchmark.files import file_sha256
-from benchmark.record import FILE, Record, read_record
+from benchmark.record import FILE, read_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
 from results.store import load_sweep, save_sweep
@@ -33,27 +33,32 @@ def ship(store: Path, sweep: Sweep, target: Path = SHIPPED) -> int:
         ObdBenchError: A run has no complete record, was done on changed code, or its set is not the
             one that its record names.
     """
-    save_sweep(target, sweep)
+    last_sets = {run.run_id: _worth_shipping(run_folder(store, run)) for run in sweep.runs}
     for run in sweep.runs:
         source, folder = run_folder(store, run), run_folder(target, run)
-        record = _worth_shipping(source)
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / FILE, folder / FILE)
-        if name := record["checkpoints"][-1]["synthetic_set"]:
-            if file_sha256(source / name) != record["checkpoints"][-1]["sha256"]:
-                raise ObdBenchError(f"{source / name} is not the set that its record names.")
+        for name in filter(None, (FILE, last_sets[run.run_id])):
             shutil.copyfile(source / name, folder / name)
+    save_sweep(target, sweep)
     return len(sweep.runs)
 
 
-def _worth_shipping(folder: Path) -> Record:
+def _worth_shipping(folder: Path) -> str | None:
+    """Name of the last synthetic set of a run that may be shipped, if it has one."""
     path = folder / FILE
     record = read_record(path) if path.exists() else None
     if record is None or record["status"] != "complete":
         raise ObdBenchError(f"{folder} has no complete record; do the whole sweep before.")
-    if record["provenance"]["dirty"]:
-        raise ObdBenchError(f"{path} was made by code with uncommitted changes; do it again.")
-    return record
+    if record["provenance"]["dirty"] is not False:
+        raise ObdBenchError(
+            f"{path} was made by code with uncommitted changes, or of an unknown commit; do it "
+            f"again."
+        )
+    last = record["checkpoints"][-1]
+    name: str | None = last["synthetic_set"]
+    if name and not ((folder / name).exists() and file_sha256(folder / name) == last["sha256"]):
+        raise ObdBenchError(f"{folder / name} is not the set that its record names.")
+    return name
 
 
 if __name__ == "__main__":

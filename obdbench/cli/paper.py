@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from benchmark.errors import ObdBenchError, did_you_mean
 from obdbench.cli.console import err, out
@@ -32,14 +33,18 @@ def paper(
         raise ObdBenchError(
             f"No table or figure is called {unknown[0]!r}. {did_you_mean(unknown[0], known)}"
         )
+    left_out: set[str] = set()
     for exhibit in EXHIBITS:
         if names and exhibit.name not in names:
             continue
         try:
             paths = write(exhibit, store, to)
         except (NoRecords, FigureError) as error:
-            err.print(f"[yellow]{exhibit.name}[/]: left out: {error}", highlight=False)
+            err.print(f"{exhibit.name}: left out: {escape(str(error))}", highlight=False)
+            left_out.add(exhibit.name)
             continue
         out.print(f"{exhibit.name}: {exhibit.shows}", highlight=False)
         for path in paths:
             out.print(f"  {path}", highlight=False, markup=False)
+    if left_out & set(names or ()):
+        raise typer.Exit(1)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from paper_figures.convergence import convergence, write_convergence
+from paper_figures.convergence import MOST_LINES, convergence, write_convergence
 from paper_figures.figure import DOTS_PER_INCH, FigureError
 from results.frames import curves_frame
 from results.statistics import mean
@@ -95,6 +96,46 @@ def test_methods_differ_in_colour_and_in_dashes_and_marker(make_sweep: Sweep) ->
     lines = curves_in(figure.axes[0])
     assert len({line.get_linestyle() for line in lines}) == 3
     assert len({line.get_marker() for line in lines}) == 3
+
+
+def labels_of(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+@pytest.mark.parametrize("more", [0, 1, 3])
+def test_of_very_many_methods_the_best_are_drawn_and_the_title_says_so(
+    make_record: MakeRecord, more: int
+) -> None:
+    # By their last checkpoints: the worst at the end are the best before, and written last.
+    count = MOST_LINES + more
+    curves = {f"m{i:02}": [100.0 - i, 50.0, float(i)] for i in range(count)}
+    records = [
+        make_record(name, dataset, curve=curve)
+        for dataset in ("hopper/medium", "ant/medium")
+        for name, curve in curves.items()
+    ]
+    records = [r | {"checkpoints": r["checkpoints"][::-1]} for r in records]
+    records += [make_record(name, "ant/medium", score=-1) for name in ("teacher", "bc_whole")]
+    figure = convergence(curves_frame(records))
+    kept = [f"m{i:02}" for i in range(more, count)]
+    assert labels_of(figure) == [*kept, "bc_whole", "teacher"], "references are always drawn"
+    assert [len(curves_in(axes)) for axes in figure.axes] == [MOST_LINES, MOST_LINES]
+    said = f"; {more} methods of lower mean are not drawn"
+    assert figure.get_suptitle().endswith(said if more else "bootstrap band")
+
+
+def test_the_best_are_those_of_the_highest_mean_over_seeds_and_datasets(
+    make_record: MakeRecord,
+) -> None:
+    names = [f"m{i:02}" for i in range(MOST_LINES)]
+    records = [make_record(name, score=20.0) for name in names]
+    lucky = [make_record("lucky", seed=seed, score=s) for seed, s in enumerate((50.0, 0.0, 0.0))]
+    even = [make_record("even", seed=seed, score=21.0) for seed in range(2)]
+    one = [make_record("one", d, score=s) for d, s in (("ant/medium", 39.0), ("b/medium", 0.0))]
+    drawn = labels_of(convergence(curves_frame([*records, *lucky, *even, *one])))
+    assert "even" in drawn
+    assert not {"lucky", "one", names[-1]} & set(drawn), "equal means are kept in alphabetic order"
+    assert len(drawn) == MOST_LINES
 
 
 def test_files_are_a_pdf_and_a_png_of_the_figure_s_size(make_sweep: Sweep, tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""`obdbench paper`: what it writes, what it leaves out, and what it says of either."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark.record import read_record
+from obdbench.cli import main
+from paper_figures.exhibits import EXHIBITS
+
+# The shipped sweep of this name at the smallest size that still has several seeds and sizes.
+SIZES = """
+name = "sizes"
+datasets = ["{dataset}"]
+seeds = 2
+
+[protocol]
+name = "tiny"
+students = 2
+episodes = 2
+checkpoint_every = 2
+last = 2
+
+[student]
+width = 8
+depth = 2
+steps = 4
+
+[[methods]]
+name = "random"
+grid.synthetic_size = {sizes}
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs `obdbench ...` in this process, errors and all."""
+
+    def run(*arguments: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", ["obdbench", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Result(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def sweep(cli: Any, tmp_path: Path, dataset: str, sizes: list[int]) -> None:
+    path = tmp_path / "sizes.toml"
+    path.write_text(SIZES.format(dataset=dataset, sizes=sizes))
+    assert cli("sweep", path, "--executor", "inline").code == 0
+
+
+def test_the_named_table_and_figure_are_written_and_their_files_printed(
+    cli: Any, tmp_path: Path, small_dataset_name: str, record_store: Path
+) -> None:
+    sweep(cli, tmp_path, small_dataset_name, [2, 4])
+    to = tmp_path / "paper"
+    names = ("obd-table-5", "obd-table-5-figure")
+    done = cli("paper", *names[::-1], "--store", record_store, "--to", to)
+    assert (done.code, done.err) == (0, "")
+    files = [f"{names[0]}.{ending}" for ending in ("md", "csv", "tex")]
+    files += [f"{names[1]}.{ending}" for ending in ("pdf", "png")]
+    printed = [line.strip() for line in done.out.splitlines() if line.startswith("  ")]
+    assert printed == [str(to / name) for name in files]
+    assert sorted(path.name for path in to.iterdir()) == sorted(files)
+    assert "obd-table-5: OBD's synthetic sizes: scores of 16 to 256 pairs." in done.out
+
+    scores: dict[str, list[float]] = {}
+    for path in record_store.glob("*/seed*/record.json"):
+        record = read_record(path)
+        scores.setdefault(record["cell_id"], []).append(record["score"]["normalized_return"])
+    data = pd.read_csv(to / "obd-table-5.csv").set_index("cell_id")
+    assert data["value"].to_dict() == pytest.approx({c: np.mean(s) for c, s in scores.items()})
+
+    again = cli("paper", *names, "--store", record_store, "--to", tmp_path / "again")
+    assert again.code == 0
+    for name in files:
+        assert (tmp_path / "again" / name).read_bytes() == (to / name).read_bytes()
+
+
+def test_without_names_everything_is_tried_and_what_lacks_records_is_named(
+    cli: Any, tmp_path: Path, record_store: Path
+) -> None:
+    done = cli("paper", "--store", record_store, "--to", tmp_path / "paper")
+    assert done.code == 0
+    left_out = done.err.splitlines()
+    for exhibit, line in zip(EXHIBITS[:-1], left_out, strict=True):
+        assert line.startswith(f"{exhibit.name}: left out: {record_store} holds no record of the")
+        assert line.endswith(f"obdbench sweep {exhibit.sweeps[0]}")
+    # Every published number is shown, and that nothing here stands beside it.
+    assert sorted(path.name for path in (tmp_path / "paper").iterdir()) == [
+        f"reproduction.{ending}" for ending in ("csv", "md", "tex")
+    ]
+    assert set(pd.read_csv(tmp_path / "paper" / "reproduction.csv")["n"]) == {0}
+
+
+def test_records_that_make_no_figure_are_said_and_stop_nothing(
+    cli: Any, tmp_path: Path, small_dataset_name: str, record_store: Path
+) -> None:
+    sweep(cli, tmp_path, small_dataset_name, [2])
+    names = ("obd-table-5", "obd-table-5-figure", "reproduction")
+    done = cli("paper", *names, "--store", record_store, "--to", tmp_path / "paper")
+    assert done.err.startswith("obd-table-5-figure: left out: No method has complete runs at two")
+    assert done.err.count("\n") == 1
+    written = {path.stem for path in (tmp_path / "paper").iterdir()}
+    assert written == {"obd-table-5", "reproduction"}
+
+
+def test_a_name_that_nothing_has_is_answered_with_the_nearest_before_anything_is_written(
+    cli: Any, tmp_path: Path, record_store: Path
+) -> None:
+    to = tmp_path / "paper"
+    done = cli("paper", "reproduction", "obd-tabel-1", "--store", record_store, "--to", to)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("Error: No table or figure is called 'obd-tabel-1'. Did you mean ")
+    assert "'obd-table-1'" in done.err
+    assert not to.exists()
+
+
+def test_a_record_that_cannot_be_read_is_an_error_not_a_gap(
+    cli: Any, tmp_path: Path, record_store: Path
+) -> None:
+    path = record_store / "hopper-medium.dbc.0" / "seed0" / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    done = cli("paper", "reproduction", "--store", record_store, "--to", tmp_path / "paper")
+    assert done.code == 1
+    assert f"{path} is not JSON" in done.err

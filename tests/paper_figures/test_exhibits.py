@@ -1,0 +1,255 @@
+"""Every table and figure by name: which records it takes, and what becomes of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark.evaluation import Protocol
+from benchmark.record import FILE, SCHEMA, write_record
+from benchmark.run import run_folder
+from benchmark.spec import RunSpec
+from benchmark.sweep import Sweep, read_sweep
+from obdbench import sweeps as shipped_sweeps
+from paper_figures.exhibits import EXHIBITS, Exhibit, NoRecords, gather, write
+from paper_figures.figure import FigureError
+from paper_figures.table import Table
+from results.reproduction import published_cells
+from results.store import save_sweep
+
+DATASETS = ["halfcheetah/medium-expert", "hopper/medium-expert"]
+METHODS = ["av_pbc", "pbc", "teacher"]
+PROTOCOL = Protocol("tiny", students=2, episodes=2, checkpoint_every=2, last=2)
+TABLE = next(exhibit for exhibit in EXHIBITS if exhibit.name == "obd-table-1")
+SIZES = next(exhibit for exhibit in EXHIBITS if exhibit.name == "obd-table-5-figure")
+REPRODUCTION = next(exhibit for exhibit in EXHIBITS if exhibit.name == "reproduction")
+
+
+def spec(method: str, dataset: str, seed: int, size: int = 64) -> RunSpec:
+    parameters = {} if method == "teacher" else {"synthetic_size": size}
+    return RunSpec.create(
+        method=method,
+        dataset=dataset,
+        parameters=parameters,
+        where="a test",
+        seed=seed,
+        protocol=PROTOCOL,
+    )
+
+
+def runs(
+    methods: Sequence[str] = METHODS,
+    datasets: Sequence[str] = DATASETS,
+    seeds: int = 2,
+    sizes: Sequence[int] = (64,),
+) -> tuple[RunSpec, ...]:
+    return tuple(
+        spec(method, dataset, seed, size)
+        for dataset in datasets
+        for method in methods
+        for size in sizes
+        for seed in range(seeds)
+    )
+
+
+def invented_score(run: RunSpec) -> float:
+    """Higher for a later name, for more pairs, and for a higher seed."""
+    return 10.0 * METHODS.index(run.method) + run.parameters.get("synthetic_size", 0) + run.seed
+
+
+def leave_record(store: Path, run: RunSpec, *, error: str | None = None) -> None:
+    """The record that a run might have left."""
+    score = invented_score(run)
+    checkpoints = [
+        {
+            "outer_step": step,
+            "returns": [[10 * score]],
+            "lengths": [[5]],
+            "mean_return": 10 * score,
+            "normalized_return": score * step / 4,
+            "synthetic_set": None,
+            "sha256": None,
+        }
+        for step in (2, 4)
+    ]
+    values = {"normalized_return": score, "return": 10 * score, "outer_steps_used": [4]}
+    write_record(
+        run_folder(store, run) / FILE,
+        {
+            "schema": SCHEMA,
+            "run_id": run.run_id,
+            "cell_id": run.cell_id,
+            "status": "failed" if error else "complete",
+            "spec": run.as_dict(),
+            "needs": ["dataset"],
+            "checkpoints": checkpoints,
+            "score": None if error else values,
+            "cost": {
+                "wall_seconds": 3.0,
+                "cpu_seconds": 3.0,
+                "peak_memory_bytes": 1000,
+                "outer_steps": 4,
+                "environment_steps": 0,
+                "evaluation_wall_seconds": 1.0,
+                "evaluation_environment_steps": 20,
+                "attempts": 1,
+            },
+            "teacher": None,
+            "provenance": {
+                "commit": None,
+                "dirty": None,
+                "packages": {},
+                "python": "3.11",
+                "device": "cpu",
+                "host": "here",
+                "threads": 1,
+                "environment": "Hopper-v5",
+                "dataset_sha256": None,
+                "seeds": {"seed": run.seed, "axes": {}},
+            },
+            "error": {"type": error, "message": "", "traceback": ""} if error else None,
+            "started": "2026-01-01T00:00:00+00:00",
+            "finished": "2026-01-01T00:01:00+00:00",
+        },
+    )
+
+
+def do(store: Path, name: str, wanted: Sequence[RunSpec]) -> None:
+    """A sweep of that name whose runs have all been done."""
+    save_sweep(store, Sweep(name, "", tuple(wanted)))
+    for run in wanted:
+        leave_record(store, run)
+
+
+# --- what there is ----------------------------------------------------------------------------
+
+
+def test_every_exhibit_has_a_name_of_its_own_and_takes_sweeps_that_the_suite_ships() -> None:
+    names = [exhibit.name for exhibit in EXHIBITS]
+    assert len(set(names)) == len(names)
+    folder = Path(shipped_sweeps.__file__).parent
+    for exhibit in EXHIBITS:
+        for name in exhibit.sweeps:
+            assert read_sweep(folder / f"{name}.toml").name == name
+
+
+def test_every_exhibit_can_be_made_from_complete_sweeps(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    for name in ("main_table", "ensembles", "all_methods"):
+        do(store, name, runs())
+    do(store, "sizes", runs(["av_pbc"], DATASETS[:1], sizes=(16, 64)))
+    for exhibit in EXHIBITS:
+        made = exhibit.make(gather(exhibit, store))
+        if isinstance(made, Table):
+            assert sum(map(len, made.groups)), exhibit.name
+        else:
+            assert any(axes.has_data() for axes in made.axes), exhibit.name
+
+
+# --- which records ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_sweep_without_records_is_named_with_the_command_that_does_it(
+    tmp_path: Path, started: bool
+) -> None:
+    if started:
+        save_sweep(tmp_path, Sweep("main_table", "", runs()))
+    message = f"{tmp_path} holds no record of the sweep main_table: obdbench sweep main_table"
+    with pytest.raises(NoRecords, match=message):
+        gather(TABLE, tmp_path)
+
+
+def test_an_exhibit_of_several_sweeps_needs_all_of_them(tmp_path: Path) -> None:
+    both = Exhibit("both", "", ("first", "second"), TABLE.make)
+    do(tmp_path, "first", runs(["pbc"]))
+    with pytest.raises(NoRecords, match="no record of the sweep second"):
+        gather(both, tmp_path)
+    do(tmp_path, "second", runs(["av_pbc"]))
+    assert len(gather(both, tmp_path).records) == 8
+    assert set(gather(both, tmp_path).expected.values()) == {2}
+
+
+def test_an_exhibit_takes_the_records_of_its_sweep_alone_and_knows_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    wanted = runs(["pbc"], DATASETS[1:], seeds=3)
+    save_sweep(tmp_path, Sweep("main_table", "", wanted))
+    leave_record(tmp_path, wanted[0])
+    leave_record(tmp_path, wanted[1], error="MemoryError")
+    do(tmp_path, "all_methods", runs(["av_pbc"]))
+    material = gather(TABLE, tmp_path)
+    assert [record["run_id"] for record in material.records] == [run.run_id for run in wanted[:2]]
+    assert material.expected == {wanted[0].cell_id: 3}
+    caption = material.table().caption
+    assert (
+        "Missing: pbc on hopper/medium-expert has 1 of 3 seeds (1 failed: MemoryError, 1 without "
+        "a record)"
+    ) in caption
+
+
+def test_the_reproduction_takes_every_record_of_a_store_and_needs_none(tmp_path: Path) -> None:
+    assert not gather(REPRODUCTION, tmp_path / "nowhere").records
+    for run in runs(["pbc"]):  # of no sweep that was started here
+        leave_record(tmp_path, run)
+    assert len(gather(REPRODUCTION, tmp_path).records) == 4
+
+
+# --- what is written --------------------------------------------------------------------------
+
+
+def test_a_tables_csv_has_the_means_over_the_records(tmp_path: Path) -> None:
+    wanted = runs(["pbc", "av_pbc"], DATASETS, seeds=3)
+    do(tmp_path, "main_table", wanted)
+    paths = write(TABLE, tmp_path, tmp_path / "paper")
+    data = pd.read_csv(io.StringIO(paths[1].read_text()))
+    assert len(data) == 4
+    for _, row in data.iterrows():
+        scores = [
+            invented_score(run)
+            for run in wanted
+            if (run.method, run.dataset) == (row["method"], row["dataset"])
+        ]
+        assert (row["n"], row["n_expected"]) == (3, 3)
+        assert row["value"] == pytest.approx(np.mean(scores))
+
+
+def test_the_reproductions_csv_holds_these_records_against_the_papers(tmp_path: Path) -> None:
+    do(tmp_path, "main_table", runs(["pbc"], DATASETS[1:]))
+    paths = write(REPRODUCTION, tmp_path, tmp_path / "paper")
+    data = pd.read_csv(paths[1])
+    assert len(data) == len(published_cells())
+    (row,) = (row for _, row in data.iterrows() if row["n"])
+    assert (row["table"], row["row"]) == ("table1", "pbc")
+    assert (row["dataset"], row["reproduced_on"]) == (
+        "d4rl/hopper-medium-expert-v2",
+        "hopper/medium-expert",
+    )
+    assert row["reproduced"] == pytest.approx(np.mean([10 + 64, 10 + 64 + 1]))
+
+
+def test_records_that_do_not_suffice_leave_no_file(tmp_path: Path) -> None:
+    do(tmp_path, "sizes", runs(["av_pbc"], sizes=(64,)))
+    with pytest.raises(FigureError, match="two synthetic sizes"):
+        write(SIZES, tmp_path, tmp_path / "paper")
+    assert not (tmp_path / "paper").exists()
+
+
+@pytest.mark.parametrize("exhibit", [TABLE, SIZES, REPRODUCTION], ids=lambda exhibit: exhibit.name)
+def test_the_same_records_give_the_same_bytes(exhibit: Exhibit, tmp_path: Path) -> None:
+    wanted = runs(["av_pbc", "pbc"], DATASETS[:1], sizes=(16, 64))
+    do(tmp_path / "first", *(exhibit.sweeps or ("any",)), wanted)
+    do(tmp_path / "second", *(exhibit.sweeps or ("any",)), wanted[::-1])
+    first, second = (
+        write(exhibit, tmp_path / store, tmp_path / store / "paper")
+        for store in ("first", "second")
+    )
+    endings = ("pdf", "png") if exhibit is SIZES else ("md", "csv", "tex")
+    names = [f"{exhibit.name}.{ending}" for ending in endings]
+    assert [path.name for path in first] == [path.name for path in second] == names
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]

@@ -1,0 +1,148 @@
+"""Shipping a sweep: what is copied, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmark.errors import ObdBenchError
+from benchmark.record import FILE, Record, read_record, write_record
+from benchmark.run import execute, run_folder
+from benchmark.sweep import Sweep
+from results.shipping import ship
+from results.store import all_records, load_sweep, save_sweep, started_sweeps, sweep_records
+from tests.tiny_runs import tiny_spec
+
+Change = Callable[[Record], object]
+
+
+@pytest.fixture(scope="module")
+def sweep(small_dataset_name: str) -> Sweep:
+    """A run of many synthetic sets, and one whose policies are scored as they are."""
+    names = ("dbc", "bc_whole")
+    return Sweep("two", "", tuple(tiny_spec(name, small_dataset_name) for name in names))
+
+
+@pytest.fixture(scope="module")
+def done(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both were done, by code without uncommitted changes as far as the records tell."""
+    store = tmp_path_factory.mktemp("done")
+    save_sweep(store, sweep)
+    for run in sweep.runs:
+        record = execute(run, store)
+        record["provenance"]["dirty"] = False
+        write_record(run_folder(store, run) / FILE, record)
+    return store
+
+
+@pytest.fixture
+def store(done: Path, tmp_path: Path) -> Path:
+    """A copy that the test may break."""
+    return Path(shutil.copytree(done, tmp_path / "store"))
+
+
+def change_record(store: Path, sweep: Sweep, change: Change) -> Path:
+    path = run_folder(store, sweep.runs[0]) / FILE
+    record = read_record(path)
+    change(record)
+    write_record(path, record)
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_records_and_last_sets_are_copied_and_nothing_else(
+    store: Path, sweep: Sweep, tmp_path: Path
+) -> None:
+    (store / "reports").mkdir()
+    (store / "reports" / "table.md").write_text("made again from the records")
+    distilled, cloned = (run_folder(store, run) for run in sweep.runs)
+    assert len(list(distilled.glob("*.safetensors"))) == 4
+    assert ship(store, sweep, tmp_path / "shipped") == 2
+    last = "set-00000006.safetensors"
+    kept = [distilled / FILE, distilled / last, cloned / FILE, store / "sweeps" / "two.json"]
+    assert contents(tmp_path / "shipped") == {
+        str(path.relative_to(store)): path.read_bytes() for path in kept
+    }
+
+
+def test_what_is_shipped_is_a_store_like_any_other(
+    store: Path, sweep: Sweep, tmp_path: Path
+) -> None:
+    target = tmp_path / "shipped"
+    ship(store, sweep, target)
+    assert load_sweep(target, "two") == sweep
+    assert sweep_records(target, sweep) == sweep_records(store, sweep)
+    checkpoint = sweep_records(target, sweep)[0]["checkpoints"][-1]
+    content = (run_folder(target, sweep.runs[0]) / checkpoint["synthetic_set"]).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == checkpoint["sha256"]
+
+
+def test_another_sweep_joins_those_that_were_shipped(
+    store: Path, sweep: Sweep, tmp_path: Path
+) -> None:
+    target = tmp_path / "shipped"
+    ship(store, Sweep("first", "", sweep.runs[:1]), target)
+    ship(store, sweep, target)
+    once = contents(target)
+    ship(store, sweep, target)
+    assert contents(target) == once
+    assert started_sweeps(target) == ["first", "two"]
+    assert len(list(all_records(target))) == 2
+
+
+def test_a_run_without_a_record_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> None:
+    folder = run_folder(store, sweep.runs[1])
+    (folder / FILE).unlink()
+    with pytest.raises(ObdBenchError, match=f"{folder} has no complete record"):
+        ship(store, sweep, tmp_path / "shipped")
+
+
+def test_a_failed_run_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> None:
+    error = {"type": "OSError", "message": "", "traceback": ""}
+    change_record(store, sweep, lambda r: r.update(status="failed", score=None, error=error))
+    with pytest.raises(ObdBenchError, match="has no complete record; do the whole sweep before"):
+        ship(store, sweep, tmp_path / "shipped")
+
+
+def test_a_run_of_changed_code_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> None:
+    path = change_record(store, sweep, lambda r: r["provenance"].update(dirty=True))
+    with pytest.raises(ObdBenchError, match=f"{path} was made by code with uncommitted changes"):
+        ship(store, sweep, tmp_path / "shipped")
+
+
+def test_a_set_that_is_not_the_records_is_refused_and_not_copied(
+    store: Path, sweep: Sweep, tmp_path: Path
+) -> None:
+    path = run_folder(store, sweep.runs[0]) / "set-00000006.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(ObdBenchError, match=f"{path} is not the set that its record names"):
+        ship(store, sweep, tmp_path / "shipped")
+    assert not list((tmp_path / "shipped").rglob("*.safetensors"))
+
+
+def test_an_earlier_set_that_was_lost_does_not_matter(
+    store: Path, sweep: Sweep, tmp_path: Path
+) -> None:
+    (run_folder(store, sweep.runs[0]) / "set-00000002.safetensors").unlink()
+    assert ship(store, sweep, tmp_path / "shipped") == 2
+
+
+def test_a_refused_sweep_leaves_nothing(store: Path, sweep: Sweep, tmp_path: Path) -> None:
+    (run_folder(store, sweep.runs[1]) / FILE).unlink()
+    with pytest.raises(ObdBenchError):
+        ship(store, sweep, tmp_path / "shipped")
+    assert not (tmp_path / "shipped").exists()
+
+
+def test_unknown_code_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> None:
+    change_record(store, sweep, lambda r: r["provenance"].update(dirty=None, commit=None))
+    with pytest.raises(ObdBenchError, match="unknown commit"):
+        ship(store, sweep, tmp_path / "shipped")
