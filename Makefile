@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test test-slurm slurm-packages slurm-up slurm-down bench lint setup lock clean
+.PHONY: quickstart test test-slurm slurm-packages browser slurm-up slurm-down bench lint setup lock clean
 
 quickstart: $(STAMP)
 	$(BIN)/obdbench sweep quickstart
@@ -25,6 +25,10 @@ slurm-down: $(STAMP)
 # Debian's packages of SLURM and of its accounting; needs root.
 slurm-packages: $(STAMP)
 	$(BIN)/python -m slurm.one_node_cluster packages
+
+# A headless Chromium for the tests of the report; needs root where it is missing.
+browser:
+	command -v chromium || command -v chromium-browser || { apt-get update -qq && apt-get install -y -qq chromium; }
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
