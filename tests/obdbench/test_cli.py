@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +18,10 @@ from typer.testing import CliRunner
 from benchmark.heartbeat import last_sign
 from benchmark.record import read_record, write_record
 from benchmark.registry import load_plugin
-from obdbench.cli import main
 from obdbench.cli.app import app
 from tests.tiny_runs import PLUGIN
 
 TINY = ["--set", "student.width=8", "--set", "student.depth=2", "--set", "student.steps=4"]
-SWEEP = """
-name = "tiny"
-datasets = ["{dataset}"]
-seeds = 2
-
-[protocol]
-name = "tiny"
-students = 2
-episodes = 2
-checkpoint_every = 2
-last = 2
-
-[student]
-width = 8
-depth = 2
-steps = 4
-
-[[methods]]
-name = "random"
-synthetic_size = 4
-"""
 RAISES = """
 [[methods]]
 name = "raises"
@@ -57,37 +34,6 @@ outer_batch = 8
 outer_steps = {steps}
 marker = "{marker}"
 """
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command printed, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs `obdbench ...` in this process, errors and all."""
-
-    def run(*arguments: str | Path) -> Result:
-        monkeypatch.setattr(sys, "argv", ["obdbench", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return Result(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
-
-
-@pytest.fixture
-def sweep_file(tmp_path: Path, small_dataset_name: str) -> Path:
-    path = tmp_path / "tiny.toml"
-    path.write_text(SWEEP.format(dataset=small_dataset_name))
-    return path
 
 
 # --- datasets and registries ------------------------------------------------------------------

@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 
 from slurm.signals import WARNING
-from tests.obdbench.test_cli import Result, cli, sweep_file
+from tests.obdbench.conftest import Result
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken
 from tests.tiny_runs import PLUGIN
-
-__all__ = ["cli", "sweep_file"]
 
 SLURM = ("--executor", "slurm", "--profile", "cpu")
 

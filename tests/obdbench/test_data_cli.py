@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from benchmark.datasets.store import DatasetName, dataset_card, load_dataset
-from obdbench.cli import main
 from tests.d4rl_files import made_up, write_file
 from tests.file_server import FileServer, serve
 
@@ -19,28 +17,10 @@ NAME = "d4rl/hopper-random-v2"
 FILE = "hopper_random-v2.hdf5"
 
 
-class Result(NamedTuple):
-    """What a command printed, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def cli(cli: Any) -> Any:
     """Runs `obdbench data ...` in this process, errors and all."""
-
-    def run(*arguments: str | Path) -> Result:
-        monkeypatch.setattr(sys, "argv", ["obdbench", "data", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Result(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
+    return lambda *arguments: cli("data", *arguments)
 
 
 @pytest.fixture(autouse=True)

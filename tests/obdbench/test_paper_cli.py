@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ import pandas as pd
 import pytest
 
 from benchmark.record import read_record
-from obdbench.cli import main
 from paper_figures.exhibits import EXHIBITS
 
 # The shipped sweep of this name at the smallest size that still has several seeds and sizes.
@@ -37,31 +34,6 @@ steps = 4
 name = "random"
 grid.synthetic_size = {sizes}
 """
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command printed, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs `obdbench ...` in this process, errors and all."""
-
-    def run(*arguments: str | Path) -> Result:
-        monkeypatch.setattr(sys, "argv", ["obdbench", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Result(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 def sweep(cli: Any, tmp_path: Path, dataset: str, sizes: list[int]) -> None:

@@ -21,10 +21,8 @@ from benchmark.spec import RunSpec
 from benchmark.synthetic_set import load_synthetic_set
 from obdbench.cli.recorded import find_run
 from obdbench.verify import LEAST_TOLERANCE, compare, verify
-from tests.obdbench.test_cli import Result, cli
+from tests.obdbench.conftest import Result
 from tests.tiny_runs import PLUGIN, tiny_spec
-
-__all__ = ["cli"]
 
 
 @pytest.fixture(scope="module")
