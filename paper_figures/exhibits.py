@@ -83,6 +83,12 @@ EXHIBITS = (
         lambda material: convergence(material.curves),
     ),
     Exhibit(
+        "obd-table-2",
+        "OBD's cross-architecture study: Av-PBC sets scored with other students.",
+        ("cross_architecture",),
+        Material.table,
+    ),
+    Exhibit(
         "obd-table-3",
         "OBD's ensembles: sets scored by ensembles of ten students.",
         ("ensembles",),
@@ -99,6 +105,24 @@ EXHIBITS = (
         "The same as a curve.",
         ("sizes",),
         lambda material: sizes(material.runs),
+    ),
+    Exhibit(
+        "sdw-tau",
+        "SDW-OBD's exponent: scores from tau = 0 (Av-PBC) to 1.",
+        ("tau",),
+        Material.table,
+    ),
+    Exhibit(
+        "hades-cartpole",
+        "HaDES on CartPole from two pairs, beside evolution of the weights.",
+        ("hades_cartpole",),
+        Material.table,
+    ),
+    Exhibit(
+        "hades-cartpole-figure",
+        "The same against generations.",
+        ("hades_cartpole",),
+        lambda material: convergence(material.curves),
     ),
     Exhibit(
         "all-methods",
