@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_NAMES = 80
+
 
 class ObdBenchError(Exception):
     """Base of every error the suite raises on purpose.
@@ -15,8 +17,13 @@ class ObdBenchError(Exception):
 
 
 def did_you_mean(name: str, available: Iterable[str]) -> str:
-    """A sentence with the names nearest to an unknown one, followed by all that are available."""
+    """A sentence with the names nearest to an unknown one, then the available ones.
+
+    Where there are more than a screen can hold, their number stands for them.
+    """
     names = sorted(available)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
+    if len(names) > MOST_NAMES:
+        return f"{hint}{len(names)} are available."
     return f"{hint}Available: {', '.join(names) if names else '(none)'}."

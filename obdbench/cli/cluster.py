@@ -17,6 +17,7 @@ from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep, store_option
 from obdbench.states import look
 from results.planning import Costs, Estimate
+from results.shipping import SHIPPED
 from results.store import all_records
 from slurm.arrays import Array, make_arrays
 from slurm.cluster import Cluster, QueueFull, Settings, sbatch_options
@@ -103,7 +104,8 @@ def plan(
 ) -> None:
     """Print what a sweep costs: runs and hours by method and dataset, from measured costs.
 
-    Runs that are done cost nothing more; the rest is estimated from the records in the store.
+    Runs that are done cost nothing more; the rest is estimated from the records in the store and
+    from those that the suite ships, which were made on one slow core.
     """
     sweep = find_sweep(name, store)
     states = look(store, sweep)
@@ -138,7 +140,8 @@ def _print_hours(
     store: Path, todo: Sequence[RunSpec], profile: Profile, all_runs: Sequence[RunSpec] = ()
 ) -> None:
     """A row for each method and dataset, and the sum."""
-    records = list(all_records(store)) if store.exists() else []
+    found = {r["run_id"]: r for place in (SHIPPED, store) for r in all_records(place)}
+    records = list(found.values())
     costs = {device: Costs(records, device) for device in ("cpu", "cuda")}
     groups: dict[tuple[str, str], list[RunSpec]] = defaultdict(list)
     for run in all_runs or todo:
@@ -169,8 +172,8 @@ def _print_hours(
     out.print(f"{len(todo)} runs to do, about {total or '0 hours'}", highlight=False)
     if unknown:
         out.print(
-            f"{unknown} of them are not counted: the store {store} holds no record of their method "
-            f"on such a device. One seed of each gives the estimate.",
+            f"{unknown} of them are not counted: neither {store} nor the shipped records hold one "
+            f"of their method on such a device. One seed of each gives the estimate.",
             highlight=False,
         )
 

@@ -41,7 +41,7 @@ def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(
     assert "2 runs in 2 jobs, 1 array would be submitted" in result.out
     assert "2 jobs (1 run each), 100 at a time; cpus 1, memory 4G, time 4:00:00" in result.out
     assert "export OMP_NUM_THREADS=1" in result.out
-    assert "2 of them are not counted" in result.out
+    assert "2 runs to do, about 0.00 CPU hours" in result.out
     assert not journal.read_text()
     assert not record_store.exists()
 
@@ -89,12 +89,22 @@ def test_a_plan_rests_on_what_was_measured(
     cli: Any, sweep_file: Path, scheduler: FakeScheduler
 ) -> None:
     before = cli("plan", sweep_file, "--profile", "cpu")
-    assert "?" in before.out
+    assert "rough (10 records)" in before.out, "the shipped records are not used"
     assert "2 runs in 2 jobs, 1 array to submit" in before.out
     cli("sweep", sweep_file, "--executor", "inline", "--share", "0/2")
     between = cli("plan", sweep_file)
     assert "measured (1 records)" in between.out
     assert "1 runs to do, about 0.00 CPU hours" in between.out
+
+
+def test_what_was_never_measured_is_said_to_be_unknown(cli: Any, tmp_path: Path) -> None:
+    path = tmp_path / "published.toml"
+    path.write_text(
+        'name = "p"\ndatasets = ["hopper/medium"]\nseeds = 3\n[[methods]]\nname = "dbc_published"\n'
+    )
+    result = cli("plan", path)
+    assert "?" in result.out
+    assert "3 of them are not counted: neither" in result.out
 
 
 @pytest.mark.parametrize(
