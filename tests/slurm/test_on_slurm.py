@@ -160,11 +160,15 @@ def test_a_warned_job_saves_and_goes_on_to_the_same_numbers(
 
 
 def test_a_time_limit_is_met_and_survived(
-    bench: Bench, inline: InlineExecutor, small_dataset_name: str
+    bench: Bench,
+    inline: InlineExecutor,
+    small_dataset_name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two and a half minutes of work under a limit of two; and a run that hears no warning."""
-    patient, deaf = slow(small_dataset_name, steps=300), tiny_spec("deaf", small_dataset_name)
-    bench.submit([patient, deaf], time="0:02:00", **SLOW)
+    """75 seconds of work under a limit of a minute; and a run that hears no warning."""
+    monkeypatch.setattr("slurm.profile.SECONDS_TO_SPARE", 0)  # a minute is SLURM's shortest
+    patient, deaf = slow(small_dataset_name, steps=150), tiny_spec("deaf", small_dataset_name)
+    bench.submit([patient, deaf], time="0:01:00", **SLOW)
     bench.wait(500)
     goes_on, ended = bench.records([patient, deaf])
     assert goes_on["cost"]["attempts"] >= 2
