@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.files import write_atomic
 from benchmark.sweep import Sweep
 from paper_figures import Table, main_table, write_convergence
 from results import cell_table, curves_frame, runs_frame
@@ -31,14 +30,7 @@ def write_report(store: Path, sweep: Sweep) -> Report:
     expected = {cell: len(specs) for cell, specs in sweep.cells.items()}
     table = main_table(cell_table(runs, expected))
     folder = store / "reports" / sweep.name
-    files = []
-    for suffix, content in (
-        ("md", table.markdown()),
-        ("csv", table.csv()),
-        ("tex", table.latex()),
-    ):
-        files.append(folder / f"table.{suffix}")
-        write_atomic(files[-1], content)
+    files = table.write(folder, "table")
     curves = curves_frame(records)
     if (curves["status"] == "complete").any():
         files.extend(write_convergence(curves, folder))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.datasets.store import DatasetName, load_dataset
 from benchmark.errors import ObdBenchError
 from benchmark.record import Record
@@ -85,7 +86,8 @@ def compare(record: Record, again: Record) -> Verification:
     """Holds a new record against the old one."""
     changed = tuple(_changes(record["provenance"], again["provenance"]))
     recorded, found = (r["score"]["normalized_return"] for r in (record, again))
-    error = math.hypot(_standard_error(record), _standard_error(again))
+    reference = load_dataset(DatasetName.parse(record["spec"]["dataset"])).reference
+    error = math.hypot(*(_standard_error(r, reference) for r in (record, again)))
     tolerance = max(LEAST_TOLERANCE, STANDARD_ERRORS * error)
     if _results(record) == _results(again):
         verdict: Verdict = "exact"
@@ -100,29 +102,15 @@ def _results(record: Record) -> list[Any]:
     return [(c["outer_step"], c["returns"], c["sha256"]) for c in record["checkpoints"]]
 
 
-def _standard_error(record: Record) -> float:
+def _standard_error(record: Record, reference: ReferenceReturns) -> float:
     """Of the score, over the students of its checkpoints; in points of normalized return."""
     used = set(record["score"]["outer_steps_used"])
     errors = []
     for checkpoint in record["checkpoints"]:
-        if checkpoint["outer_step"] not in used:
-            continue
-        students = np.asarray(checkpoint["returns"]).mean(1)
-        if len(students) > 1:
+        students = np.asarray(reference.normalise(np.asarray(checkpoint["returns"]).mean(1)))
+        if checkpoint["outer_step"] in used and len(students) > 1:
             errors.append(students.std(ddof=1) / math.sqrt(len(students)))
-    if not errors:
-        return 0.0
-    return float(np.sqrt(np.mean(np.square(errors)))) * _points_per_return(record)
-
-
-def _points_per_return(record: Record) -> float:
-    """How many points of normalized return one unit of return is, from the record's checkpoints."""
-    pairs = sorted((c["mean_return"], c["normalized_return"]) for c in record["checkpoints"])
-    (low, low_points), (high, high_points) = pairs[0], pairs[-1]
-    if high > low:
-        return float((high_points - low_points) / (high - low))
-    reference = load_dataset(DatasetName.parse(record["spec"]["dataset"])).reference
-    return float(100.0 / (reference.expert - reference.random))
+    return float(np.sqrt(np.mean(np.square(errors)))) if errors else 0.0
 
 
 def _changes(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, FigureError, write_figure
+from paper_figures.figure import SETTINGS, FigureError, write_both
 from results.aggregate import REFERENCES
 from results.labels import natural_order
 from results.statistics import LEVEL, Estimate, mean
@@ -83,11 +83,7 @@ def write_convergence(
     The same records give the same bytes under the same versions of matplotlib and its fonts.
     Raises FigureError as `convergence` does.
     """
-    figure = convergence(curves, seed=seed)
-    pdf, png = directory / f"{name}.pdf", directory / f"{name}.png"
-    for path in (pdf, png):
-        write_figure(figure, path)
-    return pdf, png
+    return write_both(convergence(curves, seed=seed), directory, name)
 
 
 def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: float) -> Figure:

@@ -11,11 +11,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.errors import ObdBenchError
-from benchmark.files import write_atomic
 from benchmark.record import Record
 from paper_figures import across
 from paper_figures.convergence import convergence
-from paper_figures.figure import write_figure
+from paper_figures.figure import write_both
 from paper_figures.main_table import main_table
 from paper_figures.reproduction import reproduction_table
 from paper_figures.sizes import sizes
@@ -212,11 +211,5 @@ def write(exhibit: Exhibit, store: Path, folder: Path) -> list[Path]:
     """
     made = exhibit.make(gather(exhibit, store))
     if isinstance(made, Figure):
-        paths = [folder / f"{exhibit.name}.{ending}" for ending in ("pdf", "png")]
-        for path in paths:
-            write_figure(made, path)
-        return paths
-    forms = {"md": made.markdown(), "csv": made.csv(), "tex": made.latex()}
-    for ending, content in forms.items():
-        write_atomic(folder / f"{exhibit.name}.{ending}", content)
-    return [folder / f"{exhibit.name}.{ending}" for ending in forms]
+        return list(write_both(made, folder, exhibit.name))
+    return made.write(folder, exhibit.name)

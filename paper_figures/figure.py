@@ -29,6 +29,14 @@ class FigureError(ObdBenchError):
     """Something from which no figure can be drawn."""
 
 
+def write_both(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """Writes ``<name>.pdf`` and ``<name>.png`` into a folder, made if absent; their paths."""
+    pdf, png = folder / f"{name}.pdf", folder / f"{name}.png"
+    for path in (pdf, png):
+        write_figure(figure, path)
+    return pdf, png
+
+
 def write_figure(figure: Figure, path: Path) -> None:
     """Writes a figure as PDF or PNG, by the ending; the folder is made if it is absent."""
     if path.suffix not in _METADATA:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 from rich import table as rich_table
 from rich.text import Text
+
+from benchmark.files import write_atomic
 
 DAGGER = "\u2020"
 NOTHING = "\u2013"
@@ -68,6 +71,13 @@ class Table:
     def csv(self) -> str:
         """The unrounded numbers as comma-separated values; empty where there is none."""
         return str(self.data.to_csv(index=False, lineterminator="\n"))
+
+    def write(self, folder: Path, name: str) -> list[Path]:
+        """Writes ``<name>.md``, ``.csv`` and ``.tex`` into a folder, and returns their paths."""
+        forms = {"md": self.markdown(), "csv": self.csv(), "tex": self.latex()}
+        for ending, content in forms.items():
+            write_atomic(folder / f"{name}.{ending}", content)
+        return [folder / f"{name}.{ending}" for ending in forms]
 
     def latex(self) -> str:
         """A ``table*`` float that needs the packages booktabs and graphicx."""

@@ -20,7 +20,7 @@ def labels(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     label, the last part of their cell ids is added: two cells are never shown as one.
     """
     specs = {str(r["cell_id"]): r["spec"] for r in records}
-    settings = {cell: _settings(spec) for cell, spec in specs.items()}
+    settings = {cell: cell_settings(spec) for cell, spec in specs.items()}
     shown = _distinguishing(specs, settings)
     plain = {
         cell: _label(spec["method"]["name"], settings[cell], shown[spec["method"]["name"]])
@@ -36,28 +36,32 @@ def natural_order(label: str) -> list[tuple[float, str]]:
     return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)]
 
 
-def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything but the dataset and the seed that makes a cell, as one flat mapping."""
+def cell_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything but the dataset and the seed that makes a cell, as one flat mapping.
+
+    Of the scoring student it holds what differs from the student alone.
+    """
     student = spec.get("student") or {}
     evaluation = spec.get("evaluation_student") or student
     changed = {key: v for key, v in evaluation.items() if v != student.get(key, _ABSENT)}
     return (
-        _flat("", spec["method"].get("parameters") or {})
-        | _flat("student.", student)
-        | _flat("evaluation_student.", changed)
-        | _flat("protocol.", spec.get("protocol") or {})
+        flat("", spec["method"].get("parameters") or {})
+        | flat("student.", student)
+        | flat("evaluation_student.", changed)
+        | flat("protocol.", spec.get("protocol") or {})
         | {"teacher": spec.get("teacher"), "density": spec.get("density", "none")}
     )
 
 
-def _flat(prefix: str, nested: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(prefix: str, nested: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested mapping with dotted keys."""
+    found: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
-            flat |= _flat(f"{prefix}{key}.", value)
+            found |= flat(f"{prefix}{key}.", value)
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def _distinguishing(

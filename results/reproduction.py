@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from benchmark.errors import ObdBenchError
 from benchmark.record import Record
+from results.labels import cell_settings, flat
 from results.statistics import LEVEL, Estimate, mean
 
 FOLDER = Path(__file__).with_name("published")
@@ -126,7 +127,8 @@ def _cells(path: Path) -> Iterator[PublishedCell]:
         for row, values in content["values"].items():
             wanted, method = _row(content, row)
             for dataset, value in values.items():
-                settings = _flat(content["settings"]) | _of_the_run(paper, method, dataset)
+                settings = flat("", content["settings"])
+                settings |= _of_the_run(paper, method, dataset)
                 yield PublishedCell(
                     path.stem, paper["source"], table, row, dataset, method, value, wanted,
                     {key: value for key, value in settings.items() if key not in wanted},
@@ -223,24 +225,8 @@ def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
 
 
 def settings_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A record's spec by dotted settings; of the scoring student only what it changes."""
-    student = spec["student"]
-    scoring = spec["evaluation_student"] or student
-    changed = {key: value for key, value in scoring.items() if value != student.get(key)}
-    return {
-        **spec["method"]["parameters"],
-        "teacher": str(spec["teacher"]).partition(":")[0],
-        **_flat({"student": student, "evaluation_student": changed}),
-        "protocol.ensemble": 1,
-        **_flat({"protocol": {k: v for k, v in spec["protocol"].items() if k != "name"}}),
-    }
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    """A record's spec by dotted settings, as papers state them: no seed of the teacher's."""
+    found = cell_settings(spec)
+    found.pop("protocol.name", None)  # it stands for its numbers
+    teacher = str(found["teacher"]).partition(":")[0]
+    return {"protocol.ensemble": 1, **found, "teacher": teacher}

@@ -26,6 +26,7 @@ from slurm.job import Job
 from slurm.profile import JobShape, Profile
 from slurm.scheduler import JobKey, JobState, Scheduler
 from slurm.submissions import FOLDER, Submission, note, submissions
+from slurm.worker import THREAD_VARIABLES
 
 NEVER = 10**6
 """Submitit's own count of time-outs is not used: it takes any warning in a short job for one."""
@@ -74,6 +75,19 @@ class Settled:
     live: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class Sent:
+    """What became of runs that were submitted.
+
+    Args:
+        arrays: That SLURM took.
+        refused: Runs that it can never serve; each has its failed record.
+    """
+
+    arrays: list[Array] = field(default_factory=list)
+    refused: list[RunSpec] = field(default_factory=list)
+
+
 class Cluster:
     """The runs of a store that are, or were, on a cluster.
 
@@ -88,17 +102,14 @@ class Cluster:
 
     def submit(
         self, sweep: str, runs: Sequence[RunSpec], profile: Profile, settings: Settings
-    ) -> list[Array]:
+    ) -> Sent:
         """Sends the runs and returns at once; runs that the cluster can never serve fail.
-
-        Returns:
-            The arrays that were taken.
 
         Raises:
             Unreachable: SLURM does not answer. Nothing more was sent.
             QueueFull: It takes no more now. What it took is noted; the same call sends the rest.
         """
-        taken: list[Array] = []
+        sent = Sent()
         with self._one_at_a_time():
             live = self.live()  # looked up again: another shell may have been faster
             runs = [run for run in runs if run.run_id not in live]
@@ -108,11 +119,11 @@ class Cluster:
                     self._send(noted, array, settings, profile.requeues)
                 except FailedJobError as error:
                     noted.forget(keep_logs=False)
-                    self._not_taken(array, str(error), taken)
+                    self._not_taken(array, str(error), sent)
                 else:
                     noted.confirm()
-                    taken.append(array)
-        return taken
+                    sent.arrays.append(array)
+        return sent
 
     def states(self) -> dict[str, JobState]:
         """The live jobs of the runs that still wait for their record, by run id; one query.
@@ -203,15 +214,16 @@ class Cluster:
             ]
         )
 
-    def _not_taken(self, array: Array, message: str, taken: Sequence[Array]) -> None:
+    def _not_taken(self, array: Array, message: str, sent: Sent) -> None:
         """Fails the runs of an array that SLURM can never take."""
         message = message.strip()
         if any(words in message for words in TEMPORARY):
-            sent = sum(len(one.jobs) for one in taken)
+            jobs = sum(len(one.jobs) for one in sent.arrays)
             raise QueueFull(
-                f"SLURM takes no more jobs now ({message}). {sent} jobs were sent; the same "
+                f"SLURM takes no more jobs now ({message}). {jobs} jobs were sent; the same "
                 f"command sends the rest later."
             )
+        sent.refused.extend(array.runs)
         for run in array.runs:
             record_death(run, self.store, Refused.with_log(message, f"Asked for: {array.shape}."))
 
@@ -258,7 +270,7 @@ def sbatch_options(name: str, shape: JobShape, parallelism: int, threads: int) -
     """Submitit's parameters for jobs of a shape."""
     exported = {
         **{key: os.environ[key] for key in HANDED_ON if key in os.environ},
-        **{f"{library}_NUM_THREADS": threads for library in ("OMP", "MKL", "OPENBLAS")},
+        **dict.fromkeys(THREAD_VARIABLES, threads),
         **shape.environment,
     }
     return {

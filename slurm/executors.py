@@ -26,7 +26,8 @@ from benchmark.record import FILE
 from benchmark.run import WorkerDied, record_death, run_folder
 from benchmark.spec import RunSpec
 from benchmark.stopping import StopRequest
-from slurm.worker import work
+from slurm.fates import last_lines
+from slurm.worker import THREAD_VARIABLES, work
 
 POLL_SECONDS = 0.25
 
@@ -197,22 +198,19 @@ def _shares(packs: Sequence[Pack], jobs: int) -> list[list[Pack]]:
     return [ordered[start::jobs] for start in range(min(jobs, len(ordered)))]
 
 
-def _log_tail(job: submitit.Job[Any], lines: int = 20) -> str:
-    text = job.stderr() or job.stdout() or "(no log)"
-    return "\n".join(text.strip().splitlines()[-lines:])
+def _log_tail(job: submitit.Job[Any]) -> str:
+    return last_lines(job.stderr() or job.stdout() or "(no log)")
 
 
 class _thread_limit:  # noqa: N801 - a context manager, used like a function
     """Child processes started inside inherit a bound on the threads of BLAS and OpenMP."""
 
-    NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
     def __init__(self, threads: int) -> None:
         self.threads = threads
 
     def __enter__(self) -> None:
-        self.before = {name: os.environ.get(name) for name in self.NAMES}
-        os.environ.update(dict.fromkeys(self.NAMES, str(self.threads)))
+        self.before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(self.threads)))
 
     def __exit__(self, *_: object) -> None:
         for name, value in self.before.items():

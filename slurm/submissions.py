@@ -21,13 +21,13 @@ from benchmark.record import FILE
 from benchmark.run import folder_of
 from benchmark.spec import RunSpec
 from slurm.arrays import Array
+from slurm.fates import last_lines
 from slurm.scheduler import JobKey
 
 FOLDER = "jobs"
 RUNS = "runs.json"
 PROVISIONAL = ".provisional.json"
 LOG_BYTES = 20_000
-LOG_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Submission:
         with max(logs).open("rb") as stream:
             stream.seek(max(0, stream.seek(0, 2) - LOG_BYTES))
             text = stream.read().decode(errors="replace")
-        return "\n".join(text.strip().splitlines()[-LOG_LINES:])
+        return last_lines(text)
 
     @property
     def _path(self) -> Path:

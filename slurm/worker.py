@@ -15,6 +15,9 @@ from benchmark.run import execute_pack
 from benchmark.spec import RunSpec
 from benchmark.stopping import StopRequest
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""What bounds the threads of BLAS and OpenMP in a process that begins."""
+
 
 def work(
     packs: Sequence[Sequence[Mapping[str, Any]]],

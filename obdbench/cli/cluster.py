@@ -32,14 +32,13 @@ USUAL_ARRAY_SIZE = 1001
 def submit(cluster: Cluster, plan: Sweep, todo: Sequence[RunSpec], profile: Profile,
            settings: Settings) -> None:  # fmt: skip
     """Sends runs and says what was sent."""
-    before = look(cluster.store, plan).counts["failed"]
-    arrays = cluster.submit(plan.name, todo, profile, settings)
-    _print_arrays(arrays, "submitted")
-    refused = look(cluster.store, plan).counts["failed"] - before
+    sent = cluster.submit(plan.name, todo, profile, settings)
+    _print_arrays(sent.arrays, "submitted")
     where = store_option(cluster.store)
-    if refused > 0:
+    if sent.refused:
         err.print(
-            f"[red]SLURM refused {refused} runs[/]; why: obdbench status {plan.name}{where}",
+            f"[red]SLURM refused {len(sent.refused)} runs[/]; "
+            f"why: obdbench status {plan.name}{where}",
             highlight=False,
         )
     err.print(
