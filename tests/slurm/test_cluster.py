@@ -251,6 +251,15 @@ def test_a_refusal_for_good_is_a_row_and_one_for_now_is_not(
     assert [len(s.jobs) for s in submissions(cluster.store)] == [2]
 
 
+def test_a_retry_that_is_refused_again_is_among_the_refused(
+    cluster: Cluster, runs: list[RunSpec], journal: Path
+) -> None:
+    (journal.parent / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2; exit 1\n")
+    for _ in range(2):
+        sent = cluster.submit("test", runs[:2], PROFILE, Settings())
+        assert (sent.arrays, sent.refused) == ([], runs[:2])
+
+
 def test_cancelling_names_the_arrays_of_one_sweep(
     cluster: Cluster, scheduler: FakeScheduler, runs: list[RunSpec], journal: Path
 ) -> None:
