@@ -26,9 +26,10 @@ slurm-down: $(STAMP)
 slurm-packages: $(STAMP)
 	$(BIN)/python -m slurm.one_node_cluster packages
 
-# A headless Chromium for the tests of the report; needs root where it is missing.
+# For the tests of the report a headless Chromium, for those of MuJoCo's pictures Mesa's EGL; needs root where they are missing.
 browser:
 	command -v chromium || command -v chromium-browser || { apt-get update -qq && apt-get install -y -qq chromium; }
+	ldconfig -p | grep -q libEGL_mesa || { apt-get update -qq && apt-get install -y -qq libegl1 libgl1-mesa-dri; }
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
@@ -36,7 +37,7 @@ bench: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy obdbench benchmark baselines slurm results paper_figures
+	$(BIN)/mypy obdbench benchmark baselines slurm studies results paper_figures
 	$(BIN)/lint-imports
 
 setup: $(STAMP)

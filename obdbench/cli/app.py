@@ -21,6 +21,7 @@ from obdbench.cli import (
     registries,
     runs,
     states,
+    studies,
     teacher,
 )
 from obdbench.cli.console import err
@@ -46,6 +47,7 @@ app.command()(states.report)
 app.command()(states.collect)
 app.command()(states.cancel)
 app.command()(cluster.plan)
+app.command()(studies.study)
 app.command()(paper.paper)
 app.command()(recorded.verify)
 app.command()(recorded.export)

@@ -14,6 +14,7 @@ from benchmark.registry import Registry
 from benchmark.students.architectures import STUDENTS
 from benchmark.teachers.recipe import TEACHERS
 from obdbench.cli.console import out
+from studies.study import STUDIES
 
 
 def list_entries() -> None:
@@ -25,6 +26,7 @@ def list_entries() -> None:
         STUDENTS,
         TEACHERS,
         DENSITIES,
+        STUDIES,
     )
     for registry in registries:
         broken = registry.broken()

@@ -1,0 +1,1 @@
+"""Studies: what the papers measure beside their main tables, on finished runs or on datasets."""

@@ -1,0 +1,116 @@
+"""Pictures of the state density that SDW-OBD weights with (arXiv 2512.06692).
+
+A sample of a dataset's states on their first two principal components with log p of each, and where
+the synthetic states of Av-PBC and of SDW-OBD lie in the same plane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.density.store import Fit, find_or_fit
+from benchmark.density.values import effective_support
+from benchmark.environments import action_space
+from benchmark.scaling import Scaling
+from benchmark.seeds import numpy_generator
+from studies.sets import finished_runs, finished_set, source_of
+from studies.study import Row, Study
+
+
+@dataclass(frozen=True)
+class StateDensity(Study):
+    """Log densities of a sample of states, in a plane, with synthetic states.
+
+    Args:
+        sweep: Whose sets are shown, on its datasets that have all of the methods.
+        methods: Whose sets.
+        seed: Of the runs that are shown.
+        density: Recipe.
+        sample: States drawn from a dataset.
+        tau, floor_quantile: Of the weight whose effective support is stated.
+    """
+
+    shows: ClassVar[str] = "Log density of states, and where synthetic ones lie (arXiv 2512.06692)."
+    sweep: str = "all_methods"
+    methods: tuple[str, ...] = ("av_pbc", "sdw_obd")
+    seed: int = 0
+    density: str = "maf"
+    sample: int = 1500
+    tau: float = 0.25
+    floor_quantile: float = 0.01
+
+    def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
+        """One item a dataset."""
+        found: dict[str, dict[str, Any]] = {}
+        for record in finished_runs(store, self.sweep):
+            spec, method = record["spec"], record["spec"]["method"]["name"]
+            if spec["seed"] == self.seed and method in self.methods:
+                source = found.setdefault(spec["dataset"], {"sets": {}})
+                source["sets"][method] = source_of(record)
+        return {
+            name: {"dataset_sha256": load_dataset(DatasetName.parse(name)).sha256, **source}
+            for name, source in found.items()
+            if len(source["sets"]) == len(self.methods)
+        }
+
+    def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
+        """A row of facts, then one a state: whose, where in the plane, log p of the dataset's."""
+        data = load_dataset(DatasetName.parse(item))
+        density = find_or_fit(data, Fit.of(self.density))
+        scaling = Scaling.of(data, action_space(data.env_id))
+        states = scaling.observations_in(torch.from_numpy(data.observations)).double().numpy()
+        plane = Plane.of(states)
+        rows = numpy_generator(study="state_density", item=item).choice(
+            len(states), size=min(self.sample, len(states)), replace=False
+        )
+        support = effective_support(density.values, self.tau, floor_quantile=self.floor_quantile)
+        log_p = density.values.numpy()[rows].round(3).tolist()
+        found: list[Row] = [
+            {
+                "whose": "facts",
+                "explained": plane.explained,
+                "floor": float(density.values.quantile(self.floor_quantile)),
+                "support": float(support),
+                "states": len(states),
+            }
+        ]
+        found += [
+            {"whose": "dataset", "x": x, "y": y, "log_density": p}
+            for (x, y), p in zip(plane.at(states[rows]), log_p, strict=True)
+        ]
+        for method, run in source["sets"].items():
+            pairs = finished_set(store, run["run"]).pairs
+            synthetic = scaling.observations_in(pairs.observations).double().numpy()
+            found += [{"whose": method, "x": x, "y": y} for x, y in plane.at(synthetic)]
+        return found
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The first two principal components of normalised states `[M, obs_dim]`."""
+
+    mean: NDArray[np.float64]
+    axes: NDArray[np.float64]  # [2, obs_dim]
+    explained: float
+
+    @classmethod
+    def of(cls, states: NDArray[np.float64]) -> Plane:
+        """Signs are such that the largest loading is positive."""
+        mean = states.mean(0)
+        values, vectors = np.linalg.eigh(np.cov(states - mean, rowvar=False))
+        axes = vectors.T[::-1][:2]
+        largest = axes[np.arange(2), np.abs(axes).argmax(1)]
+        return cls(mean, axes * np.sign(largest)[:, None], float(values[-2:].sum() / values.sum()))
+
+    def at(self, states: NDArray[np.float64]) -> list[list[float]]:
+        """Places of states, to three decimals."""
+        places: list[list[float]] = ((states - self.mean) @ self.axes.T).round(3).tolist()
+        return places

@@ -1,0 +1,109 @@
+"""What a study is, and how one is done: item by item, each kept as soon as it is measured."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from benchmark.errors import ObdBenchError
+from benchmark.provenance import provenance
+from benchmark.registry import Registry
+from results.studies import StudyResult, read_result, result_path, write_result
+
+Row = dict[str, Any]
+"""One measurement: plain JSON values by column."""
+
+
+class NothingToStudy(ObdBenchError):
+    """A study whose runs or datasets are not there."""
+
+
+@dataclass(frozen=True)
+class Study(ABC):
+    """A measurement that is not a run of a method. Subclasses are frozen dataclasses of settings.
+
+    Attributes:
+        shows: What it measures, in a sentence, with its source.
+    """
+
+    shows: ClassVar[str]
+
+    @abstractmethod
+    def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
+        """What is measured one by one: a name, and what the measurement is of (ids, sha256).
+
+        Raises:
+            NothingToStudy: With the command that makes what is missing.
+        """
+
+    @abstractmethod
+    def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
+        """The measurements of one item. The same settings, item and source give the same rows."""
+
+
+STUDIES: Registry[type[Study]] = Registry(
+    "study",
+    "obdbench.studies",
+    Study,  # type: ignore[arg-type]
+)
+
+
+def perform(
+    name: str, store: Path, on_item: Callable[[int, int, str], None] | None = None
+) -> tuple[int, int]:
+    """Measures every item of a study that has no result yet in the store.
+
+    A result of other settings, or of another set or dataset, is measured again. A study that is
+    killed loses the item it was at.
+
+    Args:
+        name: Of the study.
+        store: Where its runs are, and where its results go.
+        on_item: Called with (items done, of how many, the next one's name).
+
+    Returns:
+        Items measured now, and items in all.
+    """
+    study = STUDIES[name]()
+    items = study.items(store)
+    measured = 0
+    for done, (item, source) in enumerate(items.items()):
+        if on_item is not None:
+            on_item(done, len(items), item)
+        if _is_current(result_path(store, name, item), study, source):
+            continue
+        began = time.process_time()
+        rows = study.measure(item, source, store)
+        write_result(
+            store,
+            StudyResult(
+                study=name,
+                item=item,
+                source=dict(source),
+                settings=asdict(study),
+                rows=rows,
+                cpu_seconds=time.process_time() - began,
+                provenance=provenance("cpu"),
+            ),
+        )
+        measured += 1
+    return measured, len(items)
+
+
+def _is_current(path: Path, study: Study, source: Mapping[str, Any]) -> bool:
+    """Whether a result is there, of these settings and of the same things."""
+    if not path.exists():
+        return False
+    found = read_result(path)
+    return found.settings == _as_json(asdict(study)) and found.source == dict(source)
+
+
+def _as_json(value: Any) -> Any:
+    """Tuples as the lists that JSON gives back."""
+    if isinstance(value, dict):
+        return {key: _as_json(inner) for key, inner in value.items()}
+    return [_as_json(inner) for inner in value] if isinstance(value, (list, tuple)) else value
