@@ -9,13 +9,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from paper_figures import caption
 from paper_figures.convergence import MARKERS
-from paper_figures.figure import SETTINGS, FigureError
+from paper_figures.figure import SETTINGS, FigureError, canvas, quiet
 from results.across import Common, common_scores, rank_probabilities
 from results.aggregate import REFERENCES
 from results.statistics import (
@@ -46,7 +44,7 @@ def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     common = _common(runs)
     labels, left = _by_mean(common)[:MOST_METHODS], max(0, len(common.scores) - MOST_METHODS)
     with mpl.rc_context(SETTINGS):
-        figure = _figure(6.5, 1.2 + ROW_INCHES * len(labels))
+        figure = canvas(6.5, 1.2 + ROW_INCHES * len(labels))
         for place, (name, statistic) in enumerate(
             (("IQM", iqm_over_runs), ("mean", mean_over_tasks)), start=1
         ):
@@ -61,7 +59,7 @@ def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
             axes.set_yticks(range(len(labels)), labels if place == 1 else [""] * len(labels))
             axes.set_xlabel(f"{name} of normalized return")
             axes.set_ylim(len(labels) - 0.5, -0.5)
-            _quiet(axes)
+            quiet(axes)
         figure.suptitle(_headline(common, left), fontsize=8)
     return figure
 
@@ -76,7 +74,7 @@ def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     every = [s for label in labels for task in common.scores[label].values() for s in task]
     taus = np.linspace(min(every) - 1, max(every) + 1, THRESHOLDS)
     with mpl.rc_context(SETTINGS):
-        figure = _figure(6.0, 3.4)
+        figure = canvas(6.0, 3.4)
         axes = figure.add_subplot()
         for label, color in zip(labels, sns.color_palette("colorblind", 10), strict=False):
             found = performance_profile(common.scores[label], list(taus), seed=seed).estimates
@@ -86,7 +84,7 @@ def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
             )
         axes.set(xlabel="normalized return", ylabel="fraction of runs above", ylim=(-0.02, 1.02))
         axes.legend(frameon=False, loc="upper right")
-        _quiet(axes)
+        quiet(axes)
         figure.suptitle(_headline(common, left), fontsize=8)
     return figure
 
@@ -100,7 +98,7 @@ def improvement(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     labels, left = _by_mean(common)[:MOST_METHODS], max(0, len(common.scores) - MOST_METHODS)
     with mpl.rc_context(SETTINGS):
         side = 1.6 + 0.36 * len(labels)
-        figure = _figure(side + 0.8, side)
+        figure = canvas(side + 0.8, side)
         axes = figure.add_subplot()
         values = np.full((len(labels), len(labels)), 0.5)
         for (i, x), (j, y) in itertools.combinations(enumerate(labels), 2):
@@ -134,7 +132,7 @@ def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     found = rank_probabilities({label: common.scores[label] for label in labels}, seed=seed)
     colors = sns.color_palette("viridis", len(labels))
     with mpl.rc_context(SETTINGS):
-        figure = _figure(6.0, 1.4 + ROW_INCHES * len(labels))
+        figure = canvas(6.0, 1.4 + ROW_INCHES * len(labels))
         axes = figure.add_subplot()
         edge = np.zeros(len(labels))
         for rank in found.columns:
@@ -143,7 +141,7 @@ def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
             edge += share
         axes.set(xlim=(0, 1), xlabel="probability of rank (dark: first) when the seeds are redrawn")
         axes.invert_yaxis()
-        _quiet(axes)
+        quiet(axes)
         figure.suptitle(_headline(common, left), fontsize=8)
     return figure
 
@@ -159,7 +157,7 @@ def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     seconds = complete.groupby("label")["wall_seconds"].mean()
     labels, left = _competitors(common)
     with mpl.rc_context(SETTINGS):
-        figure = _figure(6.5, 3.6)
+        figure = canvas(6.5, 3.6)
         axes = figure.add_subplot()
         found = {label: stratified(common.scores[label], seed=seed) for label in labels}
         for place, label in enumerate(labels):
@@ -176,7 +174,7 @@ def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
                 front.append((float(seconds[label]), found[label].value))
         axes.step(*zip(*front, strict=True), where="post", color="0.6", linewidth=0.8, ls="--")
         axes.set(xscale="log", xlabel="wall seconds a run", ylabel="normalized return")
-        _quiet(axes)
+        quiet(axes)
         figure.legend(loc="outside right upper", frameon=False)
         figure.suptitle(
             f"{_headline(common, left)}\nDashed: no cheaper method scores higher", fontsize=8
@@ -228,14 +226,3 @@ def _headline(common: Common, left: int = 0) -> str:
 
 def _color(common: Common, label: str) -> tuple[float, float, float]:
     return (0.55, 0.55, 0.55) if common.methods[label] in REFERENCES else PALETTE[0]
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _quiet(axes: Axes) -> None:
-    axes.grid(visible=True, linewidth=0.3, alpha=0.6)
-    sns.despine(ax=axes)

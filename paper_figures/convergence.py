@@ -18,12 +18,11 @@ import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, FigureError, write_both
+from paper_figures.figure import SETTINGS, FigureError, canvas, quiet, write_both
 from results.aggregate import REFERENCES
 from results.labels import natural_order
 from results.statistics import LEVEL, Estimate, mean
@@ -101,8 +100,7 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
         axes.set_xlabel("outer step")
         axes.set_ylabel("normalized return")
         axes.margins(x=0.02)
-        axes.grid(visible=True, linewidth=0.3, alpha=0.6)
-        sns.despine(ax=axes)
+        quiet(axes)
     figure.suptitle(
         f"{caption.protocols(complete['protocol_detail'])}\n"
         f"Mean over seeds with {caption.percent(level)} bootstrap band"
@@ -135,8 +133,7 @@ def _canvas(panels: int, labels: list[str]) -> tuple[Figure, list[Axes]]:
     legend_rows = math.ceil(len(labels) / _legend_columns(width, labels))
     legend_rows *= max(_wrapped(label, width).count("\n") + 1 for label in labels)
     height = rows * PANEL_INCHES[1] + 0.5 + LEGEND_ROW_INCHES * legend_rows
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(width, height)
     return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
 
 

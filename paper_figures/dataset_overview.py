@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -20,12 +19,12 @@ from benchmark.datasets.diversity import (
     FLOOR_QUANTILE,
     NEIGHBOURS,
     Diversity,
+    PrincipalComponents,
     diversity,
     normalised_states,
-    principal_components,
 )
 from benchmark.seeds import numpy_generator
-from paper_figures.figure import SETTINGS
+from paper_figures.figure import SETTINGS, canvas
 from paper_figures.table import Cell, Table
 
 SHOWN_STATES = 6_000
@@ -55,8 +54,7 @@ def dataset_overview(description: DatasetDescription) -> Figure:
     """
     dataset = description.dataset
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(9.6, 3.1), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = canvas(9.6, 3.1)
         returns, lengths, coverage = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
         _histogram(returns, dataset.episode_returns, "return of an episode")
         upper = returns.secondary_xaxis(
@@ -138,7 +136,9 @@ def _coverage(axes: Axes, description: DatasetDescription) -> None:
     dataset = description.dataset
     generator = numpy_generator(dataset=dataset.name, purpose="coverage picture")
     rows = generator.permutation(len(dataset))[:SHOWN_STATES]
-    points, shares = principal_components(normalised_states(dataset, rows))
+    states = normalised_states(dataset, rows)
+    plane = PrincipalComponents.of(states)
+    points, shares = plane.at(states), plane.shares
     log_density = description.log_density.numpy()
     low, high = np.quantile(log_density, COLOUR_QUANTILES)
     order = log_density[rows].argsort()

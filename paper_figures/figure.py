@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmark.errors import ObdBenchError
@@ -27,6 +30,19 @@ _METADATA: dict[str, dict[str, str | None]] = {
 
 class FigureError(ObdBenchError):
     """Something from which no figure can be drawn."""
+
+
+def canvas(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches, which is drawn without a screen."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def quiet(axes: Axes) -> None:
+    """A faint grid, and no frame above and to the right."""
+    axes.grid(visible=True, linewidth=0.3, alpha=0.6)
+    sns.despine(ax=axes)
 
 
 def write_both(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:

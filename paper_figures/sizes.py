@@ -5,11 +5,10 @@ from __future__ import annotations
 import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, FigureError
+from paper_figures.figure import SETTINGS, FigureError, canvas, quiet
 from results.statistics import LEVEL, mean
 
 PANEL_INCHES = (3.3, 2.6)
@@ -41,11 +40,7 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     failed = runs[(runs["status"] != "complete") & runs["method"].isin(methods)]
     datasets = sorted(set(complete["dataset"]))
     with mpl.rc_context(SETTINGS):
-        figure = Figure(
-            figsize=(PANEL_INCHES[0] * max(len(datasets), 1) + 1.2, PANEL_INCHES[1] + 0.5),
-            layout="constrained",
-        )
-        FigureCanvasAgg(figure)
+        figure = canvas(PANEL_INCHES[0] * max(len(datasets), 1) + 1.2, PANEL_INCHES[1] + 0.5)
         palette = sns.color_palette("colorblind", len(methods))
         for place, dataset in enumerate(datasets, start=1):
             axes = figure.add_subplot(1, len(datasets), place)
@@ -66,8 +61,7 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
             ticks = sorted({int(size) for size in complete["synthetic_size"]})
             axes.set_xticks(ticks, [str(size) for size in ticks])
             axes.set(xlabel="synthetic pairs", ylabel="normalized return", title=dataset)
-            axes.grid(visible=True, linewidth=0.3, alpha=0.6)
-            sns.despine(ax=axes)
+            quiet(axes)
         axes.legend(frameon=False)
         seeds = complete.groupby(["dataset", "label"])["seed"].nunique()
         left_out = f"; {len(failed)} failed runs left out" if len(failed) else ""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmark.datasets.diversity import PrincipalComponents
 from benchmark.datasets.store import DatasetName, load_dataset
 from benchmark.density.store import Fit, find_or_fit
 from benchmark.density.values import effective_support
@@ -67,7 +68,7 @@ class StateDensity(Study):
         density = find_or_fit(data, Fit.of(self.density))
         scaling = Scaling.of(data, action_space(data.env_id))
         states = scaling.observations_in(torch.from_numpy(data.observations)).double().numpy()
-        plane = Plane.of(states)
+        plane = PrincipalComponents.of(states)
         rows = numpy_generator(study="state_density", item=item).choice(
             len(states), size=min(self.sample, len(states)), replace=False
         )
@@ -76,7 +77,7 @@ class StateDensity(Study):
         found: list[Row] = [
             {
                 "whose": "facts",
-                "explained": plane.explained,
+                "explained": float(plane.shares.sum()),
                 "floor": float(density.values.quantile(self.floor_quantile)),
                 "support": float(support),
                 "states": len(states),
@@ -84,33 +85,16 @@ class StateDensity(Study):
         ]
         found += [
             {"whose": "dataset", "x": x, "y": y, "log_density": p}
-            for (x, y), p in zip(plane.at(states[rows]), log_p, strict=True)
+            for (x, y), p in zip(_places(plane, states[rows]), log_p, strict=True)
         ]
         for method, run in source["sets"].items():
             pairs = finished_set(store, run["run"]).pairs
             synthetic = scaling.observations_in(pairs.observations).double().numpy()
-            found += [{"whose": method, "x": x, "y": y} for x, y in plane.at(synthetic)]
+            found += [{"whose": method, "x": x, "y": y} for x, y in _places(plane, synthetic)]
         return found
 
 
-@dataclass(frozen=True)
-class Plane:
-    """The first two principal components of normalised states `[M, obs_dim]`."""
-
-    mean: NDArray[np.float64]
-    axes: NDArray[np.float64]  # [2, obs_dim]
-    explained: float
-
-    @classmethod
-    def of(cls, states: NDArray[np.float64]) -> Plane:
-        """Signs are such that the largest loading is positive."""
-        mean = states.mean(0)
-        values, vectors = np.linalg.eigh(np.cov(states - mean, rowvar=False))
-        axes = vectors.T[::-1][:2]
-        largest = axes[np.arange(2), np.abs(axes).argmax(1)]
-        return cls(mean, axes * np.sign(largest)[:, None], float(values[-2:].sum() / values.sum()))
-
-    def at(self, states: NDArray[np.float64]) -> list[list[float]]:
-        """Places of states, to three decimals."""
-        places: list[list[float]] = ((states - self.mean) @ self.axes.T).round(3).tolist()
-        return places
+def _places(plane: PrincipalComponents, states: NDArray[np.float64]) -> list[list[float]]:
+    """Of states, to three decimals."""
+    places: list[list[float]] = plane.at(states).round(3).tolist()
+    return places

@@ -85,15 +85,30 @@ def nearest_neighbour_entropy(points: NDArray[np.float64], neighbours: int) -> f
     return float(digamma(count) - digamma(neighbours) + log_ball + dim * np.log(distance).mean())
 
 
-def principal_components(
-    points: NDArray[np.float64], count: int = 2
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points on their first principal components `[N, count]`, and the share of variance of each.
+@dataclass(frozen=True)
+class PrincipalComponents:
+    """The directions in which points vary most; the largest loading of each is positive.
 
-    The sign is fixed: the largest loading of every component is positive.
+    Args:
+        mean: Of the points `[dim]`.
+        axes: Directions `[count, dim]`, of unit length.
+        shares: Of the variance that lies along each `[count]`.
     """
-    centred = points - points.mean(0)
-    values, vectors = np.linalg.eigh(centred.T @ centred / len(points))
-    vectors = vectors[:, ::-1][:, :count]
-    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(count)])
-    return centred @ vectors, values[::-1][:count] / values.sum()
+
+    mean: NDArray[np.float64]
+    axes: NDArray[np.float64]
+    shares: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, points: NDArray[np.float64], count: int = 2) -> PrincipalComponents:
+        """Of points `[N, dim]`."""
+        mean = points.mean(0)
+        centred = points - mean
+        values, vectors = np.linalg.eigh(centred.T @ centred / len(points))
+        axes = vectors.T[::-1][:count]
+        signs = np.sign(axes[np.arange(count), np.abs(axes).argmax(1)])
+        return cls(mean, axes * signs[:, None], values[::-1][:count] / values.sum())
+
+    def at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Places of points `[N, dim]` along the directions `[N, count]`."""
+        return (points - self.mean) @ self.axes.T

@@ -27,7 +27,6 @@ from studies.misalignment import Lesson, Misalignment
 from studies.multi_task import Merged, MultiTask
 from studies.rendered_states import RenderedStates, drawn_environment, put_into
 from studies.sets import finished_set
-from studies.state_density import Plane
 from studies.study import NothingToStudy
 from studies.transfer import Transfer
 
@@ -135,16 +134,6 @@ def test_pictures_show_the_state_and_what_follows() -> None:
     first, later = (np.asarray(picture.convert("RGB"), dtype=float) for picture in pictures)
     assert np.abs(first - drawn).mean() < 4  # 64 colours
     assert np.abs(later - drawn).mean() > np.abs(first - drawn).mean()
-
-
-def test_the_plane_is_that_of_the_singular_vectors() -> None:
-    states = np.random.default_rng(0).normal(size=(300, 6)) * np.arange(1, 7)
-    plane = Plane.of(states)
-    centred = states - states.mean(0)
-    _, values, vectors = np.linalg.svd(centred, full_matrices=False)
-    np.testing.assert_allclose(np.abs(plane.axes), np.abs(vectors[:2]), atol=1e-10)
-    assert plane.explained == pytest.approx((values[:2] ** 2).sum() / (values**2).sum())
-    np.testing.assert_allclose(plane.at(states), centred @ plane.axes.T, atol=5.1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import torch
 
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.diversity import (
+    PrincipalComponents,
     diversity,
     nearest_neighbour_entropy,
-    principal_components,
     sample_states,
 )
 
@@ -32,7 +32,8 @@ def test_copies_of_a_point_do_not_make_the_entropy_infinite() -> None:
 
 def test_components_are_those_of_numpys_singular_values() -> None:
     points = np.random.default_rng(0).normal(size=(500, 5)) * [3, 1, 5, 0.1, 2]
-    found, shares = principal_components(points)
+    plane = PrincipalComponents.of(points)
+    found, shares = plane.at(points), plane.shares
     centred = points - points.mean(0)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
     expected = left[:, :2] * values[:2]
@@ -42,8 +43,8 @@ def test_components_are_those_of_numpys_singular_values() -> None:
 
 def test_components_do_not_change_sign_with_the_order_of_the_rows() -> None:
     points = np.random.default_rng(1).normal(size=(300, 4)) * [3, 1, 2, 0.5]
-    found, _ = principal_components(points)
-    reversed_, _ = principal_components(points[::-1])
+    found = PrincipalComponents.of(points).at(points)
+    reversed_ = PrincipalComponents.of(points[::-1]).at(points[::-1])
     np.testing.assert_allclose(found[::-1], reversed_, atol=1e-9)
 
 
