@@ -68,7 +68,7 @@ class Attempt:
             needs=method.needs,
             student=self.spec.student,
             scaling=self.scaling,
-            axes=self._axes,
+            axes={"run": self.spec.distillation_id},
             loaders={
                 "dataset": lambda: self.dataset,
                 "teacher": self._teacher,
@@ -224,7 +224,11 @@ class Attempt:
                 **provenance(self.device),
                 "environment": self.dataset.env_id if self.dataset else None,
                 "dataset_sha256": self.dataset.sha256 if self.dataset else None,
-                "seeds": {"seed": self.spec.seed, "axes": self._axes},
+                "seeds": {
+                    "seed": self.spec.seed,
+                    "distillation": {"run": self.spec.distillation_id},
+                    "axes": self._axes,
+                },
             },
             "error": None
             if error is None
@@ -311,7 +315,7 @@ class Attempt:
 
     @property
     def _axes(self) -> dict[str, str | int]:
-        """What every seed of this run derives from, beside its purpose and step."""
+        """What every seed of the scoring derives from, beside its purpose and step."""
         return {"run": self.spec.run_id}
 
     def _scored(self, step: int) -> bool:

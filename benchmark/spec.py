@@ -98,6 +98,16 @@ class RunSpec:
         """The cell and the seed."""
         return f"{self.cell_id}.seed{self.seed}"
 
+    @property
+    def distillation_id(self) -> str:
+        """The run whose sets these are, whoever is scored on them.
+
+        Runs that differ in the scoring student or in the size of ensembles alone distil the same
+        sets, so that their scores are compared set by set (OBD, Tables 2 and 3).
+        """
+        protocol = dataclasses.replace(self.protocol, ensemble=1)
+        return dataclasses.replace(self, evaluation_student=None, protocol=protocol).run_id
+
     def as_dict(self) -> dict[str, Any]:
         """As it stands in a record (JSON)."""
         return {

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmark.attempt import existing_record
 from benchmark.datasets.store import DatasetName, load_dataset
@@ -109,11 +110,35 @@ def test_record_says_what_it_cost_and_where_it_comes_from(
     provenance = record["provenance"]
     dataset = load_dataset(DatasetName.parse(spec.dataset))
     assert provenance["dataset_sha256"] == dataset.sha256
-    assert provenance["seeds"] == {"seed": spec.seed, "axes": {"run": spec.run_id}}
+    axes = {"run": spec.run_id}
+    assert provenance["seeds"] == {"seed": spec.seed, "axes": axes, "distillation": axes}
     assert provenance["environment"] == "Hopper-v5"
     assert provenance["host"] == platform.node()
     assert {"torch", "mujoco", "gymnasium"} <= set(provenance["packages"])
     assert record["started"] <= record["finished"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"evaluation_student": replace(STUDENT, depth=2)},
+        {"protocol": replace(PROTOCOL, ensemble=2)},
+    ],
+)
+def test_runs_that_differ_in_who_is_scored_distil_the_same_sets(
+    changed: dict[str, Any], spec: RunSpec, done: tuple[Path, Record], tmp_path: Path
+) -> None:
+    other = replace(spec, **changed)
+    record = execute(other, tmp_path)
+    assert other.run_id != spec.run_id == other.distillation_id
+    for name in (checkpoint["synthetic_set"] for checkpoint in record["checkpoints"]):
+        found, expected = (
+            load_synthetic_set(run_folder(store, run) / name)[0]
+            for store, run in ((tmp_path, other), (done[0], spec))
+        )
+        assert torch.equal(found.observations, expected.observations)
+        assert torch.equal(found.actions, expected.actions)
+    assert record["score"] != done[1]["score"]
 
 
 def test_record_of_a_method_with_a_teacher_names_the_teacher(

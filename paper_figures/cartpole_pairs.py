@@ -1,0 +1,76 @@
+"""HaDES's synthetic pairs on CartPole, drawn as carts and poles (arXiv 2406.15042)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from benchmark.synthetic_set import SyntheticSet
+from paper_figures.figure import SETTINGS, FigureError, canvas
+
+PANEL_INCHES = (1.9, 1.75)
+POLE = 1.0  # twice gymnasium's half-length
+
+
+def cartpole_pairs(sets: Mapping[str, SyntheticSet]) -> Figure:
+    """A row a set, a panel a pair: cart, pole, velocities, and what the action says.
+
+    Args:
+        sets: Synthetic sets of CartPole by name.
+
+    Raises:
+        FigureError: There are none, or they are of another environment.
+    """
+    if not sets:
+        raise FigureError("There is no synthetic set to draw.")
+    for name, pairs in sets.items():
+        if pairs.observations.shape[1] != 4 or pairs.actions.shape[1] != 2:
+            raise FigureError(
+                f"{name} has observations of {pairs.observations.shape[1]} and actions of "
+                f"{pairs.actions.shape[1]} numbers; CartPole's have 4 and 2."
+            )
+    count = max(map(len, sets.values()))
+    with mpl.rc_context(SETTINGS):
+        figure = canvas(PANEL_INCHES[0] * len(sets), PANEL_INCHES[1] * count + 0.4)
+        panels = figure.subplots(count, len(sets), squeeze=False)
+        for column, (name, pairs) in enumerate(sets.items()):
+            for row in range(count):
+                _draw(panels[row, column], pairs, row)
+            panels[0, column].set_title(name, fontsize=7)
+        figure.suptitle(
+            "Grey: cart and pole; orange: their velocities; blue: which push the pair teaches",
+            fontsize=8,
+        )
+    return figure
+
+
+def _draw(axes: Axes, pairs: SyntheticSet, row: int) -> None:
+    axes.set(xticks=[], yticks=[], xlim=(-1.5, 1.5), ylim=(-1.15, 1.35), aspect="equal")
+    axes.set_frame_on(False)
+    if row >= len(pairs):
+        return
+    x, speed, angle, spin = pairs.observations[row].tolist()
+    left, right = pairs.actions[row].tolist()
+    tip = np.array([np.sin(angle), np.cos(angle)]) * POLE
+    axes.axhline(0, color="#c8c8c8", linewidth=0.6)
+    axes.add_patch(Rectangle((-0.25, -0.12), 0.5, 0.24, color="#777777"))
+    axes.plot([0, tip[0]], [0, tip[1]], color="#444444", linewidth=3, solid_capstyle="round")
+    along = np.array([np.cos(angle), -np.sin(angle)])
+    _arrow(axes, (0.0, -0.3), (0.6 * np.tanh(speed), -0.3), "#d55e00")
+    end = tip + 0.6 * np.tanh(spin) * along
+    _arrow(axes, (tip[0], tip[1]), (end[0], end[1]), "#d55e00")
+    push = 0.8 * np.tanh(right - left)
+    _arrow(axes, (0.0, -0.55), (push, -0.55), "#0072b2")
+    axes.text(
+        0, -1.1, f"x {x:+.1f}, v {speed:+.1f}, angle {np.degrees(angle):+.0f}°, spin {spin:+.1f}",
+        ha="center", fontsize=5.5,
+    )  # fmt: skip
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
+    axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": color, "lw": 1.3})

@@ -1,0 +1,83 @@
+"""The density that SDW-OBD weights with, and where synthetic states lie (arXiv 2512.06692)."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paper_figures.figure import SETTINGS, FigureError, canvas, quiet
+
+MARKERS = {"av_pbc": ("o", "#d55e00"), "sdw_obd": ("^", "#cc79a7")}
+ROW_INCHES = 2.5
+
+
+def state_density(measured: pd.DataFrame) -> Figure:
+    """For every dataset: its states coloured by log p, the synthetic ones, a histogram of log p.
+
+    Args:
+        measured: The study `state_density`'s rows.
+
+    Raises:
+        FigureError: There are none.
+    """
+    datasets = sorted(set(measured["item"]))
+    if not datasets:
+        raise FigureError("The study state_density has no rows.")
+    with mpl.rc_context(SETTINGS):
+        figure = canvas(8.6, ROW_INCHES * len(datasets) + 0.4)
+        for row, dataset in enumerate(datasets):
+            rows = measured[measured["item"] == dataset]
+            facts = rows[rows["whose"] == "facts"].iloc[0]
+            states = rows[rows["whose"] == "dataset"]
+            first, second, third = (
+                figure.add_subplot(len(datasets), 3, 3 * row + place) for place in (1, 2, 3)
+            )
+            _colored(first, states, facts, dataset)
+            _synthetic(second, states, rows)
+            _histogram(third, states, facts)
+        figure.suptitle(
+            f"A sample of {len(states):,} states a dataset on the first two principal components; "
+            f"synthetic states of one seed",
+            fontsize=8,
+        )
+    return figure
+
+
+def _colored(axes: Axes, states: pd.DataFrame, facts: pd.Series, dataset: str) -> None:
+    order = states.sort_values("log_density", kind="stable")
+    dots = axes.scatter(
+        order["x"], order["y"], c=order["log_density"], s=3, cmap="viridis", linewidths=0,
+        vmin=facts["floor"], vmax=order["log_density"].quantile(0.99), rasterized=True,
+    )  # fmt: skip
+    bar = axes.figure.colorbar(dots, ax=axes, extend="both")
+    bar.set_label("log p (nats)")
+    axes.set_title(f"{dataset}: {facts['explained']:.0%} of variance", fontsize=8)
+    axes.set(xlabel="first component", ylabel="second component")
+    quiet(axes)
+
+
+def _synthetic(axes: Axes, states: pd.DataFrame, rows: pd.DataFrame) -> None:
+    axes.scatter(states["x"], states["y"], s=2, color="#c8c8c8", linewidths=0, rasterized=True)
+    for whose, (marker, color) in MARKERS.items():
+        mine = rows[rows["whose"] == whose]
+        axes.scatter(
+            mine["x"], mine["y"], s=11, marker=marker, facecolors="none", edgecolors=color,
+            linewidths=0.8, label=f"{whose} ({len(mine)})",
+        )  # fmt: skip
+    axes.legend(frameon=False, fontsize=6.5)
+    axes.set(xlabel="first component", ylabel="second component")
+    axes.set_title("synthetic states", fontsize=8)
+    quiet(axes)
+
+
+def _histogram(axes: Axes, states: pd.DataFrame, facts: pd.Series) -> None:
+    values = states["log_density"].to_numpy()
+    low = min(facts["floor"], float(np.quantile(values, 0.005)))
+    axes.hist(values.clip(low), bins=40, color="#0072b2", alpha=0.8)
+    axes.axvline(facts["floor"], color="black", linewidth=1, linestyle="--")
+    axes.set(xlabel="log p (nats), floored at the dashed line", ylabel="states")
+    axes.set_title(f"effective support of the weights {facts['support']:.0%}", fontsize=8)
+    quiet(axes)
