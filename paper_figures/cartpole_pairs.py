@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from benchmark.synthetic_set import SyntheticSet
 from paper_figures.figure import SETTINGS, FigureError, canvas
 
-PANEL_INCHES = (1.9, 1.75)
+PANEL_INCHES = (1.7, 1.4)
 POLE = 1.0  # twice gymnasium's half-length
 
 
@@ -50,7 +50,7 @@ def cartpole_pairs(sets: Mapping[str, SyntheticSet]) -> Figure:
 
 
 def _draw(axes: Axes, pairs: SyntheticSet, row: int) -> None:
-    axes.set(xticks=[], yticks=[], xlim=(-1.5, 1.5), ylim=(-1.15, 1.35), aspect="equal")
+    axes.set(xticks=[], yticks=[], xlim=(-1.5, 1.5), ylim=(-0.95, 1.2), aspect="equal")
     axes.set_frame_on(False)
     if row >= len(pairs):
         return
@@ -61,15 +61,20 @@ def _draw(axes: Axes, pairs: SyntheticSet, row: int) -> None:
     axes.add_patch(Rectangle((-0.25, -0.12), 0.5, 0.24, color="#777777"))
     axes.plot([0, tip[0]], [0, tip[1]], color="#444444", linewidth=3, solid_capstyle="round")
     along = np.array([np.cos(angle), -np.sin(angle)])
-    _arrow(axes, (0.0, -0.3), (0.6 * np.tanh(speed), -0.3), "#d55e00")
-    end = tip + 0.6 * np.tanh(spin) * along
+    _arrow(axes, (0.0, -0.3), (_length(speed), -0.3), "#d55e00")
+    end = tip + _length(spin) * along
     _arrow(axes, (tip[0], tip[1]), (end[0], end[1]), "#d55e00")
     push = 0.8 * np.tanh(right - left)
     _arrow(axes, (0.0, -0.55), (push, -0.55), "#0072b2")
     axes.text(
-        0, -1.1, f"x {x:+.1f}, v {speed:+.1f}, angle {np.degrees(angle):+.0f}°, spin {spin:+.1f}",
+        0, -0.9, f"x {x:+.1f}, v {speed:+.1f}, angle {np.degrees(angle):+.0f}°, spin {spin:+.1f}",
         ha="center", fontsize=5.5,
     )  # fmt: skip
+
+
+def _length(velocity: float) -> float:
+    """Of an arrow: small velocities are told apart, large ones stay in the picture."""
+    return float(np.tanh(2 * velocity))
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:

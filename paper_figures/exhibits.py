@@ -12,16 +12,26 @@ from matplotlib.figure import Figure
 
 from benchmark.errors import ObdBenchError
 from benchmark.record import Record
+from benchmark.run import folder_of
+from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
 from paper_figures import across
+from paper_figures.cartpole_pairs import cartpole_pairs
 from paper_figures.convergence import convergence
 from paper_figures.figure import write_both
 from paper_figures.main_table import main_table
+from paper_figures.misalignment import misalignment
+from paper_figures.multi_task import multi_task
+from paper_figures.rendered_states import rendered_states
 from paper_figures.reproduction import reproduction_table
 from paper_figures.sizes import sizes
+from paper_figures.state_density import state_density
 from paper_figures.table import Table
+from paper_figures.training_cost import training_cost
+from paper_figures.transfer import transfer
 from results import cell_table, curves_frame, runs_frame
 from results.reproduction import compare, published_cells
 from results.store import all_records, load_sweep, started_sweeps, sweep_records
+from results.studies import study_frame, study_results
 
 
 @dataclass(frozen=True)
@@ -31,10 +41,14 @@ class Material:
     Args:
         records: Of its sweeps.
         expected: Cell id -> seeds that the sweeps asked for.
+        measured: Rows of its study.
+        store: Where the records' synthetic sets are.
     """
 
     records: Sequence[Record]
     expected: Mapping[str, int] = field(default_factory=dict)
+    measured: pd.DataFrame = field(default_factory=pd.DataFrame)
+    store: Path | None = None
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -58,14 +72,23 @@ class Exhibit:
     Args:
         name: On the command line and of its files.
         shows: What it shows, in a sentence.
-        sweeps: Whose records it needs, all of them; none for every record of a store.
+        sweeps: Whose records it needs, all of them.
         make: Makes it.
+        study: Whose results it needs. With neither sweep nor study: every record of a store.
     """
 
     name: str
     shows: str
     sweeps: tuple[str, ...]
     make: Callable[[Material], Table | Figure]
+    study: str = ""
+
+    @property
+    def source(self) -> str:
+        """What makes its records, for people: "`main_table`", "the study `transfer`"."""
+        if self.study:
+            return f"the study `{self.study}`"
+        return ", ".join(f"`{sweep}`" for sweep in self.sweeps) or "every record"
 
 
 EXHIBITS = (
@@ -82,6 +105,13 @@ EXHIBITS = (
         lambda material: convergence(material.curves),
     ),
     Exhibit(
+        "obd-figure-2",
+        "OBD's distilled states, drawn by MuJoCo, and the states that follow.",
+        (),
+        lambda material: rendered_states(material.measured),
+        "rendered_states",
+    ),
+    Exhibit(
         "obd-table-2",
         "OBD's cross-architecture study: Av-PBC sets scored with other students.",
         ("cross_architecture",),
@@ -94,6 +124,12 @@ EXHIBITS = (
         Material.table,
     ),
     Exhibit(
+        "obd-table-4",
+        "OBD's training cost: gradient steps of BC on the whole data and of a student on a set.",
+        ("main_table",),
+        lambda material: training_cost(material.records),
+    ),
+    Exhibit(
         "obd-table-5",
         "OBD's synthetic sizes: scores of 16 to 256 pairs.",
         ("sizes",),
@@ -104,6 +140,26 @@ EXHIBITS = (
         "The same as a curve.",
         ("sizes",),
         lambda material: sizes(material.runs),
+    ),
+    Exhibit(
+        "sdw-main",
+        "SDW-OBD's main results: Av-PBC with and without density weights on every dataset.",
+        ("sdw_main",),
+        Material.table,
+    ),
+    Exhibit(
+        "sdw-misalignment",
+        "Return, pivotal and surrounding error of policies from states of quality or diversity.",
+        (),
+        lambda material: misalignment(material.measured),
+        "misalignment",
+    ),
+    Exhibit(
+        "sdw-density",
+        "The state density that SDW-OBD weights with, and where synthetic states lie.",
+        (),
+        lambda material: state_density(material.measured),
+        "state_density",
     ),
     Exhibit(
         "sdw-tau",
@@ -122,6 +178,44 @@ EXHIBITS = (
         "The same against generations.",
         ("hades_cartpole",),
         lambda material: convergence(material.curves),
+    ),
+    Exhibit(
+        "hades-hopper",
+        "HaDES on Hopper from 4 to 256 pairs, beside evolution of the weights.",
+        ("hades_hopper",),
+        Material.table,
+    ),
+    Exhibit(
+        "hades-hopper-figure",
+        "The same against generations.",
+        ("hades_hopper",),
+        lambda material: convergence(material.curves),
+    ),
+    Exhibit(
+        "hades-sizes",
+        "HaDES's sets of different sizes on Hopper, as a curve.",
+        ("hades_hopper",),
+        lambda material: sizes(material.runs),
+    ),
+    Exhibit(
+        "hades-transfer",
+        "HaDES's sets under students of other architectures and hyper-parameters, as heat maps.",
+        (),
+        lambda material: transfer(material.measured),
+        "transfer",
+    ),
+    Exhibit(
+        "hades-multi-task",
+        "Students on the merged sets of two tasks, beside students of each alone.",
+        (),
+        lambda material: multi_task(material.measured),
+        "multi_task",
+    ),
+    Exhibit(
+        "hades-cartpole-pairs",
+        "HaDES's two pairs of each seed on CartPole, as carts and poles.",
+        ("hades_cartpole",),
+        lambda material: cartpole_pairs(_sets(material, "hades")),
     ),
     Exhibit(
         "all-methods",
@@ -183,7 +277,10 @@ def gather(exhibit: Exhibit, store: Path) -> Material:
 
     Raises:
         NoRecords: A sweep was not started here, or none of its runs has a record.
+        NoStudy: Its study has no result here.
     """
+    if exhibit.study:
+        return Material([], measured=study_frame(study_results(store, exhibit.study)))
     if not exhibit.sweeps:
         return Material(list(all_records(store)))
     records: list[Record] = []
@@ -197,7 +294,21 @@ def gather(exhibit: Exhibit, store: Path) -> Material:
         records += [record for record in found if record["run_id"] not in seen]
         seen |= {record["run_id"] for record in found}
         expected |= {cell: len(runs) for cell, runs in sweep.cells.items()}
-    return Material(records, expected)
+    return Material(records, expected, store=store)
+
+
+def _sets(material: Material, method: str) -> dict[str, SyntheticSet]:
+    """The last synthetic sets of a method's complete runs, by seed."""
+    assert material.store is not None
+    found = {}
+    for record in material.records:
+        name = record["checkpoints"][-1]["synthetic_set"] if record["checkpoints"] else None
+        if record["spec"]["method"]["name"] == method and record["status"] == "complete" and name:
+            score = record["score"]["return"]
+            path = folder_of(material.store, record["run_id"]) / name
+            title = f"seed {record['spec']['seed']}, return {score:.0f}"
+            found[title] = load_synthetic_set(path)[0]
+    return found
 
 
 def write(exhibit: Exhibit, store: Path, folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from paper_figures import caption
 from paper_figures.figure import SETTINGS, FigureError, canvas, quiet
@@ -78,6 +79,9 @@ def _describe(axes: Axes, environment: str, name: str, quantity: str) -> None:
     axes.invert_xaxis()
     if quantity != "normalized_return":
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="training loss", ylabel=name)
     axes.set_title(environment, fontsize=8)
     quiet(axes)

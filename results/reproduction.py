@@ -113,6 +113,25 @@ def compare(
     return [_compare(cell, groups.values(), seed) for cell in cells]
 
 
+def published_training_steps(dataset: str) -> tuple[int, int] | None:
+    """Gradient steps of BC on the whole data and on a synthetic set (OBD, Table 4).
+
+    Args:
+        dataset: D4RL's, or the suite's own of the same environment and kind.
+
+    Returns:
+        None for a dataset that is not in the paper.
+    """
+    paper = json.loads((FOLDER / "obd.json").read_text())
+    steps = {
+        name: thousands
+        for published, thousands in paper["steps_thousands"].items()
+        for name in (published, own_analogue(published))
+    }
+    few = paper["tables"]["table1"]["settings"]["student"]["steps"]
+    return (round(1000 * steps[dataset]), few) if dataset in steps else None
+
+
 def own_analogue(dataset: str) -> str | None:
     """The suite's own dataset of the same environment and kind: `hopper/medium`."""
     if not dataset.startswith("d4rl/"):

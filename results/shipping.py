@@ -1,16 +1,19 @@
 """Records that are shipped with the suite: a small store beside this file, made from a full one.
 
-    python -m results.shipping STORE SWEEP...
+    python -m results.shipping STORE NAME...
 
 copies the complete records of sweeps, and of each run its last synthetic set, and checks every set
-against the sha256 in its record. What is left out (earlier sets, reports, logs) can be made again.
+against the sha256 in its record; of studies, the results. What is left out (earlier sets, reports,
+logs) can be made again.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmark.errors import ObdBenchError
 from benchmark.files import file_sha256
@@ -18,6 +21,7 @@ from benchmark.record import FILE, read_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
 from results.store import load_sweep, save_sweep
+from results.studies import result_path, study_results, write_result
 
 SHIPPED = Path(__file__).with_name("shipped")
 """The store that the suite ships; `obdbench table NAME --store` reads it like any other."""
@@ -43,17 +47,39 @@ def ship(store: Path, sweep: Sweep, target: Path = SHIPPED) -> int:
     return len(sweep.runs)
 
 
+def ship_study(store: Path, study: str, target: Path = SHIPPED) -> int:
+    """Copies a study's results into another store.
+
+    Returns:
+        The number of items.
+
+    Raises:
+        NoStudy: It has no result.
+        ObdBenchError: A result was measured by changed code.
+    """
+    results = study_results(store, study)
+    for result in results:
+        _check_commit(result.provenance, result_path(store, study, result.item))
+    for result in results:
+        write_result(target, result)
+    return len(results)
+
+
+def _check_commit(provenance: Mapping[str, Any], path: Path) -> None:
+    if provenance["dirty"] is not False:
+        raise ObdBenchError(
+            f"{path} was made by code with uncommitted changes, or of an unknown commit; do it "
+            f"again."
+        )
+
+
 def _worth_shipping(folder: Path) -> str | None:
     """Name of the last synthetic set of a run that may be shipped, if it has one."""
     path = folder / FILE
     record = read_record(path) if path.exists() else None
     if record is None or record["status"] != "complete":
         raise ObdBenchError(f"{folder} has no complete record; do the whole sweep before.")
-    if record["provenance"]["dirty"] is not False:
-        raise ObdBenchError(
-            f"{path} was made by code with uncommitted changes, or of an unknown commit; do it "
-            f"again."
-        )
+    _check_commit(record["provenance"], path)
     last = record["checkpoints"][-1]
     name: str | None = last["synthetic_set"]
     if name and not ((folder / name).exists() and file_sha256(folder / name) == last["sha256"]):
@@ -62,6 +88,9 @@ def _worth_shipping(folder: Path) -> str | None:
 
 
 if __name__ == "__main__":
+    source = Path(sys.argv[1])
     for name in sys.argv[2:]:
-        count = ship(Path(sys.argv[1]), load_sweep(Path(sys.argv[1]), name))
-        print(f"{name}: {count} records")
+        if (source / "studies" / name).is_dir():
+            print(f"{name}: {ship_study(source, name)} items of a study")
+        else:
+            print(f"{name}: {ship(source, load_sweep(source, name))} records")

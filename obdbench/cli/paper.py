@@ -13,6 +13,7 @@ from obdbench.cli.console import err, out
 from paper_figures.exhibits import EXHIBITS, NoRecords, write
 from paper_figures.figure import FigureError
 from results.shipping import SHIPPED
+from results.studies import NoStudy
 
 
 def paper(
@@ -39,7 +40,7 @@ def paper(
             continue
         try:
             paths = write(exhibit, store, to)
-        except (NoRecords, FigureError) as error:
+        except (NoRecords, NoStudy, FigureError) as error:
             err.print(f"{exhibit.name}: left out: {escape(str(error))}", highlight=False)
             left_out.add(exhibit.name)
             continue

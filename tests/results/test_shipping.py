@@ -13,8 +13,9 @@ from benchmark.errors import ObdBenchError
 from benchmark.record import FILE, Record, read_record, write_record
 from benchmark.run import execute, run_folder
 from benchmark.sweep import Sweep
-from results.shipping import ship
+from results.shipping import ship, ship_study
 from results.store import all_records, load_sweep, save_sweep, started_sweeps, sweep_records
+from results.studies import StudyResult, study_results, write_result
 from tests.tiny_runs import tiny_spec
 
 Change = Callable[[Record], object]
@@ -146,3 +147,21 @@ def test_unknown_code_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> N
     change_record(store, sweep, lambda r: r["provenance"].update(dirty=None, commit=None))
     with pytest.raises(ObdBenchError, match="unknown commit"):
         ship(store, sweep, tmp_path / "shipped")
+
+
+def _study_result(dirty: bool) -> StudyResult:
+    return StudyResult("s", "a/b", {"sha256": "x"}, {"n": 1}, [{"v": 2.5}], 0.1, {"dirty": dirty})
+
+
+def test_a_studys_results_are_shipped_as_they_are(tmp_path: Path) -> None:
+    write_result(tmp_path / "from", _study_result(dirty=False))
+    assert ship_study(tmp_path / "from", "s", tmp_path / "to") == 1
+    assert study_results(tmp_path / "to", "s") == [_study_result(dirty=False)]
+    assert contents(tmp_path / "to") == contents(tmp_path / "from")
+
+
+def test_a_result_of_changed_code_is_not_shipped(tmp_path: Path) -> None:
+    write_result(tmp_path / "from", _study_result(dirty=True))
+    with pytest.raises(ObdBenchError, match=r"a-b\.json was made by code with uncommitted changes"):
+        ship_study(tmp_path / "from", "s", tmp_path / "to")
+    assert not (tmp_path / "to").exists()
