@@ -62,7 +62,7 @@ def runs(
 def invented_score(run: RunSpec) -> float:
     """Higher for a later name, for more pairs, and for a higher seed."""
     return (
-        10.0 * ["bc_whole", *METHODS].index(run.method)
+        10.0 * [*METHODS, "bc_whole"].index(run.method)
         + run.parameters.get("synthetic_size", 0)
         + run.seed
     )
