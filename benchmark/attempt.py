@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -150,26 +150,7 @@ class Attempt:
         if not self._state_path.exists():
             return None
         tensors, facts = load_state(self._state_path)
-        if self.dataset is not None and facts["dataset_sha256"] != self.dataset.sha256:
-            raise ObdBenchError(
-                f"{self._state_path} was saved on other data (sha256 {facts['dataset_sha256']}) "
-                f"than {self.dataset.name} holds now ({self.dataset.sha256}). Build that data "
-                f"again, or remove the file to start this run anew."
-            )
-        teacher = self.loaded_teacher and self.loaded_teacher.facts["sha256"]
-        if teacher and facts["teacher_sha256"] not in (None, teacher):
-            raise ObdBenchError(
-                f"{self._state_path} was saved with the teacher {facts['teacher_sha256']}, the one "
-                f"found now is {teacher}. Put that teacher back, or remove the file to start this "
-                f"run anew."
-            )
-        density = self.loaded_density and self.loaded_density.facts["sha256"]
-        if density and facts["density_sha256"] not in (None, density):
-            raise ObdBenchError(
-                f"{self._state_path} was saved with the log densities {facts['density_sha256']}, "
-                f"those found now are {density}. Put those back, or remove the file to start this "
-                f"run anew."
-            )
+        self._check_unchanged(facts)
         self.checkpoints = facts["checkpoints"]
         vars(self.cost).update({**facts["cost"], "attempts": self.cost.attempts})
         self.started = facts["started"]
@@ -262,6 +243,21 @@ class Attempt:
             return sorted(self.spec.build_method().needs)
         except ObdBenchError:
             return []  # the method does not load, which is what the record's error says
+
+    def _check_unchanged(self, facts: Mapping[str, Any]) -> None:
+        """Refuses to go on from a state that was saved on other data than are here now."""
+        dataset, teacher, density = self.dataset, self.loaded_teacher, self.loaded_density
+        for what, saved, now in (
+            ("the data", facts["dataset_sha256"], dataset and dataset.sha256),
+            ("the teacher", facts["teacher_sha256"], teacher and teacher.facts["sha256"]),
+            ("the log densities", facts["density_sha256"], density and density.facts["sha256"]),
+        ):
+            if now and saved not in (None, now):
+                raise ObdBenchError(
+                    f"{self._state_path} was saved with {what} of sha256 {saved}; those of "
+                    f"{self.spec.dataset} found now have {now}. Put back what it was saved with, "
+                    f"or remove the file to start this run anew."
+                )
 
     def _teacher(self) -> NetworkTeacher:
         if self.loaded_teacher is None:

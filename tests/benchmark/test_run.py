@@ -444,7 +444,7 @@ def test_a_state_saved_on_other_data_is_refused(
     tensors, facts = load_state(path)
     save_state(path, tensors, {**facts, "dataset_sha256": "0" * 64})
     error = execute(spec, tmp_path)["error"]
-    assert "was saved on other data (sha256 0000" in error["message"]
+    assert "was saved with the data of sha256 0000" in error["message"]
     assert "remove the file to start this run anew" in error["message"]
 
 
