@@ -105,6 +105,18 @@ EXHIBITS = (
         lambda material: convergence(material.curves),
     ),
     Exhibit(
+        "obd-aggregate",
+        "The same over all datasets: interquartile mean and mean with stratified intervals.",
+        ("main_table",),
+        lambda material: across.aggregate(material.runs),
+    ),
+    Exhibit(
+        "obd-improvement",
+        "Probability that a run of one of them beats one of another, over all datasets.",
+        ("main_table",),
+        lambda material: across.improvement(material.runs),
+    ),
+    Exhibit(
         "obd-figure-2",
         "OBD's distilled states, drawn by MuJoCo, and the states that follow.",
         (),
