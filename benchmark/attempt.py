@@ -20,7 +20,7 @@ from benchmark.environments import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.evaluation import score
 from benchmark.heartbeat import Heartbeat, last_sign
-from benchmark.method import Assignment, Policy, Problem, State
+from benchmark.method import METHODS, Assignment, Method, Policy, Problem, State
 from benchmark.provenance import provenance
 from benchmark.record import FILE, SCHEMA, Record, read_record
 from benchmark.scaling import Scaling
@@ -189,13 +189,15 @@ class Attempt:
     def record(self, status: str, error: Exception | None = None) -> Record:
         """This run's record as it stands."""
         self.stopwatch.lap()
+        kind = self._kind()
         return {
             "schema": SCHEMA,
             "run_id": self.spec.run_id,
             "cell_id": self.spec.cell_id,
             "status": status,
             "spec": self.spec.as_dict(),
-            "needs": self._needs(),
+            "needs": sorted(getattr(kind, "needs", ())),
+            "reference": getattr(kind, "reference", False),
             "checkpoints": self.checkpoints,
             "score": self._score() if status == "complete" else None,
             "cost": vars(self.cost),
@@ -238,11 +240,11 @@ class Attempt:
             "outer_steps_used": [c["outer_step"] for c in used],
         }
 
-    def _needs(self) -> list[str]:
+    def _kind(self) -> type[Method] | None:
         try:
-            return sorted(self.spec.build_method().needs)
+            return METHODS[self.spec.method]
         except ObdBenchError:
-            return []  # the method does not load, which is what the record's error says
+            return None  # the method does not load, which is what the record's error says
 
     def _check_unchanged(self, facts: Mapping[str, Any]) -> None:
         """Refuses to go on from a state that was saved on other data than are here now."""

@@ -15,7 +15,6 @@ from paper_figures import caption
 from paper_figures.convergence import MARKERS
 from paper_figures.figure import SETTINGS, FigureError, canvas, quiet
 from results.across import Common, common_scores, rank_probabilities
-from results.aggregate import REFERENCES
 from results.statistics import (
     LEVEL,
     iqm_over_runs,
@@ -198,7 +197,7 @@ def _competitors(common: Common, most: int = MOST_METHODS) -> tuple[list[str], i
     Raises:
         FigureError: There are references alone.
     """
-    labels = [x for x in _by_mean(common) if common.methods[x] not in REFERENCES]
+    labels = [x for x in _by_mean(common) if x not in common.references]
     if not labels:
         raise FigureError("These records hold references alone; there is nothing to compare.")
     return labels[:most], max(0, len(labels) - most)
@@ -225,4 +224,4 @@ def _headline(common: Common, left: int = 0) -> str:
 
 
 def _color(common: Common, label: str) -> tuple[float, float, float]:
-    return (0.55, 0.55, 0.55) if common.methods[label] in REFERENCES else PALETTE[0]
+    return (0.55, 0.55, 0.55) if label in common.references else PALETTE[0]

@@ -23,7 +23,6 @@ from matplotlib.lines import Line2D
 
 from paper_figures import caption
 from paper_figures.figure import SETTINGS, FigureError, canvas, quiet, write_both
-from results.aggregate import REFERENCES
 from results.labels import natural_order
 from results.statistics import LEVEL, Estimate, mean
 
@@ -116,9 +115,9 @@ def _best(complete: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
     References are kept, and of the others those with the highest mean of last checkpoints.
     """
-    last = complete.sort_values("outer_step").groupby(["label", "method", "run_id"]).last()
-    means = last["normalized_return"].groupby(["label", "method"]).mean().reset_index()
-    methods = means[~means["method"].isin(REFERENCES)].sort_values(
+    last = complete.sort_values("outer_step").groupby(["label", "reference", "run_id"]).last()
+    means = last["normalized_return"].groupby(["label", "reference"]).mean().reset_index()
+    methods = means[~means["reference"]].sort_values(
         ["normalized_return", "label"], ascending=[False, True]
     )
     dropped = set(methods["label"].iloc[MOST_LINES:])
@@ -139,7 +138,7 @@ def _canvas(panels: int, labels: list[str]) -> tuple[Figure, list[Axes]]:
 
 def _styles(complete: pd.DataFrame) -> dict[str, Style]:
     """Label -> style, methods first, in natural order."""
-    reference = complete["method"].isin(REFERENCES)
+    reference = complete["reference"]
     methods = sorted(set(complete.loc[~reference, "label"]), key=natural_order)
     references = sorted(set(complete.loc[reference, "label"]), key=natural_order)
     several = complete.groupby(["dataset", "label"])["outer_step"].nunique() > 1

@@ -13,7 +13,7 @@ import pandas as pd
 
 from paper_figures import caption
 from paper_figures.table import DAGGER, NOTHING, Cell, Table
-from results.aggregate import COSTS, REFERENCES, Best, best_and_ties
+from results.aggregate import COSTS, Best, best_and_ties
 from results.labels import natural_order
 from results.statistics import Estimate, stratified
 
@@ -165,7 +165,7 @@ def _interval(table: pd.DataFrame) -> str:
 def _caption(table: pd.DataFrame, note: str) -> str:
     if table.empty:
         return "No run on record."
-    present = [name for name in REFERENCES if (table["method"] == name).any()]
+    present = sorted(set(table.loc[table["reference"], "method"]))
     which = f" ({' and '.join(present)} are references)" if present else ""
     sentences = (
         caption.intervals(table),
@@ -181,7 +181,7 @@ def _caption(table: pd.DataFrame, note: str) -> str:
 
 
 def _methods_and_references(table: pd.DataFrame) -> list[pd.DataFrame]:
-    reference = table["method"].isin(REFERENCES)
+    reference = table["reference"]
     return [rows for rows in (table[~reference], table[reference]) if len(rows)]
 
 

@@ -1,6 +1,6 @@
 """What runs left behind: frames, statistics and aggregation."""
 
-from results.aggregate import REFERENCES, AggregationError, Best, best_and_ties, cell_table
+from results.aggregate import AggregationError, Best, best_and_ties, cell_table
 from results.frames import RecordError, curves_frame, runs_frame
 from results.labels import labels, natural_order
 from results.statistics import (
@@ -17,7 +17,6 @@ from results.statistics import (
 )
 
 __all__ = [
-    "REFERENCES",
     "AggregationError",
     "Best",
     "Estimate",

@@ -23,13 +23,13 @@ class Common:
         scores: Of each label on every one of `datasets`, over its complete runs.
         datasets: All that the runs are on.
         left_out: Labels without a complete run on some dataset.
-        methods: Label -> method.
+        references: Labels to compare with, which are no distillation.
     """
 
     scores: Scores
     datasets: tuple[str, ...]
     left_out: tuple[str, ...]
-    methods: Mapping[str, str]
+    references: frozenset[str]
 
     @property
     def seeds(self) -> list[int]:
@@ -45,7 +45,6 @@ def common_scores(runs: pd.DataFrame) -> Common:
     """
     complete = runs[runs["status"] == "complete"]
     datasets = tuple(sorted(set(runs["dataset"])))
-    methods = dict(zip(runs["label"], runs["method"], strict=True))
     scores: dict[str, dict[str, list[float]]] = {}
     for (label, dataset), found in complete.groupby(["label", "dataset"], sort=True):
         ordered = found.sort_values("seed")["normalized_return"]
@@ -54,8 +53,8 @@ def common_scores(runs: pd.DataFrame) -> Common:
     return Common(
         {label: whole[label] for label in sorted(whole, key=natural_order)},
         datasets,
-        tuple(sorted(methods.keys() - whole.keys(), key=natural_order)),
-        methods,
+        tuple(sorted(set(runs["label"]) - whole.keys(), key=natural_order)),
+        frozenset(runs.loc[runs["reference"], "label"]),
     )
 
 

@@ -15,15 +15,14 @@ from typing import Any
 import pandas as pd
 
 from benchmark.errors import ObdBenchError
+from results.frames import KNOWN_REFERENCES
 from results.statistics import LEVEL, iqm, mean
-
-# Rows to compare with, not distilled sets: they compete for no "best".
-REFERENCES = ("teacher", "bc_whole", "evolution_strategies", "hades_fixed_init")
 
 CELL_COLUMNS = {
     "dataset": "str",
     "method": "str",
     "label": "str",
+    "reference": "bool",
     "cell_id": "str",
     "protocol": "str",
     "n": "int64",
@@ -110,7 +109,7 @@ def cell_table(
 
 
 def best_and_ties(table: pd.DataFrame) -> dict[str, Best]:
-    """Dataset -> its best distillation method and what ties with it (`REFERENCES` do not compete).
+    """Dataset -> its best distillation method and what ties with it; references do not compete.
 
     Overlapping intervals are a cautious reading: methods whose intervals overlap a little can still
     differ. Equal means are resolved by label, and the other one is a tie.
@@ -119,7 +118,7 @@ def best_and_ties(table: pd.DataFrame) -> dict[str, Best]:
 
 
 def _best(rows: pd.DataFrame) -> Best:
-    competing = rows[~rows["method"].isin(REFERENCES) & (rows["n"] > 0)]
+    competing = rows[~rows["reference"] & (rows["n"] > 0)]
     if competing.empty:
         return Best(None, (), ())
     ordered = competing.sort_values(["value", "label"], ascending=[False, True], kind="stable")
@@ -139,7 +138,8 @@ def _cell(runs: pd.DataFrame, expected: int, *, seed: int, level: float) -> dict
     _one_cell(runs)
     complete = runs[runs["status"] == "complete"].sort_values("seed")
     failed = runs[runs["status"] != "complete"]
-    row = {name: first[name] for name in ("dataset", "method", "label", "cell_id", "used")}
+    names = ("dataset", "method", "label", "reference", "cell_id", "used")
+    row = {name: first[name] for name in names}
     row |= _empty_scores(level)
     row |= {name: _mean(complete[name]) for name in COSTS}
     # The teacher is the same in a failed run, so what it recorded is worth keeping.
@@ -211,6 +211,7 @@ def _unseen_cells(
         label = method if plain and siblings[slug, method] == 1 else f"{method} #{digest}"
         row = _empty_scores(level) | {"n": 0, "n_expected": expected[cell_id], "n_failed": 0}
         row |= {"dataset": dataset, "method": method, "label": label, "cell_id": cell_id}
+        row["reference"] = known["reference"].any() if len(known) else method in KNOWN_REFERENCES
         row |= dict.fromkeys(("protocol", "errors", "used", "teacher"), "")
         rows.append(row)
     return rows

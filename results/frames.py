@@ -21,6 +21,7 @@ RUN_COLUMNS = {
     "dataset": "str",
     "method": "str",
     "label": "str",
+    "reference": "bool",
     "student": "str",
     "protocol": "str",
     "protocol_detail": "str",
@@ -48,6 +49,7 @@ CURVE_COLUMNS = {
     "dataset": "str",
     "method": "str",
     "label": "str",
+    "reference": "bool",
     "protocol_detail": "str",
     "seed": "int64",
     "outer_step": "Int64",
@@ -61,6 +63,9 @@ COST_COLUMNS = (
     "outer_steps",
     "environment_steps",
 )
+
+# Records from before they said it themselves.
+KNOWN_REFERENCES = ("teacher", "bc_whole", "evolution_strategies", "hades_fixed_init")
 
 # How a table names what a method declared; anything else keeps its own name.
 USED_NAMES = {"dataset": "data", "log_density": "density"}
@@ -132,6 +137,7 @@ def _identity(record: Mapping[str, Any], label: str) -> dict[str, Any]:
         "dataset": _need(record, spec, "dataset"),
         "method": _need(record, spec, "method")["name"],
         "label": label,
+        "reference": record.get("reference", spec["method"]["name"] in KNOWN_REFERENCES),
         "protocol_detail": _describe_protocol(_need(record, spec, "protocol")),
         "seed": _need(record, spec, "seed"),
     }

@@ -18,7 +18,6 @@ from benchmark.sweep import Sweep
 from benchmark.synthetic_set import load_synthetic_set
 from obdbench.states import States
 from results import cell_table, runs_frame
-from results.aggregate import REFERENCES
 from results.labels import labels
 from results.reproduction import RULE, Comparison, compare, published_cells
 
@@ -45,7 +44,6 @@ def content(store: Path, sweep: Sweep, records: Sequence[Record], states: States
         "name": sweep.name,
         "description": sweep.description,
         "counts": dict(states.counts),
-        "references": list(REFERENCES),
         "cells": [_cell(row) for _, row in table.iterrows()],
         "specs": {cell: _spec(runs[0]) for cell, runs in sweep.cells.items()},
         "labels": {cell: names.get(cell, runs[0].method) for cell, runs in sweep.cells.items()},
@@ -63,8 +61,9 @@ def content(store: Path, sweep: Sweep, records: Sequence[Record], states: States
 
 def _cell(row: pd.Series) -> dict[str, Any]:
     keys = (
-        "cell_id", "dataset", "method", "label", "value", "low", "high", "n", "n_expected",
-        "n_failed", "wall_seconds", "outer_steps", "environment_steps", "used", "level",
+        "cell_id", "dataset", "method", "label", "reference", "value", "low", "high", "n",
+        "n_expected", "n_failed", "wall_seconds", "outer_steps", "environment_steps", "used",
+        "level",
     )  # fmt: skip
     return {key: _plain(row[key]) for key in keys}
 

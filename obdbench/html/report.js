@@ -54,7 +54,7 @@ const bar = c => c.value == null ? "" :
 
 const best = {};
 for (const c of data.cells) {
-  if (data.references.includes(c.method) || c.value == null) continue;
+  if (c.reference || c.value == null) continue;
   if (!best[c.dataset] || c.value > best[c.dataset].value) best[c.dataset] = c;
 }
 
@@ -76,12 +76,12 @@ function shownCells() {
   return data.cells.filter(c =>
     words.every(w => `${c.dataset} ${c.label}`.toLowerCase().includes(w)) &&
     (!dataset || c.dataset === dataset) && (!used || c.used === used) &&
-    !(byId("no-references").checked && data.references.includes(c.method)));
+    !(byId("no-references").checked && c.reference));
 }
 
 function drawResults(cells) {
   byId("results-table").tBodies[0].innerHTML = cells.map(c => {
-    const kind = data.references.includes(c.method) ? "reference" : best[c.dataset] === c ? "best" : "";
+    const kind = c.reference ? "reference" : best[c.dataset] === c ? "best" : "";
     const interval = c.low == null ? "" : ` <small>[${number(c.low)}, ${number(c.high)}]</small>`;
     const n = c.n < c.n_expected ? `${c.n}/${c.n_expected}` : c.n;
     return `<tr class="${kind}"><td>${safe(c.dataset)}</td>` +

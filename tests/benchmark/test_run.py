@@ -104,6 +104,7 @@ def test_record_says_what_it_cost_and_where_it_comes_from(
     assert cost["evaluation_wall_seconds"] > 0
     assert cost["peak_memory_bytes"] > 50e6
     assert record["needs"] == ["dataset"]
+    assert record["reference"] is False
     assert record["teacher"] is None
     assert RunSpec.from_dict(record["spec"]) == spec
     assert record["run_id"] == f"{record['cell_id']}.seed0" == spec.run_id
@@ -147,6 +148,7 @@ def test_record_of_a_method_with_a_teacher_names_the_teacher(
     record = execute(tiny_spec("teacher", small_dataset_name), tmp_path)
     assert record["status"] == "complete"
     assert record["needs"] == ["dataset", "teacher"]
+    assert record["reference"] is True
     assert record["teacher"]["name"] == "td3_bc"
     assert len(record["teacher"]["sha256"]) == 64
     # A policy is scored as it is: one of it, and there is no set to keep.

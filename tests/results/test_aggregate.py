@@ -120,3 +120,21 @@ def test_a_dataset_without_a_score_has_no_best(make_record: MakeRecord) -> None:
     records = [make_record(error="OSError"), make_record("teacher")]
     (best,) = best_and_ties(cell_table(runs_frame(records))).values()
     assert best == Best(None, (), ())
+
+
+def test_a_reference_of_someone_elses_competes_for_nothing(make_record: MakeRecord) -> None:
+    theirs = [make_record("their_oracle", seed=s, score=99.0 + s) for s in range(3)]
+    for record in theirs:
+        record["reference"] = True
+    ours = [make_record("av_pbc", seed=s, score=20.0 + s) for s in range(3)]
+    table = cell_table(runs_frame([*theirs, *ours]))
+    assert best_and_ties(table)["hopper/medium-replay"].best == "av_pbc"
+    assert dict(zip(table["method"], table["reference"], strict=True)) == {
+        "av_pbc": False,
+        "their_oracle": True,
+    }
+
+
+def test_a_record_that_says_that_it_is_no_reference_competes(make_record: MakeRecord) -> None:
+    record = make_record("teacher") | {"reference": False}
+    assert best_and_ties(cell_table(runs_frame([record])))["hopper/medium-replay"].best == "teacher"
