@@ -1,8 +1,9 @@
 """Normalized return against outer step, one panel a dataset.
 
-A method with several checkpoints is a line with its confidence band; one with a single checkpoint
-(random, teacher, bc_whole) is a horizontal line, as it does not depend on the outer step. Of very
-many methods the best are drawn, and the figure says so.
+A method with several checkpoints is a line with its confidence band, over the steps that all of its
+runs have; where runs end at different steps, their last points are drawn at the mean of those. One
+with a single checkpoint (random, teacher, bc_whole) is a horizontal line, as it does not depend on
+the outer step. Of very many methods the best are drawn, and the figure says so.
 """
 
 from __future__ import annotations
@@ -157,9 +158,11 @@ def _styles(complete: pd.DataFrame) -> dict[str, Style]:
 
 
 def _line(axes: Axes, runs: pd.DataFrame, style: Style, *, seed: int, level: float) -> None:
+    seeds = runs["run_id"].nunique()
     points = {
-        int(step): mean(list(rows["normalized_return"]), seed=seed, level=level)
-        for step, rows in runs.groupby("outer_step", sort=True)
+        float(step): mean(list(rows["normalized_return"]), seed=seed, level=level)
+        for step, rows in runs.groupby(_steps(runs), sort=True)
+        if len(rows) == seeds
     }
     if len(points) == 1:
         _horizontal(axes, next(iter(points.values())), style)
@@ -167,7 +170,18 @@ def _line(axes: Axes, runs: pd.DataFrame, style: Style, *, seed: int, level: flo
         _curve(axes, points, style)
 
 
-def _curve(axes: Axes, points: Mapping[int, Estimate], style: Style) -> None:
+def _steps(runs: pd.DataFrame) -> pd.Series:
+    """Outer steps at which checkpoints are drawn: a run's last one at the mean of all last ones.
+
+    Runs with a budget end at steps of their own; drawn there, a point would be a single seed's.
+    """
+    steps = runs["outer_step"].astype("float64")
+    last = steps.groupby(runs["run_id"]).transform("max")
+    end = float(last.groupby(runs["run_id"]).first().mean())
+    return steps.where(steps < last, end)
+
+
+def _curve(axes: Axes, points: Mapping[float, Estimate], style: Style) -> None:
     steps = list(points)
     axes.plot(
         steps,

@@ -53,6 +53,18 @@ def test_lines_are_means_over_seeds_with_their_bands(make_record: MakeRecord) ->
     assert (heights.min(), heights.max()) == pytest.approx((last.low, last.high))
 
 
+def test_runs_that_end_at_different_steps_have_their_ends_at_the_mean_of_those(
+    make_record: MakeRecord,
+) -> None:
+    records = [
+        make_record(seed=0, curve=[0.0, 10.0, 30.0]),  # steps 0, 200, 400
+        make_record(seed=1, curve=[4.0, 20.0, 99.0, 50.0]),  # and 600
+    ]
+    (axes,) = convergence(curves_frame(records)).axes
+    (line,) = curves_in(axes)
+    assert points(line) == ([0, 200, 500], [2.0, 15.0, 40.0])  # no point of a single seed
+
+
 def test_a_method_with_one_checkpoint_is_a_horizontal_line(make_record: MakeRecord) -> None:
     records = [make_record("random", seed=seed, score=5.0 + seed) for seed in range(3)]
     (axes,) = convergence(curves_frame(records)).axes
