@@ -121,10 +121,11 @@ class Misalignment(Study):
 
     def teacher_states(self, data: Dataset, teacher: NetworkTeacher) -> tuple[Tensor, Tensor]:
         """Pivotal and surrounding states `[B, obs_dim]`, raw."""
-        undisturbed, disturbed = Disturbed(teacher, data, self, 0), Disturbed(teacher, data, self)
+        every_step = np.ones(self.disturb_every, dtype=bool)
+        after_a_disturbance = np.arange(self.disturb_every) < self.watched
         return (
-            undisturbed.states(np.ones(self.disturb_every, dtype=bool)),
-            disturbed.states(np.arange(self.disturb_every) < self.watched),
+            Disturbed(teacher, data, self, disturbed=0).states(every_step),
+            Disturbed(teacher, data, self, self.disturbed).states(after_a_disturbance),
         )
 
     def _teacher(self, environment: str) -> NetworkTeacher:
@@ -186,13 +187,19 @@ class Lesson:
 
 
 class Disturbed:
-    """A teacher that acts at random for a while, again and again, and the states that it sees."""
+    """A teacher that acts at random for some steps, again and again, and the states that it sees.
+
+    Args:
+        teacher: Acts in between.
+        data: Whose environment it acts in.
+        study: How often and how many episodes.
+        disturbed: Random actions in a row; 0 for none.
+    """
 
     def __init__(
-        self, teacher: NetworkTeacher, data: Dataset, study: Misalignment, disturbed: int = -1
+        self, teacher: NetworkTeacher, data: Dataset, study: Misalignment, disturbed: int
     ) -> None:
-        self.teacher, self.data, self.study = teacher, data, study
-        self.disturbed = study.disturbed if disturbed < 0 else disturbed
+        self.teacher, self.data, self.study, self.disturbed = teacher, data, study, disturbed
         self.scaling = Scaling.of(data, action_space(data.env_id))
         self.noise = torch_generator(study="misalignment", purpose="disturbance")
         self.seen: list[NDArray[np.float32]] = []
