@@ -101,12 +101,12 @@ class PrincipalComponents:
 
     @classmethod
     def of(cls, points: NDArray[np.float64], count: int = 2) -> PrincipalComponents:
-        """Of points `[N, dim]`."""
+        """Of points `[N, dim]`; where dim is below count, as many as there are."""
         mean = points.mean(0)
         centred = points - mean
         values, vectors = np.linalg.eigh(centred.T @ centred / len(points))
         axes = vectors.T[::-1][:count]
-        signs = np.sign(axes[np.arange(count), np.abs(axes).argmax(1)])
+        signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])
         return cls(mean, axes * signs[:, None], values[::-1][:count] / values.sum())
 
     def at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:

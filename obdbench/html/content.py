@@ -6,26 +6,51 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from benchmark.datasets.diversity import PrincipalComponents
 from benchmark.record import Record
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from benchmark.synthetic_set import load_synthetic_set
 from obdbench.states import States
-from results import cell_table, runs_frame
-from results.labels import labels
+from results import Best, best_and_ties, cell_table
 from results.reproduction import RULE, Comparison, compare, published_cells
 
 PIXELS = 1000
 """Coordinates of a set's picture are whole numbers below this."""
+FLAT = 1e-9
+"""Points that differ by less along an axis differ by rounding alone."""
+
+Rank = Literal["best", "tie", "undecided", ""]
 
 
-def content(store: Path, sweep: Sweep, records: Sequence[Record], states: States) -> dict[str, Any]:
+def sweep_table(sweep: Sweep, runs: pd.DataFrame) -> pd.DataFrame:
+    """The sweep's cells as `results.cell_table` has them, those without any record included.
+
+    Args:
+        sweep: What was asked for.
+        runs: What `results.runs_frame` gives of its records.
+    """
+    table = cell_table(runs, {cell: len(specs) for cell, specs in sweep.cells.items()})
+    # A cell's id, all that the table knows of one without records, has "-" for a dataset's "/".
+    datasets = {cell: specs[0].dataset for cell, specs in sweep.cells.items()}
+    named = table.assign(dataset=table["cell_id"].map(datasets).astype("str"))
+    return named.sort_values(["dataset", "label"], kind="stable", ignore_index=True)
+
+
+def content(
+    store: Path,
+    sweep: Sweep,
+    records: Sequence[Record],
+    states: States,
+    table: pd.DataFrame,
+) -> dict[str, Any]:
     """Everything that the page's script needs, ready for JSON.
 
     Args:
@@ -33,20 +58,18 @@ def content(store: Path, sweep: Sweep, records: Sequence[Record], states: States
         sweep: What was asked for.
         records: What there is of it.
         states: Of all its runs.
+        table: What `sweep_table` gives.
     """
-    frame = runs_frame(records)
-    expected = {cell: len(runs) for cell, runs in sweep.cells.items()}
-    table = cell_table(frame, expected)
-    names = labels(records)
+    best = best_and_ties(table)
     provenance: dict[str, int] = {}
     by_id = {record["run_id"]: record for record in records}
     return {
         "name": sweep.name,
         "description": sweep.description,
         "counts": dict(states.counts),
-        "cells": [_cell(row) for _, row in table.iterrows()],
+        "cells": [_cell(row, best[row["dataset"]]) for _, row in table.iterrows()],
         "specs": {cell: _spec(runs[0]) for cell, runs in sweep.cells.items()},
-        "labels": {cell: names.get(cell, runs[0].method) for cell, runs in sweep.cells.items()},
+        "labels": dict(zip(table["cell_id"], table["label"], strict=True)),
         "runs": [
             _run(run, by_id.get(run.run_id), states.of(run).state, provenance)
             for run in sweep.runs
@@ -59,13 +82,22 @@ def content(store: Path, sweep: Sweep, records: Sequence[Record], states: States
     }  # fmt: skip
 
 
-def _cell(row: pd.Series) -> dict[str, Any]:
+def _cell(row: pd.Series, best: Best) -> dict[str, Any]:
     keys = (
         "cell_id", "dataset", "method", "label", "reference", "value", "low", "high", "n",
         "n_expected", "n_failed", "wall_seconds", "outer_steps", "environment_steps", "used",
         "level",
     )  # fmt: skip
-    return {key: _plain(row[key]) for key in keys}
+    return {key: _plain(row[key]) for key in keys} | {"rank": _rank(row["label"], best)}
+
+
+def _rank(label: str, best: Best) -> Rank:
+    """Of a method on its dataset; "" for those that are behind or do not compete."""
+    if label == best.best:
+        return "best"
+    if label in best.ties:
+        return "tie"
+    return "undecided" if label in best.undecided else ""
 
 
 def _spec(run: RunSpec) -> dict[str, Any]:
@@ -112,29 +144,43 @@ def _pictures(
             checkpoints = records.get(run.run_id, {}).get("checkpoints")
             name = checkpoints[-1]["synthetic_set"] if checkpoints else None
             if name and (path := run_folder(store, run) / name).exists():
-                pictures[run.run_id] = _picture(path)
+                pictures[run.run_id] = picture(path)
                 break
     return pictures
 
 
-def _picture(path: Path) -> dict[str, Any]:
+def picture(path: Path) -> dict[str, Any]:
     """The pairs on the two directions in which their observations differ most.
 
     Points `[N, 3]`: x, y, and the action's first component, each scaled to whole numbers.
     """
     found, _, _ = load_synthetic_set(path)
-    observations = found.observations.numpy().astype(np.float64)
+    points, explained = _on_a_plane(found.observations.numpy().astype(np.float64))
+    drawn = np.column_stack([points, found.actions.numpy()[:, 0]])
+    return {"points": _whole_numbers(drawn).tolist(), "explained": round(explained, 3)}
+
+
+def _on_a_plane(observations: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Places `[N, 2]` of standardised observations `[N, obs_dim]`, and the share of the variance.
+
+    Observations that do not differ are all at the origin, which shows none of it.
+    """
     spread = observations.std(0)
     centred = (observations - observations.mean(0)) / np.where(spread > 0, spread, 1.0)
-    _, strengths, directions = np.linalg.svd(centred, full_matrices=False)
-    flat = np.zeros((len(observations), 3))
-    kept = min(2, len(directions))
-    flat[:, :kept] = centred @ directions[:kept].T
-    flat[:, 2] = found.actions.numpy()[:, 0]
-    low, high = flat.min(0), flat.max(0)
-    scaled = (flat - low) / np.where(high > low, high - low, 1.0) * (PIXELS - 1)
-    explained = float((strengths[:kept] ** 2).sum() / max((strengths**2).sum(), 1e-12))
-    return {"points": scaled.round().astype(int).tolist(), "explained": round(explained, 3)}
+    places = np.zeros((len(centred), 2))
+    if not centred.any():
+        return places, 0.0
+    plane = PrincipalComponents.of(centred, min(2, centred.shape[1]))
+    places[:, : len(plane.axes)] = plane.at(centred)
+    return places, float(plane.shares.sum())
+
+
+def _whole_numbers(points: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Each column scaled from 0 to `PIXELS`; one whose values are the same is 0."""
+    from_low = points - points.min(0)
+    span = from_low.max(0)
+    scaled = np.where(span > FLAT, from_low, 0.0) / np.where(span > FLAT, span, 1.0)
+    return (scaled * (PIXELS - 1)).round().astype(np.int64)
 
 
 def _published(one: Comparison) -> dict[str, Any]:

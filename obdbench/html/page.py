@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from benchmark.files import write_atomic
 from benchmark.record import Record
 from benchmark.sweep import Sweep
-from obdbench.html.content import content
+from obdbench.html.content import content, sweep_table
 from obdbench.states import look
 from paper_figures import across, convergence
 from paper_figures.figure import SETTINGS, FigureError
-from results import cell_table, curves_frame, runs_frame
+from results import curves_frame, runs_frame
 from results.store import sweep_records
 
 FIGURES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Figure]] = {
@@ -49,7 +49,8 @@ def write_page(store: Path, sweep: Sweep, path: Path) -> None:
     """
     records = sweep_records(store, sweep)
     runs = runs_frame(records)
-    expected = {cell: len(specs) for cell, specs in sweep.cells.items()}
+    table = sweep_table(sweep, runs)
+    states = look(store, sweep)
     folder = resources.files("obdbench.html")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((folder / "report.html.template").read_text())
@@ -59,9 +60,10 @@ def write_page(store: Path, sweep: Sweep, path: Path) -> None:
         style=_trusted(folder / "report.css"),
         script=_trusted(folder / "report.js"),
         bibtex=(folder / "papers.bib").read_text(),
-        csv=cell_table(runs, expected).drop(columns="scores").to_csv(index=False),
+        unknown=states.unknown,
+        csv=table.drop(columns="scores").to_csv(index=False),
         figures=_figures(records, runs),
-        data=_json(content(store, sweep, records, look(store, sweep))),
+        data=_json(content(store, sweep, records, states, table)),
     )
     write_atomic(path, page)
 

@@ -7,35 +7,49 @@ const escapes = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#
 const safe = value => String(value ?? "").replace(/[&<>"']/g, c => escapes[c]);
 const number = (value, digits = 1) =>
   value == null ? "–" : value.toLocaleString("en", {minimumFractionDigits: digits, maximumFractionDigits: digits});
+const interval = c => c.low == null ? "" : ` <small>[${number(c.low)}, ${number(c.high)}]</small>`;
+const counted = (rows, all, what) => `${number(rows.length, 0)} of ${number(all.length, 0)} ${what}`;
 const runId = run => `${run.cell}.seed${run.seed}`;
+const runHash = id => `#run/${encodeURIComponent(id)}`;
+const cellHash = cell => `#runs/${encodeURIComponent(cell)}`;
 const runsById = new Map(data.runs.map(run => [runId(run), run]));
 
 // --- a table that is sorted by its heads --------------------------------------------------------
 
+const collator = new Intl.Collator("en", {numeric: true});
+const order = (x, y) => typeof x === "number" ? x - y : collator.compare(x, y);
+
+function sortedBy({key}, down, rows) {
+  const known = rows.filter(row => key(row) != null), unknown = rows.filter(row => key(row) == null);
+  known.sort((a, b) => down ? order(key(b), key(a)) : order(key(a), key(b)));
+  return [...known, ...unknown];
+}
+
+// A column without a key is not sorted by.
+const heads = columns => columns.map((c, i) => `<th scope="col"${c.number ? ' class="number"' : ""}>` +
+  (c.key ? `<button type="button" data-column="${i}">${safe(c.name)}</button>` : safe(c.name)) + "</th>").join("");
+
 function sortable(table, columns, rows, draw, state) {
-  const head = table.tHead;
   const refresh = () => {
-    const {by, down} = state;
-    const key = columns[by].key;
-    const sorted = by < 0 ? rows() : [...rows()].sort((a, b) => {
-      const x = key(a), y = key(b);
-      if (x == null || y == null) return (x == null) - (y == null);
-      const order = typeof x === "number" ? x - y : String(x).localeCompare(String(y), "en", {numeric: true});
-      return down ? -order : order;
-    });
-    [...head.rows[0].cells].forEach((cell, i) => {
-      if (i === by) cell.setAttribute("aria-sort", down ? "descending" : "ascending");
+    [...table.tHead.rows[0].cells].forEach((cell, i) => {
+      if (i === state.by) cell.setAttribute("aria-sort", state.down ? "descending" : "ascending");
       else cell.removeAttribute("aria-sort");
     });
-    draw(sorted);
+    draw(sortedBy(columns[state.by], state.down, rows()));
   };
-  head.innerHTML = `<tr>${columns.map(c => `<th scope="col"><button type="button">${safe(c.name)}</button></th>`).join("")}</tr>`;
-  head.querySelectorAll("button").forEach((button, i) => button.addEventListener("click", () => {
-    state.down = state.by === i ? !state.down : Boolean(columns[i].down);
-    state.by = i;
+  table.tHead.innerHTML = `<tr>${heads(columns)}</tr>`;
+  for (const button of table.tHead.querySelectorAll("button")) button.addEventListener("click", () => {
+    const by = Number(button.dataset.column);
+    state.down = state.by === by ? !state.down : Boolean(columns[by].down);
+    state.by = by;
     refresh();
-  }));
+  });
   return refresh;
+}
+
+function fill(table, rows) {
+  const width = table.tHead.rows[0].cells.length;
+  table.tBodies[0].innerHTML = rows.join("") || `<tr><td colspan="${width}">Nothing matches.</td></tr>`;
 }
 
 function choices(select, values) {
@@ -45,28 +59,25 @@ function choices(select, values) {
 // --- results ------------------------------------------------------------------------------------
 
 const ends = data.cells.flatMap(c => [c.low ?? c.value, c.high ?? c.value]).filter(v => v != null);
-const [least, most] = [Math.min(0, ...ends), Math.max(1, ...ends)];
+const [least, most] = [Math.min(0, ...ends), Math.max(100, ...ends)];
 const place = value => (100 * (value - least) / (most - least)).toFixed(1);
+const stroke = (kind, from, to, top = 4, bottom = 4) =>
+  `<line class="${kind}" x1="${place(from)}" x2="${place(to)}" y1="${top}" y2="${bottom}"/>`;
 const bar = c => c.value == null ? "" :
-  `<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">` +
-  (c.low == null ? "" : `<line x1="${place(c.low)}" x2="${place(c.high)}" y1="4" y2="4"/>`) +
-  `<circle cx="${place(c.value)}" cy="4" r="2.2"/></svg>`;
-
-const best = {};
-for (const c of data.cells) {
-  if (c.reference || c.value == null) continue;
-  if (!best[c.dataset] || c.value > best[c.dataset].value) best[c.dataset] = c;
-}
+  `<svg class="bar" viewBox="-4 0 108 8" preserveAspectRatio="none" aria-hidden="true">` +
+  [0, 100].map(limit => stroke("limit", limit, limit, 0, 8)).join("") +
+  (c.low == null ? "" : stroke("interval", c.low, c.high)) + stroke("mean", c.value, c.value) + `</svg>`;
+const RANKS = {tie: "†", undecided: "?"};
 
 const resultColumns = [
   {name: "Dataset", key: c => c.dataset},
   {name: "Method", key: c => c.label},
-  {name: "Score [CI]", key: c => c.value, down: true},
-  {name: "", key: c => c.value, down: true},
-  {name: "n", key: c => c.n, down: true},
-  {name: "Seconds", key: c => c.wall_seconds},
-  {name: "Outer steps", key: c => c.outer_steps},
-  {name: "Environment steps", key: c => c.environment_steps},
+  {name: "Score [CI]", key: c => c.value, down: true, number: true},
+  {name: "Interval"},
+  {name: "n", key: c => c.n, down: true, number: true},
+  {name: "Seconds", key: c => c.wall_seconds, number: true},
+  {name: "Outer steps", key: c => c.outer_steps, number: true},
+  {name: "Environment steps", key: c => c.environment_steps, number: true},
   {name: "Used", key: c => c.used},
 ];
 
@@ -80,17 +91,17 @@ function shownCells() {
 }
 
 function drawResults(cells) {
-  byId("results-table").tBodies[0].innerHTML = cells.map(c => {
-    const kind = c.reference ? "reference" : best[c.dataset] === c ? "best" : "";
-    const interval = c.low == null ? "" : ` <small>[${number(c.low)}, ${number(c.high)}]</small>`;
+  byId("results-count").textContent = counted(cells, data.cells, "cells");
+  fill(byId("results-table"), cells.map(c => {
     const n = c.n < c.n_expected ? `${c.n}/${c.n_expected}` : c.n;
-    return `<tr class="${kind}"><td>${safe(c.dataset)}</td>` +
-      `<td><a href="#runs/${encodeURIComponent(c.cell_id)}">${safe(c.label)}</a></td>` +
-      `<td class="number score">${number(c.value)}${interval}</td><td>${bar(c)}</td>` +
+    return `<tr class="${c.reference ? "reference" : c.rank}"><td>${safe(c.dataset)}</td>` +
+      `<td><a href="${cellHash(c.cell_id)}">${safe(c.label)}</a></td>` +
+      `<td class="number score">${number(c.value)}${interval(c)}<span class="rank">${RANKS[c.rank] ?? ""}</span></td>` +
+      `<td>${bar(c)}</td>` +
       `<td class="number">${n}</td><td class="number">${number(c.wall_seconds)}</td>` +
       `<td class="number">${number(c.outer_steps, 0)}</td><td class="number">${number(c.environment_steps, 0)}</td>` +
       `<td>${safe(c.used)}</td></tr>`;
-  }).join("");
+  }));
 }
 
 const refreshResults = sortable(byId("results-table"), resultColumns, shownCells, drawResults, {by: 0, down: false});
@@ -101,7 +112,9 @@ byId("counts").textContent = Object.entries(data.counts).map(([state, n]) => `${
 byId("results-note").textContent =
   `Normalized return: 100 is the reference expert, 0 the random policy; mean over n seeds with ` +
   `${100 * (data.cells[0]?.level ?? 0.95)} % bootstrap interval (below ten seeds it covers less). Bold: the highest ` +
-  `mean of a dataset among distillation methods; grey: references. Seconds are a run's share of wall time, scoring left out.`;
+  `mean of a dataset among distillation methods; †: its interval overlaps that one's; ` +
+  (data.cells.some(c => c.rank === "undecided") ? "?: one of the two has a single seed and no interval to tell by; " : "") +
+  `grey: references. Seconds are a run's share of wall time, scoring left out.`;
 
 // --- runs ---------------------------------------------------------------------------------------
 
@@ -109,10 +122,10 @@ let onlyCell = "", shownRuns = PAGE;
 const runColumns = [
   {name: "Dataset", key: r => data.specs[r.cell].dataset},
   {name: "Method", key: r => data.labels[r.cell]},
-  {name: "Seed", key: r => r.seed},
+  {name: "Seed", key: r => r.seed, number: true},
   {name: "State", key: r => r.state},
-  {name: "Score", key: r => r.score, down: true},
-  {name: "Seconds", key: r => r.cost?.wall_seconds},
+  {name: "Score", key: r => r.score, down: true, number: true},
+  {name: "Seconds", key: r => r.cost?.wall_seconds, number: true},
   {name: "Error", key: r => r.error?.type},
 ];
 
@@ -124,12 +137,13 @@ function filteredRuns() {
 }
 
 function drawRuns(runs) {
-  byId("runs-table").tBodies[0].innerHTML = runs.slice(0, shownRuns).map(r =>
+  byId("runs-count").textContent = counted(runs, data.runs, "runs");
+  fill(byId("runs-table"), runs.slice(0, shownRuns).map(r =>
     `<tr><td>${safe(data.specs[r.cell].dataset)}</td>` +
-    `<td><a href="#run/${encodeURIComponent(runId(r))}">${safe(data.labels[r.cell])}</a></td>` +
+    `<td><a href="${runHash(runId(r))}">${safe(data.labels[r.cell])}</a></td>` +
     `<td class="number">${r.seed}</td><td class="state-${r.state}">${MARKS[r.state]} ${r.state}</td>` +
     `<td class="number">${number(r.score)}</td><td class="number">${number(r.cost?.wall_seconds)}</td>` +
-    `<td>${safe(r.error?.type)}</td></tr>`).join("");
+    `<td>${safe(r.error?.type)}</td></tr>`));
   byId("more").hidden = runs.length <= shownRuns;
   byId("more").textContent = `Show more (${shownRuns} of ${runs.length})`;
 }
@@ -139,6 +153,20 @@ choices(byId("state"), [...new Set(data.runs.map(r => r.state))].sort());
 for (const id of ["find-run", "state"]) byId(id).addEventListener("input", () => { shownRuns = PAGE; refreshRuns(); });
 byId("more").addEventListener("click", () => { shownRuns += PAGE; refreshRuns(); });
 
+function runsHeading(cell) {
+  if (!cell) return "Runs";
+  return Object.hasOwn(data.specs, cell) ? `Runs of ${data.labels[cell]} on ${data.specs[cell].dataset}` : `No cell ${cell}`;
+}
+
+function drawRunsOf(cell) {
+  if (cell !== onlyCell) shownRuns = PAGE;
+  if (cell && cell !== onlyCell) for (const id of ["find-run", "state"]) byId(id).value = "";
+  onlyCell = cell;
+  byId("runs-heading").textContent = runsHeading(cell);
+  byId("all-runs").hidden = !cell;
+  refreshRuns();
+}
+
 // --- completeness -------------------------------------------------------------------------------
 
 function drawMatrix() {
@@ -147,9 +175,9 @@ function drawMatrix() {
   for (const r of data.runs) rows.set(r.cell, (rows.get(r.cell) ?? new Map()).set(r.seed, r));
   byId("matrix").tHead.innerHTML = `<tr><th scope="col">Cell</th>${seeds.map(s => `<th scope="col">${s}</th>`).join("")}</tr>`;
   byId("matrix").tBodies[0].innerHTML = [...rows].map(([cell, found]) =>
-    `<tr><td>${safe(data.specs[cell].dataset)} ${safe(data.labels[cell])}</td>` + seeds.map(s => {
+    `<tr><th scope="row">${safe(data.specs[cell].dataset)} ${safe(data.labels[cell])}</th>` + seeds.map(s => {
       const r = found.get(s);
-      return r ? `<td><a class="state-${r.state}" href="#run/${encodeURIComponent(runId(r))}" ` +
+      return r ? `<td><a class="state-${r.state}" href="${runHash(runId(r))}" ` +
         `aria-label="seed ${s}: ${r.state}">${MARKS[r.state]}</a></td>` : "<td></td>";
     }).join("") + "</tr>").join("");
   byId("legend").innerHTML = Object.entries(MARKS).map(([s, m]) => `<span class="state-${s}">${m} ${s}</span>`).join("&ensp;");
@@ -173,9 +201,17 @@ function curve(points) {
     `</svg><figcaption>Normalized return against outer step</figcaption></figure>`;
 }
 
-function picture(found) {
-  if (!found) return "";
-  return `<figure><svg viewBox="-20 -20 1040 1040" role="img" aria-label="the synthetic pairs">` +
+const pictured = new Map(Object.keys(data.pictures).map(id => [runsById.get(id).cell, id]));
+
+function elsewhere(id) {
+  return id ? `<p class="note">Of this cell the synthetic pairs of ` +
+    `<a href="${runHash(id)}">seed ${runsById.get(id).seed}</a> are drawn.</p>` : "";
+}
+
+function picture(run) {
+  const found = data.pictures[runId(run)];
+  if (!found) return elsewhere(pictured.get(run.cell));
+  return `<figure class="pairs"><svg viewBox="-20 -20 1040 1040" role="img" aria-label="the synthetic pairs">` +
     found.points.map(([x, y, c]) => `<circle cx="${x}" cy="${999 - y}" r="12" fill="hsl(${250 - c * .25} 70% 50%)" fill-opacity=".75"/>`).join("") +
     `</svg><figcaption>The pairs on the two directions in which their observations differ most ` +
     `(${number(100 * found.explained, 0)} % of the spread); colour: the action's first component</figcaption></figure>`;
@@ -187,37 +223,72 @@ function list(values, prefix = "") {
     `<dt>${safe(prefix + key)}</dt><dd>${safe(Array.isArray(value) ? value.join(", ") : value ?? "–")}</dd>`).join("");
 }
 
+function amount(key, value) {
+  if (value == null) return "–";
+  if (key.endsWith("_seconds")) return `${number(value)} s`;
+  return key.endsWith("_bytes") ? `${number(value / 2 ** 20)} MiB` : number(value, 0);
+}
+
+function failure(error) {
+  if (!error) return "";
+  return `<h3>${safe(error.type)}</h3><pre>${safe(error.message)}</pre>` +
+    (error.traceback ? `<details><summary>Traceback</summary><pre>${safe(error.traceback)}</pre></details>` : "");
+}
+
+function reproduction(run) {
+  if (run.state !== "done") return "";
+  return `<h3>Reproduce</h3><pre>obdbench verify ${safe(runId(run))}</pre>` +
+    `<p class="note">Add <code>--store FOLDER</code> where the record is in a store other than the default.</p>`;
+}
+
+function cost(run) {
+  if (!run.cost) return "";
+  return `<h3>Cost</h3><dl>` +
+    list(Object.fromEntries(Object.entries(run.cost).map(([key, value]) => [key, amount(key, value)]))) + `</dl>`;
+}
+
+function provenance(run) {
+  if (run.provenance == null) return "";
+  return `<h3>Provenance</h3><dl>${list(data.provenance[run.provenance])}` +
+    `<dt>finished</dt><dd>${safe(run.finished)}</dd><dt>synthetic set sha256</dt><dd>${safe(run.sha256)}</dd></dl>`;
+}
+
 function drawRun(id) {
   const run = runsById.get(id), view = byId("view-run");
   if (!run) { view.innerHTML = `<h2>No run ${safe(id)}</h2>`; return; }
   view.innerHTML = `<h2>${safe(data.labels[run.cell])} on ${safe(data.specs[run.cell].dataset)}, seed ${run.seed}</h2>` +
     `<p><span class="state-${run.state}">${MARKS[run.state]} ${run.state}</span>` +
-    (run.score == null ? "" : `, normalized return <strong>${number(run.score, 2)}</strong>`) + `</p>` +
-    (run.error ? `<h3>${safe(run.error.type)}</h3><pre>${safe(run.error.message)}</pre>` +
-      (run.error.traceback ? `<details><summary>Traceback</summary><pre>${safe(run.error.traceback)}</pre></details>` : "") : "") +
-    `<div class="pictures">${curve(run.curve)}${picture(data.pictures[id])}</div>` +
-    `<h3>Reproduce</h3><pre>obdbench verify ${safe(id)}</pre>` +
-    `<h3>Spec</h3><dl>${list(data.specs[run.cell])}<dt>seed</dt><dd>${run.seed}</dd></dl>` +
-    (run.cost ? `<h3>Cost</h3><dl>${list(run.cost)}</dl>` : "") +
-    (run.provenance == null ? "" : `<h3>Provenance</h3><dl>${list(data.provenance[run.provenance])}` +
-      `<dt>finished</dt><dd>${safe(run.finished)}</dd><dt>synthetic set sha256</dt><dd>${safe(run.sha256)}</dd></dl>`);
+    (run.score == null ? "" : `, normalized return <strong>${number(run.score, 2)}</strong>`) +
+    ` (<a href="${cellHash(run.cell)}">all seeds of this cell</a>)</p>` + failure(run.error) +
+    `<div class="pictures">${curve(run.curve)}${picture(run)}</div>` + reproduction(run) +
+    `<h3>Spec</h3><dl>${list(data.specs[run.cell])}<dt>seed</dt><dd>${run.seed}</dd></dl>` + cost(run) + provenance(run);
 }
 
 // --- published ----------------------------------------------------------------------------------
 
+const LONG = 60;
 const publishedColumns = [
   {name: "Source", key: p => p.source}, {name: "Table", key: p => p.table}, {name: "Row", key: p => p.row},
-  {name: "Dataset", key: p => p.dataset}, {name: "Published", key: p => p.published, down: true},
-  {name: "Here [CI]", key: p => p.value, down: true}, {name: "n", key: p => p.n}, {name: "On", key: p => p.on},
-  {name: "Difference", key: p => p.difference, down: true}, {name: "Verdict", key: p => p.verdict},
+  {name: "Dataset", key: p => p.dataset}, {name: "Published", key: p => p.published, down: true, number: true},
+  {name: "Here [CI]", key: p => p.value, down: true, number: true}, {name: "n", key: p => p.n, number: true},
+  {name: "On", key: p => p.on}, {name: "Difference", key: p => p.difference, down: true, number: true},
+  {name: "Verdict", key: p => p.verdict},
 ];
-const refreshPublished = sortable(byId("published-table"), publishedColumns, () => data.published, rows => {
-  byId("published-table").tBodies[0].innerHTML = rows.map(p =>
+
+function because(reasons) {
+  const text = `<small>${safe(reasons.join("; "))}</small>`;
+  return reasons.join("; ").length <= LONG ? text : `<details><summary>why</summary>${text}</details>`;
+}
+
+function drawPublished(rows) {
+  fill(byId("published-table"), rows.map(p =>
     `<tr><td>${safe(p.source)}</td><td>${safe(p.table)}</td><td>${safe(p.row)}</td><td>${safe(p.dataset)}</td>` +
-    `<td class="number">${number(p.published)}</td><td class="number">${number(p.value)} <small>[${number(p.low)}, ${number(p.high)}]</small></td>` +
+    `<td class="number">${number(p.published)}</td><td class="number">${number(p.value)}${interval(p)}</td>` +
     `<td class="number">${p.n}</td><td>${safe(p.on)}</td><td class="number">${number(p.difference)}</td>` +
-    `<td>${safe(p.verdict)} <small>${safe(p.reasons.join("; "))}</small></td></tr>`).join("");
-}, {by: 1, down: false});
+    `<td>${safe(p.verdict)} ${because(p.reasons)}</td></tr>`));
+}
+
+const refreshPublished = sortable(byId("published-table"), publishedColumns, () => data.published, drawPublished, {by: 1, down: false});
 byId("rule").textContent = data.rule;
 
 // --- downloads and views ------------------------------------------------------------------------
@@ -232,27 +303,72 @@ for (const button of document.querySelectorAll("[data-download]")) button.addEve
 });
 
 // Parsed with the page, laid out when they are looked at.
-const drawFigures = () => byId("figures").replaceChildren(byId("drawings").content);
+const drawFigures = () => byId("figure-list").replaceChildren(byId("drawings").content);
 
 const VIEWS = ["results", "runs", "completeness", "figures", "published", "downloads", "run"];
-const drawn = new Set();
+const ONCE = {results: refreshResults, completeness: drawMatrix, published: refreshPublished, figures: drawFigures};
+const drawn = new Set(), places = new Map();
+let shownHash = location.hash;
 
-function route() {
+function decoded(text) {
+  try { return decodeURIComponent(text); } catch { return text; }
+}
+
+function asked() {
   const [name, ...rest] = location.hash.slice(1).split("/");
-  const view = VIEWS.includes(name) ? name : "results";
-  const argument = decodeURIComponent(rest.join("/"));
+  return VIEWS.includes(name) ? [name, decoded(rest.join("/"))] : ["results", ""];
+}
+
+function draw(view, argument) {
+  if (view === "run") drawRun(argument);
+  if (view === "runs") drawRunsOf(argument);
+  if (!drawn.has(view)) ONCE[view]?.();
+  drawn.add(view);
+}
+
+function show(view) {
   for (const other of VIEWS) byId(`view-${other}`).hidden = other !== view;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === `#${view === "run" ? "runs" : view}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (view === "run") drawRun(argument);
-  if (view === "runs") { onlyCell = argument; shownRuns = PAGE; refreshRuns(); }
-  if (!drawn.has(view)) ({
-    results: refreshResults, completeness: drawMatrix, published: refreshPublished, figures: drawFigures,
-  })[view]?.();
-  drawn.add(view);
-  scrollTo(0, 0);
 }
+
+const scrollers = () => [document.scrollingElement, ...document.querySelectorAll("section:not([hidden]) .scroll")];
+const keepPlace = () => places.set(shownHash, scrollers().map(e => [e.scrollLeft, e.scrollTop]));
+
+// An entry of the history that has been shown before is one that was gone back to.
+function findPlace() {
+  const kept = history.state?.shown ? places.get(location.hash) : null;
+  scrollers().forEach((element, i) => element.scrollTo(...(kept?.[i] ?? [0, 0])));
+}
+
+function focusOn(heading) {
+  heading.tabIndex = -1;
+  heading.focus({preventScroll: true});
+}
+
+function present(view, argument) {
+  draw(view, argument);
+  show(view);
+  const heading = byId(`view-${view}`).querySelector("h2");
+  document.title = `${heading.textContent} - ${data.name} - OBD-Bench`;
+  shownHash = location.hash;
+  return heading;
+}
+
+function route() {
+  keepPlace();
+  focusOn(present(...asked()));
+  findPlace();
+  history.replaceState({shown: true}, "");
+}
+
+document.querySelector(".skip").addEventListener("click", event => {
+  event.preventDefault();
+  byId("main").focus();
+});
+history.scrollRestoration = "manual";
+history.replaceState({shown: true}, "");
 addEventListener("hashchange", route);
-route();
+present(...asked()); // a page that has just been opened is read from its top

@@ -9,19 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmark.registry import load_plugin
 from benchmark.run import execute
+from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
+from benchmark.synthetic_set import SyntheticSet, save_synthetic_set
+from obdbench.html import page as page_module
 from obdbench.html import write_page
-from obdbench.html.content import content
-from obdbench.states import look
+from obdbench.html.content import PIXELS, content, picture, sweep_table
+from obdbench.states import States, look
+from results import runs_frame
 from results.store import save_sweep, sweep_records
 from tests.browser import visit
 from tests.tiny_runs import PLUGIN, tiny_spec
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
+UNSEEN = "hopper/medium-replay@2000"
+BACK = """const back = () => new Promise(done => {
+  addEventListener("hashchange", () => setTimeout(done, 0), {once: true}); history.back();
+});"""
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +61,20 @@ def page(store: Path, sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) ->
     path = tmp_path_factory.mktemp("page") / "report.html"
     write_page(store, sweep, path)
     return path
+
+
+def values_of(store: Path, sweep: Sweep) -> dict[str, Any]:
+    records = sweep_records(store, sweep)
+    table = sweep_table(sweep, runs_frame(records))
+    return content(store, sweep, records, look(store, sweep), table)
+
+
+def run_of(sweep: Sweep, method: str, seed: int = 0) -> str:
+    return next(run.run_id for run in sweep.runs if (run.method, run.seed) == (method, seed))
+
+
+def cell_of(sweep: Sweep, method: str) -> str:
+    return next(run.cell_id for run in sweep.runs if run.method == method)
 
 
 def test_the_page_asks_for_nothing_from_anywhere(page: Path) -> None:
@@ -99,18 +122,20 @@ def test_it_sorts_and_filters(page: Path, store: Path, sweep: Sweep) -> None:
         found.aria = score.closest("th").getAttribute("aria-sort");
         await type("find", "dbc"); found.filtered = byId("results-table").tBodies[0].innerText;
         await type("find", "no such method");
-        found.none = byId("results-table").tBodies[0].rows.length;
+        found.none = byId("results-table").tBodies[0].innerText;
+        found.count = byId("results-count").innerText;
         await go("runs"); await type("state", "failed");
         found.failed = byId("runs-table").tBodies[0].innerText;
         """,
     )
-    values = content(store, sweep, sweep_records(store, sweep), look(store, sweep))
+    values = values_of(store, sweep)
     means = sorted((c["value"] for c in values["cells"] if c["value"] is not None), reverse=True)
     assert [float(text.split()[0]) for text in found["down"][:2]] == [round(m, 1) for m in means]
     assert found["up"][:2] == found["down"][:2][::-1]
     assert found["aria"] == "ascending"
     assert "dbc" in found["filtered"] and "random" not in found["filtered"]
-    assert found["none"] == 0
+    assert found["none"].strip() == "Nothing matches."
+    assert found["count"] == "0 of 3 cells"
     assert "raises" in found["failed"] and "ValueError" in found["failed"]
     assert found["problems"] == []
 
@@ -173,7 +198,7 @@ def test_it_fits_a_phone(page: Path) -> None:
 def test_the_csv_holds_the_same_numbers(page: Path, store: Path, sweep: Sweep) -> None:
     found = visit(page, 'found.csv = byId("csv").textContent; found.bib = byId("bib").textContent;')
     rows = list(csv.DictReader(io.StringIO(found["csv"])))
-    values = content(store, sweep, sweep_records(store, sweep), look(store, sweep))
+    values = values_of(store, sweep)
     shown: dict[str, Any] = {cell["cell_id"]: cell["value"] for cell in values["cells"]}
     for row in rows:
         want = shown[row["cell_id"]]
@@ -186,3 +211,383 @@ def test_the_same_records_give_the_same_page(page: Path, store: Path, sweep: Swe
     again = page.with_name("again.html")
     write_page(store, sweep, again)
     assert again.read_bytes() == page.read_bytes()
+
+
+def test_no_view_has_the_name_of_an_element(page: Path) -> None:
+    """The browser would scroll to the element that the hash names."""
+    found = visit(page, "found.ids = VIEWS.filter(view => byId(view)); found.views = VIEWS.length;")
+    assert found["ids"] == []
+    assert found["views"] == 7
+
+
+def test_the_skip_link_leads_to_the_content_of_the_view(page: Path) -> None:
+    found = visit(
+        page,
+        """
+        await go("runs");
+        await click(document.querySelector(".skip")); await tick();
+        found.focused = document.activeElement.id;
+        found.hash = location.hash;
+        found.hidden = byId("view-runs").hidden;
+        """,
+    )
+    assert found == found | {"focused": "main", "hash": "#runs", "hidden": False, "problems": []}
+
+
+def test_an_address_that_is_not_well_formed_is_answered(page: Path) -> None:
+    found = visit(
+        page,
+        """
+        await go("run/%"); found.run = byId("view-run").innerText;
+        await go("runs/%"); found.runs = byId("view-runs").innerText;
+        """,
+    )
+    assert found["run"] == "No run %"
+    assert "No cell %" in found["runs"] and "Nothing matches." in found["runs"]
+    assert found["problems"] == []
+
+
+def test_cells_without_records_keep_their_dataset_and_one_label(
+    store: Path, sweep: Sweep, tmp_path: Path
+) -> None:
+    runs = [*sweep.runs, *(tiny_spec("random", UNSEEN, synthetic_size=n) for n in (4, 8))]
+    wider = Sweep("wider", "", tuple(runs))
+    values = values_of(store, wider)
+    cells = {cell["cell_id"]: cell for cell in values["cells"]}
+    for cell_id, specs in wider.cells.items():
+        assert cells[cell_id]["dataset"] == specs[0].dataset
+        assert cells[cell_id]["label"] == values["labels"][cell_id]
+    assert len({values["labels"][run.cell_id] for run in runs[-2:]}) == 2
+    write_page(store, wider, tmp_path / "wider.html")
+    found = visit(tmp_path / "wider.html", 'found.csv = byId("csv").textContent;')
+    rows = csv.DictReader(io.StringIO(found["csv"]))
+    assert [row["dataset"] for row in rows] == [cell["dataset"] for cell in values["cells"]]
+
+
+def test_the_view_that_is_shown_is_the_one_that_is_printed(page: Path) -> None:
+    found = visit(
+        page,
+        """
+        const sheet = document.styleSheets[0];
+        const print = [...sheet.cssRules].find(rule => rule.conditionText === "print");
+        for (const rule of print.cssRules) sheet.insertRule(rule.cssText, sheet.cssRules.length);
+        await go("completeness");
+        const sections = [...document.querySelectorAll("section")];
+        found.printed = sections.filter(s => s.getClientRects().length).map(s => s.id);
+        const box = document.querySelector("#view-completeness .scroll");
+        found.overflow = getComputedStyle(box).overflow;
+        """,
+    )
+    assert found["printed"] == ["view-completeness"]
+    assert found["overflow"] == "visible", "the whole table is printed"
+
+
+@pytest.mark.parametrize(
+    ("method", "seed", "offered"), [("dbc", 0, True), ("dbc", 2, False), ("raises", 0, False)]
+)
+def test_only_a_run_with_numbers_can_be_verified(
+    page: Path, sweep: Sweep, method: str, seed: int, offered: bool
+) -> None:
+    run = run_of(sweep, method, seed)
+    found = visit(page, f'await go("run/{run}"); found.text = byId("view-run").innerText;')
+    assert (f"obdbench verify {run}" in found["text"]) is offered
+    assert ("--store FOLDER" in found["text"]) is offered
+
+
+def test_the_runs_of_a_cell_are_named_and_undisturbed_by_older_filters(
+    page: Path, sweep: Sweep
+) -> None:
+    found = visit(
+        page,
+        f"""
+        const look = () => ({{
+          heading: byId("runs-heading").innerText, count: byId("runs-count").innerText,
+          all: byId("all-runs").hidden ? null : byId("all-runs").querySelector("a").hash,
+          rows: byId("runs-table").tBodies[0].rows.length,
+        }});
+        await go("runs"); await type("find-run", "raises"); await type("state", "failed");
+        await go("runs/{cell_of(sweep, "random")}"); found.cell = look();
+        found.filters = byId("find-run").value + byId("state").value;
+        found.role = byId("runs-count").getAttribute("role");
+        await type("find-run", "no such"); found.none = byId("runs-table").tBodies[0].innerText;
+        await type("find-run", ""); await go("runs"); found.every = look();
+        """,
+    )
+    dataset = sweep.runs[0].dataset
+    heading = f"Runs of random on {dataset}"
+    assert found["cell"] == {"heading": heading, "count": "3 of 7 runs", "all": "#runs", "rows": 3}
+    assert found["filters"] == ""
+    assert found["role"] == "status"
+    assert found["none"].strip() == "Nothing matches."
+    every = {"heading": "Runs", "count": "7 of 7 runs", "all": None, "rows": 7}
+    assert found["every"] == every
+
+
+def test_going_back_from_a_run_leads_to_where_one_was(page: Path, sweep: Sweep) -> None:
+    found = visit(
+        page,
+        f"""
+        {BACK}
+        const box = document.querySelector("#view-runs .scroll");
+        document.body.style.paddingBottom = "3000px";
+        box.style.maxHeight = "60px";
+        await go("runs"); await type("find-run", "d");
+        box.scrollTo(0, 40); scrollTo(0, 300);
+        await go("run/{run_of(sweep, "dbc")}");
+        found.run = [scrollY, document.title, document.activeElement.tagName];
+        found.links = [...byId("view-run").querySelectorAll("a")].map(a => decoded(a.hash));
+        await back();
+        found.back = [scrollY, box.scrollTop, byId("find-run").value];
+        found.focused = document.activeElement.id;
+        found.title = document.title;
+        await go("results"); await go("runs"); found.anew = [scrollY, box.scrollTop];
+        """,
+    )
+    dataset = sweep.runs[0].dataset
+    assert found["run"] == [0, f"dbc on {dataset}, seed 0 - tiny - OBD-Bench", "H2"]
+    assert f"#runs/{cell_of(sweep, 'dbc')}" in found["links"]
+    assert found["back"] == [300, 40, "d"]
+    assert found["focused"] == "runs-heading"
+    assert found["title"] == "Runs - tiny - OBD-Bench"
+    assert found["anew"] == [0, 0], "a view that is opened anew begins at its top"
+    assert found["problems"] == []
+
+
+def test_more_runs_stay_shown_until_the_cell_changes(page: Path, sweep: Sweep) -> None:
+    run = run_of(sweep, "random")
+    found = visit(
+        page,
+        f"""
+        {BACK}
+        const run = runsById.get("{run}");
+        for (let seed = 3; seed < 450; seed += 1) data.runs.push({{...run, seed}});
+        const rows = () => byId("runs-table").tBodies[0].rows.length;
+        await go("runs"); found.first = rows();
+        await click(byId("more")); found.more = rows();
+        await go("run/{run}"); await back(); found.back = rows();
+        await go("runs/{cell_of(sweep, "random")}"); found.cell = rows();
+        """,
+    )
+    assert (found["first"], found["more"], found["back"], found["cell"]) == (200, 400, 400, 200)
+
+
+def test_heads_of_tables_stay_in_sight(page: Path) -> None:
+    found = visit(
+        page,
+        """
+        await go("completeness");
+        const box = document.querySelector("#view-completeness .scroll");
+        const place = element => element.getBoundingClientRect();
+        Object.assign(box.style, {maxHeight: "60px", width: "230px"});
+        byId("matrix").style.width = "600px";
+        const head = byId("matrix").tHead.rows[0].cells[1];
+        const name = byId("matrix").tBodies[0].rows[2].cells[0];
+        box.scrollTo(50, 40);
+        found.scrolled = [box.scrollLeft, box.scrollTop];
+        found.head = place(head).top - place(box).top;
+        found.name = place(name).left - place(box).left;
+        """,
+    )
+    assert found["scrolled"] == [50, 40]
+    assert abs(found["head"]) < 1
+    assert abs(found["name"]) < 1
+
+
+def test_ranks_are_those_of_the_paper_tables(page: Path, store: Path, sweep: Sweep) -> None:
+    records = sweep_records(store, sweep)
+    # Seeds of the distilled cell far above those of the random one, and then around them.
+    scores = {"apart": {"dbc": (80.0, 81.0), "random": (10.0, 11.0, 12.0)},
+              "overlapping": {"dbc": (5.0, 15.0), "random": (8.0, 9.0, 10.0)},
+              "single": {"dbc": (50.0,), "random": (8.0, 9.0, 10.0)}}  # fmt: skip
+    ranks = {}
+    for case, by_method in scores.items():
+        changed = []
+        for record in records:
+            spec = record["spec"]
+            mine = by_method.get(spec["method"]["name"], ())
+            if spec["seed"] < len(mine):
+                score = {**record["score"], "normalized_return": mine[spec["seed"]]}
+                changed.append({**record, "score": score})
+        table = sweep_table(sweep, runs_frame(changed))
+        values = content(store, sweep, changed, look(store, sweep), table)
+        ranks[case] = {cell["method"]: cell["rank"] for cell in values["cells"]}
+    assert ranks["apart"] == {"dbc": "best", "random": "", "raises": ""}
+    assert ranks["overlapping"] == {"dbc": "best", "random": "tie", "raises": ""}
+    assert ranks["single"] == {"dbc": "best", "random": "undecided", "raises": ""}
+
+
+def test_ties_carry_a_dagger_and_the_best_is_bold(page: Path) -> None:
+    found = visit(
+        page,
+        """
+        const ranks = ["best", "tie", "undecided"];
+        data.cells.forEach((cell, i) => Object.assign(cell, {rank: ranks[i], value: 3 - i}));
+        refreshResults();
+        const rows = [...byId("results-table").tBodies[0].rows];
+        for (const row of rows) found[row.className] = [
+          row.cells[2].querySelector(".rank").innerText, getComputedStyle(row.cells[2]).fontWeight];
+        found.note = byId("results-note").innerText;
+        """,
+    )
+    assert found["best"] == ["", "700"]
+    assert found["tie"] == ["\N{DAGGER}", "400"]
+    assert found["undecided"] == ["?", "400"]
+    assert "\N{DAGGER}: its interval overlaps" in found["note"]
+
+
+def test_figures_have_names_and_keep_their_size_on_a_phone(page: Path) -> None:
+    script = """
+        await go("figures");
+        const paper = document.querySelector("#figure-list .paper");
+        found.name = [paper.getAttribute("role"), paper.getAttribute("aria-label"), paper.tabIndex];
+        found.width = paper.querySelector("svg").getBoundingClientRect().width;
+        found.own = paper.querySelector("svg").width.baseVal.value;
+        found.beyond = document.documentElement.scrollWidth - innerWidth;
+        """
+    found = visit(page, script, width=400)
+    title = found["name"][1]
+    assert found["name"] == ["img", title, 0]
+    assert title in page_module.FIGURES
+    assert found["width"] == pytest.approx(found["own"], abs=1)
+    assert found["beyond"] <= 0, "it scrolls in a box of its own"
+
+
+def test_a_run_without_a_picture_leads_to_the_one_that_has_it(page: Path, sweep: Sweep) -> None:
+    drawn, other = (run_of(sweep, "dbc", seed) for seed in (0, 1))
+    found = visit(
+        page,
+        f"""
+        await go("run/{drawn}");
+        found.width = document.querySelector(".pictures figure").getBoundingClientRect().width;
+        const circle = document.querySelector(".pairs circle");
+        found.stroke = getComputedStyle(circle).stroke === getComputedStyle(document.body).color;
+        await go("run/{other}");
+        found.links = [...byId("view-run").querySelectorAll(".pictures a")]
+          .map(a => decoded(a.hash));
+        """,
+    )
+    assert found["width"] == 22 * 16
+    assert found["stroke"], "a circle is seen on any ground"
+    assert found["links"] == [f"#run/{drawn}"]
+
+
+def test_every_button_has_a_name_and_heads_stand_over_their_numbers(page: Path) -> None:
+    found = visit(
+        page,
+        """
+        for (const view of VIEWS) await go(view);
+        const buttons = [...document.querySelectorAll("button")];
+        found.nameless = buttons.filter(button => !button.textContent.trim()).length;
+        const side = cell => getComputedStyle(cell).textAlign;
+        found.crooked = [];
+        for (const table of document.querySelectorAll("table")) {
+          const below = table.tBodies[0].rows[0].cells;
+          for (const [i, head] of [...table.tHead.rows[0].cells].entries())
+            if (side(head) !== side(below[i] ?? head)) found.crooked.push(head.innerText);
+        }
+        const heads = [...byId("results-table").tHead.rows[0].cells];
+        found.interval = heads[3].innerText;
+        """,
+    )
+    assert found["nameless"] == 0
+    assert found["crooked"] == []
+    assert found["interval"] == "Interval"
+
+
+def test_a_bar_lies_between_the_random_policy_and_the_expert(page: Path) -> None:
+    found = visit(
+        page,
+        """
+        const limits = [...document.querySelectorAll(".bar")][0].querySelectorAll(".limit");
+        found.limits = [...limits].map(line => Number(line.getAttribute("x1")));
+        found.places = [0, 100].map(place).map(Number);
+        """,
+    )
+    assert found["limits"] == found["places"]
+    assert 0 <= found["places"][0] < found["places"][1] <= 100
+
+
+def test_published_numbers_beside_a_single_seed_and_with_many_reasons(page: Path) -> None:
+    found = visit(
+        page,
+        """
+        const one = {source: "s", table: "t", row: "r", dataset: "d", published: 20, on: "d",
+                     value: 22.6, low: null, high: null, n: 1, difference: 2.6, verdict: "v"};
+        data.published.splice(0, data.published.length, {...one, reasons: ["a short one"]},
+                              {...one, reasons: Array(9).fill("outer_steps 1, not 2")});
+        await go("published");
+        const rows = [...byId("published-table").tBodies[0].rows];
+        found.here = rows[0].cells[5].innerText;
+        found.folded = rows.map(row => row.querySelectorAll("details").length);
+        """,
+    )
+    assert found["here"] == "22.6"
+    assert found["folded"] == [0, 1]
+
+
+def test_costs_have_units(page: Path, sweep: Sweep) -> None:
+    run = run_of(sweep, "dbc")
+    found = visit(
+        page,
+        f"""
+        await go("run/{run}");
+        const terms = [...byId("view-run").querySelectorAll("dt")];
+        for (const term of terms) found[term.innerText] = term.nextSibling.innerText;
+        """,
+    )
+    assert re.fullmatch(r"\d+\.\d s", found["wall_seconds"])
+    assert re.fullmatch(r"[\d,]+\.\d MiB", found["peak_memory_bytes"])
+    assert found["outer_steps"] == "6"
+
+
+def test_it_says_that_the_scheduler_could_not_be_asked(
+    store: Path, sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = look(store, sweep)
+    unknown = States(states.at, states.waiting, unknown="sacct <timed out>")
+    monkeypatch.setattr(page_module, "look", lambda store, sweep: unknown)
+    write_page(store, sweep, tmp_path / "report.html")
+    found = visit(
+        tmp_path / "report.html", 'found.text = document.querySelector(".warning").innerText;'
+    )
+    assert found["text"] == "What is queued is not known: sacct <timed out>"
+
+
+@pytest.mark.parametrize(
+    ("observations", "explained"),
+    [
+        pytest.param([[1.0, 2.0, 3.0]], 0.0, id="one pair"),
+        pytest.param([[1.0, 2.0, 3.0]] * 5, 0.0, id="five equal pairs"),
+        pytest.param([[0.0], [1.0], [3.0]], 1.0, id="one dimension"),
+        pytest.param([[0.0, 1.0], [1.0, 3.0]], 1.0, id="two pairs"),
+    ],
+)
+def test_a_picture_of_pairs_that_do_not_span_a_plane(
+    observations: list[list[float]], explained: float, tmp_path: Path
+) -> None:
+    drawn = picture(saved_set(torch.tensor(observations), tmp_path))
+    assert drawn["explained"] == explained
+    assert {y for _, y, _ in drawn["points"]} == {0}
+    xs = [x for x, _, _ in drawn["points"]]
+    assert (min(xs), max(xs)) == ((0, PIXELS - 1) if explained else (0, 0))
+
+
+def test_a_picture_shows_the_pairs_along_their_singular_vectors(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    observations = torch.randn(40, 5, generator=generator) @ torch.randn(5, 5, generator=generator)
+    drawn = picture(saved_set(observations, tmp_path))
+    standardised = (observations - observations.mean(0)) / observations.std(0, correction=0)
+    _, strengths, directions = torch.linalg.svd(standardised.double(), full_matrices=False)
+    shares = strengths.square() / strengths.square().sum()
+    assert drawn["explained"] == pytest.approx(float(shares[:2].sum()), abs=2e-3)
+    places = torch.tensor(drawn["points"], dtype=torch.float64)[:, :2]
+    for found, wanted in zip(places.T, (standardised.double() @ directions[:2].T).T, strict=True):
+        assert abs(float(torch.corrcoef(torch.stack([found, wanted]))[0, 1])) > 0.9999
+
+
+def saved_set(observations: torch.Tensor, folder: Path) -> Path:
+    pairs = SyntheticSet(observations, torch.zeros(len(observations), 1))
+    size = observations.shape[1]
+    scaling = Scaling(torch.zeros(size), torch.ones(size), torch.zeros(1), torch.ones(1))
+    save_synthetic_set(pairs, scaling, folder / "set.safetensors", {})
+    return folder / "set.safetensors"
