@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -42,12 +43,14 @@ class Material:
         records: Of its sweeps.
         expected: Cell id -> seeds that the sweeps asked for.
         measured: Rows of its study.
+        played: Who played how many episodes in it, e.g. "10 students x 2 episodes".
         store: Where the records' synthetic sets are.
     """
 
     records: Sequence[Record]
     expected: Mapping[str, int] = field(default_factory=dict)
     measured: pd.DataFrame = field(default_factory=pd.DataFrame)
+    played: str = ""
     store: Path | None = None
 
     @cached_property
@@ -163,7 +166,7 @@ EXHIBITS = (
         "sdw-misalignment",
         "Return, pivotal and surrounding error of policies from states of quality or diversity.",
         (),
-        lambda material: misalignment(material.measured),
+        lambda material: misalignment(material.measured, material.played),
         "misalignment",
     ),
     Exhibit(
@@ -213,14 +216,14 @@ EXHIBITS = (
         "hades-transfer",
         "HaDES's sets under students of other architectures and hyper-parameters, as heat maps.",
         (),
-        lambda material: transfer(material.measured),
+        lambda material: transfer(material.measured, material.played),
         "transfer",
     ),
     Exhibit(
         "hades-multi-task",
         "Students on the merged sets of two tasks, beside students of each alone.",
         (),
-        lambda material: multi_task(material.measured),
+        lambda material: multi_task(material.measured, material.played),
         "multi_task",
     ),
     Exhibit(
@@ -292,7 +295,8 @@ def gather(exhibit: Exhibit, store: Path) -> Material:
         NoStudy: Its study has no result here.
     """
     if exhibit.study:
-        return Material([], measured=study_frame(study_results(store, exhibit.study)))
+        results = study_results(store, exhibit.study)
+        return Material([], measured=study_frame(results), played=_played(results[0].settings))
     if not exhibit.sweeps:
         return Material(list(all_records(store)))
     records: list[Record] = []
@@ -307,6 +311,12 @@ def gather(exhibit: Exhibit, store: Path) -> Material:
         seen |= {record["run_id"] for record in found}
         expected |= {cell: len(runs) for cell, runs in sweep.cells.items()}
     return Material(records, expected, store=store)
+
+
+def _played(settings: Mapping[str, Any]) -> str:
+    """Who played in a study, by its settings; "" where nobody did."""
+    who = next((name for name in ("students", "policies") if name in settings), None)
+    return f"{settings[who]} {who} x {settings['episodes']} episodes" if who else ""
 
 
 def _sets(material: Material, method: str) -> dict[str, SyntheticSet]:

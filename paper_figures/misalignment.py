@@ -22,13 +22,14 @@ MARKERS = {"medium-expert": "o", "medium-replay": "s"}
 PANEL_INCHES = (2.5, 2.1)
 
 
-def misalignment(measured: pd.DataFrame, *, seed: int = 0) -> Figure:
+def misalignment(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figure:
     """For every environment: return, pivotal and surrounding error against the training loss.
 
     Training goes from left to right: the loss falls. A point is the mean over policies.
 
     Args:
         measured: The study `misalignment`'s rows.
+        played: How many policies played how many episodes at each stage, in words.
         seed: Of the bootstrap.
 
     Raises:
@@ -50,11 +51,10 @@ def misalignment(measured: pd.DataFrame, *, seed: int = 0) -> Figure:
                 _describe(axes, environment, name, quantity)
                 if row == column == 0:
                     axes.legend(frameon=False, fontsize=7)
-        policies = measured.groupby(["item", "steps"])["policy"].nunique()
         figure.suptitle(
             f"States of quality (medium-expert) and of diversity (medium-replay), labelled by one "
-            f"teacher\nMean over {policies.min()} policies with {caption.percent(LEVEL)} bootstrap "
-            f"band; training goes to the right; errors are mean squares in the unit box",
+            f"teacher\nMean over policies ({played}) with {caption.percent(LEVEL)} bootstrap band; "
+            f"training goes to the right; errors are mean squares in the unit box",
             fontsize=8,
         )
     return figure

@@ -10,11 +10,12 @@ from paper_figures.table import NOTHING, Cell, Table
 from results.statistics import LEVEL, Estimate, mean
 
 
-def multi_task(measured: pd.DataFrame, *, seed: int = 0) -> Table:
+def multi_task(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Table:
     """A row a method and task: return of students of its own set, of the merged one, difference.
 
     Args:
         measured: The study `multi_task`'s rows.
+        played: Who played how many episodes on each set, in words.
         seed: Of the bootstrap.
 
     Raises:
@@ -45,8 +46,8 @@ def multi_task(measured: pd.DataFrame, *, seed: int = 0) -> Table:
         columns=("method", "task", "n", "its own set", "merged sets", "difference"),
         groups=tuple(tuple(rows) for rows in groups.values()),
         caption=f"Return (not normalized) of students trained on a task's own set, and on the "
-        f"merged sets of all tasks ({', '.join(map(str, pairs))} pairs): mean over n seeds with "
-        f"{caption.percent(LEVEL)} bootstrap interval; difference paired by seed. Neither kind of "
+        f"merged sets of all tasks ({', '.join(map(str, pairs))} pairs): mean over n seeds, {played} "
+        f"each, with {caption.percent(LEVEL)} bootstrap interval; difference paired by seed. Neither kind of "
         f"student saw an environment, and the second is not told its task.",
         alignment="llrrrr",
         data=pd.DataFrame(data),

@@ -18,11 +18,12 @@ NAMES = {"learning_rate": "learning rate", "steps": "gradient steps"}
 PANEL_INCHES = (3.6, 2.3)
 
 
-def transfer(measured: pd.DataFrame, *, seed: int = 0) -> Figure:
+def transfer(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figure:
     """A row of two heat maps for every environment: mean return over sets, with its interval.
 
     Args:
         measured: The study `transfer`'s rows.
+        played: Who played how many episodes on each set, in words.
         seed: Of the bootstrap.
 
     Raises:
@@ -44,8 +45,8 @@ def transfer(measured: pd.DataFrame, *, seed: int = 0) -> Figure:
                     f"{environment}, {pairs} pairs, {rows['item'].nunique()} sets", fontsize=8
                 )
         figure.suptitle(
-            f"Mean return over sets with {caption.percent(LEVEL)} bootstrap interval; framed: the "
-            f"student that the sets were evolved for",
+            f"Mean return over sets ({played} each) with {caption.percent(LEVEL)} bootstrap "
+            f"interval\nFramed: the student that the sets were evolved for",
             fontsize=8,
         )
     return figure

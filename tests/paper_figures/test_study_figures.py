@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,7 @@ def _texts(figure: Figure, panel: int) -> list[str]:
 
 
 def test_heat_maps_state_the_mean_over_sets_and_frame_the_home_student() -> None:
-    figure = transfer(_transfer_rows())
+    figure = transfer(_transfer_rows(), "10 students x 2 episodes")
     assert [axes.get_ylabel() for axes in figure.axes] == ["depth", "learning rate"]
     means = [text for text in _texts(figure, 0) if "to" not in text]
     assert means == [f"{10 * d + w + 50 + 1:.0f}" for d in (2, 3) for w in (16, 64)]
@@ -63,10 +64,11 @@ def test_heat_maps_state_the_mean_over_sets_and_frame_the_home_student() -> None
         (frame,) = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
         assert (frame.get_x() + 0.46, frame.get_y() + 0.46) == pytest.approx((1, 1))
     assert "3 sets" in figure.axes[0].get_title()
+    assert "10 students x 2 episodes" in figure.get_suptitle()
 
 
 def test_a_single_set_has_no_interval() -> None:
-    assert not [text for text in _texts(transfer(_transfer_rows(sets=1)), 0) if "to" in text]
+    assert not [text for text in _texts(transfer(_transfer_rows(sets=1), ""), 0) if "to" in text]
 
 
 def test_multi_task_states_means_and_the_paired_difference() -> None:
@@ -79,7 +81,7 @@ def test_multi_task_states_means_and_the_paired_difference() -> None:
             for on, pairs, slope in (("own", 4, 10.0), ("merged", 8, 13.0))
         ]
     )  # fmt: skip
-    table = multi_task(rows)
+    table = multi_task(rows, "3 students x 2 episodes")
     data = table.data.set_index(["task", "what"])["return"]
     assert data["a/x", "own"] == 115.0
     assert data["a/x", "merged"] == pytest.approx(119.5)
@@ -99,7 +101,7 @@ def test_misalignment_draws_means_over_policies_against_their_mean_loss() -> Non
             for k in range(3)
         ]
     )  # fmt: skip
-    figure = misalignment(rows)
+    figure = misalignment(rows, "3 policies x 2 episodes")
     returns, pivotal, _ = figure.axes
     lines = {line.get_label(): line for line in returns.lines}
     np.testing.assert_allclose(lines["medium-expert"].get_xdata(), [0.26, 0.135])
@@ -182,19 +184,18 @@ def test_published_training_steps_are_known_under_both_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("draw", "columns"),
+    ("draw", "column"),
     [
-        (transfer, ["environment", "pairs"]),
-        (misalignment, ["environment"]),
-        (multi_task, ["method"]),
-        (state_density, ["item"]),
-        (rendered_states, ["item"]),
+        (lambda rows: transfer(rows.assign(pairs=rows["environment"]), ""), "environment"),
+        (lambda rows: misalignment(rows, ""), "environment"),
+        (lambda rows: multi_task(rows, ""), "method"),
+        (state_density, "item"),
+        (rendered_states, "item"),
     ],
 )
-def test_nothing_measured_is_no_figure(draw: object, columns: list[str]) -> None:
-    assert callable(draw)
+def test_nothing_measured_is_no_figure(draw: Callable[[pd.DataFrame], object], column: str) -> None:
     with pytest.raises(FigureError, match="no rows"):
-        draw(pd.DataFrame(columns=columns))
+        draw(pd.DataFrame(columns=[column]))
 
 
 def test_no_sets_is_no_figure() -> None:
