@@ -46,9 +46,9 @@ def multi_task(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Table:
         columns=("method", "task", "n", "its own set", "merged sets", "difference"),
         groups=tuple(tuple(rows) for rows in groups.values()),
         caption=f"Return (not normalized) of students trained on a task's own set, and on the "
-        f"merged sets of all tasks ({', '.join(map(str, pairs))} pairs): mean over n seeds, {played} "
-        f"each, with {caption.percent(LEVEL)} bootstrap interval; difference paired by seed. Neither kind of "
-        f"student saw an environment, and the second is not told its task.",
+        f"merged sets of all tasks ({', '.join(map(str, pairs))} pairs): mean over n seeds, "
+        f"{played} each, with {caption.percent(LEVEL)} bootstrap interval; difference paired by "
+        f"seed. No student saw an environment; those of merged sets are not told their task.",
         alignment="llrrrr",
         data=pd.DataFrame(data),
     )
