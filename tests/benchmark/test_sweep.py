@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -427,3 +428,10 @@ def test_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ObdBenchError, match=r"sizes\.toml is not TOML: .*line 1"):
         read_sweep(path)
+
+
+@pytest.mark.parametrize("name", ["cross_architecture", "ensembles"])
+def test_shipped_sweeps_that_change_who_is_scored_score_the_main_tables_sets(name: str) -> None:
+    folder = resources.files("obdbench.sweeps")
+    sweep, main = (read_sweep(Path(str(folder / f"{n}.toml"))) for n in (name, "main_table"))
+    assert {run.distillation_id for run in sweep.runs} <= {run.run_id for run in main.runs}
