@@ -178,7 +178,8 @@ def _steps(runs: pd.DataFrame) -> pd.Series:
     steps = runs["outer_step"].astype("float64")
     last = steps.groupby(runs["run_id"]).transform("max")
     end = float(last.groupby(runs["run_id"]).first().mean())
-    return steps.where(steps < last, end)
+    before = steps.where(steps < end)  # what comes later is no step that all runs have
+    return before.where(steps < last, end)
 
 
 def _curve(axes: Axes, points: Mapping[float, Estimate], style: Style) -> None:

@@ -35,9 +35,9 @@ def misalignment(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figur
     Raises:
         FigureError: There are none.
     """
-    environments = sorted(set(measured["environment"]))
-    if not environments:
+    if measured.empty:
         raise FigureError("The study misalignment has no rows.")
+    environments = sorted(set(measured["environment"]))
     with mpl.rc_context(SETTINGS):
         figure = canvas(PANEL_INCHES[0] * len(PANELS), PANEL_INCHES[1] * len(environments) + 0.5)
         for row, environment in enumerate(environments):

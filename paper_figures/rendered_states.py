@@ -26,9 +26,9 @@ def rendered_states(measured: pd.DataFrame) -> Figure:
     Raises:
         FigureError: There are none.
     """
-    datasets = sorted(set(measured["item"]))
-    if not datasets:
+    if measured.empty:
         raise FigureError("The study rendered_states has no rows.")
+    datasets = sorted(set(measured["item"]))
     steps = sorted(set(measured["step"]))
     count = int(measured.groupby("item")["pair"].nunique().max())
     rows_in_all = len(datasets) * len(steps)

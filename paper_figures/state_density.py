@@ -23,9 +23,9 @@ def state_density(measured: pd.DataFrame) -> Figure:
     Raises:
         FigureError: There are none.
     """
-    datasets = sorted(set(measured["item"]))
-    if not datasets:
+    if measured.empty:
         raise FigureError("The study state_density has no rows.")
+    datasets = sorted(set(measured["item"]))
     with mpl.rc_context(SETTINGS):
         figure = canvas(8.6, ROW_INCHES * len(datasets) + 0.4)
         for row, dataset in enumerate(datasets):

@@ -44,7 +44,7 @@ def training_cost(records: Sequence[Record], *, seed: int = 0) -> Table:
         few = small[0]["spec"]["student"]["steps"]
         published = published_training_steps(dataset)
         scores = {name: _score(of, seed) for name, of in ((WHOLE, whole), (SET, small))}
-        seconds = float(np.mean([record["cost"]["wall_seconds"] for record in whole]))
+        seconds = float(np.mean([record["cost"]["cpu_seconds"] for record in whole]))
         rows.append(
             (
                 Cell(dataset),
@@ -70,9 +70,9 @@ def training_cost(records: Sequence[Record], *, seed: int = 0) -> Table:
         groups=(tuple(rows),),
         caption=f"Gradient steps to a policy: behavioural cloning of the whole data ({WHOLE}) and "
         f"of a synthetic set ({SET}); scores with {caption.percent(LEVEL)} bootstrap interval. "
-        f"Seconds are wall time of one thread. Steps here are those that the sweep gave, in the "
-        f"paper those until convergence, on D4RL's dataset of the same name. Making the set is "
-        f"not counted, as in the paper; the main table has it.",
+        f"Seconds are processor time of one thread. Steps here are those that the sweep gave, in "
+        f"the paper those until convergence, on D4RL's dataset of the same name. Making the set "
+        f"is not counted, as in the paper; the main table has it.",
         alignment="lrrrrrrrr",
         data=pd.DataFrame(data),
     )  # fmt: skip

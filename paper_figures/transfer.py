@@ -29,9 +29,9 @@ def transfer(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figure:
     Raises:
         FigureError: There are none.
     """
-    kinds = sorted(set(zip(measured["environment"], measured["pairs"], strict=True)))
-    if not kinds:
+    if measured.empty:
         raise FigureError("The study transfer has no rows.")
+    kinds = sorted(set(zip(measured["environment"], measured["pairs"], strict=True)))
     with mpl.rc_context(SETTINGS):
         figure = canvas(2 * PANEL_INCHES[0], PANEL_INCHES[1] * len(kinds) + 0.4)
         for row, (environment, pairs) in enumerate(kinds):

@@ -21,7 +21,7 @@ from benchmark.record import FILE, read_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
 from results.store import load_sweep, save_sweep
-from results.studies import result_path, study_results, write_result
+from results.studies import put_aside_all_but, result_path, study_results, write_result
 
 SHIPPED = Path(__file__).with_name("shipped")
 """The store that the suite ships; `obdbench table NAME --store` reads it like any other."""
@@ -62,6 +62,7 @@ def ship_study(store: Path, study: str, target: Path = SHIPPED) -> int:
         _check_commit(result.provenance, result_path(store, study, result.item))
     for result in results:
         write_result(target, result)
+    put_aside_all_but(target, study, [result.item for result in results])
     return len(results)
 
 

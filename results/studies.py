@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class StudyResult:
         item: What was measured.
         source: Ids and digests of the runs, sets and datasets behind it.
         settings: Of the study.
+        version: Of how the study measures.
         rows: The measurements, by column.
         cpu_seconds: That they took, of the process.
         provenance: Commit, packages, machine.
@@ -42,6 +43,7 @@ class StudyResult:
     item: str
     source: Mapping[str, Any]
     settings: Mapping[str, Any]
+    version: int
     rows: Sequence[Mapping[str, Any]]
     cpu_seconds: float
     provenance: Mapping[str, Any]
@@ -53,11 +55,29 @@ def result_path(store: Path, study: str, item: str) -> Path:
 
 
 def write_result(store: Path, result: StudyResult) -> Path:
-    """Keeps a result; the file is there in one piece or not at all."""
+    """Keeps a result; the file is there in one piece or not at all.
+
+    Raises:
+        BadStudyResult: A number is not finite.
+    """
     path = result_path(store, result.study, result.item)
-    values = {"schema": SCHEMA, **asdict(result)}
-    write_atomic(path, json.dumps(values, allow_nan=False) + "\n")
+    try:
+        text = json.dumps({"schema": SCHEMA, **asdict(result)}, allow_nan=False)
+    except ValueError as error:
+        raise BadStudyResult(
+            f"The study {result.study} measured a number of {result.item} that is not finite: the "
+            f"policies or densities that it looked at diverged. Nothing was written."
+        ) from error
+    write_atomic(path, text + "\n")
     return path
+
+
+def put_aside_all_but(store: Path, study: str, items: Iterable[str]) -> None:
+    """Renames the results of items that are no more to `*.json.old`, which nothing reads."""
+    kept = {result_path(store, study, item) for item in items}
+    for path in (store / "studies" / study).glob("*.json"):
+        if path not in kept:
+            path.replace(path.with_suffix(".json.old"))
 
 
 def read_result(path: Path) -> StudyResult:
@@ -84,11 +104,19 @@ def study_results(store: Path, study: str) -> list[StudyResult]:
 
     Raises:
         NoStudy: There is none.
+        BadStudyResult: They were not measured alike.
     """
     paths = sorted((store / "studies" / study).glob("*.json"))
     if not paths:
         raise NoStudy(f"{store} holds no result of the study {study}: obdbench study {study}")
-    return [read_result(path) for path in paths]
+    results = [read_result(path) for path in paths]
+    for path, result in zip(paths, results, strict=True):
+        if (result.settings, result.version) != (results[0].settings, results[0].version):
+            raise BadStudyResult(
+                f"{path} was measured with other settings, or by another version of the study, "
+                f"than {paths[0].name} beside it. Measure them alike: obdbench study {study}"
+            )
+    return results
 
 
 def study_frame(results: Sequence[StudyResult]) -> pd.DataFrame:

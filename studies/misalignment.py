@@ -53,12 +53,13 @@ class Misalignment(Study):
         episodes: That each of them plays.
         teacher_episodes: That the teacher plays, undisturbed and disturbed.
         disturb_every, disturbed, watched: The disturbed teacher takes `disturbed` random actions
-            every `disturb_every` steps; the `watched` states from the first of them on count.
+            every `disturb_every` steps; the `watched` states after the first of them count.
     """
 
     shows: ClassVar[str] = (
         "States of quality against diverse ones at graded training losses (arXiv 2512.06692)."
     )
+    version: ClassVar[int] = 2
     environments: tuple[str, ...] = ("halfcheetah", "hopper", "walker2d")
     quality: str = "medium-expert"
     diversity: str = "medium-replay"
@@ -98,7 +99,7 @@ class Misalignment(Study):
         )
         rows: list[Row] = []
         for steps in self.stages:
-            policies = self._train(item, steps, lesson, scaling)
+            policies = self._train(environment, steps, lesson, scaling)
             episodes = rollout(
                 data.env_id,
                 policies,
@@ -122,7 +123,8 @@ class Misalignment(Study):
     def teacher_states(self, data: Dataset, teacher: NetworkTeacher) -> tuple[Tensor, Tensor]:
         """Pivotal and surrounding states `[B, obs_dim]`, raw."""
         every_step = np.ones(self.disturb_every, dtype=bool)
-        after_a_disturbance = np.arange(self.disturb_every) < self.watched
+        # The first random action shows in the state after it.
+        after_a_disturbance = np.isin(np.arange(self.disturb_every), np.arange(1, self.watched + 1))
         return (
             Disturbed(teacher, data, self, disturbed=0).states(every_step),
             Disturbed(teacher, data, self, self.disturbed).states(after_a_disturbance),
@@ -132,13 +134,18 @@ class Misalignment(Study):
         data = load_dataset(DatasetName.parse(f"{environment}/{self.quality}"))
         return find_teacher(data, "td3_bc")
 
-    def _train(self, item: str, steps: int, lesson: Lesson, scaling: Scaling) -> StudentPolicy:
-        """Policies of the same first `steps` minibatches, whatever comes after."""
+    def _train(
+        self, environment: str, steps: int, lesson: Lesson, scaling: Scaling
+    ) -> StudentPolicy:
+        """Policies of the same first `steps` minibatches, whatever comes after.
+
+        Both kinds of data start from the same initialisations.
+        """
         spec = StudentSpec(
             width=self.width, depth=self.depth, head="mean", optimizer="adam",
             learning_rate=self.learning_rate,
         )  # fmt: skip
-        axes = {"study": "misalignment", "item": item}
+        axes = {"study": "misalignment", "environment": environment}
         batches = [torch_generator(**axes, batches=k) for k in range(self.policies)]
 
         def batch(step: int) -> Batch:

@@ -3,13 +3,16 @@
 Behaviour Distillation (arXiv 2406.15042), "zero-shot multi-task training on merged sets": a set of
 each task is made alone; a student that has seen no environment learns from all their pairs at once.
 Observations and actions of the smaller task are filled up with zeros, in the units that students
-learn in; the student is not told which task it is in.
+learn in; the student is not told which task it is in. The loss is a mean over pairs and numbers of
+an action, so that more pairs and more numbers would mean smaller steps on each: on merged sets it
+is weighted so that the student takes the step of each task as if it were alone, and none on zeros
+that stand for nothing. Students of a task's own set live in its own space.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +29,9 @@ from benchmark.seeds import episode_seeds, torch_generator
 from benchmark.students.student import StudentPolicy, train_students
 from studies.sets import FinishedSet, finished_runs, finished_set, source_of
 from studies.study import NothingToStudy, Row, Study
+
+Act = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class MultiTask(Study):
         "One student on the merged sets of several tasks, beside students of each alone "
         "(arXiv 2406.15042)."
     )
+    version: ClassVar[int] = 2
     sweep: str = "all_methods"
     methods: tuple[str, ...] = ("hades", "av_pbc")
     synthetic_size: int = 64
@@ -81,40 +88,34 @@ class MultiTask(Study):
 
     def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
         """Mean return in every task of students of its own set, and of the merged sets."""
-        sources = source["sets"]
-        sets = [finished_set(store, one["run"]) for one in sources]
+        sets = [finished_set(store, one) for one in source["sets"]]
         merged = Merged.of(sets)
+        students = merged.train([self._generator(item, k) for k in range(self.students)])
         rows: list[Row] = []
-        for trained_on, pairs in (("own", None), ("merged", merged.all_pairs())):
-            for task, found in enumerate(sets):
-                learned = pairs or merged.pairs(task)
-                returns = self._returns(item, found, merged, task, learned)
+        for task, (one, found) in enumerate(zip(source["sets"], sets, strict=True)):
+            alone = Merged.of([found])
+            own = alone.train([self._generator(item, k) for k in range(self.students)])
+            for trained_on, of, policy in (
+                ("own", alone, alone.policy(own, 0)),
+                ("merged", merged, merged.policy(students, task)),
+            ):
+                returns = self._returns(item, found.environment, policy)
                 rows.append(
-                    {"method": item.rpartition("-seed")[0], "task": sources[task]["dataset"],
+                    {"method": item.rpartition("-seed")[0], "task": one["dataset"],
                      "environment": found.environment, "trained_on": trained_on,
-                     "pairs": len(learned[0]), "return": float(returns.mean())}
+                     "pairs": sum(len(each.pairs) for each in of.sets),
+                     "return": float(returns.mean())}
                 )  # fmt: skip
         return rows
 
-    def _returns(
-        self,
-        item: str,
-        found: FinishedSet,
-        merged: Merged,
-        task: int,
-        pairs: tuple[Tensor, Tensor],
-    ) -> NDArray[np.float64]:
-        """Returns `[P, E]` in one task of students trained on pairs."""
-        observations, actions = (part.expand(self.students, -1, -1) for part in pairs)
-        generators = [
-            torch_generator(study="multi_task", item=item, student=k) for k in range(self.students)
-        ]
-        students = train_students(
-            found.student, lambda step: (observations, actions), merged.identity, generators
-        )
+    def _generator(self, item: str, student: int) -> torch.Generator:
+        return torch_generator(study="multi_task", item=item, student=student)
+
+    def _returns(self, item: str, environment: str, policy: Act) -> NDArray[np.float64]:
+        """Returns `[P, E]` in one task."""
         return rollout(
-            found.environment,
-            merged.policy(students, task),
+            environment,
+            policy,
             policies=self.students,
             episodes=self.episodes,
             seeds=episode_seeds(self.episodes, study="multi_task", item=item),
@@ -131,7 +132,16 @@ class Merged:
 
     @classmethod
     def of(cls, sets: Sequence[FinishedSet]) -> Merged:
-        """Of any number of sets."""
+        """Of any number of sets.
+
+        Raises:
+            NothingToStudy: They are for different students.
+        """
+        if any(one.student != sets[0].student for one in sets):
+            raise NothingToStudy(
+                f"{', '.join(one.run_id for one in sets)} are sets for different students; one "
+                f"student is to learn from all of them."
+            )
         return cls(
             sets,
             max(one.pairs.observations.shape[1] for one in sets),
@@ -160,7 +170,33 @@ class Merged:
         observations, actions = zip(*map(self.pairs, range(len(self.sets))), strict=True)
         return torch.cat(observations), torch.cat(actions)
 
-    def policy(self, students: StudentPolicy, task: int) -> Any:
+    def weights(self) -> Tensor:
+        """Of the loss of each number of each pair's action `[N, act_dim]`.
+
+        A task's numbers weigh what they weigh in the mean over its own set, zeros nothing.
+        """
+        numbers = sum(len(one.pairs) for one in self.sets) * self.action_dim
+        return torch.cat(
+            [
+                _filled(torch.full(actions.shape, numbers / actions.numel()), self.action_dim)
+                for actions in (one.pairs.actions for one in self.sets)
+            ]
+        )
+
+    def train(self, generators: Sequence[torch.Generator]) -> StudentPolicy:
+        """Students of all pairs at once, one a generator; of the first set's kind."""
+        observations, actions = self.all_pairs()
+        count = len(generators)
+        batch = observations.expand(count, -1, -1), actions.expand(count, -1, -1)
+        return train_students(
+            self.sets[0].student,
+            lambda step: batch,
+            self.identity,
+            generators,
+            weights=self.weights().expand(count, -1, -1),
+        )
+
+    def policy(self, students: StudentPolicy, task: int) -> Act:
         """Students of the joint space as policies of one task, in its environment's units."""
         scaling = self.sets[task].scaling
         act_dim = len(scaling.center)

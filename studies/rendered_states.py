@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.errors import ObdBenchError
-from studies.sets import finished_runs, finished_set, source_of
+from studies.sets import finished_runs, finished_set, one_a_dataset
 from studies.study import Row, Study
 
 
@@ -52,17 +52,17 @@ class RenderedStates(Study):
 
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
         """One item a dataset of a MuJoCo environment."""
-        return {
-            record["spec"]["dataset"]: source_of(record)
+        return one_a_dataset(
+            record
             for record in finished_runs(store, self.sweep)
             if record["spec"]["method"]["name"] == self.method
             and record["spec"]["seed"] == self.seed
             and not record["spec"]["dataset"].startswith("cartpole")
-        }
+        )
 
     def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
         """A row a picture: the pair, the steps since, the picture as PNG in base64."""
-        found = finished_set(store, source["run"])
+        found = finished_set(store, source)
         chosen = np.linspace(0, len(found.pairs) - 1, self.count).round().astype(int)
         environment = drawn_environment(found.environment, self.width, self.height)
         rows: list[Row] = []

@@ -20,9 +20,10 @@ from benchmark.datasets.store import DatasetName, load_dataset
 from benchmark.density.store import Fit, find_or_fit
 from benchmark.density.values import effective_support
 from benchmark.environments import action_space
+from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
 from benchmark.seeds import numpy_generator
-from studies.sets import finished_runs, finished_set, source_of
+from studies.sets import finished_runs, finished_set, one_a_dataset
 from studies.study import Row, Study
 
 
@@ -49,23 +50,41 @@ class StateDensity(Study):
     floor_quantile: float = 0.01
 
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
-        """One item a dataset."""
-        found: dict[str, dict[str, Any]] = {}
-        for record in finished_runs(store, self.sweep):
-            spec, method = record["spec"], record["spec"]["method"]["name"]
-            if spec["seed"] == self.seed and method in self.methods:
-                source = found.setdefault(spec["dataset"], {"sets": {}})
-                source["sets"][method] = source_of(record)
+        """One item a dataset that has a set of every method and the densities of one."""
+        records = [
+            record
+            for record in finished_runs(store, self.sweep)
+            if record["spec"]["seed"] == self.seed
+        ]
+        sets = {
+            method: one_a_dataset(r for r in records if r["spec"]["method"]["name"] == method)
+            for method in self.methods
+        }
+        densities = {
+            record["spec"]["dataset"]: record["density"]["sha256"]
+            for record in records
+            if record.get("density") and record["spec"]["density"] == self.density
+        }
+        shared = set(densities).intersection(*sets.values())
         return {
-            name: {"dataset_sha256": load_dataset(DatasetName.parse(name)).sha256, **source}
-            for name, source in found.items()
-            if len(source["sets"]) == len(self.methods)
+            name: {
+                "dataset_sha256": load_dataset(DatasetName.parse(name)).sha256,
+                "density_sha256": densities[name],
+                "sets": {method: sets[method][name] for method in self.methods},
+            }
+            for name in sorted(shared)
         }
 
     def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
         """A row of facts, then one a state: whose, where in the plane, log p of the dataset's."""
         data = load_dataset(DatasetName.parse(item))
         density = find_or_fit(data, Fit.of(self.density))
+        if density.facts["sha256"] != source["density_sha256"]:
+            raise ObdBenchError(
+                f"The log densities of {item} found now have sha256 {density.facts['sha256']}; the "
+                f"runs weighted with {source['density_sha256']}. Put those back, or do the runs "
+                f"again."
+            )
         scaling = Scaling.of(data, action_space(data.env_id))
         states = scaling.observations_in(torch.from_numpy(data.observations)).double().numpy()
         plane = PrincipalComponents.of(states)
@@ -88,7 +107,7 @@ class StateDensity(Study):
             for (x, y), p in zip(_places(plane, states[rows]), log_p, strict=True)
         ]
         for method, run in source["sets"].items():
-            pairs = finished_set(store, run["run"]).pairs
+            pairs = finished_set(store, run).pairs
             synthetic = scaling.observations_in(pairs.observations).double().numpy()
             found += [{"whose": method, "x": x, "y": y} for x, y in _places(plane, synthetic)]
         return found

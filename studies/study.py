@@ -12,7 +12,13 @@ from typing import Any, ClassVar
 from benchmark.errors import ObdBenchError
 from benchmark.provenance import provenance
 from benchmark.registry import Registry
-from results.studies import StudyResult, read_result, result_path, write_result
+from results.studies import (
+    StudyResult,
+    put_aside_all_but,
+    read_result,
+    result_path,
+    write_result,
+)
 
 Row = dict[str, Any]
 """One measurement: plain JSON values by column."""
@@ -28,9 +34,12 @@ class Study(ABC):
 
     Attributes:
         shows: What it measures, in a sentence, with its source.
+        version: Of how it measures: raised with every change that gives other rows, so that what
+            was measured before is measured again.
     """
 
     shows: ClassVar[str]
+    version: ClassVar[int] = 1
 
     @abstractmethod
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
@@ -57,8 +66,8 @@ def perform(
 ) -> tuple[int, int]:
     """Measures every item of a study that has no result yet in the store.
 
-    A result of other settings, or of another set or dataset, is measured again. A study that is
-    killed loses the item it was at.
+    A result of other settings or another version, or of another set or dataset, is measured again;
+    one of an item that is no more is put aside. A study that is killed loses the item it was at.
 
     Args:
         name: Of the study.
@@ -67,9 +76,16 @@ def perform(
 
     Returns:
         Items measured now, and items in all.
+
+    Raises:
+        NothingToStudy: It has no item.
+        BadStudyResult: It measured something that is no number.
     """
     study = STUDIES[name]()
     items = study.items(store)
+    if not items:
+        raise NothingToStudy(f"{store} holds nothing that the study {name} could measure.")
+    put_aside_all_but(store, name, items)
     measured = 0
     for done, (item, source) in enumerate(items.items()):
         if on_item is not None:
@@ -85,6 +101,7 @@ def perform(
                 item=item,
                 source=dict(source),
                 settings=asdict(study),
+                version=study.version,
                 rows=rows,
                 cpu_seconds=time.process_time() - began,
                 provenance=provenance("cpu"),
@@ -99,7 +116,8 @@ def _is_current(path: Path, study: Study, source: Mapping[str, Any]) -> bool:
     if not path.exists():
         return False
     found = read_result(path)
-    return found.settings == _as_json(asdict(study)) and found.source == dict(source)
+    now = (study.version, _as_json(asdict(study)), _as_json(dict(source)))
+    return (found.version, found.settings, found.source) == now
 
 
 def _as_json(value: Any) -> Any:

@@ -33,6 +33,7 @@ class Transfer(Study):
     shows: ClassVar[str] = (
         "HaDES's sets under other architectures and hyper-parameters (arXiv 2406.15042)."
     )
+    version: ClassVar[int] = 2
     sweeps: tuple[str, ...] = ("hades_cartpole", "hades_hopper")
     largest: int = 4
     depths: tuple[int, ...] = (2, 3, 4, 5)
@@ -60,7 +61,7 @@ class Transfer(Study):
 
     def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
         """Mean return over students and episodes for every student of both grids."""
-        found = finished_set(store, item)
+        found = finished_set(store, source)
         protocol = Protocol("transfer", self.students, self.episodes, checkpoint_every=1, last=1)
         rows: list[Row] = []
         for grid, changes in self._students():
@@ -71,7 +72,8 @@ class Transfer(Study):
                 student=student,
                 scaling=found.scaling,
                 environment=found.environment,
-                axes={"study": "transfer", "run": item, **{k: str(v) for k, v in changes.items()}},
+                # The same initialisations and episodes for every student: cells are compared.
+                axes={"study": "transfer", "run": item},
             )
             values = {name: getattr(student, name) for name in AXES}
             home = student == found.student

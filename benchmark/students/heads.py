@@ -166,11 +166,14 @@ def bc_loss_gradient(
         outputs: Network outputs `[R, N, outputs]`.
         targets: Target actions `[R, N, act_dim]` in [-1, 1].
         noise: Standard normal `[R, N, act_dim]` for a noisy head, else None.
-        weights: Optional sample weights `[R, N]`; the loss is mean(weight * squared error).
+        weights: Optional weights of samples `[R, N]`, or of each number of their actions
+            `[R, N, act_dim]`; the loss is mean(weight * squared error).
     """
     squashed = head.squash(outputs, noise)
     error = squashed.action - targets
-    weighted = error if weights is None else error * weights.unsqueeze(-1)
+    if weights is not None and weights.ndim < error.ndim:
+        weights = weights.unsqueeze(-1)
+    weighted = error if weights is None else error * weights
     slope = 1 - squashed.action.square()
     inner = weighted * slope * (2 / _samples(error))
     return LossGradient(

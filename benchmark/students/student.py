@@ -110,6 +110,7 @@ def train_students(
     scaling: Scaling,
     generators: Sequence[torch.Generator],
     steps: int | None = None,
+    weights: Tensor | None = None,
 ) -> StudentPolicy:
     """Clones into P students at once, one generator each.
 
@@ -120,6 +121,7 @@ def train_students(
         generators: Draw each student's initial parameters and action noise; a student depends on
             its own generator alone.
         steps: Gradient steps, `spec.steps` if not given.
+        weights: Of the loss of each number of an action, `[P, N, act_dim]`; none if not given.
 
     Returns:
         The trained students.
@@ -135,7 +137,7 @@ def train_students(
         noise = _noise(actions, generators) if head.noisy else None
         with torch.no_grad():
             levels = network.forward(parameters, observations)
-            loss = bc_loss_gradient(head, levels.outputs, actions, noise)
+            loss = bc_loss_gradient(head, levels.outputs, actions, noise, weights)
             deltas = network.backward(parameters, levels, loss.outputs)
             gradients = network.gradients(levels, deltas)
         for tensor, gradient in zip(

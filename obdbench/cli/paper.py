@@ -35,17 +35,19 @@ def paper(
             f"No table or figure is called {unknown[0]!r}. {did_you_mean(unknown[0], known)}"
         )
     left_out: set[str] = set()
+    broken = False
     for exhibit in EXHIBITS:
         if names and exhibit.name not in names:
             continue
         try:
             paths = write(exhibit, store, to)
-        except (NoRecords, NoStudy, FigureError) as error:
+        except ObdBenchError as error:
             err.print(f"{exhibit.name}: left out: {escape(str(error))}", highlight=False)
             left_out.add(exhibit.name)
+            broken |= not isinstance(error, (NoRecords, NoStudy, FigureError))
             continue
         out.print(f"{exhibit.name}: {exhibit.shows}", highlight=False)
         for path in paths:
             out.print(f"  {path}", highlight=False, markup=False)
-    if left_out & set(names or ()):
+    if broken or left_out & set(names or ()):
         raise typer.Exit(1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from paper_figures.exhibits import EXHIBITS, write
 from results.reproduction import published_cells
 from results.shipping import SHIPPED
 from results.store import load_sweep, started_sweeps, sweep_records
+from results.studies import study_results
 
 ROOT = Path(__file__).parents[2]
+PAPER = ROOT / "results" / "paper"
 PAGE = (ROOT / "docs" / "paper.md").read_text()
 
 
@@ -34,22 +38,66 @@ def test_every_shipped_run_is_whole_and_made_by_committed_code() -> None:
         assert len(sweep_records(SHIPPED, sweep)) == len(sweep.runs)
 
 
-@pytest.mark.parametrize("name", ["all-methods"])
-def test_the_tables_in_the_results_are_those_of_the_shipped_records(
-    name: str, tmp_path: Path
-) -> None:
-    exhibit = next(exhibit for exhibit in EXHIBITS if exhibit.name == name)
-    for path in write(exhibit, SHIPPED, tmp_path):
-        assert path.read_bytes() == (ROOT / "results" / "all_methods" / path.name).read_bytes()
+@pytest.mark.parametrize("path", sorted(PAPER.glob("*.md")), ids=lambda path: path.stem)
+def test_a_table_in_the_results_is_that_of_the_shipped_records(path: Path, tmp_path: Path) -> None:
+    exhibit = next(exhibit for exhibit in EXHIBITS if exhibit.name == path.stem)
+    write(exhibit, SHIPPED, tmp_path)
+    assert path.read_text() == (tmp_path / path.name).read_text()
 
 
-def test_the_page_lists_every_exhibit_and_whether_its_records_are_shipped() -> None:
-    have = started_sweeps(SHIPPED)
-    rows = re.findall(r"^\| `([\w-]+)` \| (.*?) \| (.*?) \| (yes|no) \|$", PAGE, re.M)
+def test_every_exhibit_has_a_row_and_its_table_or_figure_a_paragraph_that_links_to_it() -> None:
+    rows = re.findall(r"^\| \[`([\w-]+)`\]\((\S+)\) \| (.*?) \| (.*?) \|$", PAGE, re.M)
     assert [row[0] for row in rows] == [exhibit.name for exhibit in EXHIBITS]
-    for row, exhibit in zip(rows, EXHIBITS, strict=True):
-        assert row[1] == exhibit.shows
-        assert (row[3] == "yes") == all(sweep in have for sweep in exhibit.sweeps)
+    paragraphs = "\n".join(line for line in PAGE.splitlines() if not line.startswith("|"))
+    for (_, link, shows, source), exhibit in zip(rows, EXHIBITS, strict=True):
+        assert (shows, source) == (exhibit.shows, exhibit.source)
+        assert (ROOT / "docs" / link).is_file()
+        assert f"]({link})" in paragraphs
+    linked = {Path(row[1]).name for row in rows}
+    assert linked == {path.name for path in PAPER.iterdir()}
+
+
+def test_every_number_with_an_interval_stands_in_a_table() -> None:
+    tables = " ".join(path.read_text() for path in PAPER.glob("*.md")).replace("**", "")
+    claims = re.findall(r"-?\d+(?:\.\d)? \[[^\]]+\]", " ".join(PAGE.split()))
+    assert len(claims) > 20
+    assert [claim for claim in claims if claim not in tables] == []
+
+
+def test_what_the_shipped_records_cost_is_stated() -> None:
+    stated = re.findall(r"^\| (the study )?`(\w+)` \| (\d+) \| ([\d.]+) \|$", PAGE, re.M)
+    expected = []
+    for name in started_sweeps(SHIPPED):
+        records = sweep_records(SHIPPED, load_sweep(SHIPPED, name))
+        costs = [record["cost"] for record in records]
+        seconds = sum(c["wall_seconds"] + c["evaluation_wall_seconds"] for c in costs)
+        expected.append(("", name, str(len(records)), f"{seconds / 3600:.2f}"))
+    for folder in sorted((SHIPPED / "studies").iterdir()):
+        results = study_results(SHIPPED, folder.name)
+        seconds = sum(result.cpu_seconds for result in results)
+        expected.append(("the study ", folder.name, str(len(results)), f"{seconds / 3600:.2f}"))
+    assert stated == expected
+
+
+def test_shipped_studies_are_of_the_shipped_sets() -> None:
+    digests = {
+        record["run_id"]: record["checkpoints"][-1]["sha256"]
+        for record in map(read_record, SHIPPED.glob("*/seed*/record.json"))
+    }
+    for folder in (SHIPPED / "studies").iterdir():
+        for result in study_results(SHIPPED, folder.name):
+            assert result.provenance["dirty"] is False
+            for source in _sets(result.source):
+                assert digests[source["run"]] == source["sha256"]
+
+
+def _sets(source: Any) -> Iterator[dict[str, str]]:
+    """Every run and digest that stands anywhere in a study's source."""
+    if isinstance(source, dict) and "run" in source:
+        yield source
+    elif isinstance(source, (dict, list)):
+        for inner in source.values() if isinstance(source, dict) else source:
+            yield from _sets(inner)
 
 
 def test_the_page_counts_the_published_numbers() -> None:

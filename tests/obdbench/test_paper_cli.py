@@ -77,8 +77,9 @@ def test_without_names_everything_is_tried_and_what_lacks_records_is_named(
     assert done.code == 0
     left_out = done.err.splitlines()
     for exhibit, line in zip(EXHIBITS[:-1], left_out, strict=True):
-        assert line.startswith(f"{exhibit.name}: left out: {record_store} holds no record of the")
-        assert line.endswith(f"obdbench sweep {exhibit.sweeps[0]}")
+        assert line.startswith(f"{exhibit.name}: left out: {record_store} holds no re")
+        makes = f"study {exhibit.study}" if exhibit.study else f"sweep {exhibit.sweeps[0]}"
+        assert line.endswith(f"obdbench {makes}")
     # Every published number is shown, and that nothing here stands beside it.
     assert sorted(path.name for path in (tmp_path / "paper").iterdir()) == [
         f"reproduction.{ending}" for ending in ("csv", "md", "tex")
@@ -118,3 +119,16 @@ def test_a_record_that_cannot_be_read_is_an_error_not_a_gap(
     done = cli("paper", "reproduction", "--store", record_store, "--to", tmp_path / "paper")
     assert done.code == 1
     assert f"{path} is not JSON" in done.err
+
+
+def test_a_broken_file_is_said_and_stops_nothing_but_the_command_fails(
+    cli: Any, tmp_path: Path, small_dataset_name: str, record_store: Path
+) -> None:
+    sweep(cli, tmp_path, small_dataset_name, [2, 4])
+    broken = record_store / "studies" / "transfer" / "x.json"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("{")
+    done = cli("paper", "hades-transfer", "obd-table-5", "--store", record_store, "--to", tmp_path)
+    assert done.code == 1
+    assert f"hades-transfer: left out: {broken} cannot be read as a study's result" in done.err
+    assert "obd-table-5: " in done.out

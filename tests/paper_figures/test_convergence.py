@@ -65,6 +65,16 @@ def test_runs_that_end_at_different_steps_have_their_ends_at_the_mean_of_those(
     assert points(line) == ([0, 200, 500], [2.0, 15.0, 40.0])  # no point of a single seed
 
 
+def test_ends_whose_mean_is_another_runs_checkpoint_are_still_drawn(
+    make_record: MakeRecord,
+) -> None:
+    curves = [[0.0, 1.0, 6.0], [0.0, 2.0, 50.0, 7.0], [0.0, 3.0, 60.0, 70.0, 8.0]]
+    records = [make_record(seed=seed, curve=curve) for seed, curve in enumerate(curves)]
+    (axes,) = convergence(curves_frame(records)).axes  # ends at 400, 600 and 800
+    (line,) = curves_in(axes)
+    assert points(line) == ([0, 200, 600], [0.0, 2.0, 7.0])
+
+
 def test_a_method_with_one_checkpoint_is_a_horizontal_line(make_record: MakeRecord) -> None:
     records = [make_record("random", seed=seed, score=5.0 + seed) for seed in range(3)]
     (axes,) = convergence(curves_frame(records)).axes

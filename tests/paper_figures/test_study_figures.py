@@ -27,6 +27,7 @@ from paper_figures.transfer import transfer
 from results.reproduction import published_training_steps
 from results.shipping import SHIPPED
 from results.store import load_sweep, sweep_records
+from results.studies import study_frame
 
 
 def _transfer_rows(sets: int = 3) -> pd.DataFrame:
@@ -184,18 +185,18 @@ def test_published_training_steps_are_known_under_both_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("draw", "column"),
+    "draw",
     [
-        (lambda rows: transfer(rows.assign(pairs=rows["environment"]), ""), "environment"),
-        (lambda rows: misalignment(rows, ""), "environment"),
-        (lambda rows: multi_task(rows, ""), "method"),
-        (state_density, "item"),
-        (rendered_states, "item"),
+        lambda rows: transfer(rows, ""),
+        lambda rows: misalignment(rows, ""),
+        lambda rows: multi_task(rows, ""),
+        state_density,
+        rendered_states,
     ],
 )
-def test_nothing_measured_is_no_figure(draw: Callable[[pd.DataFrame], object], column: str) -> None:
+def test_nothing_measured_is_no_figure(draw: Callable[[pd.DataFrame], object]) -> None:
     with pytest.raises(FigureError, match="no rows"):
-        draw(pd.DataFrame(columns=[column]))
+        draw(study_frame([]))
 
 
 def test_no_sets_is_no_figure() -> None:

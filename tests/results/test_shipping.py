@@ -150,7 +150,9 @@ def test_unknown_code_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> N
 
 
 def _study_result(dirty: bool) -> StudyResult:
-    return StudyResult("s", "a/b", {"sha256": "x"}, {"n": 1}, [{"v": 2.5}], 0.1, {"dirty": dirty})
+    return StudyResult(
+        "s", "a/b", {"sha256": "x"}, {"n": 1}, 1, [{"v": 2.5}], 0.1, {"dirty": dirty}
+    )
 
 
 def test_a_studys_results_are_shipped_as_they_are(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -14,26 +16,42 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
+from benchmark.datasets.diversity import PrincipalComponents
 from benchmark.datasets.store import DatasetName, build_dataset, load_dataset
+from benchmark.density.store import Fit, find_or_fit
 from benchmark.environments import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.evaluation import Protocol, score
+from benchmark.record import FILE, read_record
+from benchmark.run import folder_of
 from benchmark.scaling import Scaling
-from benchmark.seeds import episode_seeds
+from benchmark.seeds import episode_seeds, torch_generator
+from benchmark.students.heads import MeanHead, bc_loss_gradient
+from benchmark.students.student import train_students
 from benchmark.teachers.teacher import NetworkTeacher
 from results.shipping import SHIPPED
 from studies.misalignment import Lesson, Misalignment
 from studies.multi_task import Merged, MultiTask
 from studies.rendered_states import RenderedStates, drawn_environment, put_into
-from studies.sets import finished_set
+from studies.sets import FinishedSet, finished_set, source_of
+from studies.state_density import StateDensity
 from studies.study import NothingToStudy
 from studies.transfer import Transfer
 
-AV_PBC = {
+RUNS = {
     "hopper": "hopper-medium-expert.av_pbc.01faba63f72a.seed0",
     "halfcheetah": "halfcheetah-medium-expert.av_pbc.e942cef231c5.seed0",
 }
+
+
+def source(environment: str) -> dict[str, Any]:
+    return source_of(read_record(folder_of(SHIPPED, RUNS[environment]) / FILE))
+
+
+def shipped_set(environment: str) -> FinishedSet:
+    return finished_set(SHIPPED, source(environment))
 
 
 def test_transfer_scores_a_set_as_a_run_would() -> None:
@@ -51,16 +69,17 @@ def test_transfer_scores_a_set_as_a_run_would() -> None:
         ("training", 3, 5, False),
         ("training", 3, 50, True),
     ]
-    found = finished_set(SHIPPED, item)
+    found = finished_set(SHIPPED, items[item])
     by_hand = score(
         found.pairs,
         protocol=Protocol("x", 2, 1, 1, 1),
         student=replace(found.student, depth=2),
         scaling=found.scaling,
         environment="CartPole-v1",
-        axes={"study": "transfer", "run": item, "depth": "2", "width": "64"},
+        axes={"study": "transfer", "run": item},
     )
     assert rows[0]["return"] == by_hand.returns.mean()
+    assert rows[1]["return"] == rows[3]["return"]  # one student, in both grids
 
 
 def test_transfer_without_a_sweep_says_how_to_make_it(tmp_path: Path) -> None:
@@ -69,11 +88,11 @@ def test_transfer_without_a_sweep_says_how_to_make_it(tmp_path: Path) -> None:
 
 
 def test_merging_fills_up_with_zeros_and_loses_nothing() -> None:
-    merged = Merged.of([finished_set(SHIPPED, run) for run in AV_PBC.values()])
+    merged = Merged.of([shipped_set(environment) for environment in RUNS])
     observations, actions = merged.all_pairs()
     assert observations.shape == (128, 17)
     assert actions.shape == (128, 6)
-    hopper = finished_set(SHIPPED, AV_PBC["hopper"])
+    hopper = shipped_set("hopper")
     assert torch.equal(
         observations[:64, :11], hopper.scaling.observations_in(hopper.pairs.observations)
     )
@@ -81,17 +100,80 @@ def test_merging_fills_up_with_zeros_and_loses_nothing() -> None:
     assert not actions[:64, 3:].any()
 
 
-def test_a_policy_of_one_task_alone_acts_as_its_students_do() -> None:
-    found = finished_set(SHIPPED, AV_PBC["hopper"])
-    merged = Merged.of([found])
+def test_the_weighted_loss_of_merged_sets_is_the_sum_of_each_tasks_own_mean() -> None:
+    sets = [shipped_set(environment) for environment in RUNS]
+    merged = Merged.of(sets)
+    actions = merged.all_pairs()[1].double()
+    outputs = torch.randn(1, *actions.shape, dtype=torch.float64, requires_grad=True)
+    weighted = bc_loss_gradient(MeanHead(), outputs, actions[None], None, merged.weights()[None])
+    own = (outputs.tanh() - actions).square()[0]
+    alone = own[:64, :3].mean() + own[64:].mean()  # Hopper's actions have three numbers
+    torch.testing.assert_close(weighted.loss[0], alone, rtol=1e-6, atol=0)
+    (gradient,) = torch.autograd.grad(alone, outputs)
+    torch.testing.assert_close(weighted.outputs, gradient, rtol=1e-6, atol=1e-12)
 
-    def first_two(observations: NDArray[np.float32]) -> NDArray[np.float32]:
-        return observations[..., 3:6]
 
-    states = found.pairs.observations[None, :5].numpy()
-    acted = merged.policy(first_two, 0)(states)  # type: ignore[arg-type]
-    inputs = found.scaling.observations_in(torch.from_numpy(states))
-    np.testing.assert_array_equal(acted, found.scaling.actions_out(inputs[..., 3:6]).numpy())
+def test_students_of_one_set_are_those_that_scoring_trains() -> None:
+    found = shipped_set("hopper")
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    batch = (
+        found.scaling.observations_in(found.pairs.observations).expand(2, -1, -1),
+        found.scaling.actions_in(found.pairs.actions).expand(2, -1, -1),
+    )
+    plain = train_students(found.student, lambda step: batch, found.scaling, generators)
+    states = found.pairs.observations[None, :7].numpy().repeat(2, axis=0)
+    alone = Merged.of([found])
+    again = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    acted = alone.policy(alone.train(again), 0)(states)
+    np.testing.assert_allclose(acted, plain(states), atol=1e-6)
+
+
+def test_a_task_of_fewer_numbers_sees_zeros_and_gives_its_own_numbers() -> None:
+    sets = [shipped_set(environment) for environment in RUNS]
+    seen: list[NDArray[np.float32]] = []
+
+    def students(observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        seen.append(observations)
+        return np.arange(6, dtype=np.float32) / 10 + np.zeros((*observations.shape[:2], 6), "f")
+
+    hopper = sets[0]
+    states = hopper.pairs.observations[None, :5].numpy()
+    acted = Merged.of(sets).policy(students, 0)(states)  # type: ignore[arg-type]
+    assert acted.shape == (1, 5, 3)
+    np.testing.assert_array_equal(
+        acted[0, 0], hopper.scaling.actions_out(torch.tensor([0.0, 0.1, 0.2])).numpy()
+    )
+    inputs = hopper.scaling.observations_in(torch.from_numpy(states)).numpy()
+    np.testing.assert_array_equal(seen[0][..., :11], inputs)
+    assert not seen[0][..., 11:].any()
+
+
+def test_multi_task_measures_both_kinds_of_student_in_every_task() -> None:
+    study = MultiTask(methods=("av_pbc",), students=2, episodes=1)
+    items = study.items(SHIPPED)
+    rows = study.measure("av_pbc-seed0", items["av_pbc-seed0"], SHIPPED)
+    assert [(row["environment"], row["trained_on"], row["pairs"]) for row in rows] == [
+        ("HalfCheetah-v5", "own", 64),
+        ("HalfCheetah-v5", "merged", 128),
+        ("Hopper-v5", "own", 64),
+        ("Hopper-v5", "merged", 128),
+    ]
+    assert len({row["return"] for row in rows}) == 4
+    assert rows == study.measure("av_pbc-seed0", items["av_pbc-seed0"], SHIPPED)
+
+
+def test_a_set_that_is_not_the_recorded_one_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(folder_of(SHIPPED, RUNS["hopper"]), folder_of(tmp_path, RUNS["hopper"]))
+    (path,) = folder_of(tmp_path, RUNS["hopper"]).glob("set-*.safetensors")
+    other = folder_of(SHIPPED, RUNS["hopper"]).with_name("seed1") / path.name
+    shutil.copyfile(other, path)
+    with pytest.raises(ObdBenchError, match="is not the set of"):
+        finished_set(tmp_path, source("hopper"))
+
+
+def test_a_sweep_of_two_cells_on_a_dataset_does_not_say_which_is_meant() -> None:
+    with pytest.raises(NothingToStudy, match="are both on hopper/medium-expert"):
+        RenderedStates(sweep="sizes").items(SHIPPED)
 
 
 def test_multi_task_pairs_the_sets_of_a_seed() -> None:
@@ -104,7 +186,7 @@ def test_multi_task_pairs_the_sets_of_a_seed() -> None:
 
 @pytest.mark.parametrize("environment", ["hopper", "halfcheetah"])
 def test_an_environment_is_put_into_the_state_of_an_observation(environment: str) -> None:
-    found = finished_set(SHIPPED, AV_PBC[environment])
+    found = shipped_set(environment)
     env: Any = gymnasium.make(found.environment).unwrapped
     env.reset(seed=0)
     observation = found.pairs.observations[7].double().numpy().clip(-10, 10)
@@ -122,13 +204,11 @@ def test_an_observation_that_does_not_tell_the_state_is_refused() -> None:
 def test_pictures_show_the_state_and_what_follows() -> None:
     study = RenderedStates(count=1, steps=(0, 3), width=120, height=90)
     item = "hopper/medium-expert"
-    rows = study.measure(item, {"run": AV_PBC["hopper"]}, SHIPPED)
+    rows = study.measure(item, source("hopper"), SHIPPED)
     pictures = [Image.open(io.BytesIO(base64.b64decode(row["picture"]))) for row in rows]
     assert [picture.size for picture in pictures] == [(120, 90)] * 2
     environment = drawn_environment("Hopper-v5", 120, 90)
-    put_into(
-        environment, finished_set(SHIPPED, AV_PBC["hopper"]).pairs.observations[0].double().numpy()
-    )
+    put_into(environment, shipped_set("hopper").pairs.observations[0].double().numpy())
     drawn = np.asarray(environment.render(), dtype=float)
     environment.close()
     first, later = (np.asarray(picture.convert("RGB"), dtype=float) for picture in pictures)
@@ -190,6 +270,89 @@ def test_pivotal_states_are_those_of_gymnasiums_own_episodes_of_the_teacher(hopp
     # Products of three rows at once round otherwise than those of one: hence a tolerance.
     np.testing.assert_allclose(np.sort(pivotal, axis=0), np.sort(states, axis=0), atol=1e-4)
     assert len(surrounding) < len(pivotal)
+
+
+def test_surrounding_states_are_those_that_a_disturbance_led_to() -> None:
+    """HalfCheetah falls never, so that all periods are there."""
+    data = SimpleNamespace(env_id="HalfCheetah-v5", **_moments(17, 6))
+    teacher = _teacher(17, 6)
+    study = Misalignment(teacher_episodes=2, disturb_every=40, disturbed=3, watched=4)
+    _, surrounding = study.teacher_states(data, teacher)  # type: ignore[arg-type]
+    noise = torch_generator(study="misalignment", purpose="disturbance")
+    environments = [gymnasium.make("HalfCheetah-v5") for _ in range(2)]
+    seeds = episode_seeds(2, study="misalignment", purpose="teacher")
+    states = [env.reset(seed=seed)[0] for env, seed in zip(environments, seeds, strict=True)]
+    expected = []
+    for step in range(1000):
+        phase = step % 40
+        if step >= 40 and 1 <= phase <= 4:
+            expected += [state.astype(np.float32) for state in states]
+        actions = teacher.act(torch.from_numpy(np.stack(states).astype(np.float32)))
+        if step >= 40 and phase < 3:
+            actions = 2 * torch.rand(actions.shape, generator=noise) - 1
+        states = [
+            env.step(action.numpy())[0] for env, action in zip(environments, actions, strict=True)
+        ]
+    assert len(expected) == 24 * 4 * 2
+    np.testing.assert_array_equal(surrounding.numpy(), np.stack(expected))
+
+
+def test_the_first_minibatches_of_a_longer_training_are_those_of_a_shorter_one(
+    hopper: Any,
+) -> None:
+    scaling = Scaling.of(hopper, action_space("Hopper-v5"))
+    lesson = Lesson.of(torch.from_numpy(hopper.observations), _teacher(11, 3), scaling)
+    study = Misalignment(policies=2, batch_size=8)
+    draws: list[list[Tensor]] = []
+
+    class Watched(Lesson):
+        @property
+        def observations(self) -> Any:  # type: ignore[override]
+            return self
+
+        def __getitem__(self, rows: Tensor) -> Tensor:
+            draws[-1].append(rows)
+            return lesson.observations[rows]
+
+    watched = object.__new__(Watched)
+    vars(watched).update(actions=lesson.actions, scaling=scaling)
+    for steps in (2, 5):
+        draws.append([])
+        study._train("hopper", steps, watched, scaling)
+    short, long = draws
+    assert len(long) == len(short) + 3
+    assert all(torch.equal(a, b) for a, b in zip(short, long, strict=False))
+
+
+def test_density_rows_are_the_sampled_states_in_the_plane_with_their_log_densities(
+    hopper: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    density = find_or_fit(hopper, Fit.of("knn"))
+    study = StateDensity(density="knn", sample=30, methods=("av_pbc",))
+    found = {
+        "density_sha256": density.facts["sha256"],
+        "sets": {"av_pbc": source("hopper")},
+    }
+    facts, *rows = study.measure(hopper.name, found, SHIPPED)
+    assert facts["states"] == len(hopper)
+    assert [row["whose"] for row in rows] == ["dataset"] * 30 + ["av_pbc"] * 64
+    known = density.values.numpy().round(3)
+    assert all(row["log_density"] in known for row in rows[:30])
+    scaling = Scaling.of(hopper, action_space("Hopper-v5"))
+    states = scaling.observations_in(torch.from_numpy(hopper.observations)).double().numpy()
+    plane = PrincipalComponents.of(states)
+    places = plane.at(states).round(3)
+    for row in rows[:30]:
+        (at,) = np.nonzero((places == (row["x"], row["y"])).all(1))
+        assert row["log_density"] in known[at]
+    with pytest.raises(ObdBenchError, match="the runs weighted with 0000"):
+        study.measure(hopper.name, found | {"density_sha256": "0000"}, SHIPPED)
+
+
+def _moments(observation_dim: int, action_dim: int) -> dict[str, Any]:
+    """What a scaling asks of a dataset, for one that is not there."""
+    moments = np.zeros(observation_dim), np.ones(observation_dim)
+    return {"action_dim": action_dim, "observation_moments": lambda: moments, "name": "none"}
 
 
 def test_disturbances_begin_after_the_first_period(hopper: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from results.studies import BadStudyResult, NoStudy, result_path, study_frame, study_results
-from studies.study import STUDIES, Row, Study, perform
+from studies.study import STUDIES, NothingToStudy, Row, Study, perform
 
 MEASURED: list[str] = []
 SOURCES: dict[str, dict[str, Any]] = {}
@@ -81,6 +81,45 @@ def test_another_set_or_another_setting_is_measured_again(
 
     monkeypatch.setitem(STUDIES._entries, "toy", Tripled)
     assert perform("toy", tmp_path) == (2, 2)
+
+
+def test_another_version_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    perform("toy", tmp_path)
+    monkeypatch.setattr(Toy, "version", 2)
+    assert perform("toy", tmp_path) == (2, 2)
+
+
+def test_an_item_that_is_no_more_is_put_aside_and_not_lost(tmp_path: Path) -> None:
+    perform("toy", tmp_path)
+    del SOURCES["three"]
+    assert perform("toy", tmp_path) == (0, 1)
+    assert [result.item for result in study_results(tmp_path, "toy")] == ["one/x"]
+    assert result_path(tmp_path, "toy", "three").with_suffix(".json.old").exists()
+
+
+def test_results_that_were_not_measured_alike_are_not_put_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perform("toy", tmp_path)
+    path = result_path(tmp_path, "toy", "three")
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(BadStudyResult, match=r"three\.json was measured with other settings"):
+        study_results(tmp_path, "toy")
+
+
+def test_a_study_of_nothing_says_so(tmp_path: Path) -> None:
+    SOURCES.clear()
+    with pytest.raises(NothingToStudy, match="nothing that the study toy could measure"):
+        perform("toy", tmp_path)
+
+
+def test_a_number_that_is_not_finite_is_refused_with_the_items_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Toy, "measure", lambda *_: [{"length": float("nan")}])
+    with pytest.raises(BadStudyResult, match="one/x that is not finite"):
+        perform("toy", tmp_path)
+    assert not result_path(tmp_path, "toy", "one/x").exists()
 
 
 def test_progress_names_the_item_that_comes_next(tmp_path: Path) -> None:
