@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test test-slurm slurm-packages browser slurm-up slurm-down bench lint setup lock clean
+.PHONY: quickstart test test-slurm slurm-packages browser slurm-up slurm-down bench paper lint setup lock clean
 
 quickstart: $(STAMP)
 	$(BIN)/obdbench sweep quickstart
@@ -33,6 +33,12 @@ browser:
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
+
+# The tables and figures that docs/paper.md links to, from the shipped records.
+paper: $(STAMP)
+	rm -rf results/paper
+	$(BIN)/obdbench paper --to results/paper
+	rm -f results/paper/*.csv results/paper/*.tex results/paper/*.pdf
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
