@@ -53,8 +53,8 @@ def misalignment(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figur
                     axes.legend(frameon=False, fontsize=7)
         figure.suptitle(
             f"States of quality (medium-expert) and of diversity (medium-replay), labelled by one "
-            f"teacher\nMean over policies ({played}) with {caption.percent(LEVEL)} bootstrap band; "
-            f"training goes to the right; errors are mean squares in the unit box",
+            f"teacher; training goes to the right\nMean over policies ({played}) with "
+            f"{caption.percent(LEVEL)} bootstrap band; errors are mean squares in the unit box",
             fontsize=8,
         )
     return figure

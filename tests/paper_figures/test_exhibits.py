@@ -159,6 +159,10 @@ def test_every_exhibit_can_be_made_from_complete_sweeps(tmp_path: Path) -> None:
             assert sum(map(len, made.groups)), exhibit.name
         else:
             assert any(axes.has_data() for axes in made.axes), exhibit.name
+            made.draw_without_rendering()
+            for text in made.texts:  # the headline
+                box = text.get_window_extent()
+                assert 0 <= box.x0 <= box.x1 <= made.bbox.width, (exhibit.name, text.get_text())
 
 
 # --- which records ----------------------------------------------------------------------------
