@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -89,7 +90,7 @@ def test_a_plan_rests_on_what_was_measured(
     cli: Any, sweep_file: Path, scheduler: FakeScheduler
 ) -> None:
     before = cli("plan", sweep_file, "--profile", "cpu")
-    assert "rough (10 records)" in before.out, "the shipped records are not used"
+    assert re.search(r"rough \(\d+ records\)", before.out), "the shipped records are not used"
     assert "2 runs in 2 jobs, 1 array to submit" in before.out
     cli("sweep", sweep_file, "--executor", "inline", "--share", "0/2")
     between = cli("plan", sweep_file)
