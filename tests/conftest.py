@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,16 @@ from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.store import DatasetName, build_dataset
 from benchmark.teachers.store import cached_path
 from benchmark.teachers.teacher import NetworkTeacher, load_teacher, save_teacher
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_arrive() -> None:
+    """A shell starts its background processes with Ctrl-C ignored, and theirs inherit that.
+
+    Without this the tests that interrupt a process would fail, or wait for ever, in a background.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
