@@ -27,6 +27,7 @@ from results.statistics import (
 ROW_INCHES = 0.21
 THRESHOLDS = 60
 MOST_METHODS = 24
+PROFILES = 6
 PALETTE = sns.color_palette("colorblind", 10)
 
 
@@ -52,8 +53,9 @@ def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
                 found = stratified(common.scores[label], statistic, seed=seed)
                 if found.has_interval:
                     axes.plot(
-                        [found.low, found.high], [row, row], color=_color(common, label), lw=4
-                    )
+                        [found.low, found.high], [row, row], color=_color(common, label), lw=4,
+                        solid_capstyle="butt",  # a bar ends where its interval does
+                    )  # fmt: skip
                 axes.plot(found.value, row, "|", color="black", markersize=8)
             axes.set_yticks(range(len(labels)), labels if place == 1 else [""] * len(labels))
             axes.set_xlabel(f"{name} of normalized return")
@@ -69,7 +71,7 @@ def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     Args and errors as `aggregate`; references are left out.
     """
     common = _common(runs)
-    labels, left = _competitors(common, most=len(PALETTE))
+    labels, left = _competitors(common, most=PROFILES)  # more bands hide each other
     every = [s for label in labels for task in common.scores[label].values() for s in task]
     taus = np.linspace(min(every) - 1, max(every) + 1, THRESHOLDS)
     with mpl.rc_context(SETTINGS):
@@ -148,12 +150,13 @@ def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
 def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     """Mean score against mean seconds of a run, with the methods that no cheaper one beats.
 
-    Args and errors as `aggregate`; references are left out. Seconds leave out scoring, and what
-    teachers and densities took.
+    Args and errors as `aggregate`; references are left out. Seconds are the processor's, which
+    other work on the machine lengthens less; they leave out scoring, and what teachers and
+    densities took. Runs of a pack share its seconds.
     """
     common = _common(runs)
     complete = runs[runs["status"] == "complete"]
-    seconds = complete.groupby("label")["wall_seconds"].mean()
+    seconds = complete.groupby("label")["cpu_seconds"].mean()
     labels, left = _competitors(common)
     with mpl.rc_context(SETTINGS):
         figure = canvas(6.5, 3.6)
@@ -172,7 +175,7 @@ def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
             if not front or found[label].value > front[-1][1]:
                 front.append((float(seconds[label]), found[label].value))
         axes.step(*zip(*front, strict=True), where="post", color="0.6", linewidth=0.8, ls="--")
-        axes.set(xscale="log", xlabel="wall seconds a run", ylabel="normalized return")
+        axes.set(xscale="log", xlabel="processor seconds a run", ylabel="normalized return")
         quiet(axes)
         figure.legend(loc="outside right upper", frameon=False)
         figure.suptitle(

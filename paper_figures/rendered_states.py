@@ -45,7 +45,9 @@ def rendered_states(measured: pd.DataFrame) -> Figure:
                     axes = panels[block * len(steps) + row, column]
                     axes.imshow(_decoded(pictures.loc[pictures["step"] == step, "picture"].iloc[0]))
                     if column == 0:
-                        axes.set_ylabel(f"after {step} steps" if step else "distilled")
+                        axes.set_ylabel(
+                            f"after {step} step{'s' * (step > 1)}" if step else "distilled"
+                        )
                     if row == 0:
                         axes.set_title(
                             f"{dataset}, pair {pair}" if column == 0 else f"pair {pair}", fontsize=7

@@ -189,7 +189,8 @@ def _describe_protocol(protocol: Mapping[str, Any]) -> str:
     if "ensemble" in protocol:
         text = text.replace(" students x", f" ensembles of {protocol['ensemble']} students x")
     if "last" in protocol:
-        text += f", last {protocol['last']} checkpoints"
+        many = "s" if protocol["last"] != 1 else ""
+        text += f", last {protocol['last']} checkpoint{many}"
     return text
 
 

@@ -217,7 +217,7 @@ def test_cost_has_each_method_at_its_mean_seconds_and_mean_score(make_record: Ma
     records = []
     for method, dataset, seed in itertools.product(scores, DATASETS, range(3)):
         record = make_record(method, dataset, seed, scores[method] + seed - 1)
-        record["cost"]["wall_seconds"] = seconds[method] * (1 + (seed - 1) / 2)
+        record["cost"]["cpu_seconds"] = seconds[method] * (1 + (seed - 1) / 2)
         records.append(record)
     figure = cost(runs_frame(records))
     (axes,) = figure.axes
@@ -242,7 +242,7 @@ def test_costs_dashed_line_joins_what_no_cheaper_method_beats(make_record: MakeR
     }
     records = [make_record(name, score=score) for name, (_, score) in spots.items()]
     for record in records:
-        record["cost"]["wall_seconds"] = spots[record["spec"]["method"]["name"]][0]
+        record["cost"]["cpu_seconds"] = spots[record["spec"]["method"]["name"]][0]
     (axes,) = cost(runs_frame(records)).axes
     (front,) = (line for line in axes.lines if line.get_linestyle() == "--")
     unbeaten = [(x, y) for x, y in spots.values() if all(y > b for a, b in spots.values() if a < x)]
