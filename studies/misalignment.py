@@ -123,8 +123,8 @@ class Misalignment(Study):
     def teacher_states(self, data: Dataset, teacher: NetworkTeacher) -> tuple[Tensor, Tensor]:
         """Pivotal and surrounding states `[B, obs_dim]`, raw."""
         every_step = np.ones(self.disturb_every, dtype=bool)
-        # The first random action shows in the state after it.
-        after_a_disturbance = np.isin(np.arange(self.disturb_every), np.arange(1, self.watched + 1))
+        phase = np.arange(self.disturb_every)
+        after_a_disturbance = (phase >= 1) & (phase <= self.watched)  # the action of 0 shows at 1
         return (
             Disturbed(teacher, data, self, disturbed=0).states(every_step),
             Disturbed(teacher, data, self, self.disturbed).states(after_a_disturbance),

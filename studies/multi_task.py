@@ -24,10 +24,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from benchmark.environments import rollout
+from benchmark.record import Record
 from benchmark.scaling import Scaling
 from benchmark.seeds import episode_seeds, torch_generator
 from benchmark.students.student import StudentPolicy, train_students
-from studies.sets import FinishedSet, finished_runs, finished_set, source_of
+from studies.sets import FinishedSet, finished_runs, finished_set, one_a_dataset
 from studies.study import NothingToStudy, Row, Study
 
 Act = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -59,26 +60,23 @@ class MultiTask(Study):
 
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
         """One item a method and seed that has a set on two tasks or more."""
-        runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        runs: dict[str, list[Record]] = defaultdict(list)
         for record in finished_runs(store, self.sweep):
             method = record["spec"]["method"]
             size = method["parameters"].get("synthetic_size")
             same = record["spec"]["evaluation_student"] in (None, record["spec"]["student"])
             if method["name"] in self.methods and size == self.synthetic_size and same:
-                name = f"{method['name']}-seed{record['spec']['seed']}"
-                runs[name].append({"dataset": record["spec"]["dataset"], **source_of(record)})
+                runs[f"{method['name']}-seed{record['spec']['seed']}"].append(record)
         found = {
-            name: {"sets": sorted(sets, key=lambda one: str(one["dataset"]))}
-            for name, sets in sorted(runs.items())
-            if len(sets) > 1
+            name: {
+                "sets": [
+                    {"dataset": dataset, **source}
+                    for dataset, source in sorted(one_a_dataset(records).items())
+                ]
+            }
+            for name, records in sorted(runs.items())
+            if len(records) > 1
         }
-        for name, sources in found.items():
-            datasets = [one["dataset"] for one in sources["sets"]]
-            if len(set(datasets)) < len(datasets):
-                raise NothingToStudy(
-                    f"{self.sweep} has several sets of {name} on one dataset: {datasets}. The "
-                    f"study needs one a dataset."
-                )
         if not found:
             raise NothingToStudy(
                 f"{self.sweep} in {store} has no method with sets of {self.synthetic_size} pairs "

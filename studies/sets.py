@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from benchmark.run import folder_of
 from benchmark.scaling import Scaling
 from benchmark.students.student import StudentSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
-from results.store import load_sweep, sweep_records
+from results.store import load_sweep, started_sweeps, sweep_records
 from studies.study import NothingToStudy
 
 
@@ -30,14 +30,14 @@ class FinishedSet:
     environment: str
 
 
-def finished_runs(store: Path, sweep: str) -> Iterator[Record]:
+def finished_runs(store: Path, sweep: str) -> list[Record]:
     """The complete records of a sweep that have a synthetic set.
 
     Raises:
         NothingToStudy: There are none.
     """
-    known = (store / "sweeps" / f"{sweep}.json").is_file()
-    records = sweep_records(store, load_sweep(store, sweep)) if known else []
+    started = sweep in started_sweeps(store)
+    records = sweep_records(store, load_sweep(store, sweep)) if started else []
     found = [
         record
         for record in records
@@ -47,7 +47,7 @@ def finished_runs(store: Path, sweep: str) -> Iterator[Record]:
         raise NothingToStudy(
             f"{store} holds no finished set of the sweep {sweep}. Make them: obdbench sweep {sweep}"
         )
-    yield from found
+    return found
 
 
 def source_of(record: Record) -> dict[str, Any]:

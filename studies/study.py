@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -116,12 +117,5 @@ def _is_current(path: Path, study: Study, source: Mapping[str, Any]) -> bool:
     if not path.exists():
         return False
     found = read_result(path)
-    now = (study.version, _as_json(asdict(study)), _as_json(dict(source)))
-    return (found.version, found.settings, found.source) == now
-
-
-def _as_json(value: Any) -> Any:
-    """Tuples as the lists that JSON gives back."""
-    if isinstance(value, dict):
-        return {key: _as_json(inner) for key, inner in value.items()}
-    return [_as_json(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+    now = json.loads(json.dumps([study.version, asdict(study), dict(source)]))  # no tuples
+    return bool([found.version, found.settings, found.source] == now)
