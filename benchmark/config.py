@@ -6,7 +6,7 @@ import dataclasses
 import math
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,7 +19,11 @@ class BadConfiguration(ObdBenchError):
     """A key that does not exist, or a value of the wrong type."""
 
 
-def build(prototype: type[T] | T, values: Mapping[str, Any], where: str) -> T:
+@typing.overload
+def build(prototype: type[T], values: Mapping[str, Any], where: str) -> T: ...
+@typing.overload
+def build(prototype: T, values: Mapping[str, Any], where: str) -> T: ...
+def build(prototype: Any, values: Mapping[str, Any], where: str) -> Any:
     """A dataclass with values from a mapping; keys left out keep their defaults.
 
     Args:
@@ -32,8 +36,8 @@ def build(prototype: type[T] | T, values: Mapping[str, Any], where: str) -> T:
             has the wrong type or is not finite (a record could not hold it).
     """
     cls = prototype if isinstance(prototype, type) else type(prototype)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    hints = typing.get_type_hints(cls, include_extras=True)
     converted: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
@@ -48,7 +52,7 @@ def build(prototype: type[T] | T, values: Mapping[str, Any], where: str) -> T:
         if isinstance(value, float) and not math.isfinite(value):
             raise BadConfiguration(f"{key} in {where} is {value}; expected a finite number.")
     if not isinstance(prototype, type):
-        return cast(T, dataclasses.replace(prototype, **converted))  # type: ignore[type-var]
+        return dataclasses.replace(prototype, **converted)
     missing = [
         name
         for name, f in fields.items()
@@ -58,11 +62,13 @@ def build(prototype: type[T] | T, values: Mapping[str, Any], where: str) -> T:
     ]
     if missing:
         raise BadConfiguration(f"{where} lacks {', '.join(map(repr, missing))}.")
-    return cast(T, prototype(**converted))
+    return prototype(**converted)
 
 
 def _name(hint: Any) -> str:
     """How a message names the type of a field."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return f"{_name(hint.__origin__)} that is not empty"
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
     return getattr(hint, "__name__", str(hint))

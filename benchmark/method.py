@@ -18,7 +18,7 @@ from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.registry import Registry
 from benchmark.scaling import Scaling
 from benchmark.seeds import derive_seed
-from benchmark.students.student import StudentSpec
+from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet
 from benchmark.teachers.teacher import Teacher
 
@@ -245,6 +245,6 @@ def require_positive(method: Method, *names: str) -> None:
 METHODS: Registry[Method] = Registry(
     "method",
     "obdbench.methods",
-    Method,  # type: ignore[type-abstract]
+    Method,
     entries="instances",
 )

@@ -33,7 +33,8 @@ from benchmark.datasets.store import DatasetName, load_dataset
 from benchmark.environments import action_space, rollout
 from benchmark.scaling import Scaling
 from benchmark.seeds import episode_seeds, torch_generator
-from benchmark.students.student import Batch, StudentPolicy, StudentSpec, train_students
+from benchmark.students.spec import StudentSpec
+from benchmark.students.student import Batch, StudentPolicy, train_students
 from benchmark.teachers.store import find_teacher
 from benchmark.teachers.teacher import NetworkTeacher
 from studies.study import Row, Study

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from benchmark.files import write_atomic
 from benchmark.record import Record
 from benchmark.sweep import Sweep
-from obdbench.html.content import content, sweep_table
+from obdbench.html.content import content
 from obdbench.states import look
 from paper_figures import across, convergence
 from paper_figures.figure import SETTINGS, FigureError
-from results import curves_frame, runs_frame
+from results import cell_table, curves_frame, runs_frame
 from results.store import sweep_records
 
 FIGURES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Figure]] = {
@@ -49,7 +49,7 @@ def write_page(store: Path, sweep: Sweep, path: Path) -> None:
     """
     records = sweep_records(store, sweep)
     runs = runs_frame(records)
-    table = sweep_table(sweep, runs)
+    table = cell_table(runs_frame(records, sweep.runs))
     states = look(store, sweep)
     folder = resources.files("obdbench.html")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from benchmark.attempt import existing_record
+
 from benchmark.datasets.store import DatasetName, load_dataset
 from benchmark.files import file_sha256
 from benchmark.heartbeat import ALIVE

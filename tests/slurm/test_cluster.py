@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 from benchmark.attempt import existing_record
+
 from benchmark.run import execute, folder_of, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep

@@ -8,8 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-
 from benchmark.attempt import existing_record
+from slurm.executors import InlineExecutor, LocalExecutor, _shares, make_executor
+
 from benchmark.errors import ObdBenchError
 from benchmark.heartbeat import last_sign
 from benchmark.record import FILE, Record, read_record
@@ -17,7 +18,6 @@ from benchmark.registry import load_plugin
 from benchmark.run import execute, run_folder
 from benchmark.spec import RunSpec
 from results.store import progress
-from slurm.executors import InlineExecutor, LocalExecutor, _shares, make_executor
 from tests.tiny_runs import PLUGIN, numbers, sets, tiny_spec
 
 PLUGINS = (str(PLUGIN),)

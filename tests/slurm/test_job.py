@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 from benchmark.attempt import existing_record
+
 from benchmark.registry import load_plugin
 from benchmark.run import execute, run_folder
 from benchmark.spec import RunSpec

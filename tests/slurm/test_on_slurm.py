@@ -11,14 +11,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-
 from benchmark.attempt import existing_record
+from slurm.executors import InlineExecutor
+
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep, read_sweep
 from benchmark.teachers.teacher import NetworkTeacher
 from obdbench.states import look
-from slurm.executors import InlineExecutor
 from slurm.one_node_cluster import OneNodeCluster
 from tests.slurm.conftest import Bench, wait_until
 from tests.tiny_runs import PLUGIN, numbers, sets, tiny_spec
