@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from benchmark.clocks import Cost, SaveClock, Stopwatch
+from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.dataset import Dataset
-from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.density.store import Fit, LogDensity, find_or_fit
-from benchmark.environments import action_space
+from benchmark.environments.lookup import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.evaluation import score
 from benchmark.heartbeat import Heartbeat, last_sign

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmark.config import BadConfiguration
-from benchmark.environments import Episodes, rollout
+from benchmark.environments.rollout import Episodes, rollout
 from benchmark.errors import did_you_mean
 from benchmark.method import Policy
 from benchmark.scaling import Scaling

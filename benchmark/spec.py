@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from benchmark.config import build
-from benchmark.datasets.store import DatasetName
+from benchmark.datasets.source import DatasetName
 from benchmark.density.density import DENSITIES
 from benchmark.evaluation import Protocol
 from benchmark.method import METHODS, Method

@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.dataset import ReferenceReturns
-from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
 from benchmark.record import Record
 from benchmark.run import execute

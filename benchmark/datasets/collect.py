@@ -11,7 +11,8 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
-from benchmark.environments import BatchedEnvironment, highest, make_batched, one_hot
+from benchmark.environments.batch import BatchedEnvironment, highest, one_hot
+from benchmark.environments.lookup import make_batched
 from benchmark.seeds import derive_seed, numpy_generator
 
 Progress = Callable[[int, int], None]

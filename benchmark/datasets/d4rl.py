@@ -10,20 +10,19 @@ from typing import Any, ClassVar
 
 from benchmark.cache import cache_folder
 from benchmark.datasets.collect import Progress
-from benchmark.datasets.d4rl_check import compare_statistics
 from benchmark.datasets.d4rl_facts import (
     PUBLIC_ADDRESS,
+    compare_statistics,
     d4rl_environment,
     d4rl_file_name,
     d4rl_fingerprint,
     d4rl_names,
     d4rl_reference,
 )
-from benchmark.datasets.d4rl_file import read_d4rl_file
 from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
-from benchmark.datasets.download import Fingerprint, Patience, download
+from benchmark.datasets.download import Fingerprint, Patience, TrustedFiles, download
+from benchmark.datasets.hdf5 import read_d4rl_file
 from benchmark.datasets.source import DatasetFamily, DatasetSource
-from benchmark.datasets.trust import TrustedFiles
 from benchmark.errors import did_you_mean
 from benchmark.registry import UnknownName
 

@@ -16,6 +16,14 @@ from benchmark.errors import ObdBenchError
 FloatArray = NDArray[np.float32]
 
 _BLOCK = 1 << 16  # rows as float64 at a time
+_DTYPES = {
+    "states": np.float32,
+    "actions": np.float32,
+    "rewards": np.float32,
+    "terminations": np.bool_,
+    "truncations": np.bool_,
+    "lengths": np.int64,
+}
 
 
 class DatasetProblem(ObdBenchError):
@@ -151,3 +159,74 @@ class Dataset:
     @property
     def _starts(self) -> NDArray[np.int64]:
         return np.cumsum(self.lengths) - self.lengths
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """Types, shapes, finite values, and that every episode ends where `lengths` says.
+
+    Raises:
+        DatasetProblem: Naming the array, what was found and what was expected.
+    """
+    for name, array in dataset.arrays().items():
+        if array.dtype != _DTYPES[name]:
+            raise DatasetProblem(
+                f"{dataset.name}: {name} has dtype {array.dtype}, expected "
+                f"{np.dtype(_DTYPES[name])}. Convert it where the dataset is made."
+            )
+    _check_shapes(dataset)
+    for name in ("states", "actions", "rewards"):
+        check_finite(f"{dataset.name}: {name}", dataset.arrays()[name])
+    _check_ends(dataset)
+
+
+def check_finite(what: str, array: NDArray[Any]) -> None:
+    """Raises DatasetProblem with the number of entries that are not finite and the first's row."""
+    finite = np.isfinite(array)
+    if finite.all():
+        return
+    at = np.unravel_index(int(finite.argmin()), array.shape)
+    raise DatasetProblem(
+        f"{what} has {int(array.size - np.count_nonzero(finite)):,} entries that are NaN or "
+        f"infinite in float32, the first ({array[at]}) in row {int(at[0])}. Take the data from a "
+        f"sound copy, or cut these episodes out of it."
+    )
+
+
+def _check_shapes(dataset: Dataset) -> None:
+    episodes, total = len(dataset.lengths), int(dataset.lengths.sum())
+    if dataset.lengths.ndim != 1 or total < 1 or dataset.lengths.min() < 1:
+        raise DatasetProblem(
+            f"{dataset.name} has {episodes} episodes with {total} transitions; expected at least "
+            f"one episode, and at least one transition in each."
+        )
+    expected = {
+        "states": (total + episodes, *dataset.states.shape[1:2]),
+        "actions": (total, *dataset.actions.shape[1:2]),
+        "rewards": (total,),
+        "terminations": (total,),
+        "truncations": (total,),
+    }
+    for name, shape in expected.items():
+        found = dataset.arrays()[name].shape
+        if found != shape or 0 in found or (name in ("states", "actions") and len(found) != 2):
+            raise DatasetProblem(
+                f"{dataset.name}: {name} has shape {list(found)}, expected {list(shape)} for "
+                f"{total} transitions in {episodes} episodes (states and actions have two "
+                f"dimensions). Mend the lengths or the array where the dataset is made."
+            )
+
+
+def _check_ends(dataset: Dataset) -> None:
+    ended = np.flatnonzero(dataset.terminations | dataset.truncations)
+    expected = np.cumsum(dataset.lengths) - 1
+    if len(without := np.setdiff1d(expected, ended)):
+        raise DatasetProblem(
+            f"{dataset.name}: {len(without)} episodes are without end, the first at transition "
+            f"{without[0]}, which is neither terminated nor truncated. Mark the last transition of "
+            f"an episode that was cut as truncated."
+        )
+    if len(inside := np.setdiff1d(ended, expected)):
+        raise DatasetProblem(
+            f"{dataset.name}: {len(inside)} transitions are terminated or truncated in the middle "
+            f"of an episode, the first at transition {inside[0]}. Split the episodes there."
+        )

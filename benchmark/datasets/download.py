@@ -12,7 +12,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,37 @@ def download(
     with FileLock(f"{target}.lock"):
         if not target.exists():
             _Download(url, target, expected, advice, patience or Patience(), progress).run()
+
+
+class TrustedFiles:
+    """Fingerprints of files by name, in a JSON file beside them.
+
+    Args:
+        path: The JSON file. Whoever trusts a changed file takes its entry out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def fingerprint(self, name: str) -> Fingerprint | None:
+        """What the file was when it was first used; None before that."""
+        entry = self._entries().get(name)
+        return Fingerprint(entry["bytes"], entry["sha256"]) if entry else None
+
+    def trust(self, name: str, fingerprint: Fingerprint, url: str) -> None:
+        """Keeps a file's fingerprint; one that is kept already stays."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self.path}.lock"):
+            entries = self._entries()
+            if name in entries:
+                return
+            first_used = datetime.now(UTC).isoformat(timespec="seconds")
+            entries[name] = {**asdict(fingerprint), "url": url, "first_used": first_used}
+            write_atomic(self.path, json.dumps(entries, indent=1) + "\n")
+
+    def _entries(self) -> dict[str, Any]:
+        entries: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        return entries
 
 
 class _Interrupted(Exception):

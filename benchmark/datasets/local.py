@@ -10,12 +10,11 @@ from pathlib import Path
 import minari
 
 from benchmark.datasets.collect import Progress
-from benchmark.datasets.d4rl_file import read_d4rl_file
 from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
 from benchmark.datasets.download import Fingerprint
-from benchmark.datasets.reference import suite_reference
-from benchmark.datasets.source import DatasetFamily, DatasetSource
-from benchmark.datasets.store import NAMESPACE, VERSION
+from benchmark.datasets.hdf5 import read_d4rl_file
+from benchmark.datasets.snapshots import suite_reference
+from benchmark.datasets.source import NAMESPACE, VERSION, DatasetFamily, DatasetSource
 from benchmark.environments.lookup import find_specification
 from benchmark.registry import UnknownName
 

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 
 from benchmark.datasets.collect import Progress
 from benchmark.datasets.dataset import Dataset, DatasetProblem, FloatArray, ReferenceReturns
-from benchmark.datasets.reference import suite_reference
-from benchmark.datasets.source import DatasetFamily, DatasetSource
-from benchmark.datasets.store import NAMESPACE
-from benchmark.environments import one_hot
+from benchmark.datasets.snapshots import suite_reference
+from benchmark.datasets.source import NAMESPACE, DatasetFamily, DatasetSource
+from benchmark.environments.batch import one_hot
 from benchmark.environments.lookup import find_specification
 from benchmark.registry import UnknownName
 

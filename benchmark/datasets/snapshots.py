@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from benchmark.datasets.dataset import ReferenceReturns
+from benchmark.datasets.dataset import DatasetProblem, ReferenceReturns
 from benchmark.errors import ObdBenchError
 from benchmark.files import file_sha256
 
@@ -125,3 +125,23 @@ def load_snapshots(environment: str, folder: Path | None = None) -> SnapshotPoli
             f"altered. Reinstall obdbench."
         )
     return SnapshotPolicies(load_file(tensors), manifest)
+
+
+def suite_reference(env_id: str) -> ReferenceReturns:
+    """Returns of the random policy and of the best snapshot that the suite ships.
+
+    Raises:
+        DatasetProblem: The suite ships no policies of that environment, version included.
+    """
+    measured = {}
+    for entry in (resources.files("benchmark.datasets") / "shipped").iterdir():
+        if entry.name.endswith(".json"):
+            policies = SnapshotPolicies({}, json.loads(entry.read_text("utf-8")))
+            measured[policies.env_id] = policies.reference
+    if env_id not in measured:
+        raise DatasetProblem(
+            f"There are no reference returns for {env_id}: the data bring none, and the suite has "
+            f"its own for {', '.join(sorted(measured))} alone. Give both, --reference-random and "
+            f"--reference-expert."
+        )
+    return measured[env_id]

@@ -7,13 +7,19 @@ in common (`d4rl/hopper-medium-v2`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+import minari
 
 from benchmark.datasets.collect import Progress
 from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
 from benchmark.errors import did_you_mean
 from benchmark.registry import Registry, UnknownName
+
+NAMESPACE = "obdbench"
+VERSION = 0
 
 
 class DatasetSource(ABC):
@@ -101,6 +107,68 @@ DATASETS: Registry[DatasetSource] = Registry(
 FAMILIES: Registry[DatasetFamily] = Registry(
     "dataset family", "obdbench.dataset_families", DatasetFamily, entries="instances"
 )
+
+
+@dataclass(frozen=True)
+class DatasetName:
+    """A name with a size: `hopper/medium`, or `hopper/medium@50000`.
+
+    The default size has no suffix, so that there is one way to write each dataset. Where the size
+    is None, the dataset has the one that it was published with.
+    """
+
+    name: str
+    size: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> DatasetName:
+        """Raises UnknownName for a name nobody registered, DatasetProblem for a bad size."""
+        name, separator, size = text.partition("@")
+        default = find_source(name).default_size
+        if not separator:
+            return cls(name, default)
+        if default is None:
+            raise DatasetProblem(
+                f"{text!r} asks for {size!r} transitions, but {name} comes in the size that it was "
+                f"published with alone. Write {name}."
+            )
+        if not (size.isascii() and size.isdigit()) or int(size) < 1:
+            raise DatasetProblem(
+                f"The size in {text!r} is {size!r}; expected a positive number of transitions, "
+                f"e.g. {name}@50000."
+            )
+        return cls(name, int(size))
+
+    def __str__(self) -> str:
+        return self.name if self._other_size is None else f"{self.name}@{self._other_size}"
+
+    @property
+    def minari_id(self) -> str:
+        """E.g. `obdbench/hopper/medium-v0`; another size is another dataset, `medium-50000-v0`."""
+        size = "" if self._other_size is None else f"-{self._other_size}"
+        return f"{NAMESPACE}/{self.name}{size}-v{VERSION}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the store keeps it; `MINARI_DATASETS_PATH` moves the store."""
+        return Path(minari.storage.get_dataset_path()) / self.minari_id
+
+    @property
+    def build_command(self) -> str:
+        """What a user types to have it in the store."""
+        size = "" if self._other_size is None else f" --size {self._other_size}"
+        return f"{find_source(self.name).command(self.name)}{size}"
+
+    def rebuild_command(self, seed: int | None) -> str:
+        """What a user types to replace the one in the store; published data have no seed."""
+        return f"{self.build_command}{'' if seed is None else f' --seed {seed}'} --force"
+
+    @property
+    def _other_size(self) -> int | None:
+        """The size where it is not the default."""
+        if self.size is None or self.size == find_source(self.name).default_size:
+            return None
+        return self.size
 
 
 def find_source(name: str) -> DatasetSource:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from benchmark.datasets.snapshots import SnapshotPolicies
-from benchmark.environments import action_space, make_batched
+from benchmark.environments.lookup import action_space, make_batched
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import atomic_path, file_sha256, write_atomic
 from benchmark.scaling import action_bounds

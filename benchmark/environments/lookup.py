@@ -7,12 +7,16 @@ import difflib
 import importlib
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-from benchmark.environments.batch import UnknownEnvironment
+from benchmark.environments.batch import BatchedEnvironment
+from benchmark.environments.mujoco_tasks import has_task
+from benchmark.environments.vector_batch import VectorBatch
+from benchmark.errors import ObdBenchError
 
 # Families that gymnasium does not ship, by the start of their ids.
 _PACKAGES = {
@@ -32,6 +36,10 @@ _EXTRAS = {
     "gymnasium.envs.mujoco": "gymnasium[mujoco]",
     "gymnasium.envs.phys2d": "gymnasium[jax]",
 }
+
+
+class UnknownEnvironment(ObdBenchError):
+    """The environment id is not registered, or what it needs is not installed."""
 
 
 def find_specification(env_id: str) -> EnvSpec:
@@ -69,6 +77,45 @@ def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
             f"Environment {specification.id!r} is registered but cannot be made: {error} "
             f"{_install_hint(specification)}"
         ) from error
+
+
+def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment:
+    """A batch of `size` slots of a registered environment.
+
+    HalfCheetah, Hopper and Walker2d (v4 and v5, default constructor arguments) are stepped in
+    MuJoCo directly; any other environment through gymnasium.
+
+    Args:
+        env_id: exact gymnasium id, version included, or `module:id` to import `module` first.
+        size: number of slots.
+        threads: threads that step the MuJoCo slots. Other environments are stepped on the calling
+            thread, because gymnasium promises no thread safety.
+
+    Raises:
+        UnknownEnvironment: the id is not registered, or its dependencies are not installed.
+        UnsupportedSpace: observations are not a Box, or actions neither a bounded 1-D Box nor
+            Discrete.
+        ValueError: `size` or `threads` is below one.
+    """
+    for name, value in (("size", size), ("threads", threads)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1.")
+    specification = find_specification(env_id)
+    if has_task(specification):
+        # Imported here: MuJoCo is slow to import, and finding a specification does not need it.
+        from benchmark.environments.mujoco_batch import MujocoBatch
+
+        return MujocoBatch(make_environment(specification), size, threads)
+    return VectorBatch(partial(make_environment, specification), size)
+
+
+def action_space(env_id: str) -> gymnasium.Space[Any]:
+    """The action space of an environment: a bounded Box or a Discrete; raises as `make_batched`."""
+    environment = make_batched(env_id, 1)
+    try:
+        return environment.action_space
+    finally:
+        environment.close()
 
 
 @contextlib.contextmanager

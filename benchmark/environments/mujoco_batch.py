@@ -9,13 +9,10 @@ from typing import Any
 import gymnasium
 import mujoco
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from benchmark.environments.batch import StepResult
-from benchmark.environments.lookup import make_environment
+from benchmark.environments.batch import SlotTracker, StepResult, check_actions
 from benchmark.environments.mujoco_tasks import LocomotionTask
-from benchmark.environments.slots import SlotTracker, check_actions
 
 # All that MuJoCo integrates from. It holds the accelerations of the previous step, which the
 # constraint solver starts from (`qacc_warmstart`): positions and velocities alone give other
@@ -31,7 +28,8 @@ class MujocoBatch:
     own (13 MB of address space and the time of several steps to make).
 
     Args:
-        specification: one that `mujoco_tasks.has_task` accepts.
+        reference: a gymnasium environment whose specification `mujoco_tasks.has_task` accepts; it
+            draws every initial state and owns the shared model.
         size: number of slots.
         threads: threads that the slots of a step are split over; `mj_step` releases the
             interpreter lock. The results do not depend on it.
@@ -39,10 +37,11 @@ class MujocoBatch:
 
     action_space: gymnasium.Space[Any]
 
-    def __init__(self, specification: EnvSpec, size: int, threads: int = 1) -> None:
-        # Gymnasium's own environment draws every initial state and owns the shared model.
-        self._reference = make_environment(specification)
-        environment: Any = self._reference.unwrapped
+    def __init__(self, reference: gymnasium.Env[Any, Any], size: int, threads: int = 1) -> None:
+        self._reference = reference
+        environment: Any = reference.unwrapped
+        specification = reference.spec
+        assert specification is not None, "gymnasium.make keeps the specification"
         self._task = LocomotionTask(specification, environment)
         self._model = environment.model
         self._frame_skip: int = environment.frame_skip

@@ -10,9 +10,8 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from benchmark.environments.batch import BatchedEnvironment, make_batched
-from benchmark.environments.discrete import highest
-from benchmark.environments.slots import check_actions
+from benchmark.environments.batch import BatchedEnvironment, check_actions, highest
+from benchmark.environments.lookup import make_batched
 from benchmark.errors import ObdBenchError
 
 Policy = Callable[[NDArray[np.float32]], NDArray[Any]]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
-from benchmark.environments.batch import StepResult, UnsupportedSpace
-from benchmark.environments.lookup import make_environment
-from benchmark.environments.slots import SlotTracker, check_actions
+from benchmark.environments.batch import (
+    SlotTracker,
+    StepResult,
+    UnsupportedSpace,
+    check_actions,
+)
 
 
 class VectorBatch:
@@ -26,7 +27,7 @@ class VectorBatch:
     goes to the named slots' own environments, `SyncVectorEnv.envs`.
 
     Args:
-        specification: a registered environment.
+        make: makes one copy of the environment.
         size: number of slots.
 
     Raises:
@@ -37,10 +38,11 @@ class VectorBatch:
 
     action_space: gymnasium.Space[Any]
 
-    def __init__(self, specification: EnvSpec, size: int) -> None:
-        make = partial(make_environment, specification)
+    def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], size: int) -> None:
         self._vector = SyncVectorEnv([make] * size, autoreset_mode=AutoresetMode.DISABLED)
         self._slots = SlotTracker(size)
+        specification = self._vector.envs[0].spec
+        assert specification is not None, "gymnasium.make keeps the specification"
         self.env_id = specification.id
         self.size = size
         self.observation_dim = _observation_dim(self._vector.single_observation_space, self.env_id)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.datasets.store import DatasetName
+from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.record import FILE, Record, read_record
 from benchmark.run import folder_of

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import benchmark.datasets.d4rl as d4rl
+from benchmark.datasets.catalog import build_dataset, dataset_card, load_dataset, local_datasets
 from benchmark.datasets.d4rl import D4RLSource
-from benchmark.datasets.d4rl_check import compare_statistics
 from benchmark.datasets.d4rl_facts import (
+    compare_statistics,
     d4rl_environment,
     d4rl_file_name,
     d4rl_fingerprint,
@@ -21,17 +22,10 @@ from benchmark.datasets.d4rl_facts import (
     d4rl_reference,
     d4rl_statistics,
 )
-from benchmark.datasets.d4rl_file import read_d4rl_file
 from benchmark.datasets.dataset import Dataset, DatasetProblem
 from benchmark.datasets.download import DownloadProblem, Fingerprint, Patience
-from benchmark.datasets.source import dataset_names, find_source
-from benchmark.datasets.store import (
-    DatasetName,
-    build_dataset,
-    dataset_card,
-    load_dataset,
-    local_datasets,
-)
+from benchmark.datasets.hdf5 import read_d4rl_file
+from benchmark.datasets.source import DatasetName, dataset_names, find_source
 from benchmark.registry import UnknownName
 from tests.d4rl_files import Arrays, made_up, qlearning_view, with_next_observations, write_file
 from tests.file_server import FileServer

@@ -16,11 +16,11 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Space
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
+from benchmark.datasets.catalog import build_dataset, dataset_card, load_dataset
 from benchmark.datasets.dataset import Dataset, DatasetProblem
-from benchmark.datasets.reference import suite_reference
-from benchmark.datasets.source import dataset_names
-from benchmark.datasets.store import DatasetName, build_dataset, dataset_card, load_dataset
-from benchmark.environments import UnknownEnvironment
+from benchmark.datasets.snapshots import suite_reference
+from benchmark.datasets.source import DatasetName, dataset_names
+from benchmark.environments.lookup import UnknownEnvironment
 from benchmark.registry import UnknownName
 
 ID = "mujoco/hopper/medium-v0"

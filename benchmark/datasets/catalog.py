@@ -7,9 +7,9 @@ suite's own beside its `data` folder: `card.json` says what it is and what its d
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,84 +23,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from benchmark.datasets.check import check_dataset, check_fits_environment
 from benchmark.datasets.collect import Progress
-from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
-from benchmark.datasets.source import DatasetSource, find_source
-from benchmark.environments import highest
-from benchmark.environments.lookup import find_specification
+from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns, check_dataset
+from benchmark.datasets.source import NAMESPACE, DatasetName, DatasetSource, find_source
+from benchmark.environments.batch import highest
+from benchmark.environments.lookup import find_specification, make_batched
 from benchmark.errors import ObdBenchError
 from benchmark.files import atomic_path, file_sha256, write_atomic
-
-NAMESPACE = "obdbench"
-VERSION = 0
 
 CARD_KEYS = (
     "name", "environment", "source", "size", "seed", "episodes", "returns", "reference_returns",
     "shapes", "sha256", "hdf5",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class DatasetName:
-    """A name with a size: `hopper/medium`, or `hopper/medium@50000`.
-
-    The default size has no suffix, so that there is one way to write each dataset. Where the size
-    is None, the dataset has the one that it was published with.
-    """
-
-    name: str
-    size: int | None
-
-    @classmethod
-    def parse(cls, text: str) -> DatasetName:
-        """Raises UnknownName for a name nobody registered, DatasetProblem for a bad size."""
-        name, separator, size = text.partition("@")
-        default = find_source(name).default_size
-        if not separator:
-            return cls(name, default)
-        if default is None:
-            raise DatasetProblem(
-                f"{text!r} asks for {size!r} transitions, but {name} comes in the size that it was "
-                f"published with alone. Write {name}."
-            )
-        if not (size.isascii() and size.isdigit()) or int(size) < 1:
-            raise DatasetProblem(
-                f"The size in {text!r} is {size!r}; expected a positive number of transitions, "
-                f"e.g. {name}@50000."
-            )
-        return cls(name, int(size))
-
-    def __str__(self) -> str:
-        return self.name if self._other_size is None else f"{self.name}@{self._other_size}"
-
-    @property
-    def minari_id(self) -> str:
-        """E.g. `obdbench/hopper/medium-v0`; another size is another dataset, `medium-50000-v0`."""
-        size = "" if self._other_size is None else f"-{self._other_size}"
-        return f"{NAMESPACE}/{self.name}{size}-v{VERSION}"
-
-    @property
-    def folder(self) -> Path:
-        """Where the store keeps it; `MINARI_DATASETS_PATH` moves the store."""
-        return Path(minari.storage.get_dataset_path()) / self.minari_id
-
-    @property
-    def build_command(self) -> str:
-        """What a user types to have it in the store."""
-        size = "" if self._other_size is None else f" --size {self._other_size}"
-        return f"{find_source(self.name).command(self.name)}{size}"
-
-    def rebuild_command(self, seed: int | None) -> str:
-        """What a user types to replace the one in the store; published data have no seed."""
-        return f"{self.build_command}{'' if seed is None else f' --seed {seed}'} --force"
-
-    @property
-    def _other_size(self) -> int | None:
-        """The size where it is not the default."""
-        if self.size is None or self.size == find_source(self.name).default_size:
-            return None
-        return self.size
 
 
 def build_dataset(
@@ -276,6 +210,39 @@ def write_dataset(
         save_file({k: np.ascontiguousarray(v) for k, v in dataset.arrays().items()}, temporary)
     card = _describe(name, dataset, seed, description)
     write_atomic(_card_path(name), json.dumps(card, indent=1) + "\n")
+
+
+def check_fits_environment(dataset: Dataset) -> gymnasium.Space[Any]:
+    """The action space of the dataset's environment, which its dimensions must fit.
+
+    Raises:
+        UnknownEnvironment: It is not installed; the message says what to install.
+        DatasetProblem: The dataset is of another environment.
+    """
+    with contextlib.closing(make_batched(dataset.env_id, 1)) as environment:
+        space, observation_dim = environment.action_space, environment.observation_dim
+    action_dim = int(space.n) if isinstance(space, Discrete) else int(np.prod(space.shape or ()))
+    found = (dataset.observation_dim, dataset.action_dim)
+    if found != (observation_dim, action_dim):
+        raise DatasetProblem(
+            f"{dataset.name} has {found[0]} observation and {found[1]} action dimensions; "
+            f"{dataset.env_id} has {observation_dim} and {action_dim}. Name the environment that "
+            f"the data were collected in."
+        )
+    if isinstance(space, Discrete):
+        _check_one_hot(dataset)
+    return space
+
+
+def _check_one_hot(dataset: Dataset) -> None:
+    actions = dataset.actions
+    wrong = np.flatnonzero(((actions != 0) & (actions != 1)).any(1) | (actions.sum(1) != 1))
+    if len(wrong):
+        raise DatasetProblem(
+            f"{dataset.name}: the action of transition {wrong[0]} is {actions[wrong[0]].tolist()}; "
+            f"{dataset.env_id} has discrete actions, which are stored one-hot (1 for the action "
+            f"taken, 0 for the others)."
+        )
 
 
 def _write_minari(

@@ -23,8 +23,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.datasets.check import check_finite
-from benchmark.datasets.dataset import Dataset, DatasetProblem, FloatArray, ReferenceReturns
+from benchmark.datasets.dataset import (
+    Dataset,
+    DatasetProblem,
+    FloatArray,
+    ReferenceReturns,
+    check_finite,
+)
 from benchmark.environments.lookup import find_specification
 
 _DIMENSIONS = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1, "timeouts": 1}
