@@ -7,6 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -43,3 +44,20 @@ def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes, as hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Size and sha256 of a file."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Fingerprint:
+        """Measure a file on disk."""
+        return cls(path.stat().st_size, file_sha256(path))
+
+    def facts(self) -> dict[str, int | str]:
+        """Entries for the provenance of what was made from the file."""
+        return {"file_bytes": self.bytes, "file_sha256": self.sha256}

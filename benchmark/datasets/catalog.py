@@ -23,8 +23,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from benchmark.datasets.collect import Progress
-from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns, check_dataset
+from benchmark.datasets.dataset import (
+    Dataset,
+    DatasetProblem,
+    ProgressCallback,
+    ReferenceReturns,
+    check_dataset,
+)
 from benchmark.datasets.source import NAMESPACE, DatasetName, DatasetSource, find_source
 from benchmark.environments.batch import highest
 from benchmark.environments.lookup import find_specification, make_batched
@@ -43,7 +48,7 @@ def build_dataset(
     seed: int = 0,
     threads: int = 1,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     source: DatasetSource | None = None,
 ) -> Dataset:
     """Builds (collects, fetches, takes in) a dataset into the local store, or loads what is there.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,13 +10,10 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from benchmark.datasets.dataset import Dataset, ReferenceReturns
+from benchmark.datasets.dataset import Dataset, ProgressCallback, ReferenceReturns
 from benchmark.environments.batch import BatchedEnvironment, highest, one_hot
 from benchmark.environments.lookup import make_batched
 from benchmark.seeds import derive_seed, numpy_generator
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
 
 
 class Policies(Protocol):
@@ -85,7 +82,7 @@ def collect(
     seed: int,
     slots: int = 64,
     threads: int = 1,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Dataset:
     """Episodes of every part, sampled actions, exactly as many transitions as the parts ask for.
 

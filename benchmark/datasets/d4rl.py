@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmark.cache import cache_folder
-from benchmark.datasets.collect import Progress
 from benchmark.datasets.d4rl_facts import (
     PUBLIC_ADDRESS,
     compare_statistics,
@@ -19,11 +18,12 @@ from benchmark.datasets.d4rl_facts import (
     d4rl_names,
     d4rl_reference,
 )
-from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
-from benchmark.datasets.download import Fingerprint, Patience, TrustedFiles, download
+from benchmark.datasets.dataset import Dataset, DatasetProblem, ProgressCallback, ReferenceReturns
+from benchmark.datasets.download import Patience, TrustedFiles, download
 from benchmark.datasets.hdf5 import read_d4rl_file
 from benchmark.datasets.source import DatasetFamily, DatasetSource
 from benchmark.errors import did_you_mean
+from benchmark.files import Fingerprint
 from benchmark.registry import UnknownName
 
 PREFIX = "d4rl/"
@@ -57,7 +57,12 @@ class D4RLSource(DatasetSource):
         return f"obdbench data fetch {name}"
 
     def build(
-        self, name: str, size: int | None, seed: int, threads: int, progress: Progress | None
+        self,
+        name: str,
+        size: int | None,
+        seed: int,
+        threads: int,
+        progress: ProgressCallback | None,
     ) -> Dataset:
         """See `DatasetSource.build`; published data have neither size nor seed to choose.
 
@@ -73,7 +78,7 @@ class D4RLSource(DatasetSource):
         folder = self.mirror or os.environ.get(MIRROR) or PUBLIC_ADDRESS
         return f"{folder.rstrip('/')}/{d4rl_file_name(self.dataset)}"
 
-    def _fetch(self, name: str, progress: Progress | None) -> Dataset:
+    def _fetch(self, name: str, progress: ProgressCallback | None) -> Dataset:
         """Downloads the file unless a sound one is there, reads it, then trusts it from now on.
 
         Trusted last: what a wrong address answers with must not become the file to expect.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
-from benchmark.datasets.download import Fingerprint
 from benchmark.errors import did_you_mean
+from benchmark.files import Fingerprint
 from benchmark.registry import UnknownName
 
 PUBLIC_ADDRESS = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from benchmark.errors import ObdBenchError
 
 FloatArray = NDArray[np.float32]
+ProgressCallback = Callable[[int, int], None]
+"""Called with (done, total)."""
 
 _BLOCK = 1 << 16  # rows as float64 at a time
 _DTYPES = {

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import minari
 
-from benchmark.datasets.collect import Progress
-from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
-from benchmark.datasets.download import Fingerprint
+from benchmark.datasets.dataset import Dataset, DatasetProblem, ProgressCallback, ReferenceReturns
 from benchmark.datasets.hdf5 import read_d4rl_file
 from benchmark.datasets.snapshots import suite_reference
 from benchmark.datasets.source import NAMESPACE, VERSION, DatasetFamily, DatasetSource
 from benchmark.environments.lookup import find_specification
+from benchmark.files import Fingerprint
 from benchmark.registry import UnknownName
 
 PREFIX = "local/"
@@ -33,7 +32,12 @@ class LocalSource(DatasetSource):
         return f"obdbench data import FILE.hdf5 --as {name} --environment ID"
 
     def build(
-        self, name: str, size: int | None, seed: int, threads: int, progress: Progress | None
+        self,
+        name: str,
+        size: int | None,
+        seed: int,
+        threads: int,
+        progress: ProgressCallback | None,
     ) -> Dataset:
         raise DatasetProblem(
             f"The dataset {name} is not in the local store, and only its file can bring it there. "
@@ -56,7 +60,12 @@ class FileSource(LocalSource):
     reference: ReferenceReturns | None = None
 
     def build(
-        self, name: str, size: int | None, seed: int, threads: int, progress: Progress | None
+        self,
+        name: str,
+        size: int | None,
+        seed: int,
+        threads: int,
+        progress: ProgressCallback | None,
     ) -> Dataset:
         reference = self.reference or suite_reference(self.environment)
         dataset = read_d4rl_file(self.file, name=name, env_id=self.environment, reference=reference)

@@ -18,8 +18,13 @@ from gymnasium.spaces import Box, Discrete
 from minari.dataset.minari_dataset import MinariDataset, parse_dataset_id
 from numpy.typing import NDArray
 
-from benchmark.datasets.collect import Progress
-from benchmark.datasets.dataset import Dataset, DatasetProblem, FloatArray, ReferenceReturns
+from benchmark.datasets.dataset import (
+    Dataset,
+    DatasetProblem,
+    FloatArray,
+    ProgressCallback,
+    ReferenceReturns,
+)
 from benchmark.datasets.snapshots import suite_reference
 from benchmark.datasets.source import NAMESPACE, DatasetFamily, DatasetSource
 from benchmark.environments.batch import one_hot
@@ -48,7 +53,12 @@ class MinariSource(DatasetSource):
         return f"obdbench data fetch {name}"
 
     def build(
-        self, name: str, size: int | None, seed: int, threads: int, progress: Progress | None
+        self,
+        name: str,
+        size: int | None,
+        seed: int,
+        threads: int,
+        progress: ProgressCallback | None,
     ) -> Dataset:
         """See `DatasetSource.build`; published data have neither size nor seed to choose.
 
@@ -159,7 +169,7 @@ def _reference(original: MinariDataset, env_id: str) -> tuple[ReferenceReturns, 
     return suite_reference(env_id), "the suite's own"
 
 
-def _read(original: MinariDataset, progress: Progress | None) -> dict[str, NDArray[Any]]:
+def _read(original: MinariDataset, progress: ProgressCallback | None) -> dict[str, NDArray[Any]]:
     """The dataset's arrays by name, filled episode by episode."""
     observation_dim = _flat_dimension(original)
     action_dim = _action_dimension(original)

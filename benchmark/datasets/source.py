@@ -13,8 +13,7 @@ from typing import ClassVar
 
 import minari
 
-from benchmark.datasets.collect import Progress
-from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
+from benchmark.datasets.dataset import Dataset, DatasetProblem, ProgressCallback, ReferenceReturns
 from benchmark.errors import did_you_mean
 from benchmark.registry import Registry, UnknownName
 
@@ -38,7 +37,12 @@ class DatasetSource(ABC):
 
     @abstractmethod
     def build(
-        self, name: str, size: int | None, seed: int, threads: int, progress: Progress | None
+        self,
+        name: str,
+        size: int | None,
+        seed: int,
+        threads: int,
+        progress: ProgressCallback | None,
     ) -> Dataset:
         """Makes the dataset, deterministically: same name, size and seed, same content.
 
