@@ -1,7 +1,7 @@
-"""The local Minari store: where datasets are kept, and how they are checked when they are loaded.
+"""The datasets of the local Minari store: built, written, listed, and checked when they are loaded.
 
 A dataset is an ordinary Minari dataset (`minari.load_dataset` opens it), with two files of the
-suite's own beside its `data` folder: `card.json` says what it is and what its digests are, and
+suite next to its `data` folder: `card.json` says what it is and what its digests are, and
 `transitions.safetensors` is a flat copy that loads at the speed of the disk.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import gymnasium
@@ -26,16 +26,19 @@ from safetensors.numpy import load_file, save_file
 from benchmark.datasets.dataset import (
     Dataset,
     DatasetProblem,
-    ProgressCallback,
+    OnProgress,
     ReferenceReturns,
     check_dataset,
 )
-from benchmark.datasets.source import NAMESPACE, DatasetName, DatasetSource, find_source
+from benchmark.datasets.source import DatasetName, DatasetSource, find_source, store_folder
 from benchmark.environments.batch import highest
 from benchmark.environments.lookup import find_specification, make_batched
 from benchmark.errors import ObdBenchError
-from benchmark.files import atomic_path, file_sha256, write_atomic
+from benchmark.files import Fingerprint, atomic_path, file_sha256, write_atomic
 
+CARD = "card.json"
+FLAT_COPY = "transitions.safetensors"
+EPISODES = "data/main_data.hdf5"
 CARD_KEYS = (
     "name", "environment", "source", "size", "seed", "episodes", "returns", "reference_returns",
     "shapes", "sha256", "hdf5",
@@ -48,76 +51,78 @@ def build_dataset(
     seed: int = 0,
     threads: int = 1,
     force: bool = False,
-    progress: ProgressCallback | None = None,
+    progress: OnProgress | None = None,
     source: DatasetSource | None = None,
 ) -> Dataset:
-    """Builds (collects, fetches, takes in) a dataset into the local store, or loads what is there.
+    """Collect, fetch or import a dataset into the local store, or load what is there.
 
     Args:
-        name: What to build.
-        seed: Of the collection; published data have none.
-        threads: For stepping the environments; the content does not depend on it.
+        name: The dataset to build.
+        seed: Seed of the collection; published data have none.
+        threads: Threads that step the environments; the content does not depend on it.
         force: Build anew even if a sound one is there.
-        progress: Called with (done, of how many), in the `progress_unit` of the source.
-        source: Another way to the same data than the name's own, such as a mirror or a file.
+        progress: Called with (done, total) in the `progress_unit` of the source.
+        source: Where the data come from, if not where the name says: a mirror, or a file.
+
+    Raises:
+        DatasetProblem: The dataset is in the store with another seed, or is not sound.
     """
     name.folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(name.folder.with_suffix(".lock")):  # two builders: the second finds it done
+    with FileLock(name.folder.with_suffix(".lock")):  # of two builders, the second finds it done
         if is_stored(name) and not force:
-            return _load_with_seed(name, seed)
+            found = dataset_card(name)["seed"]
+            if found not in (None, seed):
+                raise DatasetProblem(
+                    f"{name} is in the store with seed {found}, you asked for seed {seed}. "
+                    f"Build over it with `{name.rebuild_command(seed)}`."
+                )
+            return load_dataset(name)
         source = source or find_source(name.name)
         dataset = source.build(str(name), name.size, seed, threads, progress)
+        published = name.size is None
         write_dataset(
-            name,
-            dataset,
-            seed=None if name.size is None else seed,
-            description=source.description,
+            name, dataset, seed=None if published else seed, description=source.description
         )
     return dataset
 
 
 def is_stored(name: DatasetName) -> bool:
-    """Whether the store has it, sound or not; without its card it is a build that was killed."""
-    return _card_path(name).exists()
-
-
-def _load_with_seed(name: DatasetName, seed: int) -> Dataset:
-    found = _card(name)["seed"]
-    if found not in (None, seed):
-        raise DatasetProblem(
-            f"{name} is in the store with seed {found}, you asked for seed {seed}. "
-            f"Build over it with `{name.rebuild_command(seed)}`."
-        )
-    return load_dataset(name)
+    """Whether the store has a dataset, sound or not; a build that was killed leaves no card."""
+    return (name.folder / CARD).exists()
 
 
 def load_dataset(name: DatasetName) -> Dataset:
-    """A dataset of the local store, checked against its card.
+    """Load a dataset of the local store and check it against its card.
 
     Raises:
         DatasetProblem: It is missing, truncated, altered or of the wrong shape; the message names
-            the file, what was expected, what was found and the command that mends it.
+            the file, what was expected, what was found and the command that repairs it.
     """
-    card = _card(name)
-    main = _main_path(name)
-    mend = f"Build it anew with `{name.rebuild_command(card['seed'])}`."
-    if not main.is_file():
-        raise DatasetProblem(f"{main} is missing. {mend}")
-    if main.stat().st_size != card["hdf5"]["bytes"]:
+    card = dataset_card(name)
+    episodes, flat = name.folder / EPISODES, name.folder / FLAT_COPY
+    repair = f"Build it anew with `{name.rebuild_command(card['seed'])}`."
+    if not episodes.is_file():
+        raise DatasetProblem(f"{episodes} is missing. {repair}")
+    if (size := episodes.stat().st_size) != card["hdf5"]["bytes"]:
         raise DatasetProblem(
-            f"{main} has {main.stat().st_size} bytes, expected {card['hdf5']['bytes']}: it is "
-            f"truncated or was written to. {mend}"
+            f"{episodes} has {size} bytes, expected {card['hdf5']['bytes']}: it is truncated or "
+            f"was written to. {repair}"
         )
-    if (found := file_sha256(main)) != card["hdf5"]["sha256"]:
+    if (digest := file_sha256(episodes)) != card["hdf5"]["sha256"]:
         raise DatasetProblem(
-            f"{main} has sha256 {found}, expected {card['hdf5']['sha256']}: it was altered. {mend}"
+            f"{episodes} has sha256 {digest}, expected {card['hdf5']['sha256']}: it was altered. "
+            f"{repair}"
         )
-    flat = name.folder / "transitions.safetensors"
     try:
         arrays = load_file(flat)
     except (FileNotFoundError, SafetensorError) as error:
-        raise DatasetProblem(f"{flat} cannot be read ({error}). {mend}") from error
-    _check_shapes(flat, arrays, card, mend)
+        raise DatasetProblem(f"{flat} cannot be read ({error}). {repair}") from error
+    shapes = {key: list(array.shape) for key, array in arrays.items()}
+    if shapes != card["shapes"]:
+        raise DatasetProblem(f"{flat} has shapes {shapes}, expected {card['shapes']}. {repair}")
+    for key, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise DatasetProblem(f"{flat} has values that are not finite in {key!r}. {repair}")
     dataset = Dataset(
         name=str(name),
         env_id=card["environment"],
@@ -128,34 +133,32 @@ def load_dataset(name: DatasetName) -> Dataset:
     if dataset.sha256 != card["sha256"]:
         raise DatasetProblem(
             f"{flat} has content sha256 {dataset.sha256}, expected {card['sha256']}: it was "
-            f"altered. {mend}"
+            f"altered. {repair}"
         )
     return dataset
 
 
 def local_datasets() -> list[DatasetName]:
-    """Every dataset of the suite that is in the local store."""
-    root = Path(minari.storage.get_dataset_path()) / NAMESPACE
+    """Every dataset of the suite in the local store."""
     names = []
-    for path in sorted(root.rglob("card.json")):
+    for path in sorted(store_folder().rglob(CARD)):
         try:
-            card = json.loads(path.read_text())
-            name = DatasetName.parse(card["name"])
+            name = DatasetName.parse(json.loads(path.read_text())["name"])
         except (json.JSONDecodeError, KeyError, TypeError, ObdBenchError):
-            continue  # not one of ours, or of a plug-in that is not loaded: `info` reports it
+            continue  # another program's, or of a plug-in that is not loaded: `info` reports it
         if name.folder == path.parent:
             names.append(name)
     return names
 
 
 def dataset_card(name: DatasetName) -> dict[str, Any]:
-    """The card of a dataset in the store: size, returns, source, digests."""
-    return _card(name)
+    """Read the card of a dataset in the store: size, returns, source, digests.
 
-
-def _card(name: DatasetName) -> dict[str, Any]:
-    path = _card_path(name)
-    mend = f"Build it anew with `{name.rebuild_command(None)}`."
+    Raises:
+        DatasetProblem: The dataset is not in the store, or the card is damaged.
+    """
+    path = name.folder / CARD
+    repair = f"Build it anew with `{name.rebuild_command(None)}`."
     if not path.is_file():
         raise DatasetProblem(
             f"The dataset {name} is not in the local store ({name.folder}). "
@@ -164,42 +167,26 @@ def _card(name: DatasetName) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise DatasetProblem(f"{path} is not JSON ({error}). {mend}") from error
+        raise DatasetProblem(f"{path} is not JSON ({error}). {repair}") from error
     if lacking := [key for key in CARD_KEYS if key not in card]:
-        raise DatasetProblem(f"{path} lacks {', '.join(map(repr, lacking))}. {mend}")
+        raise DatasetProblem(f"{path} lacks {', '.join(map(repr, lacking))}. {repair}")
     if card["name"] != str(name):
         raise DatasetProblem(
             f"{path} is the card of {card['name']!r}, expected {str(name)!r}: two datasets share a "
-            f"folder, or it was copied here. {mend}"
+            f"folder, or it was copied here. {repair}"
         )
     return card
-
-
-def _card_path(name: DatasetName) -> Path:
-    return name.folder / "card.json"
-
-
-def _check_shapes(
-    path: Path, arrays: dict[str, np.ndarray[Any, Any]], card: dict[str, Any], mend: str
-) -> None:
-    """Names and shapes as the card has them, and finite values."""
-    found = {key: list(array.shape) for key, array in arrays.items()}
-    if found != card["shapes"]:
-        raise DatasetProblem(f"{path} has shapes {found}, expected {card['shapes']}. {mend}")
-    for key, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise DatasetProblem(f"{path} has values that are not finite in {key!r}. {mend}")
 
 
 def write_dataset(
     name: DatasetName, dataset: Dataset, *, seed: int | None, description: str
 ) -> None:
-    """Writes the Minari dataset and its two companions; the card comes last and makes it whole.
+    """Write the Minari dataset, the flat copy, and last the card, which makes the dataset whole.
 
     Args:
-        name: Under which the store will have it.
-        dataset: It is checked first; what was there under its name stays if it is refused.
-        seed: Of its collection; None for published data.
+        name: Name in the store.
+        dataset: Content, checked first: if it is refused, what the store has under that name stays.
+        seed: Seed of its collection; None for published data.
         description: One sentence for the card.
 
     Raises:
@@ -207,21 +194,39 @@ def write_dataset(
         UnknownEnvironment: Its environment is not installed.
     """
     check_dataset(dataset)
-    space = check_fits_environment(dataset)
+    action_space = check_fits_environment(dataset)
     if name.folder.exists():
         shutil.rmtree(name.folder)
-    _write_minari(name, dataset, space, description)
-    with atomic_path(name.folder / "transitions.safetensors") as temporary:
+    _write_minari(name, dataset, action_space, description)
+    with atomic_path(name.folder / FLAT_COPY) as temporary:
         save_file({k: np.ascontiguousarray(v) for k, v in dataset.arrays().items()}, temporary)
-    card = _describe(name, dataset, seed, description)
-    write_atomic(_card_path(name), json.dumps(card, indent=1) + "\n")
+    returns = dataset.episode_returns
+    card = {
+        "name": str(name),
+        "environment": dataset.env_id,
+        "source": description,
+        "provenance": dict(dataset.provenance),
+        "size": len(dataset),
+        "seed": seed,
+        "episodes": len(dataset.lengths),
+        "returns": {
+            "mean": float(returns.mean()),
+            "sd": float(returns.std()),
+            "max": float(returns.max()),
+        },
+        "reference_returns": asdict(dataset.reference),
+        "shapes": {key: list(array.shape) for key, array in dataset.arrays().items()},
+        "sha256": dataset.sha256,
+        "hdf5": asdict(Fingerprint.of(name.folder / EPISODES)),
+    }
+    write_atomic(name.folder / CARD, json.dumps(card, indent=1) + "\n")
 
 
 def check_fits_environment(dataset: Dataset) -> gymnasium.Space[Any]:
-    """The action space of the dataset's environment, which its dimensions must fit.
+    """Compare a dataset's dimensions with its environment's, and return the action space.
 
     Raises:
-        UnknownEnvironment: It is not installed; the message says what to install.
+        UnknownEnvironment: The environment is not installed; the message says what to install.
         DatasetProblem: The dataset is of another environment.
     """
     with contextlib.closing(make_batched(dataset.env_id, 1)) as environment:
@@ -235,19 +240,15 @@ def check_fits_environment(dataset: Dataset) -> gymnasium.Space[Any]:
             f"the data were collected in."
         )
     if isinstance(space, Discrete):
-        _check_one_hot(dataset)
+        actions = dataset.actions
+        wrong = np.flatnonzero(((actions != 0) & (actions != 1)).any(1) | (actions.sum(1) != 1))
+        if len(wrong):
+            raise DatasetProblem(
+                f"{dataset.name}: the action of transition {wrong[0]} is "
+                f"{actions[wrong[0]].tolist()}; {dataset.env_id} has discrete actions, which are "
+                f"stored one-hot (1 for the action taken, 0 for the others)."
+            )
     return space
-
-
-def _check_one_hot(dataset: Dataset) -> None:
-    actions = dataset.actions
-    wrong = np.flatnonzero(((actions != 0) & (actions != 1)).any(1) | (actions.sum(1) != 1))
-    if len(wrong):
-        raise DatasetProblem(
-            f"{dataset.name}: the action of transition {wrong[0]} is {actions[wrong[0]].tolist()}; "
-            f"{dataset.env_id} has discrete actions, which are stored one-hot (1 for the action "
-            f"taken, 0 for the others)."
-        )
 
 
 def _write_minari(
@@ -257,7 +258,7 @@ def _write_minari(
     environment = find_specification(dataset.env_id)
     minari.create_dataset_from_buffers(
         dataset_id=name.minari_id,
-        buffer=_episodes(dataset, _minari_actions(dataset, action_space)),
+        buffer=_episode_buffers(dataset, action_space),
         env=environment,
         eval_env=environment,
         observation_space=gymnasium.spaces.Box(
@@ -275,54 +276,19 @@ def _write_minari(
     )
 
 
-def _minari_actions(dataset: Dataset, space: gymnasium.Space[Any]) -> NDArray[Any]:
-    """Actions as the environment takes them: integers `[M]` where they are Discrete."""
-    if isinstance(space, Discrete):
-        return highest(dataset.actions, space)
-    return dataset.actions
-
-
-def _describe(
-    name: DatasetName, dataset: Dataset, seed: int | None, description: str
-) -> dict[str, Any]:
-    """The card of a dataset whose files are written."""
-    main, returns = _main_path(name), dataset.episode_returns
-    return {
-        "name": str(name),
-        "environment": dataset.env_id,
-        "source": description,
-        "provenance": dict(dataset.provenance),
-        "size": len(dataset),
-        "seed": seed,
-        "episodes": len(dataset.lengths),
-        "returns": {
-            "mean": float(returns.mean()),
-            "sd": float(returns.std()),
-            "max": float(returns.max()),
-        },
-        "reference_returns": {
-            "random": dataset.reference.random,
-            "expert": dataset.reference.expert,
-        },
-        "shapes": {key: list(array.shape) for key, array in dataset.arrays().items()},
-        "sha256": dataset.sha256,
-        "hdf5": {"bytes": main.stat().st_size, "sha256": file_sha256(main)},
-    }
-
-
-def _main_path(name: DatasetName) -> Path:
-    return name.folder / "data" / "main_data.hdf5"
-
-
-def _episodes(dataset: Dataset, actions: NDArray[Any]) -> list[EpisodeBuffer]:
-    """Views of the arrays, an episode each."""
-    ends = np.cumsum(dataset.lengths)
+def _episode_buffers(dataset: Dataset, action_space: gymnasium.Space[Any]) -> list[EpisodeBuffer]:
+    """Views of the arrays, one per episode; discrete actions as integers, as Minari has them."""
+    actions: NDArray[Any] = dataset.actions
+    if isinstance(action_space, Discrete):
+        actions = highest(actions, action_space)
     buffers = []
+    ends = np.cumsum(dataset.lengths)
     for index, (end, length) in enumerate(zip(ends, dataset.lengths, strict=True)):
         rows = slice(end - length, end)
         buffers.append(
             EpisodeBuffer(
                 id=index,
+                # `states` has one row more per episode: its last observation.
                 observations=dataset.states[end - length + index : end + index + 1],
                 actions=actions[rows],
                 rewards=dataset.rewards[rows],

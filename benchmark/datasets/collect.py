@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from benchmark.datasets.dataset import Dataset, ProgressCallback, ReferenceReturns
+from benchmark.datasets.dataset import Dataset, OnProgress, ReferenceReturns
 from benchmark.environments.batch import BatchedEnvironment, highest, one_hot
 from benchmark.environments.lookup import make_batched
 from benchmark.seeds import derive_seed, numpy_generator
@@ -82,7 +82,7 @@ def collect(
     seed: int,
     slots: int = 64,
     threads: int = 1,
-    progress: ProgressCallback | None = None,
+    progress: OnProgress | None = None,
 ) -> Dataset:
     """Episodes of every part, sampled actions, exactly as many transitions as the parts ask for.
 

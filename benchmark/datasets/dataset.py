@@ -1,4 +1,4 @@
-"""Offline transitions in memory, and D4RL's normalisation of returns."""
+"""Offline transitions in memory, what makes them consistent, and the normalisation of returns."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from benchmark.errors import ObdBenchError
 
 FloatArray = NDArray[np.float32]
-ProgressCallback = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with (done, total)."""
 
-_BLOCK = 1 << 16  # rows as float64 at a time
+_BLOCK = 1 << 16  # rows held as float64 at a time
 _DTYPES = {
     "states": np.float32,
     "actions": np.float32,
@@ -52,13 +52,13 @@ class Dataset:
         name: Registered name, e.g. `hopper/medium-replay`.
         env_id: The environment that policies are scored in, e.g. `Hopper-v5`.
         states: Every observation of every episode, the last one included `[M + E, obs_dim]`.
-        actions: `[M, act_dim]`; where the environment's are Discrete, one-hot.
+        actions: `[M, act_dim]`; one-hot where the environment's actions are Discrete.
         rewards: `[M]`.
         terminations: `[M]` bool, true where the environment ended the episode.
         truncations: `[M]` bool, true where a time limit (or the end of the data) cut it.
         lengths: Transitions of each episode `[E]`.
         reference: Returns that normalisation stands on.
-        provenance: What is known of where it comes from (JSON), kept in its card. Under
+        provenance: Facts about the origin of the data (JSON), kept in their card. Under
             "warnings", sentences that whoever uses the data should have read.
     """
 
@@ -100,6 +100,7 @@ class Dataset:
     def next_observations(self) -> FloatArray:
         """The observation that each action led to `[M, obs_dim]`."""
         follows_an_action = np.ones(len(self.states), dtype=bool)
+        # Episode e starts at row starts[e] + e of `states`: e last observations are before it.
         follows_an_action[self._starts + np.arange(len(self.lengths))] = False
         return self.states[follows_an_action]
 
@@ -116,7 +117,8 @@ class Dataset:
     def observation_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation of `observations`, `[obs_dim]` each.
 
-        Block by block: the observations as an array of their own, or as float64, need not fit.
+        Two passes over blocks of rows: another whole copy of the observations, or one in float64,
+        need not fit in memory, and E[x^2] - E[x]^2 would cancel where the mean is far from 0.
         """
         rows, count = self.before_an_action, len(self)
         blocks = [slice(first, first + _BLOCK) for first in range(0, len(rows), _BLOCK)]
@@ -131,9 +133,11 @@ class Dataset:
 
         Where an episode was truncated, this is less than the policy would have gone on to earn.
         """
-        returns = self.rewards.astype(np.float64)
+        returns = self.rewards.astype(np.float64)  # G_t = r_t holds for last transitions already
         last = self._starts + self.lengths - 1
-        for left in range(1, int(self.lengths.max())):  # all transitions that many before the last
+        # Backwards, G_t = r_t + discount * G_{t+1}, for the transitions of all episodes that are
+        # `left` before the last at once: as many Python steps as the longest episode has.
+        for left in range(1, int(self.lengths.max())):
             rows = last[self.lengths > left] - left
             returns[rows] += discount * returns[rows + 1]
         return returns
@@ -147,27 +151,21 @@ class Dataset:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """The stored arrays by name."""
-        return {
-            "states": self.states,
-            "actions": self.actions,
-            "rewards": self.rewards,
-            "terminations": self.terminations,
-            "truncations": self.truncations,
-            "lengths": self.lengths,
-        }
+        return {name: getattr(self, name) for name in _DTYPES}
 
     @property
     def _starts(self) -> NDArray[np.int64]:
+        """Index of each episode's first transition `[E]`."""
         return np.cumsum(self.lengths) - self.lengths
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Types, shapes, finite values, and that every episode ends where `lengths` says.
+    """Check types, shapes, finite values, and that every episode ends where `lengths` says.
 
     Raises:
-        DatasetProblem: Naming the array, what was found and what was expected.
+        DatasetProblem: The message names the array, what was found and what was expected.
     """
     for name, array in dataset.arrays().items():
         if array.dtype != _DTYPES[name]:
@@ -182,7 +180,7 @@ def check_dataset(dataset: Dataset) -> None:
 
 
 def check_finite(what: str, array: NDArray[Any]) -> None:
-    """Raises DatasetProblem with the number of entries that are not finite and the first's row."""
+    """Raise DatasetProblem with the number of entries that are not finite and the first's row."""
     finite = np.isfinite(array)
     if finite.all():
         return
@@ -201,20 +199,17 @@ def _check_shapes(dataset: Dataset) -> None:
             f"{dataset.name} has {episodes} episodes with {total} transitions; expected at least "
             f"one episode, and at least one transition in each."
         )
-    expected = {
-        "states": (total + episodes, *dataset.states.shape[1:2]),
-        "actions": (total, *dataset.actions.shape[1:2]),
-        "rewards": (total,),
-        "terminations": (total,),
-        "truncations": (total,),
-    }
-    for name, shape in expected.items():
-        found = dataset.arrays()[name].shape
-        if found != shape or 0 in found or (name in ("states", "actions") and len(found) != 2):
+    for name, array in dataset.arrays().items():
+        if name == "lengths":
+            continue
+        has_columns = name in ("states", "actions")
+        rows = total + episodes if name == "states" else total
+        expected = (rows, *array.shape[1:2]) if has_columns else (rows,)
+        if array.shape != expected or 0 in array.shape or len(expected) != 1 + has_columns:
             raise DatasetProblem(
-                f"{dataset.name}: {name} has shape {list(found)}, expected {list(shape)} for "
-                f"{total} transitions in {episodes} episodes (states and actions have two "
-                f"dimensions). Mend the lengths or the array where the dataset is made."
+                f"{dataset.name}: {name} has shape {list(array.shape)}, expected {list(expected)} "
+                f"for {total} transitions in {episodes} episodes (states and actions have two "
+                f"dimensions). Fix the lengths or the array where the dataset is made."
             )
 
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock
 
-from benchmark.datasets.dataset import ProgressCallback
+from benchmark.datasets.dataset import OnProgress
 from benchmark.errors import ObdBenchError
 from benchmark.files import Fingerprint, write_atomic
 
@@ -53,7 +53,7 @@ def download(
     expected: Fingerprint | None = None,
     advice: str = "",
     patience: Patience | None = None,
-    progress: ProgressCallback | None = None,
+    progress: OnProgress | None = None,
 ) -> None:
     """Download a file; one that is there already is left as it is. Processes wait for each other.
 
@@ -162,7 +162,7 @@ class _Transfer:
         url: str,
         target: Path,
         expected: Fingerprint | None,
-        progress: ProgressCallback | None,
+        progress: OnProgress | None,
     ) -> None:
         self.url, self.target, self.expected, self.progress = url, target, expected, progress
         self.part = target.with_name(f"{target.name}.part")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.datasets.collect import Part, collect
-from benchmark.datasets.dataset import Dataset, ProgressCallback, ReferenceReturns
+from benchmark.datasets.dataset import Dataset, OnProgress, ReferenceReturns
 from benchmark.datasets.snapshots import SnapshotPolicies, load_snapshots
 from benchmark.datasets.source import DatasetSource
 from benchmark.environments.lookup import action_space
@@ -42,12 +42,7 @@ class SnapshotMixture(DatasetSource):
     folder: Path | None = None
 
     def build(
-        self,
-        name: str,
-        size: int | None,
-        seed: int,
-        threads: int,
-        progress: ProgressCallback | None,
+        self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None
     ) -> Dataset:
         size = self.default_size if size is None else size
         policies = load_snapshots(self.environment, self.folder)
@@ -146,12 +141,7 @@ class ScriptedMixture(DatasetSource):
     default_size: int = 50_000
 
     def build(
-        self,
-        name: str,
-        size: int | None,
-        seed: int,
-        threads: int,
-        progress: ProgressCallback | None,
+        self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None
     ) -> Dataset:
         size = self.default_size if size is None else size
         policies = NoisyController(

@@ -11,12 +11,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
-from benchmark.environments.batch import (
-    SlotTracker,
-    StepResult,
-    UnsupportedSpace,
-    check_actions,
-)
+from benchmark.environments.batch import SlotTracker, StepResult, UnsupportedSpace, check_actions
 
 
 class VectorBatch:

@@ -238,15 +238,15 @@ def test_data_of_another_environment_are_refused() -> None:
     [
         (
             {**HOPPER, "observation_space": Dict({"seen": Box(-1, 1, (11,))})},
-            r"has observations Dict\(.*flat Box observations alone",
+            r"has observations Dict\(.*only distils flat Box observations",
         ),
         (
             {**HOPPER, "observation_space": Box(-1, 1, (11, 1))},
-            r"has observations Box\(.*flat Box observations alone",
+            r"has observations Box\(.*only distils flat Box observations",
         ),
         (
             {**HOPPER, "action_space": MultiBinary(3)},
-            r"has actions MultiBinary\(3\).*Box and Discrete actions alone",
+            r"has actions MultiBinary\(3\).*only distils flat Box and Discrete actions",
         ),
     ],
 )
