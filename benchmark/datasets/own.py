@@ -1,7 +1,7 @@
-"""The suite's own datasets: collected here from policy snapshots that it ships.
+"""The suite's own datasets, collected here: from policy snapshots that it ships, or a controller.
 
 Three environments times D4RL's three mixtures (arXiv 2004.07219, Section 5), and CartPole for
-discrete actions.
+discrete actions. A controller written by hand spares a new environment the training run.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from benchmark.datasets.source import DatasetSource
 from benchmark.environments.lookup import action_space
 from benchmark.scaling import action_bounds
 
+Controller = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Actions `[B, act_dim]` for observations `[B, obs_dim]`; for discrete actions scores `[B, n]`."""
+
 
 @dataclass(frozen=True)
 class SnapshotMixture(DatasetSource):
@@ -32,7 +35,7 @@ class SnapshotMixture(DatasetSource):
         description: One sentence.
         shares: Gives each snapshot its share of the transitions; the shares sum to 1.
         default_size: Transitions when no size is asked for.
-        folder: Where the snapshots are (`obdbench data train-policies`); None for shipped ones.
+        folder: Folder of the snapshots (`obdbench data train-policies`); None for shipped ones.
     """
 
     environment: str
@@ -46,7 +49,12 @@ class SnapshotMixture(DatasetSource):
     ) -> Dataset:
         size = self.default_size if size is None else size
         policies = load_snapshots(self.environment, self.folder)
-        parts = _apportion(self.shares(policies), size)
+        parts, given, total = [], 0, 0.0
+        for snapshot, share in self.shares(policies).items():
+            total += share
+            upto = round(size * total)  # of the running total, so that the parts sum to `size`
+            parts.append(Part(snapshot, upto - given))
+            given = upto
         # Every slot plays its episode to the end: more slots than the data has episodes are waste.
         slots = min(64, 1 + size // 1000)
         return collect(
@@ -60,7 +68,7 @@ def replay(policies: SnapshotPolicies) -> dict[int, float]:
 
 
 def medium(policies: SnapshotPolicies) -> dict[int, float]:
-    """The medium policy alone."""
+    """Only the medium policy."""
     return {policies.medium: 1.0}
 
 
@@ -69,31 +77,16 @@ def medium_expert(policies: SnapshotPolicies) -> dict[int, float]:
     return {policies.medium: 0.5, policies.best: 0.5}
 
 
-def _apportion(shares: dict[int, float], size: int) -> list[Part]:
-    """Whole numbers of transitions in these shares that sum to `size`."""
-    parts, given, total = [], 0, 0.0
-    for snapshot, share in shares.items():
-        total += share
-        upto = round(size * total)
-        parts.append(Part(snapshot, upto - given))
-        given = upto
-    return parts
-
-
-Controller = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""Actions `[B, act_dim]` for observations `[B, obs_dim]`; for discrete actions scores `[B, n]`."""
-
-
 @dataclass(frozen=True)
 class NoisyController:
-    """A controller at several levels of noise, as one policy each (see `collect.Policies`).
+    """A controller at several levels of noise, each as one policy (see `collect.ActingPolicies`).
 
     Args:
         env_id: Exact gymnasium id.
-        controller: What it does without noise.
+        controller: Gives the actions without noise.
         noise: Standard deviation of the Gaussian noise that each policy adds.
         reference: Returns of the random policy and of an expert.
-        space: The environment's action space.
+        space: Action space of the environment.
     """
 
     env_id: str
@@ -112,7 +105,7 @@ class NoisyController:
         observations: NDArray[np.float64],
         noise: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """The controller's action and noise, within the bounds; scores are left as they are."""
+        """The controller's action plus noise, clipped to the bounds; scores are not clipped."""
         levels = np.asarray(self.noise, dtype=np.float32)[policies]
         actions = self.controller(observations).astype(np.float32) + levels[:, None] * noise
         if isinstance(self.space, gymnasium.spaces.Discrete):
@@ -127,10 +120,10 @@ class ScriptedMixture(DatasetSource):
     Args:
         env_id: Exact gymnasium id.
         description: One sentence.
-        controller: What it does without noise.
-        noise: Standard deviations, one a share.
+        controller: Gives the actions without noise.
+        noise: Standard deviation of the noise, one per share.
         reference: Returns of the random policy and of an expert.
-        default_size: Transitions.
+        default_size: Transitions when no size is asked for.
     """
 
     env_id: str
@@ -155,7 +148,17 @@ class ScriptedMixture(DatasetSource):
         )
 
 
-def _three(environment: str, env_id: str) -> tuple[SnapshotMixture, ...]:
+def balance(observations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """CartPole: scores for pushing left and right, towards where the pole is falling.
+
+    Observations are the cart's position and velocity, the pole's angle and angular velocity
+    `[B, 4]`. Without noise the return is the highest possible, 500.
+    """
+    right = observations @ np.array([0.1, 0.3, 3.0, 1.0])
+    return np.stack([-right, right], axis=1)
+
+
+def _three_mixtures(environment: str, env_id: str) -> tuple[SnapshotMixture, ...]:
     """The mixtures of one environment: medium-replay, medium, medium-expert."""
     described = (
         (replay, "the PPO snapshots up to the medium policy, in training proportion"),
@@ -167,23 +170,13 @@ def _three(environment: str, env_id: str) -> tuple[SnapshotMixture, ...]:
     )
 
 
-HALFCHEETAH_MEDIUM_REPLAY, HALFCHEETAH_MEDIUM, HALFCHEETAH_MEDIUM_EXPERT = _three(
+HALFCHEETAH_MEDIUM_REPLAY, HALFCHEETAH_MEDIUM, HALFCHEETAH_MEDIUM_EXPERT = _three_mixtures(
     "halfcheetah", "HalfCheetah-v5"
 )
-HOPPER_MEDIUM_REPLAY, HOPPER_MEDIUM, HOPPER_MEDIUM_EXPERT = _three("hopper", "Hopper-v5")
-WALKER2D_MEDIUM_REPLAY, WALKER2D_MEDIUM, WALKER2D_MEDIUM_EXPERT = _three("walker2d", "Walker2d-v5")
-
-
-def balance(observations: NDArray[np.float64]) -> NDArray[np.float64]:
-    """CartPole: scores for pushing left and right, towards where the pole is falling.
-
-    Observations are the cart's position and velocity, the pole's angle and angular velocity
-    `[B, 4]`. Without noise the return is the highest possible, 500.
-    """
-    right = observations @ np.array([0.1, 0.3, 3.0, 1.0])
-    return np.stack([-right, right], axis=1)
-
-
+HOPPER_MEDIUM_REPLAY, HOPPER_MEDIUM, HOPPER_MEDIUM_EXPERT = _three_mixtures("hopper", "Hopper-v5")
+WALKER2D_MEDIUM_REPLAY, WALKER2D_MEDIUM, WALKER2D_MEDIUM_EXPERT = _three_mixtures(
+    "walker2d", "Walker2d-v5"
+)
 CARTPOLE_MIXED = ScriptedMixture(
     "CartPole-v1",
     "CartPole-v1, discrete actions: a hand-written controller at three levels of noise",
