@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a crash, never sees half of one."""
+"""Files: written so that a reader, or a crash, never sees half of one, and told apart by digest."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def write_atomic(target: Path, content: str | bytes) -> None:
-    """Writes a small file in one piece."""
+    """Write a small file in one piece."""
     with atomic_path(target) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, as hex."""
+    """The sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

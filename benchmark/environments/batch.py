@@ -1,4 +1,4 @@
-"""The interface of a batch of environments, and the choice of what implements it."""
+"""What every batch of environments offers, and what its implementations share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class UnsupportedSpace(ObdBenchError):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step of `n` slots gave, in the order in which the slots were named.
+    """The results of one step of `n` slots, in the order in which the slots were named.
 
     A slot is finished when `terminated` or `truncated` is true; both may be, exactly as
     gymnasium's `TimeLimit` says.
@@ -36,8 +36,8 @@ class BatchedEnvironment(Protocol):
     """`size` independent copies (slots) of one gymnasium environment.
 
     A slot gives bit for bit what `gymnasium.make(env_id)` gives for the same reset seed and the
-    same actions, whatever the other slots do. Slots are named by their index, each at most once a
-    call. A slot has to be reset before its first step and after the end of its episode.
+    same actions, whatever the other slots do. Slots are named by their index, each at most once
+    per call. A slot has to be reset before its first step and after the end of its episode.
     """
 
     env_id: str
@@ -49,7 +49,7 @@ class BatchedEnvironment(Protocol):
     def reset(
         self, slots: Sequence[int] | NDArray[np.integer], seeds: Sequence[int]
     ) -> NDArray[np.float64]:
-        """Start a new episode in each of these slots, one seed a slot.
+        """Start a new episode in each of these slots, with one seed per slot.
 
         Returns:
             The first observations, `[len(slots), obs_dim]`.
@@ -60,7 +60,7 @@ class BatchedEnvironment(Protocol):
         """Step these slots and leave the others as they are.
 
         Args:
-            slots: indices of the slots to step, `[n]`.
+            slots: Indices of the slots to step, `[n]`.
             actions: `[n, act_dim]` for a Box, `[n]` integers for a Discrete. They reach the
                 environment as they are, dtype and out-of-range values included.
         """
@@ -83,7 +83,7 @@ class SlotTracker:
         """Mark slots as running and return them as an array.
 
         Raises:
-            ValueError: a slot is out of range or named twice, or there is not one seed a slot.
+            ValueError: A slot is out of range or named twice, or there is not one seed per slot.
         """
         indices = self._distinct(slots)
         if len(seeds) != len(indices):
@@ -92,10 +92,10 @@ class SlotTracker:
         return indices
 
     def require_running(self, slots: NDArray[np.integer]) -> NDArray[np.intp]:
-        """The slots as an array, all of them inside an episode.
+        """Return the slots as an array, all of them inside an episode.
 
         Raises:
-            ValueError: a slot is out of range, named twice, or not inside an episode.
+            ValueError: A slot is out of range, named twice, or not inside an episode.
         """
         indices = self._distinct(slots)
         idle = indices[~self._running[indices]]
@@ -124,11 +124,11 @@ def check_actions(actions: NDArray[Any], expected: tuple[int, ...]) -> None:
 
 
 def one_hot(actions: NDArray[Any], space: Discrete) -> NDArray[np.float32]:
-    """Rows `[..., n]` with 1 for the action taken and 0 elsewhere.
+    """Discrete actions as a dataset holds them: rows `[..., n]`, 1 for the action taken, else 0.
 
     Args:
-        actions: As the environment takes them, `[...]` integers.
-        space: Which may start from another number than 0.
+        actions: Actions as the environment takes them, `[...]` integers.
+        space: Action space, which may start from another number than 0.
     """
     rows: NDArray[np.float32] = np.eye(int(space.n), dtype=np.float32)[actions - space.start]
     return rows

@@ -18,16 +18,15 @@ class VectorBatch:
     """Slots of a gymnasium `SyncVectorEnv` without automatic resets (see `BatchedEnvironment`).
 
     The vector environment makes the slots, checks that they agree and resets any of them by its
-    `reset_mask`. Its `step` has no mask: it would move slots that nobody asked to step, so a step
-    goes to the named slots' own environments, `SyncVectorEnv.envs`.
+    `reset_mask`. Its `step` has no mask and would move all slots, so a step goes to the named
+    slots' own environments, `SyncVectorEnv.envs`.
 
     Args:
-        make: makes one copy of the environment.
-        size: number of slots.
+        make: Makes one copy of the environment.
+        size: Number of slots.
 
     Raises:
-        UnknownEnvironment: the environment's dependencies are not installed.
-        UnsupportedSpace: observations are not a Box, or actions neither a bounded 1-D Box nor
+        UnsupportedSpace: Observations are not a Box, or actions neither a bounded 1-D Box nor
             Discrete.
     """
 
@@ -35,9 +34,9 @@ class VectorBatch:
 
     def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], size: int) -> None:
         self._vector = SyncVectorEnv([make] * size, autoreset_mode=AutoresetMode.DISABLED)
-        self._slots = SlotTracker(size)
         specification = self._vector.envs[0].spec
         assert specification is not None, "gymnasium.make keeps the specification"
+        self._slots = SlotTracker(size)
         self.env_id = specification.id
         self.size = size
         self.observation_dim = _observation_dim(self._vector.single_observation_space, self.env_id)
@@ -56,10 +55,12 @@ class VectorBatch:
             return np.empty((0, self.observation_dim))
         mask = np.zeros(self.size, dtype=np.bool_)
         mask[indices] = True
+        # gymnasium wants a seed for every slot; those outside the mask are not reset.
         slot_seeds: list[int | None] = [None] * self.size
         for slot, seed in zip(indices.tolist(), seeds, strict=True):
             slot_seeds[slot] = int(seed)
         observations, _ = self._vector.reset(seed=slot_seeds, options={"reset_mask": mask})
+        # `[size, *space.shape]` to the slots that were named, in their order, one row each.
         chosen = np.asarray(observations[indices], dtype=np.float64)
         return chosen.reshape(len(indices), self.observation_dim)
 
