@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmark.environments import Episodes, rollout
+from benchmark.environments.rollout import Episodes, rollout
 from benchmark.method import Policy
 from benchmark.protocol import Protocol
 from benchmark.scaling import Scaling

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.dataset import Dataset
-from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.density.store import Fit, LogDensity, find_or_fit
-from benchmark.environments import action_space
+from benchmark.environments.lookup import action_space
 from benchmark.method import Problem
 from benchmark.record import DensityFacts, Normalisation, TeacherFacts
 from benchmark.scaling import Scaling

@@ -75,7 +75,7 @@ class RunSpec:
         Raises:
             UnknownName, BadConfiguration: Naming the nearest valid name or key.
         """
-        from benchmark.datasets.store import DatasetName
+        from benchmark.datasets.source import DatasetName
         from benchmark.density.density import DENSITIES
         from benchmark.method import METHODS
         from benchmark.students.architectures import STUDENTS

@@ -5,8 +5,7 @@ What is exported here is the stable interface for third parties; everything else
 
 from benchmark.contract import CHECKS, Check, CheckResult, check_method
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
-from benchmark.datasets.own import SnapshotMixture, medium, medium_expert, replay
-from benchmark.datasets.scripted import ScriptedMixture
+from benchmark.datasets.own import ScriptedMixture, SnapshotMixture, medium, medium_expert, replay
 from benchmark.datasets.source import DATASETS, FAMILIES, DatasetFamily, DatasetSource
 from benchmark.density.density import DENSITIES, Density, DensityRecipe
 from benchmark.errors import ObdBenchError

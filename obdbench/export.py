@@ -15,9 +15,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from minari.data_collector import EpisodeBuffer
 
-from benchmark.environments import action_space
-from benchmark.environments.discrete import highest
-from benchmark.environments.lookup import find_specification
+from benchmark.environments.batch import highest
+from benchmark.environments.lookup import action_space, find_specification
 from benchmark.errors import ObdBenchError
 from benchmark.files import atomic_path, write_atomic
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set, method_of

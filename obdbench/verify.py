@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.datasets.catalog import load_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
 from benchmark.record import Provenance, Record
 from benchmark.run import Conditions, execute

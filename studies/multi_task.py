@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from benchmark.environments import rollout
+from benchmark.environments.rollout import rollout
 from benchmark.record import Record
 from benchmark.scaling import Scaling
 from benchmark.seeds import episode_seeds, torch_generator

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.diversity import PrincipalComponents
-from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.density.store import Fit, find_or_fit
 from benchmark.density.values import effective_support
-from benchmark.environments import action_space
+from benchmark.environments.lookup import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
 from benchmark.seeds import numpy_generator

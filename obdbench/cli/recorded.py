@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.datasets.store import DatasetName
+from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.record import FILE, Record, check_set, read_record, record_folder
 from obdbench.cli.console import out, progress_bar

@@ -11,7 +11,7 @@ import typer
 
 from benchmark.config import BadConfiguration, build
 from benchmark.datasets.dataset import Dataset
-from benchmark.datasets.store import DatasetName
+from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
 from benchmark.local import execute_here, execute_in_processes
 from benchmark.packing import DEFAULT_PACK

@@ -16,7 +16,8 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from baselines.evolution_loop import Evolution, EvolutionRun
 from baselines.hades import FixedInitHaDES, HaDES, Sets
 from baselines.policy_evolution import PolicyEvolution, flatten, unflatten
-from benchmark.datasets.store import DatasetName, build_dataset
+from benchmark.datasets.catalog import build_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
 from benchmark.method import BadParameter, Policy, Problem, State
 from benchmark.run import execute

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmark.attempt import existing_record
 
-from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.attempt import existing_record
+from benchmark.datasets.catalog import load_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.files import file_sha256
 from benchmark.heartbeat import ALIVE
 from benchmark.record import FILE, Record, read_record

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.datasets.store import DatasetName, build_dataset
+from benchmark.datasets.catalog import build_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.record import FILE
 from benchmark.run import execute, run_folder
 from obdbench.html import write_page

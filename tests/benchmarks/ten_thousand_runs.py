@@ -24,7 +24,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.datasets.store import DatasetName, build_dataset
+from benchmark.datasets.catalog import build_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.evaluation import Protocol
 from benchmark.record import FILE, Record
 from benchmark.run import execute, run_folder

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from baselines.hades import HaDES
-from benchmark.datasets.store import DatasetName, build_dataset
-from benchmark.environments import action_space
+from benchmark.datasets.catalog import build_dataset
+from benchmark.datasets.source import DatasetName
+from benchmark.environments.lookup import action_space
 from benchmark.evaluation import Protocol, score
 from benchmark.method import Policy, Problem, State
 from benchmark.scaling import Scaling

@@ -18,7 +18,7 @@ import torch
 from baselines.trajectory_matching import TrajectoryMatching
 from baselines.truncated_obd import TruncatedAvPBC
 from benchmark.datasets.dataset import Dataset
-from benchmark.environments import action_space
+from benchmark.environments.lookup import action_space
 from benchmark.method import METHODS, Problem, State
 from benchmark.scaling import Scaling
 from benchmark.students.student import StudentSpec

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.datasets.source import DATASETS
-from benchmark.datasets.store import DatasetName, build_dataset
-from benchmark.environments import rollout
+from benchmark.datasets.catalog import build_dataset
+from benchmark.datasets.source import DATASETS, DatasetName
+from benchmark.environments.rollout import rollout
 from benchmark.registry import load_plugin
 from benchmark.run import execute
 from benchmark.spec import RunSpec

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.datasets.store import DatasetName
+from benchmark.datasets.source import DatasetName
 from benchmark.evaluation import PROTOCOLS
 from benchmark.method import METHODS
 from benchmark.spec import RunSpec

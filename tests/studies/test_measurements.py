@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from benchmark.datasets.catalog import build_dataset, load_dataset
 from benchmark.datasets.diversity import PrincipalComponents
-from benchmark.datasets.store import DatasetName, build_dataset, load_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.density.store import Fit, find_or_fit
-from benchmark.environments import action_space
+from benchmark.environments.lookup import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.evaluation import Protocol, score
 from benchmark.record import FILE, read_record

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from baselines.random_selection import draw_pairs
-from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.datasets.catalog import load_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.density.kde import KDE
 from benchmark.density.store import Fit, find_or_fit, import_log_density
 from benchmark.method import METHODS, Method, Monitor, Problem, State

@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from benchmark.datasets.d4rl_file import read_d4rl_file
 from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
-from benchmark.environments import UnknownEnvironment
+from benchmark.datasets.hdf5 import read_d4rl_file
+from benchmark.environments.lookup import UnknownEnvironment
 from tests.d4rl_files import (
     OBSERVATIONS,
     Arrays,

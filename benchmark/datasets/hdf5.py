@@ -23,8 +23,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.datasets.check import check_finite
-from benchmark.datasets.dataset import Dataset, DatasetProblem, FloatArray, ReferenceReturns
+from benchmark.datasets.dataset import (
+    Dataset,
+    DatasetProblem,
+    FloatArray,
+    ReferenceReturns,
+    check_finite,
+)
 from benchmark.environments.lookup import find_specification
 
 _DIMENSIONS = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1, "timeouts": 1}
@@ -32,15 +37,15 @@ _BLOCK = 1 << 16  # rows of `next_observations` in memory at a time
 
 
 def read_d4rl_file(path: Path, *, name: str, env_id: str, reference: ReferenceReturns) -> Dataset:
-    """The q-learning view of a file; float64 is converted to float32.
+    """Read the q-learning view of a file; float64 is converted to float32.
 
-    It holds at most twice the file's observations, and everything else once.
+    Memory: at most twice the file's observations, and everything else once.
 
     Args:
         path: HDF5 with `observations [N, obs_dim]`, `actions [N, act_dim]`, `rewards`, `terminals`
             and `timeouts` `[N]`; `next_observations [N, obs_dim]` may be there.
-        name: Of the dataset.
-        env_id: The environment that policies are scored in.
+        name: Name of the dataset.
+        env_id: Id of the environment that policies are scored in.
         reference: Returns that normalisation stands on.
 
     Raises:
@@ -51,46 +56,35 @@ def read_d4rl_file(path: Path, *, name: str, env_id: str, reference: ReferenceRe
     try:
         with h5py.File(path, "r") as file:
             _check_layout(path, file)
-            return _read(path, file, name, env_id, reference, limit)
+            terminals, timeouts = _flags(path, file, "terminals"), _flags(path, file, "timeouts")
+            kept, lengths = _transitions(terminals, timeouts)
+            _check_ends(path, terminals | timeouts, len(kept))
+            ends = np.cumsum(lengths) - 1  # the last transition of each episode
+            terminations, truncations = np.zeros((2, len(kept)), dtype=bool)
+            terminations[ends] = terminals[kept[ends]]
+            truncations[ends] = ~terminations[ends]
+            states, facts, warnings = _states(path, file, kept, lengths, terminations[ends])
+            return Dataset(
+                name=name,
+                env_id=env_id,
+                states=states,
+                actions=_floats(path, file, "actions")[kept],
+                rewards=_floats(path, file, "rewards")[kept],
+                terminations=terminations,
+                truncations=truncations,
+                lengths=lengths,
+                reference=reference,
+                provenance={
+                    "rows": len(terminals),
+                    **facts,
+                    "warnings": [*_overlong(path, lengths, limit, env_id), *warnings],
+                },
+            )
     except (OSError, RuntimeError, KeyError, ValueError) as error:  # h5py, by what is damaged
         raise DatasetProblem(
             f"{path} cannot be read as HDF5 ({error}). It is missing, cut short, or of another "
             f"kind: get it again."
         ) from error
-
-
-def _read(
-    path: Path,
-    file: h5py.File,
-    name: str,
-    env_id: str,
-    reference: ReferenceReturns,
-    limit: int | None,
-) -> Dataset:
-    terminals, timeouts = _flags(path, file, "terminals"), _flags(path, file, "timeouts")
-    kept, lengths = _transitions(terminals, timeouts)
-    _check_ends(path, terminals | timeouts, len(kept))
-    ends = np.cumsum(lengths) - 1
-    terminations, truncations = np.zeros((2, len(kept)), dtype=bool)
-    terminations[ends] = terminals[kept[ends]]
-    truncations[ends] = ~terminations[ends]
-    states, facts, warnings = _states(path, file, kept, lengths, terminations[ends])
-    return Dataset(
-        name=name,
-        env_id=env_id,
-        states=states,
-        actions=_floats(path, file, "actions")[kept],
-        rewards=_floats(path, file, "rewards")[kept],
-        terminations=terminations,
-        truncations=truncations,
-        lengths=lengths,
-        reference=reference,
-        provenance={
-            "rows": len(terminals),
-            **facts,
-            "warnings": [*_overlong(path, lengths, limit, env_id), *warnings],
-        },
-    )
 
 
 def _check_ends(path: Path, last: NDArray[np.bool_], transitions: int) -> None:
@@ -109,10 +103,11 @@ def _check_ends(path: Path, last: NDArray[np.bool_], transitions: int) -> None:
 def _transitions(
     terminals: NDArray[np.bool_], timeouts: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows that make a transition `[M]`, and how many each episode has `[E]`."""
+    """The rows that make a transition `[M]`, and how many of them each episode has `[E]`."""
     makes_transition = ~timeouts
     makes_transition[-1] = False
     last = terminals | timeouts
+    # A row's episode is the number of ends before it: the cumulative sum counts its own end too.
     episode: NDArray[np.int64] = np.cumsum(last) - last
     lengths = np.bincount(episode[makes_transition])
     return np.flatnonzero(makes_transition), lengths[lengths > 0]  # an episode of none is left out
@@ -125,9 +120,18 @@ def _states(
     lengths: NDArray[np.int64],
     terminated: NDArray[np.bool_],
 ) -> tuple[FloatArray, dict[str, str], list[str]]:
-    """The states of every episode `[M + E, obs_dim]`, what follows terminals, and warnings."""
+    """The states of every episode `[M + E, obs_dim]`, what follows terminals, and warnings.
+
+    Args:
+        path: Path of the file, for messages.
+        file: The open file.
+        kept: Rows that make a transition `[M]`.
+        lengths: Transitions of each episode `[E]`.
+        terminated: Whether each episode ended in a terminal `[E]`.
+    """
     ends = np.cumsum(lengths) - 1
-    # Row i + 1 follows row i: within an episode, after one that was cut, and in D4RL's view always.
+    # An episode's states are its rows and the row after its last transition: the one that timed
+    # out, or the first that the end of the data cut off; after a terminal, what D4RL's view takes.
     rows = np.insert(kept, ends + 1, kept[ends] + 1)
     states = _floats(path, file, "observations")[rows]
     if "next_observations" not in file:
@@ -150,10 +154,20 @@ def _take_next_observations(
     kept: NDArray[np.int64],
     lengths: NDArray[np.int64],
 ) -> int:
-    """Puts the file's own next observations at `finals`; how many others differ from theirs.
+    """Put the file's own next observations at `finals`, and count the others that differ.
 
-    They are read block by block: beside the observations they would be another whole array.
+    They are read block by block: next to the observations they would be another whole array.
+
+    Args:
+        path: Path of the file, for messages.
+        file: The open file.
+        states: States of every episode `[M + E, obs_dim]`, changed in place.
+        finals: Rows of `states` that follow a terminal.
+        kept: Rows of the file that make a transition `[M]`.
+        lengths: Transitions of each episode `[E]`.
     """
+    # Where in `states` the successor of transition m of episode e is: m + e + 1, since each episode
+    # before it has one state more than transitions.
     successors = np.arange(len(kept)) + np.repeat(np.arange(len(lengths)), lengths) + 1
     is_final = np.zeros(len(states), dtype=bool)
     is_final[finals] = True
@@ -161,7 +175,7 @@ def _take_next_observations(
     for first in range(0, int(kept[-1]) + 1, _BLOCK):
         block = file["next_observations"][first : first + _BLOCK].astype(np.float32)
         check_finite(f"{path}: 'next_observations' from row {first}", block)
-        within = slice(*np.searchsorted(kept, [first, first + _BLOCK]))
+        within = slice(*np.searchsorted(kept, [first, first + _BLOCK]))  # `kept` is sorted
         given, places = block[kept[within] - first], successors[within]
         final = is_final[places]
         unequal += int((given != states[places]).any(1)[~final].sum())
@@ -170,7 +184,7 @@ def _take_next_observations(
 
 
 def _check_layout(path: Path, file: h5py.File) -> None:
-    """Keys, dimensions and one length."""
+    """Check the keys, the numbers of dimensions, and that all have one length."""
     lacking = [key for key in _DIMENSIONS if not isinstance(file.get(key), h5py.Dataset)]
     if lacking:
         hint = (
@@ -197,7 +211,7 @@ def _check_layout(path: Path, file: h5py.File) -> None:
 
 
 def _floats(path: Path, file: h5py.File, key: str) -> FloatArray:
-    """A whole array as float32; HDF5 converts while it reads, so no float64 copy is made."""
+    """Read a whole array as float32; HDF5 converts while reading, so no float64 copy is made."""
     data = file[key]
     if data.dtype.kind != "f":
         raise DatasetProblem(
@@ -210,13 +224,13 @@ def _floats(path: Path, file: h5py.File, key: str) -> FloatArray:
 
 
 def _flags(path: Path, file: h5py.File, key: str) -> NDArray[np.bool_]:
-    values = file[key][:]
+    values: NDArray[np.generic] = file[key][:]
     if values.dtype.kind not in "bui" or not np.isin(values, (0, 1)).all():
         raise DatasetProblem(
             f"{path}: {key!r} has dtype {values.dtype}, expected booleans (or whole numbers 0 and "
             f"1). Convert it."
         )
-    return np.asarray(values.astype(bool))
+    return values.astype(bool)
 
 
 def _overlong(path: Path, lengths: NDArray[np.int64], limit: int | None, env_id: str) -> list[str]:

@@ -16,15 +16,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-import benchmark.datasets.store as store
+import benchmark.datasets.catalog as catalog
+from benchmark.datasets.catalog import build_dataset, dataset_card, load_dataset, local_datasets
 from benchmark.datasets.dataset import Dataset, DatasetProblem
-from benchmark.datasets.store import (
-    DatasetName,
-    build_dataset,
-    dataset_card,
-    load_dataset,
-    local_datasets,
-)
+from benchmark.datasets.source import DatasetName
 from benchmark.registry import UnknownName
 
 NAME = "hopper/medium@2000"
@@ -112,7 +107,9 @@ def test_what_is_loaded_is_what_was_built(small_dataset: Dataset) -> None:
 def test_building_what_is_there_loads_it(
     name: DatasetName, small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "write_dataset", lambda *_, **__: pytest.fail("it was built again"))
+    monkeypatch.setattr(
+        catalog, "write_dataset", lambda *_, **__: pytest.fail("it was built again")
+    )
 
     assert same(build_dataset(name), small_dataset)
 
@@ -153,7 +150,7 @@ def test_build_that_was_killed_is_simply_built_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(store, "write_atomic", killed)
+        patch.setattr(catalog, "write_atomic", killed)
         build_dataset(name)
     assert name.folder.exists()
     with pytest.raises(DatasetProblem, match="is not in the local store"):
