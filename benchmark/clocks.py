@@ -6,24 +6,30 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from benchmark.stopping import StopRequest
 
 SAVE_EVERY_SECONDS = 30.0
+
+Seconds = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
 
 
 @dataclass
 class Cost:
     """Seconds, bytes and steps of a run over all attempts, as its record keeps them."""
 
-    wall_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_memory_bytes: int = 0
-    outer_steps: int = 0
-    environment_steps: int = 0
-    evaluation_wall_seconds: float = 0.0
-    evaluation_environment_steps: int = 0
-    attempts: int = 1
+    wall_seconds: Seconds = 0.0
+    cpu_seconds: Seconds = 0.0
+    peak_memory_bytes: Count = 0
+    outer_steps: Count = 0
+    environment_steps: Count = 0
+    evaluation_wall_seconds: Seconds = 0.0
+    evaluation_environment_steps: Count = 0
+    attempts: Annotated[int, Meta(ge=1)] = 1
 
 
 class Stopwatch:

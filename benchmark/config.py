@@ -67,8 +67,15 @@ def build(prototype: Any, values: Mapping[str, Any], where: str) -> Any:
 
 def _name(hint: Any) -> str:
     """How a message names the type of a field."""
-    if typing.get_origin(hint) is typing.Annotated:
-        return f"{_name(hint.__origin__)} that is not empty"
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
-    return getattr(hint, "__name__", str(hint))
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return f"{_name(arguments[0])}, not an empty one"
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if origin is list:
+        return f"a list, each entry {_name(arguments[0])}"
+    if origin is dict:
+        return "a table"
+    if arguments:
+        return " or ".join(map(_name, arguments))
+    return {str: "a string", type(None): "nothing"}.get(hint, getattr(hint, "__name__", str(hint)))

@@ -398,10 +398,12 @@ def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
     pairs.append(("lack of checkpoints", not record.checkpoints, False))
     if record.checkpoints:
         expected, score = score_of(record.checkpoints, spec.protocol.last), record.score
+        if score is None:
+            return [*pairs, ("score", score, expected)]
         pairs += [
-            ("steps of the score", score and score.outer_steps_used, expected.outer_steps_used),
-            ("score", score and score.normalized_return, expected.normalized_return),
-            ("return of the score", score and score.return_, expected.return_),
+            ("steps of the score", score.outer_steps_used, expected.outer_steps_used),
+            ("score", score.normalized_return, expected.normalized_return),
+            ("return of the score", score.return_, expected.return_),
         ]
     return pairs
 

@@ -302,8 +302,9 @@ class _Attempt:
     def forget_state(self) -> None:
         """Remove what only an unfinished run needs, and what killed attempts left half-written."""
         (self.folder / STATE).unlink(missing_ok=True)
-        for leftover in self.folder.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        for pattern in (".*.tmp", ".tmp*"):  # ours, and those of safetensors
+            for leftover in self.folder.glob(pattern):
+                leftover.unlink(missing_ok=True)
 
 
 def _failure(error: Exception) -> Failure:

@@ -166,7 +166,7 @@ class RunSpec:
         only in how their sets are scored distil the same sets (OBD, Tables 2 and 3).
         """
         student = _digest(_chosen(self.student))
-        return {"dataset": self.dataset, "student": student, "seed": self.seed}
+        return {"dataset": self.dataset, "student_spec": student, "seed": self.seed}
 
     @property
     def scoring_axes(self) -> dict[str, str | int]:
@@ -177,7 +177,7 @@ class RunSpec:
         """
         return {
             "dataset": self.dataset,
-            "student": _digest(_chosen(self.scoring_student)),
+            "student_spec": _digest(_chosen(self.scoring_student)),
             "protocol": _digest(_chosen(self.protocol)),
             "seed": self.seed,
         }

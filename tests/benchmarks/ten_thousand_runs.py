@@ -26,11 +26,11 @@ import pytest
 
 from benchmark.datasets.catalog import build_dataset
 from benchmark.datasets.source import DatasetName
-from benchmark.evaluation import Protocol
+from benchmark.protocol import Protocol
 from benchmark.record import FILE, Record
-from benchmark.run import execute, run_folder
+from benchmark.run import run_folder
 from benchmark.spec import RunSpec
-from benchmark.students.student import StudentSpec
+from benchmark.students.spec import StudentSpec
 from benchmark.sweep import Sweep
 from obdbench.report import write_report
 from obdbench.states import States, look
@@ -38,6 +38,7 @@ from results.store import save_sweep
 from slurm.cluster import Cluster, Settings
 from slurm.profile import JobShape, Profile
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken
+from tests.tiny_runs import execute
 
 SEEDS = 5
 MARK = "/a-step-begins/"

@@ -19,8 +19,9 @@ from baselines.hades import HaDES
 from benchmark.datasets.catalog import build_dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.environments.lookup import action_space
-from benchmark.evaluation import Protocol, score
+from benchmark.evaluation import score
 from benchmark.method import Policy, Problem, State
+from benchmark.protocol import Protocol
 from benchmark.scaling import Scaling
 from benchmark.students.student import StudentSpec, train_students
 from benchmark.synthetic_set import SyntheticSet
