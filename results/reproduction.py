@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from benchmark.errors import ObdBenchError
 from benchmark.record import Record
+from benchmark.spec import RunSpec
 from results.labels import cell_settings, flat
 from results.statistics import LEVEL, Estimate, mean
 
@@ -221,7 +222,7 @@ def _is_row(cell: PublishedCell, record: Record) -> bool:
     """Whether a run is of the cell's method and row."""
     if record.spec.method != cell.method:
         return False
-    has = settings_of(record)
+    has = settings_of(record.spec, record.parameters)
     changes = {k for k in cell.wanted if k.startswith("evaluation_student.")}
     changed = {k for k in has if k.startswith("evaluation_student.")}
     return changes == changed and all(has.get(k, v) == v for k, v in cell.wanted.items())
@@ -233,7 +234,7 @@ def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
     if dataset != cell.dataset:
         environment = record.provenance.environment
         reasons.append(f"the suite's own {dataset} ({environment}), not D4RL")
-    has = settings_of(record)
+    has = settings_of(record.spec, record.parameters)
     reasons += [
         f"{key} {has[key]}, not {value}"
         for key, value in cell.settings.items()
@@ -242,9 +243,9 @@ def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def settings_of(record: Record) -> dict[str, Any]:
-    """A record's settings by dotted name, the way papers state them: no seed of the teacher's."""
-    found = cell_settings(record.spec, record.parameters)
+def settings_of(spec: RunSpec, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A run's settings by dotted name, the way papers state them: no seed of the teacher's."""
+    found = cell_settings(spec, parameters)
     found.pop("protocol.name", None)  # it stands for its numbers
     teacher = str(found["teacher"]).partition(":")[0]
     return {**found, "teacher": teacher}

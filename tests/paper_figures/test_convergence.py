@@ -17,6 +17,7 @@ from paper_figures.figure import DOTS_PER_INCH, FigureError
 from results.frames import curves_frame
 from results.statistics import mean
 from tests.results.conftest import MakeRecord, Record
+from tests.tiny_runs import altered
 
 Sweep = Callable[..., list[Record]]
 
@@ -136,7 +137,7 @@ def test_of_very_many_methods_the_best_are_drawn_and_the_title_says_so(
         for dataset in ("hopper/medium", "ant/medium")
         for name, curve in curves.items()
     ]
-    records = [r | {"checkpoints": r.checkpoints[::-1]} for r in records]
+    records = [altered(r, checkpoints=r.checkpoints[::-1]) for r in records]
     records += [make_record(name, "ant/medium", score=-1) for name in ("teacher", "bc_whole")]
     figure = convergence(curves_frame(records))
     kept = [f"m{i:02}" for i in range(more, count)]

@@ -48,7 +48,7 @@ def data_of(table: Table) -> pd.DataFrame:
 def records(make_record: MakeRecord) -> list[Record]:
     """Av-PBC, sets of 64 pairs, on D4RL's data and twice on the suite's own."""
     found = [
-        make_record(dataset=dataset, seed=seed, score=score)
+        make_record(dataset=dataset, seed=seed, score=score, environment="HalfCheetah-v5")
         for dataset, scores in (
             ("d4rl/hopper-medium-v2", [31.0, 32.5, 35.5]),
             ("halfcheetah/medium", [10.0, 11.0]),

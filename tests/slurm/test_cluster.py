@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.record import record_folder
 from benchmark.run import existing_record, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
@@ -302,4 +303,4 @@ def test_jobs_are_given_plain_values_and_what_their_shape_asks_for(
 
 
 def test_a_folder_is_known_by_the_id_alone(runs: list[RunSpec], tmp_path: Path) -> None:
-    assert record_folder(tmp_path, runs[1].run_id) == run_folder(tmp_path, runs[1])
+    assert tmp_path / record_folder(runs[1].run_id) == run_folder(tmp_path, runs[1])
