@@ -78,8 +78,9 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.exists():
-            transfer = _Transfer(url, target, expected, progress)
-            _attempt(transfer, patience or Patience(), advice)
+            patience = patience or Patience()
+            transfer = _Transfer(url, target, expected, patience.stall, progress)
+            _attempt(transfer, patience, advice)
 
 
 class TrustedFiles:
@@ -135,9 +136,8 @@ def _attempt(transfer: _Transfer, patience: Patience, advice: str) -> None:
         registry={target.name: None},  # after another digest than this, pooch would ask again
         retry_if_failed=patience.attempts - 1,
     )
-    http = pooch.HTTPDownloader(chunk_size=_CHUNK, timeout=patience.stall)
     try:
-        registry.fetch(target.name, downloader=lambda _, path, __: transfer.run(http, Path(path)))
+        registry.fetch(target.name, downloader=transfer)
     except (requests.RequestException, _TryAgain) as error:
         total = f" of {transfer.total:,}" if transfer.total else ""
         raise DownloadProblem(
@@ -155,16 +155,18 @@ def _attempt(transfer: _Transfer, patience: Patience, advice: str) -> None:
 
 
 class _Transfer:
-    """One file on its way: the bytes so far in `.part`, and the version they are of in a note."""
+    """A downloader for pooch: the bytes so far in `.part`, the version they are of in a note."""
 
     def __init__(
         self,
         url: str,
         target: Path,
         expected: Fingerprint | None,
+        stall: float,
         progress: OnProgress | None,
     ) -> None:
-        self.url, self.target, self.expected, self.progress = url, target, expected, progress
+        self.url, self.target, self.expected = url, target, expected
+        self.stall, self.progress = stall, progress
         self.part = target.with_name(f"{target.name}.part")
         self.note = target.with_name(f"{target.name}.part.json")
         self.total: int | None = expected.bytes if expected else None
@@ -172,11 +174,11 @@ class _Transfer:
     def __len__(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def run(self, http: Any, path: Path) -> None:
-        """One attempt with pooch's HTTP downloader; afterwards the file is at `path`, checked."""
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+        """Make one attempt; afterwards the file is at `output_file`, checked."""
         start, version = self._resume_at()
         if not start or start != self.total:
-            self._receive(http, start, version)
+            self._receive(start, version)
         if self.total is not None and len(self) < self.total:
             raise _TryAgain("the server ended the transfer early")
         if self.expected and (found := Fingerprint.of(self.part)) != self.expected:
@@ -184,7 +186,7 @@ class _Transfer:
                 self._discard()
                 raise _TryAgain("the bytes of an earlier attempt were of another file")
             self._refuse_content(f"{found.bytes:,} bytes with sha256 {found.sha256}")
-        self.part.replace(path)
+        self.part.replace(output_file)
         self._discard()
 
     def _resume_at(self) -> tuple[int, str | None]:
@@ -201,9 +203,10 @@ class _Transfer:
             return 0, None
         return start, version
 
-    def _receive(self, http: Any, start: int, version: str | None) -> None:
+    def _receive(self, start: int, version: str | None) -> None:
         """Append what the server sends from byte `start` on."""
         import requests
+        from pooch import HTTPDownloader
         from urllib3.exceptions import NewConnectionError
 
         headers = {"Accept-Encoding": "identity", "User-Agent": "obdbench"}
@@ -218,15 +221,20 @@ class _Transfer:
                 if not response.is_redirect:
                     self._check(response, start, version, stream)
 
-            http.kwargs |= {"headers": headers, "hooks": {"response": check}}
-            http.progressbar = SimpleNamespace(
-                total=0,
-                update=lambda _: self.progress and self.progress(stream.tell(), self.total or 0),
-                reset=lambda: None,
-                close=lambda: None,
+            def report(_: int) -> None:  # pooch counts whole chunks, of this attempt only
+                if self.progress:
+                    self.progress(len(self), self.total or 0)
+
+            bar = SimpleNamespace(total=0, update=report, reset=lambda: None, close=lambda: None)
+            fetch = HTTPDownloader(
+                progressbar=bar,
+                chunk_size=_CHUNK,
+                timeout=self.stall,
+                headers=headers,
+                hooks={"response": check},
             )
             try:
-                http(self.url, stream, None)
+                fetch(self.url, stream, None)
             except requests.ConnectionError as error:
                 reason = getattr(error.args[0], "reason", None)
                 if isinstance(reason, NewConnectionError):  # refused, or an unknown host
