@@ -92,8 +92,8 @@ def build(
         return
     own = [_sized(name, size) for name in DATASETS if DATASETS.origin(name) == "obdbench"]
     for dataset in own:
-        kept = is_stored(dataset) and not force
-        build_if_missing(dataset, seed=None if kept else seed, force=force)
+        present = is_stored(dataset) and not force
+        build_if_missing(dataset, seed=None if present else seed, force=force)
     out.print(_summary(own))
 
 
