@@ -93,7 +93,7 @@ def test_a_single_seed_has_a_line_but_no_band(make_record: MakeRecord) -> None:
 def test_failed_runs_are_left_out_and_counted(make_record: MakeRecord) -> None:
     records = [make_record(seed=0, curve=[1.0, 2.0, 3.0])]
     records += [make_record(seed=seed, curve=[90.0], error="OSError") for seed in (1, 2)]
-    records[-1].checkpoints = []  # failed before its first checkpoint
+    records[-1] = altered(records[-1], checkpoints=[])  # failed before its first checkpoint
     (axes,) = convergence(curves_frame(records)).axes
     assert [points(line) for line in curves_in(axes)] == [([0, 200, 400], [1.0, 2.0, 3.0])]
     assert axes.get_title().endswith("2 failed runs left out")

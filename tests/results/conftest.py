@@ -47,7 +47,7 @@ def build_spec(
         protocol=replace(PROTOCOL, **(protocol or {})),
         seed=seed,
         density="none",
-        parameters=dict(parameters or {"synthetic_size": 64}),
+        parameters={"synthetic_size": 64} if parameters is None else dict(parameters),
         student=replace(STUDENT, **(student or {})),
         evaluation_student=evaluation_student,
     )

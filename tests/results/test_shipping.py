@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from results.shipping import ship, ship_study
 from results.store import all_records, load_sweep, save_sweep, started_sweeps, sweep_records
 from results.studies import StudyResult, study_results, write_result
 from tests.tiny_runs import altered, execute, tiny_spec
-
-Change = Callable[[Record], object]
 
 
 @pytest.fixture(scope="module")
