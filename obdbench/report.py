@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmark.sweep import Sweep
 from paper_figures import Table, main_table, write_convergence
 from results import cell_table, curves_frame, runs_frame
-from results.store import sweep_records
+from results.record_store import sweep_records
 
 
 @dataclass(frozen=True)

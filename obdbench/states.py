@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
-from results.store import Progress, RunState, progress
+from results.record_store import RunState, RunStatus, run_status
 from slurm.cluster import Cluster
 from slurm.scheduler import Unreachable
 
@@ -24,16 +24,16 @@ class States:
         unknown: Why the scheduler could not be asked; None where it could or need not be.
     """
 
-    at: Mapping[str, Progress]
+    at: Mapping[str, RunStatus]
     waiting: Counter[str]
     unknown: str | None = None
 
     @property
     def counts(self) -> Counter[RunState]:
         """Runs by state."""
-        return Counter(progress.state for progress in self.at.values())
+        return Counter(status.state for status in self.at.values())
 
-    def of(self, run: RunSpec) -> Progress:
+    def of(self, run: RunSpec) -> RunStatus:
         """Of one run."""
         return self.at[run.run_id]
 
@@ -45,10 +45,10 @@ def look(store: Path, sweep: Sweep) -> States:
         queue = Cluster(store).states()
     except Unreachable as error:
         unknown = str(error)
-    at = {run.run_id: progress(store, run) for run in sweep.runs}
+    at = {run.run_id: run_status(store, run) for run in sweep.runs}
     waiting: Counter[str] = Counter()
     for run_id, job in queue.items():
         if run_id in at and at[run_id].state not in ("done", "running"):
-            at[run_id] = Progress("queued")
+            at[run_id] = RunStatus("queued")
             waiting[job.reason or job.state.lower()] += 1
     return States(at, waiting, unknown)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from paper_figures import caption
 from paper_figures.convergence import MARKERS
 from paper_figures.figure import SETTINGS, FigureError, canvas, quiet
-from results.across import Common, common_scores, rank_probabilities
+from results.common_scores import CommonScores, common_scores, rank_probabilities
 from results.statistics import (
     LEVEL,
     iqm_over_runs,
@@ -184,7 +184,7 @@ def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     return figure
 
 
-def _common(runs: pd.DataFrame) -> Common:
+def _common(runs: pd.DataFrame) -> CommonScores:
     common = common_scores(runs)
     if not common.scores:
         raise FigureError(
@@ -194,7 +194,7 @@ def _common(runs: pd.DataFrame) -> Common:
     return common
 
 
-def _competitors(common: Common, most: int = MOST_METHODS) -> tuple[list[str], int]:
+def _competitors(common: CommonScores, most: int = MOST_METHODS) -> tuple[list[str], int]:
     """Labels that are no references, from the highest mean down, and how many more there are.
 
     Raises:
@@ -206,7 +206,7 @@ def _competitors(common: Common, most: int = MOST_METHODS) -> tuple[list[str], i
     return labels[:most], max(0, len(labels) - most)
 
 
-def _by_mean(common: Common) -> list[str]:
+def _by_mean(common: CommonScores) -> list[str]:
     """Labels from the highest mean down."""
 
     def value(label: str) -> float:
@@ -215,7 +215,7 @@ def _by_mean(common: Common) -> list[str]:
     return sorted(common.scores, key=lambda label: (-value(label), label))
 
 
-def _headline(common: Common, left: int = 0) -> str:
+def _headline(common: CommonScores, left: int = 0) -> str:
     count = len(common.datasets)
     where = common.datasets[0] if count == 1 else f"{count} datasets"
     text = f"{where}, {caption.seeds(common.seeds)}; {caption.percent(LEVEL)} stratified bootstrap"
@@ -226,5 +226,5 @@ def _headline(common: Common, left: int = 0) -> str:
     return textwrap.fill(text, 100)
 
 
-def _color(common: Common, label: str) -> tuple[float, float, float]:
+def _color(common: CommonScores, label: str) -> tuple[float, float, float]:
     return (0.55, 0.55, 0.55) if label in common.references else PALETTE[0]

@@ -30,9 +30,9 @@ from paper_figures.table import Table
 from paper_figures.training_cost import training_cost
 from paper_figures.transfer import transfer
 from results import cell_table, curves_frame, runs_frame
-from results.reproduction import compare, published_cells
-from results.store import all_records, load_sweep, started_sweeps, sweep_records
-from results.studies import study_frame, study_results
+from results.comparison import compare, published_cells
+from results.record_store import all_records, load_sweep, started_sweeps, sweep_records
+from results.study_results import study_frame, study_results
 
 
 @dataclass(frozen=True)

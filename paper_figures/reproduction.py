@@ -9,7 +9,7 @@ import pandas as pd
 
 from paper_figures import caption
 from paper_figures.table import NOTHING, Cell, Table
-from results.reproduction import RULE, Comparison
+from results.comparison import RULE, Comparison
 from results.statistics import LEVEL
 
 REASONS_SHOWN = 3
@@ -19,7 +19,7 @@ def reproduction_table(comparisons: Sequence[Comparison]) -> Table:
     """One row a published cell, a group for each table of a paper.
 
     Args:
-        comparisons: What `results.reproduction.compare` gives.
+        comparisons: What `results.comparison.compare` gives.
     """
     groups: dict[tuple[str, str], list[tuple[Cell, ...]]] = {}
     for one in comparisons:

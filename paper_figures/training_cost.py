@@ -12,7 +12,7 @@ from benchmark.record import Record
 from paper_figures import caption
 from paper_figures.figure import FigureError
 from paper_figures.table import NOTHING, Cell, Table
-from results.reproduction import published_training_steps
+from results.comparison import published_training_steps
 from results.statistics import LEVEL, Estimate, mean
 
 WHOLE, SET = "bc_whole", "av_pbc"

@@ -20,8 +20,8 @@ from benchmark.files import file_sha256
 from benchmark.record import FILE, read_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
-from results.store import load_sweep, save_sweep
-from results.studies import put_aside_all_but, result_path, study_results, write_result
+from results.record_store import load_sweep, save_sweep
+from results.study_results import put_aside_all_but, result_path, study_results, write_result
 
 SHIPPED = Path(__file__).with_name("shipped")
 """The store that the suite ships; `obdbench table NAME --store` reads it like any other."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from benchmark.errors import ObdBenchError
 from benchmark.provenance import provenance
 from benchmark.registry import Registry
-from results.studies import (
+from results.study_results import (
     StudyResult,
     put_aside_all_but,
     read_result,

@@ -16,9 +16,9 @@ from benchmark.sweep import Sweep
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep, store_option
 from obdbench.states import look
-from results.planning import Costs, Estimate
+from results.costs import CostEstimate, Costs
+from results.record_store import all_records
 from results.shipping import SHIPPED
-from results.store import all_records
 from slurm.arrays import Array, make_arrays
 from slurm.cluster import Cluster, QueueFull, Settings, sbatch_options
 from slurm.profile import Profile, find_profile
@@ -177,7 +177,7 @@ def _print_hours(
         )
 
 
-def _hours(estimates: Sequence[Estimate]) -> str:
+def _hours(estimates: Sequence[CostEstimate]) -> str:
     """Their sum; "?" where one is unknown."""
     seconds = [e.seconds for e in estimates if e.seconds is not None]
     return f"{sum(seconds) / 3600:.2f}" if len(seconds) == len(estimates) else "?"

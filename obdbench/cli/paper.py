@@ -13,7 +13,7 @@ from obdbench.cli.console import err, out
 from paper_figures.exhibits import EXHIBITS, NoRecords, write
 from paper_figures.figure import FigureError
 from results.shipping import SHIPPED
-from results.studies import NoStudy
+from results.study_results import NoStudy
 
 
 def paper(

@@ -29,7 +29,7 @@ from obdbench.cli.settings import parse_settings
 from obdbench.cli.states import show
 from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep
 from obdbench.states import look
-from results.store import RunState, progress, save_sweep, sweep_records
+from results.record_store import RunState, run_status, save_sweep, sweep_records
 from slurm.cluster import Cluster, Settings
 from slurm.executors import Executor, InlineExecutor, make_executor
 from slurm.profile import find_profile
@@ -253,7 +253,7 @@ def _work(executor: Executor, plan: Sweep, todo: list[RunSpec], store: Path) -> 
         done: set[str] = set()  # never looked at again; a failed run may be under retry
 
         def poll() -> None:
-            at = {run.run_id: progress(store, run) for run in todo if run.run_id not in done}
+            at = {run.run_id: run_status(store, run) for run in todo if run.run_id not in done}
             done.update(run for run, p in at.items() if p.state == "done")
             failed = sum(p.state == "failed" for p in at.values())
             running = sum(p.fraction for p in at.values() if p.state == "running")

@@ -18,7 +18,7 @@ from obdbench.cli.stores import DEFAULT_STORE, Store, store_option
 from obdbench.html import write_page
 from obdbench.report import write_report
 from obdbench.states import look
-from results.store import Progress, RunState, load_sweep
+from results.record_store import RunState, RunStatus, load_sweep
 from slurm.cluster import Cluster
 
 Name = Annotated[str, typer.Argument(help="A sweep that was started.")]
@@ -153,6 +153,6 @@ def _explain_failures(store: Path, plan: Sweep) -> None:
         out.print(f"{message}\n  {path}", highlight=False, markup=False)
 
 
-def _mark(at: Progress, marks: dict[RunState, str]) -> str:
+def _mark(at: RunStatus, marks: dict[RunState, str]) -> str:
     percent = f" {100 * at.fraction:.0f} %" if at.state == "running" else ""
     return marks[at.state] + percent

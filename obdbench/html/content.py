@@ -20,7 +20,7 @@ from benchmark.sweep import Sweep
 from benchmark.synthetic_set import load_synthetic_set
 from obdbench.states import States
 from results import Best, best_and_ties, cell_table
-from results.reproduction import RULE, Comparison, compare, published_cells
+from results.comparison import RULE, Comparison, compare, published_cells
 
 PIXELS = 1000
 """Coordinates of a set's picture are whole numbers below this."""

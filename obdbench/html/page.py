@@ -24,7 +24,7 @@ from obdbench.states import look
 from paper_figures import across, convergence
 from paper_figures.figure import SETTINGS, FigureError
 from results import curves_frame, runs_frame
-from results.store import sweep_records
+from results.record_store import sweep_records
 
 FIGURES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Figure]] = {
     "Normalized return against outer step": lambda runs, curves: convergence(curves),

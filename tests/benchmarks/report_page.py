@@ -17,7 +17,7 @@ from benchmark.datasets.store import DatasetName, build_dataset
 from benchmark.record import FILE
 from benchmark.run import execute, run_folder
 from obdbench.html import write_page
-from results.store import save_sweep
+from results.record_store import save_sweep
 from tests.benchmarks.ten_thousand_runs import SMALL, record_of, ten_thousand
 from tests.browser import visit
 

@@ -33,7 +33,7 @@ from benchmark.students.student import StudentSpec
 from benchmark.sweep import Sweep
 from obdbench.report import write_report
 from obdbench.states import States, look
-from results.store import save_sweep
+from results.record_store import save_sweep
 from slurm.cluster import Cluster, Settings
 from slurm.profile import JobShape, Profile
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken

@@ -22,7 +22,7 @@ from obdbench.html import write_page
 from obdbench.html.content import PIXELS, content, picture, sweep_table
 from obdbench.states import States, look
 from results import runs_frame
-from results.store import save_sweep, sweep_records
+from results.record_store import save_sweep, sweep_records
 from tests.browser import visit
 from tests.tiny_runs import PLUGIN, tiny_spec
 

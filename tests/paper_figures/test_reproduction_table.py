@@ -13,7 +13,7 @@ import pytest
 
 from paper_figures.reproduction import reproduction_table
 from paper_figures.table import Table
-from results.reproduction import RULE, Comparison, PublishedCell, compare, published_cells
+from results.comparison import RULE, Comparison, PublishedCell, compare, published_cells
 from results.statistics import Estimate, mean
 from tests.results.conftest import MakeRecord, Record
 

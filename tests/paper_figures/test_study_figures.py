@@ -24,10 +24,10 @@ from paper_figures.rendered_states import rendered_states
 from paper_figures.state_density import state_density
 from paper_figures.training_cost import training_cost
 from paper_figures.transfer import transfer
-from results.reproduction import published_training_steps
+from results.comparison import published_training_steps
+from results.record_store import load_sweep, sweep_records
 from results.shipping import SHIPPED
-from results.store import load_sweep, sweep_records
-from results.studies import study_frame
+from results.study_results import study_frame
 
 
 def _transfer_rows(sets: int = 3) -> pd.DataFrame:

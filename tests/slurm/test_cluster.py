@@ -13,7 +13,7 @@ from benchmark.run import execute, folder_of, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from obdbench.states import look
-from results.store import progress
+from results.record_store import run_status
 from slurm.arrays import make_arrays
 from slurm.cluster import Cluster, QueueFull, Settings
 from slurm.fates import fate
@@ -133,7 +133,7 @@ def test_runs_of_an_ended_job_get_their_cause_and_the_others_stay(
     assert "SLURM says OUT_OF_MEMORY on n2, exit code 0:125." in record["error"]["message"]
     assert record["error"]["message"].endswith("allocating\nKilled")
     assert record["cost"]["peak_memory_bytes"] == 0, "this process's memory is not the run's"
-    states = [progress(cluster.store, run).state for run in runs]
+    states = [run_status(cluster.store, run).state for run in runs]
     assert states == ["done", "missing", "failed", "failed"]
     assert cluster.settle().died == {}, "a cause is noted once"
     assert list(submissions(cluster.store)), "one job is still live"

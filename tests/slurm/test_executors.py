@@ -16,7 +16,7 @@ from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
 from benchmark.run import execute, run_folder
 from benchmark.spec import RunSpec
-from results.store import progress
+from results.record_store import run_status
 from slurm.executors import InlineExecutor, LocalExecutor, _shares, make_executor
 from tests.tiny_runs import PLUGIN, numbers, sets, tiny_spec
 
@@ -172,7 +172,7 @@ def test_no_process_outlives_an_executor_that_is_interrupted(
     def stop_when_begun() -> None:
         if (sign := last_sign(folder)) and sign["step"]:
             workers.update(psutil.Process().children(recursive=True))
-            assert progress(tmp_path, spec).state == "running"
+            assert run_status(tmp_path, spec).state == "running"
             raise _Stop
 
     before = set(psutil.Process().children(recursive=True))
@@ -182,7 +182,7 @@ def test_no_process_outlives_an_executor_that_is_interrupted(
     ended, _ = psutil.wait_procs(workers - before, timeout=10)
     assert len(ended) == 2
     assert existing_record(folder) is None
-    assert progress(tmp_path, spec).state == "stopped"
+    assert run_status(tmp_path, spec).state == "stopped"
 
 
 @pytest.mark.parametrize(("name", "kind"), [("inline", InlineExecutor), ("local", LocalExecutor)])

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from results.studies import BadStudyResult, NoStudy, result_path, study_frame, study_results
+from results.study_results import BadStudyResult, NoStudy, result_path, study_frame, study_results
 from studies.study import STUDIES, NothingToStudy, Row, Study, perform
 
 MEASURED: list[str] = []

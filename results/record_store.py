@@ -32,7 +32,7 @@ RunState = Literal["done", "running", "failed", "stopped", "queued", "missing"]
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunStatus:
     """Where a run is.
 
     Args:
@@ -91,20 +91,20 @@ def all_records(store: Path) -> Iterator[Record]:
         yield read_record(path)
 
 
-def progress(store: Path, run: RunSpec) -> Progress:
+def run_status(store: Path, run: RunSpec) -> RunStatus:
     """Where a run is, from its record or its last sign of life."""
     folder = run_folder(store, run)
     if (folder / FILE).exists():
         record = peek_record(folder / FILE)
         if record["status"] == "complete":
-            return Progress("done", 1.0)
+            return RunStatus("done", 1.0)
         if not _alive(folder):
-            return Progress("failed", 1.0, record["error"]["type"])
+            return RunStatus("failed", 1.0, record["error"]["type"])
     sign = last_sign(folder)
     if sign is None:
-        return Progress("stopped" if (folder / "state.safetensors").exists() else "missing")
+        return RunStatus("stopped" if (folder / "state.safetensors").exists() else "missing")
     fraction = sign["step"] / sign["total"] if sign["total"] else 0.0
-    return Progress("running" if _alive(folder) else "stopped", fraction)
+    return RunStatus("running" if _alive(folder) else "stopped", fraction)
 
 
 def _alive(folder: Path) -> bool:

@@ -16,7 +16,7 @@ Scores = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 @dataclass(frozen=True)
-class Common:
+class CommonScores:
     """What methods have in common.
 
     Args:
@@ -37,7 +37,7 @@ class Common:
         return [len(s) for tasks in self.scores.values() for s in tasks.values()]
 
 
-def common_scores(runs: pd.DataFrame) -> Common:
+def common_scores(runs: pd.DataFrame) -> CommonScores:
     """The scores of all labels that have complete runs on every dataset there is.
 
     Args:
@@ -50,7 +50,7 @@ def common_scores(runs: pd.DataFrame) -> Common:
         ordered = found.sort_values("seed")["normalized_return"]
         scores.setdefault(str(label), {})[str(dataset)] = [float(score) for score in ordered]
     whole = {label: tasks for label, tasks in scores.items() if len(tasks) == len(datasets)}
-    return Common(
+    return CommonScores(
         {label: whole[label] for label in sorted(whole, key=natural_order)},
         datasets,
         tuple(sorted(set(runs["label"]) - whole.keys(), key=natural_order)),

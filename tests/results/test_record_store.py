@@ -22,12 +22,12 @@ from benchmark.registry import load_plugin
 from benchmark.run import execute, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
-from results.store import (
+from results.record_store import (
     STALE_SECONDS,
-    Progress,
+    RunStatus,
     all_records,
     load_sweep,
-    progress,
+    run_status,
     save_sweep,
     sweep_records,
 )
@@ -78,10 +78,10 @@ def ended_process() -> int:
 
 
 def test_done_failed_and_missing(store: Path, sweep: Sweep) -> None:
-    assert [progress(store, run) for run in sweep.runs] == [
-        Progress("done", 1.0),
-        Progress("failed", 1.0, "ValueError"),
-        Progress("missing"),
+    assert [run_status(store, run) for run in sweep.runs] == [
+        RunStatus("done", 1.0),
+        RunStatus("failed", 1.0, "ValueError"),
+        RunStatus("missing"),
     ]
 
 
@@ -89,34 +89,34 @@ def test_a_run_with_a_live_process_is_running_and_says_how_far_it_is(
     sweep: Sweep, tmp_path: Path
 ) -> None:
     say_alive(tmp_path, sweep.runs[0])
-    assert progress(tmp_path, sweep.runs[0]) == Progress("running", 0.25)
+    assert run_status(tmp_path, sweep.runs[0]) == RunStatus("running", 0.25)
 
 
 def test_a_run_that_has_not_said_of_how_many_steps_is_running_too(
     sweep: Sweep, tmp_path: Path
 ) -> None:
     say_alive(tmp_path, sweep.runs[0], step=0, total=0)
-    assert progress(tmp_path, sweep.runs[0]) == Progress("running", 0.0)
+    assert run_status(tmp_path, sweep.runs[0]) == RunStatus("running", 0.0)
 
 
 def test_a_failed_run_under_retry_is_running(sweep: Sweep, tmp_path: Path) -> None:
     execute(sweep.runs[1], tmp_path)
     sign = say_alive(tmp_path, sweep.runs[1])
-    assert progress(tmp_path, sweep.runs[1]) == Progress("running", 0.25)
+    assert run_status(tmp_path, sweep.runs[1]) == RunStatus("running", 0.25)
     sign.unlink()
-    assert progress(tmp_path, sweep.runs[1]).state == "failed"
+    assert run_status(tmp_path, sweep.runs[1]).state == "failed"
 
 
 def test_a_run_whose_process_ended_is_stopped(sweep: Sweep, tmp_path: Path) -> None:
     say_alive(tmp_path, sweep.runs[0], pid=ended_process())
-    assert progress(tmp_path, sweep.runs[0]) == Progress("stopped", 0.25)
+    assert run_status(tmp_path, sweep.runs[0]) == RunStatus("stopped", 0.25)
 
 
 def test_another_process_with_the_same_number_does_not_keep_a_run_alive(
     sweep: Sweep, tmp_path: Path
 ) -> None:
     say_alive(tmp_path, sweep.runs[0], process_started=time.time() - 7 * 24 * 3600)
-    assert progress(tmp_path, sweep.runs[0]).state == "stopped"
+    assert run_status(tmp_path, sweep.runs[0]).state == "stopped"
 
 
 def test_a_dead_process_that_no_one_collected_does_not_keep_a_run_alive(
@@ -125,11 +125,11 @@ def test_a_dead_process_that_no_one_collected_does_not_keep_a_run_alive(
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         started = psutil.Process(process.pid).create_time()
         say_alive(tmp_path, sweep.runs[0], pid=process.pid, process_started=started)
-        assert progress(tmp_path, sweep.runs[0]).state == "running"
+        assert run_status(tmp_path, sweep.runs[0]).state == "running"
         process.kill()
         while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
-        assert progress(tmp_path, sweep.runs[0]).state == "stopped"
+        assert run_status(tmp_path, sweep.runs[0]).state == "stopped"
 
 
 def test_a_run_of_another_host_is_running_until_it_is_silent_for_long(
@@ -137,23 +137,23 @@ def test_a_run_of_another_host_is_running_until_it_is_silent_for_long(
 ) -> None:
     # The number means nothing here: that this host has no such process must not matter.
     sign = say_alive(tmp_path, sweep.runs[0], host="another-host", pid=ended_process())
-    assert progress(tmp_path, sweep.runs[0]).state == "running"
+    assert run_status(tmp_path, sweep.runs[0]).state == "running"
     silent = time.time() - STALE_SECONDS - 5
     os.utime(sign, (silent, silent))
-    assert progress(tmp_path, sweep.runs[0]) == Progress("stopped", 0.25)
+    assert run_status(tmp_path, sweep.runs[0]) == RunStatus("stopped", 0.25)
 
 
 def test_an_interrupted_run_is_stopped_while_its_process_lives_on(
     sweep: Sweep, tmp_path: Path
 ) -> None:
     def interrupt(_: str, step: int, total: int) -> None:
-        assert progress(tmp_path, sweep.runs[2]).state == "running"
+        assert run_status(tmp_path, sweep.runs[2]).state == "running"
         if step == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         execute(sweep.runs[2], tmp_path, interrupt)
-    assert progress(tmp_path, sweep.runs[2]) == Progress("stopped", 0.5)
+    assert run_status(tmp_path, sweep.runs[2]) == RunStatus("stopped", 0.5)
 
 
 def test_a_sweep_is_read_back_as_it_was_saved(sweep: Sweep, tmp_path: Path) -> None:
@@ -183,4 +183,4 @@ def test_a_record_that_was_cut_short_is_named_not_skipped(sweep: Sweep, tmp_path
     with pytest.raises(BadRecord, match=f"{path} is not JSON"):
         sweep_records(tmp_path, sweep)
     with pytest.raises(BadRecord, match=f"{path} is not JSON"):
-        progress(tmp_path, sweep.runs[0])
+        run_status(tmp_path, sweep.runs[0])

@@ -18,7 +18,7 @@ from benchmark.spec import RunSpec
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a run will cost.
 
     Args:
@@ -62,7 +62,7 @@ class Costs:
             for found, (_, key) in zip(self._found, KEYS, strict=True):
                 found[key(run)].append(measured)
 
-    def of(self, run: RunSpec) -> Estimate:
+    def of(self, run: RunSpec) -> CostEstimate:
         """What a run will cost."""
         for found, (source, key) in zip(self._found, KEYS, strict=True):
             if known := found.get(key(run)):
@@ -70,8 +70,8 @@ class Costs:
                 if source != "measured":
                     method = fmean(m.method for m in known) * _steps(run)
                     seconds = method + fmean(m.scoring for m in known) * _episodes(run)
-                return Estimate(seconds, source, len(known))
-        return Estimate(None, "unknown")
+                return CostEstimate(seconds, source, len(known))
+        return CostEstimate(None, "unknown")
 
 
 def _steps(run: RunSpec) -> int:

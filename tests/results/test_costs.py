@@ -10,7 +10,7 @@ import pytest
 from benchmark.record import Record
 from benchmark.run import execute
 from benchmark.spec import RunSpec
-from results.planning import Costs
+from results.costs import Costs
 from tests.tiny_runs import PROTOCOL, tiny_spec
 
 

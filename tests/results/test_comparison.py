@@ -15,8 +15,8 @@ from benchmark.datasets.store import DatasetName
 from benchmark.evaluation import PROTOCOLS
 from benchmark.method import METHODS
 from benchmark.spec import RunSpec
-from results import reproduction
-from results.reproduction import (
+from results import comparison
+from results.comparison import (
     FOLDER,
     MARGIN,
     Comparison,
@@ -119,7 +119,7 @@ def test_an_interval_that_touches_the_margin_from_outside_does_not_differ(
     low: float, high: float, verdict: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     estimate = Estimate((low + high) / 2, low, high, 3, 0.95)
-    monkeypatch.setattr(reproduction, "mean", lambda scores, *, seed: estimate)
+    monkeypatch.setattr(comparison, "mean", lambda scores, *, seed: estimate)
     assert MARGIN == 5.0
     assert held_against(cell(20.0), group()).verdict == verdict
 
