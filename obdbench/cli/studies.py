@@ -8,7 +8,7 @@ import typer
 
 from obdbench.cli.console import out, progress_bar
 from obdbench.cli.stores import DEFAULT_STORE, Store, store_option
-from studies.study import STUDIES, perform
+from paper_figures.studies.study import STUDIES, perform
 
 
 def study(

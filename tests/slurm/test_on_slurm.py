@@ -19,7 +19,7 @@ from benchmark.sweep import Sweep, read_sweep
 from benchmark.teachers.teacher import NetworkTeacher
 from obdbench.states import look
 from slurm.executors import InlineExecutor
-from slurm.one_node_cluster import OneNodeCluster
+from tests.one_node_cluster import OneNodeCluster
 from tests.slurm.conftest import Bench, wait_until
 from tests.tiny_runs import PLUGIN, numbers, sets, tiny_spec
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from paper_figures.studies.study import STUDIES, NothingToStudy, Row, Study, perform
 from results.study_results import BadStudyResult, NoStudy, result_path, study_frame, study_results
-from studies.study import STUDIES, NothingToStudy, Row, Study, perform
 
 MEASURED: list[str] = []
 SOURCES: dict[str, dict[str, Any]] = {}

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmark.evaluation import Protocol, score
-from studies.sets import finished_runs, finished_set, source_of
-from studies.study import NothingToStudy, Row, Study
+from paper_figures.studies.sets import finished_runs, finished_set, source_of
+from paper_figures.studies.study import NothingToStudy, Row, Study
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from benchmark.environments import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
 from benchmark.seeds import numpy_generator
-from studies.sets import finished_runs, finished_set, one_a_dataset
-from studies.study import Row, Study
+from paper_figures.studies.sets import finished_runs, finished_set, one_a_dataset
+from paper_figures.studies.study import Row, Study
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.errors import ObdBenchError
-from studies.sets import finished_runs, finished_set, one_a_dataset
-from studies.study import Row, Study
+from paper_figures.studies.sets import finished_runs, finished_set, one_a_dataset
+from paper_figures.studies.study import Row, Study
 
 
 class CannotRender(ObdBenchError):

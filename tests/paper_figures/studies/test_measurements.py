@@ -31,14 +31,14 @@ from benchmark.seeds import episode_seeds, torch_generator
 from benchmark.students.heads import MeanHead, bc_loss_gradient
 from benchmark.students.student import train_students
 from benchmark.teachers.teacher import NetworkTeacher
+from paper_figures.studies.misalignment import Lesson, Misalignment
+from paper_figures.studies.multi_task import Merged, MultiTask
+from paper_figures.studies.rendered_states import RenderedStates, drawn_environment, put_into
+from paper_figures.studies.sets import FinishedSet, finished_set, source_of
+from paper_figures.studies.state_density import StateDensity
+from paper_figures.studies.study import NothingToStudy
+from paper_figures.studies.transfer import Transfer
 from results.shipping import SHIPPED
-from studies.misalignment import Lesson, Misalignment
-from studies.multi_task import Merged, MultiTask
-from studies.rendered_states import RenderedStates, drawn_environment, put_into
-from studies.sets import FinishedSet, finished_set, source_of
-from studies.state_density import StateDensity
-from studies.study import NothingToStudy
-from studies.transfer import Transfer
 
 RUNS = {
     "hopper": "hopper-medium-expert.av_pbc.01faba63f72a.seed0",

@@ -15,8 +15,8 @@ from benchmark.run import folder_of
 from benchmark.scaling import Scaling
 from benchmark.students.student import StudentSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
+from paper_figures.studies.study import NothingToStudy
 from results.record_store import load_sweep, started_sweeps, sweep_records
-from studies.study import NothingToStudy
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """A real SLURM of two nodes on one machine, for tests and for trying a profile.
 
-    python -m slurm.one_node_cluster up [FOLDER]       prints what to export
-    python -m slurm.one_node_cluster down [FOLDER]
-    python -m slurm.one_node_cluster packages          installs what is missing
+    python -m tests.one_node_cluster up [FOLDER]       prints what to export
+    python -m tests.one_node_cluster down [FOLDER]
+    python -m tests.one_node_cluster packages          installs what is missing
 
 It needs root and the packages of `PACKAGES` (Debian), no systemd and no cgroups. Nothing in it
 is safe to expose: it authenticates nobody, and listens on this machine alone.

@@ -36,7 +36,7 @@ from benchmark.seeds import episode_seeds, torch_generator
 from benchmark.students.student import Batch, StudentPolicy, StudentSpec, train_students
 from benchmark.teachers.store import find_teacher
 from benchmark.teachers.teacher import NetworkTeacher
-from studies.study import Row, Study
+from paper_figures.studies.study import Row, Study
 
 
 @dataclass(frozen=True)
