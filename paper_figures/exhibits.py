@@ -15,20 +15,19 @@ from benchmark.errors import ObdBenchError
 from benchmark.record import Record
 from benchmark.run import folder_of
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
-from paper_figures import across
-from paper_figures.cartpole_pairs import cartpole_pairs
+from paper_figures import over_datasets
 from paper_figures.convergence import convergence
+from paper_figures.density_map import state_density
+from paper_figures.drawn_states import cartpole_pairs, rendered_states
 from paper_figures.figure import write_both
 from paper_figures.main_table import main_table
-from paper_figures.misalignment import misalignment
-from paper_figures.multi_task import multi_task
-from paper_figures.rendered_states import rendered_states
-from paper_figures.reproduction import reproduction_table
+from paper_figures.misalignment_curves import misalignment
+from paper_figures.multi_task_table import multi_task
+from paper_figures.reproduction_table import reproduction_table
 from paper_figures.sizes import sizes
-from paper_figures.state_density import state_density
 from paper_figures.table import Table
 from paper_figures.training_cost import training_cost
-from paper_figures.transfer import transfer
+from paper_figures.transfer_heat_maps import transfer
 from results import cell_table, curves_frame, runs_frame
 from results.comparison import compare, published_cells
 from results.record_store import all_records, load_sweep, started_sweeps, sweep_records
@@ -111,13 +110,13 @@ EXHIBITS = (
         "obd-aggregate",
         "The same over all datasets: interquartile mean and mean with stratified intervals.",
         ("main_table",),
-        lambda material: across.aggregate(material.runs),
+        lambda material: over_datasets.aggregate(material.runs),
     ),
     Exhibit(
         "obd-improvement",
         "Probability that a run of one of them beats one of another, over all datasets.",
         ("main_table",),
-        lambda material: across.improvement(material.runs),
+        lambda material: over_datasets.improvement(material.runs),
     ),
     Exhibit(
         "obd-figure-2",
@@ -248,31 +247,31 @@ EXHIBITS = (
         "aggregate",
         "Interquartile mean and mean over datasets with stratified intervals.",
         ("all_methods",),
-        lambda material: across.aggregate(material.runs),
+        lambda material: over_datasets.aggregate(material.runs),
     ),
     Exhibit(
         "profiles",
         "Performance profiles: the fraction of runs above every score.",
         ("all_methods",),
-        lambda material: across.profiles(material.runs),
+        lambda material: over_datasets.profiles(material.runs),
     ),
     Exhibit(
         "improvement",
         "Probability that a run of one method beats one of another.",
         ("all_methods",),
-        lambda material: across.improvement(material.runs),
+        lambda material: over_datasets.improvement(material.runs),
     ),
     Exhibit(
         "ranks",
         "How stable the ranking is when the seeds are drawn anew.",
         ("all_methods",),
-        lambda material: across.ranks(material.runs),
+        lambda material: over_datasets.ranks(material.runs),
     ),
     Exhibit(
         "cost",
         "Score against seconds, with the methods that no cheaper one beats.",
         ("all_methods",),
-        lambda material: across.cost(material.runs),
+        lambda material: over_datasets.cost(material.runs),
     ),
     Exhibit(
         "reproduction",

@@ -15,7 +15,7 @@ from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep, store_option
-from obdbench.states import look
+from obdbench.sweep_status import sweep_status
 from results.costs import CostEstimate, Costs
 from results.record_store import all_records
 from results.shipping import SHIPPED
@@ -81,7 +81,7 @@ def watch(cluster: Cluster, plan: Sweep, poll: float, unsent: Sequence[RunSpec] 
                 pass
             except Unreachable as error:  # the controller is being restarted, say
                 err.print(f"{error} Asking again in {poll:.0f} s.", highlight=False, markup=False)
-            states = look(cluster.store, plan)
+            states = sweep_status(cluster.store, plan)
             done = sum(p.fraction for p in states.at.values() if p.state != "queued")
             queued, failed = states.counts["queued"], states.counts["failed"]
             bar.update(done, f"{queued} queued{f', {failed} failed' if failed else ''}")
@@ -107,7 +107,7 @@ def plan(
     from those that the suite ships, which were made on one slow core.
     """
     sweep = find_sweep(name, store)
-    states = look(store, sweep)
+    states = sweep_status(store, sweep)
     todo = [run for run in sweep.runs if states.of(run).state != "done"]
     chosen = find_profile(profile) if profile else Profile("none")
     _print_hours(store, todo, chosen, sweep.runs)

@@ -26,9 +26,9 @@ from obdbench.cli.cluster import POLL_SECONDS
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.data import build_if_missing
 from obdbench.cli.settings import parse_settings
-from obdbench.cli.states import show
+from obdbench.cli.started_sweeps import show
 from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep
-from obdbench.states import look
+from obdbench.sweep_status import sweep_status
 from results.record_store import RunState, run_status, save_sweep, sweep_records
 from slurm.cluster import Cluster, Settings
 from slurm.executors import Executor, InlineExecutor, make_executor
@@ -206,7 +206,7 @@ def _share(plan: Sweep, todo: list[RunSpec], share: str | None) -> list[RunSpec]
 
 def _to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
     """The runs that are to be done, and a line of counts."""
-    states = look(store, plan)
+    states = sweep_status(store, plan)
     skipped = {"done", "running", "queued"} | (set() if retry else {"failed"})
     todo = [run for run in plan.runs if states.of(run).state not in skipped]
     counts = states.counts

@@ -28,8 +28,15 @@ from benchmark.record import Record
 from benchmark.scaling import Scaling
 from benchmark.seeds import episode_seeds, torch_generator
 from benchmark.students.student import StudentPolicy, train_students
-from paper_figures.studies.sets import FinishedSet, finished_runs, finished_set, one_a_dataset
-from paper_figures.studies.study import NothingToStudy, Row, Study
+from paper_figures.studies.study import (
+    FinishedSet,
+    NothingToStudy,
+    Row,
+    Study,
+    finished_runs,
+    finished_set,
+    one_a_dataset,
+)
 
 Act = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.errors import ObdBenchError
-from paper_figures.studies.sets import finished_runs, finished_set, one_a_dataset
-from paper_figures.studies.study import Row, Study
+from paper_figures.studies.study import Row, Study, finished_runs, finished_set, one_a_dataset
 
 
 class CannotRender(ObdBenchError):

@@ -23,8 +23,7 @@ from benchmark.environments import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
 from benchmark.seeds import numpy_generator
-from paper_figures.studies.sets import finished_runs, finished_set, one_a_dataset
-from paper_figures.studies.study import Row, Study
+from paper_figures.studies.study import Row, Study, finished_runs, finished_set, one_a_dataset
 
 
 @dataclass(frozen=True)

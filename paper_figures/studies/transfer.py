@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmark.evaluation import Protocol, score
-from paper_figures.studies.sets import finished_runs, finished_set, source_of
-from paper_figures.studies.study import NothingToStudy, Row, Study
+from paper_figures.studies.study import (
+    NothingToStudy,
+    Row,
+    Study,
+    finished_runs,
+    finished_set,
+    source_of,
+)
 
 
 @dataclass(frozen=True)

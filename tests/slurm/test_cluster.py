@@ -12,7 +12,7 @@ from benchmark.attempt import existing_record
 from benchmark.run import execute, folder_of, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
-from obdbench.states import look
+from obdbench.sweep_status import sweep_status
 from results.record_store import run_status
 from slurm.arrays import make_arrays
 from slurm.cluster import Cluster, QueueFull, Settings
@@ -51,7 +51,7 @@ def scheduler() -> FakeScheduler:
 @pytest.fixture
 def cluster(scheduler: FakeScheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster(tmp_path / "runs", scheduler)
-    monkeypatch.setattr("obdbench.states.Cluster", lambda store: cluster)
+    monkeypatch.setattr("obdbench.sweep_status.Cluster", lambda store: cluster)
     return cluster
 
 
@@ -73,7 +73,7 @@ def test_a_live_job_keeps_its_runs_from_being_sent_again(
     assert len(journal.read_text().splitlines()) == 2, "one array for each call"
     scheduler.jobs = taken(journal)
     assert cluster.live() == {run.run_id for run in runs}
-    states = look(cluster.store, where(runs))
+    states = sweep_status(cluster.store, where(runs))
     assert (states.counts["queued"], dict(states.waiting)) == (4, {"Priority": 4})
 
 
@@ -172,10 +172,10 @@ def test_a_run_that_failed_by_itself_keeps_its_own_error(
     execute(broken, cluster.store)
     submit(cluster, [broken])
     scheduler.jobs = taken(journal)
-    assert look(cluster.store, where([broken])).counts["queued"] == 1
+    assert sweep_status(cluster.store, where([broken])).counts["queued"] == 1
     time.sleep(0.02)
     execute(broken, cluster.store)
-    assert look(cluster.store, where([broken])).counts["failed"] == 1
+    assert sweep_status(cluster.store, where([broken])).counts["failed"] == 1
     scheduler.jobs = {}
     assert cluster.settle().died == {}
 
@@ -192,7 +192,7 @@ def test_a_scheduler_that_is_away_changes_nothing(
         cluster.settle()
     with pytest.raises(Unreachable):
         submit(cluster, runs)
-    states = look(cluster.store, where(runs))
+    states = sweep_status(cluster.store, where(runs))
     assert (states.counts["missing"], states.unknown) == (4, "`squeue` failed: no controller")
     assert len(journal.read_text().splitlines()) == 1
 

@@ -34,9 +34,8 @@ from benchmark.teachers.teacher import NetworkTeacher
 from paper_figures.studies.misalignment import Lesson, Misalignment
 from paper_figures.studies.multi_task import Merged, MultiTask
 from paper_figures.studies.rendered_states import RenderedStates, drawn_environment, put_into
-from paper_figures.studies.sets import FinishedSet, finished_set, source_of
 from paper_figures.studies.state_density import StateDensity
-from paper_figures.studies.study import NothingToStudy
+from paper_figures.studies.study import FinishedSet, NothingToStudy, finished_set, source_of
 from paper_figures.studies.transfer import Transfer
 from results.shipping import SHIPPED
 

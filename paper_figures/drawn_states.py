@@ -1,20 +1,71 @@
-"""HaDES's synthetic pairs on CartPole, drawn as carts and poles (arXiv 2406.15042)."""
+"""Synthetic pairs drawn as what they stand for: MuJoCo's bodies, CartPole's carts and poles."""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image
 
 from benchmark.synthetic_set import SyntheticSet
 from paper_figures.figure import SETTINGS, FigureError, canvas
 
-PANEL_INCHES = (1.7, 1.4)
+PICTURE_INCHES = (1.6, 1.2)
+CARTPOLE_INCHES = (1.7, 1.4)
 POLE = 1.0  # twice gymnasium's half-length
+
+
+def rendered_states(measured: pd.DataFrame) -> Figure:
+    """A block a dataset: a column a synthetic pair, downwards the time that its action is held.
+
+    Args:
+        measured: The study `rendered_states`'s rows.
+
+    Raises:
+        FigureError: There are none.
+    """
+    if measured.empty:
+        raise FigureError("The study rendered_states has no rows.")
+    datasets = sorted(set(measured["item"]))
+    steps = sorted(set(measured["step"]))
+    count = int(measured.groupby("item")["pair"].nunique().max())
+    rows_in_all = len(datasets) * len(steps)
+    with mpl.rc_context(SETTINGS):
+        figure = canvas(PICTURE_INCHES[0] * count + 0.7, PICTURE_INCHES[1] * rows_in_all + 0.7)
+        panels = figure.subplots(rows_in_all, count, squeeze=False)
+        for axes in panels.flat:
+            axes.set(xticks=[], yticks=[])
+            axes.set_frame_on(False)
+        for block, dataset in enumerate(datasets):
+            mine = measured[measured["item"] == dataset]
+            for column, (pair, pictures) in enumerate(mine.groupby("pair", sort=True)):
+                for row, step in enumerate(steps):
+                    axes = panels[block * len(steps) + row, column]
+                    axes.imshow(_decoded(pictures.loc[pictures["step"] == step, "picture"].iloc[0]))
+                    if column == 0:
+                        axes.set_ylabel(
+                            f"after {step} step{'s' * (step > 1)}" if step else "distilled"
+                        )
+                    if row == 0:
+                        axes.set_title(
+                            f"{dataset}, pair {pair}" if column == 0 else f"pair {pair}", fontsize=7
+                        )
+        figure.suptitle(
+            "Distilled states, and those that follow while the distilled action is held"
+        )
+    return figure
+
+
+def _decoded(picture: str) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB"))
 
 
 def cartpole_pairs(sets: Mapping[str, SyntheticSet]) -> Figure:
@@ -36,11 +87,11 @@ def cartpole_pairs(sets: Mapping[str, SyntheticSet]) -> Figure:
             )
     count = max(map(len, sets.values()))
     with mpl.rc_context(SETTINGS):
-        figure = canvas(PANEL_INCHES[0] * len(sets), PANEL_INCHES[1] * count + 0.4)
+        figure = canvas(CARTPOLE_INCHES[0] * len(sets), CARTPOLE_INCHES[1] * count + 0.4)
         panels = figure.subplots(count, len(sets), squeeze=False)
         for column, (name, pairs) in enumerate(sets.items()):
             for row in range(count):
-                _draw(panels[row, column], pairs, row)
+                _draw_cartpole(panels[row, column], pairs, row)
             panels[0, column].set_title(name, fontsize=7)
         figure.suptitle(
             "Grey: cart and pole; orange: their velocities; blue: which push the pair teaches",
@@ -49,7 +100,7 @@ def cartpole_pairs(sets: Mapping[str, SyntheticSet]) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, pairs: SyntheticSet, row: int) -> None:
+def _draw_cartpole(axes: Axes, pairs: SyntheticSet, row: int) -> None:
     axes.set(xticks=[], yticks=[], xlim=(-1.5, 1.5), ylim=(-0.95, 1.2), aspect="equal")
     axes.set_frame_on(False)
     if row >= len(pairs):

@@ -1,5 +1,5 @@
 """The report that people look at: one HTML file that needs no network and no server."""
 
-from obdbench.html.page import write_page
+from obdbench.html_report.page import write_html_report
 
-__all__ = ["write_page"]
+__all__ = ["write_html_report"]

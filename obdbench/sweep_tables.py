@@ -12,14 +12,14 @@ from results.record_store import sweep_records
 
 
 @dataclass(frozen=True)
-class Report:
+class SweepTables:
     """The table, and every file that was written."""
 
     table: Table
     files: list[Path]
 
 
-def write_report(store: Path, sweep: Sweep) -> Report:
+def write_tables(store: Path, sweep: Sweep) -> SweepTables:
     """Writes `<store>/reports/<sweep>/` anew from the sweep's records.
 
     Returns:
@@ -34,4 +34,4 @@ def write_report(store: Path, sweep: Sweep) -> Report:
     curves = curves_frame(records)
     if (curves["status"] == "complete").any():
         files.extend(write_convergence(curves, folder))
-    return Report(table, files)
+    return SweepTables(table, files)

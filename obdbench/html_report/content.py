@@ -18,7 +18,7 @@ from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from benchmark.synthetic_set import load_synthetic_set
-from obdbench.states import States
+from obdbench.sweep_status import SweepStatus
 from results import Best, best_and_ties, cell_table
 from results.comparison import RULE, Comparison, compare, published_cells
 
@@ -48,7 +48,7 @@ def content(
     store: Path,
     sweep: Sweep,
     records: Sequence[Record],
-    states: States,
+    states: SweepStatus,
     table: pd.DataFrame,
 ) -> dict[str, Any]:
     """Everything that the page's script needs, ready for JSON.

@@ -19,27 +19,27 @@ from matplotlib.figure import Figure
 from benchmark.files import write_atomic
 from benchmark.record import Record
 from benchmark.sweep import Sweep
-from obdbench.html.content import content, sweep_table
-from obdbench.states import look
-from paper_figures import across, convergence
+from obdbench.html_report.content import content, sweep_table
+from obdbench.sweep_status import sweep_status
+from paper_figures import convergence, over_datasets
 from paper_figures.figure import SETTINGS, FigureError
 from results import curves_frame, runs_frame
 from results.record_store import sweep_records
 
 FIGURES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Figure]] = {
     "Normalized return against outer step": lambda runs, curves: convergence(curves),
-    "Interquartile mean and mean over datasets": lambda runs, curves: across.aggregate(runs),
-    "Performance profiles": lambda runs, curves: across.profiles(runs),
-    "Probability of improvement": lambda runs, curves: across.improvement(runs),
-    "Rank stability under redrawn seeds": lambda runs, curves: across.ranks(runs),
-    "Score against cost": lambda runs, curves: across.cost(runs),
+    "Interquartile mean and mean over datasets": lambda runs, curves: over_datasets.aggregate(runs),
+    "Performance profiles": lambda runs, curves: over_datasets.profiles(runs),
+    "Probability of improvement": lambda runs, curves: over_datasets.improvement(runs),
+    "Rank stability under redrawn seeds": lambda runs, curves: over_datasets.ranks(runs),
+    "Score against cost": lambda runs, curves: over_datasets.cost(runs),
 }
 
 
 NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
 
 
-def write_page(store: Path, sweep: Sweep, path: Path) -> None:
+def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
     """Writes the report of a sweep; it opens from a file address.
 
     Args:
@@ -50,8 +50,8 @@ def write_page(store: Path, sweep: Sweep, path: Path) -> None:
     records = sweep_records(store, sweep)
     runs = runs_frame(records)
     table = sweep_table(sweep, runs)
-    states = look(store, sweep)
-    folder = resources.files("obdbench.html")
+    states = sweep_status(store, sweep)
+    folder = resources.files("obdbench.html_report")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((folder / "report.html.template").read_text())
     page = template.render(

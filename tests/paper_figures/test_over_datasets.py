@@ -12,8 +12,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paper_figures.across import aggregate, cost, improvement, profiles, ranks
 from paper_figures.figure import FigureError, write_figure
+from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
 from results.frames import runs_frame
 from results.statistics import iqm_over_runs, mean_over_tasks, stratified
 from tests.results.conftest import MakeRecord, Record

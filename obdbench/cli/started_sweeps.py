@@ -15,9 +15,9 @@ from obdbench.cli import cluster
 from obdbench.cli.cluster import POLL_SECONDS
 from obdbench.cli.console import err, out
 from obdbench.cli.stores import DEFAULT_STORE, Store, store_option
-from obdbench.html import write_page
-from obdbench.report import write_report
-from obdbench.states import look
+from obdbench.html_report import write_html_report
+from obdbench.sweep_status import sweep_status
+from obdbench.sweep_tables import write_tables
 from results.record_store import RunState, RunStatus, load_sweep
 from slurm.cluster import Cluster
 
@@ -39,7 +39,7 @@ PLAIN_MARKS: dict[RunState, str] = {
 def status(name: Name, store: Store = DEFAULT_STORE) -> None:
     """Show every cell and seed of a sweep: done, running, queued, missing, stopped, failed."""
     plan = load_sweep(store, name)
-    states = look(store, plan)
+    states = sweep_status(store, plan)
     seeds = list(dict.fromkeys(run.seed for run in plan.runs))
     marks = MARKS if out.is_terminal else PLAIN_MARKS
     table = Table(Column("cell", no_wrap=True), *(f"seed {seed}" for seed in seeds), "errors")
@@ -82,7 +82,7 @@ def report(
     """Write a sweep's report as one HTML page: results, runs, figures, published numbers."""
     plan = load_sweep(store, name)
     path = to or store / "reports" / plan.name / "report.html"
-    write_page(store, plan, path)
+    write_html_report(store, plan, path)
     out.print(str(path), highlight=False)
 
 
@@ -124,7 +124,7 @@ def show(store: Path, plan: Sweep) -> None:
         Exit: Some runs failed.
     """
     _print_table(store, plan)
-    counts = look(store, plan).counts
+    counts = sweep_status(store, plan).counts
     if open_ := counts["queued"] + counts["running"]:
         err.print(f"{open_} runs are still queued or running.", highlight=False)
     if counts["failed"]:
@@ -136,7 +136,7 @@ def show(store: Path, plan: Sweep) -> None:
 
 
 def _print_table(store: Path, plan: Sweep) -> None:
-    report = write_report(store, plan)
+    report = write_tables(store, plan)
     out.print(report.table.rich())
     for path in report.files:
         out.print(str(path), highlight=False)

@@ -15,7 +15,7 @@ from slurm.scheduler import Unreachable
 
 
 @dataclass(frozen=True)
-class States:
+class SweepStatus:
     """The states of a sweep's runs at one moment.
 
     Args:
@@ -38,7 +38,7 @@ class States:
         return self.at[run.run_id]
 
 
-def look(store: Path, sweep: Sweep) -> States:
+def sweep_status(store: Path, sweep: Sweep) -> SweepStatus:
     """Looks at every run's folder, and asks the scheduler once where jobs were submitted."""
     queue, unknown = {}, None
     try:  # before the folders: what has left the queue by then has its record
@@ -51,4 +51,4 @@ def look(store: Path, sweep: Sweep) -> States:
         if run_id in at and at[run_id].state not in ("done", "running"):
             at[run_id] = RunStatus("queued")
             waiting[job.reason or job.state.lower()] += 1
-    return States(at, waiting, unknown)
+    return SweepStatus(at, waiting, unknown)
