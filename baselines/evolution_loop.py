@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from baselines.evolution_strategies import SNES, OpenES, Strategy, centred_ranks, raw_fitness
-from benchmark.environments import rollout
+from benchmark.environments.rollout import rollout
 from benchmark.errors import ObdBenchError
 from benchmark.method import (
     BadParameter,

@@ -22,7 +22,7 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 
 from baselines.evolution_loop import Evolution, EvolutionRun
-from benchmark.environments import action_space
+from benchmark.environments.lookup import action_space
 from benchmark.method import BadParameter, Monitor, Policy, Problem, require_positive
 from benchmark.students.student import StudentPolicy, train_students
 from benchmark.synthetic_set import SyntheticSet

@@ -4,85 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmark.config import BadConfiguration
-from benchmark.environments import Episodes, rollout
-from benchmark.errors import did_you_mean
+from benchmark.environments.rollout import Episodes, rollout
 from benchmark.method import Policy
+from benchmark.protocol import Protocol
 from benchmark.scaling import Scaling
 from benchmark.seeds import derive_seed, episode_seeds
-from benchmark.students.student import Batch, StudentPolicy, StudentSpec, train_students
+from benchmark.students.spec import StudentSpec
+from benchmark.students.student import Batch, StudentPolicy, train_students
 from benchmark.synthetic_set import SyntheticSet
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a synthetic set is scored, and which checkpoints count.
-
-    Args:
-        name: Of the protocol.
-        students: Policies trained on the set, each from its own initialisation.
-        episodes: Episodes that each policy plays, with its deterministic action.
-        checkpoint_every: Outer steps between scored checkpoints.
-        last: The run's score is the mean over this many last checkpoints; what a method starts from
-            (outer step 0) counts where it has no other.
-        ensemble: Students that act together, by the mean of their actions (OBD, Table 3, takes 10).
-            `students` then counts ensembles.
-    """
-
-    name: str
-    students: int
-    episodes: int
-    checkpoint_every: int
-    last: int
-    ensemble: int = 1
-
-    def __post_init__(self) -> None:
-        for field in ("students", "episodes", "checkpoint_every", "last", "ensemble"):
-            if getattr(self, field) < 1:
-                raise BadConfiguration(
-                    f"{field} of the protocol {self.name!r} is {getattr(self, field)}; expected 1 "
-                    f"or more."
-                )
-
-    def as_dict(self) -> dict[str, Any]:
-        """As it stands in a record; single students are not written, so old names of cells hold."""
-        values = asdict(self)
-        if self.ensemble == 1:
-            del values["ensemble"]
-        return values
-
-    def due(self, step: int, total: int) -> bool:
-        """Whether a method of `total` outer steps is scored at `step`."""
-        return step % self.checkpoint_every == 0 or step == total
-
-
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        # OBD, Section 5: every 1,000 outer steps, 10 policies x 10 episodes, last five.
-        Protocol("obd", students=10, episodes=10, checkpoint_every=1000, last=5),
-        Protocol("quick", students=4, episodes=10, checkpoint_every=200, last=3),
-        Protocol("smoke", students=2, episodes=2, checkpoint_every=5, last=1),
-    )
-}
-
-
-def protocol_named(name: str) -> Protocol:
-    """A built-in protocol.
-
-    Raises:
-        BadConfiguration: There is none of that name.
-    """
-    if name not in PROTOCOLS:
-        raise BadConfiguration(f"No protocol is called {name!r}. {did_you_mean(name, PROTOCOLS)}")
-    return PROTOCOLS[name]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a crash, never sees half of one."""
+"""Files: written so that a reader, or a crash, never sees half of one, and told apart by digest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -34,12 +35,29 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def write_atomic(target: Path, content: str | bytes) -> None:
-    """Writes a small file in one piece."""
+    """Write a small file in one piece."""
     with atomic_path(target) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, as hex."""
+    """The sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Size and sha256 of a file."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Fingerprint:
+        """Measure a file on disk."""
+        return cls(path.stat().st_size, file_sha256(path))
+
+    def facts(self) -> dict[str, int | str]:
+        """Entries for the provenance of what was made from the file."""
+        return {"file_bytes": self.bytes, "file_sha256": self.sha256}

@@ -1,4 +1,4 @@
-"""Signs of life: how other processes see that a run is being worked on, and how far it is."""
+"""The heartbeat file of a run: how other processes see that it is running, and how far it is."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HEARTBEAT_SECONDS = 2.0
 
 
 class Heartbeat:
-    """While it is open, a thread keeps the run's sign of life fresh, whatever the run is doing.
+    """A context in which a thread keeps the run's heartbeat file fresh, whatever the run does.
 
-    Leaving it without an error removes the sign: the run has a record now. Leaving it with one
-    (an interrupt) keeps what it said last, without a process.
+    Leaving it without an error removes the file: the run has a record now. Leaving it with one (an
+    interrupt) keeps the last step in it, without a process.
 
     Args:
-        folder: Of the run.
-        attempt: Which attempt this is, from 1.
+        folder: Folder of the run.
+        attempt: Number of this attempt, from 1.
     """
 
     def __init__(self, folder: Path, attempt: int) -> None:
@@ -67,12 +67,15 @@ class Heartbeat:
             "step": self.step,
             "total": self.total,
         }
-        with contextlib.suppress(OSError):  # a full disk: whether a run ends is told by its record
+        with contextlib.suppress(OSError):  # a full disk must not end a run that can go on
             write_atomic(self.folder / ALIVE, json.dumps(facts))
 
 
 def last_sign(folder: Path) -> dict[str, Any] | None:
-    """What a run that left no record last said: host, pid, attempt, step, of how many."""
+    """The last heartbeat of a run without a record: host, pid, attempt, step, total steps.
+
+    None if there is none.
+    """
     try:
         sign: dict[str, Any] = json.loads((folder / ALIVE).read_text())
     except (FileNotFoundError, json.JSONDecodeError):

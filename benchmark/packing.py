@@ -9,7 +9,7 @@ from benchmark.spec import RunSpec
 DEFAULT_PACK = 8
 
 Pack = list[RunSpec]
-"""Runs for `benchmark.run.execute_pack`; most packs hold one."""
+"""Runs for `benchmark.run.execute`; most packs hold one."""
 
 
 def make_packs(runs: Sequence[RunSpec], largest: int, workers: int = 1) -> list[Pack]:
@@ -35,7 +35,7 @@ def make_packs(runs: Sequence[RunSpec], largest: int, workers: int = 1) -> list[
 
 
 def _key(run: RunSpec) -> Hashable:
-    method = run.build_method()
+    method = run.method_instance
     key = method.pack_key()
     if key is None:
         return run.run_id

@@ -1,4 +1,4 @@
-"""Where a number comes from: code, packages, machine."""
+"""The origin of a number: code, packages, machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ PACKAGES = (
 
 
 def provenance(device: str) -> dict[str, Any]:
-    """Commit, dirty flag, package versions, Python, device, host and threads."""
+    """Describe this process: commit, package versions, Python, device, host and threads.
+
+    Args:
+        device: A torch device, e.g. "cpu" or "cuda:0".
+    """
     commit, dirty = _commit()
     return {
         "commit": commit,
@@ -32,7 +36,10 @@ def provenance(device: str) -> dict[str, Any]:
 
 @cache
 def _commit() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that the suite runs from, and whether it was changed since."""
+    """Commit of the checkout that the suite runs from, and whether files were changed since.
+
+    None twice where there is no checkout.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None, None

@@ -1,109 +1,430 @@
-"""Records: what a run leaves behind, one validated JSON file each, written in one piece."""
+"""Records: what a run leaves behind, one typed JSON file each, written in one piece.
+
+A reader may trust a record that `read_record` gives: its ids follow from its spec, its folder from
+its ids, and its score from its returns. `json_schema` describes the file for other languages.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import fastjsonschema
-import jsonschema
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
 
-from benchmark.errors import ObdBenchError
-from benchmark.files import write_atomic
+from benchmark.clocks import Cost
+from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.files import file_sha256, write_atomic
+from benchmark.spec import RunSpec
 
-SCHEMA = "obdbench.record/1"
+SCHEMA = "obdbench.record/2"
 FILE = "record.json"
 
-Record = dict[str, Any]
+Status = Literal["complete", "failed"]
+Need = Literal["dataset", "teacher", "log_density", "environment"]
+OuterStep = Annotated[int, Meta(ge=0)]
 
 
 class BadRecord(ObdBenchError):
-    """A record that does not follow the schema."""
+    """A record that does not follow the schema, or that contradicts itself."""
 
 
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Validates and writes a record; no reader ever sees half of it.
+class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of a record."""
+
+
+class Checkpoint(_Part, frozen=True, kw_only=True):
+    """A scored result of one outer step.
+
+    Args:
+        outer_step: Outer step after which it was scored.
+        returns: Undiscounted returns, one row per policy, one entry per episode.
+        lengths: Environment steps of the same episodes.
+        mean_return: Mean of `returns`.
+        normalized_return: Normalisation of `mean_return`.
+        synthetic_set: File next to the record; None where policies were scored.
+        sha256: Digest of that file.
+    """
+
+    outer_step: OuterStep
+    returns: Annotated[list[Annotated[list[float], Meta(min_length=1)]], Meta(min_length=1)]
+    lengths: list[list[int]]
+    mean_return: float
+    normalized_return: float
+    synthetic_set: str | None
+    sha256: str | None
+
+
+class Score(_Part, frozen=True, kw_only=True, rename={"return_": "return"}):
+    """The score of a run: means over the last checkpoints that the protocol names.
+
+    Args:
+        normalized_return: 0 is the random policy, 100 the expert.
+        return_: Undiscounted return.
+        outer_steps_used: Outer steps of the checkpoints that the means are over.
+    """
+
+    normalized_return: float
+    return_: float
+    outer_steps_used: Annotated[list[OuterStep], Meta(min_length=1)]
+
+
+class Normalisation(_Part, frozen=True, kw_only=True):
+    """Mean undiscounted returns that normalisation stands on (D4RL, arXiv 2004.07219).
+
+    Args:
+        random: Mean return of the random policy: normalized return 0.
+        expert: Mean return of the expert: normalized return 100.
+    """
+
+    random: float
+    expert: float
+
+    def __call__(self, episode_return: float) -> float:
+        """The normalized return."""
+        return 100.0 * (episode_return - self.random) / (self.expert - self.random)
+
+
+class TeacherFacts(_Part, frozen=True, kw_only=True, rename={"return_": "return"}):
+    """The teacher that a method used, and its measured mean return; None where not measured."""
+
+    name: str
+    sha256: str
+    return_: float | None
+    normalized_return: float | None
+    episodes: int | None
+
+
+class DensityFacts(_Part, frozen=True, kw_only=True):
+    """The log densities that a method used.
+
+    Args:
+        name: Recipe.
+        sha256: Digest of the values, `[M]` float64.
+        held_out_log_likelihood: Nats per state, mean over held-out episodes.
+        held_out_standard_error: Standard error of that mean, over episodes.
+        not_finite: Values that were replaced.
+    """
+
+    name: str
+    sha256: str
+    held_out_log_likelihood: float | None
+    held_out_standard_error: float | None
+    not_finite: Annotated[int, Meta(ge=0)]
+
+
+class Seeds(_Part, frozen=True, kw_only=True):
+    """What seeds derive from: `derive_seed(**axes, purpose=..., ...)`."""
+
+    seed: int
+    distillation: dict[str, str | int]
+    scoring: dict[str, str | int]
+
+
+class ConvertedFrom(_Part, frozen=True, kw_only=True):
+    """The format and the run id that a record had when it was made."""
+
+    schema: str
+    run_id: str
+
+
+class Provenance(_Part, frozen=True, kw_only=True):
+    """Where the numbers come from: code, packages, machine, data, seeds.
+
+    Args:
+        commit: Commit of the suite's checkout; None where there is none.
+        dirty: Whether the checkout was changed since.
+        packages: Versions of the packages that numbers depend on.
+        python: Version of Python.
+        device: Torch device and its name.
+        host: Name of the machine.
+        threads: Threads of torch; rounding depends on it.
+        environment: Gymnasium id of the environment that was scored in.
+        dataset_sha256: Digest of the dataset's content.
+        seeds: What every seed derives from.
+        converted_from: Set where the record was converted from an older format.
+    """
+
+    commit: str | None
+    dirty: bool | None
+    packages: dict[str, str]
+    python: str
+    device: str
+    host: str
+    threads: int
+    environment: str | None
+    dataset_sha256: str | None
+    seeds: Seeds
+    converted_from: ConvertedFrom | None = None
+
+
+class Failure(_Part, frozen=True, kw_only=True):
+    """The error that ended a run."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+class Record(_Part, frozen=True, kw_only=True):
+    """What one run leaves behind, whether it is complete or failed.
+
+    Args:
+        schema: Format of the file.
+        run_id: Cell and seed.
+        cell_id: Dataset, method, and a digest of the spec without its seed.
+        status: Whether the method ended, or an error ended the run.
+        spec: What was asked for.
+        parameters: Every hyper-parameter of the method, those at their default included.
+        needs: What the method declared that it uses.
+        reference: True for a row to compare with, which is not distillation.
+        checkpoints: Scored results by outer step.
+        score: Score of the run; None for a failed one.
+        cost: Seconds, bytes and steps over all attempts.
+        teacher: The teacher, where the method used one.
+        density: The log densities, where the method used them.
+        normalisation: Returns that normalisation stands on; None where no dataset was loaded.
+        provenance: Where the numbers come from.
+        error: The error of a failed run.
+        started: Time at which the first attempt began, UTC.
+        finished: Time at which the record was written, UTC.
+    """
+
+    schema: Literal["obdbench.record/2"] = "obdbench.record/2"
+    run_id: str
+    cell_id: str
+    status: Status
+    spec: RunSpec
+    parameters: dict[str, Any]
+    needs: list[Need]
+    reference: bool
+    checkpoints: list[Checkpoint]
+    score: Score | None
+    cost: Cost
+    teacher: TeacherFacts | None
+    density: DensityFacts | None
+    normalisation: Normalisation | None
+    provenance: Provenance
+    error: Failure | None
+    started: str
+    finished: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values (JSON)."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return values
+
+    @property
+    def mean_score(self) -> Score:
+        """The score of a complete run.
+
+        Raises:
+            BadRecord: The run failed.
+        """
+        if self.score is None:
+            raise BadRecord(f"{self.run_id} failed ({self.failure.type}): it has no score.")
+        return self.score
+
+    @property
+    def failure(self) -> Failure:
+        """The error of a failed run.
+
+        Raises:
+            BadRecord: The run is complete.
+        """
+        if self.error is None:
+            raise BadRecord(f"{self.run_id} is complete: it has no error.")
+        return self.error
+
+
+def score_of(checkpoints: list[Checkpoint], last: int) -> Score:
+    """The score over the `last` last checkpoints.
+
+    The set that a method starts from is scored too, but is not a result of a method that went on.
+    """
+    results = [c for c in checkpoints if c.outer_step > 0] or checkpoints
+    used = results[-last:]
+    return Score(
+        normalized_return=float(np.mean([c.normalized_return for c in used])),
+        return_=float(np.mean([c.mean_return for c in used])),
+        outer_steps_used=[c.outer_step for c in used],
+    )
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Check and write a record; no reader ever sees half of it.
 
     Raises:
-        BadRecord: It does not follow `record.schema.json`.
+        BadRecord: It holds a number that is not finite, or contradicts itself.
     """
-    _validate(record, path)
-    write_atomic(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    values = record.as_dict()
+    if (where := _not_finite(values)) is not None:
+        raise BadRecord(f"{path} would hold a value that is not finite at {where}.")
+    _check(_convert(values, path), path)
+    write_atomic(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
 def read_record(path: Path) -> Record:
-    """A validated record.
+    """A record that follows the schema and does not contradict itself.
 
     Raises:
-        BadRecord: The file is not JSON, of another version, or against the schema.
+        BadRecord: The file is not JSON, is of another version, does not follow the schema, or says
+            two different things.
     """
-    record = peek_record(path)
-    _validate(record, path)
+    values = _decode(path)
+    record = _convert(values, path)
+    _check(record, path)
     return record
 
 
-def peek_record(path: Path) -> Record:
-    """A record as it stands in its file: validating thousands at every poll would cost a core.
+class Peek(Struct):
+    """The two facts of a record that `status` asks thousands of files for."""
+
+    status: Status
+    error: dict[str, Any] | None = None
+
+
+def peek_record(path: Path) -> Peek:
+    """Whether a record is complete, without the checks of `read_record`.
 
     Raises:
-        BadRecord: The file is not JSON.
+        BadRecord: The file is not a record.
     """
     try:
-        record: Record = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return msgspec.json.decode(path.read_bytes(), type=Peek)
+    except msgspec.MsgspecError as error:
+        raise BadRecord(
+            f"{path} is not a record ({error}). Move it away and run its sweep again."
+        ) from error
+
+
+def check_set(record: Record, checkpoint: Checkpoint, folder: Path) -> Path:
+    """The file of a checkpoint's synthetic set, once it is known to be the one that was scored.
+
+    Raises:
+        BadRecord: The file is missing, or its content is not what the record names.
+    """
+    if checkpoint.synthetic_set is None:
+        raise BadRecord(f"{record.run_id} scored policies at {checkpoint.outer_step}, not a set.")
+    path = folder / checkpoint.synthetic_set
+    if not path.is_file():
+        raise BadRecord(f"{path} does not exist, but {record.run_id} names it.")
+    if (found := file_sha256(path)) != checkpoint.sha256:
+        raise BadRecord(
+            f"{path} has sha256 {found[:16]}; {record.run_id} was scored on a set of sha256 "
+            f"{str(checkpoint.sha256)[:16]}. Put the file back, or run this run again."
+        )
+    return path
+
+
+@cache
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a record's file, generated from the types above."""
+    schema: dict[str, Any] = msgspec.json.schema(Record)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _decode(path: Path) -> dict[str, Any]:
+    try:
+        values = msgspec.json.decode(path.read_bytes())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRecord(
             f"{path} is not JSON ({error}). Move it away and run its sweep again."
         ) from error
+    version = values.get("schema") if isinstance(values, dict) else None
+    if not isinstance(values, dict) or version != SCHEMA:
+        raise BadRecord(
+            f"{path} has schema {version!r}; this version reads {SCHEMA!r}. Records of "
+            f"obdbench.record/1 are converted by: python -m results.conversion STORE"
+        )
+    return values
+
+
+def _convert(values: Mapping[str, Any], path: Path) -> Record:
+    try:
+        record = msgspec.convert(values, Record)
+    except (msgspec.ValidationError, ObdBenchError) as error:
+        raise BadRecord(f"{path} does not follow {SCHEMA}: {error}.") from error
+    if (unread := _unread_key(values, record.as_dict())) is not None:
+        raise BadRecord(f"{path} does not follow {SCHEMA}: {unread}")
     return record
 
 
-def _validate(record: Mapping[str, Any], path: Path) -> None:
-    version = record.get("schema") if isinstance(record, Mapping) else None
-    if version != SCHEMA:
-        raise BadRecord(f"{path} has schema {version!r}; this version reads {SCHEMA!r}.")
-    if not _follows_schema(record):
-        validator = jsonschema.Draft202012Validator(_schema())
-        errors = sorted(validator.iter_errors(record), key=lambda error: list(error.absolute_path))
-        where = "/".join(map(str, errors[0].absolute_path)) or "(top level)"
-        raise BadRecord(
-            f"{path} does not follow {SCHEMA} at {where}: {errors[0].message} "
-            f"({len(errors)} error{'s' if len(errors) > 1 else ''})."
-        )
-    if (bad := _not_finite(record)) is not None:
-        raise BadRecord(f"{path} holds a value that is not finite at {bad}.")
+def _check(record: Record, path: Path) -> None:
+    """Hold what a record says in two places against each other."""
+    for what, found, expected in _pairs(record, path):
+        same = found == expected
+        if isinstance(found, float) and isinstance(expected, float):
+            same = math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-9)
+        if not same:
+            raise BadRecord(
+                f"{path} contradicts itself: its {what} is {found!r}, but {expected!r} follows "
+                f"from the rest. It was altered or moved; put it back, or run this run again."
+            )
 
 
-def _follows_schema(record: Mapping[str, Any]) -> bool:
-    """The compiled check, an order of magnitude faster; what is wrong is for jsonschema to say."""
-    try:
-        _compiled()(record)
-    except fastjsonschema.JsonSchemaValueException:
-        return False
-    return True
+def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
+    """What is written, and what must be there by the rest of the record."""
+    spec = record.spec
+    pairs: list[tuple[str, object, object]] = [
+        ("cell_id", record.cell_id, spec.cell_id),
+        ("run_id", record.run_id, spec.run_id),
+        ("folder", f"{path.parent.parent.name}/{path.parent.name}", record_folder(spec.run_id)),
+        ("seed in provenance", record.provenance.seeds.seed, spec.seed),
+    ]
+    steps = [checkpoint.outer_step for checkpoint in record.checkpoints]
+    pairs.append(("order of outer steps", steps, sorted(set(steps))))
+    for checkpoint in record.checkpoints:
+        at, returns = f"at outer step {checkpoint.outer_step}", checkpoint.returns
+        shapes = [[len(row) for row in rows] for rows in (returns, checkpoint.lengths)]
+        mean = float(np.mean([value for row in returns for value in row]))
+        pairs.append((f"count of lengths {at}", shapes[1], shapes[0]))
+        pairs.append((f"mean return {at}", checkpoint.mean_return, mean))
+        if record.normalisation is not None:
+            normalized = record.normalisation(checkpoint.mean_return)
+            pairs.append((f"normalized return {at}", checkpoint.normalized_return, normalized))
+        named = checkpoint.synthetic_set is None
+        pairs.append((f"synthetic set without sha256 {at}", checkpoint.sha256 is None, named))
+    if record.status == "failed":
+        pairs.append(("score", record.score, None))
+        pairs.append(("lack of an error", record.error is None, False))
+        return pairs
+    pairs.append(("error", record.error, None))
+    pairs.append(("lack of checkpoints", not record.checkpoints, False))
+    if record.checkpoints:
+        expected, score = score_of(record.checkpoints, spec.protocol.last), record.score
+        if score is None:
+            return [*pairs, ("score", score, expected)]
+        pairs += [
+            ("steps of the score", score.outer_steps_used, expected.outer_steps_used),
+            ("score", score.normalized_return, expected.normalized_return),
+            ("return of the score", score.return_, expected.return_),
+        ]
+    return pairs
 
 
-@cache
-def _compiled() -> Callable[[Mapping[str, Any]], object]:
-    compiled: Callable[[Mapping[str, Any]], object] = fastjsonschema.compile(
-        _schema(), use_default=False
-    )
-    return compiled
+def record_folder(run_id: str) -> str:
+    """Folder of a run's record under its store: `cell id/seed<k>`."""
+    return "/".join(run_id.rsplit(".", 1))
 
 
-@cache
-def _schema() -> dict[str, Any]:
-    schema: dict[str, Any] = json.loads(
-        (resources.files("benchmark") / "record.schema.json").read_text()
-    )
-    return schema
+def _unread_key(raw: Any, read: Any, where: str = "$") -> str | None:
+    """A message about the first key of `raw` that no type has read, with the nearest valid ones."""
+    if isinstance(raw, Mapping) and isinstance(read, Mapping):
+        for key, value in raw.items():
+            if key not in read:
+                return f"unknown key {key!r} at `{where}`. {did_you_mean(str(key), read)}"
+            if (found := _unread_key(value, read[key], f"{where}.{key}")) is not None:
+                return found
+    return None
 
 
-def _not_finite(value: Any, where: str = "") -> str | None:
+def _not_finite(value: Any, where: str = "$") -> str | None:
     """The place of the first number that JSON cannot hold."""
     if isinstance(value, float) and not math.isfinite(value):
         return where
@@ -113,6 +434,6 @@ def _not_finite(value: Any, where: str = "") -> str | None:
     elif isinstance(value, (list, tuple)):
         children = enumerate(value)
     for key, child in children:
-        if (found := _not_finite(child, f"{where}/{key}")) is not None:
+        if (found := _not_finite(child, f"{where}.{key}")) is not None:
             return found
     return None

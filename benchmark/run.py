@@ -1,25 +1,47 @@
-"""Executing runs: each leaves its record, and goes on where a killed attempt stopped."""
+"""Executing runs: each leaves its record, and goes on where a killed attempt stopped.
+
+The way of a run: `execute` loads a run's materials, gives them to the method as its problem, and a
+monitor to report to; when the method ends, or raises, its record is written.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, cast
 
+import torch
 from filelock import FileLock, Timeout
 
-from benchmark.attempt import Attempt, OnProgress, existing_record, is_complete
-from benchmark.clocks import SAVE_EVERY_SECONDS, SaveClock, Stopwatch
+from benchmark.clocks import SAVE_EVERY_SECONDS, Cost, SaveClock, Stopwatch
 from benchmark.errors import ObdBenchError
-from benchmark.heartbeat import ALIVE
-from benchmark.record import FILE, Record, write_record
+from benchmark.heartbeat import ALIVE, Heartbeat, last_sign
+from benchmark.materials import Materials
+from benchmark.method import Assignment
+from benchmark.monitor import STATE, OnProgress, Outcome, RunMonitor, now
+from benchmark.packing import DEFAULT_PACK
+from benchmark.provenance import provenance
+from benchmark.record import (
+    FILE,
+    Failure,
+    Need,
+    Provenance,
+    Record,
+    Seeds,
+    Status,
+    read_record,
+    record_folder,
+    score_of,
+    write_record,
+)
+from benchmark.registry import load_plugin
 from benchmark.spec import RunSpec
+from benchmark.state import load_state
 from benchmark.stopping import StopRequest
-
-T = TypeVar("T")
 
 
 class WorkerDied(ObdBenchError):
@@ -29,140 +51,281 @@ class WorkerDied(ObdBenchError):
 
     @classmethod
     def with_log(cls, log: str, more: str = "") -> Self:
-        """The error with what is known beside it and the end of the process's log."""
+        """The error with what else is known, and the end of the process's log."""
         return cls(f"{cls.what}{more and ' '}{more} The end of its log:\n{log}")
 
 
-def run_folder(store: Path, spec: RunSpec) -> Path:
-    """Where a run's record, sets and saved state are kept."""
-    return folder_of(store, spec.run_id)
-
-
-def folder_of(store: Path, run_id: str) -> Path:
-    """`run_folder` of a run that is known by its id alone."""
-    return store.joinpath(*run_id.rsplit(".", 1))
-
-
-def execute(
-    spec: RunSpec,
-    store: Path,
-    on_progress: OnProgress | None = None,
-    *,
-    save_every: float = SAVE_EVERY_SECONDS,
-    device: str = "cpu",
-    stop: StopRequest | None = None,
-) -> Record:
-    """Does one run and leaves its record, whatever happens; a complete record is returned as it is.
-
-    A run that raises leaves a failed record with the error. A run that is killed leaves its saved
-    state, from which the next call goes on to the same numbers.
+@dataclass(frozen=True)
+class Conditions:
+    """Under which conditions runs are done; none of them changes what a run is.
 
     Args:
-        spec: The run.
         store: Folder of records.
-        on_progress: Called as the method goes on.
+        plugins: Files that register methods or datasets, loaded by every process.
+        threads: Threads of torch in every process. Rounding depends on it, so it is the same
+            everywhere unless asked otherwise.
+        device: Torch device of the methods' heavy products.
         save_every: Seconds of work that a killed run may lose.
-        device: Torch device of the method's heavy products.
-        stop: Where others may ask the run to save its state and end.
-
-    Raises:
-        Stopped: It was asked to, and has saved.
+        pack: Largest number of runs that one process advances together.
+        on_progress: Called as a method goes on.
+        stop: Where others may ask the runs to save their state and end.
     """
-    how = _How(store, on_progress, save_every, device, stop or StopRequest())
-    with _alone(store, [spec]):
-        return _execute(spec, how)
-
-
-@dataclass(frozen=True)
-class _How:
-    """What all runs of a call have in common."""
 
     store: Path
-    on_progress: OnProgress | None
-    save_every: float
-    device: str
-    stop: StopRequest
+    plugins: tuple[str, ...] = ()
+    threads: int = 1
+    device: str = "cpu"
+    save_every: float = SAVE_EVERY_SECONDS
+    pack: int = DEFAULT_PACK
+    on_progress: OnProgress | None = None
+    stop: StopRequest = field(default_factory=StopRequest)
 
-    def clock(self) -> SaveClock:
-        return SaveClock(self.save_every, self.stop)
+    def as_dict(self) -> dict[str, Any]:
+        """The plain values of it (JSON), for a job on another machine."""
+        return {
+            "store": str(self.store),
+            "plugins": list(self.plugins),
+            "threads": self.threads,
+            "device": self.device,
+            "save_every": self.save_every,
+            "pack": self.pack,
+        }
 
-    def attempt(self, spec: RunSpec, clock: SaveClock) -> Attempt:
-        folder = run_folder(self.store, spec)
-        return Attempt(spec, folder, self.on_progress, save_clock=clock, device=self.device)
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], **rest: Any) -> Conditions:
+        """The inverse of `as_dict`; `rest` are fields that are not plain values."""
+        plain = {**values, "store": Path(values["store"]), "plugins": tuple(values["plugins"])}
+        return cls(**plain, **rest)
 
-
-def _execute(spec: RunSpec, how: _How) -> Record:
-    folder = run_folder(how.store, spec)
-    if (record := existing_record(folder)) is not None and record["status"] == "complete":
-        return record
-    how.stop.check()
-    attempt = how.attempt(spec, how.clock())
-    with attempt.heartbeat:
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Load the plug-ins, and set torch's threads while this is open."""
+        for plugin in self.plugins:
+            load_plugin(plugin)
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
         try:
-            method, problem, monitor = attempt.prepare()
-            method.distill(problem, monitor)
-            record = attempt.complete_record()
-        except Exception as error:  # whatever a method raises is a row of the table, never a gap
-            record = attempt.record("failed", error)
-        write_record(folder / FILE, record)
-    if record["status"] == "complete":
-        attempt.forget_state()
-    return record
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
-def execute_pack(
-    specs: Sequence[RunSpec],
-    store: Path,
-    on_progress: OnProgress | None = None,
-    *,
-    save_every: float = SAVE_EVERY_SECONDS,
-    device: str = "cpu",
-    stop: StopRequest | None = None,
-) -> None:
-    """Does several runs that may be advanced together, in one batch; each leaves its own record.
+def run_folder(store: Path, spec: RunSpec) -> Path:
+    """Folder of a run's record, sets and saved state."""
+    return store / record_folder(spec.run_id)
 
-    The numbers are those of the runs one by one, and a run's seconds are its share of the pack's.
-    Where the pack raises, its runs are done one by one instead, from their saved states: an error
-    is the record of the run that it belongs to, and costs the others nothing but time.
+
+def existing_record(folder: Path) -> Record | None:
+    """The record in a run's folder, if it has one."""
+    path = folder / FILE
+    return read_record(path) if path.exists() else None
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a run's folder holds a complete record."""
+    record = existing_record(folder)
+    return record is not None and record.status == "complete"
+
+
+def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
+    """Do one run, or several that may be advanced together, and leave a record of each.
+
+    Complete records are returned as they are. A run that raises leaves a failed record with the
+    error. A run that is killed leaves its saved state, from which the next call goes on to the same
+    numbers. Runs that are advanced together have the numbers of the runs one by one, and their
+    seconds are equal shares of the pack's. Where a pack raises, its runs are done one by one from
+    their saved states: an error is the record of the run that it belongs to.
+
+    Args:
+        specs: One run, or the runs of a pack (`benchmark.packing.make_packs`).
+        conditions: Store, device and the like.
+
+    Raises:
+        Stopped: The runs were asked to end, and have saved their state.
+        OSError: A record could not be written. Where several could not, the message names each.
     """
-    how = _How(store, on_progress, save_every, device, stop or StopRequest())
-    with _alone(store, specs):
+    store = conditions.store
+    with conditions.applied(), _locked(store, specs):
         todo = [spec for spec in specs if not is_complete(run_folder(store, spec))]
-        if len(todo) < 2 or not _advance_together(todo, how):
-            _in_spite_of_full_disks(lambda spec: _execute(spec, how), todo)
+        problems: list[OSError] = []
+        if len(todo) == 1 or (todo and not _advance(todo, conditions, problems)):
+            for spec in todo:
+                _advance([spec], conditions, problems)
+        _raise_all(problems)
+        return [read_record(run_folder(store, spec) / FILE) for spec in specs]
 
 
 def record_death(spec: RunSpec, store: Path, error: WorkerDied) -> bool:
-    """Leaves a failed record for a run whose process died; its saved state stays for a retry.
+    """Leave a failed record for a run whose process died; its saved state stays for a retry.
 
     Returns:
-        Whether it did: not where the run has a complete record, or where somebody works on it.
+        Whether it did: not where the run has a complete record, or where a process works on it.
     """
     folder = run_folder(store, spec)
     try:
-        with _alone(store, [spec], wait=False):
+        with _locked(store, [spec], wait=False):
             if is_complete(folder):
                 return False
-            attempt = Attempt(spec, folder)
-            attempt.stopwatch = Stopwatch([])  # what this process uses is not the run's cost
-            attempt.cost.attempts = max(1, attempt.cost.attempts - 1)  # the last is the dead one
+            attempt = _Attempt(spec, folder)
+            attempt.outcome.cost.attempts = max(
+                1, attempt.outcome.cost.attempts - 1
+            )  # the dead one
             with contextlib.suppress(ObdBenchError):  # an unreadable state is the retry's to report
-                attempt.resume()
-            write_record(folder / FILE, attempt.record("failed", error))
+                attempt.outcome.restore(load_state(folder / STATE)[1])
+            write_record(folder / FILE, attempt.record("failed", "cpu", error))
             (folder / ALIVE).unlink(missing_ok=True)
             return True
     except Timeout:
         return False
 
 
+def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OSError]) -> bool:
+    """Do runs in one batch; a single run that raises leaves a failed record.
+
+    Args:
+        specs: The runs.
+        conditions: Store, device and the like.
+        problems: What went wrong with writing records is added here.
+
+    Returns:
+        Whether every run has its record: a pack that raised leaves none.
+    """
+    conditions.stop.check()
+    with contextlib.ExitStack() as beating:
+        attempts = [_Attempt(spec, run_folder(conditions.store, spec)) for spec in specs]
+        for attempt in attempts:
+            beating.enter_context(attempt.heartbeat)
+        stopwatch = Stopwatch([attempt.outcome.cost for attempt in attempts])
+        clock = SaveClock(conditions.save_every, conditions.stop)
+        try:
+            work = [attempt.begin(conditions, stopwatch, clock) for attempt in attempts]
+            stopwatch.skip()  # loading data, and fitting a density, are not costs of a run
+            work[0].method.distill_packed(work)
+            stopwatch.lap()
+            records = [attempt.complete_record(conditions.device) for attempt in attempts]
+        except Exception as error:  # whatever a method raises is a row of the table, never a gap
+            if len(specs) > 1:  # which run it belongs to shows when they are done one by one
+                logging.getLogger(__name__).warning(
+                    "%d packed runs go on one by one: %s: %s",
+                    len(specs), type(error).__name__, error,
+                )  # fmt: skip
+                return False
+            stopwatch.lap()
+            records = [attempts[0].record("failed", conditions.device, error)]
+        for attempt, record in zip(attempts, records, strict=True):
+            try:
+                write_record(attempt.folder / FILE, record)
+            except OSError as error:
+                problems.append(error)
+            else:
+                if record.status == "complete":
+                    attempt.forget_state()
+    return True
+
+
+class _Attempt:
+    """One attempt at a run, from its first sign of life to its record."""
+
+    def __init__(self, spec: RunSpec, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.spec, self.folder = spec, folder
+        self.outcome = Outcome(Cost(attempts=_earlier_attempts(folder) + 1))
+        self.heartbeat = Heartbeat(folder, self.outcome.cost.attempts)
+        self.materials: Materials | None = None
+
+    def begin(
+        self, conditions: Conditions, stopwatch: Stopwatch, save_clock: SaveClock
+    ) -> Assignment:
+        """The method, what it may see, and the monitor that it reports to."""
+        self.materials = Materials.load(self.spec)
+        monitor = RunMonitor(
+            self.materials,
+            self.folder,
+            outcome=self.outcome,
+            stopwatch=stopwatch,
+            save_clock=save_clock,
+            heartbeat=self.heartbeat,
+            on_progress=conditions.on_progress,
+        )
+        problem = self.materials.problem(conditions.device)
+        return Assignment(self.spec.method_instance, problem, monitor)
+
+    def complete_record(self, device: str) -> Record:
+        """The record of a run whose method has ended.
+
+        Raises:
+            ObdBenchError: The method gave no result.
+        """
+        if not self.outcome.checkpoints:
+            raise ObdBenchError(
+                f"The method {self.spec.method} ended without a checkpoint; it must give its "
+                f"result to monitor.checkpoint(step, synthetic_set)."
+            )
+        return self.record("complete", device)
+
+    def record(self, status: Status, device: str, error: Exception | None = None) -> Record:
+        """The record of the run as it stands."""
+        spec, materials = self.spec, self.materials
+        method = None
+        with contextlib.suppress(ObdBenchError):  # it does not load, which is what the error says
+            method = spec.method_instance
+        checkpoints = self.outcome.checkpoints
+        return Record(
+            run_id=spec.run_id,
+            cell_id=spec.cell_id,
+            status=status,
+            spec=spec,
+            parameters=spec.resolved_parameters if method else dict(spec.parameters),
+            needs=cast(list[Need], sorted(method.needs)) if method else [],
+            reference=method.reference if method else False,
+            checkpoints=checkpoints,
+            score=score_of(checkpoints, spec.protocol.last) if status == "complete" else None,
+            cost=self.outcome.cost,
+            teacher=materials.teacher_facts() if materials else None,
+            density=materials.density_facts() if materials else None,
+            normalisation=materials.normalisation if materials else None,
+            provenance=Provenance(
+                **provenance(device),
+                environment=materials.dataset.env_id if materials else None,
+                dataset_sha256=materials.dataset.sha256 if materials else None,
+                seeds=Seeds(
+                    seed=spec.seed,
+                    distillation=spec.distillation_axes,
+                    scoring=spec.scoring_axes,
+                ),
+            ),
+            error=_failure(error) if error else None,
+            started=self.outcome.started,
+            finished=now(),
+        )
+
+    def forget_state(self) -> None:
+        """Remove what only an unfinished run needs, and what killed attempts left half-written."""
+        (self.folder / STATE).unlink(missing_ok=True)
+        for pattern in (".*.tmp", ".tmp*"):  # ours, and those of safetensors
+            for leftover in self.folder.glob(pattern):
+                leftover.unlink(missing_ok=True)
+
+
+def _failure(error: Exception) -> Failure:
+    text = "".join(traceback.format_exception(error))
+    return Failure(type=type(error).__name__, message=str(error), traceback=text)
+
+
+def _earlier_attempts(folder: Path) -> int:
+    """Processes that worked on a run before, from its last sign of life or its failed record."""
+    sign, record = last_sign(folder), existing_record(folder)
+    return max(sign["attempt"] if sign else 0, record.cost.attempts if record else 0)
+
+
 @contextlib.contextmanager
-def _alone(store: Path, specs: Sequence[RunSpec], *, wait: bool = True) -> Iterator[None]:
+def _locked(store: Path, specs: Sequence[RunSpec], *, wait: bool = True) -> Iterator[None]:
     """While it is open no other process works on these runs; it waits for one that does.
 
-    The system lets go of the locks of a process that dies.
+    The system releases the locks of a process that dies.
 
     Raises:
-        Timeout: Somebody works on one of them, and waiting is not wanted.
+        Timeout: Another process works on one of them, and waiting is not wanted.
     """
     with contextlib.ExitStack() as locks:
         for folder in sorted(run_folder(store, spec) for spec in specs):  # one order: no deadlock
@@ -172,45 +335,10 @@ def _alone(store: Path, specs: Sequence[RunSpec], *, wait: bool = True) -> Itera
         yield
 
 
-def _advance_together(specs: Sequence[RunSpec], how: _How) -> bool:
-    """Whether all runs of a pack were completed in one batch."""
-    how.stop.check()
-    clock = how.clock()
-    attempts = [how.attempt(spec, clock) for spec in specs]
-    stopwatch = Stopwatch([attempt.cost for attempt in attempts])
-    with contextlib.ExitStack() as beating:
-        for attempt in attempts:
-            attempt.stopwatch = stopwatch
-            beating.enter_context(attempt.heartbeat)
-        try:
-            assignments = [attempt.prepare() for attempt in attempts]
-            assignments[0].method.distill_packed(assignments)
-            records = [attempt.complete_record() for attempt in attempts]
-        except Exception as error:  # whose it is shows when the runs are done one by one
-            logging.getLogger(__name__).warning(
-                "%d packed runs go on one by one: %s: %s", len(specs), type(error).__name__, error
-            )
-            return False
-        _in_spite_of_full_disks(
-            lambda pair: write_record(pair[0].folder / FILE, pair[1]),
-            zip(attempts, records, strict=True),
-        )
-    for attempt in attempts:
-        attempt.forget_state()
-    return True
-
-
-def _in_spite_of_full_disks(act: Callable[[T], object], items: Iterable[T]) -> None:
-    """Acts on every item, whatever becomes of the others.
-
-    Raises:
-        OSError: What one of them left could not be written.
-    """
-    problem: OSError | None = None
-    for item in items:
-        try:
-            act(item)
-        except OSError as error:
-            problem = error
-    if problem is not None:
-        raise problem
+def _raise_all(problems: Sequence[OSError]) -> None:
+    """Raise what went wrong; several problems as one error whose message names each."""
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        messages = "\n".join(f"- {problem}" for problem in problems)
+        raise OSError(f"{len(problems)} records could not be written:\n{messages}")

@@ -1,6 +1,7 @@
-"""Between an environment's units and the ones that students learn in.
+"""Conversion between an environment's units and the ones that students learn in.
 
-A discrete action of n is a row of n scores: a dataset holds it one-hot (1 for the action taken, 0
+Students see observations of zero mean and unit deviation, and give actions in the unit box. A
+discrete action of n is a row of n scores: a dataset holds it one-hot (1 for the action taken, 0
 elsewhere), a policy takes the action of its highest score.
 """
 
@@ -20,7 +21,8 @@ from benchmark.datasets.dataset import Dataset
 from benchmark.errors import ObdBenchError
 
 STD_FLOOR = 1e-3
-"""Added to every standard deviation, as in D4RL's and OBD's preprocessing."""
+"""Added to every standard deviation, as in the preprocessing of D4RL and OBD: a constant dimension
+would be divided by zero."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,10 @@ class Scaling:
     """Observations to zero mean and unit deviation, actions to the unit box [-1, 1].
 
     Args:
-        mean, std: Of the observations `[obs_dim]`.
-        center, half_range: Of the action bounds `[act_dim]`.
+        mean: Mean of the observations `[obs_dim]`.
+        std: Standard deviation of the observations, with the floor added `[obs_dim]`.
+        center: Middle of the action bounds, (high + low) / 2 `[act_dim]`.
+        half_range: Half their distance, (high - low) / 2 `[act_dim]`.
     """
 
     mean: Tensor
@@ -39,7 +43,9 @@ class Scaling:
 
     @classmethod
     def of(cls, dataset: Dataset, action_space: gymnasium.Space[Any]) -> Scaling:
-        """The dataset's statistics (sd + 1e-3) and the environment's action bounds.
+        """Fit to a dataset's observations (sd + 1e-3) and an environment's action bounds.
+
+        Statistics are summed in float64 and used in float32, the students' precision.
 
         Raises:
             ObdBenchError: The dataset's actions are not the environment's.
@@ -47,8 +53,9 @@ class Scaling:
         low, high = (torch.from_numpy(bound) for bound in action_bounds(action_space))
         if len(low) != dataset.action_dim:
             raise ObdBenchError(
-                f"{dataset.name} has {dataset.action_dim} numbers an action; {dataset.env_id} acts "
-                f"in {action_space}, which takes {len(low)}."
+                f"{dataset.name} has {dataset.action_dim} numbers per action; {dataset.env_id} "
+                f"acts in {action_space}, which takes {len(low)}. Name the environment that the "
+                f"data were collected in."
             )
         mean, std = map(torch.from_numpy, dataset.observation_moments())
         return cls(
@@ -59,27 +66,27 @@ class Scaling:
         )
 
     def observations_in(self, observations: Tensor) -> Tensor:
-        """Raw to normalised `[..., obs_dim]`."""
+        """Normalise raw observations `[..., obs_dim]`."""
         _check_last("observations", observations, self.mean)
         return (observations - self.mean) / self.std
 
     def observations_out(self, observations: Tensor) -> Tensor:
-        """Normalised to raw `[..., obs_dim]`."""
+        """Convert normalised observations back to raw ones `[..., obs_dim]`."""
         _check_last("observations", observations, self.mean)
         return observations * self.std + self.mean
 
     def actions_in(self, actions: Tensor) -> Tensor:
-        """Environment units to the unit box `[..., act_dim]`."""
+        """Map actions in environment units to the unit box `[..., act_dim]`."""
         _check_last("actions", actions, self.center)
         return (actions - self.center) / self.half_range
 
     def actions_out(self, actions: Tensor) -> Tensor:
-        """Unit box to environment units `[..., act_dim]`."""
+        """Map actions in the unit box to environment units `[..., act_dim]`."""
         _check_last("actions", actions, self.center)
         return actions * self.half_range + self.center
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its four tensors under the names that stored synthetic sets use."""
+        """The four tensors, under the names that stored synthetic sets use."""
         return {
             "observation_mean": self.mean,
             "observation_std": self.std,
@@ -89,7 +96,7 @@ class Scaling:
 
 
 def _check_last(name: str, values: Tensor, expected: Tensor) -> None:
-    """Torch would broadcast a last dimension of 1 without a word."""
+    """Check the last dimension: torch would broadcast one of length 1 without an error."""
     if values.shape[-1:] != expected.shape:
         raise ObdBenchError(
             f"{name} have shape {list(values.shape)}; the last dimension must be {len(expected)}."

@@ -10,10 +10,10 @@ import torch
 
 
 def derive_seed(**axes: str | int) -> int:
-    """A 63-bit seed from named axes, e.g. `derive_seed(run="...", purpose="evaluation", step=100)`.
+    """Derive a 63-bit seed, e.g. `derive_seed(run="...", purpose="evaluation", step=100)`.
 
-    The same axes give the same seed in any order, process or version; it is the first eight bytes
-    of the sha256 of their canonical JSON.
+    The same axes give the same seed in any order, process or version: it is the first eight bytes
+    of the sha256 of their canonical JSON, less one bit, so that it fits a signed 64-bit integer.
     """
     text = json.dumps(axes, sort_keys=True, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
@@ -30,5 +30,5 @@ def numpy_generator(**axes: str | int) -> np.random.Generator:
 
 
 def episode_seeds(count: int, **axes: str | int) -> list[int]:
-    """Reset seeds of `count` episodes; gymnasium wants them to fit in 31 bits."""
+    """Reset seeds of `count` episodes, in 31 bits, as gymnasium expects them."""
     return [int(s) for s in numpy_generator(**axes).integers(0, 2**31, size=count)]

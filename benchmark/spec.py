@@ -1,4 +1,10 @@
-"""What a run is: one cell of a sweep at one seed, as frozen plain values."""
+"""What a run is: one cell of a sweep at one seed, as frozen plain values.
+
+The identity of a run (docs/records.md): its id is a digest of what was chosen. A hyper-parameter,
+or a setting of the student or the protocol, that has its default leaves the id unchanged, so that a
+new one with a default invalidates no record. A method's `version` is part of the id and changes
+when the method's numbers do.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +14,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmark.config import build
-from benchmark.datasets.store import DatasetName
-from benchmark.density.density import DENSITIES
-from benchmark.evaluation import Protocol
-from benchmark.method import METHODS, Method
-from benchmark.students.architectures import STUDENTS
-from benchmark.students.student import StudentSpec
-from benchmark.teachers.store import TeacherName
+import msgspec
+
+from benchmark.config import BadConfiguration, build
+from benchmark.protocol import Protocol
+from benchmark.students.spec import StudentSpec
+
+if TYPE_CHECKING:  # whoever only reads records must not pay for torch
+    from benchmark.method import Method
 
 NONE = "none"
 """Stands for the teacher, or the log density, of a method that declares none."""
@@ -29,14 +35,16 @@ class RunSpec:
 
     Args:
         method: Registered name.
-        parameters: Every hyper-parameter of the method, defaults included.
         dataset: Registered name, with `@size` where that is not the default.
-        teacher: Recipe of the teacher, `td3_bc:1` for its seed 1, "none" where the method declares
-            no teacher.
-        density: Name of the density recipe, "none" where the method declares no log density.
-        student: What the method distils for.
         protocol: How the result is scored.
-        seed: Of this run.
+        seed: Seed of this run.
+        teacher: Recipe of the teacher, `td3_bc:1` for its seed 1; "none" where the method declares
+            no teacher.
+        density: Name of the density recipe; "none" where the method declares no log density.
+        parameters: The method's hyper-parameters that differ from its defaults.
+        version: Version of the method; 0 for records of an older format, whose numbers no version
+            of the method gives.
+        student: What the method distils for.
         evaluation_student: What the set is scored with, where that is another student.
     """
 
@@ -47,6 +55,7 @@ class RunSpec:
     teacher: str = "td3_bc"
     density: str = "maf"
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 1
     student: StudentSpec = field(default_factory=StudentSpec)
     evaluation_student: StudentSpec | None = None
 
@@ -54,31 +63,68 @@ class RunSpec:
     def create(
         cls, *, method: str, dataset: str, parameters: Mapping[str, Any], where: str, **rest: Any
     ) -> RunSpec:
-        """A spec with every name checked and every default written out.
+        """A spec with every name checked and every default left out.
+
+        Args:
+            method: Registered name.
+            dataset: Registered name.
+            parameters: Hyper-parameters of the method; those left out keep their defaults.
+            where: Where they come from, for messages.
+            rest: Other fields of `RunSpec`.
 
         Raises:
             UnknownName, BadConfiguration: Naming the nearest valid name or key.
         """
-        kind = METHODS[method]
-        built = build(kind, parameters, where)
+        from benchmark.datasets.source import DatasetName
+        from benchmark.density.density import DENSITIES
+        from benchmark.method import METHODS
+        from benchmark.students.architectures import STUDENTS
+        from benchmark.teachers.store import TeacherName
+
+        default = METHODS[method]
+        built = build(default, parameters, where)
         rest["teacher"] = str(TeacherName.parse(rest.get("teacher", cls.teacher)))
         DENSITIES[rest.get("density", cls.density)]
         for student in (rest.get("student"), rest.get("evaluation_student")):
             if student is not None:
                 STUDENTS[student.name]
         for key, need in (("teacher", "teacher"), ("density", "log_density")):
-            if need not in kind.needs:  # so that a grid over them does not repeat such methods
+            if need not in built.needs:  # so that a grid over them does not repeat such methods
                 rest[key] = NONE
+        if rest.get("evaluation_student") == rest.get("student", StudentSpec()):
+            rest["evaluation_student"] = None
         return cls(
             method=method,
             dataset=str(DatasetName.parse(dataset)),
-            parameters=asdict(built),
+            parameters=_differences(asdict(built), asdict(default)),
+            version=default.version,
             **rest,
         )
 
-    def build_method(self) -> Method:
-        """The method with its hyper-parameters."""
-        return build(METHODS[self.method], self.parameters, f"the parameters of {self.method}")
+    @cached_property
+    def method_instance(self) -> Method:
+        """The method with its hyper-parameters.
+
+        Raises:
+            UnknownName, BadConfiguration: The method, or a hyper-parameter, is not one of this
+                suite.
+            OtherVersion: The spec is of another version of the method.
+        """
+        from benchmark.method import METHODS
+
+        default = METHODS[self.method]
+        if self.version != default.version:
+            raise OtherVersion(
+                f"{self.run_id} is of version {self.version} of {self.method}; this suite has "
+                f"version {default.version}, whose numbers are different. Run it again under "
+                f"a new sweep, or use the version of the suite that made it."
+            )
+        return build(default, self.parameters, f"the parameters of {self.method}")
+
+    @property
+    def resolved_parameters(self) -> dict[str, Any]:
+        """Every hyper-parameter of the method, those at their default included."""
+        return asdict(self.method_instance)
 
     @property
     def scoring_student(self) -> StudentSpec:
@@ -86,12 +132,25 @@ class RunSpec:
         return self.evaluation_student or self.student
 
     @cached_property
+    def digest(self) -> str:
+        """Digest of everything that was chosen, without the seed: `1a2b3c4d5e6f`."""
+        chosen = {
+            "method": self.method,
+            "version": self.version,
+            "parameters": dict(self.parameters),
+            "dataset": self.dataset,
+            "teacher": self.teacher,
+            "density": self.density,
+            "student": _chosen(self.student),
+            "evaluation_student": self.evaluation_student and _chosen(self.evaluation_student),
+            "protocol": _chosen(self.protocol),
+        }
+        return _digest(chosen)
+
+    @cached_property
     def cell_id(self) -> str:
         """Readable and unique: `hopper-medium-replay.av_pbc.1a2b3c4d5e6f`."""
-        values = self.as_dict()
-        del values["seed"]
-        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-        return f"{self.dataset.replace('/', '-')}.{self.method}.{digest}"
+        return f"{self.dataset.replace('/', '-')}.{self.method}.{self.digest}"
 
     @property
     def run_id(self) -> str:
@@ -99,49 +158,65 @@ class RunSpec:
         return f"{self.cell_id}.seed{self.seed}"
 
     @property
-    def distillation_id(self) -> str:
-        """The run whose sets these are, whoever is scored on them.
+    def distillation_axes(self) -> dict[str, str | int]:
+        """What every seed of the distillation derives from, besides its purpose and step.
 
-        Runs that differ in the scoring student or in the size of ensembles alone distil the same
-        sets, so that their scores are compared set by set (OBD, Tables 2 and 3).
+        Methods on the same dataset, student and seed draw the same initial pairs, students and
+        batches, so that they are compared seed by seed. The protocol is left out: runs that differ
+        only in how their sets are scored distil the same sets (OBD, Tables 2 and 3).
         """
-        protocol = dataclasses.replace(self.protocol, ensemble=1)
-        return dataclasses.replace(self, evaluation_student=None, protocol=protocol).run_id
+        student = _digest(_chosen(self.student))
+        return {"dataset": self.dataset, "student_spec": student, "seed": self.seed}
 
-    def as_dict(self) -> dict[str, Any]:
-        """As it stands in a record (JSON)."""
+    @property
+    def scoring_axes(self) -> dict[str, str | int]:
+        """What every seed of the scoring derives from, besides its purpose.
+
+        All checkpoints of all methods are scored by students of the same initialisations on
+        episodes of the same reset seeds.
+        """
         return {
-            "method": {"name": self.method, "parameters": dict(self.parameters)},
             "dataset": self.dataset,
-            "teacher": self.teacher,
-            # left out where there is none, so that a cell that needs none is named as ever
-            **({} if self.density == NONE else {"density": self.density}),
-            "student": asdict(self.student),
-            "evaluation_student": asdict(self.evaluation_student)
-            if self.evaluation_student
-            else None,
-            "protocol": self.protocol.as_dict(),
+            "student_spec": _digest(_chosen(self.scoring_student)),
+            "protocol": _digest(_chosen(self.protocol)),
             "seed": self.seed,
         }
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values (JSON), as in a record and in a job's file."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return values
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunSpec:
-        """The inverse of `as_dict`."""
-        evaluation = values["evaluation_student"]
-        return cls(
-            method=values["method"]["name"],
-            parameters=values["method"]["parameters"],
-            dataset=values["dataset"],
-            teacher=values["teacher"],
-            density=values.get("density", NONE),  # records from before there were any
-            student=build(StudentSpec, values["student"], "the record's student"),
-            evaluation_student=build(StudentSpec, evaluation, "the record's evaluation student")
-            if evaluation
-            else None,
-            protocol=build(Protocol, values["protocol"], "the record's protocol"),
-            seed=values["seed"],
-        )
+        """The inverse of `as_dict`.
+
+        Raises:
+            BadConfiguration: The values are not those of a spec.
+        """
+        try:
+            return msgspec.convert(values, cls)
+        except msgspec.ValidationError as error:
+            raise BadConfiguration(f"The values of a run do not make a spec: {error}.") from error
 
     def with_seed(self, seed: int) -> RunSpec:
         """The same cell at another seed."""
         return dataclasses.replace(self, seed=seed)
+
+
+class OtherVersion(BadConfiguration):
+    """A spec of a version of a method that this suite does not have."""
+
+
+def _differences(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value != defaults[key]}
+
+
+def _chosen(settings: StudentSpec | Protocol) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their defaults."""
+    defaults = {f.name: f.default for f in dataclasses.fields(settings)}
+    return _differences(asdict(settings), defaults)
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

@@ -16,9 +16,9 @@ from benchmark.files import atomic_path
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Writes tensors and JSON facts in one piece; a crash leaves the previous state.
+    """Write tensors and JSON facts in one piece; a crash leaves the previous state.
 
-    Tensors may share memory (safetensors alone refuses that): each is written whole.
+    Tensors may share memory, which safetensors by itself refuses: each is written whole.
     """
     with atomic_path(path) as temporary:
         save_file(
@@ -29,7 +29,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, An
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `save_state` wrote.
+    """Read what `save_state` wrote: the tensors and the facts.
 
     Raises:
         ObdBenchError: The file is not a saved state.

@@ -1,4 +1,4 @@
-"""Asking work to save its state and end: what a signal handler may do at any moment."""
+"""Requests that work save its state and end, which a signal handler may make at any moment."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 
 class Stopped(BaseException):
-    """Work ended because it was asked to; its state is saved and the same call goes on from it."""
+    """Work ended on request; its state is saved and the same call goes on from it."""
 
 
 @dataclass
 class StopRequest:
-    """Whether somebody asked; the work looks at it where its state is whole."""
+    """A request to stop, which the work looks at where its state is whole."""
 
     asked: bool = False
 
     def ask(self) -> None:
-        """Asks. Safe in a signal handler."""
+        """Make the request; safe in a signal handler."""
         self.asked = True
 
     def check(self) -> None:
-        """For places where nothing is left to save.
+        """End the work if a stop was requested, where nothing is left to save.
 
         Raises:
-            Stopped: Somebody asked.
+            Stopped: A stop was requested.
         """
         if self.asked:
             raise Stopped("asked to stop")

@@ -29,27 +29,39 @@ import dataclasses
 import itertools
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from benchmark.config import BadConfiguration, build
 from benchmark.errors import did_you_mean
-from benchmark.evaluation import Protocol, protocol_named
 from benchmark.method import METHODS
+from benchmark.protocol import Protocol, protocol_named
 from benchmark.spec import RunSpec
-from benchmark.students.student import StudentSpec
-
-T = TypeVar("T")
-
-KEYS = (
-    "name", "description", "datasets", "seeds", "protocol", "teacher", "density",
-    "student", "evaluation_student", "grid", "methods",
-)  # fmt: skip
+from benchmark.students.spec import StudentSpec
 
 RECIPES = {"teacher": RunSpec.teacher, "density": RunSpec.density}
 """Keys that name a recipe, with their defaults; each may be an axis of a grid too."""
+
+
+@dataclass(frozen=True)
+class _SweepFile:
+    """The tables of a sweep's file, by their types."""
+
+    name: str
+    datasets: Annotated[list[str], Meta(min_length=1)]
+    methods: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    description: str = ""
+    seeds: Any = 1
+    protocol: str | dict[str, Any] = "obd"
+    teacher: str = RECIPES["teacher"]
+    density: str = RECIPES["density"]
+    student: dict[str, Any] = field(default_factory=dict)
+    evaluation_student: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,45 +100,34 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def build_sweep(values: Mapping[str, Any], where: str) -> Sweep:
-    """A sweep from its parsed TOML; `where` names it in messages."""
-    _check(values, where)
-    shared = _seeds(values.get("seeds", 1), f"seeds in {where}")
+    """A sweep from its parsed TOML.
+
+    Args:
+        values: The tables of the file.
+        where: Name of the file, for messages.
+
+    Raises:
+        BadConfiguration: A key is unknown (with the nearest valid ones), or a value does not fit.
+    """
+    file = build(_SweepFile, values, where)
+    for method in file.methods:
+        if not isinstance(method.get("name"), str):
+            raise BadConfiguration(f"Every [[methods]] of {where} needs a name; got {method!r}.")
+    if not re.fullmatch(r"[\w.-]+", file.name) or file.name.startswith("."):
+        raise BadConfiguration(
+            f"The name in {where} is {file.name!r}; it names files, so it may hold only letters, "
+            f"digits, '_', '-' and '.'."
+        )
+    shared = _seeds(file.seeds, f"seeds in {where}")
     cells = [
         (cell, _seeds(method.get("seeds", shared), f"seeds of {method['name']} in {where}"))
-        for dataset in values["datasets"]
-        for method in values["methods"]
-        for cell in _cells(values, dataset, method, where)
+        for dataset in file.datasets
+        for method in file.methods
+        for cell in _cells(file, dataset, method, where)
     ]
     every_seed = dict.fromkeys(seed for _, seeds in cells for seed in seeds)
     runs = [cell.with_seed(seed) for seed in every_seed for cell, seeds in cells if seed in seeds]
-    if not re.fullmatch(r"[\w.-]+", values["name"]) or values["name"].startswith("."):
-        raise BadConfiguration(
-            f"The name in {where} is {values['name']!r}; it names files, so it may hold letters, "
-            f"digits, '_', '-' and '.' only."
-        )
-    return Sweep(values["name"], values.get("description", ""), _unique(runs))
-
-
-def _check(values: Mapping[str, Any], where: str) -> None:
-    """That the keys are known, and that names and methods have the types they need."""
-    for key in values:
-        if key not in KEYS:
-            raise BadConfiguration(f"Unknown key {key!r} in {where}. {did_you_mean(key, KEYS)}")
-    for key, kind, what in (
-        ("name", str, "string"),
-        ("datasets", list, "non-empty list"),
-        ("methods", list, "non-empty list"),
-    ):
-        if not isinstance(values.get(key), kind) or not values[key]:
-            raise BadConfiguration(f"{where} needs {key!r}, a {what}; got {values.get(key)!r}.")
-    if not all(isinstance(dataset, str) for dataset in values["datasets"]):
-        raise BadConfiguration(f"datasets in {where} is {values['datasets']!r}; expected names.")
-    for method in values["methods"]:
-        if not isinstance(method, Mapping) or not isinstance(method.get("name"), str):
-            raise BadConfiguration(f"Every [[methods]] of {where} needs a name; got {method!r}.")
-    for table in ("student", "evaluation_student"):
-        if not isinstance(values.get(table, {}), Mapping):
-            raise BadConfiguration(f"[{table}] of {where} must be a table; got {values[table]!r}.")
+    return Sweep(file.name, file.description, _unique(runs))
 
 
 def _seeds(seeds: Any, where: str) -> list[int]:
@@ -140,18 +141,18 @@ def _seeds(seeds: Any, where: str) -> list[int]:
 
 
 def _cells(
-    values: Mapping[str, Any], dataset: str, method: Mapping[str, Any], where: str
+    file: _SweepFile, dataset: str, method: Mapping[str, Any], where: str
 ) -> Iterator[RunSpec]:
     """Every cell of one method on one dataset: its own grid times the sweep's.
 
-    What a method says of itself, as a value or as an axis, goes before the sweep's grid.
+    A value or an axis that a method gives itself goes before the sweep's grid.
     """
     name = method["name"]
     fields = {field.name for field in dataclasses.fields(METHODS[name])}
     fixed = {k: v for k, v in method.items() if k not in ("name", "grid", "seeds")}
     own_grid = _axes(method.get("grid", {}), f"the grid of {name} in {where}")
-    shared_grid = _axes(values.get("grid", {}), f"[grid] of {where}")
-    _check_axes(shared_grid, values["methods"], f"[grid] of {where}")
+    shared_grid = _axes(file.grid, f"[grid] of {where}")
+    _check_axes(shared_grid, file.methods, f"[grid] of {where}")
     _check_axes(own_grid, [method], f"the grid of {name} in {where}")
     if twice := sorted(fixed.keys() & own_grid.keys()):
         raise BadConfiguration(
@@ -163,16 +164,21 @@ def _cells(
     for combination in itertools.product(*grid.values()):
         chosen = dict(zip(grid, combination, strict=True))
         parameters = fixed | {k: v for k, v in chosen.items() if "." not in k and k not in RECIPES}
+        values = _overwritten("student", file.student, chosen)
+        student = build(StudentSpec, values, f"[student] of {where}")
+        # The scoring student is the student with the differences of [evaluation_student].
+        values = _overwritten("evaluation_student", file.evaluation_student, chosen)
+        scoring = build(student, values, f"[evaluation_student] of {where}")
         yield RunSpec.create(
             method=name,
             dataset=dataset,
             parameters=parameters,
             where=f"[[methods]] {name} of {where}",
-            teacher=_recipe("teacher", values, chosen, where),
-            density=_recipe("density", values, chosen, where),
-            student=_table(StudentSpec, "student", values, chosen, where),
-            evaluation_student=_evaluation_student(values, chosen, where),
-            protocol=_protocol(values, chosen, where),
+            teacher=_recipe("teacher", file.teacher, chosen, where),
+            density=_recipe("density", file.density, chosen, where),
+            student=student,
+            evaluation_student=scoring,
+            protocol=_protocol(file.protocol, chosen, where),
         )
 
 
@@ -191,63 +197,47 @@ def _axes(grid: Any, where: str) -> dict[str, list[Any]]:
     return axes
 
 
-def _check_axes(grid: Mapping[str, Any], methods: list[Mapping[str, Any]], where: str) -> None:
-    """Every axis must vary something: a dotted table, a recipe, or some method's parameter."""
+def _check_axes(grid: Mapping[str, Any], methods: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Check that every axis varies something: a table's field, a recipe, or a hyper-parameter.
+
+    Raises:
+        BadConfiguration: An axis varies nothing, with the nearest names that do.
+    """
     known = {f.name for m in methods for f in dataclasses.fields(METHODS[m["name"]])}
     tables = {"student": StudentSpec, "evaluation_student": StudentSpec, "protocol": Protocol}
     for key in grid:
         table, dot, _ = key.partition(".")
-        if dot and table in tables:
-            continue
-        if not dot and (key in known or key in RECIPES):
+        if table in tables if dot else key in known or key in RECIPES:
             continue
         dotted = {f"{t}.{f.name}" for t, cls in tables.items() for f in dataclasses.fields(cls)}
         names = known | RECIPES.keys() | dotted
         raise BadConfiguration(f"Unknown axis {key!r} in {where}. {did_you_mean(key, names)}")
 
 
-def _recipe(key: str, values: Mapping[str, Any], chosen: Mapping[str, Any], where: str) -> str:
+def _recipe(key: str, default: str, chosen: Mapping[str, Any], where: str) -> str:
     """The name of a teacher's or a density's recipe."""
-    recipe = chosen.get(key, values.get(key, RECIPES[key]))
+    recipe = chosen.get(key, default)
     if not isinstance(recipe, str):
         raise BadConfiguration(f"{key} in {where} is {recipe!r}; expected a name.")
     return recipe
 
 
-def _table(
-    cls: type[T], name: str, values: Mapping[str, Any], chosen: Mapping[str, Any], where: str
-) -> T:
+def _overwritten(name: str, table: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """One of the sweep's tables, with the grid's choices for it written over."""
-    table = values.get(name, {})
-    if not isinstance(table, Mapping):
-        raise BadConfiguration(f"[{name}] of {where} must be a table, got {table!r}.")
     prefix = f"{name}."
     over = {k.removeprefix(prefix): v for k, v in chosen.items() if k.startswith(prefix)}
-    return build(cls, {**table, **over}, f"[{name}] of {where}")
+    return {**table, **over}
 
 
-def _evaluation_student(
-    values: Mapping[str, Any], chosen: Mapping[str, Any], where: str
-) -> StudentSpec | None:
-    """The scoring student: [student] with the differences of [evaluation_student]."""
-    table = values.get("evaluation_student", {})
-    if not table and not any(k.startswith("evaluation_student.") for k in chosen):
-        return None
-    student = dataclasses.asdict(_table(StudentSpec, "student", values, chosen, where))
-    merged = {"evaluation_student": {**student, **table}}
-    return _table(StudentSpec, "evaluation_student", merged, chosen, where)
-
-
-def _protocol(values: Mapping[str, Any], chosen: Mapping[str, Any], where: str) -> Protocol:
-    protocol = values.get("protocol", "obd")
+def _protocol(protocol: str | Mapping[str, Any], chosen: Mapping[str, Any], where: str) -> Protocol:
     if isinstance(protocol, str):
-        protocol = {**dataclasses.asdict(protocol_named(protocol))}
-    varied = any(k.startswith("protocol.") for k in chosen)
-    if varied and isinstance(protocol, Mapping):
+        protocol = dataclasses.asdict(protocol_named(protocol))
+    if any(key.startswith("protocol.") for key in chosen):
         protocol = {**protocol, "name": f"{protocol.get('name', 'custom')} (varied)"}
-    return _table(Protocol, "protocol", {"protocol": protocol}, chosen, where)
+    values = _overwritten("protocol", protocol, chosen)
+    return build(Protocol, values, f"[protocol] of {where}")
 
 
-def _unique(runs: list[RunSpec]) -> tuple[RunSpec, ...]:
+def _unique(runs: Sequence[RunSpec]) -> tuple[RunSpec, ...]:
     """Each run once, in the order of first mention."""
     return tuple({run.run_id: run for run in runs}.values())

@@ -125,3 +125,9 @@ def load_synthetic_set(path: Path) -> tuple[SyntheticSet, Scaling, dict[str, Any
         raise BadSyntheticSet(
             f"{path} cannot be read as a synthetic set: {type(error).__name__}: {error}."
         ) from error
+
+
+def method_of(card: Mapping[str, Any]) -> str:
+    """Name of the method that made a set, from its card (also one written beside a record/1)."""
+    method = card["spec"]["method"]
+    return str(method["name"] if isinstance(method, Mapping) else method)

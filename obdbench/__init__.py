@@ -5,8 +5,7 @@ What is exported here is the stable interface for third parties; everything else
 
 from benchmark.contract import CHECKS, Check, CheckResult, check_method
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
-from benchmark.datasets.own import SnapshotMixture, medium, medium_expert, replay
-from benchmark.datasets.scripted import ScriptedMixture
+from benchmark.datasets.own import ScriptedMixture, SnapshotMixture, medium, medium_expert, replay
 from benchmark.datasets.source import DATASETS, FAMILIES, DatasetFamily, DatasetSource
 from benchmark.density.density import DENSITIES, Density, DensityRecipe
 from benchmark.errors import ObdBenchError
@@ -15,7 +14,8 @@ from benchmark.record import read_record
 from benchmark.scaling import Scaling
 from benchmark.students.architectures import STUDENTS, Architecture
 from benchmark.students.network import Network
-from benchmark.students.student import StudentPolicy, StudentSpec, train_students
+from benchmark.students.spec import StudentSpec
+from benchmark.students.student import StudentPolicy, train_students
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
 from benchmark.teachers.recipe import TEACHERS, TeacherRecipe
 from benchmark.teachers.teacher import NetworkTeacher, Teacher

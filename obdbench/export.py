@@ -15,12 +15,11 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from minari.data_collector import EpisodeBuffer
 
-from benchmark.environments import action_space
-from benchmark.environments.discrete import highest
-from benchmark.environments.lookup import find_specification
+from benchmark.environments.batch import highest
+from benchmark.environments.lookup import action_space, find_specification
 from benchmark.errors import ObdBenchError
 from benchmark.files import atomic_path, write_atomic
-from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
+from benchmark.synthetic_set import SyntheticSet, load_synthetic_set, method_of
 
 
 def export_set(source: Path, kind: str, target: str) -> str:
@@ -106,7 +105,7 @@ def _minari(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str
         eval_env=environment,
         observation_space=Box(-np.inf, np.inf, (dim,), np.float32),
         action_space=space,
-        algorithm_name=card["spec"]["method"]["name"],
+        algorithm_name=method_of(card),
         author="OBD-Bench",
         author_email="none",
         code_permalink="none",

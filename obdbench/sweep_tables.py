@@ -26,9 +26,7 @@ def write_tables(store: Path, sweep: Sweep) -> SweepTables:
         The table and the paths of its files.
     """
     records = sweep_records(store, sweep)
-    runs = runs_frame(records)
-    expected = {cell: len(specs) for cell, specs in sweep.cells.items()}
-    table = main_table(cell_table(runs, expected))
+    table = main_table(cell_table(runs_frame(records, sweep.runs)))
     folder = store / "reports" / sweep.name
     files = table.write(folder, "table")
     curves = curves_frame(records)

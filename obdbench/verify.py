@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
-from benchmark.datasets.dataset import ReferenceReturns
-from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.datasets.catalog import load_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
-from benchmark.record import Record
-from benchmark.run import execute
-from benchmark.spec import RunSpec
+from benchmark.record import Provenance, Record
+from benchmark.run import Conditions, execute
 
 SAME = ("packages", "python", "device", "threads")
 """What must be as in the record for the numbers to be the same bits."""
@@ -60,34 +58,28 @@ def verify(
     Raises:
         ObdBenchError: The record failed, its data are others here, or the new run fails.
     """
-    if record["status"] != "complete":
-        raise ObdBenchError(f"{record['run_id']} failed ({record['error']['type']}): no numbers.")
-    spec = RunSpec.from_dict(record["spec"])
+    spec, _ = record.spec, record.mean_score
+    _ = spec.method_instance  # a record of another version of the method says so here
     here = load_dataset(DatasetName.parse(spec.dataset)).sha256
-    wanted = record["provenance"]["dataset_sha256"]
+    wanted = str(record.provenance.dataset_sha256)
     if here != wanted:
         raise ObdBenchError(
-            f"{record['run_id']} was done on {spec.dataset} with sha256 {wanted[:16]}; it has "
-            f"{here[:16]} here. The run can be verified on the same data alone."
+            f"{record.run_id} was done on {spec.dataset} with sha256 {wanted[:16]}; it has "
+            f"{here[:16]} here. The run can be verified only on the same data."
         )
-    before = torch.get_num_threads()
-    torch.set_num_threads(record["provenance"]["threads"])
-    try:
-        again = execute(spec, folder, on_progress)
-    finally:
-        torch.set_num_threads(before)
-    if again["status"] != "complete":
-        error = again["error"]
-        raise ObdBenchError(f"The run failed this time: {error['type']}: {error['message']}")
+    threads = record.provenance.threads
+    (again,) = execute([spec], Conditions(folder, threads=threads, on_progress=on_progress))
+    if again.status == "failed":
+        error = again.failure
+        raise ObdBenchError(f"The run failed this time: {error.type}: {error.message}")
     return compare(record, again)
 
 
 def compare(record: Record, again: Record) -> Verification:
     """Holds a new record against the old one."""
-    changed = tuple(_changes(record["provenance"], again["provenance"]))
-    recorded, found = (r["score"]["normalized_return"] for r in (record, again))
-    reference = load_dataset(DatasetName.parse(record["spec"]["dataset"])).reference
-    error = math.hypot(*(_standard_error(r, reference) for r in (record, again)))
+    changed = tuple(_changes(record.provenance, again.provenance))
+    recorded, found = (r.mean_score.normalized_return for r in (record, again))
+    error = math.hypot(*(_standard_error(r) for r in (record, again)))
     tolerance = max(LEAST_TOLERANCE, STANDARD_ERRORS * error)
     if _results(record) == _results(again):
         verdict: Verdict = "exact"
@@ -99,24 +91,26 @@ def compare(record: Record, again: Record) -> Verification:
 
 
 def _results(record: Record) -> list[Any]:
-    return [(c["outer_step"], c["returns"], c["sha256"]) for c in record["checkpoints"]]
+    return [(c.outer_step, c.returns, c.sha256) for c in record.checkpoints]
 
 
-def _standard_error(record: Record, reference: ReferenceReturns) -> float:
+def _standard_error(record: Record) -> float:
     """Of the score, over the students of its checkpoints; in points of normalized return."""
-    used = set(record["score"]["outer_steps_used"])
+    used = set(record.mean_score.outer_steps_used)
     errors = []
-    for checkpoint in record["checkpoints"]:
-        students = np.asarray(reference.normalise(np.asarray(checkpoint["returns"]).mean(1)))
-        if checkpoint["outer_step"] in used and len(students) > 1:
+    for checkpoint in record.checkpoints:
+        if record.normalisation is None or checkpoint.outer_step not in used:
+            continue
+        students = np.array([record.normalisation(float(np.mean(r))) for r in checkpoint.returns])
+        if len(students) > 1:
             errors.append(students.std(ddof=1) / math.sqrt(len(students)))
     return float(np.sqrt(np.mean(np.square(errors)))) if errors else 0.0
 
 
-def _changes(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _changes(recorded: Provenance, now: Provenance) -> list[str]:
     changes = []
     for key in SAME:
-        old, new = recorded[key], now[key]
+        old, new = getattr(recorded, key), getattr(now, key)
         if isinstance(old, dict):
             changes += [
                 f"{name}: {old.get(name)} -> {new.get(name)}"

@@ -12,8 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.errors import ObdBenchError
-from benchmark.record import Record
-from benchmark.run import folder_of
+from benchmark.record import Record, check_set, record_folder
+from benchmark.spec import RunSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
 from paper_figures import over_datasets
 from paper_figures.convergence import convergence
@@ -40,14 +40,14 @@ class Material:
 
     Args:
         records: Of its sweeps.
-        expected: Cell id -> seeds that the sweeps asked for.
+        asked: The runs of its sweeps.
         measured: Rows of its study.
         played: Who played how many episodes in it, e.g. "10 students x 2 episodes".
         store: Where the records' synthetic sets are.
     """
 
     records: Sequence[Record]
-    expected: Mapping[str, int] = field(default_factory=dict)
+    asked: Sequence[RunSpec] = ()
     measured: pd.DataFrame = field(default_factory=pd.DataFrame)
     played: str = ""
     store: Path | None = None
@@ -64,7 +64,7 @@ class Material:
 
     def table(self) -> Table:
         """The main table of these records."""
-        return main_table(cell_table(self.runs, dict(self.expected)))
+        return main_table(cell_table(runs_frame(self.records, self.asked)))
 
 
 @dataclass(frozen=True)
@@ -299,17 +299,17 @@ def gather(exhibit: Exhibit, store: Path) -> Material:
     if not exhibit.sweeps:
         return Material(list(all_records(store)))
     records: list[Record] = []
-    expected: dict[str, int] = {}
+    asked: list[RunSpec] = []
     seen: set[str] = set()
     for name in exhibit.sweeps:
         sweep = load_sweep(store, name) if name in started_sweeps(store) else None
         found = sweep_records(store, sweep) if sweep else []
         if sweep is None or not found:
             raise NoRecords(f"{store} holds no record of the sweep {name}: obdbench sweep {name}")
-        records += [record for record in found if record["run_id"] not in seen]
-        seen |= {record["run_id"] for record in found}
-        expected |= {cell: len(runs) for cell, runs in sweep.cells.items()}
-    return Material(records, expected, store=store)
+        records += [record for record in found if record.run_id not in seen]
+        seen |= {record.run_id for record in found}
+        asked += sweep.runs
+    return Material(records, asked, store=store)
 
 
 def _played(settings: Mapping[str, Any]) -> str:
@@ -323,12 +323,13 @@ def _sets(material: Material, method: str) -> dict[str, SyntheticSet]:
     assert material.store is not None
     found = {}
     for record in material.records:
-        name = record["checkpoints"][-1]["synthetic_set"] if record["checkpoints"] else None
-        if record["spec"]["method"]["name"] == method and record["status"] == "complete" and name:
-            score = record["score"]["return"]
-            path = folder_of(material.store, record["run_id"]) / name
-            title = f"seed {record['spec']['seed']}, return {score:.0f}"
-            found[title] = load_synthetic_set(path)[0]
+        if record.spec.method != method or record.status != "complete":
+            continue
+        last = record.checkpoints[-1]
+        if last.synthetic_set:
+            title = f"seed {record.spec.seed}, return {record.mean_score.return_:.0f}"
+            folder = material.store / record_folder(record.run_id)
+            found[title] = load_synthetic_set(check_set(record, last, folder))[0]
     return found
 
 

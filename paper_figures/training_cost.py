@@ -32,26 +32,26 @@ def training_cost(records: Sequence[Record], *, seed: int = 0) -> Table:
     """
     found: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        if record["status"] == "complete":
-            found[record["spec"]["dataset"]][record["spec"]["method"]["name"]].append(record)
+        if record.status == "complete":
+            found[record.spec.dataset][record.spec.method].append(record)
     both = {name: cells for name, cells in sorted(found.items()) if cells[WHOLE] and cells[SET]}
     if not both:
         raise FigureError(f"No dataset has complete runs of {WHOLE} and of {SET}.")
     rows, data = [], []
     for dataset, cells in both.items():
         whole, small = cells[WHOLE], cells[SET]
-        steps = whole[0]["spec"]["method"]["parameters"]["steps"]
-        few = small[0]["spec"]["student"]["steps"]
+        steps = whole[0].parameters["steps"]
+        few = small[0].spec.student.steps
         published = published_training_steps(dataset)
         scores = {name: _score(of, seed) for name, of in ((WHOLE, whole), (SET, small))}
-        seconds = float(np.mean([record["cost"]["cpu_seconds"] for record in whole]))
+        seconds = float(np.mean([record.cost.cpu_seconds for record in whole]))
         rows.append(
             (
                 Cell(dataset),
                 Cell(f"{steps:,}"),
                 Cell(f"{seconds:.1f}"),
                 _cell(scores[WHOLE]),
-                Cell(str(small[0]["spec"]["method"]["parameters"]["synthetic_size"])),
+                Cell(str(small[0].parameters["synthetic_size"])),
                 Cell(f"{few:,}"),
                 _cell(scores[SET]),
                 Cell(f"{steps / few:,.0f}"),
@@ -79,7 +79,7 @@ def training_cost(records: Sequence[Record], *, seed: int = 0) -> Table:
 
 
 def _score(records: Sequence[Record], seed: int) -> Estimate:
-    return mean([record["score"]["normalized_return"] for record in records], seed=seed)
+    return mean([record.mean_score.normalized_return for record in records], seed=seed)
 
 
 def _cell(found: Estimate) -> Cell:

@@ -1,4 +1,4 @@
-"""From runs to cells: one row a (dataset, label), and which method is best on a dataset.
+"""From runs to cells: one row per (dataset, label), and which method is best on a dataset.
 
 A cell that lacks seeds, or whose seeds failed, keeps its row and says so in ``n``, ``n_expected``,
 ``n_failed`` and ``errors``.
@@ -7,15 +7,12 @@ A cell that lacks seeds, or whose seeds failed, keeps its row and says so in ``n
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from benchmark.errors import ObdBenchError
-from results.frames import KNOWN_REFERENCES
 from results.statistics import LEVEL, iqm, mean
 
 CELL_COLUMNS = {
@@ -69,43 +66,32 @@ class Best:
     undecided: tuple[str, ...]
 
 
-def cell_table(
-    runs: pd.DataFrame,
-    expected_seeds: Mapping[str, int] | None = None,
-    *,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> pd.DataFrame:
-    """One row a (dataset, label), sorted by them, with the columns of `CELL_COLUMNS`.
+def cell_table(runs: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> pd.DataFrame:
+    """One row per (dataset, label), sorted by them, with the columns of `CELL_COLUMNS`.
 
     Args:
-        runs: what `results.frames.runs_frame` gives.
-        expected_seeds: cell id -> number of seeds the sweep asked for. A cell without any record
-            gets a row as well. Where it is None, or has no entry for a cell, the runs on record
-            are what was expected.
-        seed: of the bootstrap.
-        level: of the confidence intervals.
+        runs: What `results.frames.runs_frame` gives. Given the runs of a sweep, it has a row for
+            each that lacks a record, so that a cell without any record gets a row here as well.
+        seed: Seed of the bootstrap.
+        level: Level of the confidence intervals.
 
     ``value``, ``low``, ``high`` are the mean normalized return over complete runs and its
     interval, NaN where there is none; ``scores`` holds the runs' scores in order of seed. Costs are
     means over complete runs, the teacher's returns over all runs of the cell.
 
     Raises:
-        AggregationError: if two cells share a dataset and label, a complete run's score is not
-            finite, or an expected cell's id is not of the form <dataset>.<method>.<digest>.
+        AggregationError: Two cells share a dataset and label, or a complete run's score is not
+            finite.
     """
-    expected = dict(expected_seeds or {})
     rows = [
-        _cell(cell, expected.pop(str(cell["cell_id"].iloc[0]), len(cell)), seed=seed, level=level)
+        _cell(cell, seed=seed, level=level)
         for _, cell in runs.groupby(["dataset", "label"], sort=True)
     ]
-    rows += _unseen_cells(expected, runs, level)
     data = {
         name: pd.Series([row[name] for row in rows], dtype=kind)
         for name, kind in CELL_COLUMNS.items()
     }
-    table = pd.DataFrame(data)
-    return table.sort_values(["dataset", "label"], kind="stable", ignore_index=True)
+    return pd.DataFrame(data)
 
 
 def best_and_ties(table: pd.DataFrame) -> dict[str, Best]:
@@ -133,13 +119,14 @@ def _best(rows: pd.DataFrame) -> Best:
     )
 
 
-def _cell(runs: pd.DataFrame, expected: int, *, seed: int, level: float) -> dict[str, Any]:
+def _cell(runs: pd.DataFrame, *, seed: int, level: float) -> dict[str, Any]:
     first = runs.iloc[0]
     _one_cell(runs)
     complete = runs[runs["status"] == "complete"].sort_values("seed")
-    failed = runs[runs["status"] != "complete"]
-    names = ("dataset", "method", "label", "reference", "cell_id", "used")
+    failed = runs[runs["status"] == "failed"]
+    names = ("dataset", "method", "label", "reference", "cell_id")
     row = {name: first[name] for name in names}
+    row["used"] = max(runs["used"])  # empty in runs without a record
     row |= _empty_scores(level)
     row |= {name: _mean(complete[name]) for name in COSTS}
     # The teacher is the same in a failed run, so what it recorded is worth keeping.
@@ -148,7 +135,7 @@ def _cell(runs: pd.DataFrame, expected: int, *, seed: int, level: float) -> dict
         "protocol": first["protocol_detail"],
         "teacher": first["teacher"],
         "n": len(complete),
-        "n_expected": expected,
+        "n_expected": len(runs),
         "n_failed": len(failed),
         "errors": _count_errors(failed["error"]),
     }
@@ -193,39 +180,6 @@ def _empty_scores(level: float) -> dict[str, Any]:
     names = ("value", "low", "high", "iqm", "iqm_low", "iqm_high", *COSTS, *TEACHER_RETURNS)
     row: dict[str, Any] = dict.fromkeys(names, math.nan)
     return row | {"interval": "none", "level": level, "scores": ()}
-
-
-def _unseen_cells(
-    expected: Mapping[str, int], runs: pd.DataFrame, level: float
-) -> list[dict[str, Any]]:
-    """Rows for cells of the sweep that left no record; their ids are all that is known."""
-    datasets = {str(name).replace("/", "-"): str(name) for name in runs["dataset"]}
-    parts = {cell_id: _parts(cell_id) for cell_id in sorted(expected)}
-    siblings = Counter((slug, method) for slug, method, _ in parts.values())
-    rows = []
-    for cell_id, (slug, method, digest) in parts.items():
-        dataset = datasets.get(slug, slug)
-        known = runs[runs["method"] == method]
-        # The bare name is the label as long as nothing else could be meant by it.
-        plain = set(known["label"]) <= {method} and dataset not in set(known["dataset"])
-        label = method if plain and siblings[slug, method] == 1 else f"{method} #{digest}"
-        row = _empty_scores(level) | {"n": 0, "n_expected": expected[cell_id], "n_failed": 0}
-        row |= {"dataset": dataset, "method": method, "label": label, "cell_id": cell_id}
-        row["reference"] = known["reference"].any() if len(known) else method in KNOWN_REFERENCES
-        row |= dict.fromkeys(("protocol", "errors", "used", "teacher"), "")
-        rows.append(row)
-    return rows
-
-
-def _parts(cell_id: str) -> tuple[str, str, str]:
-    """Dataset (with "-" for "/"), method and digest of a cell id."""
-    parts = cell_id.rsplit(".", 2)
-    if len(parts) != 3:
-        raise AggregationError(
-            f"expected_seeds has the cell id {cell_id!r}; expected <dataset>.<method>.<digest>, as "
-            "in the records."
-        )
-    return parts[0], parts[1], parts[2]
 
 
 def _mean(values: pd.Series) -> float:

@@ -108,8 +108,8 @@ def compare(
     """
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        if record["status"] == "complete":
-            groups[record["cell_id"]].append(record)
+        if record.status == "complete":
+            groups[record.cell_id].append(record)
     return [_compare(cell, groups.values(), seed) for cell in cells]
 
 
@@ -185,8 +185,8 @@ def _compare(cell: PublishedCell, groups: Iterable[list[Record]], seed: int) -> 
     found = [
         (_reasons(cell, group[0]), group)
         for group in groups
-        if _is_row(cell, group[0]["spec"])
-        and group[0]["spec"]["dataset"] in (cell.dataset, own_analogue(cell.dataset))
+        if _is_row(cell, group[0])
+        and group[0].spec.dataset in (cell.dataset, own_analogue(cell.dataset))
     ]
     if not found:
         nowhere = cell.dataset.startswith("brax/")
@@ -195,16 +195,16 @@ def _compare(cell: PublishedCell, groups: Iterable[list[Record]], seed: int) -> 
     least, group = min(
         found,
         key=lambda pair: (
-            pair[1][0]["spec"]["dataset"] != cell.dataset,
+            pair[1][0].spec.dataset != cell.dataset,
             len(pair[0]),
             -len(pair[1]),
-            pair[1][0]["cell_id"],
+            pair[1][0].cell_id,
         ),
     )
-    scores = [record["score"]["normalized_return"] for record in group]
+    scores = [record.mean_score.normalized_return for record in group]
     estimate = mean(scores, seed=seed)
     verdict = "not comparable" if least else _verdict(cell.value, estimate, len(scores))
-    return Comparison(cell, estimate, group[0]["spec"]["dataset"], verdict, least)
+    return Comparison(cell, estimate, group[0].spec.dataset, verdict, least)
 
 
 def _verdict(published: float, found: Estimate, seeds: int) -> Verdict:
@@ -217,11 +217,11 @@ def _verdict(published: float, found: Estimate, seeds: int) -> Verdict:
     return "inconclusive"
 
 
-def _is_row(cell: PublishedCell, spec: Mapping[str, Any]) -> bool:
+def _is_row(cell: PublishedCell, record: Record) -> bool:
     """Whether a run is of the cell's method and row."""
-    if spec["method"]["name"] != cell.method:
+    if record.spec.method != cell.method:
         return False
-    has = settings_of(spec)
+    has = settings_of(record)
     changes = {k for k in cell.wanted if k.startswith("evaluation_student.")}
     changed = {k for k in has if k.startswith("evaluation_student.")}
     return changes == changed and all(has.get(k, v) == v for k, v in cell.wanted.items())
@@ -229,12 +229,11 @@ def _is_row(cell: PublishedCell, spec: Mapping[str, Any]) -> bool:
 
 def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
     """What keeps a record from being comparable."""
-    spec = record["spec"]
-    reasons = []
-    if spec["dataset"] != cell.dataset:
-        environment = record["provenance"]["environment"]
-        reasons.append(f"the suite's own {spec['dataset']} ({environment}), not D4RL")
-    has = settings_of(spec)
+    reasons, dataset = [], record.spec.dataset
+    if dataset != cell.dataset:
+        environment = record.provenance.environment
+        reasons.append(f"the suite's own {dataset} ({environment}), not D4RL")
+    has = settings_of(record)
     reasons += [
         f"{key} {has[key]}, not {value}"
         for key, value in cell.settings.items()
@@ -243,9 +242,9 @@ def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def settings_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A record's spec by dotted settings, as papers state them: no seed of the teacher's."""
-    found = cell_settings(spec)
+def settings_of(record: Record) -> dict[str, Any]:
+    """A record's settings by dotted name, the way papers state them: no seed of the teacher's."""
+    found = cell_settings(record.spec, record.parameters)
     found.pop("protocol.name", None)  # it stands for its numbers
     teacher = str(found["teacher"]).partition(":")[0]
-    return {"protocol.ensemble": 1, **found, "teacher": teacher}
+    return {**found, "teacher": teacher}

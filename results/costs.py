@@ -8,7 +8,7 @@ anything, which is rough. Records of another kind of device are not used.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -52,13 +52,14 @@ class Costs:
     def __init__(self, records: Iterable[Record], device: str = "cpu") -> None:
         self._found: list[dict[Hashable, list[_Measured]]] = [defaultdict(list) for _ in KEYS]
         for record in records:
-            on = record["provenance"]["device"].split(":")[0].split(" ")[0]
-            if record["status"] != "complete" or on != device:
+            on = record.provenance.device.split(":")[0].split(" ")[0]
+            if record.status != "complete" or on != device:
                 continue
-            run = RunSpec.from_dict(record["spec"])
-            cost = record["cost"]
-            wall, scoring = cost["wall_seconds"], cost["evaluation_wall_seconds"]
-            measured = _Measured(wall + scoring, wall / _steps(run), scoring / _episodes(run))
+            run, steps = record.spec, _outer_steps(record.parameters)
+            wall, scoring = record.cost.wall_seconds, record.cost.evaluation_wall_seconds
+            measured = _Measured(
+                wall + scoring, wall / (steps or 1), scoring / _episodes(run, steps)
+            )
             for found, (_, key) in zip(self._found, KEYS, strict=True):
                 found[key(run)].append(measured)
 
@@ -68,21 +69,22 @@ class Costs:
             if known := found.get(key(run)):
                 seconds = fmean(m.total for m in known)
                 if source != "measured":
-                    method = fmean(m.method for m in known) * _steps(run)
-                    seconds = method + fmean(m.scoring for m in known) * _episodes(run)
+                    steps = _outer_steps(run.resolved_parameters)
+                    method = fmean(m.method for m in known) * (steps or 1)
+                    seconds = method + fmean(m.scoring for m in known) * _episodes(run, steps)
                 return CostEstimate(seconds, source, len(known))
         return CostEstimate(None, "unknown")
 
 
-def _steps(run: RunSpec) -> int:
-    """Outer steps, or 1 for a method that has none."""
-    return int(run.parameters.get("outer_steps", 1)) or 1
+def _outer_steps(parameters: Mapping[str, Any]) -> int:
+    """Outer steps; 0 for a method that has none."""
+    return int(parameters.get("outer_steps", 0))
 
 
-def _episodes(run: RunSpec) -> int:
+def _episodes(run: RunSpec, steps: int) -> int:
     """Episodes of the whole run's scoring."""
-    protocol, steps = run.protocol, run.parameters.get("outer_steps")
-    checkpoints = 1 if not steps else 1 + -(-int(steps) // protocol.checkpoint_every)
+    protocol = run.protocol
+    checkpoints = 1 if not steps else 1 + -(-steps // protocol.checkpoint_every)
     return checkpoints * protocol.students * protocol.ensemble * protocol.episodes
 
 

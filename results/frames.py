@@ -1,4 +1,4 @@
-"""From parsed records to tables: one row a run, or one row a checkpoint."""
+"""From records to tables: one row per run, or one row per checkpoint."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 import pandas as pd
 
 from benchmark.errors import ObdBenchError
-from results.labels import labels
-
-SCHEMA = "obdbench.record/1"
+from benchmark.protocol import Protocol
+from benchmark.record import Record
+from benchmark.spec import RunSpec
+from benchmark.students.spec import StudentSpec
+from results.labels import cell_settings, labels
 
 RUN_COLUMNS = {
     "run_id": "str",
     "cell_id": "str",
-    "sweep": "str",
     "status": "str",
     "dataset": "str",
     "method": "str",
@@ -64,9 +65,6 @@ COST_COLUMNS = (
     "environment_steps",
 )
 
-# Records from before they said it themselves.
-KNOWN_REFERENCES = ("teacher", "bc_whole", "evolution_strategies", "hades_fixed_init")
-
 # How a table names what a method declared; anything else keeps its own name.
 USED_NAMES = {"dataset": "data", "log_density": "density"}
 
@@ -75,147 +73,135 @@ class RecordError(ObdBenchError):
     """Records that cannot be read as one table."""
 
 
-def runs_frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a run, sorted by run id, with the columns of `RUN_COLUMNS`.
+def runs_frame(records: Iterable[Record], asked: Iterable[RunSpec] = ()) -> pd.DataFrame:
+    """One row per run, sorted by run id, with the columns of `RUN_COLUMNS`.
+
+    A failed run has a row too: its ``error`` is the exception's type and its scores are missing. So
+    has a run that was asked for and has no record: its ``status`` is "missing".
 
     Args:
-        records: parsed JSON records of schema "obdbench.record/1", complete or failed.
-
-    A failed run has a row too: its ``error`` is the exception's type and its scores are missing.
-    Returns and normalized returns are those of the record's score; seconds and bytes as recorded.
+        records: Complete or failed ones.
+        asked: The runs of a sweep, where those without a record are to be shown.
 
     Raises:
-        RecordError: on another schema, a missing field, or two records of one run.
+        RecordError: Two records are of one run.
     """
-    checked = _checked(records)
-    names = labels(checked)
-    return _frame([_run_row(r, names[r["cell_id"]]) for r in checked], RUN_COLUMNS)
+    found = _sorted(records)
+    known = {record.run_id for record in found}
+    missing = [spec for spec in asked if spec.run_id not in known]
+    names = labels(
+        {record.cell_id: (record.spec, cell_settings(record.spec, record.parameters))
+         for record in found}
+        | {spec.cell_id: (spec, cell_settings(spec)) for spec in missing}
+    )  # fmt: skip
+    rows = [_run_row(record, names[record.cell_id]) for record in found]
+    rows += [_missing_row(spec, names[spec.cell_id]) for spec in missing]
+    return _frame(sorted(rows, key=lambda row: str(row["run_id"])), RUN_COLUMNS)
 
 
-def curves_frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a checkpoint, sorted by run id and outer step, with the columns of `CURVE_COLUMNS`.
+def curves_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per checkpoint, sorted by run id and outer step, with the columns of `CURVE_COLUMNS`.
 
     Failed runs are included, their ``status`` says so; one that failed before its first checkpoint
-    has a single row without outer step and score. Raises RecordError as `runs_frame` does.
+    has a single row without outer step and score.
+
+    Raises:
+        RecordError: Two records are of one run.
     """
-    checked = _checked(records)
-    names = labels(checked)
-    rows = [{**_identity(r, names[r["cell_id"]]), **point} for r in checked for point in _points(r)]
+    found = _sorted(records)
+    names = labels({r.cell_id: (r.spec, cell_settings(r.spec, r.parameters)) for r in found})
+    rows = [
+        {**_identity(record.spec, names[record.cell_id], record.status, record.reference), **point}
+        for record in found
+        for point in _points(record)
+    ]
     return _frame(rows, CURVE_COLUMNS)
 
 
-def _checked(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    found = list(records)
-    for record in found:
-        if record.get("schema") != SCHEMA:
-            raise RecordError(
-                f"record {record.get('run_id')!r} has schema {record.get('schema')!r}; expected "
-                f"{SCHEMA!r}. Was it written by another version of the suite?"
-            )
-        if record.get("status") not in ("complete", "failed"):
-            raise RecordError(
-                f"record {record.get('run_id')!r} has status {record.get('status')!r}; expected "
-                "'complete' or 'failed'."
-            )
-        for field in ("run_id", "cell_id", "spec"):
-            _need(record, record, field)
-    repeated = [run for run, count in Counter(r["run_id"] for r in found).items() if count > 1]
+def _sorted(records: Iterable[Record]) -> list[Record]:
+    found = sorted(records, key=lambda record: record.run_id)
+    repeated = [run for run, count in Counter(r.run_id for r in found).items() if count > 1]
     if repeated:
         raise RecordError(
             f"run {min(repeated)!r} has more than one record; a run counts once. Give the records "
             "of one store at a time, or remove the copy."
         )
-    return sorted(found, key=lambda record: str(record["run_id"]))
+    return found
 
 
-def _identity(record: Mapping[str, Any], label: str) -> dict[str, Any]:
-    spec = record["spec"]
+def _identity(spec: RunSpec, label: str, status: str, reference: bool) -> dict[str, Any]:
     return {
-        "run_id": record["run_id"],
-        "cell_id": record["cell_id"],
-        "status": record["status"],
-        "dataset": _need(record, spec, "dataset"),
-        "method": _need(record, spec, "method")["name"],
+        "run_id": spec.run_id,
+        "cell_id": spec.cell_id,
+        "status": status,
+        "dataset": spec.dataset,
+        "method": spec.method,
         "label": label,
-        "reference": record.get("reference", spec["method"]["name"] in KNOWN_REFERENCES),
-        "protocol_detail": _describe_protocol(_need(record, spec, "protocol")),
-        "seed": _need(record, spec, "seed"),
+        "reference": reference,
+        "student": _describe_student(spec.student),
+        "protocol": spec.protocol.name,
+        "protocol_detail": _describe_protocol(spec.protocol),
+        "seed": spec.seed,
+        "teacher": spec.teacher,
     }
 
 
-def _run_row(record: Mapping[str, Any], label: str) -> dict[str, Any]:
-    spec = record["spec"]
-    cost = record.get("cost") or {}
-    teacher = record.get("teacher") or {}
+def _run_row(record: Record, label: str) -> dict[str, Any]:
     row = {
-        **_identity(record, label),
-        "sweep": record.get("sweep"),
-        "student": _describe_student(_need(record, spec, "student")),
-        "protocol": spec["protocol"]["name"],
-        "normalized_return": None,
-        "return": None,
-        "teacher": teacher.get("name", spec.get("teacher")),
-        "teacher_return": teacher.get("return"),
-        "teacher_normalized_return": teacher.get("normalized_return"),
-        "used": ", ".join(sorted(USED_NAMES.get(n, n) for n in record.get("needs") or ())),
-        "synthetic_size": spec["method"].get("parameters", {}).get("synthetic_size"),
-        "device": (record.get("provenance") or {}).get("device"),
-        "error": (record.get("error") or {}).get("type"),
+        **_identity(record.spec, label, record.status, record.reference),
+        "used": ", ".join(sorted(USED_NAMES.get(need, need) for need in record.needs)),
+        "synthetic_size": record.parameters.get("synthetic_size"),
+        "device": record.provenance.device,
+        "error": record.error and record.error.type,
+        **{name: getattr(record.cost, name) for name in COST_COLUMNS},
     }
-    row |= {name: cost.get(name) for name in COST_COLUMNS}
-    if record["status"] == "complete":
-        score = _need(record, record, "score")
-        row["normalized_return"] = _need(record, score, "normalized_return")
-        row["return"] = _need(record, score, "return")
+    if record.score is not None:
+        row["normalized_return"] = record.score.normalized_return
+        row["return"] = record.score.return_
+    if record.teacher is not None:
+        row["teacher_return"] = record.teacher.return_
+        row["teacher_normalized_return"] = record.teacher.normalized_return
     return row
 
 
-def _points(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    fields = ("outer_step", "normalized_return")
-    points = [
-        {field: _need(record, checkpoint, field) for field in fields}
-        for checkpoint in record.get("checkpoints") or ()
+def _missing_row(spec: RunSpec, label: str) -> dict[str, Any]:
+    try:
+        reference = spec.method_instance.reference
+    except ObdBenchError:  # a method of a plug-in that is not loaded
+        reference = False
+    settings = cell_settings(spec)
+    return {
+        **_identity(spec, label, "missing", reference),
+        "used": "",
+        "synthetic_size": settings.get("synthetic_size"),
+    }
+
+
+def _points(record: Record) -> list[dict[str, Any]]:
+    if not record.checkpoints and record.status == "failed":
+        return [{"outer_step": None, "normalized_return": None}]
+    return [
+        {"outer_step": c.outer_step, "normalized_return": c.normalized_return}
+        for c in record.checkpoints
     ]
-    if not points and record["status"] == "failed":
-        return [dict.fromkeys(fields)]
-    return sorted(points, key=lambda point: int(point["outer_step"]))
 
 
-def _describe_protocol(protocol: Mapping[str, Any]) -> str:
+def _describe_protocol(protocol: Protocol) -> str:
     """For example "quick: 4 students x 10 episodes, last 3 checkpoints"."""
-    text = f"{protocol['name']}"
-    if "students" in protocol and "episodes" in protocol:
-        text += f": {protocol['students']} students x {protocol['episodes']} episodes"
-    if "ensemble" in protocol:
-        text = text.replace(" students x", f" ensembles of {protocol['ensemble']} students x")
-    if "last" in protocol:
-        many = "s" if protocol["last"] != 1 else ""
-        text += f", last {protocol['last']} checkpoint{many}"
-    return text
+    who = f"ensembles of {protocol.ensemble} students" if protocol.ensemble > 1 else "students"
+    many = "s" if protocol.last != 1 else ""
+    return (
+        f"{protocol.name}: {protocol.students} {who} x {protocol.episodes} episodes, "
+        f"last {protocol.last} checkpoint{many}"
+    )
 
 
-def _describe_student(student: Mapping[str, Any]) -> str:
+def _describe_student(student: StudentSpec) -> str:
     """For example "mlp 4x64, sampled head, sgd, 50 steps"."""
-    parts = [f"{student['name']}"]
-    if "depth" in student and "width" in student:
-        parts[0] += f" {student['depth']}x{student['width']}"
-    if "head" in student:
-        parts.append(f"{student['head']} head")
-    if "optimizer" in student:
-        parts.append(f"{student['optimizer']}")
-    if "steps" in student:
-        parts.append(f"{student['steps']} steps")
-    return ", ".join(parts)
-
-
-def _need(record: Mapping[str, Any], part: Mapping[str, Any], field: str) -> Any:
-    value = part.get(field)
-    if value is None:
-        raise RecordError(
-            f"record {record.get('run_id')!r} ({record.get('status')}) has no {field!r}; expected "
-            f"a record of schema {SCHEMA!r}. Run this cell again."
-        )
-    return value
+    return (
+        f"{student.name} {student.depth}x{student.width}, {student.head} head, "
+        f"{student.optimizer}, {student.steps} steps"
+    )
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
+
+from benchmark.errors import ObdBenchError
+from benchmark.spec import RunSpec
 
 _ABSENT = object()
 
 
-def labels(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+Cells = Mapping[str, tuple[RunSpec, Mapping[str, Any]]]
+"""Cell id -> its spec, and its settings as `cell_settings` gives them."""
+
+
+def labels(cells: Cells) -> dict[str, str]:
     """Cell id -> display label: the method's name, and whatever tells its cells apart.
 
     A setting appears when it differs between two cells of the same method and dataset, and then in
@@ -19,14 +27,12 @@ def labels(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     "av_pbc (student.width=256, synthetic_size=16)". Should two cells of one dataset still share a
     label, the last part of their cell ids is added: two cells are never shown as one.
     """
-    specs = {str(r["cell_id"]): r["spec"] for r in records}
-    settings = {cell: cell_settings(spec) for cell, spec in specs.items()}
-    shown = _distinguishing(specs, settings)
+    shown = _distinguishing(cells)
     plain = {
-        cell: _label(spec["method"]["name"], settings[cell], shown[spec["method"]["name"]])
-        for cell, spec in specs.items()
+        cell: _label(spec.method, settings, shown[spec.method])
+        for cell, (spec, settings) in cells.items()
     }
-    return _disambiguate(plain, specs)
+    return _disambiguate(plain, cells)
 
 
 def natural_order(label: str) -> list[tuple[float, str]]:
@@ -36,20 +42,27 @@ def natural_order(label: str) -> list[tuple[float, str]]:
     return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)]
 
 
-def cell_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+def cell_settings(spec: RunSpec, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Everything but the dataset and the seed that makes a cell, as one flat mapping.
 
-    Of the scoring student it holds what differs from the student alone.
+    Args:
+        spec: Any run of the cell. Of its scoring student only what differs from the student is
+            listed.
+        parameters: Every hyper-parameter, as a record has them. Where they are not given, they are
+            those of the registered method, or those of the spec where it is not registered.
     """
-    student = spec.get("student") or {}
-    evaluation = spec.get("evaluation_student") or student
-    changed = {key: v for key, v in evaluation.items() if v != student.get(key, _ABSENT)}
+    if parameters is None:
+        try:
+            parameters = spec.resolved_parameters
+        except ObdBenchError:
+            parameters = spec.parameters
+    student, scoring = asdict(spec.student), asdict(spec.scoring_student)
     return (
-        flat("", spec["method"].get("parameters") or {})
+        dict(parameters)
         | flat("student.", student)
-        | flat("evaluation_student.", changed)
-        | flat("protocol.", spec.get("protocol") or {})
-        | {"teacher": spec.get("teacher"), "density": spec.get("density", "none")}
+        | {f"evaluation_student.{k}": v for k, v in scoring.items() if v != student[k]}
+        | flat("protocol.", asdict(spec.protocol))
+        | {"teacher": spec.teacher, "density": spec.density}
     )
 
 
@@ -64,17 +77,15 @@ def flat(prefix: str, nested: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _distinguishing(
-    specs: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Mapping[str, Any]]
-) -> dict[str, list[str]]:
+def _distinguishing(cells: Cells) -> dict[str, list[str]]:
     """Method -> names of the settings that differ between its cells on some dataset."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for cell, spec in specs.items():
-        groups[spec["method"]["name"], spec["dataset"]].append(settings[cell])
+    for spec, settings in cells.values():
+        groups[spec.method, spec.dataset].append(settings)
     found: dict[str, set[str]] = defaultdict(set)
-    for (method, _), cells in groups.items():
-        for key in {key for cell in cells for key in cell}:
-            values = [cell.get(key, _ABSENT) for cell in cells]
+    for (method, _), same in groups.items():
+        for key in {key for settings in same for key in settings}:
+            values = [settings.get(key, _ABSENT) for settings in same]
             if any(value != values[0] for value in values):
                 found[method].add(key)
         found[method] |= set()
@@ -97,14 +108,12 @@ def _label(method: str, settings: Mapping[str, Any], shown: Iterable[str]) -> st
     return f"{method} ({', '.join(parts)})" if parts else method
 
 
-def _disambiguate(
-    plain: Mapping[str, str], specs: Mapping[str, Mapping[str, Any]]
-) -> dict[str, str]:
+def _disambiguate(plain: Mapping[str, str], cells: Cells) -> dict[str, str]:
     sharing: dict[tuple[str, str], list[str]] = defaultdict(list)
     for cell, label in plain.items():
-        sharing[specs[cell]["dataset"], label].append(cell)
+        sharing[cells[cell][0].dataset, label].append(cell)
     result = dict(plain)
-    for (_, label), cells in sharing.items():
-        if len(cells) > 1:
-            result |= {cell: f"{label} #{cell.rsplit('.', 1)[-1]}" for cell in cells}
+    for (_, label), same in sharing.items():
+        if len(same) > 1:
+            result |= {cell: f"{label} #{cells[cell][0].digest}" for cell in same}
     return result

@@ -25,6 +25,8 @@ from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 
+SWEEPS = "sweeps"
+"""Folder of the sweeps that were started in a store."""
 STALE_SECONDS = 120.0
 """A run of another host that has not said it is alive for this long counts as stopped."""
 
@@ -76,7 +78,7 @@ def load_sweep(store: Path, name: str) -> Sweep:
 
 def started_sweeps(store: Path) -> list[str]:
     """Names of the sweeps that were started in a store."""
-    return sorted(path.stem for path in (store / "sweeps").glob("*.json"))
+    return sorted(path.stem for path in (store / SWEEPS).glob("*.json"))
 
 
 def sweep_records(store: Path, sweep: Sweep) -> list[Record]:
@@ -96,10 +98,10 @@ def run_status(store: Path, run: RunSpec) -> RunStatus:
     folder = run_folder(store, run)
     if (folder / FILE).exists():
         record = peek_record(folder / FILE)
-        if record["status"] == "complete":
+        if record.status == "complete":
             return RunStatus("done", 1.0)
         if not _alive(folder):
-            return RunStatus("failed", 1.0, record["error"]["type"])
+            return RunStatus("failed", 1.0, (record.error or {}).get("type"))
     sign = last_sign(folder)
     if sign is None:
         return RunStatus("stopped" if (folder / "state.safetensors").exists() else "missing")
@@ -133,4 +135,4 @@ def _same_process(sign: Mapping[str, Any]) -> bool:
 
 
 def _sweep_path(store: Path, name: str) -> Path:
-    return store / "sweeps" / f"{name}.json"
+    return store / SWEEPS / f"{name}.json"

@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from benchmark.errors import ObdBenchError
-from benchmark.files import file_sha256
-from benchmark.record import FILE, read_record
+from benchmark.record import FILE, check_set, read_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
 from results.record_store import load_sweep, save_sweep
@@ -37,12 +34,12 @@ def ship(store: Path, sweep: Sweep, target: Path = SHIPPED) -> int:
         ObdBenchError: A run has no complete record, was done on changed code, or its set is not the
             one that its record names.
     """
-    last_sets = {run.run_id: _worth_shipping(run_folder(store, run)) for run in sweep.runs}
+    files = {run.run_id: _files_to_ship(run_folder(store, run)) for run in sweep.runs}
     for run in sweep.runs:
-        source, folder = run_folder(store, run), run_folder(target, run)
+        folder = run_folder(target, run)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in filter(None, (FILE, last_sets[run.run_id])):
-            shutil.copyfile(source / name, folder / name)
+        for source in files[run.run_id]:
+            shutil.copyfile(source, folder / source.name)
     save_sweep(target, sweep)
     return len(sweep.runs)
 
@@ -59,33 +56,30 @@ def ship_study(store: Path, study: str, target: Path = SHIPPED) -> int:
     """
     results = study_results(store, study)
     for result in results:
-        _check_commit(result.provenance, result_path(store, study, result.item))
+        _check_commit(result.provenance["dirty"], result_path(store, study, result.item))
     for result in results:
         write_result(target, result)
     put_aside_all_but(target, study, [result.item for result in results])
     return len(results)
 
 
-def _check_commit(provenance: Mapping[str, Any], path: Path) -> None:
-    if provenance["dirty"] is not False:
+def _check_commit(dirty: bool | None, path: Path) -> None:
+    if dirty is not False:
         raise ObdBenchError(
             f"{path} was made by code with uncommitted changes, or of an unknown commit; do it "
             f"again."
         )
 
 
-def _worth_shipping(folder: Path) -> str | None:
-    """Name of the last synthetic set of a run that may be shipped, if it has one."""
+def _files_to_ship(folder: Path) -> list[Path]:
+    """The record of a run that may be shipped, and its last synthetic set if it has one."""
     path = folder / FILE
     record = read_record(path) if path.exists() else None
-    if record is None or record["status"] != "complete":
+    if record is None or record.status != "complete":
         raise ObdBenchError(f"{folder} has no complete record; do the whole sweep before.")
-    _check_commit(record["provenance"], path)
-    last = record["checkpoints"][-1]
-    name: str | None = last["synthetic_set"]
-    if name and not ((folder / name).exists() and file_sha256(folder / name) == last["sha256"]):
-        raise ObdBenchError(f"{folder / name} is not the set that its record names.")
-    return name
+    _check_commit(record.provenance.dirty, path)
+    last = record.checkpoints[-1]
+    return [path, check_set(record, last, folder)] if last.synthetic_set else [path]
 
 
 if __name__ == "__main__":

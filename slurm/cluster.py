@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError
 
-from benchmark.clocks import SAVE_EVERY_SECONDS
 from benchmark.errors import ObdBenchError
-from benchmark.run import record_death
+from benchmark.local import THREAD_VARIABLES
+from benchmark.run import Conditions, record_death
 from benchmark.spec import RunSpec
 from slurm.arrays import Array, make_arrays
 from slurm.fates import Refused, fate
@@ -26,7 +26,6 @@ from slurm.job import Job
 from slurm.profile import JobShape, Profile
 from slurm.scheduler import JobKey, JobState, Scheduler
 from slurm.submissions import FOLDER, Submission, note, submissions
-from slurm.worker import THREAD_VARIABLES
 
 NEVER = 10**6
 """Submitit's own count of time-outs is not used: it takes any warning in a short job for one."""
@@ -43,21 +42,6 @@ TEMPORARY = (
 
 class QueueFull(ObdBenchError):
     """SLURM takes no more jobs now."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What jobs are given besides their runs.
-
-    Args:
-        plugins: Files that register methods, loaded by every job.
-        threads: Of torch in every job.
-        save_every: Seconds of work that a job may lose that dies without a warning.
-    """
-
-    plugins: tuple[str, ...] = ()
-    threads: int = 1
-    save_every: float = SAVE_EVERY_SECONDS
 
 
 @dataclass(frozen=True)
@@ -101,9 +85,15 @@ class Cluster:
         self.scheduler = scheduler or Scheduler()
 
     def submit(
-        self, sweep: str, runs: Sequence[RunSpec], profile: Profile, settings: Settings
+        self, sweep: str, runs: Sequence[RunSpec], profile: Profile, conditions: Conditions
     ) -> Sent:
-        """Sends the runs and returns at once; runs that the cluster can never serve fail.
+        """Send the runs and return at once; runs that the cluster can never serve fail.
+
+        Args:
+            sweep: Name of the sweep that the runs are of.
+            runs: In the order in which they are to begin.
+            profile: What jobs ask for; its device goes before that of the conditions.
+            conditions: Under which the runs are done; the store is the cluster's.
 
         Raises:
             Unreachable: SLURM does not answer. Nothing more was sent.
@@ -116,7 +106,7 @@ class Cluster:
             for array in make_arrays(runs, profile, self.scheduler.max_array_size()):
                 noted = note(self.store, sweep, array)
                 try:
-                    self._send(noted, array, settings, profile.requeues)
+                    self._send(noted, array, conditions, profile.requeues)
                 except FailedJobError as error:
                     noted.forget(keep_logs=False)
                     self._not_taken(array, str(error), sent)
@@ -193,23 +183,15 @@ class Cluster:
         (self.store / FOLDER).mkdir(parents=True, exist_ok=True)
         return FileLock(self.store / FOLDER / ".lock")
 
-    def _send(self, noted: Submission, array: Array, settings: Settings, requeues: int) -> None:
+    def _send(self, noted: Submission, array: Array, conditions: Conditions, requeues: int) -> None:
         executor = SlurmExecutor(noted.folder, max_num_timeout=NEVER)
         executor.update_parameters(
-            **sbatch_options(noted.name, array.shape, array.parallelism, settings.threads)
+            **sbatch_options(noted.name, array.shape, array.parallelism, conditions.threads)
         )
+        plain = replace(conditions, store=self.store, device=array.shape.device).as_dict()
         executor.submit_array(
             [
-                Job(
-                    [run.as_dict() for run in job],
-                    str(self.store),
-                    settings.plugins,
-                    settings.threads,
-                    array.shape.device,
-                    array.shape.grace,
-                    requeues,
-                    settings.save_every,
-                )
+                Job([run.as_dict() for run in job], plain, array.shape.grace, requeues)
                 for job in array.jobs
             ]
         )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from benchmark.run import WorkerDied
 from slurm.scheduler import JobState
 
-LOG_LINES = 20
-
 
 class OutOfMemory(WorkerDied):
     """The job used more memory than it had asked for."""
@@ -80,11 +78,6 @@ BY_LOG: dict[str, type[WorkerDied]] = {
     "CANCELLED AT": Cancelled,
 }
 """What slurmstepd writes into a job's log, for sites without accounting."""
-
-
-def last_lines(log: str) -> str:
-    """The end of a log, as it stands in an error."""
-    return "\n".join(log.strip().splitlines()[-LOG_LINES:])
 
 
 def fate(state: JobState | None, log: str) -> WorkerDied:

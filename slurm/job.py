@@ -1,4 +1,4 @@
-"""What a job of the cluster does: a pack of runs; told to go, it saves and is queued again."""
+"""What a job of the cluster does: a pack of runs; when warned, it saves and is queued again."""
 
 from __future__ import annotations
 
@@ -14,82 +14,65 @@ from typing import Any
 
 from submitit.core.utils import DelayedSubmission
 
-from benchmark.clocks import SAVE_EVERY_SECONDS
-from benchmark.run import record_death
+from benchmark.run import Conditions, execute, record_death
 from benchmark.spec import RunSpec
 from benchmark.stopping import Stopped, StopRequest
 from slurm.fates import TimedOut
 from slurm.signals import END, WARNING, stopped_by_signals
-from slurm.worker import work
 
 SAVE_SHARE = 0.6
-"""Of the grace for a save; what is left is for queueing again."""
+"""Share of the grace that a save may take; what is left is for queueing again."""
 ASK_AGAIN_SECONDS = 5.0
 
 
 @dataclass
 class Job:
-    """A job, as it is pickled for submitit: plain values alone.
+    """A job, as submitit pickles it: plain values only, so that it can be read from its file.
 
     Args:
-        runs: Of one pack, as `RunSpec.as_dict`.
-        store: Folder of records.
-        plugins: Files that register methods.
-        threads: Of torch.
-        device: Torch device of the heavy products.
+        runs: The runs of one pack, as `RunSpec.as_dict`.
+        conditions: Store, device and the like, as `Conditions.as_dict`.
         grace: Seconds between the warning and the end.
-        requeues: How often the job may be queued again.
-        save_every: Seconds of work that a job may lose that dies without a warning.
+        requeues: Number of times that the job may be queued again.
     """
 
     runs: list[dict[str, Any]]
-    store: str
-    plugins: tuple[str, ...]
-    threads: int
-    device: str
+    conditions: dict[str, Any]
     grace: int
     requeues: int
-    save_every: float = SAVE_EVERY_SECONDS
 
     def __call__(self) -> None:
-        """Works on the runs until they have records, or until a signal."""
+        """Work on the runs until they have records, or until a signal."""
         queue_again = signal.getsignal(WARNING)  # submitit's
         stop = StopRequest()
+        conditions = Conditions.from_dict(self.conditions, stop=stop)
         try:
-            with stopped_by_signals(stop, SAVE_SHARE * self.grace) as came:
-                work(
-                    [self.runs],
-                    self.store,
-                    self.plugins,
-                    self.threads,
-                    save_every=self.save_every,
-                    device=self.device,
-                    stop=stop,
-                )
+            with stopped_by_signals(stop, SAVE_SHARE * self.grace) as received:
+                execute([RunSpec.from_dict(run) for run in self.runs], conditions)
         except Stopped:
-            if WARNING not in came:
+            if WARNING not in received:
                 sys.exit(128 + END)  # cancelled, or SLURM itself queues the job again
-            self._queue_again(queue_again)
+            self._queue_again(queue_again, conditions.store)
 
     def checkpoint(self) -> DelayedSubmission:
-        """For submitit: the same job again; the runs find their own saved states."""
+        """The same job again, for submitit; the runs find their own saved states."""
         return DelayedSubmission(self)
 
-    def _queue_again(self, queue_again: Any) -> None:
-        """Hands the runs to the same job's next start, or gives them up after too many."""
+    def _queue_again(self, queue_again: Any, store: Path) -> None:
+        """Give the runs to the same job's next start, or give up after too many."""
         if int(os.environ.get("SLURM_RESTART_COUNT", "0")) >= self.requeues:
             error = TimedOut(
                 f"The job was queued again {self.requeues} times and met its time limit each time. "
                 f"Its state is saved: raise `time` or `requeues` in the profile, and retry."
             )
             for run in self.runs:
-                record_death(RunSpec.from_dict(run), Path(self.store), error)
+                record_death(RunSpec.from_dict(run), store, error)
             return
         _insist(lambda: queue_again(WARNING, None), (1 - SAVE_SHARE) * self.grace)
 
 
 def _insist(request: Callable[[], None], seconds: float) -> None:
-    """Repeats a request that a controller which is being restarted does not answer."""
+    """Repeat a request while a controller that is being restarted does not answer."""
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -17,11 +17,10 @@ from pathlib import Path
 
 from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
-from benchmark.record import FILE
-from benchmark.run import folder_of
+from benchmark.local import last_lines
+from benchmark.record import FILE, record_folder
 from benchmark.spec import RunSpec
 from slurm.arrays import Array
-from slurm.fates import last_lines
 from slurm.scheduler import JobKey
 
 FOLDER = "jobs"
@@ -86,7 +85,7 @@ class Submission:
     def left_alone(self, run_id: str) -> bool:
         """Whether no job of this array has written that run's record."""
         try:
-            return (folder_of(self.store, run_id) / FILE).stat().st_mtime_ns <= self.written
+            return (self.store / record_folder(run_id) / FILE).stat().st_mtime_ns <= self.written
         except FileNotFoundError:
             return True
 

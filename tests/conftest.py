@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmark.datasets.catalog import build_dataset
 from benchmark.datasets.dataset import Dataset
-from benchmark.datasets.store import DatasetName, build_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.teachers.store import cached_path
 from benchmark.teachers.teacher import NetworkTeacher, load_teacher, save_teacher
 

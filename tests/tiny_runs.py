@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.evaluation import Protocol
+from benchmark import run
+from benchmark.monitor import OnProgress
+from benchmark.protocol import Protocol
 from benchmark.record import Record
-from benchmark.run import run_folder
+from benchmark.run import Conditions, run_folder
 from benchmark.spec import RunSpec
-from benchmark.students.student import StudentSpec
+from benchmark.students.spec import StudentSpec
 
 PLUGIN = Path(__file__).with_name("misbehaving_methods.py")
 
@@ -42,14 +45,28 @@ def tiny_spec(method: str, dataset: str, *, seed: int = 0, **parameters: Any) ->
     )
 
 
+def execute(
+    spec: RunSpec, store: Path, on_progress: OnProgress | None = None, **conditions: Any
+) -> Record:
+    """One run under conditions that are the defaults unless they are given."""
+    return run.execute([spec], Conditions(store, on_progress=on_progress, **conditions))[0]
+
+
+def execute_pack(
+    specs: Sequence[RunSpec], store: Path, on_progress: OnProgress | None = None, **conditions: Any
+) -> list[Record]:
+    """Several runs, advanced together."""
+    return run.execute(specs, Conditions(store, on_progress=on_progress, **conditions))
+
+
 def numbers(record: Record) -> dict[str, Any]:
-    """All of a record that depends on its spec alone: no times, no hosts."""
+    """Everything in a record that depends only on its spec: no times, no hosts."""
     return {
-        "status": record["status"],
-        "checkpoints": record["checkpoints"],
-        "score": record["score"],
-        "outer_steps": record["cost"]["outer_steps"],
-        "evaluation_steps": record["cost"]["evaluation_environment_steps"],
+        "status": record.status,
+        "checkpoints": record.checkpoints,
+        "score": record.score,
+        "outer_steps": record.cost.outer_steps,
+        "evaluation_steps": record.cost.evaluation_environment_steps,
     }
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
-from benchmark.environments import make_batched
+from benchmark.environments.lookup import make_batched
 from benchmark.scaling import Scaling, action_bounds
-from benchmark.students.student import StudentSpec
+from benchmark.students.spec import StudentSpec
 from benchmark.teachers.teacher import Layers, NetworkTeacher
 
 CONTINUOUS = "Hopper-v5"

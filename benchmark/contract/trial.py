@@ -21,8 +21,8 @@ from benchmark.contract.toy import CONTINUOUS, STUDENT, TRANSITIONS, Toy, toy
 from benchmark.environments.lookup import find_specification, make_environment
 from benchmark.environments.mujoco_batch import MujocoBatch
 from benchmark.errors import ObdBenchError
-from benchmark.evaluation import Protocol
 from benchmark.method import Assignment, Method, Policy, Problem, State
+from benchmark.protocol import Protocol
 from benchmark.synthetic_set import SyntheticSet
 
 PROTOCOL = Protocol("check", students=2, episodes=1, checkpoint_every=2, last=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,15 +10,13 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from benchmark.datasets.dataset import Dataset, ReferenceReturns
-from benchmark.environments import BatchedEnvironment, highest, make_batched, one_hot
+from benchmark.datasets.dataset import Dataset, OnProgress, ReferenceReturns
+from benchmark.environments.batch import BatchedEnvironment, highest, one_hot
+from benchmark.environments.lookup import make_batched
 from benchmark.seeds import derive_seed, numpy_generator
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
 
-
-class Policies(Protocol):
+class ActingPolicies(Protocol):
     """K policies of one environment, by index."""
 
     @property
@@ -28,7 +26,7 @@ class Policies(Protocol):
 
     @property
     def action_dim(self) -> int:
-        """Numbers of an action; for discrete actions, how many there are."""
+        """Numbers per action; for discrete actions, how many actions there are."""
         ...
 
     @property
@@ -42,12 +40,12 @@ class Policies(Protocol):
         observations: NDArray[np.float64],
         noise: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """What B policies do, one observation each; a row must not depend on its neighbours.
+        """Actions of B policies, one observation each; a row must not depend on its neighbours.
 
         Args:
-            policies: Which one acts in each row `[B]`.
+            policies: Index of the policy that acts in each row `[B]`.
             observations: `[B, obs_dim]`.
-            noise: Standard normal `[B, action_dim]`: all the randomness that there is.
+            noise: Standard normal `[B, action_dim]`, the only source of randomness.
 
         Returns:
             Actions `[B, action_dim]` within the environment's bounds; for discrete actions scores,
@@ -58,7 +56,7 @@ class Policies(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """So many transitions of one policy."""
+    """A number of transitions of one policy."""
 
     policy: int
     transitions: int
@@ -78,19 +76,28 @@ class _Episode:
 
 def collect(
     name: str,
-    policies: Policies,
+    policies: ActingPolicies,
     parts: Sequence[Part],
     *,
     seed: int,
     slots: int = 64,
     threads: int = 1,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Dataset:
-    """Episodes of every part, sampled actions, exactly as many transitions as the parts ask for.
+    """Collect episodes of every part, exactly as many transitions as the parts ask for.
 
-    An episode is a function of (name, seed, part, index) alone; the episodes of a part are kept
+    An episode is a function of (name, seed, part, index) only; the episodes of a part are kept
     in the order of their index and the last one is cut where the part is full. So the content
     depends neither on `slots` nor on `threads`.
+
+    Args:
+        name: Name of the dataset; other names draw other episodes.
+        policies: Policies to play.
+        parts: Policy and number of transitions of each part.
+        seed: Seed of resets and actions.
+        slots: Environments stepped at once.
+        threads: Threads that step them.
+        progress: Called with (transitions so far, transitions in all).
     """
     environment = make_batched(policies.env_id, slots, threads)
     try:
@@ -106,7 +113,7 @@ def collect(
 
 
 class _Collector:
-    """Arrays with a row a slot, so that a step costs no Python a slot.
+    """Arrays with one row per slot, so that a step costs no Python per slot.
 
     An episode's noise is drawn when it starts, so it does not depend on its neighbours.
     """
@@ -115,35 +122,36 @@ class _Collector:
         self,
         environment: BatchedEnvironment,
         name: str,
-        policies: Policies,
+        policies: ActingPolicies,
         parts: Sequence[Part],
         seed: int,
     ) -> None:
         slots, limit = environment.size, environment.max_episode_steps or 1000
-        act_dim = policies.action_dim
+        obs_dim, act_dim = environment.observation_dim, policies.action_dim
         self.environment, self.policies, self.parts = environment, policies, parts
         self.axes: dict[str, str | int] = {"dataset": name, "seed": seed}
         self.players = np.array([part.policy for part in parts])
+        self.wanted = np.array([part.transitions for part in parts])
+        # Of each slot: whether it plays, which episode of which part, and how far it is.
         self.running = np.zeros(slots, dtype=bool)
-        self.part = np.zeros(slots, dtype=np.int64)
-        self.index = np.zeros(slots, dtype=np.int64)
-        self.length = np.zeros(slots, dtype=np.int64)
-        self.observations = np.zeros((slots, environment.observation_dim))
-        self.states = np.zeros((slots, limit + 1, environment.observation_dim), dtype=np.float32)
+        self.part, self.index, self.length = np.zeros((3, slots), dtype=np.int64)
+        # Of each slot, the episode so far: step t fills column t, and states have one more.
+        self.observations = np.zeros((slots, obs_dim))
+        self.states = np.zeros((slots, limit + 1, obs_dim), dtype=np.float32)
         self.actions = np.zeros((slots, limit, act_dim), dtype=np.float32)
         self.rewards = np.zeros((slots, limit), dtype=np.float32)
         self.noise = np.zeros((slots, limit, act_dim), dtype=np.float32)
+        # Of each part: its finished episodes, how many were started, transitions in finished ones.
         self.finished: list[list[_Episode]] = [[] for _ in parts]
-        self.started = np.zeros(len(parts), dtype=np.int64)
-        self.collected = np.zeros(len(parts), dtype=np.int64)
+        self.started, self.collected = np.zeros((2, len(parts)), dtype=np.int64)
 
     @property
     def transitions(self) -> int:
-        """Made so far, those that will be cut off included."""
+        """Transitions so far, including those that will be cut off."""
         return int(self.collected.sum() + self.length[self.running].sum())
 
     def start(self) -> bool:
-        """Starts episodes in free slots where a part still lacks transitions; True if any."""
+        """Start episodes in free slots where a part still lacks transitions; True if any."""
         slots = []
         for slot in np.flatnonzero(~self.running):
             part = self._neediest()
@@ -152,18 +160,17 @@ class _Collector:
             self.running[slot], self.length[slot] = True, 0
             self.part[slot], self.index[slot] = part, self.started[part]
             self.started[part] += 1
-            self.noise[slot] = self._generator(slot).standard_normal(
-                self.noise.shape[1:], dtype=np.float32
-            )
+            generator = numpy_generator(**self._episode_axes(slot), purpose="actions")
+            self.noise[slot] = generator.standard_normal(self.noise.shape[1:], dtype=np.float32)
             slots.append(int(slot))
         if slots:
-            seeds = [derive_seed(**self._episode(s), purpose="reset") % 2**31 for s in slots]
+            seeds = [derive_seed(**self._episode_axes(s), purpose="reset") % 2**31 for s in slots]
             self.observations[slots] = self.environment.reset(slots, seeds)
             self.states[slots, 0] = self.observations[slots]
         return bool(slots)
 
     def step(self) -> None:
-        """One step of every running episode."""
+        """Make one step of every running episode."""
         slots = np.flatnonzero(self.running)
         at = self.length[slots]
         actions = self.policies.act(
@@ -178,19 +185,20 @@ class _Collector:
         self.states[slots, at + 1] = result.observations
         self.actions[slots, at], self.rewards[slots, at] = actions, result.rewards
         self.length[slots] += 1
-        ended = result.terminated | result.truncated
-        for row in np.flatnonzero(ended):
+        for row in np.flatnonzero(result.terminated | result.truncated):
             self._finish(slots[row], bool(result.terminated[row]), bool(result.truncated[row]))
 
     def _neediest(self) -> int | None:
-        """The part with fewest running episodes among those that still lack transitions."""
-        open_steps = np.bincount(
-            self.part[self.running], self.length[self.running], minlength=len(self.parts)
-        )
-        open_count = np.bincount(self.part[self.running], minlength=len(self.parts))
-        wanted = np.array([part.transitions for part in self.parts])
-        lacking = np.flatnonzero(self.collected + open_steps < wanted)
-        return int(lacking[open_count[lacking].argmin()]) if len(lacking) else None
+        """The part with fewest running episodes among those that still lack transitions.
+
+        Running episodes count with the steps they have so far. A part may so get an episode more
+        than it needs, whose index is the highest: `_assemble` leaves it out.
+        """
+        playing, parts = self.part[self.running], len(self.parts)
+        open_steps = np.bincount(playing, self.length[self.running], minlength=parts)
+        open_episodes = np.bincount(playing, minlength=parts)
+        lacking = np.flatnonzero(self.collected + open_steps < self.wanted)
+        return int(lacking[open_episodes[lacking].argmin()]) if len(lacking) else None
 
     def _finish(self, slot: np.int64, terminated: bool, truncated: bool) -> None:
         part, length = int(self.part[slot]), int(self.length[slot])
@@ -206,18 +214,13 @@ class _Collector:
         self.collected[part] += length
         self.running[slot] = False
 
-    def _episode(self, slot: int | np.int64) -> dict[str, str | int]:
+    def _episode_axes(self, slot: int | np.int64) -> dict[str, str | int]:
+        """The axes that an episode's seeds derive from."""
         return {**self.axes, "part": int(self.part[slot]), "episode": int(self.index[slot])}
-
-    def _generator(self, slot: np.int64) -> np.random.Generator:
-        return numpy_generator(**self._episode(slot), purpose="actions")
 
 
 def _assemble(
-    name: str,
-    policies: Policies,
-    parts: Sequence[Part],
-    finished: list[list[_Episode]],
+    name: str, policies: ActingPolicies, parts: Sequence[Part], finished: list[list[_Episode]]
 ) -> Dataset:
     """The kept episodes as one dataset, part after part, each cut where it is full."""
     states, actions, rewards, lengths, terminations, truncations = [], [], [], [], [], []
@@ -236,8 +239,7 @@ def _assemble(
             truncations.append(episode.truncated or cut)
             room -= length
     ends = np.cumsum(lengths) - 1
-    terminated = np.zeros(int(ends[-1]) + 1, dtype=bool)
-    truncated = np.zeros_like(terminated)
+    terminated, truncated = np.zeros((2, int(ends[-1]) + 1), dtype=bool)
     terminated[ends] = terminations
     truncated[ends] = truncations
     return Dataset(

@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmark.cache import cache_folder
-from benchmark.datasets.collect import Progress
-from benchmark.datasets.d4rl_check import compare_statistics
 from benchmark.datasets.d4rl_facts import (
     PUBLIC_ADDRESS,
+    compare_statistics,
     d4rl_environment,
     d4rl_file_name,
     d4rl_fingerprint,
     d4rl_names,
     d4rl_reference,
 )
-from benchmark.datasets.d4rl_file import read_d4rl_file
-from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
-from benchmark.datasets.download import Fingerprint, Patience, download
+from benchmark.datasets.dataset import Dataset, DatasetProblem, OnProgress, ReferenceReturns
+from benchmark.datasets.download import Patience, TrustedFiles, download
+from benchmark.datasets.hdf5 import read_d4rl_file
 from benchmark.datasets.source import DatasetFamily, DatasetSource
-from benchmark.datasets.trust import TrustedFiles
 from benchmark.errors import did_you_mean
+from benchmark.files import Fingerprint
 from benchmark.registry import UnknownName
 
 PREFIX = "d4rl/"
@@ -34,13 +33,13 @@ MIRROR = "OBDBENCH_D4RL_MIRROR"
 
 @dataclass(frozen=True)
 class D4RLSource(DatasetSource):
-    """One of D4RL's datasets.
+    """A dataset of D4RL.
 
     Args:
         dataset: D4RL's name of it, such as `hopper-medium-replay-v2`.
         mirror: Address of a folder to fetch it from, instead of `OBDBENCH_D4RL_MIRROR` or D4RL's.
-        file: A copy on this machine to take instead of fetching one.
-        patience: With the server.
+        file: A copy on this machine to read instead of fetching one.
+        patience: How long and how often to wait for the server.
     """
 
     dataset: str
@@ -57,25 +56,25 @@ class D4RLSource(DatasetSource):
     def command(self, name: str) -> str:
         return f"obdbench data fetch {name}"
 
+    @property
+    def url(self) -> str:
+        """Address that the file is fetched from."""
+        folder = self.mirror or os.environ.get(MIRROR) or PUBLIC_ADDRESS
+        return f"{folder.rstrip('/')}/{d4rl_file_name(self.dataset)}"
+
     def build(
-        self, name: str, size: int | None, seed: int, threads: int, progress: Progress | None
+        self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None
     ) -> Dataset:
         """See `DatasetSource.build`; published data have neither size nor seed to choose.
 
         Raises:
-            DownloadProblem: The file cannot be had, or is not the one of before.
-            DatasetProblem: It is not D4RL's format, or these are other data.
+            DownloadProblem: The file cannot be had, or is not the one trusted before.
+            DatasetProblem: It is not in D4RL's format, or holds other data.
         """
         return self._read(name, self.file) if self.file else self._fetch(name, progress)
 
-    @property
-    def url(self) -> str:
-        """Where the file is fetched from."""
-        folder = self.mirror or os.environ.get(MIRROR) or PUBLIC_ADDRESS
-        return f"{folder.rstrip('/')}/{d4rl_file_name(self.dataset)}"
-
-    def _fetch(self, name: str, progress: Progress | None) -> Dataset:
-        """Downloads the file unless a sound one is there, reads it, then trusts it from now on.
+    def _fetch(self, name: str, progress: OnProgress | None) -> Dataset:
+        """Download the file unless a sound one is there, read it, then trust it from now on.
 
         Trusted last: what a wrong address answers with must not become the file to expect.
         """
@@ -85,8 +84,8 @@ class D4RLSource(DatasetSource):
         if path.exists() and Fingerprint.of(path) != expected:
             path.unlink()
         advice = (
-            f"Give a mirror's address with --mirror or {MIRROR}, or take in a copy of the file "
-            f"with `obdbench data import FILE --as {name}`."
+            f"Give a mirror's address with --mirror or {MIRROR}, or import a copy of the file with "
+            f"`obdbench data import FILE --as {name}`."
         )
         download(
             self.url,
@@ -105,12 +104,8 @@ class D4RLSource(DatasetSource):
         return _with_facts(dataset, {"url": self.url}, [])
 
     def _read(self, name: str, path: Path) -> Dataset:
-        dataset = read_d4rl_file(
-            path,
-            name=name,
-            env_id=d4rl_environment(self.dataset),
-            reference=d4rl_reference(self.dataset),
-        )
+        environment, reference = d4rl_environment(self.dataset), d4rl_reference(self.dataset)
+        dataset = read_d4rl_file(path, name=name, env_id=environment, reference=reference)
         statistics = compare_statistics(dataset, self.dataset)
         found, published = Fingerprint.of(path), d4rl_fingerprint(self.dataset)
         warnings = [*statistics.pop("warnings")]
@@ -151,7 +146,7 @@ class D4RLFamily(DatasetFamily):
 
 
 def _with_facts(dataset: Dataset, facts: dict[str, Any], warnings: list[str]) -> Dataset:
-    """The dataset with more in its provenance, its warnings kept."""
+    """The dataset with more facts and warnings in its provenance."""
     known = dataset.provenance
     merged = {**known, **facts, "warnings": [*known["warnings"], *warnings]}
     return dataclasses.replace(dataset, provenance=merged)

@@ -1,9 +1,9 @@
-"""Offline transitions in memory, and D4RL's normalisation of returns."""
+"""Offline transitions in memory, what makes them consistent, and the normalisation of returns."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,8 +14,18 @@ from numpy.typing import NDArray
 from benchmark.errors import ObdBenchError
 
 FloatArray = NDArray[np.float32]
+OnProgress = Callable[[int, int], None]
+"""Called with (done, total)."""
 
-_BLOCK = 1 << 16  # rows as float64 at a time
+_BLOCK = 1 << 16  # rows held as float64 at a time
+_DTYPES = {
+    "states": np.float32,
+    "actions": np.float32,
+    "rewards": np.float32,
+    "terminations": np.bool_,
+    "truncations": np.bool_,
+    "lengths": np.int64,
+}
 
 
 class DatasetProblem(ObdBenchError):
@@ -42,13 +52,13 @@ class Dataset:
         name: Registered name, e.g. `hopper/medium-replay`.
         env_id: The environment that policies are scored in, e.g. `Hopper-v5`.
         states: Every observation of every episode, the last one included `[M + E, obs_dim]`.
-        actions: `[M, act_dim]`; where the environment's are Discrete, one-hot.
+        actions: `[M, act_dim]`; one-hot where the environment's actions are Discrete.
         rewards: `[M]`.
         terminations: `[M]` bool, true where the environment ended the episode.
         truncations: `[M]` bool, true where a time limit (or the end of the data) cut it.
         lengths: Transitions of each episode `[E]`.
         reference: Returns that normalisation stands on.
-        provenance: What is known of where it comes from (JSON), kept in its card. Under
+        provenance: Facts about the origin of the data (JSON), kept in their card. Under
             "warnings", sentences that whoever uses the data should have read.
     """
 
@@ -90,6 +100,7 @@ class Dataset:
     def next_observations(self) -> FloatArray:
         """The observation that each action led to `[M, obs_dim]`."""
         follows_an_action = np.ones(len(self.states), dtype=bool)
+        # Episode e starts at row starts[e] + e of `states`: e last observations are before it.
         follows_an_action[self._starts + np.arange(len(self.lengths))] = False
         return self.states[follows_an_action]
 
@@ -106,7 +117,8 @@ class Dataset:
     def observation_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation of `observations`, `[obs_dim]` each.
 
-        Block by block: the observations as an array of their own, or as float64, need not fit.
+        Two passes over blocks of rows: another whole copy of the observations, or one in float64,
+        need not fit in memory, and E[x^2] - E[x]^2 would cancel where the mean is far from 0.
         """
         rows, count = self.before_an_action, len(self)
         blocks = [slice(first, first + _BLOCK) for first in range(0, len(rows), _BLOCK)]
@@ -121,9 +133,11 @@ class Dataset:
 
         Where an episode was truncated, this is less than the policy would have gone on to earn.
         """
-        returns = self.rewards.astype(np.float64)
+        returns = self.rewards.astype(np.float64)  # G_t = r_t holds for last transitions already
         last = self._starts + self.lengths - 1
-        for left in range(1, int(self.lengths.max())):  # all transitions that many before the last
+        # Backwards, G_t = r_t + discount * G_{t+1}, for the transitions of all episodes that are
+        # `left` before the last at once: as many Python steps as the longest episode has.
+        for left in range(1, int(self.lengths.max())):
             rows = last[self.lengths > left] - left
             returns[rows] += discount * returns[rows + 1]
         return returns
@@ -137,17 +151,79 @@ class Dataset:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """The stored arrays by name."""
-        return {
-            "states": self.states,
-            "actions": self.actions,
-            "rewards": self.rewards,
-            "terminations": self.terminations,
-            "truncations": self.truncations,
-            "lengths": self.lengths,
-        }
+        return {name: getattr(self, name) for name in _DTYPES}
 
     @property
     def _starts(self) -> NDArray[np.int64]:
+        """Index of each episode's first transition `[E]`."""
         return np.cumsum(self.lengths) - self.lengths
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """Check types, shapes, finite values, and that every episode ends where `lengths` says.
+
+    Raises:
+        DatasetProblem: The message names the array, what was found and what was expected.
+    """
+    for name, array in dataset.arrays().items():
+        if array.dtype != _DTYPES[name]:
+            raise DatasetProblem(
+                f"{dataset.name}: {name} has dtype {array.dtype}, expected "
+                f"{np.dtype(_DTYPES[name])}. Convert it where the dataset is made."
+            )
+    _check_shapes(dataset)
+    for name in ("states", "actions", "rewards"):
+        check_finite(f"{dataset.name}: {name}", dataset.arrays()[name])
+    _check_ends(dataset)
+
+
+def check_finite(what: str, array: NDArray[Any]) -> None:
+    """Raise DatasetProblem with the number of entries that are not finite and the first's row."""
+    finite = np.isfinite(array)
+    if finite.all():
+        return
+    at = np.unravel_index(int(finite.argmin()), array.shape)
+    raise DatasetProblem(
+        f"{what} has {int(array.size - np.count_nonzero(finite)):,} entries that are NaN or "
+        f"infinite in float32, the first ({array[at]}) in row {int(at[0])}. Take the data from a "
+        f"sound copy, or cut these episodes out of it."
+    )
+
+
+def _check_shapes(dataset: Dataset) -> None:
+    episodes, total = len(dataset.lengths), int(dataset.lengths.sum())
+    if dataset.lengths.ndim != 1 or total < 1 or dataset.lengths.min() < 1:
+        raise DatasetProblem(
+            f"{dataset.name} has {episodes} episodes with {total} transitions; expected at least "
+            f"one episode, and at least one transition in each."
+        )
+    for name, array in dataset.arrays().items():
+        if name == "lengths":
+            continue
+        has_columns = name in ("states", "actions")
+        rows = total + episodes if name == "states" else total
+        expected = (rows, *array.shape[1:2]) if has_columns else (rows,)
+        if array.shape != expected or 0 in array.shape or len(expected) != 1 + has_columns:
+            raise DatasetProblem(
+                f"{dataset.name}: {name} has shape {list(array.shape)}, expected {list(expected)} "
+                f"for {total} transitions in {episodes} episodes (states and actions have two "
+                f"dimensions). Fix the lengths or the array where the dataset is made."
+            )
+
+
+def _check_ends(dataset: Dataset) -> None:
+    ended = np.flatnonzero(dataset.terminations | dataset.truncations)
+    expected = np.cumsum(dataset.lengths) - 1
+    if len(without := np.setdiff1d(expected, ended)):
+        raise DatasetProblem(
+            f"{dataset.name}: {len(without)} episodes are without end, the first at transition "
+            f"{without[0]}, which is neither terminated nor truncated. Mark the last transition of "
+            f"an episode that was cut as truncated."
+        )
+    if len(inside := np.setdiff1d(ended, expected)):
+        raise DatasetProblem(
+            f"{dataset.name}: {len(inside)} transitions are terminated or truncated in the middle "
+            f"of an episode, the first at transition {inside[0]}. Split the episodes there."
+        )

@@ -1,54 +1,35 @@
-"""Downloading a large file: resumed where it broke off, checked, and whole or not there at all."""
+"""Downloading a large file: resumed where it broke off, checked, and whole or not there at all.
+
+pooch asks for the file, streams it, asks again and moves it to its place. Added here is what it
+lacks for files of gigabytes: going on from the bytes that an earlier attempt or an earlier process
+left (pooch begins anew), telling a refusal, which is final, from an interruption, and trust on
+first use (pooch takes any file where no digest is known).
+"""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
-import os
 import re
-import socket
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 from filelock import FileLock
 
+from benchmark.datasets.dataset import OnProgress
 from benchmark.errors import ObdBenchError
-from benchmark.files import file_sha256, write_atomic
+from benchmark.files import Fingerprint, write_atomic
 
-BLOCK = 1 << 20
-_LONGEST_PAUSE = 30.0
-_WORTH_ANOTHER_TRY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
-"""Beside every 5xx."""
-
-Progress = Callable[[int, int], None]
+_CHUNK = 1 << 16  # bytes written at a time: an interruption loses less than this
+_WORTH_ANOTHER_TRY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}  # and every 5xx
 
 
 class DownloadProblem(ObdBenchError):
     """A file that could not be had, or is not the one that was expected."""
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """Size and digest of a file."""
-
-    bytes: int
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path) -> Fingerprint:
-        """That of a file on disk."""
-        return cls(path.stat().st_size, file_sha256(path))
-
-    def facts(self) -> dict[str, int | str]:
-        """As it stands in the provenance of what was made from the file."""
-        return {"file_bytes": self.bytes, "file_sha256": self.sha256}
 
 
 @dataclass(frozen=True)
@@ -57,13 +38,12 @@ class Patience:
 
     Args:
         stall: Seconds without a byte after which an attempt is given up.
-        attempts: How often to ask, each going on where the one before broke off.
-        pause: Seconds before the second attempt, doubled before each later one.
+        attempts: How often to ask, each time going on where the previous attempt broke off. pooch
+            waits 1, 2, 3, ... seconds in between.
     """
 
     stall: float = 30.0
     attempts: int = 5
-    pause: float = 1.0
 
 
 def download(
@@ -73,23 +53,23 @@ def download(
     expected: Fingerprint | None = None,
     advice: str = "",
     patience: Patience | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> None:
-    """Downloads a file; one that is there already is left alone. Processes wait for each other.
+    """Download a file; one that is there already is left as it is. Processes wait for each other.
 
-    What came in before an interruption stays beside the target as `.part`, and the next call goes
+    What arrived before an interruption stays next to the target as `.part`, and the next call goes
     on from there. After a refusal, or where the content is not the expected one, nothing stays.
 
     Args:
         url: `http://` or `https://`.
         target: Where the file appears once it is whole and checked.
-        expected: What it must be, where that is known.
+        expected: Size and digest that the file must have, where they are known.
         advice: A sentence for the end of every message: where else to get the file.
-        patience: With the server.
-        progress: Called with (bytes so far, of how many; 0 if the server does not say).
+        patience: How long and how often to wait for the server.
+        progress: Called with (bytes so far, bytes in all; 0 if the server does not say).
 
     Raises:
-        DownloadProblem: In one sentence or two, with the address and the reason.
+        DownloadProblem: The message names the address and the reason.
     """
     if not url.startswith(("http://", "https://")):
         raise DownloadProblem(
@@ -98,228 +78,222 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.exists():
-            _Download(url, target, expected, advice, patience or Patience(), progress).run()
+            transfer = _Transfer(url, target, expected, progress)
+            _attempt(transfer, patience or Patience(), advice)
 
 
-class _Interrupted(Exception):
-    """An attempt that ended early, though the next may do better."""
+class TrustedFiles:
+    """Trust on first use: a file without a published digest must stay what it first was.
+
+    Args:
+        path: JSON file of fingerprints by file name. To trust a changed file, delete its entry.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def fingerprint(self, name: str) -> Fingerprint | None:
+        """Fingerprint of a file when it was first used; None before that."""
+        entry = self._entries().get(name)
+        return Fingerprint(entry["bytes"], entry["sha256"]) if entry else None
+
+    def trust(self, name: str, fingerprint: Fingerprint, url: str) -> None:
+        """Record a file's fingerprint, unless one is recorded already."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self.path}.lock"):
+            entries = self._entries()
+            if name in entries:
+                return
+            first_used = datetime.now(UTC).isoformat(timespec="seconds")
+            entries[name] = {**asdict(fingerprint), "url": url, "first_used": first_used}
+            write_atomic(self.path, json.dumps(entries, indent=1) + "\n")
+
+    def _entries(self) -> dict[str, Any]:
+        entries: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        return entries
 
 
-class _Unreachable(Exception):
-    """No server answers at that address."""
+class _TryAgain(ValueError):
+    """A failed attempt that another may better; pooch asks again after a ValueError."""
 
 
-class _Part:
-    """The bytes so far, and a note of which version of which address they are."""
-
-    def __init__(self, target: Path) -> None:
-        self.path = target.with_name(f"{target.name}.part")
-        self.note = target.with_name(f"{target.name}.part.json")
-
-    def __len__(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def version(self, url: str) -> str | None:
-        """What the server called the version that these bytes are of, if it is that address."""
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            note = json.loads(self.note.read_text())
-            if note["url"] == url:
-                return str(note["version"])
-        return None
-
-    def begin(self, url: str, version: str | None) -> None:
-        """Forgets the bytes; those to come are of this version."""
-        self.discard()
-        self.path.touch()
-        if version is not None:
-            write_atomic(self.note, json.dumps({"url": url, "version": version}))
-
-    def discard(self) -> None:
-        """Leaves nothing."""
-        self.path.unlink(missing_ok=True)
-        self.note.unlink(missing_ok=True)
+class _Final(Exception):
+    """A failure that another attempt would repeat."""
 
 
-class _Download:
-    """One file on its way."""
+def _attempt(transfer: _Transfer, patience: Patience, advice: str) -> None:
+    """Let pooch ask until the file is there, and say what happened where it is not."""
+    import pooch  # not above: only a download should wait the tenth of a second that these take
+    import requests
+
+    url, target = transfer.url, transfer.target
+    pooch.get_logger().setLevel("WARNING")  # our messages name the file and the address
+    registry = pooch.create(
+        path=target.parent,
+        base_url="",
+        urls={target.name: url},
+        registry={target.name: None},  # after another digest than this, pooch would ask again
+        retry_if_failed=patience.attempts - 1,
+    )
+    http = pooch.HTTPDownloader(chunk_size=_CHUNK, timeout=patience.stall)
+    try:
+        registry.fetch(target.name, downloader=lambda _, path, __: transfer.run(http, Path(path)))
+    except (requests.RequestException, _TryAgain) as error:
+        total = f" of {transfer.total:,}" if transfer.total else ""
+        raise DownloadProblem(
+            f"The download of {url} broke off after {len(transfer):,}{total} bytes, in "
+            f"{patience.attempts} attempts, the last because {_reason(error, patience.stall)}. The "
+            f"same command goes on from there. {advice}"
+        ) from error
+    except _Final as error:
+        raise DownloadProblem(f"{url} {error} {advice}") from error
+    except OSError as error:
+        raise DownloadProblem(
+            f"{transfer.part} cannot be written ({error}). Make room, or move the cache with "
+            f"OBDBENCH_CACHE."
+        ) from error
+
+
+class _Transfer:
+    """One file on its way: the bytes so far in `.part`, and the version they are of in a note."""
 
     def __init__(
         self,
         url: str,
         target: Path,
         expected: Fingerprint | None,
-        advice: str,
-        patience: Patience,
-        progress: Progress | None,
+        progress: OnProgress | None,
     ) -> None:
-        self.url, self.target, self.expected, self.advice = url, target, expected, advice
-        self.patience, self.progress = patience, progress
-        self.part = _Part(target)
+        self.url, self.target, self.expected, self.progress = url, target, expected, progress
+        self.part = target.with_name(f"{target.name}.part")
+        self.note = target.with_name(f"{target.name}.part.json")
         self.total: int | None = expected.bytes if expected else None
-        self.resumed_blindly = False
 
-    def run(self) -> None:
-        try:
-            self._receive()
-            if not self._is_as_expected() and self.resumed_blindly:
-                self.part.discard()  # the beginning may have been another version's: once more
-                self._receive()
-            self._finish()
-        except OSError as error:  # those of the network were caught before
-            raise DownloadProblem(
-                f"{self.part.path} cannot be written ({error}). Make room, or move the cache with "
-                f"OBDBENCH_CACHE."
-            ) from error
+    def __len__(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
 
-    def _receive(self) -> None:
-        """Attempts until the part is whole."""
-        pause, reason = self.patience.pause, ""
-        for attempt in range(self.patience.attempts):
-            if attempt:
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-            try:
-                self._attempt()
-                return
-            except _Interrupted as error:
-                reason = str(error)
-            except _Unreachable as error:
-                raise DownloadProblem(
-                    f"{self.url} cannot be reached: {error}. {self.advice}"
-                ) from None
-        total = f" of {self.total:,}" if self.total else ""
-        raise DownloadProblem(
-            f"The download of {self.url} broke off after {len(self.part):,}{total} bytes, in "
-            f"{self.patience.attempts} attempts, the last because {reason}. The same command goes "
-            f"on from there. {self.advice}"
-        )
-
-    def _attempt(self) -> None:
+    def run(self, http: Any, path: Path) -> None:
+        """One attempt with pooch's HTTP downloader; afterwards the file is at `path`, checked."""
         start, version = self._resume_at()
-        if start and start == self.total:
-            return
-        with self._open(start, version) as response:
-            if response.status == HTTPStatus.PARTIAL_CONTENT:
-                self._check_continues(response, start, version)
-            else:  # the whole file: it changed, or the server does not resume
-                start = 0
-                self.part.begin(self.url, _version(response))
-            self.resumed_blindly = bool(start) and version is None
-            self._note_total(response, start)
-            self._append(response)
-        if self.total is not None and len(self.part) < self.total:
-            raise _Interrupted("the server ended the transfer early")
+        if not start or start != self.total:
+            self._receive(http, start, version)
+        if self.total is not None and len(self) < self.total:
+            raise _TryAgain("the server ended the transfer early")
+        if self.expected and (found := Fingerprint.of(self.part)) != self.expected:
+            if start and version is None:
+                self._discard()
+                raise _TryAgain("the bytes of an earlier attempt were of another file")
+            self._refuse_content(f"{found.bytes:,} bytes with sha256 {found.sha256}")
+        self.part.replace(path)
+        self._discard()
 
     def _resume_at(self) -> tuple[int, str | None]:
-        """First byte to ask for, and the version that the bytes before it are of, if known.
+        """The first byte to ask for, and the version that the bytes before it are of, if known.
 
         Bytes of an unknown version are gone on from only where the digest will tell.
         """
-        version, start = self.part.version(self.url), len(self.part)
+        note = json.loads(self.note.read_text()) if self.note.exists() else {}
+        version = note["version"] if note.get("url") == self.url else None
+        start = len(self)
         too_long = self.total is not None and start > self.total
         if too_long or (version is None and self.expected is None):
-            self.part.discard()
+            self._discard()
             return 0, None
         return start, version
 
-    def _open(self, start: int, version: str | None) -> http.client.HTTPResponse:
+    def _receive(self, http: Any, start: int, version: str | None) -> None:
+        """Append what the server sends from byte `start` on."""
+        import requests
+        from urllib3.exceptions import NewConnectionError
+
         headers = {"Accept-Encoding": "identity", "User-Agent": "obdbench"}
         if start:
             headers["Range"] = f"bytes={start}-"
-            if version is not None:
+            if version is not None:  # the whole file, if it is no longer of this version
                 headers["If-Range"] = version
-        request = urllib.request.Request(self.url, headers=headers)
-        try:
-            response: http.client.HTTPResponse = urllib.request.urlopen(
-                request, timeout=self.patience.stall
+        with self.part.open("ab") as stream, contextlib.ExitStack() as answers:
+
+            def check(response: Any, **_: Any) -> None:
+                answers.callback(response.close)
+                if not response.is_redirect:
+                    self._check(response, start, version, stream)
+
+            http.kwargs |= {"headers": headers, "hooks": {"response": check}}
+            http.progressbar = SimpleNamespace(
+                total=0,
+                update=lambda _: self.progress and self.progress(stream.tell(), self.total or 0),
+                reset=lambda: None,
+                close=lambda: None,
             )
-        except urllib.error.HTTPError as error:
-            with error:
-                self._refused(error)
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, socket.gaierror | ConnectionRefusedError):
-                raise _Unreachable(reason) from error
-            raise _Interrupted(_reason(reason, self.patience.stall)) from error
-        return response
+            try:
+                http(self.url, stream, None)
+            except requests.ConnectionError as error:
+                reason = getattr(error.args[0], "reason", None)
+                if isinstance(reason, NewConnectionError):  # refused, or an unknown host
+                    raise _Final(f"cannot be reached: {reason}.") from error
+                raise
 
-    def _refused(self, error: urllib.error.HTTPError) -> None:
-        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            self.part.discard()
-            raise _Interrupted("the file is shorter than what came in of it before")
-        if error.code in _WORTH_ANOTHER_TRY or error.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise _Interrupted(f"the server answered {error.code} {error.reason}")
-        self.part.discard()
-        raise DownloadProblem(
-            f"{self.url} was answered with {error.code} {error.reason}: the server does not give "
-            f"the file. {self.advice}"
-        )
+    def _check(self, response: Any, start: int, version: str | None, stream: BinaryIO) -> None:
+        """Look at an answer before its body is read: may it follow the bytes before `start`?"""
+        status, headers = response.status_code, response.headers
+        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            self._discard()
+            raise _TryAgain("the file is shorter than what arrived of it before")
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _WORTH_ANOTHER_TRY:
+            raise _TryAgain(f"the server answered {status} {response.reason}")
+        if status >= HTTPStatus.BAD_REQUEST:
+            self._discard()
+            raise _Final(
+                f"was answered with {status} {response.reason}: the server does not give the file."
+            )
+        given = _version(headers)
+        if status == HTTPStatus.PARTIAL_CONTENT:
+            # A server may ignore what `If-Range` asked, or send another range.
+            sent = re.match(r"bytes (\d+)-", headers.get("Content-Range", ""))
+            if sent is None or int(sent[1]) != start or (version and given not in (None, version)):
+                self._discard()
+                raise _TryAgain("the file changed on the server, so it is begun anew")
+        else:  # the whole file: it changed, or the server does not resume
+            start = stream.truncate(0)
+            self.note.unlink(missing_ok=True)
+            if given is not None:
+                write_atomic(self.note, json.dumps({"url": self.url, "version": given}))
+        if "Content-Length" in headers:
+            total = start + int(headers["Content-Length"])
+            if self.expected and total != self.expected.bytes:
+                self._refuse_content(f"{total:,} bytes")
+            self.total = total
 
-    def _check_continues(
-        self, response: http.client.HTTPResponse, start: int, version: str | None
-    ) -> None:
-        """A server may ignore what `If-Range` asked, or send another range."""
-        given = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-        same = version is None or _version(response) in (None, version)
-        if given is None or int(given[1]) != start or not same:
-            self.part.discard()
-            raise _Interrupted("the file changed on the server, so it is begun anew")
-
-    def _note_total(self, response: http.client.HTTPResponse, start: int) -> None:
-        length = response.headers.get("Content-Length")
-        if length is None:
-            return
-        total = start + int(length)
-        if self.expected is not None and total != self.expected.bytes:
-            self._altered(f"{total:,} bytes")
-        self.total = total
-
-    def _append(self, response: http.client.HTTPResponse) -> None:
-        with self.part.path.open("ab") as stream:
-            done = len(self.part)
-            while block := self._read(response):
-                stream.write(block)
-                done += len(block)
-                if self.progress:
-                    self.progress(done, self.total or 0)
-            stream.flush()
-            os.fsync(stream.fileno())
-
-    def _read(self, response: http.client.HTTPResponse) -> bytes:
-        try:
-            return response.read1(BLOCK)
-        except (OSError, http.client.HTTPException) as error:
-            raise _Interrupted(_reason(error, self.patience.stall)) from error
-
-    def _is_as_expected(self) -> bool:
-        return self.expected is None or Fingerprint.of(self.part.path) == self.expected
-
-    def _finish(self) -> None:
-        if not self._is_as_expected():
-            found = Fingerprint.of(self.part.path)
-            self._altered(f"{found.bytes:,} bytes with sha256 {found.sha256}")
-        self.part.path.replace(self.target)
-        self.part.discard()
-
-    def _altered(self, found: str) -> None:
+    def _refuse_content(self, found: str) -> None:
         assert self.expected is not None
-        self.part.discard()
-        raise DownloadProblem(
-            f"{self.url} gives {found}, expected {self.expected.bytes:,} bytes with sha256 "
-            f"{self.expected.sha256}: it is another file, and was not kept. {self.advice}"
+        self._discard()
+        raise _Final(
+            f"gives {found}, expected {self.expected.bytes:,} bytes with sha256 "
+            f"{self.expected.sha256}: it is another file, and was not kept."
         )
 
+    def _discard(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
 
-def _version(response: Any) -> str | None:
+
+def _version(headers: Any) -> str | None:
     """What `If-Range` can name: a strong ETag, else the date of the last change."""
-    tag: str | None = response.headers.get("ETag")
+    tag: str | None = headers.get("ETag")
     if tag is not None and not tag.startswith("W/"):
         return tag
-    date: str | None = response.headers.get("Last-Modified")
+    date: str | None = headers.get("Last-Modified")
     return date
 
 
-def _reason(error: object, stall: float) -> str:
-    if isinstance(error, TimeoutError):
+def _reason(error: Exception, stall: float) -> str:
+    """Why an attempt failed, as the end of a sentence."""
+    import requests
+
+    if isinstance(error, _TryAgain):
+        return str(error)
+    if "timed out" in str(error):
         return f"nothing came for {stall:g} seconds"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the server ended the transfer early"
     return f"the connection failed ({type(error).__name__}: {error})"

@@ -1,4 +1,4 @@
-"""Datasets that a user took in from HDF5 files of their own."""
+"""Datasets that a user imported from HDF5 files of their own."""
 
 from __future__ import annotations
 
@@ -7,34 +7,29 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import minari
-
-from benchmark.datasets.collect import Progress
-from benchmark.datasets.d4rl_file import read_d4rl_file
-from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
-from benchmark.datasets.download import Fingerprint
-from benchmark.datasets.reference import suite_reference
-from benchmark.datasets.source import DatasetFamily, DatasetSource
-from benchmark.datasets.store import NAMESPACE, VERSION
+from benchmark.datasets.dataset import Dataset, DatasetProblem, OnProgress, ReferenceReturns
+from benchmark.datasets.hdf5 import read_d4rl_file
+from benchmark.datasets.snapshots import suite_reference
+from benchmark.datasets.source import VERSION, DatasetFamily, DatasetSource, store_folder
 from benchmark.environments.lookup import find_specification
+from benchmark.files import Fingerprint
 from benchmark.registry import UnknownName
 
-PREFIX = "local/"
 _NAME = re.compile(r"local(/[A-Za-z0-9_-]+)+")
 
 
 @dataclass(frozen=True)
 class LocalSource(DatasetSource):
-    """A name under which a file was, or can be, taken in."""
+    """A name under which a file was, or can be, imported."""
 
-    description: str = "taken in from a file of this machine"
+    description: str = "imported from a file on this machine"
     default_size = None
 
     def command(self, name: str) -> str:
         return f"obdbench data import FILE.hdf5 --as {name} --environment ID"
 
     def build(
-        self, name: str, size: int | None, seed: int, threads: int, progress: Progress | None
+        self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None
     ) -> Dataset:
         raise DatasetProblem(
             f"The dataset {name} is not in the local store, and only its file can bring it there. "
@@ -47,7 +42,7 @@ class FileSource(LocalSource):
     """A file in D4RL's format.
 
     Args:
-        file: HDF5.
+        file: HDF5 file.
         environment: Id of the environment that policies are scored in.
         reference: Returns that normalisation stands on; None for the suite's own.
     """
@@ -57,7 +52,7 @@ class FileSource(LocalSource):
     reference: ReferenceReturns | None = None
 
     def build(
-        self, name: str, size: int | None, seed: int, threads: int, progress: Progress | None
+        self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None
     ) -> Dataset:
         reference = self.reference or suite_reference(self.environment)
         dataset = read_d4rl_file(self.file, name=name, env_id=self.environment, reference=reference)
@@ -70,16 +65,14 @@ class FileSource(LocalSource):
 
 
 class LocalFamily(DatasetFamily):
-    """`local/NAME`: what was taken in from files."""
+    """`local/NAME`: datasets imported from files."""
 
-    description = "files of yours, taken in with `obdbench data import`"
+    description = "files of yours, imported with `obdbench data import`"
 
     def names(self) -> list[str]:
-        root = Path(minari.storage.get_dataset_path()) / NAMESPACE
-        cards = sorted((root / PREFIX).rglob("card.json"))
-        return [
-            card.parent.relative_to(root).as_posix().removesuffix(f"-v{VERSION}") for card in cards
-        ]
+        folders = [card.parent for card in sorted((store_folder() / "local").rglob("card.json"))]
+        names = [folder.relative_to(store_folder()).as_posix() for folder in folders]
+        return [name.removesuffix(f"-v{VERSION}") for name in names]
 
     def source(self, name: str) -> LocalSource:
         if not _NAME.fullmatch(name):
@@ -95,8 +88,8 @@ class LocalFamily(DatasetFamily):
         self.source(name)
         if environment is None:
             raise DatasetProblem(
-                f"The file says not which environment {name} is of. Name it with --environment, "
-                f"e.g. --environment Hopper-v4."
+                f"The file does not say which environment {name} was collected in. Name it with "
+                f"--environment, e.g. --environment Hopper-v4."
             )
         find_specification(environment)
         return FileSource(file=file, environment=environment, reference=reference)

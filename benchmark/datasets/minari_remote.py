@@ -18,12 +18,15 @@ from gymnasium.spaces import Box, Discrete
 from minari.dataset.minari_dataset import MinariDataset, parse_dataset_id
 from numpy.typing import NDArray
 
-from benchmark.datasets.collect import Progress
-from benchmark.datasets.dataset import Dataset, DatasetProblem, FloatArray, ReferenceReturns
-from benchmark.datasets.reference import suite_reference
-from benchmark.datasets.source import DatasetFamily, DatasetSource
-from benchmark.datasets.store import NAMESPACE
-from benchmark.environments import one_hot
+from benchmark.datasets.dataset import (
+    Dataset,
+    DatasetProblem,
+    OnProgress,
+    ReferenceReturns,
+)
+from benchmark.datasets.snapshots import suite_reference
+from benchmark.datasets.source import NAMESPACE, DatasetFamily, DatasetSource, store_folder
+from benchmark.environments.batch import one_hot
 from benchmark.environments.lookup import find_specification
 from benchmark.registry import UnknownName
 
@@ -35,7 +38,7 @@ class MinariSource(DatasetSource):
     """A Minari dataset: the local store's copy if there is one, else minari downloads it.
 
     Args:
-        minari_id: Such as `mujoco/hopper/medium-v0`.
+        minari_id: Minari's id of it, such as `mujoco/hopper/medium-v0`.
     """
 
     minari_id: str
@@ -49,7 +52,7 @@ class MinariSource(DatasetSource):
         return f"obdbench data fetch {name}"
 
     def build(
-        self, name: str, size: int | None, seed: int, threads: int, progress: Progress | None
+        self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None
     ) -> Dataset:
         """See `DatasetSource.build`; published data have neither size nor seed to choose.
 
@@ -80,7 +83,7 @@ class MinariFamily(DatasetFamily):
     description = "Minari datasets by their ids, downloaded by minari"
 
     def names(self) -> list[str]:
-        root = Path(minari.storage.get_dataset_path())
+        root = store_folder().parent
         ids = [path.parent.parent.relative_to(root) for path in root.rglob("data/metadata.json")]
         return sorted(PREFIX + id_.as_posix() for id_ in ids if id_.parts[:1] != (NAMESPACE,))
 
@@ -88,8 +91,8 @@ class MinariFamily(DatasetFamily):
         minari_id = name.removeprefix(PREFIX)
         if not _is_id(minari_id):
             raise UnknownName(
-                f"{name!r} names no Minari dataset; expected minari/ID with an id and its version, "
-                f"such as minari/mujoco/hopper/medium-v0."
+                f"{name!r} does not name a Minari dataset; expected minari/ID with an id and its "
+                f"version, such as minari/mujoco/hopper/medium-v0."
             )
         return MinariSource(minari_id)
 
@@ -152,7 +155,7 @@ def _environment(original: MinariDataset) -> tuple[str, list[str]]:
 
 
 def _reference(original: MinariDataset, env_id: str) -> tuple[ReferenceReturns, str]:
-    """The dataset's own reference returns, else the suite's, and a word on which."""
+    """The dataset's own reference returns, else the suite's, and which of the two they are."""
     metadata = original.storage.metadata
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     if low is not None and high is not None:
@@ -160,10 +163,13 @@ def _reference(original: MinariDataset, env_id: str) -> tuple[ReferenceReturns, 
     return suite_reference(env_id), "the suite's own"
 
 
-def _read(original: MinariDataset, progress: Progress | None) -> dict[str, NDArray[Any]]:
-    """The dataset's arrays by name, filled episode by episode."""
-    observation_dim = _flat_dimension(original)
-    action_dim = _action_dimension(original)
+def _read(original: MinariDataset, progress: OnProgress | None) -> dict[str, NDArray[Any]]:
+    """The dataset's arrays by name, filled episode by episode.
+
+    Allocated once and filled in place: a list of episodes to concatenate would need twice the
+    memory.
+    """
+    observation_dim, action_dim = _dimensions(original)
     total, episodes = original.total_steps, original.total_episodes
     arrays: dict[str, NDArray[Any]] = {
         "states": np.empty((total + episodes, observation_dim), np.float32),
@@ -178,9 +184,13 @@ def _read(original: MinariDataset, progress: Progress | None) -> dict[str, NDArr
         length = len(episode["rewards"])
         rows = slice(start, start + length)
         try:
+            # Each episode before this one has one state more than transitions.
             states = slice(start + index, start + index + length + 1)
             arrays["states"][states] = episode["observations"]
-            arrays["actions"][rows] = _as_floats(original.action_space, episode["actions"])
+            taken, space = episode["actions"], original.action_space
+            arrays["actions"][rows] = (
+                one_hot(taken, space) if isinstance(space, Discrete) else taken
+            )
             for key in ("rewards", "terminations", "truncations"):
                 arrays[key][rows] = episode[key]
         except (ValueError, IndexError) as error:
@@ -206,33 +216,26 @@ def _episodes(original: MinariDataset) -> Iterator[dict[str, Any]]:
         ) from error
 
 
-def _flat_dimension(original: MinariDataset) -> int:
-    space = original.observation_space
-    if not isinstance(space, Box) or len(space.shape) != 1:
+def _dimensions(original: MinariDataset) -> tuple[int, int]:
+    """Numbers per observation and per action; a discrete action has one number per choice."""
+    observations, actions = original.observation_space, original.action_space
+    if not _is_flat(observations):
         raise DatasetProblem(
-            f"The Minari dataset {original.id} has observations {space}; the suite distils flat "
-            f"Box observations alone."
+            f"The Minari dataset {original.id} has observations {observations}; the suite only "
+            f"distils flat Box observations."
         )
-    return int(space.shape[0])
-
-
-def _action_dimension(original: MinariDataset) -> int:
-    space = original.action_space
-    if isinstance(space, Discrete):
-        return int(space.n)
-    if not isinstance(space, Box) or len(space.shape) != 1:
+    if isinstance(actions, Discrete):
+        return observations.shape[0], int(actions.n)
+    if not _is_flat(actions):
         raise DatasetProblem(
-            f"The Minari dataset {original.id} has actions {space}; the suite distils flat Box and "
-            f"Discrete actions alone."
+            f"The Minari dataset {original.id} has actions {actions}; the suite only distils flat "
+            f"Box and Discrete actions."
         )
-    return int(space.shape[0])
+    return observations.shape[0], actions.shape[0]
 
 
-def _as_floats(space: gymnasium.Space[Any], actions: NDArray[Any]) -> FloatArray:
-    """Actions `[L, act_dim]`; discrete ones as one-hot, 1 for the action taken."""
-    if isinstance(space, Discrete):
-        return one_hot(actions, space)
-    return np.asarray(actions, dtype=np.float32)
+def _is_flat(space: gymnasium.Space[Any]) -> bool:
+    return isinstance(space, Box) and len(space.shape) == 1
 
 
 FAMILY = MinariFamily()

@@ -1,7 +1,8 @@
 """Policy snapshots that the suite ships, from which it collects its own datasets.
 
-A file of stacked tensors `[K, ...]` for K snapshots of one PPO training run, and a manifest beside
-it (JSON): sha256, training steps, seed, returns and library versions. `train_policies` makes both.
+A file of stacked tensors `[K, ...]` for K snapshots of one PPO training run, with a manifest next
+to it (JSON): sha256, training steps, seed, returns and library versions. `train_policies` makes
+both.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from benchmark.datasets.dataset import ReferenceReturns
+from benchmark.datasets.dataset import DatasetProblem, ReferenceReturns
 from benchmark.errors import ObdBenchError
 from benchmark.files import file_sha256
 
@@ -35,7 +36,7 @@ class SnapshotPolicies:
     Args:
         tensors: `weight_l [K, out, in]`, `bias_l [K, out]` for l = 0, 1, 2; `log_std [K, act_dim]`;
             `observation_mean` and `observation_std` `[K, obs_dim]`.
-        manifest: What is known of them.
+        manifest: Facts about their training: environment, roles, reference returns.
     """
 
     tensors: dict[str, NDArray[np.float32]]
@@ -77,11 +78,12 @@ class SnapshotPolicies:
     ) -> NDArray[np.float32]:
         """Actions of B policies, one observation each.
 
-        Every row is a product of its own (numpy's stacked matmul), so that an action does not
-        depend on which other rows share the batch: collection is reproducible at any batch size.
+        Every row is a matrix product of its own (numpy's stacked matmul), so that an action does
+        not depend on which other rows share the batch: collection is reproducible at any batch
+        size.
 
         Args:
-            policies: Which one acts in each row `[B]`.
+            policies: Index of the policy that acts in each row `[B]`.
             observations: `[B, obs_dim]`.
             noise: Standard normal `[B, act_dim]` for sampled actions; None for the mean.
 
@@ -94,6 +96,7 @@ class SnapshotPolicies:
         ][policies]
         hidden = hidden.clip(-OBSERVATION_CLIP, OBSERVATION_CLIP)
         for layer in range(3):
+            # [B, out, in] times [B, in, 1]
             product = np.matmul(t[f"weight_{layer}"][policies], hidden[:, :, None])[:, :, 0]
             hidden = product + t[f"bias_{layer}"][policies]
             if layer < 2:
@@ -104,10 +107,14 @@ class SnapshotPolicies:
 
 
 def load_snapshots(environment: str, folder: Path | None = None) -> SnapshotPolicies:
-    """The shipped snapshots of one environment family, e.g. `hopper`.
+    """Load the snapshots of one environment family, e.g. `hopper`.
+
+    Args:
+        environment: Name of the family.
+        folder: Folder of the two files; None for the shipped ones.
 
     Raises:
-        BrokenSnapshots: The file is missing, or its sha256 is not the manifest's.
+        BrokenSnapshots: A file is missing, or its sha256 is not the manifest's.
     """
     folder = folder or Path(str(resources.files("benchmark.datasets") / "shipped"))
     tensors, manifest_path = folder / f"{environment}.safetensors", folder / f"{environment}.json"
@@ -125,3 +132,25 @@ def load_snapshots(environment: str, folder: Path | None = None) -> SnapshotPoli
             f"altered. Reinstall obdbench."
         )
     return SnapshotPolicies(load_file(tensors), manifest)
+
+
+def suite_reference(env_id: str) -> ReferenceReturns:
+    """Returns of the random policy and of the best snapshot that the suite ships.
+
+    They serve data that come without reference returns.
+
+    Raises:
+        DatasetProblem: The suite ships no policies of that environment, version included.
+    """
+    measured = {}
+    for entry in (resources.files("benchmark.datasets") / "shipped").iterdir():
+        if entry.name.endswith(".json"):
+            policies = SnapshotPolicies({}, json.loads(entry.read_text("utf-8")))
+            measured[policies.env_id] = policies.reference
+    if env_id not in measured:
+        raise DatasetProblem(
+            f"There are no reference returns for {env_id}: the data bring none, and the suite only "
+            f"has its own for {', '.join(sorted(measured))}. Give both, --reference-random and "
+            f"--reference-expert."
+        )
+    return measured[env_id]

@@ -1,28 +1,31 @@
-"""What a dataset's name stands for: a way to have it on this machine.
+"""What a dataset's name stands for: a way to have it on this machine, and its place in the store.
 
-A name is registered by itself (`hopper/medium`), or belongs to a family of names with a first part
-in common (`d4rl/hopper-medium-v2`).
+A name is registered by itself (`hopper/medium`), or belongs to a family of names with a common
+first part (`d4rl/hopper-medium-v2`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from benchmark.datasets.collect import Progress
-from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
+from benchmark.datasets.dataset import Dataset, DatasetProblem, OnProgress, ReferenceReturns
 from benchmark.errors import did_you_mean
 from benchmark.registry import Registry, UnknownName
 
+NAMESPACE = "obdbench"
+VERSION = 0
+
 
 class DatasetSource(ABC):
-    """A dataset that this machine can collect, fetch or take in.
+    """A dataset that this machine can collect, fetch or import.
 
     Attributes:
         description: One sentence for `obdbench data list`.
-        default_size: Transitions when no size is asked for; None where the dataset has the size
-            that it was published with, and no other.
+        default_size: Transitions when no size is asked for; None where the dataset only has the
+            size that it was published with.
         progress_unit: What `build` counts when it reports progress.
     """
 
@@ -32,20 +35,20 @@ class DatasetSource(ABC):
 
     @abstractmethod
     def build(
-        self, name: str, size: int | None, seed: int, threads: int, progress: Progress | None
+        self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None
     ) -> Dataset:
-        """Makes the dataset, deterministically: same name, size and seed, same content.
+        """Make the dataset, deterministically: same name, size and seed, same content.
 
         Args:
-            name: That the dataset will have.
+            name: Name that the dataset will have.
             size: Transitions; None for the default.
-            seed: Of whatever is random in it.
-            threads: To use; the content does not depend on it.
+            seed: Seed of whatever is random in it.
+            threads: Threads to use; the content does not depend on it.
             progress: Called with (done, total) in `progress_unit`.
         """
 
     def command(self, name: str) -> str:
-        """What a user types to have the dataset in the local store."""
+        """The command that brings the dataset into the local store."""
         return f"obdbench data build {name}"
 
 
@@ -67,21 +70,21 @@ class DatasetFamily(ABC):
         """The dataset of a full name, which need not be among `names`.
 
         Raises:
-            UnknownName: With the nearest names that exist.
+            UnknownName: No dataset can have the name; the message has the nearest that exist.
         """
 
     def meant_by(self, name: str) -> list[str]:
-        """Full names that someone may mean by `name`, which is nobody's."""
+        """Full names of this family that someone may mean by `name`, which is not registered."""
         return []
 
     def file_source(
         self, name: str, file: Path, environment: str | None, reference: ReferenceReturns | None
     ) -> DatasetSource:
-        """The dataset of a full name, taken from a file of this machine.
+        """The dataset of a full name, imported from a file on this machine.
 
         Args:
             name: Full name.
-            file: In D4RL's HDF5 format.
+            file: File in D4RL's HDF5 format.
             environment: Id of the environment, where the name does not say it.
             reference: Returns of the random policy and the expert, where the name does not say.
 
@@ -89,7 +92,7 @@ class DatasetFamily(ABC):
             DatasetProblem: This family takes no files, or something is missing or superfluous.
         """
         raise DatasetProblem(
-            f"No file can be taken in as {name!r}. Give it a name that begins with local/, or "
+            f"No file can be imported as {name!r}. Give it a name that begins with local/, or "
             f"d4rl/ if it is one of D4RL's."
         )
 
@@ -103,18 +106,88 @@ FAMILIES: Registry[DatasetFamily] = Registry(
 )
 
 
+@dataclass(frozen=True)
+class DatasetName:
+    """A name with a size: `hopper/medium`, or `hopper/medium@50000`.
+
+    The default size has no suffix, so that there is one way to write each dataset. Where the size
+    is None, the dataset has the one that it was published with.
+    """
+
+    name: str
+    size: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> DatasetName:
+        """Read a name as users write it.
+
+        Raises:
+            UnknownName: No dataset has the name.
+            DatasetProblem: The size is not a positive number, or not to be chosen.
+        """
+        name, separator, size = text.partition("@")
+        default = find_source(name).default_size
+        if not separator:
+            return cls(name, default)
+        if default is None:
+            raise DatasetProblem(
+                f"{text!r} asks for {size!r} transitions, but {name} only comes in the size that "
+                f"it was published with. Write {name}."
+            )
+        if not (size.isascii() and size.isdigit()) or int(size) < 1:
+            raise DatasetProblem(
+                f"The size in {text!r} is {size!r}; expected a positive number of transitions, "
+                f"e.g. {name}@50000."
+            )
+        return cls(name, int(size))
+
+    def __str__(self) -> str:
+        return f"{self.name}{self._size_after('@')}"
+
+    @property
+    def minari_id(self) -> str:
+        """E.g. `obdbench/hopper/medium-v0`; another size is another dataset, `medium-50000-v0`."""
+        return f"{NAMESPACE}/{self.name}{self._size_after('-')}-v{VERSION}"
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the dataset in the local store."""
+        return store_folder().parent / self.minari_id
+
+    @property
+    def build_command(self) -> str:
+        """The command that brings the dataset into the store."""
+        return f"{find_source(self.name).command(self.name)}{self._size_after(' --size ')}"
+
+    def rebuild_command(self, seed: int | None) -> str:
+        """The command that replaces the dataset in the store; published data have no seed."""
+        return f"{self.build_command}{'' if seed is None else f' --seed {seed}'} --force"
+
+    def _size_after(self, separator: str) -> str:
+        """The size with what goes before it; empty for the default size."""
+        default = self.size in (None, find_source(self.name).default_size)
+        return "" if default else f"{separator}{self.size}"
+
+
+def store_folder() -> Path:
+    """The suite's folder in the local Minari store; `MINARI_DATASETS_PATH` moves the store."""
+    import minari  # here: names are parsed by commands that need not wait for it
+
+    return Path(minari.storage.get_dataset_path()) / NAMESPACE
+
+
 def find_source(name: str) -> DatasetSource:
-    """What a dataset's name stands for.
+    """Find the source of a dataset by its name.
 
     Raises:
-        UnknownName: With the nearest of all known names.
+        UnknownName: No dataset has the name; the message has the nearest known names.
     """
     if name in DATASETS:
         return DATASETS[name]
     prefix = name.partition("/")[0]
     if prefix in FAMILIES:
         return FAMILIES[prefix].source(name)
-    guesses = [guess for family in _families() for guess in family.meant_by(name)]
+    guesses = [guess for family in _working_families() for guess in family.meant_by(name)]
     perhaps = "".join(f"Perhaps it is {guess!r}. " for guess in guesses)
     raise UnknownName(
         f"No dataset is called {name!r}. {perhaps}{did_you_mean(name, dataset_names())}"
@@ -123,10 +196,10 @@ def find_source(name: str) -> DatasetSource:
 
 def dataset_names() -> list[str]:
     """Every name that is known without a network: registered ones, then those of the families."""
-    return [*DATASETS, *(name for family in _families() for name in family.names())]
+    return [*DATASETS, *(name for family in _working_families() for name in family.names())]
 
 
-def _families() -> list[DatasetFamily]:
-    """Those that load; `obdbench list` says what is wrong with the others."""
+def _working_families() -> list[DatasetFamily]:
+    """Families that can be loaded; `obdbench list` says what is wrong with the others."""
     broken = FAMILIES.broken()
     return [FAMILIES[prefix] for prefix in FAMILIES if prefix not in broken]

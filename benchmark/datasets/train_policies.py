@@ -1,6 +1,6 @@
-"""The recipe behind the shipped snapshots: PPO once, snapshots along the way, roles by return.
+"""The recipe behind the shipped snapshots: one PPO training, snapshots on the way, roles by return.
 
-Needs the extra `obdbench[policies]` (stable-baselines3). Re-run it with
+It needs the extra `obdbench[policies]` (stable-baselines3). Run it again with
 
     obdbench data train-policies hopper --folder work/hopper
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from benchmark.datasets.snapshots import SnapshotPolicies
-from benchmark.environments import action_space, make_batched
+from benchmark.environments.lookup import action_space, make_batched
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import atomic_path, file_sha256, write_atomic
 from benchmark.scaling import action_bounds
@@ -39,9 +39,16 @@ class PolicyRecipe:
         environment: Gymnasium id.
         algorithm: A stable-baselines3 algorithm with a Gaussian `MlpPolicy`: "PPO" or "A2C".
         steps: Environment steps of training.
-        seed: Of training.
+        seed: Seed of the training.
+        environments: Copies of the environment that are stepped at once.
+        rollout_steps: Steps of each copy between two updates.
+        batch_size: Transitions per minibatch (PPO).
+        epochs: Passes over the transitions of an update (PPO).
+        learning_rate: First learning rate; it falls linearly to zero.
+        gamma: Discount of the rewards.
+        initial_log_std: Log standard deviation of the untrained policy's actions.
         snapshot_every: Environment steps between snapshots.
-        medium_fraction: Where between the random (0) and the best policy (1) the medium one is.
+        medium_fraction: Return of the medium policy, between the random (0) and the best one (1).
     """
 
     environment: str
@@ -60,7 +67,7 @@ class PolicyRecipe:
 
     @property
     def family(self) -> str:
-        """Name that the snapshots go by: `hopper` for Hopper-v5."""
+        """Name of the snapshots: `hopper` for Hopper-v5."""
         return self.environment.partition("-")[0].lower()
 
 
@@ -95,7 +102,11 @@ def recipe_for(environment: str) -> PolicyRecipe:
 
 
 def train(recipe: PolicyRecipe, folder: Path) -> None:
-    """Trains on normalised observations and rewards; leaves one `.npz` a snapshot in `folder`."""
+    """Train on normalised observations and rewards; leave one `.npz` per snapshot in `folder`.
+
+    Raises:
+        ObdBenchError: stable-baselines3 is not installed, or the recipe's algorithm is unknown.
+    """
     try:
         import stable_baselines3
         from stable_baselines3.common.callbacks import BaseCallback
@@ -106,6 +117,12 @@ def train(recipe: PolicyRecipe, folder: Path) -> None:
             "Training data policies needs stable-baselines3: pip install 'obdbench[policies]'."
         ) from error
 
+    own_arguments = {"PPO": {"batch_size": recipe.batch_size, "n_epochs": recipe.epochs}, "A2C": {}}
+    if recipe.algorithm not in own_arguments:
+        raise ObdBenchError(
+            f"The recipe cannot train with {recipe.algorithm!r}. "
+            f"{did_you_mean(recipe.algorithm, own_arguments)}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     env: Any = VecNormalize(
         make_vec_env(recipe.environment, n_envs=recipe.environments, seed=recipe.seed),
@@ -113,7 +130,7 @@ def train(recipe: PolicyRecipe, folder: Path) -> None:
     )
 
     class Snapshots(BaseCallback):
-        """Keeps the policy and its normalisation whenever `snapshot_every` steps have passed."""
+        """Callback that saves policy and normalisation every `snapshot_every` steps."""
 
         due = 0
 
@@ -135,20 +152,7 @@ def train(recipe: PolicyRecipe, folder: Path) -> None:
             )
             print(f"{self.num_timesteps} steps, training return {np.mean(returns or [0]):.0f}")
 
-    algorithms = {
-        "PPO": (
-            stable_baselines3.PPO,
-            {"batch_size": recipe.batch_size, "n_epochs": recipe.epochs},
-        ),
-        "A2C": (stable_baselines3.A2C, {}),
-    }
-    if recipe.algorithm not in algorithms:
-        raise ObdBenchError(
-            f"The recipe cannot train with {recipe.algorithm!r}. "
-            f"{did_you_mean(recipe.algorithm, algorithms)}"
-        )
-    algorithm, settings = algorithms[recipe.algorithm]
-    model = algorithm(
+    model = getattr(stable_baselines3, recipe.algorithm)(
         "MlpPolicy",
         env,
         n_steps=recipe.rollout_steps,
@@ -157,19 +161,24 @@ def train(recipe: PolicyRecipe, folder: Path) -> None:
         policy_kwargs={"net_arch": [64, 64], "log_std_init": recipe.initial_log_std},
         seed=recipe.seed,
         device="cpu",
-        **settings,
+        **own_arguments[recipe.algorithm],
     )
     model.learn(recipe.steps, callback=Snapshots())
 
 
 def pack(recipe: PolicyRecipe, folder: Path, target: Path, episodes: int = 100) -> None:
-    """Evaluates the snapshots, gives them their roles and writes `target`.safetensors and .json.
+    """Evaluate the snapshots, give them their roles and write `target`.safetensors and .json.
 
     Every snapshot plays 20 episodes with sampled actions. `best` is the highest deterministic
     return among the ten highest; `medium` the first whose sampled return, random policy 0 and
     best 1, reaches `medium_fraction`. Kept are the snapshots up to `medium`, and `best`.
-    The reference returns are of `episodes` episodes each: uniformly random actions, and the
-    deterministic best snapshot.
+
+    Args:
+        recipe: Recipe of the training.
+        folder: Folder of the training's `.npz` files.
+        target: Path of the two files, without ending.
+        episodes: Episodes of each reference return: uniformly random actions, and the
+            deterministic best snapshot.
     """
     paths = sorted(folder.glob("*.npz"))
     if not paths:
@@ -220,19 +229,25 @@ def evaluate(
     *,
     sampled: bool,
 ) -> NDArray[np.float64]:
-    """Returns `[K, episodes]` of each snapshot; None plays the uniformly random policy."""
+    """Returns `[K, episodes]` of K snapshots, all episodes stepped as one batch.
+
+    Args:
+        policies: All snapshots.
+        snapshots: Indices of those that play; None for the uniformly random policy (K = 1).
+        episodes: Episodes of each, from the same reset seeds.
+        sampled: Whether actions are sampled, and not the mean.
+    """
     chosen = np.repeat([0] if snapshots is None else np.asarray(snapshots), episodes)
     env = make_batched(policies.env_id, len(chosen), threads=2)
     seeds = episode_seeds(episodes, environment=policies.env_id, purpose="snapshot evaluation")
     generator = numpy_generator(environment=policies.env_id, purpose="snapshot actions")
     observations = env.reset(np.arange(len(chosen)), seeds * (len(chosen) // episodes))
-    returns, alive = np.zeros(len(chosen)), np.arange(len(chosen))
-    act_dim = policies.tensors["log_std"].shape[1]
+    returns, alive = np.zeros(len(chosen)), np.arange(len(chosen))  # rows still in their episode
     while len(alive):
         if snapshots is None:
-            actions = generator.uniform(-1, 1, (len(alive), act_dim)).astype(np.float32)
+            actions = generator.uniform(-1, 1, (len(alive), policies.action_dim)).astype(np.float32)
         else:
-            noise = generator.standard_normal((len(alive), act_dim), dtype=np.float32)
+            noise = generator.standard_normal((len(alive), policies.action_dim), dtype=np.float32)
             actions = policies.act(chosen[alive], observations[alive], noise if sampled else None)
         result = env.step(alive, actions)
         observations[alive] = result.observations
@@ -243,7 +258,7 @@ def evaluate(
 
 
 def _stack(paths: list[Path]) -> dict[str, NDArray[np.float32]]:
-    """The tensors of every snapshot `[K, ...]`, named as `SnapshotPolicies` has them."""
+    """The tensors of every snapshot `[K, ...]`, named as in `SnapshotPolicies`."""
     loaded = [dict(np.load(path)) for path in paths]
     stacked = {
         f"{kind}_{i}": np.stack([s[f"{layer}.{kind}"] for s in loaded])
@@ -252,6 +267,7 @@ def _stack(paths: list[Path]) -> dict[str, NDArray[np.float32]]:
     }
     stacked["log_std"] = np.stack([s["log_std"] for s in loaded])
     stacked["observation_mean"] = np.stack([s["mean"] for s in loaded])
+    # VecNormalize divides by sqrt(var + epsilon), epsilon = 1e-8.
     stacked["observation_std"] = np.sqrt(np.stack([s["var"] for s in loaded]) + 1e-8)
     return {name: array.astype(np.float32) for name, array in stacked.items()}
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmark.config import build
 from benchmark.datasets.dataset import Dataset
-from benchmark.datasets.store import DatasetName
+from benchmark.datasets.source import DatasetName
 from benchmark.density.density import DENSITIES, DensityProblem, FitProgress
 from benchmark.density.values import RULE, finite_log_density
 from benchmark.files import atomic_path, file_sha256

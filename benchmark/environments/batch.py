@@ -1,4 +1,4 @@
-"""The interface of a batch of environments, and the choice of what implements it."""
+"""What every batch of environments offers, and what its implementations share."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from benchmark.errors import ObdBenchError
-
-
-class UnknownEnvironment(ObdBenchError):
-    """The environment id is not registered, or what it needs is not installed."""
 
 
 class UnsupportedSpace(ObdBenchError):
@@ -23,7 +20,7 @@ class UnsupportedSpace(ObdBenchError):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step of `n` slots gave, in the order in which the slots were named.
+    """The results of one step of `n` slots, in the order in which the slots were named.
 
     A slot is finished when `terminated` or `truncated` is true; both may be, exactly as
     gymnasium's `TimeLimit` says.
@@ -39,8 +36,8 @@ class BatchedEnvironment(Protocol):
     """`size` independent copies (slots) of one gymnasium environment.
 
     A slot gives bit for bit what `gymnasium.make(env_id)` gives for the same reset seed and the
-    same actions, whatever the other slots do. Slots are named by their index, each at most once a
-    call. A slot has to be reset before its first step and after the end of its episode.
+    same actions, whatever the other slots do. Slots are named by their index, each at most once
+    per call. A slot has to be reset before its first step and after the end of its episode.
     """
 
     env_id: str
@@ -52,7 +49,7 @@ class BatchedEnvironment(Protocol):
     def reset(
         self, slots: Sequence[int] | NDArray[np.integer], seeds: Sequence[int]
     ) -> NDArray[np.float64]:
-        """Start a new episode in each of these slots, one seed a slot.
+        """Start a new episode in each of these slots, with one seed per slot.
 
         Returns:
             The first observations, `[len(slots), obs_dim]`.
@@ -63,7 +60,7 @@ class BatchedEnvironment(Protocol):
         """Step these slots and leave the others as they are.
 
         Args:
-            slots: indices of the slots to step, `[n]`.
+            slots: Indices of the slots to step, `[n]`.
             actions: `[n, act_dim]` for a Box, `[n]` integers for a Discrete. They reach the
                 environment as they are, dtype and out-of-range values included.
         """
@@ -74,43 +71,69 @@ class BatchedEnvironment(Protocol):
         ...
 
 
-def action_space(env_id: str) -> gymnasium.Space[Any]:
-    """The action space of an environment: a bounded Box or a Discrete; raises as `make_batched`."""
-    environment = make_batched(env_id, 1)
-    try:
-        return environment.action_space
-    finally:
-        environment.close()
+class SlotTracker:
+    """Follows `size` slots from reset to end of episode and refuses calls out of that order."""
+
+    def __init__(self, size: int) -> None:
+        self._running = np.zeros(size, dtype=np.bool_)
+
+    def start(
+        self, slots: Sequence[int] | NDArray[np.integer], seeds: Sequence[int]
+    ) -> NDArray[np.intp]:
+        """Mark slots as running and return them as an array.
+
+        Raises:
+            ValueError: A slot is out of range or named twice, or there is not one seed per slot.
+        """
+        indices = self._distinct(slots)
+        if len(seeds) != len(indices):
+            raise ValueError(f"reset got {len(seeds)} seeds for {len(indices)} slots.")
+        self._running[indices] = True
+        return indices
+
+    def require_running(self, slots: NDArray[np.integer]) -> NDArray[np.intp]:
+        """Return the slots as an array, all of them inside an episode.
+
+        Raises:
+            ValueError: A slot is out of range, named twice, or not inside an episode.
+        """
+        indices = self._distinct(slots)
+        idle = indices[~self._running[indices]]
+        if idle.size:
+            raise ValueError(f"Slots {idle.tolist()} are not in an episode: reset them first.")
+        return indices
+
+    def finish(self, slots: NDArray[np.intp], finished: NDArray[np.bool_]) -> None:
+        """Record which of the slots that were just stepped have ended their episode."""
+        self._running[slots] = ~finished
+
+    def _distinct(self, slots: Sequence[int] | NDArray[np.integer]) -> NDArray[np.intp]:
+        indices = np.asarray(slots, dtype=np.intp).reshape(-1)
+        size = len(self._running)
+        if indices.size and (indices.min() < 0 or indices.max() >= size):
+            raise ValueError(f"Slots {indices.tolist()} are not all within 0 to {size - 1}.")
+        if np.bincount(indices, minlength=size).max() > 1:
+            raise ValueError(f"Slots {indices.tolist()} name a slot twice.")
+        return indices
 
 
-def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment:
-    """A batch of `size` slots of a registered environment.
+def check_actions(actions: NDArray[Any], expected: tuple[int, ...]) -> None:
+    """Raise ValueError unless the actions have the expected shape."""
+    if actions.shape != expected:
+        raise ValueError(f"actions have shape {actions.shape}, expected {expected}.")
 
-    HalfCheetah, Hopper and Walker2d (v4 and v5, default constructor arguments) are stepped in
-    MuJoCo directly; any other environment through gymnasium.
+
+def one_hot(actions: NDArray[Any], space: Discrete) -> NDArray[np.float32]:
+    """Discrete actions as a dataset holds them: rows `[..., n]`, 1 for the action taken, else 0.
 
     Args:
-        env_id: exact gymnasium id, version included, or `module:id` to import `module` first.
-        size: number of slots.
-        threads: threads that step the MuJoCo slots. Other environments are stepped on the calling
-            thread, because gymnasium promises no thread safety.
-
-    Raises:
-        UnknownEnvironment: the id is not registered, or its dependencies are not installed.
-        UnsupportedSpace: observations are not a Box, or actions neither a bounded 1-D Box nor
-            Discrete.
-        ValueError: `size` or `threads` is below one.
+        actions: Actions as the environment takes them, `[...]` integers.
+        space: Action space, which may start from another number than 0.
     """
-    # Imported here because these modules take the names above from this one.
-    from benchmark.environments.lookup import find_specification
-    from benchmark.environments.mujoco_batch import MujocoBatch
-    from benchmark.environments.mujoco_tasks import has_task
-    from benchmark.environments.vector_batch import VectorBatch
+    rows: NDArray[np.float32] = np.eye(int(space.n), dtype=np.float32)[actions - space.start]
+    return rows
 
-    for name, value in (("size", size), ("threads", threads)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1.")
-    specification = find_specification(env_id)
-    if has_task(specification):
-        return MujocoBatch(specification, size, threads)
-    return VectorBatch(specification, size)
+
+def highest(scores: NDArray[Any], space: Discrete) -> NDArray[np.int64]:
+    """The action of the highest score `[...]`, the first of equals, from scores `[..., n]`."""
+    return np.asarray(scores.argmax(-1) + space.start)

@@ -1,4 +1,4 @@
-"""From an environment id to a gymnasium environment, or to an error that says what to install."""
+"""From an environment id to an environment or a batch, or to an error that says what to install."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import difflib
 import importlib
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-from benchmark.environments.batch import UnknownEnvironment
+from benchmark.environments.batch import BatchedEnvironment
+from benchmark.environments.mujoco_tasks import has_task
+from benchmark.environments.vector_batch import VectorBatch
+from benchmark.errors import ObdBenchError
 
-# Families that gymnasium does not ship, by the start of their ids.
+# Families that gymnasium does not ship, by the package that does: the starts of their ids.
 _PACKAGES = {
-    "ALE/": "ale-py",
-    "Adroit": "gymnasium-robotics",
-    "AntMaze": "gymnasium-robotics",
-    "Fetch": "gymnasium-robotics",
-    "FrankaKitchen": "gymnasium-robotics",
-    "HandManipulate": "gymnasium-robotics",
-    "HandReach": "gymnasium-robotics",
-    "MiniGrid": "minigrid",
-    "PointMaze": "gymnasium-robotics",
-}
+    "ale-py": ("ALE/",),
+    "gymnasium-robotics": (
+        "Adroit", "AntMaze", "Fetch", "FrankaKitchen", "HandManipulate", "HandReach", "PointMaze",
+    ),
+    "minigrid": ("MiniGrid",),
+}  # fmt: skip
 # gymnasium's own families, by the package of their entry points: the extra that installs them.
 _EXTRAS = {
     "gymnasium.envs.box2d": "gymnasium[box2d]",
@@ -34,18 +34,28 @@ _EXTRAS = {
 }
 
 
+class UnknownEnvironment(ObdBenchError):
+    """The environment id is not registered, or what it needs is not installed."""
+
+
 def find_specification(env_id: str) -> EnvSpec:
-    """The registered specification of an exact environment id.
+    """Find the registered specification of an exact environment id.
 
     An id without its version is unknown, although gymnasium would take the newest: the environment
     behind a score must not change with the gymnasium that is installed.
 
     Raises:
-        UnknownEnvironment: the id is not registered, or the module in `module:id` is missing.
+        UnknownEnvironment: The id is not registered, or the module in `module:id` is missing.
     """
     module, _, name = env_id.rpartition(":")
     if module:
-        _import_registering_module(env_id, module)
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise UnknownEnvironment(
+                f"Environment {env_id!r} asks to import {module!r} first, which fails: {error}. "
+                "Install the package that provides this module."
+            ) from error
     specification = gymnasium.registry.get(name)
     if specification is None:
         raise UnknownEnvironment(_unknown_message(name))
@@ -53,16 +63,16 @@ def find_specification(env_id: str) -> EnvSpec:
 
 
 def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
-    """`gymnasium.make` of a specification.
+    """Make an environment from its specification.
 
-    Made from the specification and not from its id, which gymnasium answers with a deprecation
-    warning for v4: scores on D4RL data need v4, so here it is a choice and not an oversight.
+    Not from its id, which gymnasium answers with a deprecation warning for v4: scores on D4RL data
+    need v4, so here it is a choice and not an oversight.
 
     Raises:
-        UnknownEnvironment: the environment cannot be made with the packages that are installed.
+        UnknownEnvironment: The environment cannot be made with the packages that are installed.
     """
     try:
-        with _deprecated_attributes_unsaid():
+        with _without_deprecation_warnings():
             return gymnasium.make(specification)
     except (ImportError, gymnasium.error.Error) as error:
         raise UnknownEnvironment(
@@ -71,40 +81,66 @@ def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
         ) from error
 
 
+def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment:
+    """Make a batch of `size` slots of a registered environment.
+
+    HalfCheetah, Hopper and Walker2d (v4 and v5, default constructor arguments) are stepped in
+    MuJoCo directly; any other environment through gymnasium.
+
+    Args:
+        env_id: Exact gymnasium id, version included, or `module:id` to import `module` first.
+        size: Number of slots.
+        threads: Threads that step the MuJoCo slots. Other environments are stepped on the calling
+            thread, because gymnasium promises no thread safety.
+
+    Raises:
+        UnknownEnvironment: The id is not registered, or its dependencies are not installed.
+        UnsupportedSpace: Observations are not a Box, or actions neither a bounded 1-D Box nor
+            Discrete.
+        ValueError: `size` or `threads` is below one.
+    """
+    for name, value in (("size", size), ("threads", threads)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1.")
+    specification = find_specification(env_id)
+    if has_task(specification):
+        reference = make_environment(specification)
+        # Imported here: MuJoCo is slow to import, and finding a specification does not need it.
+        from benchmark.environments.mujoco_batch import MujocoBatch
+
+        return MujocoBatch(reference, size, threads)
+    return VectorBatch(partial(make_environment, specification), size)
+
+
+def action_space(env_id: str) -> gymnasium.Space[Any]:
+    """The action space of an environment: a bounded Box or a Discrete; raises as `make_batched`."""
+    with contextlib.closing(make_batched(env_id, 1)) as environment:
+        return environment.action_space
+
+
 @contextlib.contextmanager
-def _deprecated_attributes_unsaid() -> Iterator[None]:
-    """Gymnasium's HalfCheetah has an attribute that MuJoCo 4 warns of whenever it is made."""
+def _without_deprecation_warnings() -> Iterator[None]:
+    """Silence what MuJoCo 4 says of an attribute of HalfCheetah's model whenever it is made."""
     try:
-        import mujoco
-    except ImportError:  # other environments do without
+        from mujoco import get_mju_user_warning, set_mju_user_warning
+    except (
+        ImportError
+    ):  # before MuJoCo 3.3; or without MuJoCo, which other environments do not need
         yield
         return
-    if not hasattr(mujoco, "get_mju_user_warning"):  # before MuJoCo 3.3
-        yield
-        return
-    before = mujoco.get_mju_user_warning()
+    before = get_mju_user_warning()
     say = before or (lambda message: logging.getLogger(__name__).warning("MuJoCo: %s", message))
-    mujoco.set_mju_user_warning(lambda message: None if "deprecated" in message else say(message))
+    set_mju_user_warning(lambda message: None if "deprecated" in message else say(message))
     try:
         yield
     finally:
-        mujoco.set_mju_user_warning(before)
-
-
-def _import_registering_module(env_id: str, module: str) -> None:
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise UnknownEnvironment(
-            f"Environment {env_id!r} asks to import {module!r} first, which fails: {error}. "
-            "Install the package that provides this module."
-        ) from error
+        set_mju_user_warning(before)
 
 
 def _unknown_message(name: str) -> str:
     near = difflib.get_close_matches(name, list(gymnasium.registry), n=3, cutoff=0.4)
     nearest = f"Nearest registered ids: {', '.join(near)}. " if near else ""
-    package = next((p for start, p in _PACKAGES.items() if name.startswith(start)), None)
+    package = next((p for p, starts in _PACKAGES.items() if name.startswith(starts)), None)
     install = (
         f"Run `pip install {package}`"
         if package

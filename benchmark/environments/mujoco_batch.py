@@ -9,16 +9,13 @@ from typing import Any
 import gymnasium
 import mujoco
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from benchmark.environments.batch import StepResult
-from benchmark.environments.lookup import make_environment
+from benchmark.environments.batch import SlotTracker, StepResult, check_actions
 from benchmark.environments.mujoco_tasks import LocomotionTask
-from benchmark.environments.slots import SlotTracker, check_actions
 
 # All that MuJoCo integrates from. It holds the accelerations of the previous step, which the
-# constraint solver starts from (`qacc_warmstart`): positions and velocities alone give other
+# constraint solver starts from (`qacc_warmstart`): positions and velocities only would give other
 # trajectories.
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
 
@@ -31,37 +28,40 @@ class MujocoBatch:
     own (13 MB of address space and the time of several steps to make).
 
     Args:
-        specification: one that `mujoco_tasks.has_task` accepts.
-        size: number of slots.
-        threads: threads that the slots of a step are split over; `mj_step` releases the
+        reference: A gymnasium environment whose specification `mujoco_tasks.has_task` accepts; it
+            draws every initial state and owns the shared model.
+        size: Number of slots.
+        threads: Threads that the slots of a step are split over; `mj_step` releases the
             interpreter lock. The results do not depend on it.
     """
 
     action_space: gymnasium.Space[Any]
 
-    def __init__(self, specification: EnvSpec, size: int, threads: int = 1) -> None:
-        # Gymnasium's own environment draws every initial state and owns the shared model.
-        self._reference = make_environment(specification)
-        environment: Any = self._reference.unwrapped
+    def __init__(self, reference: gymnasium.Env[Any, Any], size: int, threads: int = 1) -> None:
+        specification = reference.spec
+        assert specification is not None, "gymnasium.make keeps the specification"
+        environment: Any = reference.unwrapped
+        self._reference, self._environment = reference, environment
         self._task = LocomotionTask(specification, environment)
-        self._model = environment.model
+        self._model = model = environment.model
         self._frame_skip: int = environment.frame_skip
 
         self.env_id = specification.id
         self.size = size
-        self.observation_dim: int = self._model.nq + self._model.nv - 1
-        self.action_space = self._reference.action_space
+        self.observation_dim: int = model.nq + model.nv - 1
+        self.action_space = reference.action_space
         self.max_episode_steps = specification.max_episode_steps
 
         self._slots = SlotTracker(size)
-        self._elapsed = np.zeros(size, dtype=np.int64)
-        self._states = np.zeros((size, mujoco.mj_stateSize(self._model, _STATE)))
-        positions = _column(self._model, mujoco.mjtState.mjSTATE_QPOS)
-        control = _column(self._model, mujoco.mjtState.mjSTATE_CTRL)
-        # Views of the states: positions and velocities, which are neighbours, and controls.
-        self._motion = self._states[:, positions : positions + self._model.nq + self._model.nv]
-        self._control = self._states[:, control : control + self._model.nu]
-        self._data = [mujoco.MjData(self._model) for _ in range(threads)]
+        self._elapsed = np.zeros(size, dtype=np.int64)  # steps of the episode that each slot is in
+        self._states = np.zeros((size, mujoco.mj_stateSize(model, _STATE)))
+        # Views of the states, so that writing actions or reading motion copies no row: positions
+        # and velocities `[size, nq + nv]`, which stand side by side, and controls `[size, nu]`.
+        positions = _column(model, mujoco.mjtState.mjSTATE_QPOS)
+        control = _column(model, mujoco.mjtState.mjSTATE_CTRL)
+        self._motion = self._states[:, positions : positions + model.nq + model.nv]
+        self._control = self._states[:, control : control + model.nu]
+        self._data = [mujoco.MjData(model) for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def reset(
@@ -69,10 +69,9 @@ class MujocoBatch:
     ) -> NDArray[np.float64]:
         """Start an episode in each slot from the state that gymnasium draws for its seed."""
         indices = self._slots.start(slots, seeds)
-        environment: Any = self._reference.unwrapped
         for slot, seed in zip(indices.tolist(), seeds, strict=True):
             self._reference.reset(seed=int(seed))
-            mujoco.mj_getState(self._model, environment.data, self._states[slot], _STATE)
+            mujoco.mj_getState(self._model, self._environment.data, self._states[slot], _STATE)
         self._elapsed[indices] = 0
         return self._task.observations(self._motion[indices])
 
@@ -80,12 +79,16 @@ class MujocoBatch:
         """Step these slots; the other rows are not touched."""
         indices = self._slots.require_running(slots)
         check_actions(actions, (len(indices), self._model.nu))
-        x_before = self._motion[indices, 0]
+        x_before = self._motion[indices, 0]  # a copy: the simulation overwrites the states
         self._control[indices] = actions
         self._simulate(indices)
+        self._elapsed[indices] += 1
+
         motion = self._motion[indices]
         healthy = self._task.healthy(motion)
-        truncated = self._count_step(indices)
+        truncated = np.zeros(len(indices), dtype=np.bool_)
+        if self.max_episode_steps is not None:
+            truncated = self._elapsed[indices] >= self.max_episode_steps
         self._slots.finish(indices, ~healthy | truncated)
         return StepResult(
             observations=self._task.observations(motion),
@@ -101,6 +104,7 @@ class MujocoBatch:
         self._reference.close()
 
     def _simulate(self, slots: NDArray[np.intp]) -> None:
+        """Advance these rows by one step each, every thread its share of them."""
         if self._pool is None:
             self._simulate_share(self._data[0], slots)
             return
@@ -114,14 +118,10 @@ class MujocoBatch:
             mujoco.mj_step(self._model, data, self._frame_skip)
             mujoco.mj_getState(self._model, data, state, _STATE)
 
-    def _count_step(self, slots: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Count one step in these slots and say which have reached the time limit, `[n]`."""
-        self._elapsed[slots] += 1
-        if self.max_episode_steps is None:
-            return np.zeros(len(slots), dtype=np.bool_)
-        return self._elapsed[slots] >= self.max_episode_steps
-
 
 def _column(model: Any, element: mujoco.mjtState) -> int:
-    """First column of one element of the integration state; elements stand in order of bits."""
+    """First column of one element of the integration state.
+
+    Elements stand in the order of their bits, so it is the size of all elements of lower bits.
+    """
     return int(mujoco.mj_stateSize(model, _STATE & (element.value - 1)))

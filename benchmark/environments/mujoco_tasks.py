@@ -18,7 +18,7 @@ _VELOCITY_LIMIT = 10.0
 
 
 @dataclass(frozen=True)
-class _Rules:
+class _TaskRules:
     """How one version of one environment differs from the others."""
 
     checks_health: bool
@@ -26,9 +26,9 @@ class _Rules:
     pays_when_terminating: bool = False  # v4 pays the healthy reward at the fatal step too
 
 
-_CHEETAH = _Rules(checks_health=False)
-_HOPPER = _Rules(checks_health=True, checks_every_state=True)
-_WALKER = _Rules(checks_health=True)
+_CHEETAH = _TaskRules(checks_health=False)
+_HOPPER = _TaskRules(checks_health=True, checks_every_state=True)
+_WALKER = _TaskRules(checks_health=True)
 _RULES = {
     "gymnasium.envs.mujoco.half_cheetah_v4:HalfCheetahEnv": _CHEETAH,
     "gymnasium.envs.mujoco.half_cheetah_v5:HalfCheetahEnv": _CHEETAH,
@@ -40,7 +40,7 @@ _RULES = {
 
 
 def has_task(specification: EnvSpec) -> bool:
-    """Whether a specification is one of the six, with default arguments and no further wrapper."""
+    """Whether a specification is one of the six above, without arguments or further wrappers."""
     return (
         specification.entry_point in _RULES
         and not specification.kwargs
@@ -52,8 +52,8 @@ class LocomotionTask:
     """The task of one environment, over states `[n, nq + nv]` (positions, then velocities).
 
     Args:
-        specification: one that `has_task` accepts.
-        environment: the unwrapped gymnasium environment that the constants are read from.
+        specification: A specification that `has_task` accepts.
+        environment: The unwrapped gymnasium environment that the constants are read from.
     """
 
     def __init__(self, specification: EnvSpec, environment: Any) -> None:
@@ -67,7 +67,10 @@ class LocomotionTask:
             self._lower, self._upper = _healthy_bounds(environment, self._rules)
 
     def observations(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Observations `[n, nq + nv - 1]`: the state without the position along the track."""
+        """Observations `[n, nq + nv - 1]`: the state without the position along the track.
+
+        Hopper and Walker2d, which can fall, clip the velocities; HalfCheetah does not.
+        """
         observations = states[:, 1:].copy()
         if self._rules.checks_health:
             velocities = observations[:, self._positions - 1 :]
@@ -75,7 +78,7 @@ class LocomotionTask:
         return observations
 
     def healthy(self, states: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which states the episode may go on from, `[n]`."""
+        """Whether the episode may go on from each state, `[n]`; HalfCheetah's always may."""
         if not self._rules.checks_health:
             return np.ones(len(states), dtype=np.bool_)
         checked = states[:, 1 : 1 + len(self._lower)]
@@ -89,7 +92,17 @@ class LocomotionTask:
         actions: NDArray[Any],
         healthy: NDArray[np.bool_],
     ) -> NDArray[np.float64]:
-        """Rewards `[n]` of a step that moved along the track from `x_before` to `x_after`."""
+        """Rewards `[n]` of one step: speed along the track, plus health, minus control cost.
+
+        r = w_forward (x_after - x_before) / dt + r_healthy - w_control sum_i a_i^2, added in
+        gymnasium's order, since another would round otherwise.
+
+        Args:
+            x_before: Position along the track before the step `[n]`.
+            x_after: Position after it `[n]`.
+            actions: `[n, act_dim]`.
+            healthy: Whether the state after the step is healthy `[n]`.
+        """
         rewards = self._forward_weight * ((x_after - x_before) / self._seconds_per_step)
         if self._rules.checks_health:
             paid = healthy | self._rules.pays_when_terminating
@@ -100,12 +113,16 @@ class LocomotionTask:
 
 
 def _healthy_bounds(
-    environment: Any, rules: _Rules
+    environment: Any, rules: _TaskRules
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Open bounds on the state's columns from 1 on: height, torso angle, then Hopper's others."""
+    """Lower and upper bounds of the state's columns from 1 on, both excluded.
+
+    Columns 1 and 2 are the height and the angle of the torso; only Hopper bounds those after them.
+    """
     bounds = np.array([environment._healthy_z_range, environment._healthy_angle_range], float)
     if rules.checks_every_state:
-        low, high = environment._healthy_state_range  # of column 2, the angle, and all after it
+        # The range holds from column 2, the angle, on: the angle has to be within both.
+        low, high = environment._healthy_state_range
         unchecked = environment.model.nq + environment.model.nv - 3
         bounds[1] = max(low, bounds[1, 0]), min(high, bounds[1, 1])
         bounds = np.vstack([bounds, np.tile([low, high], (unchecked, 1))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,9 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
-from benchmark.environments.batch import BatchedEnvironment, make_batched
-from benchmark.environments.discrete import highest
-from benchmark.environments.slots import check_actions
+from benchmark.environments.batch import BatchedEnvironment, check_actions, highest
+from benchmark.environments.lookup import make_batched
 from benchmark.errors import ObdBenchError
-
-Policy = Callable[[NDArray[np.float32]], NDArray[Any]]
 
 
 class NoTimeLimit(ObdBenchError):
@@ -40,7 +38,7 @@ class Episodes:
 
 def rollout(
     env_id: str,
-    policy: Policy,
+    act: Callable[[NDArray[np.float32]], NDArray[Any]],
     *,
     policies: int,
     episodes: int,
@@ -52,60 +50,50 @@ def rollout(
     """Run `episodes` episodes of each of `policies` policies, all stepped as one batch.
 
     Args:
-        env_id: exact gymnasium id.
-        policy: takes float32 observations `[P, E, obs_dim]` and returns actions
+        env_id: Exact gymnasium id.
+        act: Takes float32 observations `[P, E, obs_dim]` and returns the policies' actions
             `[P, E, act_dim]` (float32); for a Discrete, scores `[P, E, n]`, of which the highest
             is taken, or integers `[P, E]`. It is always called for all slots: those of finished
             episodes keep their last observation, and the actions for them are ignored.
         policies: P.
         episodes: E.
-        seeds: reset seed of each of the E episodes, the same for every policy, so that policies
+        seeds: Reset seed of each of the E episodes, the same for every policy, so that policies
             are compared on common random numbers.
-        threads: threads that step MuJoCo environments; the results do not depend on it.
-        max_steps: cut every episode after so many steps, if the environment has not ended it.
-        on_progress: called after every step of the batch with the environment steps taken so far.
+        threads: Threads that step MuJoCo environments; the results do not depend on it.
+        max_steps: Cut every episode after so many steps, if the environment has not ended it.
+        on_progress: Called after every step of the batch with the environment steps taken so far.
 
     Raises:
-        NoTimeLimit: the environment has no time limit and `max_steps` is None.
-        UnknownEnvironment, UnsupportedSpace: see `make_batched`.
-        ValueError: there is not one seed an episode, or the policy's actions have another shape.
+        NoTimeLimit: The environment has no time limit and `max_steps` is None.
+        UnknownEnvironment, UnsupportedSpace: See `make_batched`.
+        ValueError: There is not one seed per episode, or the actions have another shape.
     """
     if len(seeds) != episodes:
         raise ValueError(f"rollout got {len(seeds)} seeds for {episodes} episodes.")
-    environment = make_batched(env_id, policies * episodes, threads)
-    try:
+    with contextlib.closing(make_batched(env_id, policies * episodes, threads)) as environment:
         limit = _step_limit(environment, max_steps)
-        return _run(environment, policy, (policies, episodes), seeds, limit, on_progress)
-    finally:
-        environment.close()
-
-
-def _run(
-    environment: BatchedEnvironment,
-    policy: Policy,
-    shape: tuple[int, int],
-    seeds: Sequence[int],
-    limit: int,
-    on_progress: Callable[[int], None] | None,
-) -> Episodes:
-    running = np.arange(environment.size)
-    observations = environment.reset(running, list(seeds) * shape[0])
-    returns = np.zeros(environment.size)
-    lengths = np.zeros(environment.size, dtype=np.int64)
-    action_shape = (*shape, *_action_dims(environment))
-    for _ in range(limit):
-        # A fresh array a step: a policy may keep what it was given.
-        actions = _chosen(environment, policy(observations.astype(np.float32).reshape(*shape, -1)))
-        check_actions(actions, action_shape)
-        result = environment.step(running, actions.reshape(-1, *action_shape[2:])[running])
-        observations[running] = result.observations
-        returns[running] += result.rewards
-        lengths[running] += 1
-        running = running[~(result.terminated | result.truncated)]
-        if on_progress is not None:
-            on_progress(int(lengths.sum()))
-        if not running.size:
-            break
+        shape, space = (policies, episodes), environment.action_space
+        action_dims = () if isinstance(space, Discrete) else (space.shape or ())
+        # Slot p * E + e is episode e of policy p, so that a reshape to `shape` sorts them.
+        running = np.arange(environment.size)
+        observations = environment.reset(running, list(seeds) * policies)
+        returns = np.zeros(environment.size)
+        lengths = np.zeros(environment.size, dtype=np.int64)
+        for _ in range(limit):
+            # A fresh array per step: a policy may keep what it was given.
+            actions = act(observations.astype(np.float32).reshape(*shape, -1))
+            if isinstance(space, Discrete) and actions.shape == (*shape, space.n):
+                actions = highest(actions, space)
+            check_actions(actions, (*shape, *action_dims))
+            result = environment.step(running, actions.reshape(-1, *action_dims)[running])
+            observations[running] = result.observations
+            returns[running] += result.rewards
+            lengths[running] += 1
+            running = running[~(result.terminated | result.truncated)]
+            if on_progress is not None:
+                on_progress(int(lengths.sum()))
+            if not running.size:
+                break
     return Episodes(returns.reshape(shape), lengths.reshape(shape))
 
 
@@ -117,16 +105,3 @@ def _step_limit(environment: BatchedEnvironment, max_steps: int | None) -> int:
             "max_steps, or register the environment with max_episode_steps."
         )
     return min(limits)
-
-
-def _chosen(environment: BatchedEnvironment, actions: NDArray[Any]) -> NDArray[Any]:
-    """What the environment is stepped with: of scores for discrete actions, the highest."""
-    space = environment.action_space
-    if isinstance(space, Discrete) and actions.ndim == 3 and actions.shape[-1] == space.n:
-        return highest(actions, space)
-    return actions
-
-
-def _action_dims(environment: BatchedEnvironment) -> tuple[int, ...]:
-    space = environment.action_space
-    return () if isinstance(space, Discrete) else (space.shape or ())

@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
-from benchmark.environments.batch import StepResult, UnsupportedSpace
-from benchmark.environments.lookup import make_environment
-from benchmark.environments.slots import SlotTracker, check_actions
+from benchmark.environments.batch import SlotTracker, StepResult, UnsupportedSpace, check_actions
 
 
 class VectorBatch:
     """Slots of a gymnasium `SyncVectorEnv` without automatic resets (see `BatchedEnvironment`).
 
     The vector environment makes the slots, checks that they agree and resets any of them by its
-    `reset_mask`. Its `step` has no mask: it would move slots that nobody asked to step, so a step
-    goes to the named slots' own environments, `SyncVectorEnv.envs`.
+    `reset_mask`. Its `step` has no mask and would move all slots, so a step goes to the named
+    slots' own environments, `SyncVectorEnv.envs`.
 
     Args:
-        specification: a registered environment.
-        size: number of slots.
+        make: Makes one copy of the environment.
+        size: Number of slots.
 
     Raises:
-        UnknownEnvironment: the environment's dependencies are not installed.
-        UnsupportedSpace: observations are not a Box, or actions neither a bounded 1-D Box nor
+        UnsupportedSpace: Observations are not a Box, or actions neither a bounded 1-D Box nor
             Discrete.
     """
 
     action_space: gymnasium.Space[Any]
 
-    def __init__(self, specification: EnvSpec, size: int) -> None:
-        make = partial(make_environment, specification)
+    def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], size: int) -> None:
         self._vector = SyncVectorEnv([make] * size, autoreset_mode=AutoresetMode.DISABLED)
+        specification = self._vector.envs[0].spec
+        assert specification is not None, "gymnasium.make keeps the specification"
         self._slots = SlotTracker(size)
         self.env_id = specification.id
         self.size = size
@@ -59,10 +55,12 @@ class VectorBatch:
             return np.empty((0, self.observation_dim))
         mask = np.zeros(self.size, dtype=np.bool_)
         mask[indices] = True
+        # gymnasium wants a seed for every slot; those outside the mask are not reset.
         slot_seeds: list[int | None] = [None] * self.size
         for slot, seed in zip(indices.tolist(), seeds, strict=True):
             slot_seeds[slot] = int(seed)
         observations, _ = self._vector.reset(seed=slot_seeds, options={"reset_mask": mask})
+        # `[size, *space.shape]` to the slots that were named, in their order, one row each.
         chosen = np.asarray(observations[indices], dtype=np.float64)
         return chosen.reshape(len(indices), self.observation_dim)
 

@@ -1,4 +1,4 @@
-"""A student: the policy network and the recipe that clones a synthetic set into it."""
+"""Training students: a synthetic set is cloned into policy networks."""
 
 from __future__ import annotations
 
@@ -10,72 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.scaling import Scaling
-from benchmark.students.architectures import STUDENTS
-from benchmark.students.heads import HEADS, Head, bc_loss_gradient
+from benchmark.students.heads import Head, bc_loss_gradient
 from benchmark.students.network import Network, Parameters, stack
-
-OPTIMIZERS = ("sgd", "adam", "adamw")
-
-
-@dataclass(frozen=True)
-class StudentSpec:
-    """What a student is and how it is trained; the defaults are OBD's (Section 5).
-
-    Args:
-        name: Registered architecture: "mlp" or "residual".
-        depth: Linear layers, 1 to 6 and more.
-        width: Of every hidden layer.
-        head: "sampled" (the published code's: a tanh-Gaussian sample in the loss, its mode in
-            evaluation) or "mean" (tanh of the outputs).
-        optimizer: "sgd", "adam" or "adamw".
-        learning_rate: Of the optimiser.
-        momentum: Of "sgd".
-        weight_decay: Of "adamw".
-        steps: Gradient steps on the whole synthetic set.
-    """
-
-    name: str = "mlp"
-    depth: int = 4
-    width: int = 256
-    head: str = "sampled"
-    optimizer: str = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.0
-    weight_decay: float = 0.01
-    steps: int = 100
-
-    def __post_init__(self) -> None:
-        for field, value, known in (
-            ("student.head", self.head, HEADS),
-            ("student.optimizer", self.optimizer, OPTIMIZERS),
-        ):
-            if value not in known:
-                raise ObdBenchError(f"{field} is {value!r}. {did_you_mean(value, known)}")
-        for field in ("depth", "width", "steps"):
-            if getattr(self, field) < 1:
-                raise ObdBenchError(
-                    f"student.{field} is {getattr(self, field)}; expected 1 or more."
-                )
-
-    @property
-    def policy_head(self) -> Head:
-        """The head that `head` names."""
-        return HEADS[self.head]
-
-    def network(self, observation_dim: int, action_dim: int) -> Network:
-        """Its network for an environment of these dimensions."""
-        outputs = self.policy_head.outputs(action_dim)
-        return STUDENTS[self.name]().network(observation_dim, outputs, self.depth, self.width)
-
-    def optimiser(self, tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
-        """A fresh optimiser over stacked parameters; every update is elementwise in the runs."""
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(tensors, self.learning_rate, momentum=self.momentum)
-        if self.optimizer == "adam":
-            return torch.optim.Adam(tensors, self.learning_rate)
-        return torch.optim.AdamW(tensors, self.learning_rate, weight_decay=self.weight_decay)
+from benchmark.students.spec import StudentSpec
 
 
 @dataclass(frozen=True)

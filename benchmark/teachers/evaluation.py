@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmark.datasets.dataset import ReferenceReturns
-from benchmark.environments import make_batched, rollout
+from benchmark.environments.lookup import make_batched
+from benchmark.environments.rollout import rollout
 from benchmark.scaling import action_bounds
 from benchmark.seeds import episode_seeds
 from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.datasets.dataset import Dataset
-from benchmark.environments import action_space
+from benchmark.environments.lookup import action_space
 from benchmark.scaling import Scaling
 from benchmark.seeds import torch_generator
 from benchmark.state import load_state, save_state

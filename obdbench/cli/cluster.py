@@ -1,8 +1,7 @@
-"""A sweep on a cluster: what would be sent, sending it, watching it, and `obdbench plan`."""
+"""`obdbench submit | plan`: a sweep on a cluster, what it would be, and what it costs."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,28 +10,64 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
+from benchmark.run import Conditions
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
-from obdbench.cli.console import err, out, progress_bar
+from obdbench.cli.console import err, out
+from obdbench.cli.runs import Retry, Threads, begin, runs_to_do
+from obdbench.cli.started_sweeps import POLL_SECONDS, settle, show, watch
 from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep, store_option
 from obdbench.sweep_status import sweep_status
 from results.costs import CostEstimate, Costs
 from results.record_store import all_records
 from results.shipping import SHIPPED
 from slurm.arrays import Array, make_arrays
-from slurm.cluster import Cluster, QueueFull, Settings, sbatch_options
+from slurm.cluster import Cluster, Sent, sbatch_options
 from slurm.profile import Profile, find_profile
 from slurm.scheduler import Scheduler, Unreachable
 
-POLL_SECONDS = 30.0
 USUAL_ARRAY_SIZE = 1001
 """SLURM's default, for plans that are made away from the cluster."""
 
 
-def submit(cluster: Cluster, plan: Sweep, todo: Sequence[RunSpec], profile: Profile,
-           settings: Settings) -> None:  # fmt: skip
-    """Sends runs and says what was sent."""
-    sent = cluster.submit(plan.name, todo, profile, settings)
+def submit(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped sweep.")],
+    profile: Annotated[
+        str, typer.Option(help="What jobs ask for: a shipped profile, or a TOML file.")
+    ] = "cpu",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be submitted, and stop.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until all is done, then print the table.")
+    ] = False,
+    poll: Annotated[float, typer.Option(help="Seconds between looks (--wait).")] = POLL_SECONDS,
+    retry: Retry = None,
+    threads: Threads = 1,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Submit every run of a sweep that is not done yet to SLURM, and return at once.
+
+    `status` and `collect` go on from there, in any shell.
+    """
+    chosen, plan = find_profile(profile), find_sweep(name, store)
+    if dry_run:
+        _print_submission(store, runs_to_do(store, plan, retry), chosen, threads)
+        return
+    begin(plan, store)
+    cluster = Cluster(store)
+    conditions = Conditions(cluster.store, tuple(context.obj or ()), threads=threads)
+    settle(cluster)
+    todo = runs_to_do(store, plan, retry)
+    if wait:
+        watch(cluster, plan, poll, lambda: cluster.submit(plan.name, todo, chosen, conditions))
+        show(store, plan)
+    elif todo:
+        _print_sent(cluster, plan, cluster.submit(plan.name, todo, chosen, conditions))
+
+
+def _print_sent(cluster: Cluster, plan: Sweep, sent: Sent) -> None:
     _print_arrays(sent.arrays, "submitted")
     where = store_option(cluster.store)
     if sent.refused:
@@ -48,8 +83,8 @@ def submit(cluster: Cluster, plan: Sweep, todo: Sequence[RunSpec], profile: Prof
     )
 
 
-def dry_run(store: Path, todo: Sequence[RunSpec], profile: Profile, threads: int) -> None:
-    """Prints what would be submitted and about how long it will take."""
+def _print_submission(store: Path, todo: Sequence[RunSpec], profile: Profile, threads: int) -> None:
+    """Print what would be submitted and about how long it will take."""
     arrays = make_arrays(todo, profile, _array_size())
     _print_arrays(arrays, "would be submitted")
     for number, array in enumerate(arrays):
@@ -58,40 +93,6 @@ def dry_run(store: Path, todo: Sequence[RunSpec], profile: Profile, threads: int
         for line in options["setup"]:  # type: ignore[attr-defined]
             out.print(f"    {line}", highlight=False, markup=False)
     _print_hours(store, todo, profile)
-
-
-def watch(cluster: Cluster, plan: Sweep, poll: float, unsent: Sequence[RunSpec] = (),
-          profile: Profile | None = None, settings: Settings | None = None) -> None:  # fmt: skip
-    """Returns when no run of the sweep is on the cluster any more, sending the rest as room comes.
-
-    Ctrl-C ends the watching, not the jobs.
-    """
-    mine = {run.run_id for run in plan.runs}
-    with progress_bar(plan.name, "runs", len(plan.runs)) as bar:
-        while True:
-            try:
-                settled = cluster.settle()
-                _tell(settled.died, settled.unwritten)
-                if not unsent and not settled.live & mine:
-                    return
-                if unsent and profile and settings:
-                    cluster.submit(plan.name, unsent, profile, settings)
-                    unsent = ()
-            except QueueFull:
-                pass
-            except Unreachable as error:  # the controller is being restarted, say
-                err.print(f"{error} Asking again in {poll:.0f} s.", highlight=False, markup=False)
-            states = sweep_status(cluster.store, plan)
-            done = sum(p.fraction for p in states.at.values() if p.state != "queued")
-            queued, failed = states.counts["queued"], states.counts["failed"]
-            bar.update(done, f"{queued} queued{f', {failed} failed' if failed else ''}")
-            time.sleep(poll)
-
-
-def settle(cluster: Cluster) -> None:
-    """Gives runs whose job died a record with the cause, and says so."""
-    settled = cluster.settle()
-    _tell(settled.died, settled.unwritten)
 
 
 def plan(
@@ -116,7 +117,7 @@ def plan(
 
 
 def _print_arrays(arrays: Sequence[Array], verb: str) -> None:
-    """One line an array."""
+    """One line per array."""
     jobs = sum(len(array.jobs) for array in arrays)
     runs = sum(len(array.runs) for array in arrays)
     many = "array" if len(arrays) == 1 else "arrays"
@@ -139,7 +140,7 @@ def _print_hours(
     store: Path, todo: Sequence[RunSpec], profile: Profile, all_runs: Sequence[RunSpec] = ()
 ) -> None:
     """A row for each method and dataset, and the sum."""
-    found = {r["run_id"]: r for place in (SHIPPED, store) for r in all_records(place)}
+    found = {r.run_id: r for place in (SHIPPED, store) for r in all_records(place)}
     records = list(found.values())
     costs = {device: Costs(records, device) for device in ("cpu", "cuda")}
     groups: dict[tuple[str, str], list[RunSpec]] = defaultdict(list)
@@ -178,21 +179,9 @@ def _print_hours(
 
 
 def _hours(estimates: Sequence[CostEstimate]) -> str:
-    """Their sum; "?" where one is unknown."""
+    """Sum of the hours; "?" where one is unknown."""
     seconds = [e.seconds for e in estimates if e.seconds is not None]
     return f"{sum(seconds) / 3600:.2f}" if len(seconds) == len(estimates) else "?"
-
-
-def _tell(died: dict[str, str], unwritten: dict[str, str]) -> None:
-    for run, kind in died.items():
-        err.print(f"{run}: {kind}", highlight=False, markup=False)
-    for run, problem in unwritten.items():
-        err.print(
-            f"{run}: its job died, and its record cannot be written ({problem}). Make room and "
-            f"run this again.",
-            highlight=False,
-            markup=False,
-        )
 
 
 def _array_size() -> int:

@@ -56,7 +56,7 @@ def check_method(
     names = _methods_of(Path(method)) if method.endswith(".py") else [method]
     sound = True
     for name in names:
-        results = contract.check_method(METHODS[name], settings)
+        results = contract.check_method(type(METHODS[name]), settings)
         _show(name, results)
         sound &= all(result.ok for result in results)
     if not sound:
@@ -118,7 +118,7 @@ def _methods_of(path: Path) -> list[str]:
     here = {
         name
         for name in METHODS
-        if name not in broken and Path(inspect.getfile(METHODS[name])) == path.resolve()
+        if name not in broken and Path(inspect.getfile(type(METHODS[name]))) == path.resolve()
     }
     if not (names := sorted(here | (set(METHODS) - before))):
         raise ObdBenchError(

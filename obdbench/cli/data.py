@@ -11,16 +11,22 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from benchmark.datasets.d4rl import D4RLSource
-from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
-from benchmark.datasets.source import DATASETS, FAMILIES, DatasetSource, dataset_names, find_source
-from benchmark.datasets.store import (
-    DatasetName,
+from benchmark.datasets.catalog import (
     build_dataset,
     dataset_card,
     is_stored,
     load_dataset,
     local_datasets,
+)
+from benchmark.datasets.d4rl import D4RLSource
+from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
+from benchmark.datasets.source import (
+    DATASETS,
+    FAMILIES,
+    DatasetName,
+    DatasetSource,
+    dataset_names,
+    find_source,
 )
 from benchmark.errors import ObdBenchError
 from obdbench.cli.console import err, out, progress_bar

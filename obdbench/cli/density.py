@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.datasets.store import DatasetName, load_dataset, local_datasets
+from benchmark.datasets.catalog import load_dataset, local_datasets
+from benchmark.datasets.source import DatasetName
 from benchmark.density.store import Fit, LogDensity, find_or_fit, import_log_density
 from benchmark.density.store import stored_densities as stored
 from benchmark.density.values import effective_support

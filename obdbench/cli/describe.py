@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from benchmark.datasets.catalog import load_dataset, local_datasets
 from benchmark.datasets.dataset import DatasetProblem
-from benchmark.datasets.store import DatasetName, load_dataset, local_datasets
+from benchmark.datasets.source import DatasetName
 from benchmark.density.store import Fit, find_or_fit
 from benchmark.files import write_atomic
 from obdbench.cli.console import err, out, progress_bar

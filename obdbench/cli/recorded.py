@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from benchmark.datasets.store import DatasetName
+from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError, did_you_mean
-from benchmark.record import FILE, Record, read_record
-from benchmark.run import folder_of
+from benchmark.record import FILE, Record, check_set, read_record, record_folder
 from obdbench.cli.console import out, progress_bar
 from obdbench.cli.data import build_if_missing
 from obdbench.cli.stores import DEFAULT_STORE, Store
@@ -29,10 +28,10 @@ def verify(run: Run, store: Store = DEFAULT_STORE) -> None:
     scores must agree within three standard errors.
     """
     _, record = find_run(run, store)
-    build_if_missing(DatasetName.parse(record["spec"]["dataset"]))
+    build_if_missing(DatasetName.parse(record.spec.dataset))
     with (
         tempfile.TemporaryDirectory() as folder,
-        progress_bar(record["run_id"], "steps", 1.0) as bar,
+        progress_bar(record.run_id, "steps", 1.0) as bar,
     ):
         found = verify_record(
             record, Path(folder), lambda _, step, total: bar.update(step / max(total, 1))
@@ -40,7 +39,7 @@ def verify(run: Run, store: Store = DEFAULT_STORE) -> None:
     for change in found.changed:
         out.print(f"changed: {change}", highlight=False, markup=False)
     out.print(
-        f"{record['run_id']}: {found.verdict}. Recorded {found.recorded:.3f}, now {found.found:.3f}"
+        f"{record.run_id}: {found.verdict}. Recorded {found.recorded:.3f}, now {found.found:.3f}"
         + ("" if found.verdict == "exact" else f"; tolerance {found.tolerance:.1f}")
         + ".",
         highlight=False,
@@ -57,16 +56,18 @@ def export(
 ) -> None:
     """Write a run's last synthetic set in a format that others read."""
     folder, record = find_run(run, store)
-    names = [c["synthetic_set"] for c in record["checkpoints"] if c["synthetic_set"]]
-    if not names:
+    sets = [checkpoint for checkpoint in record.checkpoints if checkpoint.synthetic_set]
+    method = record.spec.method
+    if not sets:
         raise ObdBenchError(
-            f"{record['run_id']} has no synthetic set: {record['spec']['method']['name']} "
-            f"{'failed' if record['status'] == 'failed' else 'hands in a policy'}."
+            f"{record.run_id} has no synthetic set: {method} "
+            f"{'failed' if record.status == 'failed' else 'gives a policy'}."
         )
-    default = f"{record['run_id']}.{format_}"
+    default = f"{record.run_id}.{format_}"
     if format_ == "minari":
-        default = f"obdbench/{record['spec']['method']['name'].replace('_', '-')}-v0"
-    out.print(export_set(folder / names[-1], format_, to or default), highlight=False)
+        default = f"obdbench/{method.replace('_', '-')}-v0"
+    source = check_set(record, sets[-1], folder)
+    out.print(export_set(source, format_, to or default), highlight=False)
 
 
 def find_run(run: str, store: Path) -> tuple[Path, Record]:
@@ -78,7 +79,7 @@ def find_run(run: str, store: Path) -> tuple[Path, Record]:
     path = Path(run)
     folders = [path, path.parent] if path.exists() else []
     if "." in run and "/" not in run:
-        folders += [folder_of(store, run), folder_of(SHIPPED, run)]
+        folders += [store / record_folder(run), SHIPPED / record_folder(run)]
     for folder in folders:
         if (folder / FILE).is_file():
             return folder, read_record(folder / FILE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,15 +13,16 @@ from rich.table import Column, Table
 from benchmark.record import FILE, peek_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
-from obdbench.cli import cluster
-from obdbench.cli.cluster import POLL_SECONDS
-from obdbench.cli.console import err, out
+from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.stores import DEFAULT_STORE, Store, store_option
 from obdbench.html_report import write_html_report
 from obdbench.sweep_status import sweep_status
 from obdbench.sweep_tables import write_tables
 from results.record_store import RunState, RunStatus, load_sweep
-from slurm.cluster import Cluster
+from slurm.cluster import Cluster, QueueFull
+from slurm.scheduler import Unreachable
+
+POLL_SECONDS = 30.0
 
 Name = Annotated[str, typer.Argument(help="A sweep that was started.")]
 
@@ -100,9 +103,9 @@ def collect(
     """
     plan = load_sweep(store, name)
     if wait:
-        cluster.watch(Cluster(store), plan, poll)
+        watch(Cluster(store), plan, poll)
     else:
-        cluster.settle(Cluster(store))
+        settle(Cluster(store))
     show(store, plan)
 
 
@@ -115,6 +118,61 @@ def cancel(name: Name, store: Store = DEFAULT_STORE) -> None:
         f"{store_option(store)}",
         highlight=False,
     )
+
+
+def watch(
+    cluster: Cluster, plan: Sweep, poll: float, send: Callable[[], object] | None = None
+) -> None:
+    """Return when no run of the sweep is on the cluster any longer.
+
+    Ctrl-C ends the watching, not the jobs.
+
+    Args:
+        cluster: Where the runs are.
+        plan: The sweep.
+        poll: Seconds between looks.
+        send: Sends runs that are not on the cluster yet; it is called again while the queue is
+            full.
+    """
+    mine = {run.run_id for run in plan.runs}
+    with progress_bar(plan.name, "runs", len(plan.runs)) as bar:
+        while True:
+            try:
+                settled = cluster.settle()
+                _tell(settled.died, settled.unwritten)
+                if send is None and not settled.live & mine:
+                    return
+                if send is not None:
+                    send()
+                    send = None
+            except QueueFull:
+                pass
+            except Unreachable as error:  # the controller is being restarted, say
+                err.print(f"{error} Asking again in {poll:.0f} s.", highlight=False, markup=False)
+            states = sweep_status(cluster.store, plan)
+            done = sum(p.fraction for p in states.at.values() if p.state != "queued")
+            queued, failed = states.counts["queued"], states.counts["failed"]
+            bar.update(done, f"{queued} queued{f', {failed} failed' if failed else ''}")
+            time.sleep(poll)
+
+
+def settle(cluster: Cluster) -> None:
+    """Give runs whose job died a record with the cause, and print it."""
+    settled = cluster.settle()
+    _tell(settled.died, settled.unwritten)
+
+
+def _tell(died: dict[str, str], unwritten: dict[str, str]) -> None:
+    """Print which runs were given a failed record, and which records could not be written."""
+    for run, kind in died.items():
+        err.print(f"{run}: {kind}", highlight=False, markup=False)
+    for run, problem in unwritten.items():
+        err.print(
+            f"{run}: its job died, and its record cannot be written ({problem}). Make room and "
+            f"run this again.",
+            highlight=False,
+            markup=False,
+        )
 
 
 def show(store: Path, plan: Sweep) -> None:
@@ -147,7 +205,7 @@ def _explain_failures(store: Path, plan: Sweep) -> None:
     examples: dict[str, Path] = {}
     for run in plan.runs:
         path = run_folder(store, run) / FILE
-        if path.exists() and (error := peek_record(path)["error"]):
+        if path.exists() and (error := peek_record(path).error):
             examples.setdefault(f"{error['type']}: {error['message'].splitlines()[0]}", path)
     for message, path in examples.items():
         out.print(f"{message}\n  {path}", highlight=False, markup=False)

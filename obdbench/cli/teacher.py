@@ -11,9 +11,10 @@ import typer
 from rich.table import Column, Table
 
 from benchmark.config import build
+from benchmark.datasets.catalog import dataset_card, load_dataset, local_datasets
 from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl_statistics
 from benchmark.datasets.dataset import Dataset
-from benchmark.datasets.store import DatasetName, dataset_card, load_dataset, local_datasets
+from benchmark.datasets.source import DatasetName
 from benchmark.teachers.corl import import_corl
 from benchmark.teachers.evaluation import evaluate_teacher
 from benchmark.teachers.recipe import TEACHERS

@@ -13,13 +13,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.datasets.diversity import PrincipalComponents
-from benchmark.record import Record
+from benchmark.record import Record, check_set
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from benchmark.synthetic_set import load_synthetic_set
 from obdbench.sweep_status import SweepStatus
-from results import Best, best_and_ties, cell_table
+from results import Best, best_and_ties
 from results.comparison import RULE, Comparison, compare, published_cells
 
 PIXELS = 1000
@@ -28,20 +28,6 @@ FLAT = 1e-9
 """Points that differ by less along an axis differ by rounding alone."""
 
 Rank = Literal["best", "tie", "undecided", ""]
-
-
-def sweep_table(sweep: Sweep, runs: pd.DataFrame) -> pd.DataFrame:
-    """The sweep's cells as `results.cell_table` has them, those without any record included.
-
-    Args:
-        sweep: What was asked for.
-        runs: What `results.runs_frame` gives of its records.
-    """
-    table = cell_table(runs, {cell: len(specs) for cell, specs in sweep.cells.items()})
-    # A cell's id, all that the table knows of one without records, has "-" for a dataset's "/".
-    datasets = {cell: specs[0].dataset for cell, specs in sweep.cells.items()}
-    named = table.assign(dataset=table["cell_id"].map(datasets).astype("str"))
-    return named.sort_values(["dataset", "label"], kind="stable", ignore_index=True)
 
 
 def content(
@@ -58,11 +44,11 @@ def content(
         sweep: What was asked for.
         records: What there is of it.
         states: Of all its runs.
-        table: What `sweep_table` gives.
+        table: What `results.cell_table` gives of it.
     """
     best = best_and_ties(table)
     provenance: dict[str, int] = {}
-    by_id = {record["run_id"]: record for record in records}
+    by_id = {record.run_id: record for record in records}
     return {
         "name": sweep.name,
         "description": sweep.description,
@@ -112,25 +98,18 @@ def _run(
     row: dict[str, Any] = {"cell": run.cell_id, "seed": run.seed, "state": state}
     if record is None:
         return row
-    facts = json.dumps(
-        {key: value for key, value in record["provenance"].items() if key != "seeds"}
-    )
+    values = record.as_dict()
+    facts = json.dumps({key: v for key, v in values["provenance"].items() if key != "seeds"})
     row |= {
-        "score": record["score"] and record["score"]["normalized_return"],
-        "curve": [
-            [c["outer_step"], round(c["normalized_return"], 3)] for c in record["checkpoints"]
-        ],
-        "cost": {key: _plain(value) for key, value in record["cost"].items()},
+        "score": record.score and record.score.normalized_return,
+        "curve": [[c.outer_step, round(c.normalized_return, 3)] for c in record.checkpoints],
+        "cost": {key: _plain(value) for key, value in values["cost"].items()},
         "provenance": provenance.setdefault(facts, len(provenance)),
-        "sha256": record["checkpoints"][-1]["sha256"] if record["checkpoints"] else None,
-        "finished": record["finished"],
+        "sha256": record.checkpoints[-1].sha256 if record.checkpoints else None,
+        "finished": record.finished,
     }
-    if record["error"]:
-        row["error"] = {
-            "type": record["error"]["type"],
-            "message": record["error"]["message"],
-            "traceback": record["error"].get("traceback"),
-        }
+    if record.error is not None:
+        row["error"] = values["error"]
     return row
 
 
@@ -141,10 +120,12 @@ def _pictures(
     pictures = {}
     for runs in sweep.cells.values():
         for run in runs:
-            checkpoints = records.get(run.run_id, {}).get("checkpoints")
-            name = checkpoints[-1]["synthetic_set"] if checkpoints else None
-            if name and (path := run_folder(store, run) / name).exists():
-                pictures[run.run_id] = picture(path)
+            record = records.get(run.run_id)
+            if record is None or not record.checkpoints or not record.checkpoints[-1].synthetic_set:
+                continue
+            folder, last = run_folder(store, run), record.checkpoints[-1]
+            if (folder / str(last.synthetic_set)).exists():
+                pictures[run.run_id] = picture(check_set(record, last, folder))
                 break
     return pictures
 

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from benchmark.files import write_atomic
 from benchmark.record import Record
 from benchmark.sweep import Sweep
-from obdbench.html_report.content import content, sweep_table
+from obdbench.html_report.content import content
 from obdbench.sweep_status import sweep_status
 from paper_figures import convergence, over_datasets
 from paper_figures.figure import SETTINGS, FigureError
-from results import curves_frame, runs_frame
+from results import cell_table, curves_frame, runs_frame
 from results.record_store import sweep_records
 
 FIGURES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Figure]] = {
@@ -49,7 +49,7 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
     """
     records = sweep_records(store, sweep)
     runs = runs_frame(records)
-    table = sweep_table(sweep, runs)
+    table = cell_table(runs_frame(records, sweep.runs))
     states = sweep_status(store, sweep)
     folder = resources.files("obdbench.html_report")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)

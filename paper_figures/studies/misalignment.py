@@ -28,12 +28,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.dataset import Dataset
-from benchmark.datasets.store import DatasetName, load_dataset
-from benchmark.environments import action_space, rollout
+from benchmark.datasets.source import DatasetName
+from benchmark.environments.lookup import action_space
+from benchmark.environments.rollout import rollout
 from benchmark.scaling import Scaling
 from benchmark.seeds import episode_seeds, torch_generator
-from benchmark.students.student import Batch, StudentPolicy, StudentSpec, train_students
+from benchmark.students.spec import StudentSpec
+from benchmark.students.student import Batch, StudentPolicy, train_students
 from benchmark.teachers.store import find_teacher
 from benchmark.teachers.teacher import NetworkTeacher
 from paper_figures.studies.study import Row, Study

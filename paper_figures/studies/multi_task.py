@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from benchmark.environments import rollout
+from benchmark.environments.rollout import rollout
 from benchmark.record import Record
 from benchmark.scaling import Scaling
 from benchmark.seeds import episode_seeds, torch_generator
@@ -69,11 +69,10 @@ class MultiTask(Study):
         """One item a method and seed that has a set on two tasks or more."""
         runs: dict[str, list[Record]] = defaultdict(list)
         for record in finished_runs(store, self.sweep):
-            method = record["spec"]["method"]
-            size = method["parameters"].get("synthetic_size")
-            same = record["spec"]["evaluation_student"] in (None, record["spec"]["student"])
-            if method["name"] in self.methods and size == self.synthetic_size and same:
-                runs[f"{method['name']}-seed{record['spec']['seed']}"].append(record)
+            spec, size = record.spec, record.parameters.get("synthetic_size")
+            same = spec.scoring_student == spec.student
+            if spec.method in self.methods and size == self.synthetic_size and same:
+                runs[f"{spec.method}-seed{spec.seed}"].append(record)
         found = {
             name: {
                 "sets": [

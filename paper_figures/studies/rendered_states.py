@@ -54,9 +54,9 @@ class RenderedStates(Study):
         return one_a_dataset(
             record
             for record in finished_runs(store, self.sweep)
-            if record["spec"]["method"]["name"] == self.method
-            and record["spec"]["seed"] == self.seed
-            and not record["spec"]["dataset"].startswith("cartpole")
+            if record.spec.method == self.method
+            and record.spec.seed == self.seed
+            and not record.spec.dataset.startswith("cartpole")
         )
 
     def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.diversity import PrincipalComponents
-from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.density.store import Fit, find_or_fit
 from benchmark.density.values import effective_support
-from benchmark.environments import action_space
+from benchmark.environments.lookup import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
 from benchmark.seeds import numpy_generator
@@ -51,18 +52,16 @@ class StateDensity(Study):
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
         """One item a dataset that has a set of every method and the densities of one."""
         records = [
-            record
-            for record in finished_runs(store, self.sweep)
-            if record["spec"]["seed"] == self.seed
+            record for record in finished_runs(store, self.sweep) if record.spec.seed == self.seed
         ]
         sets = {
-            method: one_a_dataset(r for r in records if r["spec"]["method"]["name"] == method)
+            method: one_a_dataset(r for r in records if r.spec.method == method)
             for method in self.methods
         }
         densities = {
-            record["spec"]["dataset"]: record["density"]["sha256"]
+            record.spec.dataset: record.density.sha256
             for record in records
-            if record.get("density") and record["spec"]["density"] == self.density
+            if record.density is not None and record.spec.density == self.density
         }
         shared = set(densities).intersection(*sets.values())
         return {

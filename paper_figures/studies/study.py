@@ -10,15 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmark.config import build
 from benchmark.errors import ObdBenchError
-from benchmark.files import file_sha256
 from benchmark.provenance import provenance
-from benchmark.record import FILE, Record, read_record
+from benchmark.record import FILE, Record, check_set, read_record, record_folder
 from benchmark.registry import Registry
-from benchmark.run import folder_of
 from benchmark.scaling import Scaling
-from benchmark.students.student import StudentSpec
+from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
 from results.record_store import load_sweep, started_sweeps, sweep_records
 from results.study_results import (
@@ -151,7 +148,7 @@ def finished_runs(store: Path, sweep: str) -> list[Record]:
     found = [
         record
         for record in records
-        if record["status"] == "complete" and record["checkpoints"][-1]["synthetic_set"]
+        if record.status == "complete" and record.checkpoints[-1].synthetic_set
     ]
     if not found:
         raise NothingToStudy(
@@ -162,7 +159,7 @@ def finished_runs(store: Path, sweep: str) -> list[Record]:
 
 def source_of(record: Record) -> dict[str, Any]:
     """What a measurement on a run's last set is of."""
-    return {"run": record["run_id"], "sha256": record["checkpoints"][-1]["sha256"]}
+    return {"run": record.run_id, "sha256": record.checkpoints[-1].sha256}
 
 
 def one_a_dataset(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
@@ -173,7 +170,7 @@ def one_a_dataset(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for record in records:
-        name, source = record["spec"]["dataset"], source_of(record)
+        name, source = record.spec.dataset, source_of(record)
         if name in found:
             raise NothingToStudy(
                 f"{found[name]['run']} and {source['run']} are both on {name}, and the study needs "
@@ -191,15 +188,9 @@ def finished_set(store: Path, source: Mapping[str, Any]) -> FinishedSet:
         source: What `source_of` gave.
 
     Raises:
-        ObdBenchError: The file is not the set that the record names.
+        BadRecord: The file is not the set that the record names.
     """
-    folder = folder_of(store, source["run"])
-    path = folder / read_record(folder / FILE)["checkpoints"][-1]["synthetic_set"]
-    if not path.is_file() or file_sha256(path) != source["sha256"]:
-        raise ObdBenchError(
-            f"{path} is not the set of {source['run']} with sha256 {source['sha256']}. Do that run "
-            f"again: remove its folder and sweep."
-        )
-    pairs, scaling, card = load_synthetic_set(path)
-    student = build(StudentSpec, card["spec"]["student"], f"the card of {path}")
-    return FinishedSet(source["run"], pairs, scaling, student, card["environment"])
+    folder = store / record_folder(source["run"])
+    record = read_record(folder / FILE)
+    pairs, scaling, card = load_synthetic_set(check_set(record, record.checkpoints[-1], folder))
+    return FinishedSet(source["run"], pairs, scaling, record.spec.student, card["environment"])

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmark.evaluation import Protocol, score
+from benchmark.evaluation import score
+from benchmark.protocol import Protocol
 from paper_figures.studies.study import (
     NothingToStudy,
     Row,
@@ -52,11 +53,10 @@ class Transfer(Study):
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
         """One item a set of HaDES."""
         found = {
-            record["run_id"]: source_of(record)
+            record.run_id: source_of(record)
             for sweep in self.sweeps
             for record in finished_runs(store, sweep)
-            if record["spec"]["method"]["name"] == "hades"
-            and record["spec"]["method"]["parameters"]["synthetic_size"] <= self.largest
+            if record.spec.method == "hades" and record.parameters["synthetic_size"] <= self.largest
         }
         if not found:
             raise NothingToStudy(

@@ -16,15 +16,15 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from baselines.evolution_loop import Evolution, EvolutionRun
 from baselines.hades import FixedInitHaDES, HaDES, Sets
 from baselines.policy_evolution import PolicyEvolution, flatten, unflatten
-from benchmark.datasets.store import DatasetName, build_dataset
+from benchmark.datasets.catalog import build_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
 from benchmark.method import BadParameter, Policy, Problem, State
-from benchmark.run import execute
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
 from benchmark.students.student import StudentPolicy, StudentSpec, train_students
 from benchmark.synthetic_set import SyntheticSet
-from tests.tiny_runs import PROTOCOL, numbers, sets
+from tests.tiny_runs import PROTOCOL, execute, numbers, sets
 
 ENV_ID = "CartPole-v1"
 STUDENT = StudentSpec(width=8, depth=2, steps=4, head="mean")
@@ -275,11 +275,11 @@ def test_a_run_of_two_generations_is_complete_and_says_what_it_took(
 ) -> None:
     spec = spec_of("hades", cartpole, **{**OF_SETS, "outer_steps": 2})
     record = execute(spec, tmp_path)
-    assert (record["status"], record["error"]) == ("complete", None)
-    assert record["needs"] == ["environment"]
-    assert [c["outer_step"] for c in record["checkpoints"]] == [0, 2]
-    cost = record["cost"]
-    played = sum(np.sum(c["lengths"]) for c in record["checkpoints"])
+    assert (record.status, record.error) == ("complete", None)
+    assert record.needs == ["environment"]
+    assert [c.outer_step for c in record.checkpoints] == [0, 2]
+    cost = record.cost
+    played = sum(np.sum(c.lengths) for c in record.checkpoints)
     assert cost["evaluation_environment_steps"] == played
     assert cost["environment_steps"] == taken_steps[0] - played
 
@@ -370,11 +370,11 @@ def test_a_killed_run_leaves_the_record_of_an_unkilled_one(
             raise Killed
 
     whole = execute(spec, tmp_path / "whole")
-    assert execute(spec, tmp_path / "killed", kill, save_every=0)["status"] == "failed"
+    assert execute(spec, tmp_path / "killed", kill, save_every=0).status == "failed"
     resumed = execute(spec, tmp_path / "killed")
     assert numbers(resumed) == numbers(whole)
     assert sets(tmp_path / "killed", spec) == sets(tmp_path / "whole", spec)
-    assert resumed["cost"]["environment_steps"] == whole["cost"]["environment_steps"]
+    assert resumed["cost"]["environment_steps"] == whole.cost.environment_steps
     assert resumed["cost"]["attempts"] == 2
 
 

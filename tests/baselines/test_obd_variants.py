@@ -20,7 +20,7 @@ from baselines.sdw_obd import SDWOBD, density_weights, largest_tau
 from baselines.truncated_obd import TruncatedAvPBC
 from benchmark.density.values import effective_support
 from benchmark.method import BadParameter, Problem
-from benchmark.students.student import StudentSpec
+from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet
 from tests.baselines.toy import SMALL, STATES, STUDENT, Killed, Recorder, distil, toy_problem
 

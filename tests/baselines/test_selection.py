@@ -28,7 +28,7 @@ from baselines.selection_top_return import TopReturn, TopReturnRelabelled
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
 from benchmark.method import BadParameter, Problem, UndeclaredNeed
 from benchmark.scaling import Scaling
-from benchmark.students.student import StudentSpec
+from benchmark.students.spec import StudentSpec
 from tests.baselines.toy import ACTION_DIM, OBSERVATION_DIM, LinearTeacher, Recorder
 
 LENGTHS = (10, 25, 5, 20)

@@ -13,7 +13,7 @@ import torch
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
 from benchmark.method import Method, Policy, Problem, State
 from benchmark.scaling import Scaling
-from benchmark.students.student import StudentSpec
+from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet
 
 STATES, OBSERVATION_DIM, ACTION_DIM = 60, 5, 2

@@ -19,7 +19,8 @@ from baselines.teacher_reference import TeacherReference
 from benchmark.config import BadConfiguration
 from benchmark.contract.toy import CONTINUOUS
 from benchmark.contract.trial import environment_steps
-from benchmark.environments import make_batched, rollout
+from benchmark.environments.lookup import make_batched
+from benchmark.environments.rollout import rollout
 from benchmark.method import METHODS, Assignment
 from obdbench import (
     CHECKS,

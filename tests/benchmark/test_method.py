@@ -15,7 +15,7 @@ import torch
 from benchmark.datasets.dataset import Dataset
 from benchmark.method import NEEDS, BadParameter, Method, Monitor, Problem, UndeclaredNeed
 from benchmark.scaling import Scaling
-from benchmark.students.student import StudentSpec
+from benchmark.students.spec import StudentSpec
 
 HALF = gymnasium.spaces.Box(np.full(3, -0.5, np.float32), np.full(3, 1.5, np.float32))
 

@@ -11,9 +11,9 @@ import torch
 
 from benchmark.packing import make_packs
 from benchmark.record import FILE, read_record
-from benchmark.run import execute, execute_pack, run_folder
+from benchmark.run import run_folder
 from benchmark.spec import RunSpec
-from tests.tiny_runs import numbers, sets, tiny_spec
+from tests.tiny_runs import execute, execute_pack, numbers, sets, tiny_spec
 
 pytestmark = pytest.mark.usefixtures("tiny_teacher")
 
@@ -83,14 +83,14 @@ def test_packed_records_are_those_of_the_runs_alone(runs: list[RunSpec], tmp_pat
         packed = read_record(run_folder(tmp_path / "packed", run) / FILE)
         assert numbers(packed) == numbers(alone)
         assert sets(tmp_path / "packed", run) == sets(tmp_path / "alone", run)
-        assert packed["cost"]["attempts"] == 1
+        assert packed.cost.attempts == 1
 
 
 def test_the_seconds_of_a_pack_are_shared(runs: list[RunSpec], tmp_path: Path) -> None:
     execute_pack(runs, tmp_path)
-    costs = [read_record(run_folder(tmp_path, run) / FILE)["cost"] for run in runs]
-    assert len({cost["wall_seconds"] for cost in costs}) == 1
-    assert costs[0]["wall_seconds"] > 0
+    costs = [read_record(run_folder(tmp_path, run) / FILE).cost for run in runs]
+    assert len({cost.wall_seconds for cost in costs}) == 1
+    assert costs[0].wall_seconds > 0
 
 
 def test_one_bad_run_of_a_pack_costs_the_others_nothing(
@@ -102,7 +102,7 @@ def test_one_bad_run_of_a_pack_costs_the_others_nothing(
     with caplog.at_level(logging.WARNING):
         execute_pack([bad, runs[1], runs[2]], tmp_path)
     assert "go on one by one" in caplog.text
-    assert read_record(run_folder(tmp_path, bad) / FILE)["error"]["type"] == "BadParameter"
+    assert read_record(run_folder(tmp_path, bad) / FILE).error.type == "BadParameter"
     for run in runs[1:3]:
         record = read_record(run_folder(tmp_path, run) / FILE)
         assert numbers(record) == numbers(execute(run, tmp_path / "alone"))

@@ -1,216 +1,293 @@
-"""Whatever lies in a store follows the schema: checked when written, checked when read."""
+"""Whatever lies in a store follows the schema and itself: checked when written and when read."""
 
 from __future__ import annotations
 
-import copy
 import json
 import math
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import msgspec
 import pytest
 
-from benchmark.record import SCHEMA, BadRecord, Record, read_record, write_record
+from benchmark.clocks import Cost
+from benchmark.protocol import Protocol
+from benchmark.record import (
+    BadRecord,
+    Checkpoint,
+    Failure,
+    Normalisation,
+    Provenance,
+    Record,
+    Score,
+    Seeds,
+    check_set,
+    json_schema,
+    peek_record,
+    read_record,
+    record_folder,
+    write_record,
+)
+from benchmark.spec import RunSpec
 
-Change = Callable[[Record], object]
+SPEC = RunSpec(
+    method="random",
+    dataset="hopper/medium",
+    protocol=Protocol("smoke", students=2, episodes=2, checkpoint_every=5, last=1),
+    seed=3,
+    teacher="none",
+    density="none",
+    parameters={"synthetic_size": 16},
+)
 
 
-def complete_record() -> Record:
-    """As a run of one checkpoint, two students and two episodes leaves it."""
-    student = {
-        "name": "mlp",
-        "depth": 4,
-        "width": 256,
-        "head": "sampled",
-        "optimizer": "sgd",
-        "learning_rate": 0.1,
-        "momentum": 0.0,
-        "steps": 100,
-    }
-    return {
-        "schema": SCHEMA,
-        "run_id": "hopper-medium.random.0.seed3",
-        "cell_id": "hopper-medium.random.0",
+def complete_record(**changes: Any) -> Record:
+    """What a run of one checkpoint, two students and two episodes leaves."""
+    values: dict[str, Any] = {
+        "run_id": SPEC.run_id,
+        "cell_id": SPEC.cell_id,
         "status": "complete",
-        "spec": {
-            "method": {"name": "random", "parameters": {"synthetic_size": 16}},
-            "dataset": "hopper/medium",
-            "teacher": "td3_bc",
-            "student": student,
-            "evaluation_student": None,
-            "protocol": {
-                "name": "smoke",
-                "students": 2,
-                "episodes": 2,
-                "checkpoint_every": 5,
-                "last": 1,
-            },
-            "seed": 3,
-        },
+        "spec": SPEC,
+        "parameters": {"synthetic_size": 16},
         "needs": ["dataset"],
+        "reference": False,
         "checkpoints": [
-            {
-                "outer_step": 0,
-                "returns": [[10.0, 12.0], [8.0, 9.5]],
-                "lengths": [[11, 12], [9, 10]],
-                "mean_return": 9.875,
-                "normalized_return": 0.5,
-                "synthetic_set": "set-00000000.safetensors",
-                "sha256": "00",
-            }
+            Checkpoint(
+                outer_step=0,
+                returns=[[10.0, 12.0], [8.0, 9.5]],
+                lengths=[[11, 12], [9, 10]],
+                mean_return=9.875,
+                normalized_return=9.375,
+                synthetic_set="set-00000000.safetensors",
+                sha256="00",
+            )
         ],
-        "score": {"normalized_return": 0.5, "return": 9.875, "outer_steps_used": [0]},
-        "cost": {
-            "wall_seconds": 1.5,
-            "cpu_seconds": 1.4,
-            "peak_memory_bytes": 1_000_000,
-            "outer_steps": 0,
-            "environment_steps": 0,
-            "evaluation_wall_seconds": 0.5,
-            "evaluation_environment_steps": 42,
-            "attempts": 1,
-        },
+        "score": Score(normalized_return=9.375, return_=9.875, outer_steps_used=[0]),
+        "cost": Cost(wall_seconds=1.5, cpu_seconds=1.4, peak_memory_bytes=1_000_000),
         "teacher": None,
-        "provenance": {
-            "commit": None,
-            "dirty": None,
-            "packages": {"torch": "2.13.0"},
-            "python": "3.11",
-            "device": "cpu",
-            "host": "here",
-            "threads": 1,
-            "environment": "Hopper-v5",
-            "dataset_sha256": "00",
-            "seeds": {"seed": 0, "axes": {"run": "x"}},
-        },
+        "density": None,
+        "normalisation": Normalisation(random=0.5, expert=100.5),
+        "provenance": Provenance(
+            commit=None,
+            dirty=None,
+            packages={"torch": "2.13.0"},
+            python="3.11",
+            device="cpu",
+            host="here",
+            threads=1,
+            environment="Hopper-v5",
+            dataset_sha256="00",
+            seeds=Seeds(seed=3, distillation=SPEC.distillation_axes, scoring=SPEC.scoring_axes),
+        ),
         "error": None,
         "started": "2026-01-01T00:00:00+00:00",
         "finished": "2026-01-01T00:00:01+00:00",
     }
+    return Record(**values | changes)
 
 
 def failed_record() -> Record:
-    error = {"type": "BadParameter", "message": "too large", "traceback": "..."}
-    return complete_record() | {
-        "status": "failed",
-        "error": error,
-        "score": None,
-        "checkpoints": [],
-    }
+    error = Failure(type="BadParameter", message="too large", traceback="...")
+    return complete_record(status="failed", error=error, score=None, checkpoints=[])
 
 
-BROKEN: dict[str, tuple[Change, str]] = {
-    "no cost": (lambda r: r.pop("cost"), "'cost' is a required property"),
-    "unknown key": (lambda r: r.update(colour="red"), "'colour' was unexpected"),
-    "unknown status": (lambda r: r.update(status="done"), "at status"),
-    "complete without a score": (lambda r: r.update(score=None), "at score"),
-    "complete without checkpoints": (lambda r: r.update(checkpoints=[]), "at checkpoints"),
-    "complete with an error": (lambda r: r.update(error=failed_record()["error"]), "at error"),
-    "failed without an error": (lambda r: r.update(status="failed"), "at error"),
+def path_of(folder: Path) -> Path:
+    return folder / record_folder(SPEC.run_id) / "record.json"
+
+
+FAILURE = {"type": "BadParameter", "message": "too large", "traceback": "..."}
+CHECKPOINT = "checkpoints[0]"
+
+BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "no cost": (lambda r: r.pop("cost"), "missing required field `cost`"),
+    "unknown key": (lambda r: r.update(colour="red"), "unknown field `colour`"),
+    "unknown key of a checkpoint": (
+        lambda r: r["checkpoints"][0].update(colour="red"),
+        f"unknown field `colour` - at `$.{CHECKPOINT}`",
+    ),
+    "misspelt key of the student": (
+        lambda r: r["spec"]["student"].update(widht=3),
+        "unknown key 'widht' at `$.spec.student`. Did you mean 'width'",
+    ),
+    "unknown status": (lambda r: r.update(status="done"), "'done' - at `$.status`"),
     "text for a return": (
         lambda r: r["checkpoints"][0]["returns"][1].__setitem__(0, "8"),
-        "at checkpoints/0/returns/1/0",
+        f"Expected `float`, got `str` - at `$.{CHECKPOINT}.returns[1][0]`",
     ),
-    "negative cost": (lambda r: r["cost"].update(wall_seconds=-1.0), "at cost/wall_seconds"),
-    "unknown need": (lambda r: r.update(needs=["oracle"]), "at needs/0"),
-    "seed as text": (lambda r: r["spec"].update(seed="3"), "at spec/seed"),
-    "truth for a number": (lambda r: r["score"].update({"return": True}), "at score"),
-    "NaN": (lambda r: r["score"].update({"return": math.nan}), "not finite at /score/return"),
-    "infinity": (
-        lambda r: r["checkpoints"][0]["returns"][0].__setitem__(1, math.inf),
-        "not finite at /checkpoints/0/returns/0/1",
+    "negative cost": (lambda r: r["cost"].update(wall_seconds=-1.0), "at `$.cost.wall_seconds`"),
+    "unknown need": (lambda r: r.update(needs=["oracle"]), "'oracle' - at `$.needs[0]`"),
+    "seed as text": (lambda r: r["spec"].update(seed="3"), "at `$.spec.seed`"),
+    "truth for a number": (lambda r: r["score"].update({"return": True}), "at `$.score.return`"),
+    "complete without a score": (lambda r: r.update(score=None), "its score is None"),
+    "complete without checkpoints": (
+        lambda r: r.update(checkpoints=[]),
+        "lack of checkpoints is True",
     ),
-    "NaN in a hyper-parameter": (
-        lambda r: r["spec"]["method"]["parameters"].update(rate=math.nan),
-        "not finite at /spec/method/parameters/rate",
+    "complete with an error": (lambda r: r.update(error=FAILURE), "its error is"),
+    "failed without an error": (
+        lambda r: r.update(status="failed", score=None),
+        "lack of an error is True",
     ),
-    "older version": (lambda r: r.update(schema="obdbench.record/0"), "this version reads"),
-    "newer version": (lambda r: r.update(schema="obdbench.record/2"), "this version reads"),
+    "failed with a score": (lambda r: r.update(status="failed", error=FAILURE), "its score is"),
+    "other run id": (lambda r: r.update(run_id="x.seed3"), "its run_id is 'x.seed3'"),
+    "other cell id": (lambda r: r.update(cell_id="x"), "its cell_id is 'x'"),
+    "other hyper-parameter": (
+        lambda r: r["spec"]["parameters"].update(synthetic_size=17),
+        "its cell_id is",
+    ),
+    "other seed": (lambda r: r["spec"].update(seed=4), "its run_id is"),
+    "other seed of the provenance": (
+        lambda r: r["provenance"]["seeds"].update(seed=4),
+        "its seed in provenance is 4, but 3 follows",
+    ),
+    "better return": (
+        lambda r: r["checkpoints"][0]["returns"][0].__setitem__(0, 11.0),
+        "its mean return at outer step 0 is 9.875, but 10.125 follows",
+    ),
+    "better mean": (
+        lambda r: r["checkpoints"][0].update(mean_return=20.0),
+        "its mean return at outer step 0 is 20.0",
+    ),
+    "better normalized return": (
+        lambda r: r["checkpoints"][0].update(normalized_return=20.0),
+        "its normalized return at outer step 0 is 20.0",
+    ),
+    "better score": (
+        lambda r: r["score"].update(normalized_return=20.0),
+        "its score is 20.0, but 9.375 follows",
+    ),
+    "score of other steps": (
+        lambda r: r["score"].update(outer_steps_used=[5]),
+        "its steps of the score is [5]",
+    ),
+    "other normalisation": (
+        lambda r: r["normalisation"].update(expert=50.0),
+        "its normalized return at outer step 0",
+    ),
+    "checkpoint twice": (
+        lambda r: r["checkpoints"].append(r["checkpoints"][0]),
+        "its order of outer steps is [0, 0]",
+    ),
+    "an episode without length": (
+        lambda r: r["checkpoints"][0]["lengths"][0].pop(),
+        "its count of lengths at outer step 0",
+    ),
+    "set without sha256": (
+        lambda r: r["checkpoints"][0].update(sha256=None),
+        "synthetic set without sha256 at outer step 0",
+    ),
+    "older version": (lambda r: r.update(schema="obdbench.record/1"), "results.conversion"),
+    "newer version": (lambda r: r.update(schema="obdbench.record/3"), "this version reads"),
     "no version": (lambda r: r.pop("schema"), "has schema None"),
 }
 
 
 @pytest.mark.parametrize("record", [complete_record(), failed_record()], ids=["complete", "failed"])
 def test_record_comes_back_as_it_was(tmp_path: Path, record: Record) -> None:
-    path = tmp_path / "cell" / "seed3" / "record.json"
-    write_record(path, record)
+    write_record(path_of(tmp_path), record)
 
-    assert read_record(path) == record
-    assert path.read_text().endswith("}\n")
-
-
-@pytest.mark.parametrize("case", BROKEN)
-def test_broken_record_is_never_written(tmp_path: Path, case: str) -> None:
-    change, message = BROKEN[case]
-    path = tmp_path / "record.json"
-    write_record(path, failed_record())
-    record = complete_record()
-    change(record)
-
-    with pytest.raises(BadRecord) as error:
-        write_record(path, record)
-
-    assert str(path) in str(error.value) and message in str(error.value)
-    assert read_record(path) == failed_record()  # what was there stays
+    assert read_record(path_of(tmp_path)) == record
+    assert path_of(tmp_path).read_text().endswith("}\n")
+    assert peek_record(path_of(tmp_path)).status == record.status
 
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_record_is_refused_when_read(tmp_path: Path, case: str) -> None:
     change, message = BROKEN[case]
-    path = tmp_path / "record.json"
-    record = complete_record()
-    change(record)
-    path.write_text(json.dumps(record))
+    values = complete_record().as_dict()
+    change(values)
+    path_of(tmp_path).parent.mkdir(parents=True)
+    path_of(tmp_path).write_text(json.dumps(values))
 
     with pytest.raises(BadRecord) as error:
-        read_record(path)
-    assert str(path) in str(error.value) and message in str(error.value)
+        read_record(path_of(tmp_path))
+    assert str(path_of(tmp_path)) in str(error.value) and message in str(error.value)
 
 
-def test_message_counts_the_errors(tmp_path: Path) -> None:
-    record = complete_record()
-    del record["cost"], record["needs"]
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"score": None}, "its score is None, but Score("),
+        ({"cell_id": "x"}, "its cell_id is 'x'"),
+        ({"seed": 3, "started": 5}, "at `$.started`"),
+        ({"score": Score(normalized_return=math.nan, return_=1.0, outer_steps_used=[0])},
+         "not finite at $.score.normalized_return"),
+        ({"spec": replace(SPEC, parameters={"rates": (0.1, math.inf)})},
+         "not finite at $.spec.parameters.rates.1"),
+    ],
+)  # fmt: skip
+def test_broken_record_is_never_written(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    changes = {key: value for key, value in changes.items() if key != "seed"}
+    write_record(path_of(tmp_path), failed_record())
 
-    with pytest.raises(BadRecord, match=r"\(2 errors\)"):
-        write_record(tmp_path / "record.json", record)
+    with pytest.raises(BadRecord, match=re.escape(message)):
+        write_record(path_of(tmp_path), complete_record(**changes))
+
+    assert read_record(path_of(tmp_path)) == failed_record()  # what was there stays
 
 
-def test_nan_in_a_tuple_is_refused(tmp_path: Path) -> None:
-    record = copy.deepcopy(complete_record())
-    record["spec"]["method"]["parameters"]["rates"] = (0.1, math.nan)
+def test_record_that_was_moved_to_another_folder_is_refused(tmp_path: Path) -> None:
+    write_record(path_of(tmp_path), complete_record())
+    moved = tmp_path / SPEC.cell_id / "seed4"
+    path_of(tmp_path).parent.rename(moved)
 
-    with pytest.raises(BadRecord, match="parameters/rates/1"):
-        write_record(tmp_path / "record.json", record)
+    with pytest.raises(BadRecord, match=r"its folder is '.*/seed4'"):
+        read_record(moved / "record.json")
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.99])
 def test_truncated_record_is_refused(tmp_path: Path, fraction: float) -> None:
-    path = tmp_path / "record.json"
+    path = path_of(tmp_path)
     write_record(path, complete_record())
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * fraction)])
 
-    with pytest.raises(BadRecord, match="is not JSON") as error:
-        read_record(path)
-    assert str(path) in str(error.value) and "run its sweep again" in str(error.value)
+    for read in (read_record, peek_record):
+        with pytest.raises(BadRecord, match="run its sweep again") as error:
+            read(path)
+        assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[]", b"3", b'"text"'])
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[]", b"3", b'"text"', b"NaN"])
 def test_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "record.json"
     path.write_bytes(content)
 
-    with pytest.raises(BadRecord):
+    with pytest.raises(BadRecord, match=re.escape(str(path))):
         read_record(path)
 
 
-def test_schema_itself_is_sound() -> None:
-    from importlib import resources
-
-    import jsonschema
-
-    schema: dict[str, Any] = json.loads(
-        (resources.files("benchmark") / "record.schema.json").read_text()
+def test_set_is_the_one_that_was_scored(tmp_path: Path) -> None:
+    record = complete_record()
+    checkpoint = msgspec.structs.replace(
+        record.checkpoints[0],
+        sha256="2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
     )
-    jsonschema.Draft202012Validator.check_schema(schema)
+    path = tmp_path / "set-00000000.safetensors"
+    with pytest.raises(BadRecord, match="does not exist"):
+        check_set(record, checkpoint, tmp_path)
+    path.write_bytes(b"foo")
+    assert check_set(record, checkpoint, tmp_path) == path
+    path.write_bytes(b"fop")
+    with pytest.raises(BadRecord, match="was scored on a set of sha256 2c26b46b68ffc68f"):
+        check_set(record, checkpoint, tmp_path)
+
+
+def test_generated_json_schema_accepts_what_is_written_and_refuses_wrong_types() -> None:
+    validator = jsonschema.Draft202012Validator(json_schema())
+    validator.check_schema(json_schema())
+    refused = []
+    for case, (change, message) in BROKEN.items():
+        values = complete_record().as_dict()
+        assert validator.is_valid(values)
+        change(values)
+        if "at `$" in message or "required field" in message or "unknown field" in message:
+            refused.append(case)
+            assert not validator.is_valid(values) or "unknown key" in message, case
+    assert len(refused) == 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 
 from benchmark.errors import ObdBenchError
-from benchmark.evaluation import PROTOCOLS
 from benchmark.method import METHODS
+from benchmark.protocol import PROTOCOLS
 from benchmark.spec import RunSpec
-from benchmark.students.student import StudentSpec
+from benchmark.students.spec import StudentSpec
 from benchmark.sweep import Sweep, build_sweep, read_sweep
 from benchmark.teachers.recipe import TEACHERS
 
@@ -33,7 +34,7 @@ def parse(text: str) -> Sweep:
 
 
 def parameter(sweep: Sweep, key: str) -> list[Any]:
-    return [run.parameters[key] for run in sweep.runs]
+    return [run.resolved_parameters[key] for run in sweep.runs]
 
 
 def test_smallest_sweep_is_one_run_with_every_default() -> None:
@@ -139,7 +140,7 @@ name = "pbc"
 """
     )
 
-    assert [(run.method, run.parameters["outer_learning_rate"]) for run in sweep.runs] == [
+    assert [(run.method, run.resolved_parameters["outer_learning_rate"]) for run in sweep.runs] == [
         ("dbc", 0.1),
         ("dbc", 0.3),
         ("pbc", 0.1),
@@ -233,7 +234,7 @@ def test_teacher_axis_varies_the_teacher_of_methods_that_have_one(
 def test_density_is_a_key_and_an_axis_for_methods_that_need_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(METHODS["pbc"], "needs", frozenset({"dataset", "log_density"}))
+    monkeypatch.setattr(type(METHODS["pbc"]), "needs", frozenset({"dataset", "log_density"}))
     grid = '[grid]\ndensity = ["maf", "kde"]\n'
 
     assert [r.density for r in parse(HEAD + 'density = "knn"\n' + PBC).runs] == ["knn"]
@@ -253,7 +254,7 @@ def test_a_method_may_have_seeds_of_its_own() -> None:
 
 @pytest.mark.parametrize("name", ["a/b", "../x", ".hidden", "two words"])
 def test_a_name_that_cannot_name_files_is_refused(name: str) -> None:
-    with pytest.raises(ObdBenchError, match="it names files, so it may hold letters"):
+    with pytest.raises(ObdBenchError, match="it names files, so it may hold only letters"):
         parse(HEAD.replace("sizes", name) + RANDOM)
 
 
@@ -306,7 +307,7 @@ synthetic_size = [64, 256]
         + RANDOM
     )
 
-    assert [(run.seed, run.parameters["synthetic_size"]) for run in sweep.runs] == [
+    assert [(run.seed, run.resolved_parameters["synthetic_size"]) for run in sweep.runs] == [
         (5, 64),
         (5, 256),
         (0, 64),
@@ -378,29 +379,47 @@ def test_slip_is_answered_with_the_nearest_name(text: str, message: str) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (RANDOM, "sweep.toml needs 'name', a string; got None"),
-        ('name = "x"' + RANDOM, "sweep.toml needs 'datasets', a non-empty list; got None"),
-        ('name = "x"\ndatasets = []' + RANDOM, "needs 'datasets', a non-empty list; got []"),
-        ('name = "x"\ndatasets = "y"' + RANDOM, "needs 'datasets', a non-empty list; got 'y'"),
-        ('name = "x"\ndatasets = [3]' + RANDOM, "datasets in sweep.toml is [3]; expected names"),
-        (HEAD, "sweep.toml needs 'methods', a non-empty list; got None"),
+        (RANDOM, "sweep.toml lacks 'name', 'datasets'"),
+        ('name = "x"' + RANDOM, "sweep.toml lacks 'datasets'"),
+        (
+            'name = "x"\ndatasets = []' + RANDOM,
+            "datasets in sweep.toml is [] (list); expected a list, each entry a string, not",
+        ),
+        (
+            'name = "x"\ndatasets = "y"' + RANDOM,
+            "datasets in sweep.toml is 'y' (str); expected a list",
+        ),
+        (
+            'name = "x"\ndatasets = [3]' + RANDOM,
+            "datasets in sweep.toml is [3] (list); expected a list, each entry a string",
+        ),
+        (HEAD, "sweep.toml lacks 'methods'"),
         (
             HEAD + 'methods = ["random"]',
-            "Every [[methods]] of sweep.toml needs a name; got 'random'",
+            "methods in sweep.toml is ['random'] (list); expected a list, each entry a table",
         ),
         (HEAD + RANDOM + "[[methods]]\nsynthetic_size = 3", "needs a name; got {'synthetic_size'"),
-        (HEAD + "teacher = 3" + RANDOM, "teacher in sweep.toml is 3; expected a name"),
-        (HEAD + "density = 3" + RANDOM, "density in sweep.toml is 3; expected a name"),
+        (HEAD + "teacher = 3" + RANDOM, "teacher in sweep.toml is 3 (int); expected a string"),
+        (HEAD + "density = 3" + RANDOM, "density in sweep.toml is 3 (int); expected a string"),
         (HEAD + "[grid]\nteacher = [3]" + RANDOM, "teacher in sweep.toml is 3; expected a name"),
-        (HEAD + 'student = "mlp"' + RANDOM, "[student] of sweep.toml must be a table"),
-        (HEAD + "evaluation_student = 3" + RANDOM, "[evaluation_student] of sweep.toml must be"),
-        (HEAD + "protocol = 3" + RANDOM, "[protocol] of sweep.toml must be a table"),
+        (
+            HEAD + 'student = "mlp"' + RANDOM,
+            "student in sweep.toml is 'mlp' (str); expected a table",
+        ),
+        (
+            HEAD + "evaluation_student = 3" + RANDOM,
+            "evaluation_student in sweep.toml is 3 (int); expected a table",
+        ),
+        (
+            HEAD + "protocol = 3" + RANDOM,
+            "protocol in sweep.toml is 3 (int); expected a string or a table",
+        ),
         (
             HEAD + "protocol = 3\n[grid]\nprotocol.students = [3]" + RANDOM,
-            "[protocol] of sweep.toml must be a table",
+            "protocol in sweep.toml is 3 (int); expected a string or a table",
         ),
         (HEAD + "[protocol]\nstudents = 3" + RANDOM, "lacks 'name', 'episodes'"),
-        (HEAD + "grid = 3" + RANDOM, "[grid] of sweep.toml is 3; expected a table"),
+        (HEAD + "grid = 3" + RANDOM, "grid in sweep.toml is 3 (int); expected a table"),
         (HEAD + "[grid]\nsynthetic_size = 3" + RANDOM, "expected a list of choices"),
         (HEAD + "[grid]\nsynthetic_size = []" + RANDOM, "expected a list of choices"),
         (HEAD + '[grid]\nsynthetic_size = ["a"]' + RANDOM, "synthetic_size"),
@@ -434,4 +453,11 @@ def test_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
 def test_shipped_sweeps_that_change_who_is_scored_score_the_main_tables_sets(name: str) -> None:
     folder = resources.files("obdbench.sweeps")
     sweep, main = (read_sweep(Path(str(folder / f"{n}.toml"))) for n in (name, "main_table"))
-    assert {run.distillation_id for run in sweep.runs} <= {run.run_id for run in main.runs}
+    distilled, wanted = ({_distillation(run) for run in plan.runs} for plan in (main, sweep))
+    assert wanted <= distilled
+
+
+def _distillation(run: RunSpec) -> str:
+    """Everything that a run's sets depend on, and when they are scored."""
+    every = run.protocol.checkpoint_every
+    return json.dumps([run.method, run.parameters, run.teacher, every, run.distillation_axes])

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmark.datasets.catalog import build_dataset, load_dataset, write_dataset
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
 from benchmark.datasets.local import FileSource
-from benchmark.datasets.store import DatasetName, build_dataset, load_dataset, write_dataset
+from benchmark.datasets.source import DatasetName
 
 NAME = DatasetName("local/large", None)
 ENVIRONMENT = "HalfCheetah-v5"

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.datasets.store import DatasetName, build_dataset
+from benchmark.datasets.catalog import build_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.record import FILE
-from benchmark.run import execute, run_folder
+from benchmark.run import run_folder
 from obdbench.html_report import write_html_report
 from results.record_store import save_sweep
 from tests.benchmarks.ten_thousand_runs import SMALL, record_of, ten_thousand
 from tests.browser import visit
+from tests.tiny_runs import execute
 
 
 def main(count: int) -> None:

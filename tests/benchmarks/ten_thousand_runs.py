@@ -24,12 +24,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.datasets.store import DatasetName, build_dataset
-from benchmark.evaluation import Protocol
+from benchmark.datasets.catalog import build_dataset
+from benchmark.datasets.source import DatasetName
+from benchmark.protocol import Protocol
 from benchmark.record import FILE, Record
-from benchmark.run import execute, run_folder
+from benchmark.run import run_folder
 from benchmark.spec import RunSpec
-from benchmark.students.student import StudentSpec
+from benchmark.students.spec import StudentSpec
 from benchmark.sweep import Sweep
 from obdbench.sweep_status import SweepStatus, sweep_status
 from obdbench.sweep_tables import write_tables
@@ -37,6 +38,7 @@ from results.record_store import save_sweep
 from slurm.cluster import Cluster, Settings
 from slurm.profile import JobShape, Profile
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken
+from tests.tiny_runs import execute
 
 SEEDS = 5
 MARK = "/a-step-begins/"

@@ -16,10 +16,12 @@ import pytest
 import torch
 
 from baselines.hades import HaDES
-from benchmark.datasets.store import DatasetName, build_dataset
-from benchmark.environments import action_space
-from benchmark.evaluation import Protocol, score
+from benchmark.datasets.catalog import build_dataset
+from benchmark.datasets.source import DatasetName
+from benchmark.environments.lookup import action_space
+from benchmark.evaluation import score
 from benchmark.method import Policy, Problem, State
+from benchmark.protocol import Protocol
 from benchmark.scaling import Scaling
 from benchmark.students.student import StudentSpec, train_students
 from benchmark.synthetic_set import SyntheticSet

@@ -18,10 +18,10 @@ import torch
 from baselines.trajectory_matching import TrajectoryMatching
 from baselines.truncated_obd import TruncatedAvPBC
 from benchmark.datasets.dataset import Dataset
-from benchmark.environments import action_space
+from benchmark.environments.lookup import action_space
 from benchmark.method import METHODS, Problem, State
 from benchmark.scaling import Scaling
-from benchmark.students.student import StudentSpec
+from benchmark.students.spec import StudentSpec
 from benchmark.teachers.teacher import NetworkTeacher
 
 STUDENT = StudentSpec(width=64, steps=50)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmark.environments import Episodes, rollout
+from benchmark.environments.rollout import Episodes, rollout
 
 ENV_ID = "Hopper-v5"
 STUDENTS, EPISODES = 10, 10

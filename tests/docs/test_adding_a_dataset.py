@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.datasets.source import DATASETS
-from benchmark.datasets.store import DatasetName, build_dataset
-from benchmark.environments import rollout
+from benchmark.datasets.catalog import build_dataset
+from benchmark.datasets.source import DATASETS, DatasetName
+from benchmark.environments.rollout import rollout
 from benchmark.registry import load_plugin
-from benchmark.run import execute
 from benchmark.spec import RunSpec
 from benchmark.teachers.store import cached_path
 from benchmark.teachers.td3_bc import TD3BC
 from benchmark.teachers.teacher import save_teacher
-from tests.tiny_runs import PROTOCOL, STUDENT
+from tests.tiny_runs import PROTOCOL, STUDENT, execute
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding_a_dataset.md"
 
@@ -83,8 +82,8 @@ def test_every_kind_of_method_runs_on_it(
         protocol=PROTOCOL,
     )
     record = execute(spec, tmp_path / "runs")
-    assert record["status"] == "complete", record["error"]
-    assert np.isfinite(record["score"]["normalized_return"])
+    assert record.status == "complete", record.error
+    assert np.isfinite(record.score.normalized_return)
 
 
 def test_cloning_the_whole_of_cartpole_balances_it(tmp_path: Path) -> None:
@@ -100,7 +99,7 @@ def test_cloning_the_whole_of_cartpole_balances_it(tmp_path: Path) -> None:
     build_dataset(DatasetName.parse(spec.dataset))
     torch.manual_seed(0)
     record = execute(spec, tmp_path / "runs")
-    assert record["score"]["normalized_return"] > 60
+    assert record.score.normalized_return > 60
 
 
 def test_snapshots_of_a_folder_make_the_three_mixtures(

@@ -29,11 +29,11 @@ def test_every_shipped_run_is_whole_and_made_by_committed_code() -> None:
     assert paths
     for path in paths:
         record = read_record(path)
-        assert record["status"] == "complete"
-        assert record["provenance"]["dirty"] is False
-        last = record["checkpoints"][-1]
-        if last["synthetic_set"]:
-            assert file_sha256(path.with_name(last["synthetic_set"])) == last["sha256"]
+        assert record.status == "complete"
+        assert record.provenance.dirty is False
+        last = record.checkpoints[-1]
+        if last.synthetic_set:
+            assert file_sha256(path.with_name(last.synthetic_set)) == last.sha256
     for name in started_sweeps(SHIPPED):
         sweep = load_sweep(SHIPPED, name)
         assert len(sweep_records(SHIPPED, sweep)) == len(sweep.runs)
@@ -70,8 +70,8 @@ def test_what_the_shipped_records_cost_is_stated() -> None:
     expected = []
     for name in started_sweeps(SHIPPED):
         records = sweep_records(SHIPPED, load_sweep(SHIPPED, name))
-        costs = [record["cost"] for record in records]
-        seconds = sum(c["wall_seconds"] + c["evaluation_wall_seconds"] for c in costs)
+        costs = [record.cost for record in records]
+        seconds = sum(c.wall_seconds + c.evaluation_wall_seconds for c in costs)
         expected.append(("", name, str(len(records)), f"{seconds / 3600:.2f}"))
     for folder in sorted((SHIPPED / "studies").iterdir()):
         results = study_results(SHIPPED, folder.name)
@@ -82,12 +82,12 @@ def test_what_the_shipped_records_cost_is_stated() -> None:
 
 def test_shipped_studies_are_of_the_shipped_sets() -> None:
     digests = {
-        record["run_id"]: record["checkpoints"][-1]["sha256"]
+        record.run_id: record.checkpoints[-1].sha256
         for record in map(read_record, SHIPPED.glob("*/seed*/record.json"))
     }
     for folder in (SHIPPED / "studies").iterdir():
         for result in study_results(SHIPPED, folder.name):
-            assert result.provenance["dirty"] is False
+            assert result.provenance.dirty is False
             for source in _sets(result.source):
                 assert digests[source["run"]] == source["sha256"]
 
@@ -112,12 +112,12 @@ def test_the_gallery_holds_the_best_sets_with_their_scores() -> None:
     found: dict[str, list[tuple[float, float, str]]] = {}
     for path in SHIPPED.glob("*/seed*/record.json"):
         record = read_record(path)
-        last = record["checkpoints"][-1]
-        run = RunSpec.from_dict(record["spec"])
+        last = record.checkpoints[-1]
+        run = RunSpec.from_dict(record.spec)
         # Those that differ in who is scored have the sets of other runs.
-        if last["synthetic_set"] and run.distillation_id == run.run_id:
+        if last.synthetic_set and run.distillation_id == run.run_id:
             found.setdefault(run.dataset, []).append(
-                (last["normalized_return"], record["score"]["normalized_return"], record["run_id"])
+                (last.normalized_return, record.score.normalized_return, record.run_id)
             )
     counts = [len(scores) for scores in found.values()]
     assert f"highest of {min(counts)} to {max(counts)} sets a dataset" in " ".join(PAGE.split())

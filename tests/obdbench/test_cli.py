@@ -256,7 +256,7 @@ def test_records_of_other_data_do_not_stand_beside_new_ones(
     assert cli("sweep", sweep_file, "--executor", "inline").code == 0
     path = next(record_store.glob("*/seed0/record.json"))
     record = read_record(path)
-    record["provenance"]["dataset_sha256"] = "0" * 64
+    record.provenance.dataset_sha256 = "0" * 64
     write_record(path, record)
     again = cli("sweep", sweep_file, "--executor", "inline")
     assert again.code != 0

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmark.datasets.store import DatasetName, dataset_card, load_dataset
+from benchmark.datasets.catalog import dataset_card, load_dataset
+from benchmark.datasets.source import DatasetName
 from tests.d4rl_files import made_up, write_file
 from tests.file_server import FileServer, serve
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark.datasets.dataset import Dataset
-from benchmark.datasets.store import DatasetName
+from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
 from obdbench.cli.app import app
 

@@ -60,7 +60,7 @@ def test_the_named_table_and_figure_are_written_and_their_files_printed(
     scores: dict[str, list[float]] = {}
     for path in record_store.glob("*/seed*/record.json"):
         record = read_record(path)
-        scores.setdefault(record["cell_id"], []).append(record["score"]["normalized_return"])
+        scores.setdefault(record.cell_id, []).append(record.score.normalized_return)
     data = pd.read_csv(to / "obd-table-5.csv").set_index("cell_id")
     assert data["value"].to_dict() == pytest.approx({c: np.mean(s) for c, s in scores.items()})
 

@@ -16,13 +16,13 @@ import torch
 from benchmark.errors import ObdBenchError
 from benchmark.record import FILE, Record
 from benchmark.registry import load_plugin
-from benchmark.run import execute, run_folder
+from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.synthetic_set import load_synthetic_set
 from obdbench.cli.recorded import find_run
 from obdbench.verify import LEAST_TOLERANCE, compare, verify
 from tests.obdbench.conftest import Result
-from tests.tiny_runs import PLUGIN, tiny_spec
+from tests.tiny_runs import PLUGIN, execute, tiny_spec
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +43,21 @@ def record(spec: RunSpec, store: Path) -> Record:
 def elsewhere(record: Record) -> Record:
     """The record, as if made on another processor and torch."""
     other = copy.deepcopy(record)
-    other["provenance"]["device"] = "cpu (another)"
-    other["provenance"]["packages"]["torch"] = "9.9"
+    other.provenance.device = "cpu (another)"
+    other.provenance.packages["torch"] = "9.9"
     return other
 
 
 def moved(record: Record, points: float) -> Record:
     """The record with every return so much higher that the score rises by some points."""
     other = copy.deepcopy(record)
-    low, high = other["checkpoints"][0], other["checkpoints"][-1]
+    low, high = other.checkpoints[0], other.checkpoints[-1]
     scale = (high["mean_return"] - low["mean_return"]) / (
         high["normalized_return"] - low["normalized_return"]
     )
-    for checkpoint in other["checkpoints"]:
-        checkpoint["returns"] = (np.array(checkpoint["returns"]) + points * scale).tolist()
-    other["score"]["normalized_return"] += points
+    for checkpoint in other.checkpoints:
+        checkpoint.returns = (np.array(checkpoint.returns) + points * scale).tolist()
+    other.score.normalized_return += points
     return other
 
 
@@ -77,11 +77,11 @@ def test_elsewhere_scores_agree_within_three_standard_errors(record: Record) -> 
     assert compare(record, other).verdict == "exact"
     tolerance = compare(record, other).tolerance
     points = 100.0 / (3467.5 + 14.8)  # the reference returns of Hopper are about that
-    used = record["score"]["outer_steps_used"]
+    used = record.score.outer_steps_used
     variances = [
-        np.var(np.mean(c["returns"], axis=1), ddof=1) / 2
-        for c in record["checkpoints"]
-        if c["outer_step"] in used
+        np.var(np.mean(c.returns, axis=1), ddof=1) / 2
+        for c in record.checkpoints
+        if c.outer_step in used
     ]
     by_hand = 3 * np.sqrt(2 * np.mean(variances)) * points
     assert tolerance == pytest.approx(max(by_hand, LEAST_TOLERANCE), rel=0.05)
@@ -102,7 +102,7 @@ def test_a_failed_run_and_other_data_are_refused(
     with pytest.raises(ObdBenchError, match="failed \\(ValueError\\)"):
         verify(failed, tmp_path / "b")
     other = copy.deepcopy(record)
-    other["provenance"]["dataset_sha256"] = "0" * 64
+    other.provenance.dataset_sha256 = "0" * 64
     with pytest.raises(ObdBenchError, match="sha256 0000000000000000; it has"):
         verify(other, tmp_path / "c")
 
@@ -110,7 +110,7 @@ def test_a_failed_run_and_other_data_are_refused(
 def test_the_command_says_so_and_ends_with_1_where_numbers_differ(
     cli: Any, record: Record, store: Path, tmp_path: Path
 ) -> None:
-    result: Result = cli("verify", record["run_id"], "--store", store)
+    result: Result = cli("verify", record.run_id, "--store", store)
     assert result.code == 0
     assert f"{record['run_id']}: exact" in result.out
     false = moved(record, 5.0)
@@ -121,21 +121,21 @@ def test_the_command_says_so_and_ends_with_1_where_numbers_differ(
 
 def test_runs_are_found_by_id_and_by_folder(record: Record, spec: RunSpec, store: Path) -> None:
     folder = run_folder(store, spec)
-    for name in (record["run_id"], str(folder), str(folder / FILE)):
+    for name in (record.run_id, str(folder), str(folder / FILE)):
         assert find_run(name, store) == (folder, record)
     with pytest.raises(ObdBenchError, match=r"No run '.*dbd.*' has a record in .*Did you mean"):
-        find_run(record["run_id"].replace("dbc", "dbd"), store)
+        find_run(record.run_id.replace("dbc", "dbd"), store)
 
 
 def test_a_set_is_the_same_in_every_format(
     cli: Any, record: Record, spec: RunSpec, store: Path, tmp_path: Path
 ) -> None:
-    source = run_folder(store, spec) / record["checkpoints"][-1]["synthetic_set"]
+    source = run_folder(store, spec) / record.checkpoints[-1].synthetic_set
     pairs, _, card = load_synthetic_set(source)
     observations, actions = pairs.observations.numpy(), pairs.actions.numpy()
 
     def export(kind: str, to: str) -> None:
-        words = ("export", record["run_id"], "--format", kind, "--to", to, "--store", store)
+        words = ("export", record.run_id, "--format", kind, "--to", to, "--store", store)
         assert cli(*words).code == 0
 
     export("safetensors", str(tmp_path / "set.safetensors"))
@@ -167,7 +167,7 @@ def test_what_has_no_set_says_why(
     cli: Any, record: Record, small_dataset_name: str, tmp_path: Path, store: Path
 ) -> None:
     whole = execute(tiny_spec("bc_whole", small_dataset_name), tmp_path)
-    result = cli("export", whole["run_id"], "--store", tmp_path)
+    result = cli("export", whole.run_id, "--store", tmp_path)
     assert (result.code, "hands in a policy" in result.err) == (1, True)
-    result = cli("export", record["run_id"], "--format", "pickle", "--store", store)
+    result = cli("export", record.run_id, "--format", "pickle", "--store", store)
     assert "expected one of npz, safetensors, csv, minari" in " ".join(result.err.split())

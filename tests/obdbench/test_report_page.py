@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from benchmark.registry import load_plugin
-from benchmark.run import execute
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
@@ -24,7 +23,7 @@ from obdbench.sweep_status import SweepStatus, sweep_status
 from results import runs_frame
 from results.record_store import save_sweep, sweep_records
 from tests.browser import visit
-from tests.tiny_runs import PLUGIN, tiny_spec
+from tests.tiny_runs import PLUGIN, execute, tiny_spec
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 UNSEEN = "hopper/medium-replay@2000"
@@ -129,7 +128,7 @@ def test_it_sorts_and_filters(page: Path, store: Path, sweep: Sweep) -> None:
         """,
     )
     values = values_of(store, sweep)
-    means = sorted((c["value"] for c in values["cells"] if c["value"] is not None), reverse=True)
+    means = sorted((c.value for c in values["cells"] if c.value is not None), reverse=True)
     assert [float(text.split()[0]) for text in found["down"][:2]] == [round(m, 1) for m in means]
     assert found["up"][:2] == found["down"][:2][::-1]
     assert found["aria"] == "ascending"
@@ -403,10 +402,10 @@ def test_ranks_are_those_of_the_paper_tables(page: Path, store: Path, sweep: Swe
     for case, by_method in scores.items():
         changed = []
         for record in records:
-            spec = record["spec"]
+            spec = record.spec
             mine = by_method.get(spec["method"]["name"], ())
             if spec["seed"] < len(mine):
-                score = {**record["score"], "normalized_return": mine[spec["seed"]]}
+                score = {**record.score, "normalized_return": mine[spec["seed"]]}
                 changed.append({**record, "score": score})
         table = sweep_table(sweep, runs_frame(changed))
         values = content(store, sweep, changed, sweep_status(store, sweep), table)

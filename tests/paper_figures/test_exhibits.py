@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.evaluation import Protocol
+from benchmark.protocol import Protocol
 from benchmark.record import FILE, SCHEMA, write_record
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
@@ -198,7 +198,7 @@ def test_an_exhibit_takes_the_records_of_its_sweep_alone_and_knows_what_is_missi
     leave_record(tmp_path, wanted[1], error="MemoryError")
     do(tmp_path, "all_methods", runs(["av_pbc"]))
     material = gather(TABLE, tmp_path)
-    assert [record["run_id"] for record in material.records] == [run.run_id for run in wanted[:2]]
+    assert [record.run_id for record in material.records] == [run.run_id for run in wanted[:2]]
     assert material.expected == {wanted[0].cell_id: 3}
     caption = material.table().caption
     assert (

@@ -117,7 +117,7 @@ def test_caption_states_seeds_level_protocol_teacher_and_completeness(make_sweep
 def test_missing_failed_and_single_seeds_are_shown(make_record: MakeRecord) -> None:
     records = [make_record(seed=0, score=20.0), make_record(seed=1, error="MemoryError")]
     records += [make_record("pbc", score=10.0), make_record("dbc", error="OSError")]
-    expected = {records[0]["cell_id"]: 3, "hopper-medium-replay.hades.abc": 3}
+    expected = {records[0].cell_id: 3, "hopper-medium-replay.hades.abc": 3}
     table = table_of(records, expected)
     markdown = table.markdown()
     assert "**20.0** (n=1 of 3) | 1/3 |" in line_with(markdown, "| av_pbc |")
@@ -154,7 +154,7 @@ def test_a_method_that_lacks_a_dataset_has_no_mean(make_sweep: Sweep) -> None:
     records = [
         record
         for record in make_sweep(DATASETS)
-        if (record["spec"]["method"]["name"], record["spec"]["dataset"]) != ("pbc", "ant/medium")
+        if (record.spec.method["name"], record.spec.dataset) != ("pbc", "ant/medium")
     ]
     line = line_with(table_of(records).markdown(), "| pbc |")
     assert line.endswith("| \u2013 |")

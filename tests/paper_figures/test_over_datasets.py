@@ -36,7 +36,7 @@ def scores_of(records: Sequence[Record]) -> Scores:
     """Method -> dataset -> scores by seed, straight from the records."""
     scores: Scores = {}
     for record in records:
-        spec, score = record["spec"], record["score"]["normalized_return"]
+        spec, score = record.spec, record.score.normalized_return
         scores.setdefault(spec["method"]["name"], {}).setdefault(spec["dataset"], []).append(score)
     return scores
 
@@ -64,7 +64,7 @@ def test_the_headline_says_datasets_seeds_and_interval(
     assert (
         "2 datasets, 5 seeds; 95 % stratified bootstrap" in make(runs_frame(records)).get_suptitle()
     )
-    one = [record for record in records if record["spec"]["dataset"] == "ant/medium"]
+    one = [record for record in records if record.spec.dataset == "ant/medium"]
     assert "ant/medium, 5 seeds; " in make(runs_frame(one)).get_suptitle()
 
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_compared_gives_no_figure(
 def test_the_same_records_in_any_order_give_the_same_bytes(
     make: Callable[[pd.DataFrame], Figure], records: list[Record], tmp_path: Path
 ) -> None:
-    few = [r for r in records if r["spec"]["method"]["name"] in ("av_pbc", "pbc", "teacher")]
+    few = [r for r in records if r.spec.method["name"] in ("av_pbc", "pbc", "teacher")]
     for name, given in (("first", few), ("second", few[::-1])):
         write_figure(make(runs_frame(given)), tmp_path / f"{name}.pdf")
     assert (tmp_path / "first.pdf").read_bytes() == (tmp_path / "second.pdf").read_bytes()
@@ -217,7 +217,7 @@ def test_cost_has_each_method_at_its_mean_seconds_and_mean_score(make_record: Ma
     records = []
     for method, dataset, seed in itertools.product(scores, DATASETS, range(3)):
         record = make_record(method, dataset, seed, scores[method] + seed - 1)
-        record["cost"]["cpu_seconds"] = seconds[method] * (1 + (seed - 1) / 2)
+        record.cost.cpu_seconds = seconds[method] * (1 + (seed - 1) / 2)
         records.append(record)
     figure = cost(runs_frame(records))
     (axes,) = figure.axes
@@ -242,7 +242,7 @@ def test_costs_dashed_line_joins_what_no_cheaper_method_beats(make_record: MakeR
     }
     records = [make_record(name, score=score) for name, (_, score) in spots.items()]
     for record in records:
-        record["cost"]["cpu_seconds"] = spots[record["spec"]["method"]["name"]][0]
+        record.cost.cpu_seconds = spots[record.spec.method["name"]][0]
     (axes,) = cost(runs_frame(records)).axes
     (front,) = (line for line in axes.lines if line.get_linestyle() == "--")
     unbeaten = [(x, y) for x, y in spots.values() if all(y > b for a, b in spots.values() if a < x)]

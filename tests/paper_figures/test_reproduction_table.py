@@ -57,7 +57,7 @@ def records(make_record: MakeRecord) -> list[Record]:
         for seed, score in enumerate(scores)
     ]
     for record in found:
-        record["provenance"]["environment"] = "HalfCheetah-v5"
+        record.provenance.environment = "HalfCheetah-v5"
     return found
 
 

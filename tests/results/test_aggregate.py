@@ -54,7 +54,7 @@ def test_a_cell_whose_seeds_all_failed_keeps_its_row(make_record: MakeRecord) ->
 
 def test_expected_seeds_reveal_runs_and_cells_without_a_record(make_record: MakeRecord) -> None:
     record = make_record()
-    expected = {record["cell_id"]: 3, "hopper-medium-replay.pbc.abc": 3}
+    expected = {record.cell_id: 3, "hopper-medium-replay.pbc.abc": 3}
     table = cell_table(runs_frame([record]), expected)
     assert (row_of(table, "av_pbc")["n"], row_of(table, "av_pbc")["n_expected"]) == (1, 3)
     unseen = row_of(table, "pbc")
@@ -125,7 +125,7 @@ def test_a_dataset_without_a_score_has_no_best(make_record: MakeRecord) -> None:
 def test_a_reference_of_someone_elses_competes_for_nothing(make_record: MakeRecord) -> None:
     theirs = [make_record("their_oracle", seed=s, score=99.0 + s) for s in range(3)]
     for record in theirs:
-        record["reference"] = True
+        record.reference = True
     ours = [make_record("av_pbc", seed=s, score=20.0 + s) for s in range(3)]
     table = cell_table(runs_frame([*theirs, *ours]))
     assert best_and_ties(table)["hopper/medium-replay"].best == "av_pbc"

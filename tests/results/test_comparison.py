@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.datasets.store import DatasetName
-from benchmark.evaluation import PROTOCOLS
+from benchmark.datasets.source import DatasetName
 from benchmark.method import METHODS
+from benchmark.protocol import PROTOCOLS
 from benchmark.spec import RunSpec
 from results import comparison
 from results.comparison import (
@@ -54,7 +54,7 @@ def group(
     method = other.pop("method", "av_pbc")
     records = [build_record(method, dataset, seed, s, **other) for seed, s in enumerate(scores)]
     for record in records:
-        record["provenance"]["environment"] = "Hopper-v4" if dataset == D4RL else "Hopper-v5"
+        record.provenance.environment = "Hopper-v4" if dataset == D4RL else "Hopper-v5"
     return records
 
 
@@ -417,7 +417,7 @@ def test_a_run_with_the_defaults_of_the_suite_is_comparable_with_obds_table_1() 
     )
     records = group([32.0, 33.0, 34.0])
     for record in records:
-        record["spec"] = spec.as_dict()
+        record.spec = spec.as_dict()
     found = held_against(table_1_av_pbc(), records)
     assert (found.published.value, found.verdict, found.reasons) == (32.5, "reproduced", ())
 
@@ -484,6 +484,6 @@ def test_a_run_with_fewer_outer_steps_or_another_teacher_is_not_comparable() -> 
         )
         records = group([32.0, 33.0, 34.0])
         for record in records:
-            record["spec"] = spec.as_dict()
+            record.spec = spec.as_dict()
         found = held_against(table_1_av_pbc(), records)
         assert (found.verdict, found.reasons) == ("not comparable", (reason,))

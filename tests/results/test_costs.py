@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from benchmark.record import Record
-from benchmark.run import execute
 from benchmark.spec import RunSpec
 from results.costs import Costs
-from tests.tiny_runs import PROTOCOL, tiny_spec
+from tests.tiny_runs import PROTOCOL, execute, tiny_spec
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def record(spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> Record:
 
 
 def with_cost(record: Record, **cost: Any) -> Record:
-    return {**record, "cost": {**record["cost"], **cost}}
+    return {**record, "cost": {**record.cost, **cost}}
 
 
 def test_a_cell_that_was_measured_costs_its_mean(spec: RunSpec, record: Record) -> None:

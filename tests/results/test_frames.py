@@ -126,7 +126,7 @@ def test_students_and_protocols_appear_where_they_differ(make_record: MakeRecord
 def test_cells_that_no_setting_tells_apart_are_still_two(make_record: MakeRecord) -> None:
     first, second = make_record(), make_record()
     second |= {"cell_id": "hopper-medium-replay.av_pbc.other", "run_id": "another"}
-    digest = first["cell_id"].rsplit(".", 1)[-1]
+    digest = first.cell_id.rsplit(".", 1)[-1]
     assert labels_of(runs_frame([first, second])) == sorted([f"av_pbc #{digest}", "av_pbc #other"])
 
 

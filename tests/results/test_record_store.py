@@ -19,7 +19,7 @@ from benchmark.files import write_atomic
 from benchmark.heartbeat import ALIVE
 from benchmark.record import FILE, BadRecord
 from benchmark.registry import load_plugin
-from benchmark.run import execute, run_folder
+from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from results.record_store import (
@@ -31,7 +31,7 @@ from results.record_store import (
     save_sweep,
     sweep_records,
 )
-from tests.tiny_runs import PLUGIN, tiny_spec
+from tests.tiny_runs import PLUGIN, execute, tiny_spec
 
 
 @pytest.fixture(scope="module")
@@ -171,9 +171,9 @@ def test_records_come_in_the_order_of_the_sweep_and_only_those_that_there_are(
     store: Path, sweep: Sweep
 ) -> None:
     turned = Sweep("turned", "", sweep.runs[::-1])
-    ids = [record["run_id"] for record in sweep_records(store, turned)]
+    ids = [record.run_id for record in sweep_records(store, turned)]
     assert ids == [sweep.runs[1].run_id, sweep.runs[0].run_id]
-    assert {record["run_id"] for record in all_records(store)} == set(ids)
+    assert {record.run_id for record in all_records(store)} == set(ids)
 
 
 def test_a_record_that_was_cut_short_is_named_not_skipped(sweep: Sweep, tmp_path: Path) -> None:

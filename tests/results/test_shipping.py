@@ -11,12 +11,12 @@ import pytest
 
 from benchmark.errors import ObdBenchError
 from benchmark.record import FILE, Record, read_record, write_record
-from benchmark.run import execute, run_folder
+from benchmark.run import run_folder
 from benchmark.sweep import Sweep
 from results.record_store import all_records, load_sweep, save_sweep, started_sweeps, sweep_records
 from results.shipping import ship, ship_study
 from results.study_results import StudyResult, study_results, write_result
-from tests.tiny_runs import tiny_spec
+from tests.tiny_runs import execute, tiny_spec
 
 Change = Callable[[Record], object]
 
@@ -35,7 +35,7 @@ def done(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_sweep(store, sweep)
     for run in sweep.runs:
         record = execute(run, store)
-        record["provenance"]["dirty"] = False
+        record.provenance.dirty = False
         write_record(run_folder(store, run) / FILE, record)
     return store
 
@@ -82,8 +82,8 @@ def test_what_is_shipped_is_a_store_like_any_other(
     assert load_sweep(target, "two") == sweep
     assert sweep_records(target, sweep) == sweep_records(store, sweep)
     checkpoint = sweep_records(target, sweep)[0]["checkpoints"][-1]
-    content = (run_folder(target, sweep.runs[0]) / checkpoint["synthetic_set"]).read_bytes()
-    assert hashlib.sha256(content).hexdigest() == checkpoint["sha256"]
+    content = (run_folder(target, sweep.runs[0]) / checkpoint.synthetic_set).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == checkpoint.sha256
 
 
 def test_another_sweep_joins_those_that_were_shipped(
@@ -114,7 +114,7 @@ def test_a_failed_run_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> N
 
 
 def test_a_run_of_changed_code_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> None:
-    path = change_record(store, sweep, lambda r: r["provenance"].update(dirty=True))
+    path = change_record(store, sweep, lambda r: r.provenance.update(dirty=True))
     with pytest.raises(ObdBenchError, match=f"{path} was made by code with uncommitted changes"):
         ship(store, sweep, tmp_path / "shipped")
 
@@ -144,7 +144,7 @@ def test_a_refused_sweep_leaves_nothing(store: Path, sweep: Sweep, tmp_path: Pat
 
 
 def test_unknown_code_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> None:
-    change_record(store, sweep, lambda r: r["provenance"].update(dirty=None, commit=None))
+    change_record(store, sweep, lambda r: r.provenance.update(dirty=None, commit=None))
     with pytest.raises(ObdBenchError, match="unknown commit"):
         ship(store, sweep, tmp_path / "shipped")
 

@@ -86,10 +86,10 @@ class Bench:
         """
         found = [read_record(run_folder(self.store, run) / FILE) for run in runs]
         for record in found:
-            failed = record["status"] == "failed"
-            assert record["status"] in ("complete", "failed")
-            assert failed == (record["error"] is not None)
-            assert not failed or record["error"]["message"]
+            failed = record.status == "failed"
+            assert record.status in ("complete", "failed")
+            assert failed == (record.error is not None)
+            assert not failed or record.error.message
         ids = Counter(path.parent.name + path.parent.parent.name for path in self._written())
         assert len(ids) == len(runs)
         assert set(ids.values()) == {1}

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.attempt import existing_record
-from benchmark.run import execute, folder_of, run_folder
+from benchmark.run import existing_record, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from obdbench.sweep_status import sweep_status
@@ -21,7 +20,7 @@ from slurm.profile import Profile, build_profile
 from slurm.scheduler import JobState, Unreachable
 from slurm.submissions import note, submissions
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken
-from tests.tiny_runs import tiny_spec
+from tests.tiny_runs import execute, tiny_spec
 
 PROFILE = build_profile({"pack": 2}, "test", "the test")
 
@@ -130,9 +129,9 @@ def test_runs_of_an_ended_job_get_their_cause_and_the_others_stay(
     assert settled.died == {runs[2].run_id: "OutOfMemory", runs[3].run_id: "OutOfMemory"}
     record = existing_record(run_folder(cluster.store, runs[2]))
     assert record is not None
-    assert "SLURM says OUT_OF_MEMORY on n2, exit code 0:125." in record["error"]["message"]
-    assert record["error"]["message"].endswith("allocating\nKilled")
-    assert record["cost"]["peak_memory_bytes"] == 0, "this process's memory is not the run's"
+    assert "SLURM says OUT_OF_MEMORY on n2, exit code 0:125." in record.error.message
+    assert record.error.message.endswith("allocating\nKilled")
+    assert record.cost.peak_memory_bytes == 0, "this process's memory is not the run's"
     states = [run_status(cluster.store, run).state for run in runs]
     assert states == ["done", "missing", "failed", "failed"]
     assert cluster.settle().died == {}, "a cause is noted once"
@@ -246,8 +245,8 @@ def test_a_refusal_for_good_is_a_row_and_one_for_now_is_not(
         submit(cluster, runs, profile)
     records = [existing_record(run_folder(cluster.store, run)) for run in runs]
     assert records[:2] == [None, None]
-    assert [r and r["error"]["type"] for r in records[2:]] == [kind, kind]
-    assert all(words in r["error"]["message"] for r in records[2:] if r)
+    assert [r and r.error.type for r in records[2:]] == [kind, kind]
+    assert all(words in r.error.message for r in records[2:] if r)
     assert [len(s.jobs) for s in submissions(cluster.store)] == [2]
 
 
@@ -303,4 +302,4 @@ def test_jobs_are_given_plain_values_and_what_their_shape_asks_for(
 
 
 def test_a_folder_is_known_by_the_id_alone(runs: list[RunSpec], tmp_path: Path) -> None:
-    assert folder_of(tmp_path, runs[1].run_id) == run_folder(tmp_path, runs[1])
+    assert record_folder(tmp_path, runs[1].run_id) == run_folder(tmp_path, runs[1])

@@ -8,17 +8,16 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from slurm.executors import InlineExecutor, LocalExecutor, _shares, make_executor
 
-from benchmark.attempt import existing_record
 from benchmark.errors import ObdBenchError
 from benchmark.heartbeat import last_sign
 from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
-from benchmark.run import execute, run_folder
+from benchmark.run import existing_record, run_folder
 from benchmark.spec import RunSpec
 from results.record_store import run_status
-from slurm.executors import InlineExecutor, LocalExecutor, _shares, make_executor
-from tests.tiny_runs import PLUGIN, numbers, sets, tiny_spec
+from tests.tiny_runs import PLUGIN, execute, numbers, sets, tiny_spec
 
 PLUGINS = (str(PLUGIN),)
 
@@ -61,7 +60,7 @@ def records(store: Path, specs: list[RunSpec]) -> list[Record]:
 
 
 def test_a_run_that_raises_does_not_stop_the_others(inline: tuple[Path, list[Record]]) -> None:
-    statuses = [record["status"] for record in inline[1]]
+    statuses = [record.status for record in inline[1]]
     assert statuses == ["complete", "failed", "complete", "failed", "complete"]
 
 
@@ -78,14 +77,14 @@ def test_local_processes_give_the_records_of_this_process(
     LocalExecutor(tmp_path, PLUGINS, jobs=2).run(specs, on_poll=lambda: polls.append(1))
     local = records(tmp_path, specs)
     assert [numbers(r) for r in local] == [numbers(r) for r in inline[1]]
-    assert [r["error"] and r["error"]["message"] for r in local] == [
-        r["error"] and r["error"]["message"] for r in inline[1]
+    assert [r.error and r.error.message for r in local] == [
+        r.error and r.error.message for r in inline[1]
     ]
     for spec in specs:
         assert sets(tmp_path, spec) == sets(inline[0], spec)
     assert polls
     assert not list((tmp_path / "jobs").rglob("*_log.*")), "logs of jobs that went well are kept"
-    assert {r["provenance"]["threads"] for r in local} == {1}
+    assert {r.provenance.threads for r in local} == {1}
 
 
 @pytest.mark.parametrize("before", [None, "7"])
@@ -134,7 +133,7 @@ def test_a_killed_process_costs_one_run_and_a_retry_goes_on_from_its_state(
     assert (died["status"], died["error"]["type"]) == ("failed", "WorkerDied")
     assert "The process working on this run died" in died["error"]["message"]
     assert "the last words of this process" in died["error"]["message"]
-    assert [c["outer_step"] for c in died["checkpoints"]] == [0, 2]
+    assert [c.outer_step for c in died["checkpoints"]] == [0, 2]
     assert died["cost"]["attempts"] == 1
 
     # It dies in the retry too: what is behind it is retried all the same.
@@ -145,7 +144,7 @@ def test_a_killed_process_costs_one_run_and_a_retry_goes_on_from_its_state(
     assert (died["cost"]["attempts"], raised["cost"]["attempts"]) == (2, 2)
 
     again = execute(deadly, store)
-    assert (again["status"], again["cost"]["attempts"]) == ("complete", 3)
+    assert (again.status, again.cost.attempts) == ("complete", 3)
     assert numbers(again) == numbers(execute(deadly, whole))
     assert sets(store, deadly) == sets(whole, deadly)
 
@@ -158,8 +157,8 @@ def test_a_plugin_that_does_not_load_in_the_processes_is_in_every_record(
     spec = tiny_spec("random", small_dataset_name)
     LocalExecutor(tmp_path / "store", (str(broken),), jobs=1).run([spec])
     record = records(tmp_path / "store", [spec])[0]
-    assert record["error"]["type"] == "WorkerDied"
-    assert "no such library" in record["error"]["message"]
+    assert record.error.type == "WorkerDied"
+    assert "no such library" in record.error.message
 
 
 def test_no_process_outlives_an_executor_that_is_interrupted(

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.attempt import existing_record
 from benchmark.registry import load_plugin
-from benchmark.run import execute, run_folder
+from benchmark.run import existing_record, run_folder
 from benchmark.spec import RunSpec
 from benchmark.stopping import Stopped, StopRequest
 from slurm.job import Job, _insist
 from slurm.signals import END, WARNING, stopped_by_signals
-from tests.tiny_runs import PLUGIN, numbers, sets, tiny_spec
+from tests.tiny_runs import PLUGIN, execute, numbers, sets, tiny_spec
 
 QUEUED_AGAIN = 3
 GRACE = 20
@@ -81,7 +80,7 @@ def test_a_warned_job_saves_every_run_and_asks_to_be_queued_again(
     for run in runs:
         record = existing_record(run_folder(tmp_path / "job", run))
         assert record is not None
-        assert record["cost"]["attempts"] == 2
+        assert record.cost.attempts == 2
         assert numbers(record) == numbers(execute(run, tmp_path / "whole"))
         assert sets(tmp_path / "job", run) == sets(tmp_path / "whole", run)
 
@@ -101,8 +100,8 @@ def test_a_job_queued_again_too_often_is_a_row_and_keeps_its_state(
     assert signalled(job(tmp_path, [run], requeues=2), run, WARNING, restarts=2) == 0
     record = existing_record(run_folder(tmp_path, run))
     assert record is not None
-    assert (record["status"], record["error"]["type"]) == ("failed", "TimedOut")
-    assert "raise `time` or `requeues`" in record["error"]["message"]
+    assert (record.status, record.error.type) == ("failed", "TimedOut")
+    assert "raise `time` or `requeues`" in record.error.message
     assert (run_folder(tmp_path, run) / "state.safetensors").exists()
 
 

@@ -11,14 +11,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from slurm.executors import InlineExecutor
 
-from benchmark.attempt import existing_record
-from benchmark.run import run_folder
+from benchmark.run import existing_record, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep, read_sweep
 from benchmark.teachers.teacher import NetworkTeacher
 from obdbench.sweep_status import sweep_status
-from slurm.executors import InlineExecutor
 from tests.one_node_cluster import OneNodeCluster
 from tests.slurm.conftest import Bench, wait_until
 from tests.tiny_runs import PLUGIN, numbers, sets, tiny_spec
@@ -129,7 +128,7 @@ def test_a_killed_task_costs_its_run_alone(
     assert (died["status"], died["error"]["type"]) == ("failed", "WorkerDied")
     assert "the last words" in died["error"]["message"] or "Killed" in died["error"]["message"]
     assert "SLURM says FAILED" in died["error"]["message"]
-    assert [c["outer_step"] for c in died["checkpoints"]] == [0, 2]
+    assert [c.outer_step for c in died["checkpoints"]] == [0, 2]
     assert (raised["error"]["type"], done["status"]) == ("ValueError", "complete")
 
     bench.submit([deadly], save_every=0)
@@ -157,7 +156,7 @@ def test_a_warned_job_saves_and_goes_on_to_the_same_numbers(
     wait_until(lambda: all(bench.begun(run) for run in runs), "all have saved")
     bench.wait()
     assert_same(bench, inline, runs)
-    assert {record["cost"]["attempts"] for record in bench.records(runs)} == {2}
+    assert {record.cost.attempts for record in bench.records(runs)} == {2}
 
 
 def test_a_time_limit_is_met_and_survived(
@@ -191,8 +190,8 @@ def test_a_job_is_not_queued_again_for_ever(
         slurm.command("scancel", "--signal=USR2", *jobs(slurm, "running"))
     bench.wait()
     record = bench.records([run])[0]
-    assert record["error"]["type"] == "TimedOut"
-    assert "queued again 1 times" in record["error"]["message"]
+    assert record.error.type == "TimedOut"
+    assert "queued again 1 times" in record.error.message
     bench.submit([run])
     bench.wait()
     assert_same(bench, inline, [run])
@@ -239,7 +238,7 @@ def test_a_pre_empted_job_goes_on(
     wait_until(lambda: len(jobs(slurm, "running")) == 2 and jobs(slurm, "pending"), "pre-empted")
     bench.wait()
     assert_same(bench, inline, runs)
-    assert sorted(record["cost"]["attempts"] for record in bench.records(runs)) == [1, 2]
+    assert sorted(record.cost.attempts for record in bench.records(runs)) == [1, 2]
 
 
 def test_a_controller_that_is_away_loses_nothing(
@@ -300,7 +299,7 @@ def test_a_full_disk_costs_one_run_and_a_retry_mends_it(
         for name in ("filler", "more"):
             (folder / name).unlink(missing_ok=True)
         bench.wait()
-        statuses = [record["status"] for record in bench.records(runs)]
+        statuses = [record.status for record in bench.records(runs)]
         assert statuses == ["complete", "failed", "complete"]
     finally:
         subprocess.run(["umount", str(folder)], check=True)
@@ -416,7 +415,7 @@ def test_the_plain_array_needs_no_submitit_and_survives_a_warning(
         slurm.command("scancel", "--batch", "--signal=USR2", job)
     wait_until(lambda: not jobs(slurm, "running,pending"), "the array has ended")
     assert_same(bench, inline, runs)
-    assert max(record["cost"]["attempts"] for record in bench.records(runs)) == 2
+    assert max(record.cost.attempts for record in bench.records(runs)) == 2
 
 
 def _is_at(bench: Bench, run: RunSpec, times: int) -> bool:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.datasets.check import check_dataset, check_fits_environment
-from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
-from benchmark.datasets.store import DatasetName, write_dataset
-from benchmark.environments import UnknownEnvironment
+from benchmark.datasets.catalog import check_fits_environment, write_dataset
+from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns, check_dataset
+from benchmark.datasets.source import DatasetName
+from benchmark.environments.lookup import UnknownEnvironment
 
 
 def sound(env_id: str = "Hopper-v5", observation_dim: int = 11, action_dim: int = 3) -> Dataset:

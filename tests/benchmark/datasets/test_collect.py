@@ -16,7 +16,7 @@ from benchmark.datasets.collect import Part, collect
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.snapshots import SnapshotPolicies, load_snapshots
 from benchmark.datasets.source import DATASETS
-from benchmark.environments import StepResult
+from benchmark.environments.batch import StepResult
 from benchmark.seeds import derive_seed
 
 PARTS = (Part(3, 150), Part(19, 1050))

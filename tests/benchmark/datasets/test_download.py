@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.datasets.download import DownloadProblem, Fingerprint, Patience, download
+from benchmark.datasets.download import DownloadProblem, Patience, download
+from benchmark.files import Fingerprint
 from tests.file_server import FileServer
 
-CONTENT = bytes(range(256)) * 400
+BLOCK = 1 << 16  # what is written at a time
+CONTENT = bytes(range(256)) * 1600
 OTHER = CONTENT[::-1]
-QUICK = Patience(stall=0.2, attempts=3, pause=0.01)
+QUICK = Patience(stall=0.2, attempts=3)
 ADVICE = "Try another address."
 
 
@@ -85,11 +87,11 @@ def test_two_who_want_it_at_once_fetch_it_once(server: FileServer, target: Path)
 def test_an_interrupted_transfer_goes_on_where_it_broke_off(
     server: FileServer, target: Path, kind: str
 ) -> None:
-    server.plan = [(kind, 1000), (kind, 2000)]
+    server.plan = [(kind, BLOCK), (kind, 2 * BLOCK)]
     get(server, target)
     assert target.read_bytes() == CONTENT
     asked = [request.get("Range") for request in server.requests]
-    assert asked == [None, "bytes=1000-", "bytes=3000-"]
+    assert asked == [None, f"bytes={BLOCK}-", f"bytes={3 * BLOCK}-"]
     assert server.requests[1]["If-Range"] == '"first"'
     assert left_in(target.parent) == {target.name}
 
@@ -104,14 +106,14 @@ def test_an_interrupted_transfer_goes_on_where_it_broke_off(
 def test_a_server_that_never_ends_leaves_what_the_next_call_goes_on_from(
     server: FileServer, target: Path, kind: str, reason: str
 ) -> None:
-    server.plan = [(kind, 1000)] * 3
+    server.plan = [(kind, BLOCK)] * 3
     message = problem(server, target)
-    assert f"broke off after 3,000 of {len(CONTENT):,} bytes, in 3 attempts" in message
+    assert f"broke off after {3 * BLOCK:,} of {len(CONTENT):,} bytes, in 3 attempts" in message
     assert reason in message and "The same command goes on from there" in message
     assert left_in(target.parent) == {"file.hdf5.part", "file.hdf5.part.json"}
 
     get(server, target)
-    assert server.requests[-1]["Range"] == "bytes=3000-"
+    assert server.requests[-1]["Range"] == f"bytes={3 * BLOCK}-"
     assert target.read_bytes() == CONTENT
     assert left_in(target.parent) == {target.name}
 
@@ -120,17 +122,17 @@ def test_a_server_that_never_ends_leaves_what_the_next_call_goes_on_from(
 def test_a_passing_trouble_of_the_server_is_waited_out(
     server: FileServer, target: Path, status: int
 ) -> None:
-    server.plan = [("truncate", 1000), status]
+    server.plan = [("truncate", BLOCK), status]
     get(server, target)
     assert target.read_bytes() == CONTENT
-    assert server.requests[-1]["Range"] == "bytes=1000-"
+    assert server.requests[-1]["Range"] == f"bytes={BLOCK}-"
 
 
 def test_a_server_that_cannot_resume_is_asked_for_the_whole(
     server: FileServer, target: Path
 ) -> None:
     server.honours_range = False
-    server.plan = [("truncate", 1000)]
+    server.plan = [("truncate", BLOCK)]
     get(server, target)
     assert target.read_bytes() == CONTENT
 
@@ -139,7 +141,7 @@ def test_a_server_that_cannot_resume_is_asked_for_the_whole(
 def test_a_file_that_changed_in_between_is_begun_anew(
     server: FileServer, target: Path, honours_if_range: bool
 ) -> None:
-    server.plan = [("truncate", 1000)] * 3
+    server.plan = [("truncate", BLOCK)] * 3
     problem(server, target)
     server.content, server.tag = OTHER, '"second"'
     server.honours_if_range = honours_if_range
@@ -149,7 +151,7 @@ def test_a_file_that_changed_in_between_is_begun_anew(
 
 def test_bytes_of_an_unknown_version_are_not_gone_on_from(server: FileServer, target: Path) -> None:
     server.tag = None
-    server.plan = [("truncate", 1000)] * 3
+    server.plan = [("truncate", BLOCK)] * 3
     problem(server, target)
     server.content = OTHER
     get(server, target)
@@ -161,22 +163,25 @@ def test_a_known_digest_tells_whether_such_bytes_were_the_right_ones(
     server: FileServer, target: Path
 ) -> None:
     server.tag, server.content = None, OTHER
-    server.plan = [("truncate", 1000)] * 3
+    server.plan = [("truncate", BLOCK)] * 3
     problem(server, target, fingerprint(CONTENT))
     server.content = CONTENT
     get(server, target, fingerprint(CONTENT))
-    assert [request.get("Range") for request in server.requests[-2:]] == ["bytes=3000-", None]
+    assert [request.get("Range") for request in server.requests[-2:]] == [
+        f"bytes={3 * BLOCK}-",
+        None,
+    ]
     assert target.read_bytes() == CONTENT
 
 
 def test_a_part_that_is_longer_than_the_file_is_begun_anew(
     server: FileServer, target: Path
 ) -> None:
-    server.plan = [("truncate", 30_000)] * 3
+    server.plan = [("truncate", BLOCK)] * 3
     problem(server, target)
-    server.content = CONTENT[:50_000]
+    server.content = CONTENT[:BLOCK]
     get(server, target)
-    assert target.read_bytes() == CONTENT[:50_000]
+    assert target.read_bytes() == CONTENT[:BLOCK]
 
 
 def test_a_part_that_was_whole_when_the_process_died_is_not_fetched_again(
@@ -195,7 +200,7 @@ def test_a_part_that_was_whole_when_the_process_died_is_not_fetched_again(
 def test_a_refusal_is_final_and_leaves_nothing(
     server: FileServer, target: Path, status: int, words: str, begun: bool
 ) -> None:
-    server.plan = [*([("truncate", 1000)] if begun else []), status]
+    server.plan = [*([("truncate", BLOCK)] if begun else []), status]
     message = problem(server, target)
     assert f"was answered with {words}" in message
     assert len(server.requests) == 1 + begun

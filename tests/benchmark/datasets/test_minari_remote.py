@@ -16,11 +16,11 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Space
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
+from benchmark.datasets.catalog import build_dataset, dataset_card, load_dataset
 from benchmark.datasets.dataset import Dataset, DatasetProblem
-from benchmark.datasets.reference import suite_reference
-from benchmark.datasets.source import dataset_names
-from benchmark.datasets.store import DatasetName, build_dataset, dataset_card, load_dataset
-from benchmark.environments import UnknownEnvironment
+from benchmark.datasets.snapshots import suite_reference
+from benchmark.datasets.source import DatasetName, dataset_names
+from benchmark.environments.lookup import UnknownEnvironment
 from benchmark.registry import UnknownName
 
 ID = "mujoco/hopper/medium-v0"
@@ -238,15 +238,15 @@ def test_data_of_another_environment_are_refused() -> None:
     [
         (
             {**HOPPER, "observation_space": Dict({"seen": Box(-1, 1, (11,))})},
-            r"has observations Dict\(.*flat Box observations alone",
+            r"has observations Dict\(.*only distils flat Box observations",
         ),
         (
             {**HOPPER, "observation_space": Box(-1, 1, (11, 1))},
-            r"has observations Box\(.*flat Box observations alone",
+            r"has observations Box\(.*only distils flat Box observations",
         ),
         (
             {**HOPPER, "action_space": MultiBinary(3)},
-            r"has actions MultiBinary\(3\).*Box and Discrete actions alone",
+            r"has actions MultiBinary\(3\).*only distils flat Box and Discrete actions",
         ),
     ],
 )

@@ -8,12 +8,11 @@ import minari
 import numpy as np
 import pytest
 
-from benchmark.datasets.own import CARTPOLE_MIXED, balance
-from benchmark.datasets.scripted import ScriptedMixture
+from benchmark.datasets.catalog import build_dataset, load_dataset
+from benchmark.datasets.own import CARTPOLE_MIXED, ScriptedMixture, balance
 from benchmark.datasets.snapshots import load_snapshots
-from benchmark.datasets.source import DATASETS
-from benchmark.datasets.store import DatasetName, build_dataset, load_dataset
-from benchmark.environments import rollout
+from benchmark.datasets.source import DATASETS, DatasetName
+from benchmark.environments.rollout import rollout
 
 ENVIRONMENTS = {
     "halfcheetah": "HalfCheetah-v5",

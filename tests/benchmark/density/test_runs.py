@@ -12,14 +12,15 @@ import pytest
 import torch
 
 from baselines.random_selection import draw_pairs
-from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.datasets.catalog import load_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.density.kde import KDE
 from benchmark.density.store import Fit, find_or_fit, import_log_density
 from benchmark.method import METHODS, Method, Monitor, Problem, State
 from benchmark.record import Record, read_record, write_record
-from benchmark.run import execute, run_folder
+from benchmark.run import run_folder
 from benchmark.spec import RunSpec
-from tests.tiny_runs import PROTOCOL, STUDENT, tiny_spec
+from tests.tiny_runs import PROTOCOL, STUDENT, execute, tiny_spec
 
 
 @dataclass(frozen=True)
@@ -69,30 +70,30 @@ def test_record_names_the_density_and_its_held_out_likelihood(
     record = execute(spec_with(dataset_name, "kde"), tmp_path)
 
     facts = find_or_fit(load_dataset(DatasetName.parse(dataset_name)), Fit.of("kde")).facts
-    assert record["status"] == "complete", record["error"]
-    assert record["needs"] == ["dataset", "log_density"]
-    assert record["density"] == {
+    assert record.status == "complete", record.error
+    assert record.needs == ["dataset", "log_density"]
+    assert record.density == {
         "name": "kde",
         "sha256": facts["sha256"],
         "held_out_log_likelihood": facts["held_out"]["mean"],
         "held_out_standard_error": facts["held_out"]["standard_error"],
         "not_finite": 0,
     }
-    assert record["provenance"]["packages"]["zuko"]
+    assert record.provenance.packages["zuko"]
 
 
 def test_method_without_the_need_has_no_density(small_dataset_name: str, tmp_path: Path) -> None:
     record = execute(tiny_spec("random", small_dataset_name), tmp_path)
-    assert "density" not in record["spec"]
-    assert record["density"] is None
+    assert "density" not in record.spec
+    assert record.density is None
 
 
 def test_density_that_was_never_imported_fails_the_run_with_the_command(
     dataset_name: str, tmp_path: Path
 ) -> None:
     record = execute(spec_with(dataset_name, "imported"), tmp_path)
-    assert record["status"] == "failed"
-    assert "obdbench density import" in record["error"]["message"]
+    assert record.status == "failed"
+    assert "obdbench density import" in record.error.message
 
 
 def test_state_of_other_densities_is_not_gone_on_from(dataset_name: str, tmp_path: Path) -> None:
@@ -100,14 +101,14 @@ def test_state_of_other_densities_is_not_gone_on_from(dataset_name: str, tmp_pat
     np.save(file, np.linspace(-3.0, 2.0, len(dataset)))
     import_log_density(file, dataset)
     spec = spec_with(dataset_name, "imported", fail=True)
-    assert execute(spec, tmp_path, save_every=0)["error"]["type"] == "ValueError"
-    assert execute(spec, tmp_path, save_every=0)["error"]["type"] == "ValueError", "the same values"
+    assert execute(spec, tmp_path, save_every=0).error.type == "ValueError"
+    assert execute(spec, tmp_path, save_every=0).error.type == "ValueError", "the same values"
 
     np.save(file, np.linspace(-3.0, 1.0, len(dataset)))
     import_log_density(file, dataset)
     record = execute(spec, tmp_path, save_every=0)
 
-    assert "was saved with the log densities" in record["error"]["message"]
+    assert "was saved with the log densities" in record.error.message
 
 
 def test_fitting_is_not_the_methods_cost(
@@ -121,7 +122,7 @@ def test_fitting_is_not_the_methods_cost(
 
     monkeypatch.setattr(KDE, "fit", slow)
     record = execute(spec_with(dataset_name, "kde"), tmp_path)
-    assert record["cost"]["wall_seconds"] < 0.9
+    assert record.cost.wall_seconds < 0.9
 
 
 def test_record_from_before_there_were_densities_is_read(
@@ -129,9 +130,9 @@ def test_record_from_before_there_were_densities_is_read(
 ) -> None:
     spec = tiny_spec("random", small_dataset_name)
     record: Record = dict(execute(spec, tmp_path))
-    record["spec"] = {k: v for k, v in record["spec"].items() if k != "density"}
-    del record["density"]
+    record.spec = {k: v for k, v in record.spec.items() if k != "density"}
+    del record.density
     path = run_folder(tmp_path, spec) / "older.json"
     write_record(path, record)
 
-    assert RunSpec.from_dict(read_record(path)["spec"]) == spec
+    assert RunSpec.from_dict(read_record(path).spec) == spec

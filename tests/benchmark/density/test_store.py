@@ -12,8 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.dataset import Dataset
-from benchmark.datasets.store import DatasetName, load_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.density.density import DensityProblem
 from benchmark.density.kde import KDE, KernelDensity
 from benchmark.density.maf import MAF

@@ -7,7 +7,7 @@ import importlib.util
 import gymnasium
 import pytest
 
-from benchmark.environments import UnknownEnvironment, make_batched
+from benchmark.environments.lookup import UnknownEnvironment, make_batched
 
 
 def test_a_typo_names_the_nearest_ids() -> None:

@@ -11,7 +11,8 @@ import pytest
 from gymnasium.wrappers import ClipReward
 from numpy.typing import NDArray
 
-from benchmark.environments import BatchedEnvironment, make_batched
+from benchmark.environments.batch import BatchedEnvironment
+from benchmark.environments.lookup import make_batched
 from benchmark.environments.mujoco_batch import MujocoBatch
 
 ENVIRONMENTS = [

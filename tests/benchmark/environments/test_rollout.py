@@ -11,14 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmark.environments import (
-    BatchedEnvironment,
-    Episodes,
-    NoTimeLimit,
-    StepResult,
-    make_batched,
-    rollout,
-)
+from benchmark.environments.batch import BatchedEnvironment, StepResult
+from benchmark.environments.lookup import make_batched
+from benchmark.environments.rollout import Episodes, NoTimeLimit, rollout
 
 SEEDS = [5, 6, 7]
 GAINS = np.array([0.1, 0.6], np.float32)  # one policy each

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from benchmark.environments import UnsupportedSpace, make_batched
+from benchmark.environments.batch import UnsupportedSpace
+from benchmark.environments.lookup import make_batched
 
 SEEDS = [2, 71, 828]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmark.datasets.dataset import ReferenceReturns
-from benchmark.environments import UnknownEnvironment
+from benchmark.environments.lookup import UnknownEnvironment
 from benchmark.seeds import episode_seeds
 from benchmark.teachers.evaluation import evaluate_teacher
 from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem

@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from benchmark.datasets.catalog import build_dataset, load_dataset
 from benchmark.datasets.diversity import PrincipalComponents
-from benchmark.datasets.store import DatasetName, build_dataset, load_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.density.store import Fit, find_or_fit
-from benchmark.environments import action_space
+from benchmark.environments.lookup import action_space
 from benchmark.errors import ObdBenchError
-from benchmark.evaluation import Protocol, score
-from benchmark.record import FILE, read_record
-from benchmark.run import folder_of
+from benchmark.evaluation import score
+from benchmark.protocol import Protocol
+from benchmark.record import FILE, read_record, record_folder
 from benchmark.scaling import Scaling
 from benchmark.seeds import episode_seeds, torch_generator
 from benchmark.students.heads import MeanHead, bc_loss_gradient
@@ -46,7 +47,7 @@ RUNS = {
 
 
 def source(environment: str) -> dict[str, Any]:
-    return source_of(read_record(folder_of(SHIPPED, RUNS[environment]) / FILE))
+    return source_of(read_record(record_folder(SHIPPED, RUNS[environment]) / FILE))
 
 
 def shipped_set(environment: str) -> FinishedSet:
@@ -165,9 +166,9 @@ def test_multi_task_measures_both_kinds_of_student_in_every_task() -> None:
 
 
 def test_a_set_that_is_not_the_recorded_one_is_refused(tmp_path: Path) -> None:
-    shutil.copytree(folder_of(SHIPPED, RUNS["hopper"]), folder_of(tmp_path, RUNS["hopper"]))
-    (path,) = folder_of(tmp_path, RUNS["hopper"]).glob("set-*.safetensors")
-    other = folder_of(SHIPPED, RUNS["hopper"]).with_name("seed1") / path.name
+    shutil.copytree(record_folder(SHIPPED, RUNS["hopper"]), record_folder(tmp_path, RUNS["hopper"]))
+    (path,) = record_folder(tmp_path, RUNS["hopper"]).glob("set-*.safetensors")
+    other = record_folder(SHIPPED, RUNS["hopper"]).with_name("seed1") / path.name
     shutil.copyfile(other, path)
     with pytest.raises(ObdBenchError, match="is not the set of"):
         finished_set(tmp_path, source("hopper"))

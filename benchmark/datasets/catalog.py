@@ -1,0 +1,300 @@
+"""The datasets of the local Minari store: built, written, listed, and checked when they are loaded.
+
+A dataset is an ordinary Minari dataset (`minari.load_dataset` opens it), with two files of the
+suite next to its `data` folder: `card.json` says what it is and what its digests are, and
+`transitions.safetensors` is a flat copy that loads at the speed of the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from dataclasses import asdict
+from typing import Any
+
+import gymnasium
+import minari
+import numpy as np
+from filelock import FileLock
+from gymnasium.spaces import Discrete
+from minari.data_collector import EpisodeBuffer
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from benchmark.datasets.dataset import (
+    Dataset,
+    DatasetProblem,
+    OnProgress,
+    ReferenceReturns,
+    check_dataset,
+)
+from benchmark.datasets.source import DatasetName, DatasetSource, find_source, store_folder
+from benchmark.environments.batch import highest
+from benchmark.environments.lookup import find_specification, make_batched
+from benchmark.errors import ObdBenchError
+from benchmark.files import Fingerprint, atomic_path, file_sha256, write_atomic
+
+CARD = "card.json"
+FLAT_COPY = "transitions.safetensors"
+EPISODES = "data/main_data.hdf5"
+CARD_KEYS = (
+    "name", "environment", "source", "size", "seed", "episodes", "returns", "reference_returns",
+    "shapes", "sha256", "hdf5",
+)  # fmt: skip
+
+
+def build_dataset(
+    name: DatasetName,
+    *,
+    seed: int = 0,
+    threads: int = 1,
+    force: bool = False,
+    progress: OnProgress | None = None,
+    source: DatasetSource | None = None,
+) -> Dataset:
+    """Collect, fetch or import a dataset into the local store, or load what is there.
+
+    Args:
+        name: The dataset to build.
+        seed: Seed of the collection; published data have none.
+        threads: Threads that step the environments; the content does not depend on it.
+        force: Build anew even if a sound one is there.
+        progress: Called with (done, total) in the `progress_unit` of the source.
+        source: Where the data come from, if not where the name says: a mirror, or a file.
+
+    Raises:
+        DatasetProblem: The dataset is in the store with another seed, or is not sound.
+    """
+    name.folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(name.folder.with_suffix(".lock")):  # of two builders, the second finds it done
+        if is_stored(name) and not force:
+            found = dataset_card(name)["seed"]
+            if found not in (None, seed):
+                raise DatasetProblem(
+                    f"{name} is in the store with seed {found}, you asked for seed {seed}. "
+                    f"Build over it with `{name.rebuild_command(seed)}`."
+                )
+            return load_dataset(name)
+        source = source or find_source(name.name)
+        dataset = source.build(str(name), name.size, seed, threads, progress)
+        published = name.size is None
+        write_dataset(
+            name, dataset, seed=None if published else seed, description=source.description
+        )
+    return dataset
+
+
+def is_stored(name: DatasetName) -> bool:
+    """Whether the store has a dataset, sound or not; a build that was killed leaves no card."""
+    return (name.folder / CARD).exists()
+
+
+def load_dataset(name: DatasetName) -> Dataset:
+    """Load a dataset of the local store and check it against its card.
+
+    Raises:
+        DatasetProblem: It is missing, truncated, altered or of the wrong shape; the message names
+            the file, what was expected, what was found and the command that repairs it.
+    """
+    card = dataset_card(name)
+    episodes, flat = name.folder / EPISODES, name.folder / FLAT_COPY
+    repair = f"Build it anew with `{name.rebuild_command(card['seed'])}`."
+    if not episodes.is_file():
+        raise DatasetProblem(f"{episodes} is missing. {repair}")
+    if (size := episodes.stat().st_size) != card["hdf5"]["bytes"]:
+        raise DatasetProblem(
+            f"{episodes} has {size} bytes, expected {card['hdf5']['bytes']}: it is truncated or "
+            f"was written to. {repair}"
+        )
+    if (digest := file_sha256(episodes)) != card["hdf5"]["sha256"]:
+        raise DatasetProblem(
+            f"{episodes} has sha256 {digest}, expected {card['hdf5']['sha256']}: it was altered. "
+            f"{repair}"
+        )
+    try:
+        arrays = load_file(flat)
+    except (FileNotFoundError, SafetensorError) as error:
+        raise DatasetProblem(f"{flat} cannot be read ({error}). {repair}") from error
+    shapes = {key: list(array.shape) for key, array in arrays.items()}
+    if shapes != card["shapes"]:
+        raise DatasetProblem(f"{flat} has shapes {shapes}, expected {card['shapes']}. {repair}")
+    for key, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise DatasetProblem(f"{flat} has values that are not finite in {key!r}. {repair}")
+    dataset = Dataset(
+        name=str(name),
+        env_id=card["environment"],
+        reference=ReferenceReturns(**card["reference_returns"]),
+        provenance=card.get("provenance", {}),
+        **arrays,
+    )
+    if dataset.sha256 != card["sha256"]:
+        raise DatasetProblem(
+            f"{flat} has content sha256 {dataset.sha256}, expected {card['sha256']}: it was "
+            f"altered. {repair}"
+        )
+    return dataset
+
+
+def local_datasets() -> list[DatasetName]:
+    """Every dataset of the suite in the local store."""
+    names = []
+    for path in sorted(store_folder().rglob(CARD)):
+        try:
+            name = DatasetName.parse(json.loads(path.read_text())["name"])
+        except (json.JSONDecodeError, KeyError, TypeError, ObdBenchError):
+            continue  # another program's, or of a plug-in that is not loaded: `info` reports it
+        if name.folder == path.parent:
+            names.append(name)
+    return names
+
+
+def dataset_card(name: DatasetName) -> dict[str, Any]:
+    """Read the card of a dataset in the store: size, returns, source, digests.
+
+    Raises:
+        DatasetProblem: The dataset is not in the store, or the card is damaged.
+    """
+    path = name.folder / CARD
+    repair = f"Build it anew with `{name.rebuild_command(None)}`."
+    if not path.is_file():
+        raise DatasetProblem(
+            f"The dataset {name} is not in the local store ({name.folder}). "
+            f"Build it with `{name.build_command}`."
+        )
+    try:
+        card: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise DatasetProblem(f"{path} is not JSON ({error}). {repair}") from error
+    if lacking := [key for key in CARD_KEYS if key not in card]:
+        raise DatasetProblem(f"{path} lacks {', '.join(map(repr, lacking))}. {repair}")
+    if card["name"] != str(name):
+        raise DatasetProblem(
+            f"{path} is the card of {card['name']!r}, expected {str(name)!r}: two datasets share a "
+            f"folder, or it was copied here. {repair}"
+        )
+    return card
+
+
+def write_dataset(
+    name: DatasetName, dataset: Dataset, *, seed: int | None, description: str
+) -> None:
+    """Write the Minari dataset, the flat copy, and last the card, which makes the dataset whole.
+
+    Args:
+        name: Name in the store.
+        dataset: Content, checked first: if it is refused, what the store has under that name stays.
+        seed: Seed of its collection; None for published data.
+        description: One sentence for the card.
+
+    Raises:
+        DatasetProblem: The dataset is not consistent, or does not fit its environment.
+        UnknownEnvironment: Its environment is not installed.
+    """
+    check_dataset(dataset)
+    action_space = check_fits_environment(dataset)
+    if name.folder.exists():
+        shutil.rmtree(name.folder)
+    _write_minari(name, dataset, action_space, description)
+    with atomic_path(name.folder / FLAT_COPY) as temporary:
+        save_file({k: np.ascontiguousarray(v) for k, v in dataset.arrays().items()}, temporary)
+    returns = dataset.episode_returns
+    card = {
+        "name": str(name),
+        "environment": dataset.env_id,
+        "source": description,
+        "provenance": dict(dataset.provenance),
+        "size": len(dataset),
+        "seed": seed,
+        "episodes": len(dataset.lengths),
+        "returns": {
+            "mean": float(returns.mean()),
+            "sd": float(returns.std()),
+            "max": float(returns.max()),
+        },
+        "reference_returns": asdict(dataset.reference),
+        "shapes": {key: list(array.shape) for key, array in dataset.arrays().items()},
+        "sha256": dataset.sha256,
+        "hdf5": asdict(Fingerprint.of(name.folder / EPISODES)),
+    }
+    write_atomic(name.folder / CARD, json.dumps(card, indent=1) + "\n")
+
+
+def check_fits_environment(dataset: Dataset) -> gymnasium.Space[Any]:
+    """Compare a dataset's dimensions with its environment's, and return the action space.
+
+    Raises:
+        UnknownEnvironment: The environment is not installed; the message says what to install.
+        DatasetProblem: The dataset is of another environment.
+    """
+    with contextlib.closing(make_batched(dataset.env_id, 1)) as environment:
+        space, observation_dim = environment.action_space, environment.observation_dim
+    action_dim = int(space.n) if isinstance(space, Discrete) else int(np.prod(space.shape or ()))
+    found = (dataset.observation_dim, dataset.action_dim)
+    if found != (observation_dim, action_dim):
+        raise DatasetProblem(
+            f"{dataset.name} has {found[0]} observation and {found[1]} action dimensions; "
+            f"{dataset.env_id} has {observation_dim} and {action_dim}. Name the environment that "
+            f"the data were collected in."
+        )
+    if isinstance(space, Discrete):
+        actions = dataset.actions
+        wrong = np.flatnonzero(((actions != 0) & (actions != 1)).any(1) | (actions.sum(1) != 1))
+        if len(wrong):
+            raise DatasetProblem(
+                f"{dataset.name}: the action of transition {wrong[0]} is "
+                f"{actions[wrong[0]].tolist()}; {dataset.env_id} has discrete actions, which are "
+                f"stored one-hot (1 for the action taken, 0 for the others)."
+            )
+    return space
+
+
+def _write_minari(
+    name: DatasetName, dataset: Dataset, action_space: gymnasium.Space[Any], description: str
+) -> None:
+    # By specification: gymnasium answers the id of a v4 environment with a deprecation warning.
+    environment = find_specification(dataset.env_id)
+    minari.create_dataset_from_buffers(
+        dataset_id=name.minari_id,
+        buffer=_episode_buffers(dataset, action_space),
+        env=environment,
+        eval_env=environment,
+        observation_space=gymnasium.spaces.Box(
+            -np.inf, np.inf, (dataset.observation_dim,), np.float32
+        ),
+        action_space=action_space,
+        ref_min_score=dataset.reference.random,
+        ref_max_score=dataset.reference.expert,
+        algorithm_name="see description",
+        author="OBD-Bench",
+        author_email="none",
+        code_permalink="none",
+        description=description,
+        data_format="hdf5",
+    )
+
+
+def _episode_buffers(dataset: Dataset, action_space: gymnasium.Space[Any]) -> list[EpisodeBuffer]:
+    """Views of the arrays, one per episode; discrete actions as integers, as Minari has them."""
+    actions: NDArray[Any] = dataset.actions
+    if isinstance(action_space, Discrete):
+        actions = highest(actions, action_space)
+    buffers = []
+    ends = np.cumsum(dataset.lengths)
+    for index, (end, length) in enumerate(zip(ends, dataset.lengths, strict=True)):
+        rows = slice(end - length, end)
+        buffers.append(
+            EpisodeBuffer(
+                id=index,
+                # `states` has one row more per episode: its last observation.
+                observations=dataset.states[end - length + index : end + index + 1],
+                actions=actions[rows],
+                rewards=dataset.rewards[rows],
+                terminations=dataset.terminations[rows],
+                truncations=dataset.truncations[rows],
+                infos=None,
+            )
+        )
+    return buffers

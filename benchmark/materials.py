@@ -1,0 +1,117 @@
+"""What a run works with: its dataset, scaling, teacher and log densities, with their digests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.datasets.catalog import load_dataset
+from benchmark.datasets.dataset import Dataset
+from benchmark.datasets.source import DatasetName
+from benchmark.density.store import Fit, LogDensity, find_or_fit
+from benchmark.environments.lookup import action_space
+from benchmark.method import Problem
+from benchmark.record import DensityFacts, Normalisation, TeacherFacts
+from benchmark.scaling import Scaling
+from benchmark.spec import RunSpec
+from benchmark.teachers.store import find_teacher
+from benchmark.teachers.teacher import NetworkTeacher
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Everything that a run works with; complete when it exists.
+
+    Args:
+        spec: The run.
+        dataset: The offline transitions.
+        scaling: Between raw and normalised units, from the dataset.
+        teacher: The teacher; None where the method declares none.
+        log_density: The log densities; None where the method declares none.
+    """
+
+    spec: RunSpec
+    dataset: Dataset
+    scaling: Scaling
+    teacher: NetworkTeacher | None
+    log_density: LogDensity | None
+
+    @classmethod
+    def load(cls, spec: RunSpec) -> Materials:
+        """Load what the method declares in `needs`; log densities are fitted where none are stored.
+
+        Like the teacher's training, a fit is not a cost of the run.
+
+        Raises:
+            ObdBenchError: Something is missing or was altered; the message says how to get it.
+        """
+        needs = spec.method_instance.needs
+        dataset = load_dataset(DatasetName.parse(spec.dataset))
+        return cls(
+            spec,
+            dataset,
+            Scaling.of(dataset, action_space(dataset.env_id)),
+            find_teacher(dataset, spec.teacher) if "teacher" in needs else None,
+            find_or_fit(dataset, Fit.of(spec.density)) if "log_density" in needs else None,
+        )
+
+    @property
+    def digests(self) -> dict[str, str | None]:
+        """sha256 of the data, the teacher and the log densities."""
+        return {
+            "the data": self.dataset.sha256,
+            "the teacher": self.teacher.facts["sha256"] if self.teacher else None,
+            "the log densities": self.log_density.facts["sha256"] if self.log_density else None,
+        }
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """Returns that normalisation stands on."""
+        reference = self.dataset.reference
+        return Normalisation(random=float(reference.random), expert=float(reference.expert))
+
+    def problem(self, device: str) -> Problem:
+        """What the method may see; heavy products run on `device`."""
+        loaders: Mapping[str, Callable[[], Any]] = {
+            "dataset": lambda: self.dataset,
+            "teacher": lambda: self.teacher,
+            "environment": lambda: self.dataset.env_id,
+            "log_density": lambda: self.log_density.values if self.log_density else None,
+        }
+        return Problem(
+            needs=self.spec.method_instance.needs,
+            student=self.spec.student,
+            scaling=self.scaling,
+            axes=self.spec.distillation_axes,
+            loaders=loaders,
+            device=device,
+        )
+
+    def teacher_facts(self) -> TeacherFacts | None:
+        """What a record says of the teacher."""
+        if self.teacher is None:
+            return None
+        facts = self.teacher.facts
+        measured = facts.get("evaluation") or {}
+        return TeacherFacts(
+            name=self.spec.teacher,
+            sha256=facts["sha256"],
+            return_=measured.get("return"),
+            normalized_return=measured.get("normalized_return"),
+            episodes=measured.get("episodes"),
+        )
+
+    def density_facts(self) -> DensityFacts | None:
+        """What a record says of the log densities."""
+        if self.log_density is None:
+            return None
+        facts = self.log_density.facts
+        held_out = facts["held_out"] or {}
+        return DensityFacts(
+            name=self.spec.density,
+            sha256=facts["sha256"],
+            held_out_log_likelihood=held_out.get("mean"),
+            held_out_standard_error=held_out.get("standard_error"),
+            not_finite=facts["not_finite"]["count"],
+        )

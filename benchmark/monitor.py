@@ -1,0 +1,206 @@
+"""The monitor of a run: scores what its method hands over, and keeps the state that it saves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmark.clocks import Cost, SaveClock, Stopwatch
+from benchmark.errors import ObdBenchError
+from benchmark.evaluation import score
+from benchmark.heartbeat import Heartbeat
+from benchmark.materials import Materials
+from benchmark.method import Policy, State
+from benchmark.record import Checkpoint
+from benchmark.state import load_state, save_state
+from benchmark.synthetic_set import SyntheticSet, save_synthetic_set
+
+STATE = "state.safetensors"
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with (run id, outer step, number of outer steps)."""
+
+
+def now() -> str:
+    """The time in UTC, to the second, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass
+class Outcome:
+    """What all attempts at a run have come to so far.
+
+    Args:
+        cost: Seconds, bytes and steps.
+        checkpoints: Scored results by outer step.
+        started: Time at which the first attempt began.
+    """
+
+    cost: Cost = field(default_factory=Cost)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    started: str = field(default_factory=now)
+
+    def as_facts(self) -> dict[str, Any]:
+        """Plain values (JSON), kept with the saved state."""
+        facts: dict[str, Any] = msgspec.to_builtins(asdict(self))
+        return facts
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Take over what an earlier attempt kept by `as_facts`; the count of attempts stays."""
+        self.checkpoints = msgspec.convert(facts["checkpoints"], list[Checkpoint])
+        vars(self.cost).update({**facts["cost"], "attempts": self.cost.attempts})
+        self.started = facts["started"]
+
+
+class RunMonitor:
+    """Where the method of one run reports; a call is cheap when nothing is due.
+
+    Args:
+        materials: What the run works with.
+        folder: Folder of the run.
+        outcome: Scores and cost of the run, added to.
+        stopwatch: Shares the process's time between the runs of a pack.
+        save_clock: Says when state is due; one for a pack.
+        heartbeat: The run's sign of life.
+        on_progress: Called as the method goes on.
+    """
+
+    def __init__(
+        self,
+        materials: Materials,
+        folder: Path,
+        *,
+        outcome: Outcome,
+        stopwatch: Stopwatch,
+        save_clock: SaveClock,
+        heartbeat: Heartbeat,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self.materials, self.folder, self.outcome = materials, folder, outcome
+        self.stopwatch, self.save_clock = stopwatch, save_clock
+        self.heartbeat, self.on_progress = heartbeat, on_progress
+        self.spec = materials.spec
+        self._total: int = getattr(self.spec.method_instance, "outer_steps", 0)
+        self._reported: set[int] = set()
+
+    def due(self, step: int) -> bool:
+        """Whether the protocol scores at this outer step, and it has not been scored before."""
+        return self.spec.protocol.due(step, self._total) and not self._scored(step)
+
+    def checkpoint(self, step: int, result: SyntheticSet | Policy) -> None:
+        """Score a result; its set and returns are on disk when this returns.
+
+        Raises:
+            ObdBenchError: The step has a result already, or the scored policies diverged.
+        """
+        if step in self._reported:
+            raise ObdBenchError(
+                f"The method gave two results for outer step {step}; a step is scored once."
+            )
+        self._reported.add(step)
+        if self._scored(step):  # by an earlier attempt
+            return
+        self.stopwatch.lap()
+        began = time.monotonic()
+        episodes = score(
+            result,
+            protocol=self.spec.protocol,
+            student=self.spec.scoring_student,
+            scaling=self.materials.scaling,
+            environment=self.materials.dataset.env_id,
+            axes=self.spec.scoring_axes,
+        )
+        if not np.isfinite(episodes.returns).all():
+            raise ObdBenchError(
+                f"{int((~np.isfinite(episodes.returns)).sum())} of {episodes.returns.size} returns "
+                f"at outer step {step} are not finite: the policies that were scored diverged. "
+                f"Lower the learning rate that they are trained with."
+            )
+        name = digest = None
+        if isinstance(result, SyntheticSet):
+            name = f"set-{step:08d}.safetensors"
+            path = self.folder / name
+            digest = save_synthetic_set(result, self.materials.scaling, path, self._card(step))
+        mean = float(episodes.returns.mean())
+        self.outcome.checkpoints.append(
+            Checkpoint(
+                outer_step=step,
+                returns=episodes.returns.tolist(),
+                lengths=episodes.lengths.tolist(),
+                mean_return=mean,
+                normalized_return=self.materials.normalisation(mean),
+                synthetic_set=name,
+                sha256=digest,
+            )
+        )
+        cost = self.outcome.cost
+        cost.outer_steps = max(cost.outer_steps, step)
+        cost.evaluation_wall_seconds += time.monotonic() - began
+        cost.evaluation_environment_steps += episodes.environment_steps
+        self.stopwatch.skip()
+
+    def resume(self) -> State | None:
+        """The saved state of an earlier attempt: the method's tensors, scores and cost so far.
+
+        Raises:
+            ObdBenchError: It cannot be read, or was saved on other data than are here now.
+        """
+        path = self.folder / STATE
+        if not path.exists():
+            return None
+        tensors, facts = load_state(path)
+        self._check_unchanged(path, facts["digests"])
+        self.outcome.restore(facts)
+        return State(tensors, facts["method"])
+
+    def save(self, step: int, state: Callable[[], State]) -> None:
+        """Write the state if one is due at this step."""
+        if not self.save_clock.due(step):
+            return
+        self.stopwatch.lap()
+        current = state()
+        facts = {
+            "method": dict(current.facts),
+            "digests": self.materials.digests,
+            **self.outcome.as_facts(),
+        }
+        save_state(self.folder / STATE, current.tensors, facts)
+
+    def progress(self, step: int, total: int) -> None:
+        """Pass progress on, and let `status` see that this run is alive."""
+        self._total = self.heartbeat.total = total
+        self.heartbeat.step = step
+        if self.on_progress:
+            self.on_progress(self.spec.run_id, step, total)
+
+    def count_environment_steps(self, steps: int) -> None:
+        """Add steps that the method took in an environment."""
+        self.outcome.cost.environment_steps += steps
+
+    def _scored(self, step: int) -> bool:
+        return any(checkpoint.outer_step == step for checkpoint in self.outcome.checkpoints)
+
+    def _card(self, step: int) -> dict[str, Any]:
+        return {
+            "run_id": self.spec.run_id,
+            "outer_step": step,
+            "spec": self.spec.as_dict(),
+            "environment": self.materials.dataset.env_id,
+            "dataset_sha256": self.materials.dataset.sha256,
+        }
+
+    def _check_unchanged(self, path: Path, saved: Mapping[str, str | None]) -> None:
+        for what, now in self.materials.digests.items():
+            if now and saved.get(what) not in (None, now):
+                raise ObdBenchError(
+                    f"{path} was saved with {what} of sha256 {saved[what]}; those of "
+                    f"{self.spec.dataset} found now have {now}. Put back what it was saved with, "
+                    f"or remove the file to start this run anew."
+                )

@@ -1,0 +1,65 @@
+"""Protocols: how a synthetic set is scored, and which checkpoints count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmark.config import BadConfiguration
+from benchmark.errors import did_you_mean
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a synthetic set is scored, and which checkpoints count.
+
+    Args:
+        name: Name under which records and tables show the protocol.
+        students: Policies trained on the set, each from its own initialisation.
+        episodes: Episodes that each policy plays, with its deterministic action.
+        checkpoint_every: Outer steps between scored checkpoints.
+        last: Number of last checkpoints whose mean is the run's score; the set that a method starts
+            from (outer step 0) counts only where there is no other.
+        ensemble: Students that act together, by the mean of their actions (OBD, Table 3, takes 10).
+            `students` then counts ensembles.
+    """
+
+    name: str
+    students: int
+    episodes: int
+    checkpoint_every: int
+    last: int
+    ensemble: int = 1
+
+    def __post_init__(self) -> None:
+        for field in ("students", "episodes", "checkpoint_every", "last", "ensemble"):
+            if getattr(self, field) < 1:
+                raise BadConfiguration(
+                    f"{field} of the protocol {self.name!r} is {getattr(self, field)}; expected 1 "
+                    f"or more."
+                )
+
+    def due(self, step: int, total: int) -> bool:
+        """Whether a method of `total` outer steps is scored at `step`."""
+        return step % self.checkpoint_every == 0 or step == total
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        # OBD, Section 5: every 1,000 outer steps, 10 policies x 10 episodes, last five.
+        Protocol("obd", students=10, episodes=10, checkpoint_every=1000, last=5),
+        Protocol("quick", students=4, episodes=10, checkpoint_every=200, last=3),
+        Protocol("smoke", students=2, episodes=2, checkpoint_every=5, last=1),
+    )
+}
+
+
+def protocol_named(name: str) -> Protocol:
+    """A built-in protocol.
+
+    Raises:
+        BadConfiguration: No protocol has that name.
+    """
+    if name not in PROTOCOLS:
+        raise BadConfiguration(f"No protocol is called {name!r}. {did_you_mean(name, PROTOCOLS)}")
+    return PROTOCOLS[name]

@@ -1,0 +1,78 @@
+"""What a student is, as plain values: its network and the recipe that trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args, get_type_hints
+
+from benchmark.errors import ObdBenchError, did_you_mean
+
+if TYPE_CHECKING:  # records and commands that train nothing must not pay for torch
+    import torch
+
+    from benchmark.students.heads import Head
+    from benchmark.students.network import Network
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    """A policy network and how it is trained; the defaults are OBD's (Section 5).
+
+    Args:
+        name: Registered architecture: "mlp" or "residual".
+        depth: Linear layers, 1 to 6 and more.
+        width: Units per hidden layer.
+        head: "sampled" (the published code's: a tanh-Gaussian sample in the loss, its mode in
+            evaluation) or "mean" (tanh of the outputs).
+        optimizer: "sgd", "adam" or "adamw".
+        learning_rate: Step size of the optimiser.
+        momentum: Momentum of "sgd".
+        weight_decay: Decoupled weight decay of "adamw".
+        steps: Gradient steps on the whole synthetic set.
+    """
+
+    name: str = "mlp"
+    depth: int = 4
+    width: int = 256
+    head: Literal["sampled", "mean"] = "sampled"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.01
+    steps: int = 100
+
+    def __post_init__(self) -> None:
+        for field in ("head", "optimizer"):
+            value, known = getattr(self, field), get_args(get_type_hints(StudentSpec)[field])
+            if value not in known:
+                raise ObdBenchError(f"student.{field} is {value!r}. {did_you_mean(value, known)}")
+        for field in ("depth", "width", "steps"):
+            if getattr(self, field) < 1:
+                raise ObdBenchError(
+                    f"student.{field} is {getattr(self, field)}; expected 1 or more."
+                )
+
+    @property
+    def policy_head(self) -> Head:
+        """The head that `head` names."""
+        from benchmark.students.heads import HEADS
+
+        return HEADS[self.head]
+
+    def network(self, observation_dim: int, action_dim: int) -> Network:
+        """The network for an environment of these dimensions."""
+        from benchmark.students.architectures import STUDENTS
+
+        outputs = self.policy_head.outputs(action_dim)
+        return STUDENTS[self.name]().network(observation_dim, outputs, self.depth, self.width)
+
+    def optimiser(self, tensors: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
+        """A fresh optimiser over stacked parameters; every update is elementwise in the runs."""
+        import torch
+
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(tensors, self.learning_rate, momentum=self.momentum)
+        if self.optimizer == "adam":
+            return torch.optim.Adam(tensors, self.learning_rate)
+        return torch.optim.AdamW(tensors, self.learning_rate, weight_decay=self.weight_decay)

@@ -1,0 +1,182 @@
+"""Converting a store of records of version 1 into one that this version reads.
+
+    python -m results.conversion OLD NEW
+
+writes a new store and leaves the old one as it is. Numbers, sets and provenance are carried over. A
+converted run has version 0 of its method, since no version of this suite gives its numbers again:
+seeds were derived from run ids then. `provenance.converted_from` holds the id that it had.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmark.clocks import Cost
+from benchmark.config import build
+from benchmark.errors import ObdBenchError
+from benchmark.files import write_atomic
+from benchmark.method import METHODS
+from benchmark.protocol import Protocol
+from benchmark.record import (
+    FILE,
+    Checkpoint,
+    ConvertedFrom,
+    DensityFacts,
+    Failure,
+    Normalisation,
+    Provenance,
+    Record,
+    Score,
+    Seeds,
+    TeacherFacts,
+    record_folder,
+    write_record,
+)
+from benchmark.spec import NONE, RunSpec
+from benchmark.students.spec import StudentSpec
+from results.record_store import SWEEPS
+
+OLD_SCHEMA = "obdbench.record/1"
+
+
+class NotConvertible(ObdBenchError):
+    """A store, or a record in it, that cannot be converted."""
+
+
+def convert_store(old: Path, new: Path) -> int:
+    """Write every record, set, sweep and study of a store of version 1 into a new store.
+
+    Args:
+        old: Folder with records of schema "obdbench.record/1".
+        new: Folder that does not exist yet.
+
+    Returns:
+        The number of records.
+
+    Raises:
+        NotConvertible: The new store exists, or a record is of another schema.
+    """
+    if new.exists():
+        raise NotConvertible(f"{new} exists. Give a folder that does not, to be written whole.")
+    paths = sorted(old.glob(f"*/seed*/{FILE}"))
+    records = {path: json.loads(path.read_text()) for path in paths}
+    for path, values in records.items():
+        if values.get("schema") != OLD_SCHEMA:
+            raise NotConvertible(f"{path} has schema {values.get('schema')!r}, not {OLD_SCHEMA!r}.")
+    normalisations = _normalisations(records.values())
+    ids: dict[str, str] = {}
+    for path, values in records.items():
+        record = convert_record(values, normalisations.get(values["spec"]["dataset"]))
+        folder = new / record_folder(record.run_id)
+        if folder.exists():
+            raise NotConvertible(f"{path} and another record are both {record.run_id}.")
+        write_record(folder / FILE, record)
+        for file in path.parent.glob("set-*.safetensors"):
+            shutil.copyfile(file, folder / file.name)
+        ids[values["run_id"]] = record.run_id
+    for path in sorted((old / SWEEPS).glob("*.json")):
+        sweep = json.loads(path.read_text())
+        sweep["runs"] = [convert_spec(run).as_dict() for run in sweep["runs"]]
+        write_atomic(new / SWEEPS / path.name, json.dumps(sweep, indent=1) + "\n")
+    for path in sorted((old / "studies").glob("*/*.json")):
+        text, name = path.read_text(), path.name
+        for before, after in ids.items():
+            text, name = text.replace(f'"{before}"', f'"{after}"'), name.replace(before, after)
+        write_atomic(new / "studies" / path.parent.name / name, text)
+    return len(records)
+
+
+def convert_spec(values: Mapping[str, Any]) -> RunSpec:
+    """The spec of a record of version 1, at version 0 of its method."""
+    name, parameters = values["method"]["name"], values["method"]["parameters"]
+    default = asdict(METHODS[name])
+    scoring = values["evaluation_student"]
+    evaluation = build(StudentSpec, scoring, "the scoring student of a record") if scoring else None
+    return RunSpec(
+        method=name,
+        dataset=values["dataset"],
+        protocol=build(Protocol, values["protocol"], "the protocol of a record"),
+        seed=values["seed"],
+        teacher=values["teacher"],
+        density=values.get("density", NONE),  # records from before there were any lack it
+        parameters={k: v for k, v in parameters.items() if k not in default or v != default[k]},
+        version=0,
+        student=build(StudentSpec, values["student"], "the student of a record"),
+        evaluation_student=evaluation,
+    )
+
+
+def convert_record(values: Mapping[str, Any], normalisation: Normalisation | None) -> Record:
+    """A record of version 1 as one of this version.
+
+    Args:
+        values: The content of its file.
+        normalisation: Returns that its normalisation stands on.
+    """
+    spec = convert_spec(values["spec"])
+    provenance = dict(values["provenance"])
+    seeds = provenance.pop("seeds")
+    axes = seeds["axes"]
+    return Record(
+        run_id=spec.run_id,
+        cell_id=spec.cell_id,
+        status=values["status"],
+        spec=spec,
+        parameters=values["spec"]["method"]["parameters"],
+        needs=values["needs"],
+        reference=values.get("reference", METHODS[spec.method].reference),
+        checkpoints=msgspec.convert(values["checkpoints"], list[Checkpoint]),
+        score=msgspec.convert(values["score"], Score | None),
+        cost=msgspec.convert(values["cost"], Cost),
+        teacher=msgspec.convert(values["teacher"], TeacherFacts | None),
+        density=msgspec.convert(values.get("density"), DensityFacts | None),
+        normalisation=normalisation,
+        provenance=Provenance(
+            **provenance,
+            seeds=Seeds(
+                seed=seeds["seed"], distillation=seeds.get("distillation", axes), scoring=axes
+            ),
+            converted_from=ConvertedFrom(schema=OLD_SCHEMA, run_id=values["run_id"]),
+        ),
+        error=msgspec.convert(values["error"], Failure | None),
+        started=values["started"],
+        finished=values["finished"],
+    )
+
+
+def _normalisations(records: Iterable[Mapping[str, Any]]) -> dict[str, Normalisation]:
+    """Dataset -> the returns that its normalised returns stand on, by the records themselves.
+
+    Normalised returns are linear in returns, so two different ones determine the line;
+    `write_record` then holds every other one to it.
+    """
+    points: dict[str, set[tuple[float, float]]] = defaultdict(set)
+    for values in records:
+        points[values["spec"]["dataset"]] |= {
+            (c["mean_return"], c["normalized_return"]) for c in values["checkpoints"]
+        }
+    found = {}
+    for dataset, pairs in points.items():
+        (low, at_low), (high, at_high) = min(pairs), max(pairs)
+        if low == high:
+            raise NotConvertible(
+                f"The records on {dataset} have one return only, which does not tell what its "
+                f"normalised return stands on. Leave these records out."
+            )
+        slope = (at_high - at_low) / (high - low)
+        random, expert = low - at_low / slope, low + (100 - at_low) / slope
+        found[dataset] = Normalisation(random=round(random, 9), expert=round(expert, 9))
+    return found
+
+
+if __name__ == "__main__":
+    print(f"{convert_store(Path(sys.argv[1]), Path(sys.argv[2]))} records")
