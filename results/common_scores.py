@@ -1,4 +1,4 @@
-"""Scores of methods over the datasets that all of them have: what is compared across tasks."""
+"""Scores of methods on the datasets that all of them were run on, for comparisons over tasks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Scores = Mapping[str, Mapping[str, Sequence[float]]]
 
 @dataclass(frozen=True)
 class CommonScores:
-    """What methods have in common.
+    """Scores of the methods that have complete runs on every dataset.
 
     Args:
-        scores: Of each label on every one of `datasets`, over its complete runs.
-        datasets: All that the runs are on.
-        left_out: Labels without a complete run on some dataset.
-        references: Labels to compare with, which are no distillation.
+        scores: Normalized returns over complete runs, by label and dataset.
+        datasets: Every dataset of the runs.
+        left_out: Labels that lack a complete run on some dataset.
+        references: Labels that are compared with but distil nothing.
     """
 
     scores: Scores
@@ -33,12 +33,12 @@ class CommonScores:
 
     @property
     def seeds(self) -> list[int]:
-        """How many seeds the scores of a label on a dataset have."""
+        """Number of seeds behind each label and dataset."""
         return [len(s) for tasks in self.scores.values() for s in tasks.values()]
 
 
 def common_scores(runs: pd.DataFrame) -> CommonScores:
-    """The scores of all labels that have complete runs on every dataset there is.
+    """Collect the scores of all labels that have complete runs on every dataset of the frame.
 
     Args:
         runs: What `results.frames.runs_frame` gives.
@@ -59,26 +59,28 @@ def common_scores(runs: pd.DataFrame) -> CommonScores:
 
 
 def rank_probabilities(scores: Scores, *, seed: int = 0) -> pd.DataFrame:
-    """How often each method takes each rank when the seeds are drawn anew.
+    """Estimate how often each method takes each rank when the seeds are drawn again.
 
     Seeds are resampled with replacement inside every dataset; methods are ranked by their mean over
     datasets, equal means in the order of `scores`. A method whose rank is certain has one entry
     of 1.
 
     Args:
-        scores: Of every label on the same datasets.
-        seed: Of the resampling.
+        scores: Normalized returns by label; every label has the same datasets.
+        seed: Seed of the resampling.
 
     Returns:
-        A row a label, a column a rank from 1 (best), probabilities.
+        Probabilities: one row per label, one column per rank, 1 being the best.
     """
     generator = np.random.default_rng(seed)
+    # [methods, RESAMPLES]: the mean over datasets of the means over resampled seeds.
     means = np.stack(
         [
             np.mean([_resampled_means(task, generator) for task in tasks.values()], axis=0)
             for tasks in scores.values()
         ]
     )
+    # The inverse of the sorting permutation is the rank, from 0, of every method in each resample.
     ranks = (-means).argsort(0, kind="stable").argsort(0)
     count = len(means)
     table = [[float((ranks[i] == rank).mean()) for rank in range(count)] for i in range(count)]
@@ -86,6 +88,7 @@ def rank_probabilities(scores: Scores, *, seed: int = 0) -> pd.DataFrame:
 
 
 def _resampled_means(scores: Sequence[float], generator: np.random.Generator) -> np.ndarray:
+    """Means `[RESAMPLES]` of the seeds drawn with replacement."""
     values = np.asarray(scores)
     draws = generator.integers(len(values), size=(RESAMPLES, len(values)))
     return np.asarray(values[draws].mean(1))

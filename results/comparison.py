@@ -1,4 +1,4 @@
-"""Published numbers beside reproduced ones, with a verdict by a stated rule.
+"""Published numbers next to reproduced ones, with a verdict by a stated rule.
 
 `published/*.json` holds the papers' tables. A published cell is compared with the records of the
 same method and row: on the same dataset where there are any, else on the suite's own dataset of the
@@ -21,8 +21,8 @@ from results.statistics import LEVEL, Estimate, mean
 
 FOLDER = Path(__file__).with_name("published")
 MARGIN = 5.0
-"""Points of normalized return within which two means count as equal. Of the 27 published pairs of
-the same sets under two optimisers (OBD, Table 2 against Table 1) 26 lie closer."""
+"""Points of normalized return within which two means count as equal. 26 of the 27 published pairs
+of the same sets under two optimisers (OBD, Table 2 against Table 1) lie closer."""
 FEWEST_SEEDS = 3
 
 Verdict = Literal["reproduced", "differs", "inconclusive", "not comparable", "no record"]
@@ -41,14 +41,14 @@ class PublishedCell:
 
     Args:
         paper: Short name of its file, e.g. "obd".
-        source: Where it was published.
-        table: E.g. "table1".
-        row: As the paper has it: a method, a size, an architecture.
-        dataset: In the suite's names; "brax/hopper" where the suite has none such.
-        method: In the suite's names.
-        value: In the paper's unit.
-        wanted: What a run must be to be this row, by dotted setting.
-        settings: What it must be besides, to be comparable.
+        source: Citation of the paper.
+        table: Table of the paper, e.g. "table1".
+        row: Row of that table in the paper's words: a method, a size, an architecture.
+        dataset: Name in the suite; "brax/hopper" where the suite has no such dataset.
+        method: Name in the suite.
+        value: Number in the paper's unit.
+        wanted: Values that make a run one of this row, by dotted setting.
+        settings: Values that it must have besides, to be comparable.
     """
 
     paper: str
@@ -64,14 +64,14 @@ class PublishedCell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published cell, and what the records say.
+    """A published cell next to the nearest records.
 
     Args:
-        published: The number of the paper.
+        published: Number of the paper.
         reproduced: Mean over seeds with its interval; None without records.
-        dataset: That the records are on.
-        verdict: By `RULE`.
-        reasons: Why it is not comparable.
+        dataset: Dataset of the records.
+        verdict: One of the words of `RULE`.
+        reasons: Differences that make it not comparable.
     """
 
     published: PublishedCell
@@ -89,22 +89,22 @@ class Comparison:
 
 
 def published_cells(folder: Path = FOLDER) -> list[PublishedCell]:
-    """Every number of the papers, in the order of files, tables, rows and datasets."""
+    """Read every number of the papers, in the order of files, tables, rows and datasets."""
     paths = sorted(folder.glob("*.json"))
     if not paths:
-        raise ObdBenchError(f"{folder} holds no published numbers; the installation is not whole.")
+        raise ObdBenchError(f"{folder} holds no published numbers; the installation is incomplete.")
     return [cell for path in paths for cell in _cells(path)]
 
 
 def compare(
     cells: Iterable[PublishedCell], records: Iterable[Record], *, seed: int = 0
 ) -> list[Comparison]:
-    """Each published cell with the records that come nearest to it.
+    """Compare each published cell with the records that come nearest to it.
 
     Args:
         cells: What `published_cells` gives.
-        records: Any; those that are not complete are left out.
-        seed: Of the bootstrap.
+        records: Records of any sweeps; incomplete ones are left out.
+        seed: Seed of the bootstrap's random draws.
     """
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
@@ -117,10 +117,10 @@ def published_training_steps(dataset: str) -> tuple[int, int] | None:
     """Gradient steps of BC on the whole data and on a synthetic set (OBD, Table 4).
 
     Args:
-        dataset: D4RL's, or the suite's own of the same environment and kind.
+        dataset: Dataset of D4RL, or the suite's own of the same environment and kind.
 
     Returns:
-        None for a dataset that is not in the paper.
+        Both numbers of steps; None for a dataset that is not in the paper.
     """
     paper = json.loads((FOLDER / "obd.json").read_text())
     steps = {
@@ -133,7 +133,7 @@ def published_training_steps(dataset: str) -> tuple[int, int] | None:
 
 
 def own_analogue(dataset: str) -> str | None:
-    """The suite's own dataset of the same environment and kind: `hopper/medium`."""
+    """Name of the suite's own dataset of the same environment and kind: `hopper/medium`."""
     if not dataset.startswith("d4rl/"):
         return None
     environment, _, kind = dataset.removeprefix("d4rl/").removesuffix("-v2").partition("-")
@@ -147,15 +147,15 @@ def _cells(path: Path) -> Iterator[PublishedCell]:
             wanted, method = _row(content, row)
             for dataset, value in values.items():
                 settings = flat("", content["settings"])
-                settings |= _of_the_run(paper, method, dataset)
+                settings |= _run_settings(paper, method, dataset)
                 yield PublishedCell(
                     path.stem, paper["source"], table, row, dataset, method, value, wanted,
                     {key: value for key, value in settings.items() if key not in wanted},
                 )  # fmt: skip
 
 
-def _of_the_run(paper: Mapping[str, Any], method: str, dataset: str) -> dict[str, Any]:
-    """What a paper says of the runs of a method on a dataset, in all of its tables."""
+def _run_settings(paper: Mapping[str, Any], method: str, dataset: str) -> dict[str, Any]:
+    """Settings that a paper states for a method on a dataset, in all of its tables."""
     environment = dataset.partition("/")[2].partition("-")[0]
     steps = paper.get("outer_steps", {}).get(method, {}).get(environment)
     teacher = paper.get("teacher", {}).get(method)
@@ -166,15 +166,13 @@ def _of_the_run(paper: Mapping[str, Any], method: str, dataset: str) -> dict[str
 
 
 def _row(content: Mapping[str, Any], row: str) -> tuple[dict[str, Any], str]:
-    """What a run must be to belong to a row, and its method."""
+    """Settings that make a run belong to a row, and the row's method."""
     ensemble = content["settings"].get("protocol", {}).get("ensemble", 1)
     wanted: dict[str, Any] = {"protocol.ensemble": ensemble}
     match content["vary"]:
         case "evaluation_student":
-            changes = content["rows"][row]
-            return wanted | {f"evaluation_student.{k}": v for k, v in changes.items()}, content[
-                "method"
-            ]
+            wanted |= {f"evaluation_student.{k}": v for k, v in content["rows"][row].items()}
+            return wanted, content["method"]
         case "synthetic_size":
             return wanted | {"synthetic_size": int(row)}, content["method"]
         case _:
@@ -192,7 +190,8 @@ def _compare(cell: PublishedCell, groups: Iterable[list[Record]], seed: int) -> 
         nowhere = cell.dataset.startswith("brax/")
         reasons = ("Brax, another simulator",) if nowhere else ()
         return Comparison(cell, None, None, "not comparable" if nowhere else "no record", reasons)
-    least, group = min(
+    # The same dataset first, then the fewest differences, then the most seeds.
+    reasons, group = min(
         found,
         key=lambda pair: (
             pair[1][0].spec.dataset != cell.dataset,
@@ -203,8 +202,8 @@ def _compare(cell: PublishedCell, groups: Iterable[list[Record]], seed: int) -> 
     )
     scores = [record.mean_score.normalized_return for record in group]
     estimate = mean(scores, seed=seed)
-    verdict = "not comparable" if least else _verdict(cell.value, estimate, len(scores))
-    return Comparison(cell, estimate, group[0].spec.dataset, verdict, least)
+    verdict = "not comparable" if reasons else _verdict(cell.value, estimate, len(scores))
+    return Comparison(cell, estimate, group[0].spec.dataset, verdict, reasons)
 
 
 def _verdict(published: float, found: Estimate, seeds: int) -> Verdict:
@@ -218,7 +217,7 @@ def _verdict(published: float, found: Estimate, seeds: int) -> Verdict:
 
 
 def _is_row(cell: PublishedCell, record: Record) -> bool:
-    """Whether a run is of the cell's method and row."""
+    """Whether a run has the cell's method and the settings of its row."""
     if record.spec.method != cell.method:
         return False
     has = settings_of(record)
@@ -228,7 +227,7 @@ def _is_row(cell: PublishedCell, record: Record) -> bool:
 
 
 def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
-    """What keeps a record from being comparable."""
+    """List the differences that make a record not comparable."""
     reasons, dataset = [], record.spec.dataset
     if dataset != cell.dataset:
         environment = record.provenance.environment
@@ -243,7 +242,7 @@ def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
 
 
 def settings_of(record: Record) -> dict[str, Any]:
-    """A record's settings by dotted name, the way papers state them: no seed of the teacher's."""
+    """Settings of a record by dotted name, the way papers state them: no seed of the teacher."""
     found = cell_settings(record.spec, record.parameters)
     found.pop("protocol.name", None)  # it stands for its numbers
     teacher = str(found["teacher"]).partition(":")[0]

@@ -1,8 +1,8 @@
-"""What runs will cost, from what runs have cost.
+"""Estimates of the seconds that runs will take, from the records of earlier runs.
 
 A run's seconds are taken from, in this order: records of its own cell; records of the same method,
-dataset and student, by the outer step and by the scored episode; records of the same method on
-anything, which is rough. Records of another kind of device are not used.
+dataset and student, per outer step and per scored episode; records of the same method on anything,
+which is rough. Records of another kind of device are not used.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from benchmark.spec import RunSpec
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a run will cost.
+    """Expected seconds of a run.
 
     Args:
-        seconds: None where nothing like it was ever measured.
+        seconds: Wall time with scoring; None where no similar run was measured.
         source: "measured", "by the step", "rough" or "unknown".
-        records: How many it rests on.
+        records: Number of records that the estimate rests on.
     """
 
     seconds: float | None
@@ -42,11 +42,11 @@ class _Measured:
 
 
 class Costs:
-    """Measured costs, by what they were measured on.
+    """Measured costs, from the most specific kind of record to the least.
 
     Args:
-        records: Any; those that are not complete are left out.
-        device: "cpu" or "cuda": the kind that runs are planned for.
+        records: Earlier runs; incomplete ones are left out.
+        device: "cpu" or "cuda": the kind of device that the planned runs will use.
     """
 
     def __init__(self, records: Iterable[Record], device: str = "cpu") -> None:
@@ -64,7 +64,7 @@ class Costs:
                 found[key(run)].append(measured)
 
     def of(self, run: RunSpec) -> CostEstimate:
-        """What a run will cost."""
+        """Estimate one run from the most specific records that there are."""
         for found, (source, key) in zip(self._found, KEYS, strict=True):
             if known := found.get(key(run)):
                 seconds = fmean(m.total for m in known)
@@ -82,7 +82,7 @@ def _outer_steps(parameters: Mapping[str, Any]) -> int:
 
 
 def _episodes(run: RunSpec, steps: int) -> int:
-    """Episodes of the whole run's scoring."""
+    """Number of episodes played by all checkpoints of a run together."""
     protocol = run.protocol
     checkpoints = 1 if not steps else 1 + -(-steps // protocol.checkpoint_every)
     return checkpoints * protocol.students * protocol.ensemble * protocol.episodes

@@ -1,7 +1,7 @@
-"""The record store: which runs of a sweep are done, running, failed or missing.
+"""The store of records: which runs of a sweep are done, running, failed or missing.
 
-A store is a folder: `<cell id>/seed<k>/record.json` with the run's synthetic sets beside it, and
-`sweeps/<name>.json`, the list of runs that a sweep asked for. One file a run, renamed into place,
+A store is a folder: `<cell id>/seed<k>/record.json` next to the run's synthetic sets, and
+`sweeps/<name>.json`, the list of runs that a sweep asked for. One file per run, renamed into place,
 is safe on a shared file system and needs no server.
 """
 
@@ -28,20 +28,20 @@ from benchmark.sweep import Sweep
 SWEEPS = "sweeps"
 """Folder of the sweeps that were started in a store."""
 STALE_SECONDS = 120.0
-"""A run of another host that has not said it is alive for this long counts as stopped."""
+"""A run on another host counts as stopped after this long without a sign of life."""
 
 RunState = Literal["done", "running", "failed", "stopped", "queued", "missing"]
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where a run is.
+    """State of a run and how far it is.
 
     Args:
-        state: `stopped` is a run that began and whose process is gone without a record, `queued`
-            one that a cluster's scheduler holds.
-        fraction: Of its outer steps, as of its last sign of life; 1 for a run with a record.
-        error: Type of the error, for a failed run.
+        state: `stopped`: it began, and its process ended without leaving a record. `queued`: the
+            cluster's scheduler holds it.
+        fraction: Share of its outer steps at the last sign of life; 1 for a run with a record.
+        error: Type of the error of a failed run.
     """
 
     state: RunState
@@ -50,7 +50,7 @@ class RunStatus:
 
 
 def save_sweep(store: Path, sweep: Sweep) -> None:
-    """Keeps what a sweep asked for, so that `status` and tables know what is missing."""
+    """Store the runs that a sweep asks for, so that `status` and tables know what is missing."""
     values = {
         "name": sweep.name,
         "description": sweep.description,
@@ -60,10 +60,10 @@ def save_sweep(store: Path, sweep: Sweep) -> None:
 
 
 def load_sweep(store: Path, name: str) -> Sweep:
-    """A sweep that was started in this store.
+    """Read a sweep that was started in this store.
 
     Raises:
-        ObdBenchError: None of that name was; with the nearest names.
+        ObdBenchError: No sweep of that name was started; the message has the nearest names.
     """
     path = _sweep_path(store, name)
     if not path.is_file():
@@ -82,19 +82,19 @@ def started_sweeps(store: Path) -> list[str]:
 
 
 def sweep_records(store: Path, sweep: Sweep) -> list[Record]:
-    """The records of a sweep's runs, in the sweep's order; runs without one are left out."""
+    """Read the records of a sweep's runs, in the sweep's order; runs without one are left out."""
     paths = (run_folder(store, run) / FILE for run in sweep.runs)
     return [read_record(path) for path in paths if path.exists()]
 
 
 def all_records(store: Path) -> Iterator[Record]:
-    """Every record of a store, in the order of its path."""
+    """Read every record of a store, in the order of the paths."""
     for path in sorted(store.glob(f"*/seed*/{FILE}")):
         yield read_record(path)
 
 
 def run_status(store: Path, run: RunSpec) -> RunStatus:
-    """Where a run is, from its record or its last sign of life."""
+    """Derive a run's status from its record or its last sign of life."""
     folder = run_folder(store, run)
     if (folder / FILE).exists():
         record = peek_record(folder / FILE)
@@ -110,7 +110,7 @@ def run_status(store: Path, run: RunSpec) -> RunStatus:
 
 
 def _alive(folder: Path) -> bool:
-    """Whether the process that last worked on a run is still there."""
+    """Whether the process that last worked on a run still exists."""
     sign = last_sign(folder)
     if sign is None or sign["pid"] is None:
         return False
@@ -123,7 +123,7 @@ def _alive(folder: Path) -> bool:
 
 
 def _same_process(sign: Mapping[str, Any]) -> bool:
-    """Whether the process lives, and is not a later one that was given the same number."""
+    """Whether the process lives and is not a later one with the same id."""
     try:
         process = psutil.Process(sign["pid"])
         return (

@@ -1,4 +1,4 @@
-"""Results of studies: `<store>/studies/<study>/<item>.json`, one file an item."""
+"""Results of studies: `<store>/studies/<study>/<item>.json`, one file per item."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ SCHEMA = "obdbench.study/1"
 
 
 class NoStudy(ObdBenchError):
-    """A study that has left no result in a store."""
+    """A store holds no result of the study."""
 
 
 class BadStudyResult(ObdBenchError):
-    """A file that is not a study's result."""
+    """A file is not the result of a study."""
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study measured of one item.
+    """Measurements of one item by a study.
 
     Args:
-        study: Its name.
-        item: What was measured.
+        study: Name of the study.
+        item: Name of the thing that was measured.
         source: Ids and digests of the runs, sets and datasets behind it.
-        settings: Of the study.
-        version: Of how the study measures.
-        rows: The measurements, by column.
-        cpu_seconds: That they took, of the process.
+        settings: Settings of the study.
+        version: Version of the study's way to measure.
+        rows: Measurements, by column.
+        cpu_seconds: Processor seconds that they took.
         provenance: Commit, packages, machine.
     """
 
@@ -50,12 +50,12 @@ class StudyResult:
 
 
 def result_path(store: Path, study: str, item: str) -> Path:
-    """Where the result of an item is."""
+    """Path of an item's result."""
     return store / "studies" / study / f"{item.replace('/', '-')}.json"
 
 
 def write_result(store: Path, result: StudyResult) -> Path:
-    """Keeps a result; the file is there in one piece or not at all.
+    """Store a result; the file is there in one piece or not at all.
 
     Raises:
         BadStudyResult: A number is not finite.
@@ -73,7 +73,7 @@ def write_result(store: Path, result: StudyResult) -> Path:
 
 
 def put_aside_all_but(store: Path, study: str, items: Iterable[str]) -> None:
-    """Renames the results of items that are no more to `*.json.old`, which nothing reads."""
+    """Rename the results of all other items to `*.json.old`, which nothing reads."""
     kept = {result_path(store, study, item) for item in items}
     for path in (store / "studies" / study).glob("*.json"):
         if path not in kept:
@@ -81,7 +81,7 @@ def put_aside_all_but(store: Path, study: str, items: Iterable[str]) -> None:
 
 
 def read_result(path: Path) -> StudyResult:
-    """A stored result.
+    """Read a stored result.
 
     Raises:
         BadStudyResult: The file is something else.
@@ -100,11 +100,11 @@ def read_result(path: Path) -> StudyResult:
 
 
 def study_results(store: Path, study: str) -> list[StudyResult]:
-    """All results of a study, by item.
+    """Read all results of a study, in the order of the items.
 
     Raises:
         NoStudy: There is none.
-        BadStudyResult: They were not measured alike.
+        BadStudyResult: They were measured with different settings or versions.
     """
     paths = sorted((store / "studies" / study).glob("*.json"))
     if not paths:
@@ -114,11 +114,11 @@ def study_results(store: Path, study: str) -> list[StudyResult]:
         if (result.settings, result.version) != (results[0].settings, results[0].version):
             raise BadStudyResult(
                 f"{path} was measured with other settings, or by another version of the study, "
-                f"than {paths[0].name} beside it. Measure them alike: obdbench study {study}"
+                f"than {paths[0].name} next to it. Measure them alike: obdbench study {study}"
             )
     return results
 
 
 def study_frame(results: Sequence[StudyResult]) -> pd.DataFrame:
-    """One row a measurement: the study's columns, and `item`."""
+    """One row per measurement: the study's columns, and `item`."""
     return pd.DataFrame([{"item": result.item, **row} for result in results for row in result.rows])
