@@ -188,8 +188,8 @@ def _compare(cell: PublishedCell, groups: Iterable[list[Record]], seed: int) -> 
     ]
     if not found:
         nowhere = cell.dataset.startswith("brax/")
-        reasons = ("Brax, another simulator",) if nowhere else ()
-        return Comparison(cell, None, None, "not comparable" if nowhere else "no record", reasons)
+        verdict: Verdict = "not comparable" if nowhere else "no record"
+        return Comparison(cell, None, None, verdict, ("Brax, another simulator",) * nowhere)
     # The same dataset first, then the fewest differences, then the most seeds.
     reasons, group = min(
         found,

@@ -66,8 +66,8 @@ def ship_study(store: Path, study: str, target: Path = SHIPPED) -> int:
 def _check_commit(dirty: bool | None, path: Path) -> None:
     if dirty is not False:
         raise ObdBenchError(
-            f"{path} was made by code with uncommitted changes or of an unknown commit; make it again "
-            f"from a clean checkout."
+            f"{path} was made by code with uncommitted changes or of an unknown commit; make it "
+            f"again from a clean checkout."
         )
 
 

@@ -220,8 +220,8 @@ def _estimate(
     if all(sample[0] == sample[-1] for sample in samples):  # sorted: every score is the same
         return Estimate(value, value, value, n, level, "percentile")
     # BCa (Efron 1987) takes the resamples' quantiles at Phi(z0 + (z0 + z) / (1 - a (z0 + z))) in
-    # place of Phi(z), z = +-1.96 at 95 %: z0, how far from the value their median lies, corrects the
-    # bias, and a, from the jackknife's third moment, the skew. Two scores have no skew to estimate.
+    # place of Phi(z), z = +-1.96 at 95 %. z0, how far their median lies from the value, corrects
+    # the bias, and a, from the jackknife's third moment, the skew, which two scores do not have.
     if _smallest(samples) > 2:
         low, high = _resample(samples, statistic, "BCa", seed=seed, level=level)
         if np.isfinite(low) and np.isfinite(high):
