@@ -17,14 +17,14 @@ test-slurm: $(STAMP) slurm-packages
 	$(BIN)/python -m pytest -m slurm
 
 slurm-up: $(STAMP) slurm-packages
-	$(BIN)/python -m slurm.one_node_cluster up
+	$(BIN)/python -m tests.one_node_cluster up
 
 slurm-down: $(STAMP)
-	$(BIN)/python -m slurm.one_node_cluster down
+	$(BIN)/python -m tests.one_node_cluster down
 
 # Debian's packages of SLURM and of its accounting; needs root.
 slurm-packages: $(STAMP)
-	$(BIN)/python -m slurm.one_node_cluster packages
+	$(BIN)/python -m tests.one_node_cluster packages
 
 # For the tests of the report a headless Chromium, for those of MuJoCo's pictures Mesa's EGL; needs root where they are missing.
 browser:
@@ -43,7 +43,7 @@ paper: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy obdbench benchmark baselines slurm studies results paper_figures
+	$(BIN)/mypy obdbench benchmark baselines slurm results paper_figures
 	$(BIN)/lint-imports
 
 setup: $(STAMP)

@@ -1,4 +1,4 @@
-"""What runs left behind: frames, statistics and aggregation."""
+"""Records of runs as tables: frames, statistics and aggregation."""
 
 from results.aggregate import AggregationError, Best, best_and_ties, cell_table
 from results.frames import RecordError, curves_frame, runs_frame

@@ -43,7 +43,7 @@ from benchmark.record import (
 )
 from benchmark.spec import NONE, RunSpec
 from benchmark.students.spec import StudentSpec
-from results.store import SWEEPS
+from results.record_store import SWEEPS
 
 OLD_SCHEMA = "obdbench.record/1"
 

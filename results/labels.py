@@ -19,7 +19,7 @@ Cells = Mapping[str, tuple[RunSpec, Mapping[str, Any]]]
 
 
 def labels(cells: Cells) -> dict[str, str]:
-    """Cell id -> display label: the method's name, and whatever tells its cells apart.
+    """Map each cell id to its display label: the method's name and what tells its cells apart.
 
     A setting appears when it differs between two cells of the same method and dataset, and then in
     all labels of that method, so that one method keeps one label over datasets. Settings are the

@@ -1,10 +1,10 @@
-"""Records that are shipped with the suite: a small store beside this file, made from a full one.
+"""Records that are shipped with the suite: a small store next to this file, made from a full one.
 
     python -m results.shipping STORE NAME...
 
-copies the complete records of sweeps, and of each run its last synthetic set, and checks every set
-against the sha256 in its record; of studies, the results. What is left out (earlier sets, reports,
-logs) can be made again.
+copies the complete records of sweeps with the last synthetic set of each run, which it checks
+against the sha256 in the record, and the results of studies. What is left out (earlier sets,
+reports, logs) can be made again.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from benchmark.errors import ObdBenchError
 from benchmark.record import FILE, check_set, read_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
-from results.store import load_sweep, save_sweep
-from results.studies import put_aside_all_but, result_path, study_results, write_result
+from results.record_store import load_sweep, save_sweep
+from results.study_results import put_aside_all_but, result_path, study_results, write_result
 
 SHIPPED = Path(__file__).with_name("shipped")
 """The store that the suite ships; `obdbench table NAME --store` reads it like any other."""
 
 
 def ship(store: Path, sweep: Sweep, target: Path = SHIPPED) -> int:
-    """Copies a sweep's complete records and last sets into another store.
+    """Copy a sweep's complete records and last sets into another store.
 
     Returns:
         The number of records.
 
     Raises:
-        ObdBenchError: A run has no complete record, was done on changed code, or its set is not the
-            one that its record names.
+        ObdBenchError: A run has no complete record, was made by uncommitted code, or its set is not
+            the one that its record names.
     """
     files = {run.run_id: _files_to_ship(run_folder(store, run)) for run in sweep.runs}
     for run in sweep.runs:
@@ -45,14 +45,14 @@ def ship(store: Path, sweep: Sweep, target: Path = SHIPPED) -> int:
 
 
 def ship_study(store: Path, study: str, target: Path = SHIPPED) -> int:
-    """Copies a study's results into another store.
+    """Copy a study's results into another store.
 
     Returns:
         The number of items.
 
     Raises:
-        NoStudy: It has no result.
-        ObdBenchError: A result was measured by changed code.
+        NoStudy: The study has no result.
+        ObdBenchError: A result was measured by uncommitted code.
     """
     results = study_results(store, study)
     for result in results:
@@ -66,17 +66,17 @@ def ship_study(store: Path, study: str, target: Path = SHIPPED) -> int:
 def _check_commit(dirty: bool | None, path: Path) -> None:
     if dirty is not False:
         raise ObdBenchError(
-            f"{path} was made by code with uncommitted changes, or of an unknown commit; do it "
-            f"again."
+            f"{path} was made by code with uncommitted changes or of an unknown commit; make it "
+            f"again from a clean checkout."
         )
 
 
 def _files_to_ship(folder: Path) -> list[Path]:
-    """The record of a run that may be shipped, and its last synthetic set if it has one."""
+    """List the record of a run that may be shipped and its last synthetic set if it has one."""
     path = folder / FILE
     record = read_record(path) if path.exists() else None
     if record is None or record.status != "complete":
-        raise ObdBenchError(f"{folder} has no complete record; do the whole sweep before.")
+        raise ObdBenchError(f"{folder} has no complete record; finish the sweep first.")
     _check_commit(record.provenance.dirty, path)
     last = record.checkpoints[-1]
     return [path, check_set(record, last, folder)] if last.synthetic_set else [path]

@@ -20,8 +20,7 @@ from obdbench.cli import (
     recorded,
     registries,
     runs,
-    states,
-    studies,
+    started_sweeps,
     teacher,
 )
 from obdbench.cli.console import err
@@ -42,13 +41,13 @@ app.add_typer(density.app, name="density")
 app.command()(runs.run)
 app.command()(runs.sweep)
 app.command()(cluster.submit)
-app.command()(states.status)
-app.command()(states.table)
-app.command()(states.report)
-app.command()(states.collect)
-app.command()(states.cancel)
+app.command()(started_sweeps.status)
+app.command()(started_sweeps.table)
+app.command()(started_sweeps.report)
+app.command()(started_sweeps.collect)
+app.command()(started_sweeps.cancel)
 app.command()(cluster.plan)
-app.command()(studies.study)
+app.command()(paper.study)
 app.command()(paper.paper)
 app.command()(recorded.verify)
 app.command()(recorded.export)

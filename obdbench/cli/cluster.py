@@ -15,12 +15,12 @@ from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from obdbench.cli.console import err, out
 from obdbench.cli.runs import Retry, Threads, begin, runs_to_do
-from obdbench.cli.states import POLL_SECONDS, settle, show, watch
+from obdbench.cli.started_sweeps import POLL_SECONDS, settle, show, watch
 from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep, store_option
-from obdbench.states import look
-from results.planning import Costs, Estimate
+from obdbench.sweep_status import sweep_status
+from results.costs import CostEstimate, Costs
+from results.record_store import all_records
 from results.shipping import SHIPPED
-from results.store import all_records
 from slurm.arrays import Array, make_arrays
 from slurm.cluster import Cluster, Sent, sbatch_options
 from slurm.profile import Profile, find_profile
@@ -108,7 +108,7 @@ def plan(
     from those that the suite ships, which were made on one slow core.
     """
     sweep = find_sweep(name, store)
-    states = look(store, sweep)
+    states = sweep_status(store, sweep)
     todo = [run for run in sweep.runs if states.of(run).state != "done"]
     chosen = find_profile(profile) if profile else Profile("none")
     _print_hours(store, todo, chosen, sweep.runs)
@@ -178,7 +178,7 @@ def _print_hours(
         )
 
 
-def _hours(estimates: Sequence[Estimate]) -> str:
+def _hours(estimates: Sequence[CostEstimate]) -> str:
     """Sum of the hours; "?" where one is unknown."""
     seconds = [e.seconds for e in estimates if e.seconds is not None]
     return f"{sum(seconds) / 3600:.2f}" if len(seconds) == len(estimates) else "?"

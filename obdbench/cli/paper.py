@@ -1,4 +1,4 @@
-"""`obdbench paper`: every table and figure of the papers, from records alone."""
+"""`obdbench paper | study`: the papers' tables and figures, and the measurements behind some."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import typer
 from rich.markup import escape
 
 from benchmark.errors import ObdBenchError, did_you_mean
-from obdbench.cli.console import err, out
+from obdbench.cli.console import err, out, progress_bar
+from obdbench.cli.stores import DEFAULT_STORE, Store, store_option
 from paper_figures.exhibits import EXHIBITS, NoRecords, write
 from paper_figures.figure import FigureError
+from paper_figures.studies.study import STUDIES, perform
 from results.shipping import SHIPPED
-from results.studies import NoStudy
+from results.study_results import NoStudy
 
 
 def paper(
@@ -51,3 +53,24 @@ def paper(
             out.print(f"  {path}", highlight=False, markup=False)
     if broken or left_out & set(names or ()):
         raise typer.Exit(1)
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="Of a study; obdbench list names them.")],
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Measure what `obdbench paper` shows beside the runs' scores.
+
+    Every item is kept as soon as it is measured: a study that is killed goes on from there. Items
+    whose sets or datasets have changed are measured again.
+    """
+    STUDIES[name]
+    with progress_bar(f"study {name}", "items", None) as bar:
+        measured, count = perform(
+            name, store, lambda done, total, item: bar.update(done, item, total=total)
+        )
+    out.print(
+        f"{name}: {measured} items measured now, {count} in all. "
+        f"Tables and figures: obdbench paper{store_option(store)}",
+        highlight=False,
+    )

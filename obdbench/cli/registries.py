@@ -14,7 +14,7 @@ from benchmark.registry import Registry
 from benchmark.students.architectures import STUDENTS
 from benchmark.teachers.recipe import TEACHERS
 from obdbench.cli.console import out
-from studies.study import STUDIES
+from paper_figures.studies.study import STUDIES
 
 
 def list_entries() -> None:

@@ -24,10 +24,10 @@ from benchmark.sweep import Sweep
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.data import build_if_missing
 from obdbench.cli.settings import parse_settings
-from obdbench.cli.states import show
+from obdbench.cli.started_sweeps import show
 from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep
-from obdbench.states import look
-from results.store import RunState, progress, save_sweep, sweep_records
+from obdbench.sweep_status import sweep_status
+from results.record_store import RunState, run_status, save_sweep, sweep_records
 from slurm.signals import END, WARNING, stopped_by_signals
 
 QUEUE_AGAIN = 75
@@ -148,7 +148,7 @@ def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
     """
     if retry not in (None, "failed"):
         raise BadConfiguration(f"--retry takes 'failed', got {retry!r}.")
-    states = look(store, plan)
+    states = sweep_status(store, plan)
     skipped = {"done", "running", "queued"} | (set() if retry else {"failed"})
     todo = [run for run in plan.runs if states.of(run).state not in skipped]
     counts = states.counts
@@ -198,7 +198,7 @@ def _work(todo: list[RunSpec], plan: Sweep, conditions: Conditions, jobs: int) -
         done: set[str] = set()  # never looked at again; a failed run may be under retry
 
         def poll() -> None:
-            at = {r.run_id: progress(conditions.store, r) for r in todo if r.run_id not in done}
+            at = {r.run_id: run_status(conditions.store, r) for r in todo if r.run_id not in done}
             done.update(run for run, p in at.items() if p.state == "done")
             failed = sum(p.state == "failed" for p in at.values())
             running = sum(p.fraction for p in at.values() if p.state == "running")

@@ -11,7 +11,7 @@ import typer
 from benchmark.config import BadConfiguration
 from benchmark.errors import did_you_mean
 from benchmark.sweep import Sweep, read_sweep
-from results.store import load_sweep, started_sweeps
+from results.record_store import load_sweep, started_sweeps
 
 Store = Annotated[
     Path,

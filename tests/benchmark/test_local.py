@@ -15,7 +15,7 @@ from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
 from benchmark.run import Conditions, existing_record, run_folder
 from benchmark.spec import RunSpec
-from results.store import progress
+from results.record_store import run_status
 from tests.tiny_runs import PLUGIN, execute, numbers, sets, tiny_spec
 
 PLUGINS = (str(PLUGIN),)
@@ -168,7 +168,7 @@ def test_no_process_outlives_an_interrupt(small_dataset_name: str, tmp_path: Pat
     def stop_when_begun() -> None:
         if (sign := last_sign(folder)) and sign["step"]:
             workers.update(psutil.Process().children(recursive=True))
-            assert progress(tmp_path, spec).state == "running"
+            assert run_status(tmp_path, spec).state == "running"
             raise _Stop
 
     before = set(psutil.Process().children(recursive=True))
@@ -178,7 +178,7 @@ def test_no_process_outlives_an_interrupt(small_dataset_name: str, tmp_path: Pat
     ended, _ = psutil.wait_procs(workers - before, timeout=10)
     assert len(ended) == 2
     assert existing_record(folder) is None
-    assert progress(tmp_path, spec).state == "stopped"
+    assert run_status(tmp_path, spec).state == "stopped"
 
 
 @pytest.mark.parametrize("jobs", [2, 3])

@@ -17,8 +17,8 @@ from benchmark.datasets.catalog import build_dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.record import FILE
 from benchmark.run import run_folder
-from obdbench.html import write_page
-from results.store import save_sweep
+from obdbench.html_report import write_html_report
+from results.record_store import save_sweep
 from tests.benchmarks.ten_thousand_runs import SMALL, record_of, ten_thousand
 from tests.browser import visit
 from tests.tiny_runs import execute
@@ -39,7 +39,7 @@ def main(count: int) -> None:
             path.write_text(record_of(run, template))
         began = time.monotonic()
         page = root / "report.html"
-        write_page(store, sweep, page)
+        write_html_report(store, sweep, page)
         print(f"written: {time.monotonic() - began:.1f} s, {page.stat().st_size / 1e6:.1f} MB")
         found = visit(page, 'await go("runs"); found.drawn = performance.now();')
         print(f"opened: {found['milliseconds']:.0f} ms until the results are drawn; "

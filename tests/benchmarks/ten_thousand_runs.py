@@ -32,9 +32,9 @@ from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
 from benchmark.sweep import Sweep
-from obdbench.report import write_report
-from obdbench.states import States, look
-from results.store import save_sweep
+from obdbench.sweep_status import SweepStatus, sweep_status
+from obdbench.sweep_tables import write_tables
+from results.record_store import save_sweep
 from slurm.cluster import Cluster, Settings
 from slurm.profile import JobShape, Profile
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken
@@ -89,7 +89,7 @@ def main(count: int) -> None:
         journal = fake_sbatch(root / "bin", patch)
         scheduler = FakeScheduler()
         cluster = Cluster(store, scheduler)
-        patch.setattr("obdbench.states.Cluster", lambda store: cluster)
+        patch.setattr("obdbench.sweep_status.Cluster", lambda store: cluster)
         sweep = ten_thousand(count)
         profile = Profile("fake", JobShape(), parallelism=500)
         one = replace(sweep.runs[0], dataset=SMALL)
@@ -98,25 +98,25 @@ def main(count: int) -> None:
 
         def submit() -> None:
             save_sweep(store, sweep)
-            look(store, sweep)
+            sweep_status(store, sweep)
             cluster.submit(sweep.name, sweep.runs, profile, Settings())
 
         timed("submit", submit)
         scheduler.jobs = taken(journal)
-        timed("status, all queued", lambda: _expect(look(store, sweep), queued=count))
+        timed("status, all queued", lambda: _expect(sweep_status(store, sweep), queued=count))
         for run in sweep.runs:
             path = run_folder(store, run) / FILE
             path.parent.mkdir(parents=True)
             path.write_text(record_of(run, template))
         print(f"files by folder: {_largest_folders(store)}")
         scheduler.jobs = {}
-        timed("status, all done", lambda: _expect(look(store, sweep), done=count))
+        timed("status, all done", lambda: _expect(sweep_status(store, sweep), done=count))
         timed("settle", cluster.settle)
-        timed("table and figure", lambda: write_report(store, sweep))
+        timed("table and figure", lambda: write_tables(store, sweep))
         print(f"queries of the scheduler: {scheduler.asked}")
 
 
-def _expect(states: States, **counts: int) -> None:
+def _expect(states: SweepStatus, **counts: int) -> None:
     assert {s: n for s, n in states.counts.items() if n} == counts, states.counts
 
 

@@ -14,10 +14,10 @@ from benchmark.files import file_sha256
 from benchmark.record import read_record
 from benchmark.spec import RunSpec
 from paper_figures.exhibits import EXHIBITS, write
-from results.reproduction import published_cells
+from results.comparison import published_cells
+from results.record_store import load_sweep, started_sweeps, sweep_records
 from results.shipping import SHIPPED
-from results.store import load_sweep, started_sweeps, sweep_records
-from results.studies import study_results
+from results.study_results import study_results
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "results" / "paper"

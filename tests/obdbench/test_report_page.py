@@ -16,12 +16,12 @@ from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from benchmark.synthetic_set import SyntheticSet, save_synthetic_set
-from obdbench.html import page as page_module
-from obdbench.html import write_page
-from obdbench.html.content import PIXELS, content, picture, sweep_table
-from obdbench.states import States, look
+from obdbench.html_report import page as page_module
+from obdbench.html_report import write_html_report
+from obdbench.html_report.content import PIXELS, content, picture, sweep_table
+from obdbench.sweep_status import SweepStatus, sweep_status
 from results import runs_frame
-from results.store import save_sweep, sweep_records
+from results.record_store import save_sweep, sweep_records
 from tests.browser import visit
 from tests.tiny_runs import PLUGIN, execute, tiny_spec
 
@@ -58,14 +58,14 @@ def sweep(small_dataset_name: str, store: Path) -> Sweep:
 @pytest.fixture(scope="module")
 def page(store: Path, sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_page(store, sweep, path)
+    write_html_report(store, sweep, path)
     return path
 
 
 def values_of(store: Path, sweep: Sweep) -> dict[str, Any]:
     records = sweep_records(store, sweep)
     table = sweep_table(sweep, runs_frame(records))
-    return content(store, sweep, records, look(store, sweep), table)
+    return content(store, sweep, records, sweep_status(store, sweep), table)
 
 
 def run_of(sweep: Sweep, method: str, seed: int = 0) -> str:
@@ -208,7 +208,7 @@ def test_the_csv_holds_the_same_numbers(page: Path, store: Path, sweep: Sweep) -
 
 def test_the_same_records_give_the_same_page(page: Path, store: Path, sweep: Sweep) -> None:
     again = page.with_name("again.html")
-    write_page(store, sweep, again)
+    write_html_report(store, sweep, again)
     assert again.read_bytes() == page.read_bytes()
 
 
@@ -257,7 +257,7 @@ def test_cells_without_records_keep_their_dataset_and_one_label(
         assert cells[cell_id]["dataset"] == specs[0].dataset
         assert cells[cell_id]["label"] == values["labels"][cell_id]
     assert len({values["labels"][run.cell_id] for run in runs[-2:]}) == 2
-    write_page(store, wider, tmp_path / "wider.html")
+    write_html_report(store, wider, tmp_path / "wider.html")
     found = visit(tmp_path / "wider.html", 'found.csv = byId("csv").textContent;')
     rows = csv.DictReader(io.StringIO(found["csv"]))
     assert [row["dataset"] for row in rows] == [cell["dataset"] for cell in values["cells"]]
@@ -408,7 +408,7 @@ def test_ranks_are_those_of_the_paper_tables(page: Path, store: Path, sweep: Swe
                 score = {**record.score, "normalized_return": mine[spec["seed"]]}
                 changed.append({**record, "score": score})
         table = sweep_table(sweep, runs_frame(changed))
-        values = content(store, sweep, changed, look(store, sweep), table)
+        values = content(store, sweep, changed, sweep_status(store, sweep), table)
         ranks[case] = {cell["method"]: cell["rank"] for cell in values["cells"]}
     assert ranks["apart"] == {"dbc": "best", "random": "", "raises": ""}
     assert ranks["overlapping"] == {"dbc": "best", "random": "tie", "raises": ""}
@@ -542,10 +542,10 @@ def test_costs_have_units(page: Path, sweep: Sweep) -> None:
 def test_it_says_that_the_scheduler_could_not_be_asked(
     store: Path, sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    states = look(store, sweep)
-    unknown = States(states.at, states.waiting, unknown="sacct <timed out>")
-    monkeypatch.setattr(page_module, "look", lambda store, sweep: unknown)
-    write_page(store, sweep, tmp_path / "report.html")
+    states = sweep_status(store, sweep)
+    unknown = SweepStatus(states.at, states.waiting, unknown="sacct <timed out>")
+    monkeypatch.setattr(page_module, "sweep_status", lambda store, sweep: unknown)
+    write_html_report(store, sweep, tmp_path / "report.html")
     found = visit(
         tmp_path / "report.html", 'found.text = document.querySelector(".warning").innerText;'
     )

@@ -19,9 +19,9 @@ from obdbench import sweeps as shipped_sweeps
 from paper_figures.exhibits import EXHIBITS, Exhibit, NoRecords, gather, write
 from paper_figures.figure import FigureError
 from paper_figures.table import Table
-from results.reproduction import published_cells
+from results.comparison import published_cells
+from results.record_store import save_sweep
 from results.shipping import SHIPPED
-from results.store import save_sweep
 from tests.results.conftest import build_record
 from tests.tiny_runs import altered
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from paper_figures.reproduction import reproduction_table
+from paper_figures.reproduction_table import reproduction_table
 from paper_figures.table import Table
-from results.reproduction import RULE, Comparison, PublishedCell, compare, published_cells
+from results.comparison import RULE, Comparison, PublishedCell, compare, published_cells
 from results.statistics import Estimate, mean
 from tests.results.conftest import MakeRecord, Record
 

@@ -16,18 +16,17 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from benchmark.synthetic_set import SyntheticSet
-from paper_figures.cartpole_pairs import cartpole_pairs
+from paper_figures.density_map import state_density
+from paper_figures.drawn_states import cartpole_pairs, rendered_states
 from paper_figures.figure import FigureError
-from paper_figures.misalignment import misalignment
-from paper_figures.multi_task import multi_task
-from paper_figures.rendered_states import rendered_states
-from paper_figures.state_density import state_density
+from paper_figures.misalignment_curves import misalignment
+from paper_figures.multi_task_table import multi_task
 from paper_figures.training_cost import training_cost
-from paper_figures.transfer import transfer
-from results.reproduction import published_training_steps
+from paper_figures.transfer_heat_maps import transfer
+from results.comparison import published_training_steps
+from results.record_store import load_sweep, sweep_records
 from results.shipping import SHIPPED
-from results.store import load_sweep, sweep_records
-from results.studies import study_frame
+from results.study_results import study_frame
 
 
 def _transfer_rows(sets: int = 3) -> pd.DataFrame:

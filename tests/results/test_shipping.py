@@ -13,9 +13,9 @@ from benchmark.errors import ObdBenchError
 from benchmark.record import FILE, Failure, read_record, write_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
+from results.record_store import all_records, load_sweep, save_sweep, started_sweeps, sweep_records
 from results.shipping import ship, ship_study
-from results.store import all_records, load_sweep, save_sweep, started_sweeps, sweep_records
-from results.studies import StudyResult, study_results, write_result
+from results.study_results import StudyResult, study_results, write_result
 from tests.tiny_runs import altered, execute, tiny_spec
 
 

@@ -15,8 +15,8 @@ from benchmark.registry import load_plugin
 from benchmark.run import Conditions, run_folder
 from benchmark.spec import RunSpec
 from slurm.cluster import Cluster
-from slurm.one_node_cluster import OneNodeCluster, missing_packages
 from slurm.profile import Profile, build_profile
+from tests.one_node_cluster import OneNodeCluster, missing_packages
 from tests.tiny_runs import PLUGIN
 
 PATIENCE = 240

@@ -12,8 +12,8 @@ from benchmark.record import record_folder
 from benchmark.run import Conditions, existing_record, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
-from obdbench.states import look
-from results.store import progress
+from obdbench.sweep_status import sweep_status
+from results.record_store import run_status
 from slurm.arrays import make_arrays
 from slurm.cluster import Cluster, QueueFull
 from slurm.fates import fate
@@ -51,7 +51,7 @@ def scheduler() -> FakeScheduler:
 @pytest.fixture
 def cluster(scheduler: FakeScheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster(tmp_path / "runs", scheduler)
-    monkeypatch.setattr("obdbench.states.Cluster", lambda store: cluster)
+    monkeypatch.setattr("obdbench.sweep_status.Cluster", lambda store: cluster)
     return cluster
 
 
@@ -73,7 +73,7 @@ def test_a_live_job_keeps_its_runs_from_being_sent_again(
     assert len(journal.read_text().splitlines()) == 2, "one array for each call"
     scheduler.jobs = taken(journal)
     assert cluster.live() == {run.run_id for run in runs}
-    states = look(cluster.store, where(runs))
+    states = sweep_status(cluster.store, where(runs))
     assert (states.counts["queued"], dict(states.waiting)) == (4, {"Priority": 4})
 
 
@@ -133,7 +133,7 @@ def test_runs_of_an_ended_job_get_their_cause_and_the_others_stay(
     assert "SLURM says OUT_OF_MEMORY on n2, exit code 0:125." in record.error.message
     assert record.error.message.endswith("allocating\nKilled")
     assert record.cost.peak_memory_bytes == 0, "this process's memory is not the run's"
-    states = [progress(cluster.store, run).state for run in runs]
+    states = [run_status(cluster.store, run).state for run in runs]
     assert states == ["done", "missing", "failed", "failed"]
     assert cluster.settle().died == {}, "a cause is noted once"
     assert list(submissions(cluster.store)), "one job is still live"
@@ -172,10 +172,10 @@ def test_a_run_that_failed_by_itself_keeps_its_own_error(
     execute(broken, cluster.store)
     submit(cluster, [broken])
     scheduler.jobs = taken(journal)
-    assert look(cluster.store, where([broken])).counts["queued"] == 1
+    assert sweep_status(cluster.store, where([broken])).counts["queued"] == 1
     time.sleep(0.02)
     execute(broken, cluster.store)
-    assert look(cluster.store, where([broken])).counts["failed"] == 1
+    assert sweep_status(cluster.store, where([broken])).counts["failed"] == 1
     scheduler.jobs = {}
     assert cluster.settle().died == {}
 
@@ -192,7 +192,7 @@ def test_a_scheduler_that_is_away_changes_nothing(
         cluster.settle()
     with pytest.raises(Unreachable):
         submit(cluster, runs)
-    states = look(cluster.store, where(runs))
+    states = sweep_status(cluster.store, where(runs))
     assert (states.counts["missing"], states.unknown) == (4, "`squeue` failed: no controller")
     assert len(journal.read_text().splitlines()) == 1
 

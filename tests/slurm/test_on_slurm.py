@@ -17,8 +17,8 @@ from benchmark.run import Conditions, existing_record, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep, read_sweep
 from benchmark.teachers.teacher import NetworkTeacher
-from obdbench.states import look
-from slurm.one_node_cluster import OneNodeCluster
+from obdbench.sweep_status import sweep_status
+from tests.one_node_cluster import OneNodeCluster
 from tests.slurm.conftest import Bench, wait_until
 from tests.tiny_runs import PLUGIN, numbers, sets, tiny_spec
 
@@ -147,7 +147,8 @@ def test_a_warned_job_saves_and_goes_on_to_the_same_numbers(
     wait_until(lambda: len(jobs(slurm, "running")) == 3, "three jobs run")
     where = Sweep("test", "", tuple(runs))
     wait_until(
-        lambda: all(at.fraction > 0.1 for at in look(bench.store, where).at.values()), "all began"
+        lambda: all(at.fraction > 0.1 for at in sweep_status(bench.store, where).at.values()),
+        "all began",
     )
     assert not any(bench.begun(run) for run in runs)
     for job in jobs(slurm, "running"):
@@ -248,7 +249,7 @@ def test_a_controller_that_is_away_loses_nothing(
     bench.submit(runs, pack=1, **SLOW)
     wait_until(lambda: all(_attempt(bench, run) == 1 for run in runs), "both began")
     slurm.stop_controller()
-    where = look(bench.store, Sweep("test", "", tuple(runs)))
+    where = sweep_status(bench.store, Sweep("test", "", tuple(runs)))
     assert where.unknown is not None
     assert where.counts["running"] == 2
     wait_until(lambda: all(existing_record(run_folder(bench.store, r)) for r in runs), "both end")

@@ -1,0 +1,216 @@
+"""`obdbench status | table | collect | cancel`: how far a sweep is, and what came out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from benchmark.record import FILE, peek_record
+from benchmark.run import run_folder
+from benchmark.sweep import Sweep
+from obdbench.cli.console import err, out, progress_bar
+from obdbench.cli.stores import DEFAULT_STORE, Store, store_option
+from obdbench.html_report import write_html_report
+from obdbench.sweep_status import sweep_status
+from obdbench.sweep_tables import write_tables
+from results.record_store import RunState, RunStatus, load_sweep
+from slurm.cluster import Cluster, QueueFull
+from slurm.scheduler import Unreachable
+
+POLL_SECONDS = 30.0
+
+Name = Annotated[str, typer.Argument(help="A sweep that was started.")]
+
+MARKS: dict[RunState, str] = {
+    "done": "[green]●[/]",
+    "running": "[blue]▶[/]",
+    "failed": "[red]✗[/]",
+    "stopped": "[yellow]◐[/]",
+    "queued": "[cyan]○[/]",
+    "missing": "[dim]·[/]",
+}
+PLAIN_MARKS: dict[RunState, str] = {
+    "done": "D", "running": "R", "failed": "F", "stopped": "S", "queued": "Q", "missing": ".",
+}  # fmt: skip
+
+
+def status(name: Name, store: Store = DEFAULT_STORE) -> None:
+    """Show every cell and seed of a sweep: done, running, queued, missing, stopped, failed."""
+    plan = load_sweep(store, name)
+    states = sweep_status(store, plan)
+    seeds = list(dict.fromkeys(run.seed for run in plan.runs))
+    marks = MARKS if out.is_terminal else PLAIN_MARKS
+    table = Table(Column("cell", no_wrap=True), *(f"seed {seed}" for seed in seeds), "errors")
+    for cell, runs in plan.cells.items():
+        at = {run.seed: states.of(run) for run in runs}
+        errors = sorted({p.error for p in at.values() if p.error})
+        row = [_mark(at[seed], marks) if seed in at else "" for seed in seeds]
+        table.add_row(cell, *row, ", ".join(errors))
+    out.print(table)
+    counts = states.counts
+    out.print(
+        ", ".join(f"{mark} {counts[s]} {s}" for s, mark in marks.items() if counts[s]),
+        highlight=False,
+    )
+    if states.waiting:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in states.waiting.most_common())
+        out.print(f"Queued: {reasons}", highlight=False)
+    if states.unknown:
+        out.print(f"[yellow]What is queued is not known: {states.unknown}[/]", highlight=False)
+    if counts["failed"]:
+        _explain_failures(store, plan)
+        out.print(
+            f"Failed runs go on with: obdbench sweep {name} --retry failed{store_option(store)}",
+            highlight=False,
+        )
+
+
+def table(name: Name, store: Store = DEFAULT_STORE) -> None:
+    """Print a sweep's table and write it as Markdown, CSV and LaTeX, with its figure."""
+    _print_table(store, load_sweep(store, name))
+
+
+def report(
+    name: Name,
+    to: Annotated[
+        Path | None, typer.Option(help="The file; report.html beside the table by default.")
+    ] = None,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Write a sweep's report as one HTML page: results, runs, figures, published numbers."""
+    plan = load_sweep(store, name)
+    path = to or store / "reports" / plan.name / "report.html"
+    write_html_report(store, plan, path)
+    out.print(str(path), highlight=False)
+
+
+def collect(
+    name: Name,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until no run is on the cluster any more.")
+    ] = False,
+    poll: Annotated[float, typer.Option(help="Seconds between looks (--wait).")] = POLL_SECONDS,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Give runs whose job died a record with the cause, then print and write the table.
+
+    May be called at any time, also while jobs run; they are not touched.
+    """
+    plan = load_sweep(store, name)
+    if wait:
+        watch(Cluster(store), plan, poll)
+    else:
+        settle(Cluster(store))
+    show(store, plan)
+
+
+def cancel(name: Name, store: Store = DEFAULT_STORE) -> None:
+    """End a sweep's jobs on the cluster; runs that had begun keep their saved state."""
+    plan = load_sweep(store, name)
+    count = Cluster(store).cancel(plan.name)
+    err.print(
+        f"{count} runs were cancelled. Note them as such: obdbench collect {name}"
+        f"{store_option(store)}",
+        highlight=False,
+    )
+
+
+def watch(
+    cluster: Cluster, plan: Sweep, poll: float, send: Callable[[], object] | None = None
+) -> None:
+    """Return when no run of the sweep is on the cluster any longer.
+
+    Ctrl-C ends the watching, not the jobs.
+
+    Args:
+        cluster: Where the runs are.
+        plan: The sweep.
+        poll: Seconds between looks.
+        send: Sends runs that are not on the cluster yet; it is called again while the queue is
+            full.
+    """
+    mine = {run.run_id for run in plan.runs}
+    with progress_bar(plan.name, "runs", len(plan.runs)) as bar:
+        while True:
+            try:
+                settled = cluster.settle()
+                _tell(settled.died, settled.unwritten)
+                if send is None and not settled.live & mine:
+                    return
+                if send is not None:
+                    send()
+                    send = None
+            except QueueFull:
+                pass
+            except Unreachable as error:  # the controller is being restarted, say
+                err.print(f"{error} Asking again in {poll:.0f} s.", highlight=False, markup=False)
+            states = sweep_status(cluster.store, plan)
+            done = sum(p.fraction for p in states.at.values() if p.state != "queued")
+            queued, failed = states.counts["queued"], states.counts["failed"]
+            bar.update(done, f"{queued} queued{f', {failed} failed' if failed else ''}")
+            time.sleep(poll)
+
+
+def settle(cluster: Cluster) -> None:
+    """Give runs whose job died a record with the cause, and print it."""
+    settled = cluster.settle()
+    _tell(settled.died, settled.unwritten)
+
+
+def _tell(died: dict[str, str], unwritten: dict[str, str]) -> None:
+    """Print which runs were given a failed record, and which records could not be written."""
+    for run, kind in died.items():
+        err.print(f"{run}: {kind}", highlight=False, markup=False)
+    for run, problem in unwritten.items():
+        err.print(
+            f"{run}: its job died, and its record cannot be written ({problem}). Make room and "
+            f"run this again.",
+            highlight=False,
+            markup=False,
+        )
+
+
+def show(store: Path, plan: Sweep) -> None:
+    """Prints and writes the table; ends with 1 where runs failed.
+
+    Raises:
+        Exit: Some runs failed.
+    """
+    _print_table(store, plan)
+    counts = sweep_status(store, plan).counts
+    if open_ := counts["queued"] + counts["running"]:
+        err.print(f"{open_} runs are still queued or running.", highlight=False)
+    if counts["failed"]:
+        err.print(
+            f"Some runs failed; see: obdbench status {plan.name}{store_option(store)}",
+            highlight=False,
+        )
+        raise typer.Exit(1)
+
+
+def _print_table(store: Path, plan: Sweep) -> None:
+    report = write_tables(store, plan)
+    out.print(report.table.rich())
+    for path in report.files:
+        out.print(str(path), highlight=False)
+
+
+def _explain_failures(store: Path, plan: Sweep) -> None:
+    """One line for every distinct error, with a record that holds its traceback."""
+    examples: dict[str, Path] = {}
+    for run in plan.runs:
+        path = run_folder(store, run) / FILE
+        if path.exists() and (error := peek_record(path).error):
+            examples.setdefault(f"{error['type']}: {error['message'].splitlines()[0]}", path)
+    for message, path in examples.items():
+        out.print(f"{message}\n  {path}", highlight=False, markup=False)
+
+
+def _mark(at: RunStatus, marks: dict[RunState, str]) -> str:
+    percent = f" {100 * at.fraction:.0f} %" if at.state == "running" else ""
+    return marks[at.state] + percent

@@ -1,0 +1,54 @@
+"""Where every run of a sweep is: what its folder says, and what the cluster's scheduler says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.spec import RunSpec
+from benchmark.sweep import Sweep
+from results.record_store import RunState, RunStatus, run_status
+from slurm.cluster import Cluster
+from slurm.scheduler import Unreachable
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """The states of a sweep's runs at one moment.
+
+    Args:
+        at: By run id.
+        waiting: Why queued runs wait, in the scheduler's words, with how many do.
+        unknown: Why the scheduler could not be asked; None where it could or need not be.
+    """
+
+    at: Mapping[str, RunStatus]
+    waiting: Counter[str]
+    unknown: str | None = None
+
+    @property
+    def counts(self) -> Counter[RunState]:
+        """Runs by state."""
+        return Counter(status.state for status in self.at.values())
+
+    def of(self, run: RunSpec) -> RunStatus:
+        """Of one run."""
+        return self.at[run.run_id]
+
+
+def sweep_status(store: Path, sweep: Sweep) -> SweepStatus:
+    """Looks at every run's folder, and asks the scheduler once where jobs were submitted."""
+    queue, unknown = {}, None
+    try:  # before the folders: what has left the queue by then has its record
+        queue = Cluster(store).states()
+    except Unreachable as error:
+        unknown = str(error)
+    at = {run.run_id: run_status(store, run) for run in sweep.runs}
+    waiting: Counter[str] = Counter()
+    for run_id, job in queue.items():
+        if run_id in at and at[run_id].state not in ("done", "running"):
+            at[run_id] = RunStatus("queued")
+            waiting[job.reason or job.state.lower()] += 1
+    return SweepStatus(at, waiting, unknown)

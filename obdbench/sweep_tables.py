@@ -1,0 +1,35 @@
+"""What comes out of a sweep: its table in four forms and its figure, from records alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.sweep import Sweep
+from paper_figures import Table, main_table, write_convergence
+from results import cell_table, curves_frame, runs_frame
+from results.record_store import sweep_records
+
+
+@dataclass(frozen=True)
+class SweepTables:
+    """The table, and every file that was written."""
+
+    table: Table
+    files: list[Path]
+
+
+def write_tables(store: Path, sweep: Sweep) -> SweepTables:
+    """Writes `<store>/reports/<sweep>/` anew from the sweep's records.
+
+    Returns:
+        The table and the paths of its files.
+    """
+    records = sweep_records(store, sweep)
+    table = main_table(cell_table(runs_frame(records, sweep.runs)))
+    folder = store / "reports" / sweep.name
+    files = table.write(folder, "table")
+    curves = curves_frame(records)
+    if (curves["status"] == "complete").any():
+        files.extend(write_convergence(curves, folder))
+    return SweepTables(table, files)

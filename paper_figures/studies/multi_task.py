@@ -1,0 +1,218 @@
+"""HaDES's zero-shot multi-task study: one student trained on the merged sets of several tasks.
+
+Behaviour Distillation (arXiv 2406.15042), "zero-shot multi-task training on merged sets": a set of
+each task is made alone; a student that has seen no environment learns from all their pairs at once.
+Observations and actions of the smaller task are filled up with zeros, in the units that students
+learn in; the student is not told which task it is in. The loss is a mean over pairs and numbers of
+an action, so that more pairs and more numbers would mean smaller steps on each: on merged sets it
+is weighted so that the student takes the step of each task as if it were alone, and none on zeros
+that stand for nothing. Students of a task's own set live in its own space.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
+
+from benchmark.environments.rollout import rollout
+from benchmark.record import Record
+from benchmark.scaling import Scaling
+from benchmark.seeds import episode_seeds, torch_generator
+from benchmark.students.student import StudentPolicy, train_students
+from paper_figures.studies.study import (
+    FinishedSet,
+    NothingToStudy,
+    Row,
+    Study,
+    finished_runs,
+    finished_set,
+    one_a_dataset,
+)
+
+Act = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
+
+
+@dataclass(frozen=True)
+class MultiTask(Study):
+    """Returns of students trained on one task's set, and on the merged sets of all tasks.
+
+    Args:
+        sweep: Whose sets are merged: of a method, those of equal seed.
+        methods: Whose sets, one study each.
+        synthetic_size: Pairs of each set.
+        students: Trained on each set, each from its own initialisation.
+        episodes: That each of them plays in every task.
+    """
+
+    shows: ClassVar[str] = (
+        "One student on the merged sets of several tasks, beside students of each alone "
+        "(arXiv 2406.15042)."
+    )
+    version: ClassVar[int] = 2
+    sweep: str = "all_methods"
+    methods: tuple[str, ...] = ("hades", "av_pbc")
+    synthetic_size: int = 64
+    students: int = 10
+    episodes: int = 5
+
+    def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
+        """One item a method and seed that has a set on two tasks or more."""
+        runs: dict[str, list[Record]] = defaultdict(list)
+        for record in finished_runs(store, self.sweep):
+            spec, size = record.spec, record.parameters.get("synthetic_size")
+            same = spec.scoring_student == spec.student
+            if spec.method in self.methods and size == self.synthetic_size and same:
+                runs[f"{spec.method}-seed{spec.seed}"].append(record)
+        found = {
+            name: {
+                "sets": [
+                    {"dataset": dataset, **source}
+                    for dataset, source in sorted(one_a_dataset(records).items())
+                ]
+            }
+            for name, records in sorted(runs.items())
+            if len(records) > 1
+        }
+        if not found:
+            raise NothingToStudy(
+                f"{self.sweep} in {store} has no method with sets of {self.synthetic_size} pairs "
+                f"on two datasets."
+            )
+        return found
+
+    def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
+        """Mean return in every task of students of its own set, and of the merged sets."""
+        sets = [finished_set(store, one) for one in source["sets"]]
+        merged = Merged.of(sets)
+        students = merged.train([self._generator(item, k) for k in range(self.students)])
+        rows: list[Row] = []
+        for task, (one, found) in enumerate(zip(source["sets"], sets, strict=True)):
+            alone = Merged.of([found])
+            own = alone.train([self._generator(item, k) for k in range(self.students)])
+            for trained_on, of, policy in (
+                ("own", alone, alone.policy(own, 0)),
+                ("merged", merged, merged.policy(students, task)),
+            ):
+                returns = self._returns(item, found.environment, policy)
+                rows.append(
+                    {"method": item.rpartition("-seed")[0], "task": one["dataset"],
+                     "environment": found.environment, "trained_on": trained_on,
+                     "pairs": sum(len(each.pairs) for each in of.sets),
+                     "return": float(returns.mean())}
+                )  # fmt: skip
+        return rows
+
+    def _generator(self, item: str, student: int) -> torch.Generator:
+        return torch_generator(study="multi_task", item=item, student=student)
+
+    def _returns(self, item: str, environment: str, policy: Act) -> NDArray[np.float64]:
+        """Returns `[P, E]` in one task."""
+        return rollout(
+            environment,
+            policy,
+            policies=self.students,
+            episodes=self.episodes,
+            seeds=episode_seeds(self.episodes, study="multi_task", item=item),
+        ).returns
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Sets of several tasks in one space: learned units, the smaller tasks filled up with zeros."""
+
+    sets: Sequence[FinishedSet]
+    observation_dim: int
+    action_dim: int
+
+    @classmethod
+    def of(cls, sets: Sequence[FinishedSet]) -> Merged:
+        """Of any number of sets.
+
+        Raises:
+            NothingToStudy: They are for different students.
+        """
+        if any(one.student != sets[0].student for one in sets):
+            raise NothingToStudy(
+                f"{', '.join(one.run_id for one in sets)} are sets for different students; one "
+                f"student is to learn from all of them."
+            )
+        return cls(
+            sets,
+            max(one.pairs.observations.shape[1] for one in sets),
+            max(one.pairs.actions.shape[1] for one in sets),
+        )
+
+    @property
+    def identity(self) -> Scaling:
+        """A scaling that changes nothing: `policy` does it, as each task has its own."""
+        return Scaling(
+            torch.zeros(self.observation_dim),
+            torch.ones(self.observation_dim),
+            torch.zeros(self.action_dim),
+            torch.ones(self.action_dim),
+        )
+
+    def pairs(self, task: int) -> tuple[Tensor, Tensor]:
+        """One task's observations `[N, obs_dim]` and actions `[N, act_dim]` in the joint space."""
+        one = self.sets[task]
+        observations = one.scaling.observations_in(one.pairs.observations)
+        actions = one.scaling.actions_in(one.pairs.actions)
+        return _filled(observations, self.observation_dim), _filled(actions, self.action_dim)
+
+    def all_pairs(self) -> tuple[Tensor, Tensor]:
+        """Every task's pairs below each other."""
+        observations, actions = zip(*map(self.pairs, range(len(self.sets))), strict=True)
+        return torch.cat(observations), torch.cat(actions)
+
+    def weights(self) -> Tensor:
+        """Of the loss of each number of each pair's action `[N, act_dim]`.
+
+        A task's numbers weigh what they weigh in the mean over its own set, zeros nothing.
+        """
+        numbers = sum(len(one.pairs) for one in self.sets) * self.action_dim
+        return torch.cat(
+            [
+                _filled(torch.full(actions.shape, numbers / actions.numel()), self.action_dim)
+                for actions in (one.pairs.actions for one in self.sets)
+            ]
+        )
+
+    def train(self, generators: Sequence[torch.Generator]) -> StudentPolicy:
+        """Students of all pairs at once, one a generator; of the first set's kind."""
+        observations, actions = self.all_pairs()
+        count = len(generators)
+        batch = observations.expand(count, -1, -1), actions.expand(count, -1, -1)
+        return train_students(
+            self.sets[0].student,
+            lambda step: batch,
+            self.identity,
+            generators,
+            weights=self.weights().expand(count, -1, -1),
+        )
+
+    def policy(self, students: StudentPolicy, task: int) -> Act:
+        """Students of the joint space as policies of one task, in its environment's units."""
+        scaling = self.sets[task].scaling
+        act_dim = len(scaling.center)
+
+        def act(observations: NDArray[np.float32]) -> NDArray[np.float32]:
+            inputs = scaling.observations_in(torch.from_numpy(observations))
+            actions = students(_filled(inputs, self.observation_dim).numpy())[..., :act_dim]
+            return scaling.actions_out(torch.from_numpy(actions)).numpy()
+
+        return act
+
+
+def _filled(values: Tensor, dim: int) -> Tensor:
+    """`[..., d]` with zeros after it up to `[..., dim]`."""
+    return pad(values, (0, dim - values.shape[-1]))

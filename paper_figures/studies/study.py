@@ -1,0 +1,196 @@
+"""What a study is, how it is performed item by item, and the finished sets that it measures."""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from benchmark.errors import ObdBenchError
+from benchmark.provenance import provenance
+from benchmark.record import FILE, Record, check_set, read_record, record_folder
+from benchmark.registry import Registry
+from benchmark.scaling import Scaling
+from benchmark.students.spec import StudentSpec
+from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
+from results.record_store import load_sweep, started_sweeps, sweep_records
+from results.study_results import (
+    StudyResult,
+    put_aside_all_but,
+    read_result,
+    result_path,
+    write_result,
+)
+
+Row = dict[str, Any]
+"""One measurement: plain JSON values by column."""
+
+
+class NothingToStudy(ObdBenchError):
+    """A study whose runs or datasets are not there."""
+
+
+@dataclass(frozen=True)
+class Study(ABC):
+    """A measurement that is not a run of a method. Subclasses are frozen dataclasses of settings.
+
+    Attributes:
+        shows: What it measures, in a sentence, with its source.
+        version: Of how it measures: raised with every change that gives other rows, so that what
+            was measured before is measured again.
+    """
+
+    shows: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
+        """What is measured one by one: a name, and what the measurement is of (ids, sha256).
+
+        Raises:
+            NothingToStudy: With the command that makes what is missing.
+        """
+
+    @abstractmethod
+    def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
+        """The measurements of one item. The same settings, item and source give the same rows."""
+
+
+STUDIES: Registry[type[Study]] = Registry(
+    "study",
+    "obdbench.studies",
+    Study,  # type: ignore[arg-type]
+)
+
+
+def perform(
+    name: str, store: Path, on_item: Callable[[int, int, str], None] | None = None
+) -> tuple[int, int]:
+    """Measures every item of a study that has no result yet in the store.
+
+    A result of other settings or another version, or of another set or dataset, is measured again;
+    one of an item that is no more is put aside. A study that is killed loses the item it was at.
+
+    Args:
+        name: Of the study.
+        store: Where its runs are, and where its results go.
+        on_item: Called with (items done, of how many, the next one's name).
+
+    Returns:
+        Items measured now, and items in all.
+
+    Raises:
+        NothingToStudy: It has no item.
+        BadStudyResult: It measured something that is no number.
+    """
+    study = STUDIES[name]()
+    items = study.items(store)
+    if not items:
+        raise NothingToStudy(f"{store} holds nothing that the study {name} could measure.")
+    put_aside_all_but(store, name, items)
+    measured = 0
+    for done, (item, source) in enumerate(items.items()):
+        if on_item is not None:
+            on_item(done, len(items), item)
+        if _is_current(result_path(store, name, item), study, source):
+            continue
+        began = time.process_time()
+        rows = study.measure(item, source, store)
+        write_result(
+            store,
+            StudyResult(
+                study=name,
+                item=item,
+                source=dict(source),
+                settings=asdict(study),
+                version=study.version,
+                rows=rows,
+                cpu_seconds=time.process_time() - began,
+                provenance=provenance("cpu"),
+            ),
+        )
+        measured += 1
+    return measured, len(items)
+
+
+def _is_current(path: Path, study: Study, source: Mapping[str, Any]) -> bool:
+    """Whether a result is there, of these settings and of the same things."""
+    if not path.exists():
+        return False
+    found = read_result(path)
+    now = json.loads(json.dumps([study.version, asdict(study), dict(source)]))  # no tuples
+    return bool([found.version, found.settings, found.source] == now)
+
+
+@dataclass(frozen=True)
+class FinishedSet:
+    """A run's last set with all that is needed to train students on it."""
+
+    run_id: str
+    pairs: SyntheticSet
+    scaling: Scaling
+    student: StudentSpec
+    environment: str
+
+
+def finished_runs(store: Path, sweep: str) -> list[Record]:
+    """The complete records of a sweep that have a synthetic set.
+
+    Raises:
+        NothingToStudy: There are none.
+    """
+    started = sweep in started_sweeps(store)
+    records = sweep_records(store, load_sweep(store, sweep)) if started else []
+    found = [
+        record
+        for record in records
+        if record.status == "complete" and record.checkpoints[-1].synthetic_set
+    ]
+    if not found:
+        raise NothingToStudy(
+            f"{store} holds no finished set of the sweep {sweep}. Make them: obdbench sweep {sweep}"
+        )
+    return found
+
+
+def source_of(record: Record) -> dict[str, Any]:
+    """What a measurement on a run's last set is of."""
+    return {"run": record.run_id, "sha256": record.checkpoints[-1].sha256}
+
+
+def one_a_dataset(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
+    """Dataset -> source of its run.
+
+    Raises:
+        NothingToStudy: A dataset has several runs, so that it is not clear which is meant.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        name, source = record.spec.dataset, source_of(record)
+        if name in found:
+            raise NothingToStudy(
+                f"{found[name]['run']} and {source['run']} are both on {name}, and the study needs "
+                f"one run a dataset. Give it a sweep of one cell a method and dataset."
+            )
+        found[name] = source
+    return found
+
+
+def finished_set(store: Path, source: Mapping[str, Any]) -> FinishedSet:
+    """The last synthetic set of a run, with the student that it was distilled for.
+
+    Args:
+        store: Where the run is.
+        source: What `source_of` gave.
+
+    Raises:
+        BadRecord: The file is not the set that the record names.
+    """
+    folder = store / record_folder(source["run"])
+    record = read_record(folder / FILE)
+    pairs, scaling, card = load_synthetic_set(check_set(record, record.checkpoints[-1], folder))
+    return FinishedSet(source["run"], pairs, scaling, record.spec.student, card["environment"])

@@ -1,0 +1,252 @@
+"""Published numbers next to reproduced ones, with a verdict by a stated rule.
+
+`published/*.json` holds the papers' tables. A published cell is compared with the records of the
+same method and row: on the same dataset where there are any, else on the suite's own dataset of the
+same environment and kind, which is shown and never called comparable.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmark.errors import ObdBenchError
+from benchmark.record import Record
+from benchmark.spec import RunSpec
+from results.labels import cell_settings, flat
+from results.statistics import LEVEL, Estimate, mean
+
+FOLDER = Path(__file__).with_name("published")
+MARGIN = 5.0
+"""Points of normalized return within which two means count as equal. 26 of the 27 published pairs
+of the same sets under two optimisers (OBD, Table 2 against Table 1) lie closer."""
+FEWEST_SEEDS = 3
+
+Verdict = Literal["reproduced", "differs", "inconclusive", "not comparable", "no record"]
+RULE = (
+    f"Rule: reproduced, the {100 * LEVEL:g} % interval lies within {MARGIN:g} points of the "
+    f"published number; differs, it lies outside; inconclusive, it does neither, or there are "
+    f"fewer than {FEWEST_SEEDS} seeds; not comparable, dataset, size, outer steps, teacher, "
+    f"student or protocol are others (the first differences are named). D4RL's data, from v2 "
+    f"environments, are scored in v4 ones."
+)
+
+
+@dataclass(frozen=True)
+class PublishedCell:
+    """One number of a paper.
+
+    Args:
+        paper: Short name of its file, e.g. "obd".
+        source: Citation of the paper.
+        table: Table of the paper, e.g. "table1".
+        row: Row of that table in the paper's words: a method, a size, an architecture.
+        dataset: Name in the suite; "brax/hopper" where the suite has no such dataset.
+        method: Name in the suite.
+        value: Number in the paper's unit.
+        wanted: Values that make a run one of this row, by dotted setting.
+        settings: Values that it must have besides, to be comparable.
+    """
+
+    paper: str
+    source: str
+    table: str
+    row: str
+    dataset: str
+    method: str
+    value: float
+    wanted: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A published cell next to the nearest records.
+
+    Args:
+        published: Number of the paper.
+        reproduced: Mean over seeds with its interval; None without records.
+        dataset: Dataset of the records.
+        verdict: One of the words of `RULE`.
+        reasons: Differences that make it not comparable.
+    """
+
+    published: PublishedCell
+    reproduced: Estimate | None
+    dataset: str | None
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def difference(self) -> float | None:
+        """Reproduced less published; None where the two have no common unit."""
+        if self.reproduced is None or self.published.dataset.startswith("brax/"):
+            return None
+        return self.reproduced.value - self.published.value
+
+
+def published_cells(folder: Path = FOLDER) -> list[PublishedCell]:
+    """Read every number of the papers, in the order of files, tables, rows and datasets."""
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        raise ObdBenchError(f"{folder} holds no published numbers; the installation is incomplete.")
+    return [cell for path in paths for cell in _cells(path)]
+
+
+def compare(
+    cells: Iterable[PublishedCell], records: Iterable[Record], *, seed: int = 0
+) -> list[Comparison]:
+    """Compare each published cell with the records that come nearest to it.
+
+    Args:
+        cells: What `published_cells` gives.
+        records: Records of any sweeps; incomplete ones are left out.
+        seed: Seed of the bootstrap's random draws.
+    """
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.status == "complete":
+            groups[record.cell_id].append(record)
+    return [_compare(cell, groups.values(), seed) for cell in cells]
+
+
+def published_training_steps(dataset: str) -> tuple[int, int] | None:
+    """Gradient steps of BC on the whole data and on a synthetic set (OBD, Table 4).
+
+    Args:
+        dataset: Dataset of D4RL, or the suite's own of the same environment and kind.
+
+    Returns:
+        Both numbers of steps; None for a dataset that is not in the paper.
+    """
+    paper = json.loads((FOLDER / "obd.json").read_text())
+    steps = {
+        name: thousands
+        for published, thousands in paper["steps_thousands"].items()
+        for name in (published, own_analogue(published))
+    }
+    few = paper["tables"]["table1"]["settings"]["student"]["steps"]
+    return (round(1000 * steps[dataset]), few) if dataset in steps else None
+
+
+def own_analogue(dataset: str) -> str | None:
+    """Name of the suite's own dataset of the same environment and kind: `hopper/medium`."""
+    if not dataset.startswith("d4rl/"):
+        return None
+    environment, _, kind = dataset.removeprefix("d4rl/").removesuffix("-v2").partition("-")
+    return f"{environment}/{kind}"
+
+
+def _cells(path: Path) -> Iterator[PublishedCell]:
+    paper = json.loads(path.read_text())
+    for table, content in paper["tables"].items():
+        for row, values in content["values"].items():
+            wanted, method = _row(content, row)
+            for dataset, value in values.items():
+                settings = flat("", content["settings"])
+                settings |= _run_settings(paper, method, dataset)
+                yield PublishedCell(
+                    path.stem, paper["source"], table, row, dataset, method, value, wanted,
+                    {key: value for key, value in settings.items() if key not in wanted},
+                )  # fmt: skip
+
+
+def _run_settings(paper: Mapping[str, Any], method: str, dataset: str) -> dict[str, Any]:
+    """Settings that a paper states for a method on a dataset, in all of its tables."""
+    environment = dataset.partition("/")[2].partition("-")[0]
+    steps = paper.get("outer_steps", {}).get(method, {}).get(environment)
+    teacher = paper.get("teacher", {}).get(method)
+    return {
+        **({"outer_steps": steps} if steps else {}),
+        **({"teacher": teacher} if teacher else {}),
+    }
+
+
+def _row(content: Mapping[str, Any], row: str) -> tuple[dict[str, Any], str]:
+    """Settings that make a run belong to a row, and the row's method."""
+    ensemble = content["settings"].get("protocol", {}).get("ensemble", 1)
+    wanted: dict[str, Any] = {"protocol.ensemble": ensemble}
+    match content["vary"]:
+        case "evaluation_student":
+            wanted |= {f"evaluation_student.{k}": v for k, v in content["rows"][row].items()}
+            return wanted, content["method"]
+        case "synthetic_size":
+            return wanted | {"synthetic_size": int(row)}, content["method"]
+        case _:
+            return wanted, row
+
+
+def _compare(cell: PublishedCell, groups: Iterable[list[Record]], seed: int) -> Comparison:
+    found = [
+        (_reasons(cell, group[0]), group)
+        for group in groups
+        if _is_row(cell, group[0])
+        and group[0].spec.dataset in (cell.dataset, own_analogue(cell.dataset))
+    ]
+    if not found:
+        nowhere = cell.dataset.startswith("brax/")
+        verdict: Verdict = "not comparable" if nowhere else "no record"
+        return Comparison(
+            cell, None, None, verdict, ("Brax, another simulator",) if nowhere else ()
+        )
+    # The same dataset first, then the fewest differences, then the most seeds.
+    reasons, group = min(
+        found,
+        key=lambda pair: (
+            pair[1][0].spec.dataset != cell.dataset,
+            len(pair[0]),
+            -len(pair[1]),
+            pair[1][0].cell_id,
+        ),
+    )
+    scores = [record.mean_score.normalized_return for record in group]
+    estimate = mean(scores, seed=seed)
+    verdict = "not comparable" if reasons else _verdict(cell.value, estimate, len(scores))
+    return Comparison(cell, estimate, group[0].spec.dataset, verdict, reasons)
+
+
+def _verdict(published: float, found: Estimate, seeds: int) -> Verdict:
+    if seeds < FEWEST_SEEDS or not found.has_interval:
+        return "inconclusive"
+    if published - MARGIN <= found.low and found.high <= published + MARGIN:
+        return "reproduced"
+    if found.low > published + MARGIN or found.high < published - MARGIN:
+        return "differs"
+    return "inconclusive"
+
+
+def _is_row(cell: PublishedCell, record: Record) -> bool:
+    """Whether a run has the cell's method and the settings of its row."""
+    if record.spec.method != cell.method:
+        return False
+    has = settings_of(record.spec, record.parameters)
+    changes = {k for k in cell.wanted if k.startswith("evaluation_student.")}
+    changed = {k for k in has if k.startswith("evaluation_student.")}
+    return changes == changed and all(has.get(k, v) == v for k, v in cell.wanted.items())
+
+
+def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
+    """List the differences that make a record not comparable."""
+    reasons, dataset = [], record.spec.dataset
+    if dataset != cell.dataset:
+        environment = record.provenance.environment
+        reasons.append(f"the suite's own {dataset} ({environment}), not D4RL")
+    has = settings_of(record.spec, record.parameters)
+    reasons += [
+        f"{key} {has[key]}, not {value}"
+        for key, value in cell.settings.items()
+        if key in has and has[key] != value
+    ]
+    return tuple(reasons)
+
+
+def settings_of(spec: RunSpec, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Settings of a run by dotted name, the way papers state them: no seed of the teacher."""
+    found = cell_settings(spec, parameters)
+    found.pop("protocol.name", None)  # it stands for its numbers
+    teacher = str(found["teacher"]).partition(":")[0]
+    return {**found, "teacher": teacher}

@@ -1,0 +1,138 @@
+"""The store of records: which runs of a sweep are done, running, failed or missing.
+
+A store is a folder: `<cell id>/seed<k>/record.json` next to the run's synthetic sets, and
+`sweeps/<name>.json`, the list of runs that a sweep asked for. One file per run, renamed into place,
+is safe on a shared file system and needs no server.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.files import write_atomic
+from benchmark.heartbeat import ALIVE, last_sign
+from benchmark.record import FILE, Record, peek_record, read_record
+from benchmark.run import run_folder
+from benchmark.spec import RunSpec
+from benchmark.sweep import Sweep
+
+SWEEPS = "sweeps"
+"""Folder of the sweeps that were started in a store."""
+STALE_SECONDS = 120.0
+"""A run on another host counts as stopped after this long without a sign of life."""
+
+RunState = Literal["done", "running", "failed", "stopped", "queued", "missing"]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """State of a run and how far it is.
+
+    Args:
+        state: `stopped`: it began, and its process ended without leaving a record. `queued`: the
+            cluster's scheduler holds it.
+        fraction: Share of its outer steps at the last sign of life; 1 for a run with a record.
+        error: Type of the error of a failed run.
+    """
+
+    state: RunState
+    fraction: float = 0.0
+    error: str | None = None
+
+
+def save_sweep(store: Path, sweep: Sweep) -> None:
+    """Store the runs that a sweep asks for, so that `status` and tables know what is missing."""
+    values = {
+        "name": sweep.name,
+        "description": sweep.description,
+        "runs": [run.as_dict() for run in sweep.runs],
+    }
+    write_atomic(_sweep_path(store, sweep.name), json.dumps(values, indent=1) + "\n")
+
+
+def load_sweep(store: Path, name: str) -> Sweep:
+    """Read a sweep that was started in this store.
+
+    Raises:
+        ObdBenchError: No sweep of that name was started; the message has the nearest names.
+    """
+    path = _sweep_path(store, name)
+    if not path.is_file():
+        known = started_sweeps(store)
+        raise ObdBenchError(
+            f"No sweep {name!r} was started in {store}. {did_you_mean(name, known)}"
+        )
+    values = json.loads(path.read_text())
+    runs = tuple(RunSpec.from_dict(run) for run in values["runs"])
+    return Sweep(values["name"], values["description"], runs)
+
+
+def started_sweeps(store: Path) -> list[str]:
+    """Names of the sweeps that were started in a store."""
+    return sorted(path.stem for path in (store / SWEEPS).glob("*.json"))
+
+
+def sweep_records(store: Path, sweep: Sweep) -> list[Record]:
+    """Read the records of a sweep's runs, in the sweep's order; runs without one are left out."""
+    paths = (run_folder(store, run) / FILE for run in sweep.runs)
+    return [read_record(path) for path in paths if path.exists()]
+
+
+def all_records(store: Path) -> Iterator[Record]:
+    """Read every record of a store, in the order of the paths."""
+    for path in sorted(store.glob(f"*/seed*/{FILE}")):
+        yield read_record(path)
+
+
+def run_status(store: Path, run: RunSpec) -> RunStatus:
+    """Derive a run's status from its record or its last sign of life."""
+    folder = run_folder(store, run)
+    if (folder / FILE).exists():
+        record = peek_record(folder / FILE)
+        if record.status == "complete":
+            return RunStatus("done", 1.0)
+        if not _alive(folder):
+            return RunStatus("failed", 1.0, (record.error or {}).get("type"))
+    sign = last_sign(folder)
+    if sign is None:
+        return RunStatus("stopped" if (folder / "state.safetensors").exists() else "missing")
+    fraction = sign["step"] / sign["total"] if sign["total"] else 0.0
+    return RunStatus("running" if _alive(folder) else "stopped", fraction)
+
+
+def _alive(folder: Path) -> bool:
+    """Whether the process that last worked on a run still exists."""
+    sign = last_sign(folder)
+    if sign is None or sign["pid"] is None:
+        return False
+    if sign["host"] == platform.node():
+        return _same_process(sign)
+    try:
+        return time.time() - (folder / ALIVE).stat().st_mtime < STALE_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _same_process(sign: Mapping[str, Any]) -> bool:
+    """Whether the process lives and is not a later one with the same id."""
+    try:
+        process = psutil.Process(sign["pid"])
+        return (
+            process.status() != psutil.STATUS_ZOMBIE
+            and abs(process.create_time() - sign["process_started"]) < 1.0
+        )
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _sweep_path(store: Path, name: str) -> Path:
+    return store / SWEEPS / f"{name}.json"

@@ -1,0 +1,124 @@
+"""Results of studies: `<store>/studies/<study>/<item>.json`, one file per item."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmark.errors import ObdBenchError
+from benchmark.files import write_atomic
+
+SCHEMA = "obdbench.study/1"
+
+
+class NoStudy(ObdBenchError):
+    """A store holds no result of the study."""
+
+
+class BadStudyResult(ObdBenchError):
+    """A file is not the result of a study."""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """Measurements of one item by a study.
+
+    Args:
+        study: Name of the study.
+        item: Name of the thing that was measured.
+        source: Ids and digests of the runs, sets and datasets behind it.
+        settings: Settings of the study.
+        version: Version of the study's way to measure.
+        rows: Measurements, by column.
+        cpu_seconds: Processor seconds that they took.
+        provenance: Commit, packages, machine.
+    """
+
+    study: str
+    item: str
+    source: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    version: int
+    rows: Sequence[Mapping[str, Any]]
+    cpu_seconds: float
+    provenance: Mapping[str, Any]
+
+
+def result_path(store: Path, study: str, item: str) -> Path:
+    """Path of an item's result."""
+    return store / "studies" / study / f"{item.replace('/', '-')}.json"
+
+
+def write_result(store: Path, result: StudyResult) -> Path:
+    """Store a result; the file is there in one piece or not at all.
+
+    Raises:
+        BadStudyResult: A number is not finite.
+    """
+    path = result_path(store, result.study, result.item)
+    try:
+        text = json.dumps({"schema": SCHEMA, **asdict(result)}, allow_nan=False)
+    except ValueError as error:
+        raise BadStudyResult(
+            f"The study {result.study} measured a number of {result.item} that is not finite: the "
+            f"policies or densities that it looked at diverged. Nothing was written."
+        ) from error
+    write_atomic(path, text + "\n")
+    return path
+
+
+def put_aside_all_but(store: Path, study: str, items: Iterable[str]) -> None:
+    """Rename the results of all other items to `*.json.old`, which nothing reads."""
+    kept = {result_path(store, study, item) for item in items}
+    for path in (store / "studies" / study).glob("*.json"):
+        if path not in kept:
+            path.replace(path.with_suffix(".json.old"))
+
+
+def read_result(path: Path) -> StudyResult:
+    """Read a stored result.
+
+    Raises:
+        BadStudyResult: The file is something else.
+    """
+    try:
+        values = json.loads(path.read_text())
+        schema = values.pop("schema")
+        if schema != SCHEMA:
+            raise BadStudyResult(f"{path} has schema {schema!r}; expected {SCHEMA!r}.")
+        return StudyResult(**values)
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise BadStudyResult(
+            f"{path} cannot be read as a study's result ({error}). Remove it to have it measured "
+            f"again."
+        ) from error
+
+
+def study_results(store: Path, study: str) -> list[StudyResult]:
+    """Read all results of a study, in the order of the items.
+
+    Raises:
+        NoStudy: There is none.
+        BadStudyResult: They were measured with different settings or versions.
+    """
+    paths = sorted((store / "studies" / study).glob("*.json"))
+    if not paths:
+        raise NoStudy(f"{store} holds no result of the study {study}: obdbench study {study}")
+    results = [read_result(path) for path in paths]
+    for path, result in zip(paths, results, strict=True):
+        if (result.settings, result.version) != (results[0].settings, results[0].version):
+            raise BadStudyResult(
+                f"{path} was measured with other settings, or by another version of the study, "
+                f"than {paths[0].name} next to it. Measure them alike: obdbench study {study}"
+            )
+    return results
+
+
+def study_frame(results: Sequence[StudyResult]) -> pd.DataFrame:
+    """One row per measurement: the study's columns, and `item`."""
+    return pd.DataFrame([{"item": result.item, **row} for result in results for row in result.rows])

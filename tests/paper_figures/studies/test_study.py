@@ -1,0 +1,152 @@
+"""How a study is done: nothing that was measured is lost, nothing stale is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from paper_figures.studies.study import STUDIES, NothingToStudy, Row, Study, perform
+from results.study_results import BadStudyResult, NoStudy, result_path, study_frame, study_results
+
+MEASURED: list[str] = []
+SOURCES: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True)
+class Toy(Study):
+    """Measures the length of a name."""
+
+    shows: ClassVar[str] = "Lengths."
+    factors: tuple[int, ...] = (1, 2)
+
+    def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
+        return SOURCES
+
+    def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
+        MEASURED.append(item)
+        if source["sha256"] == "broken":
+            raise KeyboardInterrupt
+        return [{"factor": factor, "length": factor * len(item)} for factor in self.factors]
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(STUDIES._entries, "toy", Toy)
+    MEASURED.clear()
+    SOURCES.clear()
+    SOURCES.update({name: {"sha256": "a"} for name in ("one/x", "three")})
+    yield
+
+
+def test_rows_come_back_with_their_item(tmp_path: Path) -> None:
+    assert perform("toy", tmp_path) == (2, 2)
+    frame = study_frame(study_results(tmp_path, "toy"))
+    assert frame.to_dict("records") == [
+        {"item": "one/x", "factor": 1, "length": 5},
+        {"item": "one/x", "factor": 2, "length": 10},
+        {"item": "three", "factor": 1, "length": 5},
+        {"item": "three", "factor": 2, "length": 10},
+    ]
+
+
+def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
+    perform("toy", tmp_path)
+    assert perform("toy", tmp_path) == (0, 2)
+    assert MEASURED == ["one/x", "three"]
+
+
+def test_a_study_that_is_stopped_keeps_what_it_has(tmp_path: Path) -> None:
+    SOURCES["three"] = {"sha256": "broken"}
+    with pytest.raises(KeyboardInterrupt):
+        perform("toy", tmp_path)
+    assert [result.item for result in study_results(tmp_path, "toy")] == ["one/x"]
+    SOURCES["three"] = {"sha256": "a"}
+    assert perform("toy", tmp_path) == (1, 2)
+
+
+def test_another_set_or_another_setting_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perform("toy", tmp_path)
+    SOURCES["three"] = {"sha256": "b"}
+    assert perform("toy", tmp_path) == (1, 2)
+
+    @dataclass(frozen=True)
+    class Tripled(Toy):
+        factors: tuple[int, ...] = (3,)
+
+    monkeypatch.setitem(STUDIES._entries, "toy", Tripled)
+    assert perform("toy", tmp_path) == (2, 2)
+
+
+def test_another_version_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    perform("toy", tmp_path)
+    monkeypatch.setattr(Toy, "version", 2)
+    assert perform("toy", tmp_path) == (2, 2)
+
+
+def test_an_item_that_is_no_more_is_put_aside_and_not_lost(tmp_path: Path) -> None:
+    perform("toy", tmp_path)
+    del SOURCES["three"]
+    assert perform("toy", tmp_path) == (0, 1)
+    assert [result.item for result in study_results(tmp_path, "toy")] == ["one/x"]
+    assert result_path(tmp_path, "toy", "three").with_suffix(".json.old").exists()
+
+
+def test_results_that_were_not_measured_alike_are_not_put_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perform("toy", tmp_path)
+    path = result_path(tmp_path, "toy", "three")
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(BadStudyResult, match=r"three\.json was measured with other settings"):
+        study_results(tmp_path, "toy")
+
+
+def test_a_study_of_nothing_says_so(tmp_path: Path) -> None:
+    SOURCES.clear()
+    with pytest.raises(NothingToStudy, match="nothing that the study toy could measure"):
+        perform("toy", tmp_path)
+
+
+def test_a_number_that_is_not_finite_is_refused_with_the_items_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Toy, "measure", lambda *_: [{"length": float("nan")}])
+    with pytest.raises(BadStudyResult, match="one/x that is not finite"):
+        perform("toy", tmp_path)
+    assert not result_path(tmp_path, "toy", "one/x").exists()
+
+
+def test_progress_names_the_item_that_comes_next(tmp_path: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    perform("toy", tmp_path, lambda *now: seen.append(now))
+    assert seen == [(0, 2, "one/x"), (1, 2, "three")]
+
+
+def test_a_store_without_results_says_which_command_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(NoStudy, match="obdbench study toy"):
+        study_results(tmp_path, "toy")
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"schema": "x"}', '{"schema": "obdbench.study/1"}']
+)
+def test_a_file_that_is_no_result_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    path = result_path(tmp_path, "toy", "three")
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(BadStudyResult, match=r"three\.json"):
+        study_results(tmp_path, "toy")
+
+
+def test_every_study_says_what_it_shows() -> None:
+    assert {
+        "misalignment", "multi_task", "rendered_states", "state_density", "transfer",
+    } <= set(STUDIES)  # fmt: skip
+    for name in STUDIES:
+        assert STUDIES[name].shows.endswith(".")
