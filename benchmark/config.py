@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+import msgspec
 
 from benchmark.errors import ObdBenchError, did_you_mean
 
@@ -18,30 +19,36 @@ class BadConfiguration(ObdBenchError):
     """A key that does not exist, or a value of the wrong type."""
 
 
-def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """An instance of a dataclass from a mapping; keys left out keep their defaults.
+def build(prototype: type[T] | T, values: Mapping[str, Any], where: str) -> T:
+    """A dataclass with values from a mapping; keys left out keep their defaults.
 
     Args:
-        cls: A dataclass of plain values.
-        values: E.g. a table of a TOML file.
+        prototype: A dataclass of plain values, or an instance of one whose values are the defaults.
+        values: For example a table of a TOML file.
         where: What the mapping is, for messages: "[student] of sweep.toml".
 
     Raises:
         BadConfiguration: A key is unknown (with the nearest valid ones) or missing, or a value
             has the wrong type or is not finite (a record could not hold it).
     """
+    cls = prototype if isinstance(prototype, type) else type(prototype)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
+    converted: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
             raise BadConfiguration(f"Unknown key {key!r} in {where}. {did_you_mean(key, fields)}")
-        if not _fits(value, hints[key]):
+        try:  # an int where the field is a float becomes one: 1 and 1.0 are the same setting
+            converted[key] = msgspec.convert(value, hints[key])
+        except msgspec.ValidationError as error:
             raise BadConfiguration(
                 f"{key} in {where} is {value!r} ({type(value).__name__}); expected "
                 f"{_name(hints[key])}."
-            )
+            ) from error
         if isinstance(value, float) and not math.isfinite(value):
             raise BadConfiguration(f"{key} in {where} is {value}; expected a finite number.")
+    if not isinstance(prototype, type):
+        return cast(T, dataclasses.replace(prototype, **converted))  # type: ignore[type-var]
     missing = [
         name
         for name, f in fields.items()
@@ -51,34 +58,11 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     ]
     if missing:
         raise BadConfiguration(f"{where} lacks {', '.join(map(repr, missing))}.")
-    return cls(**{key: _converted(value, hints[key]) for key, value in values.items()})
-
-
-def _converted(value: Any, hint: Any) -> Any:
-    """An int as a float where the field is one, so that 1 and 1.0 are the same setting."""
-    options = typing.get_args(hint) if typing.get_origin(hint) is not None else (hint,)
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return float(value) if whole and float in options and int not in options else value
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value has a type that a field admits; an int may stand for a float."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return any(_fits(value, option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) is typing.Literal:
-        return value in typing.get_args(hint)
-    if hint is type(None):
-        return value is None
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint in (str, bool):
-        return isinstance(value, hint)
-    return True
+    return cast(T, prototype(**converted))
 
 
 def _name(hint: Any) -> str:
+    """How a message names the type of a field."""
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
     return getattr(hint, "__name__", str(hint))

@@ -178,22 +178,25 @@ class Problem:
 class Method(ABC):
     """A way to a synthetic set. Subclasses are frozen dataclasses of hyper-parameters.
 
+    The registry holds an instance of each method: the prototype whose values are the defaults. A
+    preset is another instance of the same class, such as `AvPBC(adjoint_noise="fresh")`.
+
     Attributes:
-        needs: What it uses, out of "dataset", "teacher", "log_density", "environment".
+        needs: What it uses, out of "dataset", "teacher", "log_density", "environment"; a property
+            where that depends on hyper-parameters.
         reference: True for rows that are not distillation (the teacher, BC on everything).
+        version: Part of every run's id; raise it by one in the change that changes the method's
+            numbers, or the default of a hyper-parameter.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"dataset"})
     reference: ClassVar[bool] = False
+    version: ClassVar[int] = 1
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        for need in cls.needs:
-            if need not in NEEDS:
-                raise BadParameter(
-                    f"{cls.__name__} needs {need!r}, which no problem has. "
-                    f"{did_you_mean(need, NEEDS)}"
-                )
+        if isinstance(cls.needs, frozenset):  # a property is looked at when it is used
+            _check_needs(cls.__name__, cls.needs)
 
     @abstractmethod
     def distill(self, problem: Problem, monitor: Monitor) -> None:
@@ -224,6 +227,14 @@ class Assignment(NamedTuple):
     monitor: Monitor
 
 
+def _check_needs(method: str, needs: frozenset[str]) -> None:
+    for need in needs:
+        if need not in NEEDS:
+            raise BadParameter(
+                f"{method} needs {need!r}, which no problem has. {did_you_mean(need, NEEDS)}"
+            )
+
+
 def require_positive(method: Method, *names: str) -> None:
     """Raises BadParameter where one of these hyper-parameters is below 1."""
     for name in names:
@@ -231,8 +242,9 @@ def require_positive(method: Method, *names: str) -> None:
             raise BadParameter(f"{name} of {type(method).__name__} is {value}; expected 1 or more.")
 
 
-METHODS: Registry[type[Method]] = Registry(
+METHODS: Registry[Method] = Registry(
     "method",
     "obdbench.methods",
-    Method,  # type: ignore[arg-type]
+    Method,  # type: ignore[type-abstract]
+    entries="instances",
 )

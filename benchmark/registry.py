@@ -42,7 +42,8 @@ class Registry(Generic[T]):
         kind: What an entry is, in the singular, for messages: "method".
         group: The entry-point group that built-ins and third parties declare their entries in.
         base: What every entry must be a subclass or an instance of.
-        entries: Whether the entries are subclasses of `base` or instances of it.
+        entries: Whether the entries are subclasses of `base` or instances of it. Among "instances"
+            a subclass stands for the instance that it makes without arguments.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Registry(Generic[T]):
         self._discover()
         origin = origin or _origin_of(entry)
         if not isinstance(entry, str):
-            self._check(name, entry, origin)
+            entry = self._checked(name, entry, origin)
         self._add(name, entry, origin)
 
     def __getitem__(self, name: str) -> T:
@@ -144,22 +145,39 @@ class Registry(Generic[T]):
                 f"The {self.kind} {name!r} of {self._origins[name]} ({reference}) does not load: "
                 f"{type(error).__name__}: {error}. Mend or uninstall it; the others still work."
             ) from error
-        self._check(name, entry, f"{self._origins[name]} ({reference})")
-        return cast(T, entry)
+        return self._checked(name, entry, f"{self._origins[name]} ({reference})")
 
-    def _check(self, name: str, entry: object, origin: str) -> None:
+    def _checked(self, name: str, entry: object, origin: str) -> T:
+        """The entry as this registry gives it out.
+
+        Raises:
+            BrokenPlugin: It is not of this registry's kind.
+        """
         if self.base is None:
-            return
+            return cast(T, entry)
         base: type[Any] = self.base
+        subclass = isinstance(entry, type) and issubclass(entry, base)
         if self.entries == "classes":
-            fits, expected = isinstance(entry, type) and issubclass(entry, base), "a subclass"
+            fits, expected = subclass, "a subclass"
         else:
+            if subclass:
+                entry = self._default_instance(name, cast(type[Any], entry), origin)
             fits, expected = isinstance(entry, base), "an instance"
         if not fits:
             raise BrokenPlugin(
                 f"The {self.kind} {name!r} of {origin} is {entry!r}; expected {expected} of "
                 f"{base.__name__}."
             )
+        return cast(T, entry)
+
+    def _default_instance(self, name: str, entry: type[Any], origin: str) -> Any:
+        try:
+            return entry()
+        except Exception as error:  # a plug-in may fail in any way; the others must go on
+            raise BrokenPlugin(
+                f"The {self.kind} {name!r} of {origin} cannot be made without arguments: "
+                f"{type(error).__name__}: {error}. Give every field a default."
+            ) from error
 
 
 def _own_first(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
