@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from baselines.cuda_graph import CapturedInnerLoop
+from baselines.cuda_graph import GradientFunction, capture
 from baselines.meta_gradient import InnerLoop, OuterBatch, Pairs
-from baselines.random_selection import draw_pairs
+from baselines.selection import draw_pairs
 from benchmark.method import BadParameter, Monitor, Problem, State
 from benchmark.students.network import Parameters, stack
 from benchmark.synthetic_set import SyntheticSet
@@ -36,7 +36,7 @@ class OuterSettings(Protocol):
 
 
 class Targets(NamedTuple):
-    """What students are held to on every state of the dataset.
+    """Targets of the outer loss on every state of the dataset.
 
     actions `[M, act_dim]` in the unit box; weights `[M]`, or None where all states count the same;
     probabilities `[M]` that states are drawn with, or None for uniform ones.
@@ -48,46 +48,51 @@ class Targets(NamedTuple):
 
 
 def advance(runs: Sequence[OuterRun]) -> None:
-    """Takes runs of equal settings and student from where they are to their last outer step.
+    """Advance runs of equal settings and student to their last outer step, in lock-step.
 
     Raises:
         BadParameter: Their saved states are at different steps.
     """
     first = runs[0]
-    loop = CapturedInnerLoop(inner_loop(first.problem), first.problem.device)
+    loop = inner_loop(first.problem)
+    gradient = capture(loop, first.problem.device)
     if any(run.start != first.start for run in runs):
         raise BadParameter(
-            f"Packed runs go in lock-step, but their saved states are at steps "
+            f"Packed runs advance in lock-step, but their saved states are at steps "
             f"{[run.start for run in runs]}. Resume them one by one."
         )
     for step in range(first.start, first.settings.outer_steps):
         for run in runs:
             run.report(step)
-        _outer_step(loop, runs, step)
+        _outer_step(loop, gradient, runs, step)
     for run in runs:
         run.report(first.settings.outer_steps)
 
 
-def _outer_step(captured: CapturedInnerLoop, runs: Sequence[OuterRun], step: int) -> None:
-    """One update of every run's pairs."""
-    draws = [run.draw(captured.loop, step) for run in runs]
-    gradient = captured.gradient(
-        initial=stack([draw.initial for draw in draws]),
-        pairs=Pairs(
+def _outer_step(
+    loop: InnerLoop, gradient: GradientFunction, runs: Sequence[OuterRun], step: int
+) -> None:
+    """Update every run's pairs once."""
+    draws = [run.draw(loop, step) for run in runs]
+    # Tensors of a run gain a runs axis R: the first one, but the second of the noise, whose first
+    # axis is the inner step.
+    found = gradient(
+        stack([draw.initial for draw in draws]),
+        Pairs(
             torch.stack([run.observations for run in runs]),
             torch.stack([run.actions for run in runs]),
         ),
-        outer=OuterBatch(
+        OuterBatch(
             torch.stack([draw.outer.observations for draw in draws]),
             torch.stack([draw.outer.actions for draw in draws]),
             _stacked_weights([draw.outer.weights for draw in draws], draws[0].outer.actions),
             _stacked([draw.outer.noise for draw in draws]),
         ),
-        noise=_stacked([draw.noise for draw in draws], dim=1),
-        adjoint_noise=_stacked([draw.adjoint_noise for draw in draws], dim=1),
+        _stacked([draw.noise for draw in draws], dim=1),
+        _stacked([draw.adjoint_noise for draw in draws], dim=1),
     )
     for index, run in enumerate(runs):
-        run.update(gradient.observations[index], gradient.actions[index])
+        run.update(found.observations[index], found.actions[index])
 
 
 class Draw(NamedTuple):
@@ -98,19 +103,28 @@ class Draw(NamedTuple):
     noise: Tensor | None
     adjoint_noise: Tensor | None
 
-    def alone(self) -> Draw:
-        """With a runs axis of 1 on everything that lacks one."""
+    def unpacked(self) -> Draw:
+        """The draw of a run that is not packed: a runs axis of 1 on everything that lacks one."""
         observations, actions, weights, noise = self.outer
         return Draw(
             self.initial,
-            OuterBatch(observations[None], actions[None], _on(weights, 0), _on(noise, 0)),
-            _on(self.noise, 1),
-            _on(self.adjoint_noise, 1),
+            OuterBatch(
+                observations[None], actions[None], _with_axis(weights, 0), _with_axis(noise, 0)
+            ),
+            _with_axis(self.noise, 1),
+            _with_axis(self.adjoint_noise, 1),
         )
 
 
 class OuterRun:
-    """One run's pairs (normalised), their optimiser, and its targets."""
+    """The normalised pairs of one run, their optimiser, and their targets.
+
+    Args:
+        settings: Hyper-parameters of the outer loop.
+        targets: Targets of the outer loss.
+        problem: Source of the first pairs and of every draw.
+        monitor: Receiver of the run's reports, and source of its saved state.
+    """
 
     def __init__(
         self, settings: OuterSettings, targets: Targets, problem: Problem, monitor: Monitor
@@ -134,7 +148,7 @@ class OuterRun:
             ]
 
     def draw(self, loop: InnerLoop, step: int) -> Draw:
-        """Initialisation, outer batch and action noise of an outer step, from the step alone."""
+        """Draw initialisation, outer batch and action noise; they depend only on run and step."""
         generator = self.problem.generator("outer step", step)
         size, batch = self.actions.shape, self.settings.outer_batch
         initial = loop.network.initialise(generator)
@@ -155,19 +169,28 @@ class OuterRun:
         return Draw(initial, outer, noise, adjoint_noise)
 
     def _draw_states(self, count: int, generator: torch.Generator) -> Tensor:
-        """Rows of the dataset `[count]`, drawn with replacement."""
+        """Draw rows of the dataset `[count]` with replacement."""
         states = len(self.targets.actions)
         if self.cumulative is None:
             return torch.randint(states, (count,), generator=generator)
+        # Inverse of the cumulative sum; it also serves datasets above the 2^24 categories of
+        # torch.multinomial.
         drawn = torch.rand(count, generator=generator, dtype=torch.float64) * self.cumulative[-1]
         return torch.searchsorted(self.cumulative, drawn, right=True).clamp(max=states - 1)
 
     def pairs(self) -> Pairs:
-        """The pairs with a runs axis of 1."""
+        """The pairs of a run that is not packed, with a runs axis of 1."""
         return Pairs(self.observations[None], self.actions[None])
 
     def update(self, observations_gradient: Tensor, actions_gradient: Tensor) -> None:
-        """SGD with momentum on the pairs, the gradient clipped by its norm over both."""
+        """Take one step of SGD with momentum, the gradient clipped by its norm over all pairs.
+
+        Args:
+            observations_gradient: `[N, obs_dim]`.
+            actions_gradient: `[N, act_dim]`.
+        """
+        # As torch.nn.utils.clip_grad_norm_ (its 1e-6 too), then torch.optim.SGD:
+        # v <- momentum * v + clip(g);  x <- x - lr * v. Both are in place.
         gradients = (observations_gradient, actions_gradient)
         norm = torch.linalg.vector_norm(torch.cat(gradients, dim=1))
         scale = (self.settings.outer_gradient_clip / (norm + 1e-6)).clamp(max=1.0)
@@ -178,7 +201,7 @@ class OuterRun:
             values.sub_(velocity, alpha=self.settings.outer_learning_rate)
 
     def report(self, step: int) -> None:
-        """Tells the monitor where this run is."""
+        """Report the step to the monitor; score and save where these are due."""
         self.monitor.progress(step, self.settings.outer_steps)
         if self.monitor.due(step):
             self.monitor.checkpoint(step, self.synthetic_set())
@@ -192,7 +215,7 @@ class OuterRun:
         )
 
     def state(self, step: int) -> State:
-        """All that the next outer step depends on."""
+        """Pairs and velocities: all that the next outer step depends on."""
         return State(
             {
                 "observations": self.observations,
@@ -219,19 +242,19 @@ def inner_loop(problem: Problem) -> InnerLoop:
 
 
 def _stacked(tensors: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:
-    """The runs' tensors on a new runs axis, or None where there are none."""
+    """Stack the runs' tensors on a new runs axis; None where there are none."""
     present = [tensor for tensor in tensors if tensor is not None]
     return torch.stack(present, dim=dim) if present else None
 
 
 def _stacked_weights(weights: Sequence[Tensor | None], actions: Tensor) -> Tensor | None:
-    """As `_stacked`; where only some runs are weighted, the others weigh every state 1."""
+    """Stack the runs' weights; a run without weights gets ones where another has some."""
     if all(weight is None for weight in weights):
         return None
     ones = torch.ones(actions.shape[:-1], dtype=actions.dtype)
     return torch.stack([ones if weight is None else weight for weight in weights])
 
 
-def _on(tensor: Tensor | None, dim: int) -> Tensor | None:
-    """With a runs axis of 1 at `dim`."""
+def _with_axis(tensor: Tensor | None, dim: int) -> Tensor | None:
+    """Add a runs axis of 1 at `dim`."""
     return None if tensor is None else tensor.unsqueeze(dim)
