@@ -8,7 +8,7 @@ Learning" (DDRL, arXiv 2407.20299).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ class GradientMatching(Matching):
             optimiser.
     """
 
+    tiny: ClassVar[dict[str, Any]] = {"matches": 3, "network_steps": 2}
     outer_learning_rate: float = 0.001
     distance: Literal["cosine", "squared"] = "cosine"
     matches: int = 50

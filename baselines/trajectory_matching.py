@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 
@@ -39,6 +40,12 @@ class TrajectoryMatching(Matching):
         inner_rate_learning_rate: Learning rate of SGD on the logarithm of the inner learning rate.
     """
 
+    tiny: ClassVar[dict[str, Any]] = {
+        "experts": 2,
+        "expert_epoch_steps": 2,
+        "start_epochs": 3,
+        "synthetic_steps": 3,
+    }
     labels: Labels = "teacher"
     outer_steps: int = 5000
     outer_learning_rate: float = 0.3

@@ -17,7 +17,7 @@ from baselines.obd import DBC
 from baselines.random_selection import RandomSelection
 from baselines.teacher_reference import TeacherReference
 from benchmark.config import BadConfiguration
-from benchmark.contract.toy import CONTINUOUS
+from benchmark.contract.tiny import CONTINUOUS
 from benchmark.contract.trial import environment_steps
 from benchmark.environments import make_batched, rollout
 from benchmark.method import METHODS, Assignment
