@@ -175,7 +175,7 @@ def test_third_party_cannot_take_the_name_of_a_built_in(
     points = {"random": "aaa_method:Impostor", "honest": "aaa_method:Impostor"}
     install("aaa", points, _file("aaa_method", "Impostor"))
 
-    assert methods["random"].__module__ == "baselines.random_selection"
+    assert methods["random"].__module__ == "baselines.selection"
     assert methods["honest"].__name__ == "Impostor"  # its other entry is not punished
     reasons = methods.broken()
     assert list(reasons) == ["random of aaa"]
@@ -271,7 +271,7 @@ def test_plugin_that_wants_a_built_in_name_is_told_so(
 
     with pytest.raises(ObdBenchError, match="'random' is taken by obdbench"):
         load_plugin(path)
-    assert methods["random"].__module__ == "baselines.random_selection"
+    assert methods["random"].__module__ == "baselines.selection"
 
 
 def _file(module: str, name: str) -> dict[str, str]:
