@@ -1,4 +1,4 @@
-"""What matching methods share: pairs that descend a loss by autograd, and students under training.
+"""The parts of matching methods: pairs that descend a loss by autograd, and students in training.
 
 Second derivatives, through a gradient or a few steps of training, are left to autograd here: the
 losses differ from method to method, and the loops are short (OBD's hundred steps are not).

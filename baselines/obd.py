@@ -20,7 +20,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -63,8 +63,13 @@ class OBD(Method):
         """Target actions and weights of this objective on every state of the dataset."""
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
-        """Distil one run, a pack of one."""
-        self.distill_packed([Assignment(self, problem, monitor)])
+        """Distil one run."""
+        advance([self.outer_run(problem, monitor)])
+
+    def outer_run(self, problem: Problem, monitor: Monitor) -> OuterRun:
+        """The run before its first outer step, or at the step of its saved state."""
+        require_available(problem, self.synthetic_size)
+        return OuterRun(self, self.targets(problem), problem, monitor)
 
     def pack_key(self) -> Hashable:
         """Settings of the outer loop: runs of any objective are packed where these are equal."""
@@ -73,12 +78,7 @@ class OBD(Method):
     @classmethod
     def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
         """Distil R runs, each product of their outer steps batched over the runs."""
-        runs = []
-        for method, problem, monitor in assignments:
-            assert isinstance(method, OBD)
-            require_available(problem, method.synthetic_size)
-            runs.append(OuterRun(method, method.targets(problem), problem, monitor))
-        advance(runs)
+        advance([cast(OBD, a.method).outer_run(a.problem, a.monitor) for a in assignments])
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from benchmark.synthetic_set import SyntheticSet
 
 
 class OuterSettings(Protocol):
-    """Hyper-parameters of the outer loop; `baselines.obd.OBD` says what each is."""
+    """Hyper-parameters of the outer loop, as `baselines.obd.OBD` documents them."""
 
     @property
     def synthetic_size(self) -> int: ...

@@ -14,7 +14,7 @@ order, cumulatively:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 from baselines.meta_gradient import InnerLoop, Pairs
 from baselines.obd import AvPBC
 from baselines.outer_loop import Draw, OuterRun, inner_loop
-from benchmark.method import Assignment, BadParameter, require_positive
+from benchmark.method import BadParameter, Method, Monitor, Problem, require_positive
 from benchmark.students.network import Parameters
 from benchmark.synthetic_set import SyntheticSet
 
@@ -55,19 +55,10 @@ class ProgressiveAvPBC(AvPBC):
         """None: a run changes its inner loop with the stage, so runs are not packed."""
         return None
 
-    @classmethod
-    def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
-        """Distil one run after the other."""
-        for method, problem, monitor in assignments:
-            assert isinstance(method, ProgressiveAvPBC)
-            method._advance(_ProgressiveRun(method, method.targets(problem), problem, monitor))
-
-    def stage_of_pairs(self) -> Tensor:
-        """Index of the set that each pair belongs to `[N]`."""
-        return torch.arange(self.synthetic_size) * self.stages // self.synthetic_size
-
-    def _advance(self, run: _ProgressiveRun) -> None:
-        loop = inner_loop(run.problem)
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        """Distil one run, stage by stage."""
+        run = _ProgressiveRun(self, self.targets(problem), problem, monitor)
+        loop = inner_loop(problem)
         if loop.momentum or loop.steps < self.stages:
             raise BadParameter(
                 f"stages is {self.stages}, student.steps {loop.steps} and student.momentum "
@@ -78,6 +69,12 @@ class ProgressiveAvPBC(AvPBC):
             run.report(step)
             self._outer_step(run, loop, step)
         run.report(self.outer_steps)
+
+    distill_packed = Method.distill_packed  # one run after the other
+
+    def stage_of_pairs(self) -> Tensor:
+        """Index of the set that each pair belongs to `[N]`."""
+        return torch.arange(self.synthetic_size) * self.stages // self.synthetic_size
 
     def _outer_step(self, run: _ProgressiveRun, loop: InnerLoop, step: int) -> None:
         """Train through the earlier stages, then update the current set by its meta-gradient."""

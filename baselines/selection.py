@@ -1,4 +1,4 @@
-"""Selection of real pairs: what its rules share, and the plainest rule, a uniform draw.
+"""Selection of real pairs: the parts that its rules share, and the plainest rule, a uniform draw.
 
 Source of the rows "Random" and of the draw with the teacher's labels: OBD (arXiv 2410.22728),
 Table 1, and Offline Behavioral Data Selection (arXiv 2512.18246).

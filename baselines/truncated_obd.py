@@ -14,7 +14,7 @@ costs 3 (T - window) / 2 + 9 window products per layer instead of 9 T.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ import torch
 from baselines.meta_gradient import MetaGradient
 from baselines.obd import AvPBC
 from baselines.outer_loop import OuterRun, inner_loop
-from benchmark.method import Assignment, BadParameter, require_positive
+from benchmark.method import BadParameter, Method, Monitor, Problem, require_positive
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,20 @@ class TruncatedAvPBC(AvPBC):
         """None: every run draws windows of its own, so runs cannot advance in lock-step."""
         return None
 
-    @classmethod
-    def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
-        """Distil one run after the other."""
-        for method, problem, monitor in assignments:
-            assert isinstance(method, TruncatedAvPBC)
-            method._advance(OuterRun(method, method.targets(problem), problem, monitor))
-
-    def expected_products(self, steps: int) -> float:
-        """Expected products per layer of an outer step, as a fraction of those of Av-PBC."""
-        return (3 * (steps - self.window) / 2 + 9 * self.window) / (9 * steps)
-
-    def _advance(self, run: OuterRun) -> None:
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        """Distil one run, window by window."""
+        run = self.outer_run(problem, monitor)
         for step in range(run.start, self.outer_steps):
             run.report(step)
             gradient = self._gradient(run, step)
             run.update(gradient.observations[0], gradient.actions[0])
         run.report(self.outer_steps)
+
+    distill_packed = Method.distill_packed  # one run after the other
+
+    def expected_products(self, steps: int) -> float:
+        """Expected products per layer of an outer step, as a fraction of those of Av-PBC."""
+        return (3 * (steps - self.window) / 2 + 9 * self.window) / (9 * steps)
 
     def _gradient(self, run: OuterRun, step: int) -> MetaGradient:
         """The meta-gradient of one outer step, through one random window."""

@@ -314,7 +314,7 @@ def packs(trial: Trial) -> None:
         if step is not None:
             raise Broken(
                 f"Of two packed runs, the one of seed {seed} differs at outer step {step} from "
-                f"the same run in a pack of one. Fix distill_packed, or let pack_key be None."
+                f"the same run by distill. Fix distill_packed, or let pack_key be None."
             )
 
 

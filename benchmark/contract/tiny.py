@@ -54,7 +54,7 @@ keeps it. Others that a method needs, it names in `tiny: ClassVar[Mapping[str, A
 
 
 class CannotBeMade(ObdBenchError):
-    """A method refuses the hyper-parameters that it is checked with."""
+    """The refusal by a method of the hyper-parameters that it is checked with."""
 
 
 def tiny_method(method: Method | type[Method], settings: Mapping[str, Any]) -> Method:

@@ -216,7 +216,7 @@ class Trial:
         during: AbstractContextManager[object] | None = None,
         **changed: Any,
     ) -> Observed:
-        """Do one run, as a pack of one, which is how the suite runs a method.
+        """Do one run.
 
         Args:
             seed: The only axis of the run's random numbers.
@@ -236,7 +236,7 @@ class Trial:
             environment_steps(env_id) as stepped,
             during or nullcontext(),
         ):
-            method.distill_packed([Assignment(method, problem, recorder)])
+            method.distill(problem, recorder)
         return Observed(given, problem, recorder, sum(stepped))
 
     @cached_property
