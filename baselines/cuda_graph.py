@@ -7,10 +7,10 @@ graph is launched whole, so the time is that of the products.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from baselines.meta_gradient import InnerLoop, MetaGradient, OuterBatch, Pairs
 from benchmark.errors import ObdBenchError
@@ -18,6 +18,9 @@ from benchmark.students.network import Parameters
 
 WARM_UP_CALLS = 3  # libraries allocate their workspaces before a capture, as PyTorch's guide asks
 
+
+Arguments = tuple[Parameters, Pairs, OuterBatch, Tensor | None, Tensor | None]
+"""Arguments of `InnerLoop.gradient`, in its order."""
 
 GradientFunction = Callable[
     [Parameters, Pairs, OuterBatch, Tensor | None, Tensor | None], MetaGradient
@@ -51,7 +54,7 @@ class _CapturedGradient:
 
     def __init__(self, loop: InnerLoop, device: torch.device) -> None:
         self.loop, self.device = loop, device
-        self._inputs: _Arguments | None = None
+        self._inputs: Arguments | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: MetaGradient | None = None
 
@@ -64,24 +67,24 @@ class _CapturedGradient:
         adjoint_noise: Tensor | None,
     ) -> MetaGradient:
         with torch.cuda.device(self.device), torch.no_grad():
-            return self._replay(_Arguments(initial, pairs, outer, noise, adjoint_noise))
+            return self._replay((initial, pairs, outer, noise, adjoint_noise))
 
-    def _replay(self, arguments: _Arguments) -> MetaGradient:
+    def _replay(self, arguments: Arguments) -> MetaGradient:
         """Replay the graph on new arguments."""
-        if self._inputs is None or self._inputs.layout() != arguments.layout():
+        if self._inputs is None or layout(self._inputs) != layout(arguments):
             self._capture(arguments)
         assert self._inputs is not None and self._graph is not None and self._result is not None
         # A graph reads and writes the addresses that it was captured with: new values must be
         # copied there before the replay, and the result be copied away before the next one.
-        for fixed, given in zip(self._inputs.tensors(), arguments.tensors(), strict=True):
+        for fixed, given in zip(tensors(self._inputs), tensors(arguments), strict=True):
             fixed.copy_(given)
         self._graph.replay()
         return MetaGradient(*(part.cpu() for part in self._result))
 
-    def _capture(self, arguments: _Arguments) -> None:
+    def _capture(self, arguments: Arguments) -> None:
         """Record one call on fixed memory, after warm-up calls on a side stream."""
         self._graph = self._result = None  # releases the last graph's memory first
-        self._inputs = inputs = arguments.on(self.device)
+        self._inputs = inputs = on_device(arguments, self.device)
         # The side stream waits for the copies into `inputs`, and the current one for the warm-up.
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
@@ -95,49 +98,22 @@ class _CapturedGradient:
         self._graph = graph
 
 
-class _Arguments(NamedTuple):
-    """Arguments of `InnerLoop.gradient`, in its order."""
+def tensors(arguments: Arguments) -> list[Tensor]:
+    """All tensors in a fixed order, without those left out."""
+    return [leaf for leaf in tree_leaves(arguments) if leaf is not None]
 
-    initial: Parameters
-    pairs: Pairs
-    outer: OuterBatch
-    noise: Tensor | None
-    adjoint_noise: Tensor | None
 
-    def entries(self) -> list[Tensor | None]:
-        """All tensors in a fixed order, None for those left out."""
-        layers = [tensor for layer in self.initial for tensor in layer]
-        return [*layers, *self.pairs, *self.outer, self.noise, self.adjoint_noise]
+def layout(arguments: Arguments) -> list[tuple[torch.Size, torch.dtype] | None]:
+    """Shapes and types of the arguments, which a graph depends on; None for those left out."""
+    return [None if leaf is None else (leaf.shape, leaf.dtype) for leaf in tree_leaves(arguments)]
 
-    def tensors(self) -> list[Tensor]:
-        """The entries that are not None."""
-        return [entry for entry in self.entries() if entry is not None]
 
-    def layout(self) -> list[tuple[torch.Size, torch.dtype] | None]:
-        """Shapes and types of the entries, which a graph depends on."""
-        return [e if e is None else (e.shape, e.dtype) for e in self.entries()]
-
-    def on(self, device: torch.device) -> _Arguments:
-        """Copy all tensors to new memory of a device."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(device, copy=True)
-
-        def moved_if(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else moved(tensor)
-
-        return _Arguments(
-            [(moved(weight), moved(bias)) for weight, bias in self.initial],
-            Pairs(moved(self.pairs.observations), moved(self.pairs.actions)),
-            OuterBatch(
-                moved(self.outer.observations),
-                moved(self.outer.actions),
-                moved_if(self.outer.weights),
-                moved_if(self.outer.noise),
-            ),
-            moved_if(self.noise),
-            moved_if(self.adjoint_noise),
-        )
+def on_device(arguments: Arguments, device: torch.device) -> Arguments:
+    """Copy all tensors to new memory of a device."""
+    copied: Arguments = tree_map(
+        lambda leaf: None if leaf is None else leaf.to(device, copy=True), arguments
+    )
+    return copied
 
 
 def checked_device(name: str) -> torch.device:

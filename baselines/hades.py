@@ -15,24 +15,18 @@ networks by constants of the environment that they stored). No transition, actio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import torch
 from gymnasium.spaces import Discrete
 from torch import Tensor
 
 from baselines.evolution_loop import Evolution, EvolutionRun
+from baselines.meta_gradient import Pairs
 from benchmark.environments import action_space
 from benchmark.method import BadParameter, Monitor, Policy, Problem, require_positive
 from benchmark.students.student import StudentPolicy, train_students
 from benchmark.synthetic_set import SyntheticSet
-
-
-class Sets(NamedTuple):
-    """Synthetic sets of P candidates: observations `[P, N, obs_dim]`, actions `[P, N, act_dim]`."""
-
-    observations: Tensor
-    actions: Tensor
 
 
 @dataclass(frozen=True)
@@ -74,15 +68,15 @@ class HaDES(Evolution):
             policies = self.clone(candidates, problem, generation)
             run.strategy.update(noise, run.mean_returns(policies))
 
-    def sets(self, candidates: Tensor, problem: Problem, labels: Tensor | None) -> Sets:
+    def sets(self, candidates: Tensor, problem: Problem, labels: Tensor | None) -> Pairs:
         """Cut vectors `[P, D]` into sets: all observations first, then all actions."""
         size, width = self.synthetic_size, self.synthetic_size * problem.observation_dim
         observations = candidates[:, :width].reshape(len(candidates), size, -1)
         if labels is not None:
-            return Sets(observations, labels.expand(len(candidates), -1, -1))
-        return Sets(observations, candidates[:, width:].reshape(len(candidates), size, -1))
+            return Pairs(observations, labels.expand(len(candidates), -1, -1))
+        return Pairs(observations, candidates[:, width:].reshape(len(candidates), size, -1))
 
-    def clone(self, sets: Sets, problem: Problem, generation: int) -> StudentPolicy:
+    def clone(self, sets: Pairs, problem: Problem, generation: int) -> StudentPolicy:
         """Train P x K policies from scratch, the K of a set next to each other."""
         copies = self.policies_per_candidate
         pairs = (
@@ -102,7 +96,7 @@ class HaDES(Evolution):
         """Generator of initialisation k of a generation, and of a noisy head's noise."""
         return problem.generator(f"student {k}", generation)
 
-    def result(self, sets: Sets, problem: Problem) -> SyntheticSet | Policy:
+    def result(self, sets: Pairs, problem: Problem) -> SyntheticSet | Policy:
         """Give the only set, in the environment's units."""
         observations, actions = sets
         scaling = problem.scaling
@@ -155,6 +149,6 @@ class FixedInitHaDES(HaDES):
         """Generator of the run's only initialisation."""
         return problem.generator("fixed initialisation")
 
-    def result(self, sets: Sets, problem: Problem) -> Policy:
+    def result(self, sets: Pairs, problem: Problem) -> Policy:
         """Give the policy that the set trains."""
         return self.clone(sets, problem, generation=0)

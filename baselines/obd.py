@@ -16,69 +16,14 @@ The three objectives differ only in H (Section 4):
 
 from __future__ import annotations
 
-import dataclasses
-from abc import abstractmethod
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from baselines.outer_loop import OuterRun, Targets, advance
-from baselines.selection import require_available
-from benchmark.method import Assignment, Method, Monitor, Problem, require_positive
-
-
-@dataclass(frozen=True)
-class OBD(Method):
-    """The loop that the three objectives share; the defaults are the paper's.
-
-    Args:
-        synthetic_size: Pairs in the set.
-        outer_steps: Updates of the set. The defaults are the paper's for Hopper; on HalfCheetah and
-            Walker2d it takes 200,000 for DBC and PBC and 50,000 for Av-PBC.
-        outer_learning_rate: Learning rate of SGD on the pairs.
-        outer_momentum: Momentum of SGD on the pairs.
-        outer_gradient_clip: Largest norm of the gradient in all pairs together; a longer one is
-            scaled to it.
-        outer_batch: States of the dataset per outer loss (10 batches of 256).
-        adjoint_noise: "reused" differentiates the loss that was computed; "fresh" draws new action
-            noise in the backward pass, as the published code does. Matters to noisy heads only.
-    """
-
-    synthetic_size: int = 256
-    outer_steps: int = 50_000
-    outer_learning_rate: float = 0.1
-    outer_momentum: float = 0.9
-    outer_gradient_clip: float = 2.0
-    outer_batch: int = 2560
-    adjoint_noise: Literal["reused", "fresh"] = "reused"
-
-    def __post_init__(self) -> None:
-        require_positive(self, "outer_steps", "outer_batch")
-
-    @abstractmethod
-    def targets(self, problem: Problem) -> Targets:
-        """Target actions and weights of this objective on every state of the dataset."""
-
-    def distill(self, problem: Problem, monitor: Monitor) -> None:
-        """Distil one run."""
-        advance([self.outer_run(problem, monitor)])
-
-    def outer_run(self, problem: Problem, monitor: Monitor) -> OuterRun:
-        """The run before its first outer step, or at the step of its saved state."""
-        require_available(problem, self.synthetic_size)
-        return OuterRun(self, self.targets(problem), problem, monitor)
-
-    def pack_key(self) -> Hashable:
-        """Settings of the outer loop: runs of any objective are packed where these are equal."""
-        return tuple(getattr(self, field.name) for field in dataclasses.fields(OBD))
-
-    @classmethod
-    def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
-        """Distil R runs, each product of their outer steps batched over the runs."""
-        advance([cast(OBD, a.method).outer_run(a.problem, a.monitor) for a in assignments])
+from baselines.outer_loop import OBD, Targets
+from benchmark.method import Problem
 
 
 @dataclass(frozen=True)

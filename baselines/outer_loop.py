@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from baselines.cuda_graph import GradientFunction, capture
 from baselines.meta_gradient import InnerLoop, OuterBatch, Pairs
-from baselines.selection import draw_pairs
-from benchmark.method import BadParameter, Monitor, Problem, State
+from baselines.selection import draw_pairs, require_available
+from benchmark.method import (
+    Assignment,
+    BadParameter,
+    Method,
+    Monitor,
+    Problem,
+    State,
+    require_positive,
+)
 from benchmark.students.network import Parameters, stack
 from benchmark.synthetic_set import SyntheticSet
-
-
-class OuterSettings(Protocol):
-    """Hyper-parameters of the outer loop, as `baselines.obd.OBD` documents them."""
-
-    @property
-    def synthetic_size(self) -> int: ...
-    @property
-    def outer_steps(self) -> int: ...
-    @property
-    def outer_learning_rate(self) -> float: ...
-    @property
-    def outer_momentum(self) -> float: ...
-    @property
-    def outer_gradient_clip(self) -> float: ...
-    @property
-    def outer_batch(self) -> int: ...
-    @property
-    def adjoint_noise(self) -> Literal["reused", "fresh"]: ...
 
 
 class Targets(NamedTuple):
@@ -45,6 +37,57 @@ class Targets(NamedTuple):
     actions: Tensor
     weights: Tensor | None
     probabilities: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class OBD(Method):
+    """The loop that the three objectives share; the defaults are the paper's.
+
+    Args:
+        synthetic_size: Pairs in the set.
+        outer_steps: Updates of the set. The defaults are the paper's for Hopper; on HalfCheetah and
+            Walker2d it takes 200,000 for DBC and PBC and 50,000 for Av-PBC.
+        outer_learning_rate: Learning rate of SGD on the pairs.
+        outer_momentum: Momentum of SGD on the pairs.
+        outer_gradient_clip: Largest norm of the gradient in all pairs together; a longer one is
+            scaled to it.
+        outer_batch: States of the dataset per outer loss (10 batches of 256).
+        adjoint_noise: "reused" differentiates the loss that was computed; "fresh" draws new action
+            noise in the backward pass, as the published code does. Matters to noisy heads only.
+    """
+
+    synthetic_size: int = 256
+    outer_steps: int = 50_000
+    outer_learning_rate: float = 0.1
+    outer_momentum: float = 0.9
+    outer_gradient_clip: float = 2.0
+    outer_batch: int = 2560
+    adjoint_noise: Literal["reused", "fresh"] = "reused"
+
+    def __post_init__(self) -> None:
+        require_positive(self, "outer_steps", "outer_batch")
+
+    @abstractmethod
+    def targets(self, problem: Problem) -> Targets:
+        """Target actions and weights of this objective on every state of the dataset."""
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        """Distil one run."""
+        advance([self.outer_run(problem, monitor)])
+
+    def outer_run(self, problem: Problem, monitor: Monitor) -> OuterRun:
+        """The run before its first outer step, or at the step of its saved state."""
+        require_available(problem, self.synthetic_size)
+        return OuterRun(self, self.targets(problem), problem, monitor)
+
+    def pack_key(self) -> Hashable:
+        """Settings of the outer loop: runs of any objective are packed where these are equal."""
+        return tuple(getattr(self, field.name) for field in dataclasses.fields(OBD))
+
+    @classmethod
+    def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
+        """Distil R runs, each product of their outer steps batched over the runs."""
+        advance([cast(OBD, a.method).outer_run(a.problem, a.monitor) for a in assignments])
 
 
 def advance(runs: Sequence[OuterRun]) -> None:
@@ -74,46 +117,36 @@ def _outer_step(
 ) -> None:
     """Update every run's pairs once."""
     draws = [run.draw(loop, step) for run in runs]
-    # Tensors of a run gain a runs axis R: the first one, but the second of the noise, whose first
-    # axis is the inner step.
+    pairs = [run.pairs() for run in runs]
+    outer = [draw.outer for draw in draws]
+    # Every tensor of a run has a runs axis of 1, along which the R runs are joined: the first one,
+    # but the second of the noise, whose first axis is the inner step.
     found = gradient(
         stack([draw.initial for draw in draws]),
         Pairs(
-            torch.stack([run.observations for run in runs]),
-            torch.stack([run.actions for run in runs]),
+            torch.cat([pair.observations for pair in pairs]),
+            torch.cat([pair.actions for pair in pairs]),
         ),
         OuterBatch(
-            torch.stack([draw.outer.observations for draw in draws]),
-            torch.stack([draw.outer.actions for draw in draws]),
-            _stacked_weights([draw.outer.weights for draw in draws], draws[0].outer.actions),
-            _stacked([draw.outer.noise for draw in draws]),
+            torch.cat([batch.observations for batch in outer]),
+            torch.cat([batch.actions for batch in outer]),
+            _joined_weights(outer),
+            _joined([batch.noise for batch in outer]),
         ),
-        _stacked([draw.noise for draw in draws], dim=1),
-        _stacked([draw.adjoint_noise for draw in draws], dim=1),
+        _joined([draw.noise for draw in draws], dim=1),
+        _joined([draw.adjoint_noise for draw in draws], dim=1),
     )
     for index, run in enumerate(runs):
         run.update(found.observations[index], found.actions[index])
 
 
 class Draw(NamedTuple):
-    """Everything random in one outer step of one run."""
+    """Everything random in one outer step of one run, with a runs axis of 1."""
 
     initial: Parameters
     outer: OuterBatch
     noise: Tensor | None
     adjoint_noise: Tensor | None
-
-    def unpacked(self) -> Draw:
-        """The draw of a run that is not packed: a runs axis of 1 on everything that lacks one."""
-        observations, actions, weights, noise = self.outer
-        return Draw(
-            self.initial,
-            OuterBatch(
-                observations[None], actions[None], _with_axis(weights, 0), _with_axis(noise, 0)
-            ),
-            _with_axis(self.noise, 1),
-            _with_axis(self.adjoint_noise, 1),
-        )
 
 
 class OuterRun:
@@ -126,9 +159,7 @@ class OuterRun:
         monitor: Receiver of the run's reports, and source of its saved state.
     """
 
-    def __init__(
-        self, settings: OuterSettings, targets: Targets, problem: Problem, monitor: Monitor
-    ) -> None:
+    def __init__(self, settings: OBD, targets: Targets, problem: Problem, monitor: Monitor) -> None:
         self.settings, self.targets = settings, targets
         self.problem, self.monitor = problem, monitor
         real = draw_pairs(problem, settings.synthetic_size)
@@ -156,14 +187,14 @@ class OuterRun:
         weights = self.targets.weights
         noise = outer_noise = adjoint_noise = None
         if loop.head.noisy:
-            noise = torch.randn(loop.steps, *size, generator=generator)
-            outer_noise = torch.randn(batch, size[1], generator=generator)
+            noise = torch.randn(loop.steps, 1, *size, generator=generator)
+            outer_noise = torch.randn(1, batch, size[1], generator=generator)
             if self.settings.adjoint_noise == "fresh":
-                adjoint_noise = torch.randn(loop.steps, *size, generator=generator)
+                adjoint_noise = torch.randn(loop.steps, 1, *size, generator=generator)
         outer = OuterBatch(
-            self.problem.observations[chosen],
-            self.targets.actions[chosen],
-            None if weights is None else weights[chosen],
+            self.problem.observations[chosen][None],
+            self.targets.actions[chosen][None],
+            None if weights is None else weights[chosen][None],
             outer_noise,
         )
         return Draw(initial, outer, noise, adjoint_noise)
@@ -179,7 +210,7 @@ class OuterRun:
         return torch.searchsorted(self.cumulative, drawn, right=True).clamp(max=states - 1)
 
     def pairs(self) -> Pairs:
-        """The pairs of a run that is not packed, with a runs axis of 1."""
+        """The pairs with a runs axis of 1."""
         return Pairs(self.observations[None], self.actions[None])
 
     def update(self, observations_gradient: Tensor, actions_gradient: Tensor) -> None:
@@ -241,20 +272,15 @@ def inner_loop(problem: Problem) -> InnerLoop:
     )
 
 
-def _stacked(tensors: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:
-    """Stack the runs' tensors on a new runs axis; None where there are none."""
+def _joined(tensors: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:
+    """Join the runs' tensors along the runs axis; None where there are none."""
     present = [tensor for tensor in tensors if tensor is not None]
-    return torch.stack(present, dim=dim) if present else None
+    return torch.cat(present, dim=dim) if present else None
 
 
-def _stacked_weights(weights: Sequence[Tensor | None], actions: Tensor) -> Tensor | None:
-    """Stack the runs' weights; a run without weights gets ones where another has some."""
-    if all(weight is None for weight in weights):
+def _joined_weights(batches: Sequence[OuterBatch]) -> Tensor | None:
+    """Join the runs' weights; a run without weights gets ones where another has some."""
+    if all(batch.weights is None for batch in batches):
         return None
-    ones = torch.ones(actions.shape[:-1], dtype=actions.dtype)
-    return torch.stack([ones if weight is None else weight for weight in weights])
-
-
-def _with_axis(tensor: Tensor | None, dim: int) -> Tensor | None:
-    """Add a runs axis of 1 at `dim`."""
-    return None if tensor is None else tensor.unsqueeze(dim)
+    ones = torch.ones_like(batches[0].actions[..., 0])
+    return torch.cat([ones if batch.weights is None else batch.weights for batch in batches])

@@ -79,7 +79,7 @@ class ProgressiveAvPBC(AvPBC):
     def _outer_step(self, run: _ProgressiveRun, loop: InnerLoop, step: int) -> None:
         """Train through the earlier stages, then update the current set by its meta-gradient."""
         stage = step * self.stages // self.outer_steps
-        draw = run.draw(loop, step).unpacked()
+        draw = run.draw(loop, step)
         parameters: Parameters = draw.initial
         for earlier in range(stage):
             part, rows, noise = self._part(run, loop, draw, earlier)

@@ -67,7 +67,7 @@ class TruncatedAvPBC(AvPBC):
                 f"{loop.momentum:g}; expected a window within the steps, and no momentum: "
                 f"a window would cut off its velocity."
             )
-        draw = run.draw(loop, step).unpacked()
+        draw = run.draw(loop, step)
         generator = run.problem.generator("window", step)
         end = int(torch.randint(self.window, loop.steps + 1, (), generator=generator))
         # Both loops share one draw of noise `[T, 1, N, act_dim]`: the first takes its first `lead`

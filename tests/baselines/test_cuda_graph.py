@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from baselines.cuda_graph import _Arguments, capture
+from baselines.cuda_graph import capture, layout, on_device, tensors
 from baselines.meta_gradient import InnerLoop, OuterBatch, Pairs
 from benchmark.errors import ObdBenchError
 from benchmark.students.heads import HEADS
@@ -48,9 +48,10 @@ def test_a_device_that_is_not_there_is_refused(device: str, message: str) -> Non
 
 def test_arguments_are_copied_to_a_device_whole() -> None:
     """The part of the CUDA path that a CPU can show: nothing is left behind, nothing is shared."""
-    arguments = _Arguments(*draw(0), None)
-    moved = arguments.on(torch.device("cpu"))
-    assert moved.layout() == arguments.layout()
-    for copy, original in zip(moved.tensors(), arguments.tensors(), strict=True):
+    arguments = (*draw(0), None)
+    moved = on_device(arguments, torch.device("cpu"))
+    assert layout(moved) == layout(arguments)
+    assert len(tensors(moved)) == 2 * 2 + 2 + 3 + 1
+    for copy, original in zip(tensors(moved), tensors(arguments), strict=True):
         assert torch.equal(copy, original)
         assert copy.data_ptr() != original.data_ptr()

@@ -14,7 +14,8 @@ import torch
 from gymnasium.envs.classic_control import CartPoleEnv
 
 from baselines.evolution_loop import Evolution, EvolutionRun
-from baselines.hades import FixedInitHaDES, HaDES, Sets
+from baselines.hades import FixedInitHaDES, HaDES
+from baselines.meta_gradient import Pairs
 from baselines.references import EvolutionStrategies, flatten, unflatten
 from benchmark.datasets.store import DatasetName, build_dataset
 from benchmark.errors import ObdBenchError
@@ -104,7 +105,7 @@ def new_run(method: Evolution, problem: Problem) -> EvolutionRun:
     )
 
 
-def random_sets(method: HaDES, problem: Problem, seed: int = 0) -> Sets:
+def random_sets(method: HaDES, problem: Problem, seed: int = 0) -> Pairs:
     generator = torch.Generator().manual_seed(seed)
     shape = (method.population, method.synthetic_size * 6)
     return method.sets(torch.randn(shape, generator=generator), problem, None)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.obd import AV_PBC_PUBLISHED, DBC, DBC_PUBLISHED, OBD, PBC, PBC_PUBLISHED, AvPBC
-from baselines.outer_loop import OuterRun
+from baselines.obd import AV_PBC_PUBLISHED, DBC, DBC_PUBLISHED, PBC, PBC_PUBLISHED, AvPBC
+from baselines.outer_loop import OBD, OuterRun
 from baselines.references import BCWhole, TeacherReference
 from baselines.selection import RandomSelection
 from benchmark.datasets.dataset import Dataset

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from baselines.meta_gradient import OuterBatch, Pairs
-from baselines.obd import OBD, PBC, AvPBC
-from baselines.outer_loop import OuterRun, inner_loop
+from baselines.obd import PBC, AvPBC
+from baselines.outer_loop import OBD, OuterRun, inner_loop
 from baselines.progressive_obd import ProgressiveAvPBC
 from baselines.sdw_obd import SDWOBD, density_weights, largest_tau
 from baselines.truncated_obd import TruncatedAvPBC
@@ -80,8 +80,8 @@ def test_both_ways_of_weighting_agree_in_expectation(problem: MakeProblem) -> No
     count = 400
     batches = [run.draw(loop, step).outer for step in range(count)]
     outer = OuterBatch(
-        torch.stack([batch.observations for batch in batches]),
-        torch.stack([batch.actions for batch in batches]),
+        torch.cat([batch.observations for batch in batches]),
+        torch.cat([batch.actions for batch in batches]),
     )
     pairs = Pairs(run.observations.expand(count, -1, -1), run.actions.expand(count, -1, -1))
     found = loop.gradient(stack([fixed.initial] * count), pairs, outer)
@@ -91,9 +91,11 @@ def test_both_ways_of_weighting_agree_in_expectation(problem: MakeProblem) -> No
     targets = weighted.targets(given)
     assert targets.weights is not None
     whole_data = fixed.outer._replace(
-        observations=given.observations, actions=targets.actions, weights=targets.weights
+        observations=given.observations[None],
+        actions=targets.actions[None],
+        weights=targets.weights[None],
     )
-    draw = fixed._replace(outer=whole_data).unpacked()
+    draw = fixed._replace(outer=whole_data)
     whole = loop.gradient(draw.initial, run.pairs(), draw.outer, draw.noise)
     expected = torch.cat((whole.observations[0], whole.actions[0]), 1)
     error = stacked.std(0) / count**0.5
@@ -161,7 +163,7 @@ def test_the_gradient_is_autograds_through_the_window(head: str, problem: MakePr
     loop = inner_loop(given)
     found = method._gradient(run, 3)
 
-    draw = run.draw(loop, 3).unpacked()
+    draw = run.draw(loop, 3)
     end = int(torch.randint(2, 7, (), generator=given.generator("window", 3)))
     pairs = [run.observations[None].clone(), run.actions[None].clone()]
     layers = [(weight.clone(), bias.clone()) for weight, bias in draw.initial]
