@@ -20,12 +20,12 @@ class BadConfiguration(ObdBenchError):
 
 
 def build(prototype: type[T] | T, values: Mapping[str, Any], where: str) -> T:
-    """Make a dataclass with values from a mapping; keys left out keep their defaults.
+    """A dataclass with values from a mapping; keys left out keep their defaults.
 
     Args:
         prototype: A dataclass of plain values, or an instance of one whose values are the defaults.
         values: For example a table of a TOML file.
-        where: Name of the mapping for messages: "[student] of sweep.toml".
+        where: What the mapping is, for messages: "[student] of sweep.toml".
 
     Raises:
         BadConfiguration: A key is unknown (with the nearest valid ones) or missing, or a value
@@ -62,7 +62,7 @@ def build(prototype: type[T] | T, values: Mapping[str, Any], where: str) -> T:
 
 
 def _name(hint: Any) -> str:
-    """Name of a field's type in a message."""
+    """How a message names the type of a field."""
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
     return getattr(hint, "__name__", str(hint))
