@@ -15,7 +15,7 @@ import numpy as np
 from benchmark.clocks import Cost, SaveClock, Stopwatch
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.store import DatasetName, load_dataset
-from benchmark.density.store import Fit, LogDensity, find_or_fit
+from benchmark.density.log_densities import Fit, LogDensity, find_or_fit
 from benchmark.environments import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.evaluation import score
@@ -27,8 +27,8 @@ from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
 from benchmark.state import load_state, save_state
 from benchmark.synthetic_set import SyntheticSet, save_synthetic_set
-from benchmark.teachers.store import find_teacher
 from benchmark.teachers.teacher import NetworkTeacher
+from benchmark.teachers.teacher_files import find_teacher
 
 OnProgress = Callable[[str, int, int], None]
 """Called with (run id, outer step, of how many)."""

@@ -15,9 +15,9 @@ from benchmark.datasets.store import DatasetName
 from benchmark.density.density import DENSITIES
 from benchmark.evaluation import Protocol
 from benchmark.method import METHODS, Method
-from benchmark.students.architectures import STUDENTS
+from benchmark.students.network import STUDENTS
 from benchmark.students.student import StudentSpec
-from benchmark.teachers.store import TeacherName
+from benchmark.teachers.teacher_files import TeacherName
 
 NONE = "none"
 """Stands for the teacher, or the log density, of a method that declares none."""

@@ -34,8 +34,8 @@ from benchmark.environments import action_space, rollout
 from benchmark.scaling import Scaling
 from benchmark.seeds import episode_seeds, torch_generator
 from benchmark.students.student import Batch, StudentPolicy, StudentSpec, train_students
-from benchmark.teachers.store import find_teacher
 from benchmark.teachers.teacher import NetworkTeacher
+from benchmark.teachers.teacher_files import find_teacher
 from studies.study import Row, Study
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from benchmark.datasets.diversity import PrincipalComponents
 from benchmark.datasets.store import DatasetName, load_dataset
-from benchmark.density.store import Fit, find_or_fit
-from benchmark.density.values import effective_support
+from benchmark.density.density import effective_support
+from benchmark.density.log_densities import Fit, find_or_fit
 from benchmark.environments import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling

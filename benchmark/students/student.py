@@ -12,9 +12,8 @@ from torch import Tensor
 
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.scaling import Scaling
-from benchmark.students.architectures import STUDENTS
 from benchmark.students.heads import HEADS, Head, bc_loss_gradient
-from benchmark.students.network import Network, Parameters, stack
+from benchmark.students.network import STUDENTS, Network, Parameters, stack
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 

@@ -16,7 +16,7 @@ from benchmark.method import METHODS
 from benchmark.spec import RunSpec
 from benchmark.students.student import StudentSpec
 from benchmark.sweep import Sweep, build_sweep, read_sweep
-from benchmark.teachers.recipe import TEACHERS
+from benchmark.teachers.teacher import TEACHERS
 
 HEAD = """
 name = "sizes"

@@ -16,9 +16,8 @@ from benchmark.environments import rollout
 from benchmark.registry import load_plugin
 from benchmark.run import execute
 from benchmark.spec import RunSpec
-from benchmark.teachers.store import cached_path
 from benchmark.teachers.td3_bc import TD3BC
-from benchmark.teachers.teacher import save_teacher
+from benchmark.teachers.teacher_files import cached_path, save_teacher
 from tests.tiny_runs import PROTOCOL, STUDENT
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding_a_dataset.md"

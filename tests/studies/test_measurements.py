@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmark.datasets.diversity import PrincipalComponents
 from benchmark.datasets.store import DatasetName, build_dataset, load_dataset
-from benchmark.density.store import Fit, find_or_fit
+from benchmark.density.log_densities import Fit, find_or_fit
 from benchmark.environments import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.evaluation import Protocol, score
