@@ -20,7 +20,7 @@ from torch import Tensor
 
 from baselines.obd import PBC, AvPBC
 from baselines.outer_loop import Targets
-from benchmark.density.values import effective_support, floored
+from benchmark.density.density import effective_support, floored
 from benchmark.method import BadParameter, Problem
 
 LARGEST_TAU = 16.0

@@ -14,8 +14,8 @@ import torch
 from benchmark.datasets.catalog import build_dataset
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
-from benchmark.teachers.store import cached_path
-from benchmark.teachers.teacher import NetworkTeacher, load_teacher, save_teacher
+from benchmark.teachers.teacher import NetworkTeacher
+from benchmark.teachers.teacher_files import cached_path, load_teacher, save_teacher
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,7 +23,8 @@ from benchmark.errors import ObdBenchError
 from benchmark.method import BadParameter, Policy, Problem, State
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
-from benchmark.students.student import StudentPolicy, StudentSpec, train_students
+from benchmark.students.spec import StudentSpec
+from benchmark.students.student import StudentPolicy, train_students
 from benchmark.synthetic_set import SyntheticSet
 from tests.tiny_runs import PROTOCOL, execute, numbers, sets
 
@@ -274,8 +275,8 @@ def test_a_run_of_two_generations_is_complete_and_says_what_it_took(
     assert [c.outer_step for c in record.checkpoints] == [0, 2]
     cost = record.cost
     played = sum(np.sum(c.lengths) for c in record.checkpoints)
-    assert cost["evaluation_environment_steps"] == played
-    assert cost["environment_steps"] == taken_steps[0] - played
+    assert cost.evaluation_environment_steps == played
+    assert cost.environment_steps == taken_steps[0] - played
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -365,8 +366,8 @@ def test_a_killed_run_leaves_the_record_of_an_unkilled_one(cartpole: str, tmp_pa
     resumed = execute(spec, tmp_path / "killed")
     assert numbers(resumed) == numbers(whole)
     assert sets(tmp_path / "killed", spec) == sets(tmp_path / "whole", spec)
-    assert resumed["cost"]["environment_steps"] == whole.cost.environment_steps
-    assert resumed["cost"]["attempts"] == 2
+    assert resumed.cost.environment_steps == whole.cost.environment_steps
+    assert resumed.cost.attempts == 2
 
 
 # --- parameters -------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from baselines.outer_loop import OBD, OuterRun, inner_loop
 from baselines.progressive_obd import ProgressiveAvPBC
 from baselines.sdw_obd import SDWOBD, density_weights, largest_tau
 from baselines.truncated_obd import TruncatedAvPBC
-from benchmark.density.values import effective_support
+from benchmark.density.density import effective_support
 from benchmark.method import BadParameter, Problem
 from benchmark.students.network import stack
 from benchmark.students.spec import StudentSpec
