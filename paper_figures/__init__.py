@@ -1,6 +1,6 @@
 """Tables and figures, each from records alone."""
 
-from paper_figures.convergence import convergence, write_convergence
+from paper_figures.curves import convergence, write_convergence
 from paper_figures.figure import FigureError, write_figure
 from paper_figures.main_table import main_table
 from paper_figures.table import Cell, Table, escape_latex

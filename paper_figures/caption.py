@@ -1,4 +1,4 @@
-"""The sentences under a table or figure: how many seeds, which protocol, what is missing."""
+"""Sentences under a table or figure: how many seeds, which protocol, what is missing."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-# Below this, bootstrap intervals are visibly too narrow (coverage in results.statistics).
 FEW_SEEDS = 10
+"""Below this, bootstrap intervals are visibly too narrow (coverage in `results.statistics`)."""
 
 
 def percent(level: float) -> str:
-    """For example "95 %"."""
+    """Write a level as "95 %"."""
     return f"{100 * level:g} %"
 
 
 def seeds(counts: Iterable[int]) -> str:
-    """For example "3 seeds" or "1 to 3 seeds"; "no seeds" where there is no count."""
+    """Write numbers of seeds as "3 seeds" or "1 to 3 seeds"; "no seeds" without any count."""
     found = sorted(set(counts))
     if not found:
         return "no seeds"
@@ -26,13 +26,13 @@ def seeds(counts: Iterable[int]) -> str:
 
 
 def protocols(details: Iterable[str]) -> str:
-    """For example "Protocol quick: 4 students x 10 episodes, last 3 checkpoints."."""
+    """Write "Protocol quick: 4 students x 10 episodes, last 3 checkpoints."."""
     found = sorted({detail for detail in details if detail})
     return f"Protocol {'; '.join(found)}." if found else "Protocol unknown: nothing has run."
 
 
 def intervals(table: pd.DataFrame) -> str:
-    """What the intervals of a cell table are, and where they are not to be relied on."""
+    """State what the intervals of a cell table are, and where they are not to be relied on."""
     level = percent(float(table["level"].iloc[0]))
     done = table[table["n"] > 0]
     text = f"Normalized return, mean over {seeds(done['n'])} with {level} bootstrap interval (BCa"
@@ -47,7 +47,7 @@ def intervals(table: pd.DataFrame) -> str:
 
 
 def teachers(table: pd.DataFrame) -> str:
-    """Every dataset's teacher with its own return."""
+    """List every dataset's teacher with its own return."""
     known = table[table["teacher_return"].notna()]
     parts = []
     for (dataset, teacher), rows in known.groupby(["dataset", "teacher"], sort=True):
@@ -58,7 +58,7 @@ def teachers(table: pd.DataFrame) -> str:
 
 
 def missing(table: pd.DataFrame) -> str:
-    """Every cell with fewer seeds than expected, and why as far as it is known."""
+    """List every cell with fewer seeds than expected, and why as far as that is known."""
     short = table[table["n"] < table["n_expected"]]
     if short.empty:
         return "No expected run is missing or failed."

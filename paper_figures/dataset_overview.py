@@ -1,4 +1,4 @@
-"""What a dataset looks like: returns, episode lengths, and where its states are."""
+"""Overview of a dataset: returns, episode lengths, and where its states are."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmark.datasets.diversity import (
     normalised_states,
 )
 from benchmark.seeds import numpy_generator
-from paper_figures.figure import SETTINGS, canvas
+from paper_figures.figure import SETTINGS, canvas, density_cloud
 from paper_figures.table import Cell, Table
 
 SHOWN_STATES = 6_000
@@ -42,12 +42,12 @@ class DatasetDescription:
 
     @classmethod
     def of(cls, dataset: Dataset, density: str, log_density: Tensor) -> DatasetDescription:
-        """Measures the diversity."""
+        """Measure the diversity of a dataset."""
         return cls(dataset, density, log_density, diversity(dataset, log_density))
 
 
 def dataset_overview(description: DatasetDescription) -> Figure:
-    """Three panels: histogram of returns, of episode lengths, and the states' two first components.
+    """Draw histograms of returns and episode lengths, and the states' two first components.
 
     The states are a random sample of 6,000, coloured by log density between its 1st and 99th
     percentile; dense states are drawn last.
@@ -71,7 +71,7 @@ def dataset_overview(description: DatasetDescription) -> Figure:
 
 
 def dataset_table(descriptions: Sequence[DatasetDescription]) -> Table:
-    """Size, returns and diversity, a row a dataset."""
+    """Tabulate size, returns and diversity, one row per dataset."""
     columns = (
         "dataset", "transitions", "episodes", "return", "normalized", "best",
         "distance", "entropy", "support",
@@ -83,7 +83,7 @@ def dataset_table(descriptions: Sequence[DatasetDescription]) -> Table:
         caption=(
             "Return: mean (sd) over episodes; normalized and best: the mean and the best episode's "
             "normalized return. Diversity of normalised states: distance, mean Euclidean distance "
-            "of two states; entropy in nats by the distance to the "
+            "between two states; entropy in nats by the distance to the "
             f"{NEIGHBOURS}th neighbour; support, effective sample size of weights 1/p as a "
             f"fraction of the states, log p by {', '.join(densities)} floored at its "
             f"{FLOOR_QUANTILE:.0%} quantile."
@@ -141,20 +141,10 @@ def _coverage(axes: Axes, description: DatasetDescription) -> None:
     points, shares = plane.at(states), plane.shares
     log_density = description.log_density.numpy()
     low, high = np.quantile(log_density, COLOUR_QUANTILES)
-    order = log_density[rows].argsort()
-    dots = axes.scatter(
-        points[order, 0],
-        points[order, 1],
-        c=log_density[rows][order],
-        s=2,
-        cmap="viridis",
-        vmin=low,
-        vmax=high,
-        linewidths=0,
-        rasterized=True,
-    )
-    bar = axes.figure.colorbar(dots, ax=axes, extend="both")
-    bar.set_label(f"log density ({description.density}), nats")
+    density_cloud(
+        axes, points, log_density[rows], (low, high), size=2,
+        label=f"log density ({description.density}), nats",
+    )  # fmt: skip
     axes.set_xlabel(f"first component ({shares[0]:.0%} of variance)")
     axes.set_ylabel(f"second component ({shares[1]:.0%})")
     sns.despine(ax=axes)

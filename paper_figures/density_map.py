@@ -8,23 +8,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paper_figures.figure import SETTINGS, FigureError, canvas, quiet
+from paper_figures.figure import SETTINGS, canvas, density_cloud, quiet, require_rows
 
 MARKERS = {"av_pbc": ("o", "#d55e00"), "sdw_obd": ("^", "#cc79a7")}
 ROW_INCHES = 2.5
 
 
 def state_density(measured: pd.DataFrame) -> Figure:
-    """For every dataset: its states coloured by log p, the synthetic ones, a histogram of log p.
+    """Draw every dataset's states by log p, the synthetic ones, and a histogram of log p.
 
     Args:
         measured: The study `state_density`'s rows.
 
     Raises:
-        FigureError: There are none.
+        FigureError: The study has no rows.
     """
-    if measured.empty:
-        raise FigureError("The study state_density has no rows.")
+    require_rows(measured, "state_density")
     datasets = sorted(set(measured["item"]))
     with mpl.rc_context(SETTINGS):
         figure = canvas(8.6, ROW_INCHES * len(datasets) + 0.4)
@@ -39,7 +38,7 @@ def state_density(measured: pd.DataFrame) -> Figure:
             _synthetic(second, states, rows)
             _histogram(third, states, facts)
         figure.suptitle(
-            f"A sample of {len(states):,} states a dataset on the first two principal components; "
+            f"Samples of {len(states):,} states on the first two principal components of a dataset; "
             f"synthetic states of one seed",
             fontsize=8,
         )
@@ -47,13 +46,11 @@ def state_density(measured: pd.DataFrame) -> Figure:
 
 
 def _colored(axes: Axes, states: pd.DataFrame, facts: pd.Series, dataset: str) -> None:
-    order = states.sort_values("log_density", kind="stable")
-    dots = axes.scatter(
-        order["x"], order["y"], c=order["log_density"], s=3, cmap="viridis", linewidths=0,
-        vmin=facts["floor"], vmax=order["log_density"].quantile(0.99), rasterized=True,
+    log_density = states["log_density"].to_numpy()
+    density_cloud(
+        axes, states[["x", "y"]].to_numpy(), log_density,
+        (facts["floor"], np.quantile(log_density, 0.99)), size=3, label="log p (nats)",
     )  # fmt: skip
-    bar = axes.figure.colorbar(dots, ax=axes, extend="both")
-    bar.set_label("log p (nats)")
     axes.set_title(f"{dataset}: {facts['explained']:.0%} of variance", fontsize=8)
     axes.set(xlabel="first component", ylabel="second component")
     quiet(axes)

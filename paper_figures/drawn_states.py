@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.synthetic_set import SyntheticSet
-from paper_figures.figure import SETTINGS, FigureError, canvas
+from paper_figures.figure import SETTINGS, FigureError, canvas, require_rows
 
 PICTURE_INCHES = (1.6, 1.2)
 CARTPOLE_INCHES = (1.7, 1.4)
@@ -24,16 +24,15 @@ POLE = 1.0  # twice gymnasium's half-length
 
 
 def rendered_states(measured: pd.DataFrame) -> Figure:
-    """A block a dataset: a column a synthetic pair, downwards the time that its action is held.
+    """Draw a block per dataset: a column per pair, downwards the time that its action is held.
 
     Args:
         measured: The study `rendered_states`'s rows.
 
     Raises:
-        FigureError: There are none.
+        FigureError: The study has no rows.
     """
-    if measured.empty:
-        raise FigureError("The study rendered_states has no rows.")
+    require_rows(measured, "rendered_states")
     datasets = sorted(set(measured["item"]))
     steps = sorted(set(measured["step"]))
     count = int(measured.groupby("item")["pair"].nunique().max())
@@ -69,13 +68,13 @@ def _decoded(picture: str) -> NDArray[np.uint8]:
 
 
 def cartpole_pairs(sets: Mapping[str, SyntheticSet]) -> Figure:
-    """A row a set, a panel a pair: cart, pole, velocities, and what the action says.
+    """Draw a column per set, a panel per pair: cart, pole, velocities, and the action's push.
 
     Args:
         sets: Synthetic sets of CartPole by name.
 
     Raises:
-        FigureError: There are none, or they are of another environment.
+        FigureError: There is no set, or it is of another environment.
     """
     if not sets:
         raise FigureError("There is no synthetic set to draw.")
@@ -124,7 +123,7 @@ def _draw_cartpole(axes: Axes, pairs: SyntheticSet, row: int) -> None:
 
 
 def _length(velocity: float) -> float:
-    """Of an arrow: small velocities are told apart, large ones stay in the picture."""
+    """Length of an arrow: small velocities can be told apart, large ones stay in the picture."""
     return float(np.tanh(2 * velocity))
 
 

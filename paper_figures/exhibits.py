@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,15 @@ from benchmark.errors import ObdBenchError
 from benchmark.record import Record, check_set, record_folder
 from benchmark.spec import RunSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
-from paper_figures import over_datasets
-from paper_figures.convergence import convergence
+from paper_figures.curves import convergence, sizes
 from paper_figures.density_map import state_density
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
 from paper_figures.figure import write_both
 from paper_figures.main_table import main_table
 from paper_figures.misalignment_curves import misalignment
 from paper_figures.multi_task_table import multi_task
+from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
 from paper_figures.reproduction_table import reproduction_table
-from paper_figures.sizes import sizes
 from paper_figures.table import Table
 from paper_figures.training_cost import training_cost
 from paper_figures.transfer_heat_maps import transfer
@@ -35,18 +34,18 @@ from results.study_results import study_frame, study_results
 
 
 @dataclass(frozen=True)
-class Material:
-    """What an exhibit is made from.
+class StoredResults:
+    """Results in a store that an exhibit is made from.
 
     Args:
-        records: Of its sweeps.
-        asked: The runs of its sweeps.
+        records: Records of its sweep, or of the whole store.
+        asked: Runs that its sweep asked for.
         measured: Rows of its study.
-        played: Who played how many episodes in it, e.g. "10 students x 2 episodes".
-        store: Where the records' synthetic sets are.
+        played: Who played how many episodes in the study, e.g. "10 students x 2 episodes".
+        store: Folder that holds the records' synthetic sets.
     """
 
-    records: Sequence[Record]
+    records: Sequence[Record] = ()
     asked: Sequence[RunSpec] = ()
     measured: pd.DataFrame = field(default_factory=pd.DataFrame)
     played: str = ""
@@ -54,17 +53,31 @@ class Material:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """One row a run."""
+        """One row per run."""
         return runs_frame(self.records)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """One row a checkpoint."""
+        """One row per checkpoint."""
         return curves_frame(self.records)
 
     def table(self) -> Table:
-        """The main table of these records."""
+        """Draw up the main table of these records."""
         return main_table(cell_table(runs_frame(self.records, self.asked)))
+
+    def sets(self, method: str) -> dict[str, SyntheticSet]:
+        """Load the last synthetic sets of a method's complete runs, by seed and return."""
+        assert self.store is not None
+        found = {}
+        for record in self.records:
+            if record.spec.method != method or record.status != "complete":
+                continue
+            last = record.checkpoints[-1]
+            if last.synthetic_set:
+                title = f"seed {record.spec.seed}, return {record.mean_score.return_:.0f}"
+                folder = self.store / record_folder(record.run_id)
+                found[title] = load_synthetic_set(check_set(record, last, folder))[0]
+        return found
 
 
 @dataclass(frozen=True)
@@ -72,269 +85,134 @@ class Exhibit:
     """One table or figure.
 
     Args:
-        name: On the command line and of its files.
-        shows: What it shows, in a sentence.
-        sweeps: Whose records it needs, all of them.
-        make: Makes it.
-        study: Whose results it needs. With neither sweep nor study: every record of a store.
+        name: Name on the command line and of the files.
+        shows: Content, in a sentence.
+        make: Function that makes it.
+        sweep: Sweep whose records it needs.
+        study: Study whose results it needs. With neither: every record of a store.
     """
 
     name: str
+    _: KW_ONLY
     shows: str
-    sweeps: tuple[str, ...]
-    make: Callable[[Material], Table | Figure]
+    make: Callable[[StoredResults], Table | Figure]
+    sweep: str = ""
     study: str = ""
 
     @property
     def source(self) -> str:
-        """What makes its records, for people: "`main_table`", "the study `transfer`"."""
+        """What makes its records, in Markdown: "`main_table`", "the study `transfer`"."""
         if self.study:
             return f"the study `{self.study}`"
-        return ", ".join(f"`{sweep}`" for sweep in self.sweeps) or "every record"
+        return f"`{self.sweep}`" if self.sweep else "every record"
 
 
 EXHIBITS = (
-    Exhibit(
-        "obd-table-1",
-        "OBD's main results: every method on every dataset, and the mean over datasets.",
-        ("main_table",),
-        Material.table,
-    ),
-    Exhibit(
-        "obd-figure-1",
-        "OBD's convergence: normalized return against outer step, a panel a dataset.",
-        ("main_table",),
-        lambda material: convergence(material.curves),
-    ),
-    Exhibit(
-        "obd-aggregate",
-        "The same over all datasets: interquartile mean and mean with stratified intervals.",
-        ("main_table",),
-        lambda material: over_datasets.aggregate(material.runs),
-    ),
-    Exhibit(
-        "obd-improvement",
-        "Probability that a run of one of them beats one of another, over all datasets.",
-        ("main_table",),
-        lambda material: over_datasets.improvement(material.runs),
-    ),
-    Exhibit(
-        "obd-figure-2",
-        "OBD's distilled states, drawn by MuJoCo, and the states that follow.",
-        (),
-        lambda material: rendered_states(material.measured),
-        "rendered_states",
-    ),
-    Exhibit(
-        "obd-table-2",
-        "OBD's cross-architecture study: Av-PBC sets scored with other students.",
-        ("cross_architecture",),
-        Material.table,
-    ),
-    Exhibit(
-        "obd-table-3",
-        "OBD's ensembles: sets scored by ensembles of ten students.",
-        ("ensembles",),
-        Material.table,
-    ),
-    Exhibit(
-        "obd-table-4",
-        "OBD's training cost: gradient steps of BC on the whole data and of a student on a set.",
-        ("main_table",),
-        lambda material: training_cost(material.records),
-    ),
-    Exhibit(
-        "obd-table-5",
-        "OBD's synthetic sizes: scores of 16 to 256 pairs.",
-        ("sizes",),
-        Material.table,
-    ),
-    Exhibit(
-        "obd-table-5-figure",
-        "The same as a curve.",
-        ("sizes",),
-        lambda material: sizes(material.runs),
-    ),
-    Exhibit(
-        "sdw-main",
-        "SDW-OBD's main results: Av-PBC with and without density weights on every dataset.",
-        ("sdw_main",),
-        Material.table,
-    ),
-    Exhibit(
-        "sdw-misalignment",
-        "Return, pivotal and surrounding error of policies from states of quality or diversity.",
-        (),
-        lambda material: misalignment(material.measured, material.played),
-        "misalignment",
-    ),
-    Exhibit(
-        "sdw-density",
-        "The state density that SDW-OBD weights with, and where synthetic states lie.",
-        (),
-        lambda material: state_density(material.measured),
-        "state_density",
-    ),
-    Exhibit(
-        "sdw-tau",
-        "SDW-OBD's exponent: scores from tau = 0 (Av-PBC) to 1.",
-        ("tau",),
-        Material.table,
-    ),
-    Exhibit(
-        "hades-cartpole",
-        "HaDES on CartPole from two pairs, beside evolution of the weights.",
-        ("hades_cartpole",),
-        Material.table,
-    ),
-    Exhibit(
-        "hades-cartpole-figure",
-        "The same against generations.",
-        ("hades_cartpole",),
-        lambda material: convergence(material.curves),
-    ),
-    Exhibit(
-        "hades-hopper",
-        "HaDES on Hopper from 4 to 256 pairs, beside evolution of the weights.",
-        ("hades_hopper",),
-        Material.table,
-    ),
-    Exhibit(
-        "hades-hopper-figure",
-        "The same against generations.",
-        ("hades_hopper",),
-        lambda material: convergence(material.curves),
-    ),
-    Exhibit(
-        "hades-sizes",
-        "HaDES's sets of different sizes on Hopper, as a curve.",
-        ("hades_hopper",),
-        lambda material: sizes(material.runs),
-    ),
-    Exhibit(
-        "hades-transfer",
-        "HaDES's sets under students of other architectures and hyper-parameters, as heat maps.",
-        (),
-        lambda material: transfer(material.measured, material.played),
-        "transfer",
-    ),
-    Exhibit(
-        "hades-multi-task",
-        "Students on the merged sets of two tasks, beside students of each alone.",
-        (),
-        lambda material: multi_task(material.measured, material.played),
-        "multi_task",
-    ),
-    Exhibit(
-        "hades-cartpole-pairs",
-        "HaDES's two pairs of each seed on CartPole, as carts and poles.",
-        ("hades_cartpole",),
-        lambda material: cartpole_pairs(_sets(material, "hades")),
-    ),
-    Exhibit(
-        "all-methods",
-        "Every method of the suite on two datasets, with what it used and what it cost.",
-        ("all_methods",),
-        Material.table,
-    ),
-    Exhibit(
-        "all-methods-convergence",
-        "Normalized return against outer step for all of them.",
-        ("all_methods",),
-        lambda material: convergence(material.curves),
-    ),
-    Exhibit(
-        "aggregate",
-        "Interquartile mean and mean over datasets with stratified intervals.",
-        ("all_methods",),
-        lambda material: over_datasets.aggregate(material.runs),
-    ),
-    Exhibit(
-        "profiles",
-        "Performance profiles: the fraction of runs above every score.",
-        ("all_methods",),
-        lambda material: over_datasets.profiles(material.runs),
-    ),
-    Exhibit(
-        "improvement",
-        "Probability that a run of one method beats one of another.",
-        ("all_methods",),
-        lambda material: over_datasets.improvement(material.runs),
-    ),
-    Exhibit(
-        "ranks",
-        "How stable the ranking is when the seeds are drawn anew.",
-        ("all_methods",),
-        lambda material: over_datasets.ranks(material.runs),
-    ),
-    Exhibit(
-        "cost",
-        "Score against seconds, with the methods that no cheaper one beats.",
-        ("all_methods",),
-        lambda material: over_datasets.cost(material.runs),
-    ),
-    Exhibit(
-        "reproduction",
-        "Every published number beside the records that come nearest to it, with a verdict.",
-        (),
-        lambda material: reproduction_table(compare(published_cells(), material.records)),
-    ),
-)
+    Exhibit("obd-table-1", sweep="main_table", make=StoredResults.table,
+        shows="OBD's main results: every method on every dataset, and the mean over datasets."),
+    Exhibit("obd-figure-1", sweep="main_table", make=lambda stored: convergence(stored.curves),
+        shows="OBD's convergence: normalized return against outer step, one panel per dataset."),
+    Exhibit("obd-aggregate", sweep="main_table", make=lambda stored: aggregate(stored.runs),
+        shows="The same over all datasets: interquartile mean and mean with stratified intervals."),
+    Exhibit("obd-improvement", sweep="main_table", make=lambda stored: improvement(stored.runs),
+        shows="Probability that a run of one of them beats one of another, over all datasets."),
+    Exhibit("obd-figure-2", study="rendered_states",
+        make=lambda stored: rendered_states(stored.measured),
+        shows="OBD's distilled states, drawn by MuJoCo, and the states that follow."),
+    Exhibit("obd-table-2", sweep="cross_architecture", make=StoredResults.table,
+        shows="OBD's cross-architecture study: Av-PBC sets scored with other students."),
+    Exhibit("obd-table-3", sweep="ensembles", make=StoredResults.table,
+        shows="OBD's ensembles: sets scored by ensembles of ten students."),
+    Exhibit("obd-table-4", sweep="main_table", make=lambda stored: training_cost(stored.records),
+        shows="OBD's training cost: gradient steps on the whole data and on a set."),
+    Exhibit("obd-table-5", sweep="sizes", make=StoredResults.table,
+        shows="OBD's synthetic sizes: scores of 16 to 256 pairs."),
+    Exhibit("obd-table-5-figure", sweep="sizes", make=lambda stored: sizes(stored.runs),
+        shows="The same as a curve."),
+    Exhibit("sdw-main", sweep="sdw_main", make=StoredResults.table,
+        shows="SDW-OBD's main results: Av-PBC with and without density weights on every dataset."),
+    Exhibit("sdw-misalignment", study="misalignment",
+        make=lambda stored: misalignment(stored.measured, stored.played),
+        shows="Return, pivotal and surrounding error of policies of quality or diverse states."),
+    Exhibit("sdw-density", study="state_density",
+        make=lambda stored: state_density(stored.measured),
+        shows="The state density that SDW-OBD weights with, and where synthetic states lie."),
+    Exhibit("sdw-tau", sweep="tau", make=StoredResults.table,
+        shows="SDW-OBD's exponent: scores from tau = 0 (Av-PBC) to 1."),
+    Exhibit("hades-cartpole", sweep="hades_cartpole", make=StoredResults.table,
+        shows="HaDES on CartPole from two pairs, next to evolution of the weights."),
+    Exhibit("hades-cartpole-figure", sweep="hades_cartpole",
+        make=lambda stored: convergence(stored.curves),
+        shows="The same against generations."),
+    Exhibit("hades-hopper", sweep="hades_hopper", make=StoredResults.table,
+        shows="HaDES on Hopper from 4 to 256 pairs, next to evolution of the weights."),
+    Exhibit("hades-hopper-figure", sweep="hades_hopper",
+        make=lambda stored: convergence(stored.curves),
+        shows="The same against generations."),
+    Exhibit("hades-sizes", sweep="hades_hopper", make=lambda stored: sizes(stored.runs),
+        shows="HaDES's sets of different sizes on Hopper, as a curve."),
+    Exhibit("hades-transfer", study="transfer",
+        make=lambda stored: transfer(stored.measured, stored.played),
+        shows="HaDES's sets under other architectures and hyper-parameters, as heat maps."),
+    Exhibit("hades-multi-task", study="multi_task",
+        make=lambda stored: multi_task(stored.measured, stored.played),
+        shows="Students of the merged sets of two tasks, next to students of each task's own set."),
+    Exhibit("hades-cartpole-pairs", sweep="hades_cartpole",
+        make=lambda stored: cartpole_pairs(stored.sets("hades")),
+        shows="HaDES's two pairs of each seed on CartPole, as carts and poles."),
+    Exhibit("all-methods", sweep="all_methods", make=StoredResults.table,
+        shows="Every method of the suite on two datasets, with what it used and what it cost."),
+    Exhibit("all-methods-convergence", sweep="all_methods",
+        make=lambda stored: convergence(stored.curves),
+        shows="Normalized return against outer step for all of them."),
+    Exhibit("aggregate", sweep="all_methods", make=lambda stored: aggregate(stored.runs),
+        shows="Interquartile mean and mean over datasets with stratified intervals."),
+    Exhibit("profiles", sweep="all_methods", make=lambda stored: profiles(stored.runs),
+        shows="Performance profiles: the fraction of runs above every score."),
+    Exhibit("improvement", sweep="all_methods", make=lambda stored: improvement(stored.runs),
+        shows="Probability that a run of one method beats one of another."),
+    Exhibit("ranks", sweep="all_methods", make=lambda stored: ranks(stored.runs),
+        shows="How stable the ranking is when the seeds are drawn again."),
+    Exhibit("cost", sweep="all_methods", make=lambda stored: cost(stored.runs),
+        shows="Score against processor seconds, with the methods that no cheaper one beats."),
+    Exhibit("reproduction",
+        make=lambda stored: reproduction_table(compare(published_cells(), stored.records)),
+        shows="Every published number next to the nearest records, with a verdict."),
+)  # fmt: skip
 
 
 class NoRecords(ObdBenchError):
-    """An exhibit's sweeps have left no record in the store."""
+    """The store holds no record of an exhibit's sweep."""
 
 
-def gather(exhibit: Exhibit, store: Path) -> Material:
-    """The records that an exhibit is made from.
+def gather(exhibit: Exhibit, store: Path) -> StoredResults:
+    """Read the results that an exhibit is made from.
 
     Raises:
-        NoRecords: A sweep was not started here, or none of its runs has a record.
+        NoRecords: Its sweep was not started here, or none of its runs has a record.
         NoStudy: Its study has no result here.
     """
     if exhibit.study:
         results = study_results(store, exhibit.study)
-        return Material([], measured=study_frame(results), played=_played(results[0].settings))
-    if not exhibit.sweeps:
-        return Material(list(all_records(store)))
-    records: list[Record] = []
-    asked: list[RunSpec] = []
-    seen: set[str] = set()
-    for name in exhibit.sweeps:
-        sweep = load_sweep(store, name) if name in started_sweeps(store) else None
-        found = sweep_records(store, sweep) if sweep else []
-        if sweep is None or not found:
-            raise NoRecords(f"{store} holds no record of the sweep {name}: obdbench sweep {name}")
-        records += [record for record in found if record.run_id not in seen]
-        seen |= {record.run_id for record in found}
-        asked += sweep.runs
-    return Material(records, asked, store=store)
+        return StoredResults(measured=study_frame(results), played=_played(results[0].settings))
+    if not exhibit.sweep:
+        return StoredResults(list(all_records(store)))
+    name = exhibit.sweep
+    sweep = load_sweep(store, name) if name in started_sweeps(store) else None
+    records = sweep_records(store, sweep) if sweep else []
+    if sweep is None or not records:
+        raise NoRecords(f"{store} holds no record of the sweep {name}: obdbench sweep {name}")
+    return StoredResults(records, sweep.runs, store=store)
 
 
 def _played(settings: Mapping[str, Any]) -> str:
-    """Who played in a study, by its settings; "" where nobody did."""
+    """Say who played in a study, by its settings; "" where no policy played."""
     who = next((name for name in ("students", "policies") if name in settings), None)
     return f"{settings[who]} {who} x {settings['episodes']} episodes" if who else ""
 
 
-def _sets(material: Material, method: str) -> dict[str, SyntheticSet]:
-    """The last synthetic sets of a method's complete runs, by seed."""
-    assert material.store is not None
-    found = {}
-    for record in material.records:
-        if record.spec.method != method or record.status != "complete":
-            continue
-        last = record.checkpoints[-1]
-        if last.synthetic_set:
-            title = f"seed {record.spec.seed}, return {record.mean_score.return_:.0f}"
-            folder = material.store / record_folder(record.run_id)
-            found[title] = load_synthetic_set(check_set(record, last, folder))[0]
-    return found
-
-
 def write(exhibit: Exhibit, store: Path, folder: Path) -> list[Path]:
-    """Makes an exhibit and writes it: a table as .md, .csv and .tex, a figure as .pdf and .png.
+    """Make an exhibit and write it: a table as .md, .csv and .tex, a figure as .pdf and .png.
 
     The same records give the same bytes.
 

@@ -1,7 +1,7 @@
-"""The main table: every method's score beside what it cost.
+"""The main table: every method's score next to its cost.
 
-Up to two datasets: one row a (dataset, method). More: one row a method, one column a dataset, and
-the mean over datasets last, as the papers print it.
+Up to two datasets: one row per (dataset, method). More: one row per method, one column per dataset,
+and the mean over datasets last, as the papers print it.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from collections.abc import Mapping
 import pandas as pd
 
 from paper_figures import caption
-from paper_figures.table import DAGGER, NOTHING, Cell, Table
+from paper_figures.table import DAGGER, NOTHING, Cell, Table, estimate_cell
 from results.aggregate import COSTS, Best, best_and_ties
 from results.labels import natural_order
 from results.statistics import Estimate, stratified
 
 LONG_LAYOUT_DATASETS = 2
 ALL_DATASETS = "mean over datasets"
-SECONDS = "seconds are a run's share of wall time, scoring left out"
+SECONDS = "seconds are a run's share of wall time without scoring"
 COST_HEADINGS = ("seconds", "outer steps", "environment steps")
 
 Row = tuple[Cell, ...]
 
 
 def main_table(table: pd.DataFrame, *, seed: int = 0) -> Table:
-    """The main results, from what `results.cell_table` gives.
+    """Draw up the main table from what `results.cell_table` gives.
 
     Args:
-        table: one row a (dataset, label). The same rows in any order give the same bytes.
-        seed: of the stratified bootstrap over datasets (wide layout only).
+        table: One row per (dataset, label). The same rows in any order give the same bytes.
+        seed: Seed of the stratified bootstrap over datasets (wide layout only).
 
-    The best distillation method of every dataset is bold; those whose interval overlaps the best
-    one's carry a dagger. The caption states seeds, level, protocol, the teacher's own return, and
+    The best distillation method of every dataset is bold; methods whose interval overlaps that of
+    the best carry a dagger. The caption states seeds, level, protocol, the teacher's own return, and
     every cell that lacks seeds.
     """
     ordered = _in_order(table)
@@ -101,18 +101,13 @@ def _method_row(
     scores = (
         _score(by_dataset[name], best) if name in by_dataset else Cell(NOTHING) for name in datasets
     )
-    last = Cell(NOTHING) if average is None else _estimate(average.value, average.low, average.high)
-    return (
-        Cell(cells["label"].iloc[0]),
-        Cell(used),
-        *_costs(cells[list(COSTS)].mean()),
-        *scores,
-        last,
-    )
+    last = estimate_cell(average.value, average.low, average.high) if average else Cell(NOTHING)
+    names = Cell(cells["label"].iloc[0]), Cell(used)
+    return (*names, *_costs(cells[list(COSTS)].mean()), *scores, last)
 
 
 def _average(cells: pd.DataFrame, datasets: list[str], *, seed: int) -> Estimate | None:
-    """None unless the method has a score on every dataset: other means are not comparable."""
+    """Average a method over all datasets; None where it lacks a score, as no mean is comparable."""
     scores = {row["dataset"]: row["scores"] for _, row in cells.iterrows() if row["n"] > 0}
     if set(scores) != set(datasets):
         return None
@@ -133,7 +128,7 @@ def _score(row: pd.Series, best: Mapping[str, Best]) -> Cell:
     if row["n"] == 0:
         return Cell("failed" if row["n_failed"] else "missing", f"(0 of {row['n_expected']})")
     standing = best[row["dataset"]]
-    cell = _estimate(row["value"], row["low"], row["high"])
+    cell = estimate_cell(row["value"], row["low"], row["high"])
     details = [cell.detail] if cell.detail else []
     if row["n"] < row["n_expected"]:
         details.append(f"(n={row['n']} of {row['n_expected']})")
@@ -143,19 +138,10 @@ def _score(row: pd.Series, best: Mapping[str, Best]) -> Cell:
     return Cell(cell.text, " ".join(details), best=is_best, tied=is_tied)
 
 
-def _estimate(value: float, low: float, high: float) -> Cell:
-    detail = "" if math.isnan(low) else f"[{_one_decimal(low)}, {_one_decimal(high)}]"
-    return Cell(_one_decimal(value), detail)
-
-
 def _costs(row: pd.Series) -> Row:
     wall, *steps = (row[name] for name in COSTS)
     seconds = NOTHING if math.isnan(wall) else f"{wall:,.1f}"
     return (Cell(seconds), *(Cell(NOTHING if math.isnan(n) else f"{n:,.0f}") for n in steps))
-
-
-def _one_decimal(value: float) -> str:
-    return f"{round(value, 1) + 0.0:.1f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def _interval(table: pd.DataFrame) -> str:
@@ -171,8 +157,9 @@ def _caption(table: pd.DataFrame, note: str) -> str:
         caption.intervals(table),
         caption.protocols(table["protocol"]),
         f"Bold: highest mean among distillation methods of a dataset{which}; {DAGGER}: its "
-        f"interval overlaps the best one's.",
-        "Used: what a method declares; training teachers and fitting densities is nobody's cost.",
+        f"interval overlaps that of the best.",
+        "Used: what a method declares that it needs; costs leave out training teachers and fitting "
+        "densities.",
         note,
         caption.teachers(table),
         caption.missing(table),

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, FigureError, canvas, quiet
+from paper_figures.figure import SETTINGS, band, canvas, quiet, require_rows
 from results.statistics import LEVEL, mean
 
 PANELS = {
@@ -23,20 +23,19 @@ PANEL_INCHES = (2.5, 2.1)
 
 
 def misalignment(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figure:
-    """For every environment: return, pivotal and surrounding error against the training loss.
+    """Draw return, pivotal and surrounding error against the training loss of every environment.
 
     Training goes from left to right: the loss falls. A point is the mean over policies.
 
     Args:
         measured: The study `misalignment`'s rows.
         played: How many policies played how many episodes at each stage, in words.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap's random draws.
 
     Raises:
-        FigureError: There are none.
+        FigureError: The study has no rows.
     """
-    if measured.empty:
-        raise FigureError("The study misalignment has no rows.")
+    require_rows(measured, "misalignment")
     environments = sorted(set(measured["environment"]))
     with mpl.rc_context(SETTINGS):
         figure = canvas(PANEL_INCHES[0] * len(PANELS), PANEL_INCHES[1] * len(environments) + 0.5)
@@ -65,13 +64,8 @@ def _line(axes: Axes, rows: pd.DataFrame, kind: str, quantity: str, seed: int) -
     for _, stage in rows.groupby("steps", sort=True):
         losses.append(float(stage["training_loss"].mean()))
         found.append(mean(list(stage[quantity]), seed=seed))
-    color = COLORS.get(kind, "black")
-    axes.plot(
-        losses, [e.value for e in found], marker=MARKERS.get(kind, "^"), color=color, label=kind,
-        markersize=2.5, linewidth=1.1,
-    )  # fmt: skip
-    low, high = [e.low for e in found], [e.high for e in found]
-    axes.fill_between(losses, low, high, color=color, alpha=0.15, linewidth=0)
+    look = {"marker": MARKERS.get(kind, "^"), "markersize": 2.5, "linewidth": 1.1}
+    band(axes, losses, found, COLORS.get(kind, "black"), label=kind, **look)
 
 
 def _describe(axes: Axes, environment: str, name: str, quantity: str) -> None:

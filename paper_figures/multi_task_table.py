@@ -1,28 +1,29 @@
-"""One student for several tasks, beside one a task (HaDES, zero-shot multi-task training)."""
+"""One student for several tasks next to one per task (HaDES, zero-shot multi-task training)."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from paper_figures import caption
-from paper_figures.figure import FigureError
-from paper_figures.table import NOTHING, Cell, Table
-from results.statistics import LEVEL, Estimate, mean
+from paper_figures.figure import require_rows
+from paper_figures.table import Cell, Table, estimate_cell
+from results.statistics import LEVEL, mean
 
 
 def multi_task(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Table:
-    """A row a method and task: return of students of its own set, of the merged one, difference.
+    """Compare the returns of students of a task's own set and of the merged sets.
+
+    One row per method and task.
 
     Args:
         measured: The study `multi_task`'s rows.
         played: Who played how many episodes on each set, in words.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap's random draws.
 
     Raises:
-        FigureError: There are none.
+        FigureError: The study has no rows.
     """
-    if measured.empty:
-        raise FigureError("The study multi_task has no rows.")
+    require_rows(measured, "multi_task")
     groups: dict[str, list[tuple[Cell, ...]]] = {}
     data = []
     for (method, task), rows in measured.groupby(["method", "task"], sort=True):
@@ -33,7 +34,10 @@ def multi_task(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Table:
             "merged": mean(list(by_item["merged"].dropna()), seed=seed),
             "difference": mean(list(paired["merged"] - paired["own"]), seed=seed),
         }
-        cells = [_cell(found["own"]), _cell(found["merged"]), _cell(found["difference"], "+")]
+        cells = [
+            estimate_cell(e.value, e.low, e.high, decimals=0, sign="+" * (what == "difference"))
+            for what, e in found.items()
+        ]
         name = (Cell(str(method)), Cell(str(task)), Cell(str(len(paired))))
         groups.setdefault(str(method), []).append((*name, *cells))
         for what, estimate in found.items():
@@ -52,8 +56,3 @@ def multi_task(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Table:
         alignment="llrrrr",
         data=pd.DataFrame(data),
     )
-
-
-def _cell(found: Estimate, sign: str = "") -> Cell:
-    interval = f"[{found.low:.0f}, {found.high:.0f}]" if found.has_interval else NOTHING
-    return Cell(f"{found.value:{sign}.0f}", interval)

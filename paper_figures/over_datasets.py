@@ -12,8 +12,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from paper_figures import caption
-from paper_figures.convergence import MARKERS
-from paper_figures.figure import SETTINGS, FigureError, canvas, quiet
+from paper_figures.curves import MARKERS
+from paper_figures.figure import SETTINGS, FigureError, band, canvas, quiet
 from results.common_scores import CommonScores, common_scores, rank_probabilities
 from results.statistics import (
     LEVEL,
@@ -32,17 +32,17 @@ PALETTE = sns.color_palette("colorblind", 10)
 
 
 def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
-    """Interquartile mean and mean over datasets, with stratified bootstrap intervals.
+    """Draw interquartile mean and mean over datasets, with stratified bootstrap intervals.
 
     Args:
         runs: What `results.runs_frame` gives.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap's random draws.
 
     Raises:
         FigureError: No method has runs on every dataset.
     """
     common = _common(runs)
-    labels, left = _by_mean(common)[:MOST_METHODS], max(0, len(common.scores) - MOST_METHODS)
+    labels, left = _best(common)
     with mpl.rc_context(SETTINGS):
         figure = canvas(6.5, 1.2 + ROW_INCHES * len(labels))
         for place, (name, statistic) in enumerate(
@@ -66,23 +66,20 @@ def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
 
 
 def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
-    """Fraction of runs above every score, with pointwise bands (Agarwal et al. 2021).
+    """Draw the fraction of runs above every score, with pointwise bands (Agarwal et al. 2021).
 
     Args and errors as `aggregate`; references are left out.
     """
     common = _common(runs)
-    labels, left = _competitors(common, most=PROFILES)  # more bands hide each other
+    labels, left = _best(common, PROFILES, references=False)  # more bands hide each other
     every = [s for label in labels for task in common.scores[label].values() for s in task]
     taus = np.linspace(min(every) - 1, max(every) + 1, THRESHOLDS)
     with mpl.rc_context(SETTINGS):
         figure = canvas(6.0, 3.4)
         axes = figure.add_subplot()
-        for label, color in zip(labels, sns.color_palette("colorblind", 10), strict=False):
+        for label, color in zip(labels, PALETTE, strict=False):
             found = performance_profile(common.scores[label], list(taus), seed=seed).estimates
-            axes.plot(taus, [e.value for e in found], color=color, label=label, linewidth=1.2)
-            axes.fill_between(
-                taus, [e.low for e in found], [e.high for e in found], color=color, alpha=0.12, lw=0
-            )
+            band(axes, list(taus), found, color, label=label)
         axes.set(xlabel="normalized return", ylabel="fraction of runs above", ylim=(-0.02, 1.02))
         axes.legend(frameon=False, loc="upper right")
         quiet(axes)
@@ -91,12 +88,12 @@ def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
 
 
 def improvement(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
-    """Probability that a run of the row's method beats one of the column's, over all datasets.
+    """Draw the probability that a run of the row's method beats one of the column's.
 
     Args and errors as `aggregate`. A pair whose interval excludes one half is in bold.
     """
     common = _common(runs)
-    labels, left = _by_mean(common)[:MOST_METHODS], max(0, len(common.scores) - MOST_METHODS)
+    labels, left = _best(common)
     with mpl.rc_context(SETTINGS):
         side = 1.6 + 0.36 * len(labels)
         figure = canvas(max(side + 0.8, 4.2), side)  # the headline is no narrower
@@ -124,12 +121,12 @@ def improvement(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
 
 
 def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
-    """How stable the ranking by mean is under the seeds: a bar of rank probabilities a method.
+    """Draw how stable the ranking by mean is: a bar of rank probabilities per method.
 
     Args and errors as `aggregate`; references are left out.
     """
     common = _common(runs)
-    labels, left = _competitors(common)
+    labels, left = _best(common, references=False)
     found = rank_probabilities({label: common.scores[label] for label in labels}, seed=seed)
     colors = sns.color_palette("viridis", len(labels))
     with mpl.rc_context(SETTINGS):
@@ -140,7 +137,9 @@ def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
             share = found.loc[labels, rank].to_numpy()
             axes.barh(labels, share, left=edge, color=colors[rank - 1], label=str(rank), height=0.8)
             edge += share
-        axes.set(xlim=(0, 1), xlabel="probability of rank (dark: first) when the seeds are redrawn")
+        axes.set(
+            xlim=(0, 1), xlabel="probability of rank (dark: first) when the seeds are drawn again"
+        )
         axes.invert_yaxis()
         quiet(axes)
         figure.suptitle(_headline(common, left), fontsize=8)
@@ -148,16 +147,16 @@ def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
 
 
 def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
-    """Mean score against mean seconds of a run, with the methods that no cheaper one beats.
+    """Draw mean score against mean seconds per run, with the methods that no cheaper one beats.
 
-    Args and errors as `aggregate`; references are left out. Seconds are the processor's, which
-    other work on the machine lengthens less; they leave out scoring, and what teachers and
-    densities took. Runs of a pack share its seconds.
+    Args and errors as `aggregate`; references are left out. Seconds are those of the processor,
+    which other work on the machine lengthens less than wall time. They leave out scoring,
+    training teachers and fitting densities. Runs of a pack share its seconds.
     """
     common = _common(runs)
     complete = runs[runs["status"] == "complete"]
     seconds = complete.groupby("label")["cpu_seconds"].mean()
-    labels, left = _competitors(common)
+    labels, left = _best(common, references=False)
     with mpl.rc_context(SETTINGS):
         figure = canvas(6.5, 3.6)
         axes = figure.add_subplot()
@@ -175,7 +174,7 @@ def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
             if not front or found[label].value > front[-1][1]:
                 front.append((float(seconds[label]), found[label].value))
         axes.step(*zip(*front, strict=True), where="post", color="0.6", linewidth=0.8, ls="--")
-        axes.set(xscale="log", xlabel="processor seconds a run", ylabel="normalized return")
+        axes.set(xscale="log", xlabel="processor seconds per run", ylabel="normalized return")
         quiet(axes)
         figure.legend(loc="outside right upper", frameon=False)
         figure.suptitle(
@@ -194,25 +193,25 @@ def _common(runs: pd.DataFrame) -> CommonScores:
     return common
 
 
-def _competitors(common: CommonScores, most: int = MOST_METHODS) -> tuple[list[str], int]:
-    """Labels that are no references, from the highest mean down, and how many more there are.
+def _best(
+    common: CommonScores, most: int = MOST_METHODS, *, references: bool = True
+) -> tuple[list[str], int]:
+    """Labels from the highest mean down, and how many are left out beyond the first `most`.
 
     Raises:
-        FigureError: There are references alone.
+        FigureError: References do not count, and there is nothing else.
     """
-    labels = [x for x in _by_mean(common) if x not in common.references]
+
+    def order(label: str) -> tuple[float, str]:
+        scores = (np.asarray(task) for task in common.scores[label].values())
+        return -float(mean_over_tasks(*scores)), label
+
+    labels = [
+        x for x in sorted(common.scores, key=order) if references or x not in common.references
+    ]
     if not labels:
-        raise FigureError("These records hold references alone; there is nothing to compare.")
+        raise FigureError("These records hold only references; there is nothing to compare.")
     return labels[:most], max(0, len(labels) - most)
-
-
-def _by_mean(common: CommonScores) -> list[str]:
-    """Labels from the highest mean down."""
-
-    def value(label: str) -> float:
-        return float(mean_over_tasks(*(np.asarray(s) for s in common.scores[label].values())))
-
-    return sorted(common.scores, key=lambda label: (-value(label), label))
 
 
 def _headline(common: CommonScores, left: int = 0) -> str:

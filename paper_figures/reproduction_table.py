@@ -1,14 +1,15 @@
-"""Published beside reproduced: every number of the papers, with a verdict."""
+"""Published next to reproduced: every number of the papers, with a verdict."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import pandas as pd
 
 from paper_figures import caption
-from paper_figures.table import NOTHING, Cell, Table
+from paper_figures.table import NOTHING, Cell, Table, estimate_cell
 from results.comparison import RULE, Comparison
 from results.statistics import LEVEL
 
@@ -16,7 +17,7 @@ REASONS_SHOWN = 3
 
 
 def reproduction_table(comparisons: Sequence[Comparison]) -> Table:
-    """One row a published cell, a group for each table of a paper.
+    """One row per published cell, one group per table of a paper.
 
     Args:
         comparisons: What `results.comparison.compare` gives.
@@ -44,9 +45,8 @@ def _row(one: Comparison) -> tuple[Cell, ...]:
     if found is None:
         here = (Cell(NOTHING), Cell("0"), Cell(NOTHING), Cell(NOTHING))
     else:
-        interval = f"[{found.low:.1f}, {found.high:.1f}]" if found.has_interval else ""
         here = (
-            Cell(f"{found.value:.1f}", interval),
+            estimate_cell(found.value, found.low, found.high),
             Cell(str(found.n)),
             Cell(one.dataset or NOTHING),
             Cell(NOTHING if one.difference is None else f"{round(one.difference, 1) + 0.0:+.1f}"),
@@ -58,24 +58,16 @@ def _row(one: Comparison) -> tuple[Cell, ...]:
 
 
 def _data(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "paper": one.published.paper,
-                "source": one.published.source,
-                "table": one.published.table,
-                "row": one.published.row,
-                "dataset": one.published.dataset,
-                "published": one.published.value,
-                "reproduced": one.reproduced.value if one.reproduced else None,
-                "low": one.reproduced.low if one.reproduced else None,
-                "high": one.reproduced.high if one.reproduced else None,
-                "n": one.reproduced.n if one.reproduced else 0,
-                "reproduced_on": one.dataset,
-                "difference": one.difference,
-                "verdict": one.verdict,
-                "reasons": "; ".join(one.reasons),
-            }
-            for one in comparisons
-        ]
-    )
+    rows = []
+    for one in comparisons:
+        published = asdict(one.published)
+        names = ("paper", "source", "table", "row", "dataset")
+        found = asdict(one.reproduced) if one.reproduced else {"n": 0}
+        rows.append(
+            {name: published[name] for name in names}
+            | {"published": one.published.value, "reproduced": found.get("value"),
+               "low": found.get("low"), "high": found.get("high"), "n": found["n"],
+               "reproduced_on": one.dataset, "difference": one.difference,
+               "verdict": one.verdict, "reasons": "; ".join(one.reasons)}
+        )  # fmt: skip
+    return pd.DataFrame(rows)

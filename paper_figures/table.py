@@ -1,9 +1,11 @@
-"""A table that can be printed, pasted or typeset: one content, four forms."""
+"""A table that can be printed, pasted, typeset or shown in a notebook: one content, five forms."""
 
 from __future__ import annotations
 
+import html
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +51,8 @@ class Cell:
 class Table:
     """Columns, groups of rows with a rule between groups, a caption, and the numbers behind them.
 
-    ``alignment`` has one letter a column, "l" or "r". ``data`` is what `csv` writes: unrounded, one
-    row a cell.
+    ``alignment`` has one letter per column, "l" or "r". ``data`` is what `csv` writes: unrounded,
+    one row per cell.
     """
 
     columns: tuple[str, ...]
@@ -69,18 +71,18 @@ class Table:
         return f"{table}\n\n{_markdown_text(self.caption)}\n"
 
     def csv(self) -> str:
-        """The unrounded numbers as comma-separated values; empty where there is none."""
+        """Unrounded numbers as comma-separated values; empty where there is none."""
         return str(self.data.to_csv(index=False, lineterminator="\n"))
 
     def write(self, folder: Path, name: str) -> list[Path]:
-        """Writes ``<name>.md``, ``.csv`` and ``.tex`` into a folder, and returns their paths."""
+        """Write ``<name>.md``, ``.csv`` and ``.tex`` into a folder, and return their paths."""
         forms = {"md": self.markdown(), "csv": self.csv(), "tex": self.latex()}
         for ending, content in forms.items():
             write_atomic(folder / f"{name}.{ending}", content)
         return [folder / f"{name}.{ending}" for ending in forms]
 
     def latex(self) -> str:
-        """A ``table*`` float that needs the packages booktabs and graphicx."""
+        """LaTeX: a ``table*`` float that needs the packages booktabs and graphicx."""
         rows = ["\n".join(_latex_row(row) for row in group) for group in self.groups if group]
         return "\n".join(
             [
@@ -102,7 +104,7 @@ class Table:
         )
 
     def rich(self) -> rich_table.Table:
-        """For the terminal."""
+        """Table for the terminal."""
         table = rich_table.Table(caption=Text(self.caption), caption_justify="left")
         for name, side in zip(self.columns, self.alignment, strict=True):
             # Text, not str: rich would read square brackets as markup.
@@ -115,9 +117,48 @@ class Table:
             table.add_section()
         return table
 
+    def _repr_html_(self) -> str:
+        """HTML for notebooks: a body per group, and the caption below the table."""
+        bodies = ["".join(map(self._html_row, group)) for group in self.groups]
+        return (
+            '<table>\n<caption style="caption-side: bottom; text-align: left">'
+            f"{html.escape(self.caption)}</caption>\n"
+            f"<thead>\n{self._html_row(map(Cell, self.columns), 'th')}</thead>\n"
+            + "".join(f"<tbody>\n{body}</tbody>\n" for body in bodies)
+            + "</table>\n"
+        )
+
+    def _html_row(self, row: Iterable[Cell], tag: str = "td") -> str:
+        sides = {"l": "left", "r": "right"}
+        elements = (
+            f'<{tag} style="text-align: {sides[side]}">{_html_cell(cell)}</{tag}>'
+            for cell, side in zip(row, self.alignment, strict=True)
+        )
+        return f"<tr>{''.join(elements)}</tr>\n"
+
+
+def estimate_cell(
+    value: float, low: float, high: float, *, decimals: int = 1, sign: str = ""
+) -> Cell:
+    """Cell of an estimate, with its interval as detail unless that is NaN.
+
+    Args:
+        value: Estimate.
+        low: Lower end of its interval.
+        high: Upper end.
+        decimals: Digits after the point.
+        sign: "+" shows the sign of positive values.
+    """
+
+    def rounded(number: float, sign: str = "") -> str:
+        return f"{round(number, decimals) + 0.0:{sign}.{decimals}f}"  # + 0.0 turns -0.0 into 0.0
+
+    detail = "" if math.isnan(low) else f"[{rounded(low)}, {rounded(high)}]"
+    return Cell(rounded(value, sign), detail)
+
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it stands; a minus before a number becomes a minus sign."""
+    """Escape text for LaTeX; a hyphen before a number becomes a minus sign."""
     escaped = "".join(_LATEX.get(character, character) for character in text)
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped)
 
@@ -141,6 +182,13 @@ def _markdown_cell(cell: Cell) -> str:
     text = _markdown_text(cell.text)
     text = f"**{text}**" if cell.best else text
     text += f" {_markdown_text(cell.detail)}" if cell.detail else ""
+    return text + (DAGGER if cell.tied else "")
+
+
+def _html_cell(cell: Cell) -> str:
+    text = html.escape(cell.text)
+    text = f"<b>{text}</b>" if cell.best else text
+    text += f" <small>{html.escape(cell.detail)}</small>" if cell.detail else ""
     return text + (DAGGER if cell.tied else "")
 
 

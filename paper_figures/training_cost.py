@@ -1,4 +1,4 @@
-"""What a policy costs from a synthetic set, and from the whole data (OBD, Table 4)."""
+"""Cost of a policy from a synthetic set, and from the whole data (OBD, Table 4)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from benchmark.record import Record
 from paper_figures import caption
 from paper_figures.figure import FigureError
-from paper_figures.table import NOTHING, Cell, Table
+from paper_figures.table import NOTHING, Cell, Table, estimate_cell
 from results.comparison import published_training_steps
 from results.statistics import LEVEL, Estimate, mean
 
@@ -19,16 +19,17 @@ WHOLE, SET = "bc_whole", "av_pbc"
 
 
 def training_cost(records: Sequence[Record], *, seed: int = 0) -> Table:
-    """A row a dataset: gradient steps and score of BC on the whole data, and of students on a set.
+    """Compare gradient steps and score of BC on the whole data and of students on a set.
 
-    A gradient step is one of 256 transitions there, and of the whole set here, as in the paper.
+    One row per dataset. A gradient step is of 256 transitions on the whole data and of all pairs on
+    a set, as in the paper.
 
     Args:
-        records: With complete runs of `bc_whole` and `av_pbc`.
-        seed: Of the bootstrap.
+        records: Records, some of them complete ones of `bc_whole` and `av_pbc`.
+        seed: Seed of the bootstrap's random draws.
 
     Raises:
-        FigureError: No dataset has both.
+        FigureError: No dataset has complete runs of both.
     """
     found: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
@@ -43,17 +44,20 @@ def training_cost(records: Sequence[Record], *, seed: int = 0) -> Table:
         steps = whole[0].parameters["steps"]
         few = small[0].spec.student.steps
         published = published_training_steps(dataset)
-        scores = {name: _score(of, seed) for name, of in ((WHOLE, whole), (SET, small))}
+        scores = {
+            name: mean([record.mean_score.normalized_return for record in cells[name]], seed=seed)
+            for name in (WHOLE, SET)
+        }
         seconds = float(np.mean([record.cost.cpu_seconds for record in whole]))
         rows.append(
             (
                 Cell(dataset),
                 Cell(f"{steps:,}"),
                 Cell(f"{seconds:.1f}"),
-                _cell(scores[WHOLE]),
+                _score(scores[WHOLE]),
                 Cell(str(small[0].parameters["synthetic_size"])),
                 Cell(f"{few:,}"),
-                _cell(scores[SET]),
+                _score(scores[SET]),
                 Cell(f"{steps / few:,.0f}"),
                 Cell(f"{published[0]:,} / {published[1]:,}" if published else NOTHING),
             )
@@ -78,10 +82,5 @@ def training_cost(records: Sequence[Record], *, seed: int = 0) -> Table:
     )  # fmt: skip
 
 
-def _score(records: Sequence[Record], seed: int) -> Estimate:
-    return mean([record.mean_score.normalized_return for record in records], seed=seed)
-
-
-def _cell(found: Estimate) -> Cell:
-    interval = f"[{found.low:.1f}, {found.high:.1f}]" if found.has_interval else ""
-    return Cell(f"{found.value:.1f}", interval)
+def _score(found: Estimate) -> Cell:
+    return estimate_cell(found.value, found.low, found.high)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, FigureError, canvas
+from paper_figures.figure import SETTINGS, canvas, require_rows
 from results.statistics import LEVEL, mean
 
 GRIDS = {"architecture": ("depth", "width"), "training": ("learning_rate", "steps")}
@@ -19,18 +19,17 @@ PANEL_INCHES = (3.6, 2.3)
 
 
 def transfer(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figure:
-    """A row of two heat maps for every environment: mean return over sets, with its interval.
+    """Draw two heat maps per environment: mean return over sets, with its interval.
 
     Args:
         measured: The study `transfer`'s rows.
         played: Who played how many episodes on each set, in words.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap's random draws.
 
     Raises:
-        FigureError: There are none.
+        FigureError: The study has no rows.
     """
-    if measured.empty:
-        raise FigureError("The study transfer has no rows.")
+    require_rows(measured, "transfer")
     kinds = sorted(set(zip(measured["environment"], measured["pairs"], strict=True)))
     with mpl.rc_context(SETTINGS):
         figure = canvas(2 * PANEL_INCHES[0], PANEL_INCHES[1] * len(kinds) + 0.4)

@@ -189,7 +189,7 @@ def _compare(cell: PublishedCell, groups: Iterable[list[Record]], seed: int) -> 
     if not found:
         nowhere = cell.dataset.startswith("brax/")
         verdict: Verdict = "not comparable" if nowhere else "no record"
-        return Comparison(cell, None, None, verdict, ("Brax, another simulator",) * nowhere)
+        return Comparison(cell, None, None, verdict, ("Brax, another simulator",) if nowhere else ())
     # The same dataset first, then the fewest differences, then the most seeds.
     reasons, group = min(
         found,

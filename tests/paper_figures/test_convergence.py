@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from paper_figures.convergence import MOST_LINES, convergence, write_convergence
+from paper_figures.curves import MOST_LINES, convergence, write_convergence
 from paper_figures.figure import DOTS_PER_INCH, FigureError
 from results.frames import curves_frame
 from results.statistics import mean

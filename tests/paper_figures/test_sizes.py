@@ -10,8 +10,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from paper_figures.curves import sizes
 from paper_figures.figure import FigureError, write_figure
-from paper_figures.sizes import sizes
 from results.frames import runs_frame
 from results.statistics import mean
 from tests.results.conftest import MakeRecord, Record, build_record

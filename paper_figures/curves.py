@@ -1,9 +1,10 @@
-"""Normalized return against outer step, one panel a dataset.
+"""Normalized return against outer step or number of synthetic pairs, one panel per dataset.
 
-A method with several checkpoints is a line with its confidence band, over the steps that all of its
-runs have; where runs end at different steps, their last points are drawn at the mean of those. One
-with a single checkpoint (random, teacher, bc_whole) is a horizontal line, as it does not depend on
-the outer step. Of very many methods the best are drawn, and the figure says so.
+Against outer step, a method with several checkpoints is a line with its confidence band, over the
+steps that all of its runs have; where runs end at different steps, their last points are drawn at
+the mean of those. One with a single checkpoint (random, teacher, bc_whole) is a horizontal line, as
+it does not depend on the outer step. Where there are too many methods the best are drawn, and the
+figure says so.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, FigureError, canvas, quiet, write_both
+from paper_figures.figure import SETTINGS, FigureError, band, canvas, quiet, write_both
 from results.labels import natural_order
 from results.statistics import LEVEL, Estimate, mean
 
@@ -35,7 +36,7 @@ LEGEND_ROW_INCHES = 0.17
 LEGEND_ENTRY_INCHES = 0.65
 CHARACTER_INCHES = 0.068
 
-# References are grey, so that colour belongs to the methods under comparison.
+# References are grey: colour belongs to the methods under comparison.
 REFERENCE_GREYS = ((0.15, 0.15, 0.15), (0.5, 0.5, 0.5))
 LINE_STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -43,31 +44,32 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 @dataclass(frozen=True)
 class Style:
-    """How one method is drawn in every panel: told apart by colour, and by dashes and marker.
+    """Look of one method in every panel: colour, dashes and marker tell it apart.
 
     ``marker`` is empty for a method that is a horizontal line in all panels.
     """
 
     color: tuple[float, float, float]
-    line: Any
+    linestyle: Any
     marker: str
 
 
 def convergence(curves: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> Figure:
-    """The convergence figure from what `results.curves_frame` gives.
+    """Draw normalized return against outer step.
 
     Args:
-        curves: one row a checkpoint. Failed runs are left out; a panel's title says how many.
-        seed: of the bootstrap.
-        level: of the pointwise confidence bands, over seeds.
+        curves: What `results.curves_frame` gives. Failed runs are left out; a panel's title says
+            how many.
+        seed: Seed of the bootstrap's random draws.
+        level: Level of the pointwise confidence bands over seeds.
 
     Raises:
-        FigureError: if no complete run has a checkpoint.
+        FigureError: No complete run has a checkpoint.
     """
     complete = curves[curves["status"] == "complete"]
     if complete.empty:
         raise FigureError(
-            f"none of the {curves['run_id'].nunique()} runs given is complete; expected at least "
+            f"None of the {curves['run_id'].nunique()} runs given is complete; expected at least "
             "one complete run with checkpoints. Look at the failed records' errors first."
         )
     with mpl.rc_context(SETTINGS):
@@ -77,12 +79,68 @@ def convergence(curves: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) ->
 def write_convergence(
     curves: pd.DataFrame, directory: Path, name: str = "convergence", *, seed: int = 0
 ) -> tuple[Path, Path]:
-    """Write ``<name>.pdf`` and ``<name>.png`` into a directory, made if absent; their paths.
+    """Write ``<name>.pdf`` and ``<name>.png`` into a directory, made if absent; return their paths.
 
     The same records give the same bytes under the same versions of matplotlib and its fonts.
-    Raises FigureError as `convergence` does.
+
+    Raises:
+        FigureError: No complete run has a checkpoint.
     """
     return write_both(convergence(curves, seed=seed), directory, name)
+
+
+def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
+    """Draw normalized return against the number of synthetic pairs (OBD, Table 5).
+
+    Args:
+        runs: What `results.runs_frame` gives.
+        seed: Seed of the bootstrap's random draws.
+
+    Raises:
+        FigureError: No method has complete runs at two sizes.
+    """
+    complete = runs[(runs["status"] == "complete") & runs["synthetic_size"].notna()]
+    several = complete.groupby("method")["synthetic_size"].nunique()
+    methods = sorted(several[several > 1].index)
+    if not methods:
+        raise FigureError("No method has complete runs at two synthetic sizes or more.")
+    complete = complete[complete["method"].isin(methods)]
+    mixed = complete.groupby(["method", "dataset", "synthetic_size"])["cell_id"].nunique()
+    if (mixed > 1).any():
+        method, dataset, size = mixed[mixed > 1].index[0]
+        raise FigureError(
+            f"{method} on {dataset} has several cells of {size} pairs, which differ in other "
+            f"settings; a curve over sizes needs one. Give it a sweep of one student and protocol."
+        )
+    failed = runs[(runs["status"] != "complete") & runs["method"].isin(methods)]
+    datasets = sorted(set(complete["dataset"]))
+    with mpl.rc_context(SETTINGS):
+        figure = canvas(PANEL_INCHES[0] * len(datasets) + 1.2, PANEL_INCHES[1] + 0.6)
+        palette = sns.color_palette("colorblind", len(methods))
+        for place, dataset in enumerate(datasets, start=1):
+            axes = figure.add_subplot(1, len(datasets), place)
+            for method, color in zip(methods, palette, strict=True):
+                mine = complete[(complete["method"] == method) & (complete["dataset"] == dataset)]
+                found = {
+                    int(size): mean(list(rows["normalized_return"]), seed=seed)
+                    for size, rows in mine.groupby("synthetic_size", sort=True)
+                }
+                band(axes, list(found), list(found.values()), color, marker="o", markersize=3,
+                     label=method)  # fmt: skip
+            axes.set_xscale("log", base=2)
+            ticks = sorted({int(size) for size in complete["synthetic_size"]})
+            axes.set_xticks(ticks, [str(size) for size in ticks])
+            axes.set(xlabel="synthetic pairs", ylabel="normalized return", title=dataset)
+            quiet(axes)
+        axes.legend(frameon=False)
+        seeds = complete.groupby(["dataset", "label"])["seed"].nunique()
+        left_out = f"; {len(failed)} failed runs left out" if len(failed) else ""
+        figure.suptitle(
+            f"Mean over {caption.seeds(seeds)} with {caption.percent(LEVEL)} bootstrap band"
+            f"{left_out}",
+            fontsize=8,
+        )
+    return figure
 
 
 def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: float) -> Figure:
@@ -97,8 +155,7 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
         if shown.empty:
             axes.set(xticks=[], yticks=[])
         axes.set_title(_title(curves[curves["dataset"] == dataset]), fontsize=8.5)
-        axes.set_xlabel("outer step")
-        axes.set_ylabel("normalized return")
+        axes.set(xlabel="outer step", ylabel="normalized return")
         axes.margins(x=0.02)
         quiet(axes)
     figure.suptitle(
@@ -112,9 +169,9 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
 
 
 def _best(complete: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """The rows of the labels that are drawn, and how many labels are not.
+    """Select the rows of the labels that are drawn, and count the other labels.
 
-    References are kept, and of the others those with the highest mean of last checkpoints.
+    References are kept, and the methods with the highest mean over last checkpoints.
     """
     last = complete.sort_values("outer_step").groupby(["label", "reference", "run_id"]).last()
     means = last["normalized_return"].groupby(["label", "reference"]).mean().reset_index()
@@ -138,7 +195,7 @@ def _canvas(panels: int, labels: list[str]) -> tuple[Figure, list[Axes]]:
 
 
 def _styles(complete: pd.DataFrame) -> dict[str, Style]:
-    """Label -> style, methods first, in natural order."""
+    """Map each label to its style, methods first, in natural order."""
     reference = complete["reference"]
     methods = sorted(set(complete.loc[~reference, "label"]), key=natural_order)
     references = sorted(set(complete.loc[reference, "label"]), key=natural_order)
@@ -167,49 +224,31 @@ def _line(axes: Axes, runs: pd.DataFrame, style: Style, *, seed: int, level: flo
     if len(points) == 1:
         _horizontal(axes, next(iter(points.values())), style)
     else:
-        _curve(axes, points, style)
+        band(axes, list(points), list(points.values()), **asdict(style), markersize=3)
 
 
 def _steps(runs: pd.DataFrame) -> pd.Series:
     """Outer steps at which checkpoints are drawn: a run's last one at the mean of all last ones.
 
-    Runs with a budget end at steps of their own; drawn there, a point would be a single seed's.
+    Runs with a budget end at different steps; drawn there, a point would show a single seed.
     """
     steps = runs["outer_step"].astype("float64")
     last = steps.groupby(runs["run_id"]).transform("max")
     end = float(last.groupby(runs["run_id"]).first().mean())
-    before = steps.where(steps < end)  # what comes later is no step that all runs have
+    before = steps.where(steps < end)  # not every run has a later step
     return before.where(steps < last, end)
 
 
-def _curve(axes: Axes, points: Mapping[float, Estimate], style: Style) -> None:
-    steps = list(points)
-    axes.plot(
-        steps,
-        [point.value for point in points.values()],
-        color=style.color,
-        linestyle=style.line,
-        marker=style.marker,
-        markersize=3,
-        linewidth=1.2,
-    )
-    low = [point.low for point in points.values()]
-    high = [point.high for point in points.values()]
-    axes.fill_between(steps, low, high, color=style.color, alpha=0.15, linewidth=0)
-
-
 def _horizontal(axes: Axes, point: Estimate, style: Style) -> None:
-    axes.axhline(point.value, color=style.color, linestyle=style.line, linewidth=1.2)
+    axes.axhline(point.value, color=style.color, linestyle=style.linestyle, linewidth=1.2)
     if point.has_interval:
         axes.axhspan(point.low, point.high, color=style.color, alpha=0.1, linewidth=0)
 
 
 def _title(runs: pd.DataFrame) -> str:
-    """The dataset, the seeds behind its lines, and what was left out."""
-    complete = runs[runs["status"] == "complete"]
-    text = (
-        f"{runs['dataset'].iloc[0]} ({caption.seeds(complete.groupby('label')['seed'].nunique())})"
-    )
+    """Name the dataset, the seeds behind its lines, and what was left out."""
+    seeds = runs[runs["status"] == "complete"].groupby("label")["seed"].nunique()
+    text = f"{runs['dataset'].iloc[0]} ({caption.seeds(seeds)})"
     failed = runs[runs["status"] != "complete"]["run_id"].nunique()
     return f"{text}\n{failed} failed run{'s' if failed > 1 else ''} left out" if failed else text
 
@@ -217,33 +256,20 @@ def _title(runs: pd.DataFrame) -> str:
 def _legend(figure: Figure, styles: Mapping[str, Style]) -> None:
     width = float(figure.get_size_inches()[0])
     handles = [
-        Line2D(
-            [],
-            [],
-            color=style.color,
-            linestyle=style.line,
-            marker=style.marker,
-            markersize=3,
-            linewidth=1.2,
-            label=_wrapped(label, width),
-        )
+        Line2D([], [], **asdict(style), markersize=3, linewidth=1.2, label=_wrapped(label, width))
         for label, style in styles.items()
     ]
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=_legend_columns(width, list(styles)),
-        frameon=False,
-    )
+    columns = _legend_columns(width, list(styles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _legend_columns(width: float, labels: list[str]) -> int:
-    """How many entries as wide as the longest fit beside each other, one to four."""
+    """Number of entries as wide as the longest that fit next to each other, one to four."""
     longest = max(len(line) for label in labels for line in _wrapped(label, width).split("\n"))
     fit = int(width / (LEGEND_ENTRY_INCHES + CHARACTER_INCHES * longest))
     return min(max(fit, 1), 4, len(labels))
 
 
 def _wrapped(label: str, width: float) -> str:
-    """The label in lines that fit a figure of this width in inches."""
+    """Break the label into lines that fit a figure of this width in inches."""
     return textwrap.fill(label, int((width - LEGEND_ENTRY_INCHES) / CHARACTER_INCHES))
