@@ -20,7 +20,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -62,8 +62,13 @@ class OBD(Method):
         """What this objective holds students to."""
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
-        """Distils one run."""
-        self.distill_packed([Assignment(self, problem, monitor)])
+        """Distil one run."""
+        advance([self.outer_run(problem, monitor)])
+
+    def outer_run(self, problem: Problem, monitor: Monitor) -> OuterRun:
+        """The run before its first outer step, or where its saved state left it."""
+        require_available(problem, self.synthetic_size)
+        return OuterRun(self, self.targets(problem), problem, monitor)
 
     def pack_key(self) -> Hashable:
         """Runs of any objective go together, so long as their outer loops are alike."""
@@ -71,13 +76,13 @@ class OBD(Method):
 
     @classmethod
     def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
-        """Distils R runs in one batch of products."""
-        runs = []
-        for method, problem, monitor in assignments:
-            assert isinstance(method, OBD)
-            require_available(problem, method.synthetic_size)
-            runs.append(OuterRun(method, method.targets(problem), problem, monitor))
-        advance(runs)
+        """Distil R runs in one batch of products."""
+        advance(
+            [
+                cast(OBD, method).outer_run(problem, monitor)
+                for method, problem, monitor in assignments
+            ]
+        )
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def _name(hint: Any) -> str:
         return "one of " + ", ".join(map(repr, arguments))
     if origin is list:
         return f"a list, each entry {_name(arguments[0])}"
-    if origin is dict:
+    if origin in (dict, Mapping):
         return "a table"
     if arguments:
         return " or ".join(map(_name, arguments))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
+from benchmark.method import Method
 from benchmark.spec import RunSpec
 
 DEFAULT_PACK = 8
@@ -37,6 +38,19 @@ def make_packs(runs: Sequence[RunSpec], largest: int, workers: int = 1) -> list[
 def _key(run: RunSpec) -> Hashable:
     method = run.method_instance
     key = method.pack_key()
-    if key is None:
+    if key is None or _only_distill_is_its_own(type(method)):
         return run.run_id
     return (type(method).distill_packed.__func__, key, run.student, run.dataset)  # type: ignore[attr-defined]
+
+
+def _only_distill_is_its_own(method: type[Method]) -> bool:
+    """Whether a method changes `distill` of a class that can be packed, but not `distill_packed`.
+
+    A pack would then not do what the method says.
+    """
+    for cls in method.__mro__:
+        if "distill_packed" in vars(cls):
+            return False
+        if "distill" in vars(cls):
+            return True
+    return False

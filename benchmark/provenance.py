@@ -38,7 +38,7 @@ def provenance(device: str) -> dict[str, Any]:
 def _commit() -> tuple[str | None, bool | None]:
     """Commit of the checkout that the suite runs from, and whether files were changed since.
 
-    None twice where there is no checkout.
+    Both are None where there is no checkout.
     """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():

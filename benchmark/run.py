@@ -200,7 +200,10 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
         try:
             work = [attempt.begin(conditions, stopwatch, clock) for attempt in attempts]
             stopwatch.skip()  # loading data, and fitting a density, are not costs of a run
-            work[0].method.distill_packed(work)
+            if len(work) > 1:
+                work[0].method.distill_packed(work)
+            else:
+                work[0].method.distill(work[0].problem, work[0].monitor)
             stopwatch.lap()
             records = [attempt.complete_record(conditions.device) for attempt in attempts]
         except Exception as error:  # whatever a method raises is a row of the table, never a gap

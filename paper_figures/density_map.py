@@ -38,7 +38,7 @@ def state_density(measured: pd.DataFrame) -> Figure:
             _synthetic(second, states, rows)
             _histogram(third, states, facts)
         figure.suptitle(
-            f"Samples of {len(states):,} states on the first two principal components of a dataset; "
+            f"{len(states):,} states of each dataset on their first two principal components; "
             f"synthetic states of one seed",
             fontsize=8,
         )

@@ -33,8 +33,8 @@ def main_table(table: pd.DataFrame, *, seed: int = 0) -> Table:
         seed: Seed of the stratified bootstrap over datasets (wide layout only).
 
     The best distillation method of every dataset is bold; methods whose interval overlaps that of
-    the best carry a dagger. The caption states seeds, level, protocol, the teacher's own return, and
-    every cell that lacks seeds.
+    the best carry a dagger. The caption states seeds, level, protocol, the teacher's own return,
+    and every cell that lacks seeds.
     """
     ordered = _in_order(table)
     best = best_and_ties(ordered)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from benchmark.errors import ObdBenchError
 from benchmark.record import Record
+from benchmark.spec import RunSpec
 from results.labels import cell_settings, flat
 from results.statistics import LEVEL, Estimate, mean
 
@@ -189,7 +190,9 @@ def _compare(cell: PublishedCell, groups: Iterable[list[Record]], seed: int) -> 
     if not found:
         nowhere = cell.dataset.startswith("brax/")
         verdict: Verdict = "not comparable" if nowhere else "no record"
-        return Comparison(cell, None, None, verdict, ("Brax, another simulator",) if nowhere else ())
+        return Comparison(
+            cell, None, None, verdict, ("Brax, another simulator",) if nowhere else ()
+        )
     # The same dataset first, then the fewest differences, then the most seeds.
     reasons, group = min(
         found,
@@ -220,7 +223,7 @@ def _is_row(cell: PublishedCell, record: Record) -> bool:
     """Whether a run has the cell's method and the settings of its row."""
     if record.spec.method != cell.method:
         return False
-    has = settings_of(record)
+    has = settings_of(record.spec, record.parameters)
     changes = {k for k in cell.wanted if k.startswith("evaluation_student.")}
     changed = {k for k in has if k.startswith("evaluation_student.")}
     return changes == changed and all(has.get(k, v) == v for k, v in cell.wanted.items())
@@ -232,7 +235,7 @@ def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
     if dataset != cell.dataset:
         environment = record.provenance.environment
         reasons.append(f"the suite's own {dataset} ({environment}), not D4RL")
-    has = settings_of(record)
+    has = settings_of(record.spec, record.parameters)
     reasons += [
         f"{key} {has[key]}, not {value}"
         for key, value in cell.settings.items()
@@ -241,9 +244,9 @@ def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def settings_of(record: Record) -> dict[str, Any]:
-    """Settings of a record by dotted name, the way papers state them: no seed of the teacher."""
-    found = cell_settings(record.spec, record.parameters)
+def settings_of(spec: RunSpec, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Settings of a run by dotted name, the way papers state them: no seed of the teacher."""
+    found = cell_settings(spec, parameters)
     found.pop("protocol.name", None)  # it stands for its numbers
     teacher = str(found["teacher"]).partition(":")[0]
     return {**found, "teacher": teacher}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from benchmark import run
 from benchmark.monitor import OnProgress
@@ -57,6 +60,18 @@ def execute_pack(
 ) -> list[Record]:
     """Several runs, advanced together."""
     return run.execute(specs, Conditions(store, on_progress=on_progress, **conditions))
+
+
+def altered(record: Record, **changes: Any) -> Record:
+    """The record with other values; `cost__attempts=2` changes a field of a part of it."""
+    for name, value in changes.items():
+        part, _, field = name.partition("__")
+        if field:
+            old = getattr(record, part)
+            change = replace if is_dataclass(old) else msgspec.structs.replace
+            value = change(old, **{field: value})  # type: ignore[operator]
+        record = msgspec.structs.replace(record, **{part: value})
+    return record
 
 
 def numbers(record: Record) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Datasets: what they are, where they are kept, how the suite collects its own."""
+"""Datasets: what they are, where they are stored, how the suite collects its own."""

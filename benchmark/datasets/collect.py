@@ -154,7 +154,7 @@ class _Collector:
         """Start episodes in free slots where a part still lacks transitions; True if any."""
         slots = []
         for slot in np.flatnonzero(~self.running):
-            part = self._neediest()
+            part = self._part_to_start()
             if part is None:
                 break
             self.running[slot], self.length[slot] = True, 0
@@ -188,7 +188,7 @@ class _Collector:
         for row in np.flatnonzero(result.terminated | result.truncated):
             self._finish(slots[row], bool(result.terminated[row]), bool(result.truncated[row]))
 
-    def _neediest(self) -> int | None:
+    def _part_to_start(self) -> int | None:
         """The part with fewest running episodes among those that still lack transitions.
 
         Running episodes count with the steps they have so far. A part may so get an episode more

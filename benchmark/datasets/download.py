@@ -78,8 +78,9 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.exists():
-            transfer = _Transfer(url, target, expected, progress)
-            _attempt(transfer, patience or Patience(), advice)
+            patience = patience or Patience()
+            transfer = _Transfer(url, target, expected, patience.stall, progress)
+            _let_pooch_fetch(transfer, patience, advice)
 
 
 class TrustedFiles:
@@ -113,16 +114,16 @@ class TrustedFiles:
         return entries
 
 
-class _TryAgain(ValueError):
-    """A failed attempt that another may better; pooch asks again after a ValueError."""
+class _PassingFailure(ValueError):
+    """A failed attempt after which another may succeed; pooch asks again after a ValueError."""
 
 
-class _Final(Exception):
+class _FinalFailure(Exception):
     """A failure that another attempt would repeat."""
 
 
-def _attempt(transfer: _Transfer, patience: Patience, advice: str) -> None:
-    """Let pooch ask until the file is there, and say what happened where it is not."""
+def _let_pooch_fetch(transfer: _Transfer, patience: Patience, advice: str) -> None:
+    """Let pooch ask until the file is there; raise DownloadProblem if it cannot be had."""
     import pooch  # not above: only a download should wait the tenth of a second that these take
     import requests
 
@@ -135,17 +136,16 @@ def _attempt(transfer: _Transfer, patience: Patience, advice: str) -> None:
         registry={target.name: None},  # after another digest than this, pooch would ask again
         retry_if_failed=patience.attempts - 1,
     )
-    http = pooch.HTTPDownloader(chunk_size=_CHUNK, timeout=patience.stall)
     try:
-        registry.fetch(target.name, downloader=lambda _, path, __: transfer.run(http, Path(path)))
-    except (requests.RequestException, _TryAgain) as error:
+        registry.fetch(target.name, downloader=transfer)
+    except (requests.RequestException, _PassingFailure) as error:
         total = f" of {transfer.total:,}" if transfer.total else ""
         raise DownloadProblem(
-            f"The download of {url} broke off after {len(transfer):,}{total} bytes, in "
+            f"The download of {url} broke off after {transfer.arrived:,}{total} bytes, in "
             f"{patience.attempts} attempts, the last because {_reason(error, patience.stall)}. The "
             f"same command goes on from there. {advice}"
         ) from error
-    except _Final as error:
+    except _FinalFailure as error:
         raise DownloadProblem(f"{url} {error} {advice}") from error
     except OSError as error:
         raise DownloadProblem(
@@ -154,37 +154,41 @@ def _attempt(transfer: _Transfer, patience: Patience, advice: str) -> None:
         ) from error
 
 
+@dataclass
 class _Transfer:
-    """One file on its way: the bytes so far in `.part`, and the version they are of in a note."""
+    """A downloader for pooch: the bytes so far in `.part`, the version they are of in a note."""
 
-    def __init__(
-        self,
-        url: str,
-        target: Path,
-        expected: Fingerprint | None,
-        progress: OnProgress | None,
-    ) -> None:
-        self.url, self.target, self.expected, self.progress = url, target, expected, progress
-        self.part = target.with_name(f"{target.name}.part")
-        self.note = target.with_name(f"{target.name}.part.json")
-        self.total: int | None = expected.bytes if expected else None
+    url: str
+    target: Path
+    expected: Fingerprint | None
+    stall: float
+    progress: OnProgress | None
+    total: int | None = None
 
-    def __len__(self) -> int:
+    def __post_init__(self) -> None:
+        self.part = self.target.with_name(f"{self.target.name}.part")
+        self.note = self.target.with_name(f"{self.target.name}.part.json")
+        if self.expected:
+            self.total = self.expected.bytes
+
+    @property
+    def arrived(self) -> int:
+        """Bytes so far."""
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def run(self, http: Any, path: Path) -> None:
-        """One attempt with pooch's HTTP downloader; afterwards the file is at `path`, checked."""
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+        """Make one attempt; afterwards the file is at `output_file`, checked."""
         start, version = self._resume_at()
         if not start or start != self.total:
-            self._receive(http, start, version)
-        if self.total is not None and len(self) < self.total:
-            raise _TryAgain("the server ended the transfer early")
+            self._receive(start, version)
+        if self.total is not None and self.arrived < self.total:
+            raise _PassingFailure("the server ended the transfer early")
         if self.expected and (found := Fingerprint.of(self.part)) != self.expected:
             if start and version is None:
                 self._discard()
-                raise _TryAgain("the bytes of an earlier attempt were of another file")
+                raise _PassingFailure("the bytes of an earlier attempt were of another file")
             self._refuse_content(f"{found.bytes:,} bytes with sha256 {found.sha256}")
-        self.part.replace(path)
+        self.part.replace(output_file)
         self._discard()
 
     def _resume_at(self) -> tuple[int, str | None]:
@@ -194,16 +198,17 @@ class _Transfer:
         """
         note = json.loads(self.note.read_text()) if self.note.exists() else {}
         version = note["version"] if note.get("url") == self.url else None
-        start = len(self)
+        start = self.arrived
         too_long = self.total is not None and start > self.total
         if too_long or (version is None and self.expected is None):
             self._discard()
             return 0, None
         return start, version
 
-    def _receive(self, http: Any, start: int, version: str | None) -> None:
+    def _receive(self, start: int, version: str | None) -> None:
         """Append what the server sends from byte `start` on."""
         import requests
+        from pooch import HTTPDownloader
         from urllib3.exceptions import NewConnectionError
 
         headers = {"Accept-Encoding": "identity", "User-Agent": "obdbench"}
@@ -218,19 +223,24 @@ class _Transfer:
                 if not response.is_redirect:
                     self._check(response, start, version, stream)
 
-            http.kwargs |= {"headers": headers, "hooks": {"response": check}}
-            http.progressbar = SimpleNamespace(
-                total=0,
-                update=lambda _: self.progress and self.progress(stream.tell(), self.total or 0),
-                reset=lambda: None,
-                close=lambda: None,
+            def report(_: int) -> None:  # pooch counts whole chunks, of this attempt only
+                if self.progress:
+                    self.progress(self.arrived, self.total or 0)
+
+            bar = SimpleNamespace(total=0, update=report, reset=lambda: None, close=lambda: None)
+            fetch = HTTPDownloader(
+                progressbar=bar,
+                chunk_size=_CHUNK,
+                timeout=self.stall,
+                headers=headers,
+                hooks={"response": check},
             )
             try:
-                http(self.url, stream, None)
+                fetch(self.url, stream, None)
             except requests.ConnectionError as error:
                 reason = getattr(error.args[0], "reason", None)
                 if isinstance(reason, NewConnectionError):  # refused, or an unknown host
-                    raise _Final(f"cannot be reached: {reason}.") from error
+                    raise _FinalFailure(f"cannot be reached: {reason}.") from error
                 raise
 
     def _check(self, response: Any, start: int, version: str | None, stream: BinaryIO) -> None:
@@ -238,12 +248,12 @@ class _Transfer:
         status, headers = response.status_code, response.headers
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             self._discard()
-            raise _TryAgain("the file is shorter than what arrived of it before")
+            raise _PassingFailure("the file is shorter than what arrived of it before")
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _WORTH_ANOTHER_TRY:
-            raise _TryAgain(f"the server answered {status} {response.reason}")
+            raise _PassingFailure(f"the server answered {status} {response.reason}")
         if status >= HTTPStatus.BAD_REQUEST:
             self._discard()
-            raise _Final(
+            raise _FinalFailure(
                 f"was answered with {status} {response.reason}: the server does not give the file."
             )
         given = _version(headers)
@@ -252,7 +262,7 @@ class _Transfer:
             sent = re.match(r"bytes (\d+)-", headers.get("Content-Range", ""))
             if sent is None or int(sent[1]) != start or (version and given not in (None, version)):
                 self._discard()
-                raise _TryAgain("the file changed on the server, so it is begun anew")
+                raise _PassingFailure("the file changed on the server, so it is begun anew")
         else:  # the whole file: it changed, or the server does not resume
             start = stream.truncate(0)
             self.note.unlink(missing_ok=True)
@@ -267,7 +277,7 @@ class _Transfer:
     def _refuse_content(self, found: str) -> None:
         assert self.expected is not None
         self._discard()
-        raise _Final(
+        raise _FinalFailure(
             f"gives {found}, expected {self.expected.bytes:,} bytes with sha256 "
             f"{self.expected.sha256}: it is another file, and was not kept."
         )
@@ -290,7 +300,7 @@ def _reason(error: Exception, stall: float) -> str:
     """Why an attempt failed, as the end of a sentence."""
     import requests
 
-    if isinstance(error, _TryAgain):
+    if isinstance(error, _PassingFailure):
         return str(error)
     if "timed out" in str(error):
         return f"nothing came for {stall:g} seconds"

@@ -196,23 +196,23 @@ def pack(recipe: PolicyRecipe, folder: Path, target: Path, episodes: int = 100) 
     )
     medium = int(np.argmax(sampled >= threshold))
 
-    kept = [*range(medium + 1), best]
+    shipped = [*range(medium + 1), best]
     with atomic_path(target.with_suffix(".safetensors")) as temporary:
         save_file(
-            {k: np.ascontiguousarray(v[kept]) for k, v in policies.tensors.items()}, temporary
+            {k: np.ascontiguousarray(v[shipped]) for k, v in policies.tensors.items()}, temporary
         )
     manifest = {
         "environment": recipe.environment,
         "recipe": asdict(recipe),
         "sha256": file_sha256(target.with_suffix(".safetensors")),
-        "roles": {"medium": medium, "best": len(kept) - 1},
+        "roles": {"medium": medium, "best": len(shipped) - 1},
         "reference_returns": {
             "random": _summary(random_returns),
             "expert": _summary(expert_returns),
         },
         "snapshots": [
             {"steps": int(paths[i].stem), "sampled_return": round(float(sampled[i]), 2)}
-            for i in kept
+            for i in shipped
         ],
         "packages": {
             name: importlib.metadata.version(name)

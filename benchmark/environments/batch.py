@@ -72,7 +72,7 @@ class BatchedEnvironment(Protocol):
 
 
 class SlotTracker:
-    """Follows `size` slots from reset to end of episode and refuses calls out of that order."""
+    """A record of which of `size` slots are inside an episode; it refuses calls out of order."""
 
     def __init__(self, size: int) -> None:
         self._running = np.zeros(size, dtype=np.bool_)

@@ -14,8 +14,8 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from benchmark.environments.batch import BatchedEnvironment
+from benchmark.environments.gymnasium_batch import GymnasiumBatch
 from benchmark.environments.mujoco_tasks import has_task
-from benchmark.environments.vector_batch import VectorBatch
 from benchmark.errors import ObdBenchError
 
 # Families that gymnasium does not ship, by the package that does: the starts of their ids.
@@ -109,7 +109,7 @@ def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment
         from benchmark.environments.mujoco_batch import MujocoBatch
 
         return MujocoBatch(reference, size, threads)
-    return VectorBatch(partial(make_environment, specification), size)
+    return GymnasiumBatch(partial(make_environment, specification), size)
 
 
 def action_space(env_id: str) -> gymnasium.Space[Any]:

@@ -35,7 +35,7 @@ from obdbench.cli.describe import describe
 app = typer.Typer(help="Datasets: build, fetch, import, list, inspect.", no_args_is_help=True)
 app.command()(describe)
 
-Name = Annotated[str, typer.Argument(help="A dataset's name, e.g. hopper/medium-replay.")]
+Name = Annotated[str, typer.Argument(help="Name of a dataset, e.g. hopper/medium-replay.")]
 Force = Annotated[bool, typer.Option(help="Replace the one that is in the store.")]
 
 
@@ -46,10 +46,13 @@ def build_if_missing(
     force: bool = False,
     source: DatasetSource | None = None,
 ) -> Dataset:
-    """Builds a dataset with a progress bar; one that is in the store is only checked.
+    """Build a dataset with a progress bar; one that is in the store is only checked.
 
-    Without a seed, the one that the store has will do; a new one is built with seed 0. Without a
-    source, the dataset comes from where its name says.
+    Args:
+        name: The dataset to build.
+        seed: Seed of the collection. None accepts what the store has, and builds a new one with 0.
+        force: Build anew even if a sound one is in the store.
+        source: Where the data come from; None for where the name says.
     """
     if seed is None:
         keeps = is_stored(name) and not force  # what is replaced may be too damaged to be read
@@ -76,9 +79,9 @@ def build_if_missing(
 @app.command()
 def build(
     name: Annotated[str | None, typer.Argument(help="Name, e.g. hopper/medium-replay.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every dataset of the suite's own.")] = False,
-    size: Annotated[int | None, typer.Option(help="Transitions.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the collection.")] = 0,
+    all_: Annotated[bool, typer.Option("--all", help="All of the suite's own datasets.")] = False,
+    size: Annotated[int | None, typer.Option(help="Number of transitions.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the collection.")] = 0,
     force: Force = False,
 ) -> None:
     """Build a dataset into the local Minari store."""
@@ -89,8 +92,8 @@ def build(
         return
     own = [_sized(name, size) for name in DATASETS if DATASETS.origin(name) == "obdbench"]
     for dataset in own:
-        kept = is_stored(dataset) and not force
-        build_if_missing(dataset, seed=None if kept else seed, force=force)
+        present = is_stored(dataset) and not force
+        build_if_missing(dataset, seed=None if present else seed, force=force)
     out.print(_summary(own))
 
 
@@ -99,7 +102,7 @@ def fetch(
     name: Annotated[str, typer.Argument(help="E.g. d4rl/hopper-medium-v2, minari/ID.")],
     mirror: Annotated[
         str | None,
-        typer.Option(help="Address of a folder with D4RL's files; else OBDBENCH_D4RL_MIRROR."),
+        typer.Option(help="Address of a folder with D4RL's files; default: OBDBENCH_D4RL_MIRROR."),
     ] = None,
     force: Force = False,
 ) -> None:
@@ -112,7 +115,7 @@ def fetch(
         )
     if mirror is not None:
         if not isinstance(source, D4RLSource):
-            raise DatasetProblem(f"--mirror is for D4RL's files; {parsed} is none of them.")
+            raise DatasetProblem(f"--mirror is for D4RL's files; {parsed} is not one of them.")
         source = dataclasses.replace(source, mirror=mirror)
     build_if_missing(parsed, force=force, source=source)
 
@@ -120,7 +123,9 @@ def fetch(
 @app.command(name="import")
 def import_(
     file: Annotated[Path, typer.Argument(help="HDF5 in D4RL's format.")],
-    as_: Annotated[str, typer.Option("--as", help="local/NAME, or d4rl/NAME for D4RL's files.")],
+    as_: Annotated[
+        str, typer.Option("--as", help="local/NAME, or d4rl/NAME for one of D4RL's files.")
+    ],
     environment: Annotated[str | None, typer.Option(help="E.g. Hopper-v4 (for local/).")] = None,
     reference_random: Annotated[
         float | None, typer.Option(help="Mean return of the random policy (for local/).")
@@ -130,7 +135,7 @@ def import_(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Take a file of this machine into the local Minari store."""
+    """Import a file from this machine into the local Minari store."""
     prefix = as_.partition("/")[0]
     if prefix not in FAMILIES:
         raise DatasetProblem(
@@ -179,7 +184,7 @@ def list_datasets() -> None:
 
 @app.command()
 def info(name: Name) -> None:
-    """Check a dataset of the local store and print what it is."""
+    """Check a dataset of the local store and print its facts."""
     parsed = DatasetName.parse(name)
     dataset, card = load_dataset(parsed), dataset_card(parsed)
     reference = card["reference_returns"]
@@ -207,14 +212,14 @@ def info(name: Name) -> None:
 @app.command(name="train-policies")
 def train_policies(
     environment: Annotated[str, typer.Argument(help="hopper, or any id such as Ant-v5.")],
-    folder: Annotated[Path, typer.Option(help="For the snapshots of the training.")],
+    folder: Annotated[Path, typer.Option(help="Folder for the snapshots of the training.")],
     algorithm: Annotated[str, typer.Option(help="PPO or A2C, of stable-baselines3.")] = "PPO",
     steps: Annotated[int | None, typer.Option(help="Environment steps of training.")] = None,
     target: Annotated[
-        Path | None, typer.Option(help="Files to write, without ending; beside them the manifest.")
+        Path | None, typer.Option(help="Path of the two files to write, without ending.")
     ] = None,
 ) -> None:
-    """Re-run the recipe behind the shipped policy snapshots (needs obdbench[policies])."""
+    """Run the recipe behind the shipped policy snapshots again (needs obdbench[policies])."""
     from benchmark.datasets.train_policies import pack, recipe_for, train
 
     recipe = dataclasses.replace(recipe_for(environment), algorithm=algorithm)
@@ -226,7 +231,7 @@ def train_policies(
 
 def _sized(name: str, size: int | None) -> DatasetName:
     if size is not None and "@" in name:
-        raise DatasetProblem(f"{name!r} names a size and --size {size} another; give one of them.")
+        raise DatasetProblem(f"{name!r} names a size and --size {size} another; give only one.")
     return DatasetName.parse(name if size is None else f"{name}@{size}")
 
 
@@ -235,14 +240,14 @@ def _reference(random: float | None, expert: float | None) -> ReferenceReturns |
         return None
     if random is None or expert is None or not random < expert:
         raise DatasetProblem(
-            f"--reference-random is {random} and --reference-expert {expert}; give both, the "
-            f"expert's the higher, or neither."
+            f"--reference-random is {random} and --reference-expert {expert}; give both, with the "
+            f"expert's return above the random policy's, or neither."
         )
     return ReferenceReturns(random, expert)
 
 
 def _summary(names: list[DatasetName]) -> Table:
-    """Size and returns of datasets in the store."""
+    """Table of size and returns of datasets in the store."""
     table = Table(
         Column("dataset", no_wrap=True), "size", "mean return", "sd", "max", "normalized mean"
     )

@@ -1,1 +1,1 @@
-"""Studies: what the papers measure beside their main tables, on finished runs or on datasets."""
+"""Studies: measurements of the papers that are not runs, on finished sets or on datasets."""

@@ -6,14 +6,14 @@ finds that diverse states are better where the loss stays large, as it does in d
 states of quality where it becomes small; its theory speaks of the error on pivotal states (where
 the teacher goes) and on surrounding ones.
 
-Our reading, as the paper's protocol is not fully known to us:
+This suite's reading, as the paper's protocol is not fully known:
 
-- One teacher an environment, of its medium-expert data, labels the states of every dataset, so that
-  only the states differ.
+- One teacher per environment, of its medium-expert data, labels the states of every dataset, so
+  that only the states differ.
 - Graded losses: the same training, stopped after 4, 8, 16, ... gradient steps.
-- Pivotal states are those of the teacher's own episodes. Surrounding states are those of episodes
-  in which the teacher is disturbed: some steps of random actions, and the steps after them in which
-  it acts again.
+- Pivotal states come from the teacher's own episodes. Surrounding states come from episodes in
+  which the teacher is disturbed: some steps of random actions, and the steps after them in which it
+  acts again.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Misalignment(Study):
     """Return, and error on pivotal and surrounding states, at graded training losses.
 
     Args:
-        environments: Names, as in `hopper/medium`.
+        environments: Names of environments, as in `hopper/medium`.
         quality, diversity: Kinds of data.
-        width, depth, learning_rate: Of the policy and of Adam, which trains it.
-        batch_size: States of a minibatch.
-        stages: Gradient steps at which the training is looked at.
-        policies: Each from its own initialisation and minibatches.
-        episodes: That each of them plays.
-        teacher_episodes: That the teacher plays, undisturbed and disturbed.
+        width, depth, learning_rate: Size of the policy, and learning rate of Adam, which trains it.
+        batch_size: Number of states in a minibatch.
+        stages: Gradient steps after which the policies are measured.
+        policies: Number of policies, each with its own initialisation and minibatches.
+        episodes: Number of episodes that each policy plays.
+        teacher_episodes: Number of episodes that the teacher plays, undisturbed and disturbed.
         disturb_every, disturbed, watched: The disturbed teacher takes `disturbed` random actions
             every `disturb_every` steps; the `watched` states after the first of them count.
     """
@@ -79,7 +79,7 @@ class Misalignment(Study):
     watched: int = 15
 
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
-        """One item a dataset."""
+        """List one item per dataset."""
         found = {}
         for environment in self.environments:
             teacher = self._teacher(environment)
@@ -92,7 +92,7 @@ class Misalignment(Study):
         return found
 
     def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
-        """For every stage and policy: training loss, errors, return."""
+        """Measure training loss, errors and return at every stage, of every policy."""
         environment, _, kind = item.partition("/")
         data, teacher = load_dataset(DatasetName.parse(item)), self._teacher(environment)
         scaling = Scaling.of(data, action_space(data.env_id))
@@ -124,7 +124,7 @@ class Misalignment(Study):
         return rows
 
     def teacher_states(self, data: Dataset, teacher: NetworkTeacher) -> tuple[Tensor, Tensor]:
-        """Pivotal and surrounding states `[B, obs_dim]`, raw."""
+        """Collect pivotal and surrounding states `[B, obs_dim]`, raw."""
         every_step = np.ones(self.disturb_every, dtype=bool)
         phase = np.arange(self.disturb_every)
         after_a_disturbance = (phase >= 1) & (phase <= self.watched)  # the action of 0 shows at 1
@@ -140,7 +140,7 @@ class Misalignment(Study):
     def _train(
         self, environment: str, steps: int, lesson: Lesson, scaling: Scaling
     ) -> StudentPolicy:
-        """Policies of the same first `steps` minibatches, whatever comes after.
+        """Train policies on the first `steps` minibatches, the same ones at every stage.
 
         Both kinds of data start from the same initialisations.
         """
@@ -162,12 +162,12 @@ class Misalignment(Study):
 
 @dataclass(frozen=True)
 class Lesson:
-    """States, as a student sees them, and what the teacher does there.
+    """States in the student's units, with the teacher's actions there.
 
     Args:
-        observations: Normalised `[M, obs_dim]`.
-        actions: In the unit box `[M, act_dim]`.
-        scaling: Of both.
+        observations: Normalised observations `[M, obs_dim]`.
+        actions: Actions in the unit box `[M, act_dim]`.
+        scaling: Scaling of both.
     """
 
     observations: Tensor
@@ -179,16 +179,16 @@ class Lesson:
 
     @classmethod
     def of(cls, states: Tensor, teacher: NetworkTeacher, scaling: Scaling) -> Lesson:
-        """From raw states `[M, obs_dim]`."""
+        """Label raw states `[M, obs_dim]`."""
         return cls(scaling.observations_in(states), teacher.act(states), scaling)
 
     def sample(self, count: int) -> Lesson:
-        """States spread evenly over all of them."""
+        """Take `count` states, spread evenly over all."""
         rows = torch.linspace(0, len(self) - 1, min(count, len(self))).long()
         return Lesson(self.observations[rows], self.actions[rows], self.scaling)
 
     def error(self, policies: StudentPolicy) -> Tensor:
-        """Mean squared distance to the teacher's action, per number of an action `[P]`."""
+        """Mean squared distance to the teacher's action, per component `[P]`."""
         raw = self.scaling.observations_out(self.observations).numpy()
         acted = torch.from_numpy(
             policies(np.broadcast_to(raw, (policies.count, *raw.shape)).copy())
@@ -197,13 +197,13 @@ class Lesson:
 
 
 class Disturbed:
-    """A teacher that acts at random for some steps, again and again, and the states that it sees.
+    """A teacher that periodically acts at random for some steps, and the states that it sees.
 
     Args:
-        teacher: Acts in between.
-        data: Whose environment it acts in.
-        study: How often and how many episodes.
-        disturbed: Random actions in a row; 0 for none.
+        teacher: Teacher that acts between the disturbances.
+        data: Dataset whose environment it acts in.
+        study: Settings: period of the disturbances and number of episodes.
+        disturbed: Number of random actions in a row; 0 for none.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class Disturbed:
         self.seen: list[NDArray[np.float32]] = []
 
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Actions `[1, E, act_dim]` for raw observations `[1, E, obs_dim]`, which are kept."""
+        """Act `[1, E, act_dim]` on raw observations `[1, E, obs_dim]`, which are recorded."""
         step = len(self.seen)
         self.seen.append(observations[0].copy())
         actions = self.teacher.act(torch.from_numpy(observations[0]))
@@ -225,7 +225,7 @@ class Disturbed:
         return self.scaling.actions_out(actions)[None].numpy()
 
     def states(self, watched: NDArray[np.bool_]) -> Tensor:
-        """States of whole episodes `[B, obs_dim]` at the watched steps of each period."""
+        """Play episodes; return the states `[B, obs_dim]` at the watched steps of each period."""
         count = self.study.teacher_episodes
         episodes = rollout(
             self.data.env_id,

@@ -3,10 +3,10 @@
 Behaviour Distillation (arXiv 2406.15042), "zero-shot multi-task training on merged sets": a set of
 each task is made alone; a student that has seen no environment learns from all their pairs at once.
 Observations and actions of the smaller task are filled up with zeros, in the units that students
-learn in; the student is not told which task it is in. The loss is a mean over pairs and numbers of
-an action, so that more pairs and more numbers would mean smaller steps on each: on merged sets it
-is weighted so that the student takes the step of each task as if it were alone, and none on zeros
-that stand for nothing. Students of a task's own set live in its own space.
+learn in; the student is not told which task it is in. The loss is a mean over pairs and components
+of an action, so that more pairs and more components would mean smaller steps on each: on merged
+sets it is weighted so that the student takes the step of each task as if it were the only one, and
+no step on the zeros that fill up. Students of a task's own set live in its own space.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from paper_figures.studies.study import (
     Study,
     finished_runs,
     finished_set,
-    one_a_dataset,
+    one_per_dataset,
 )
 
 Act = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -47,15 +47,15 @@ class MultiTask(Study):
     """Returns of students trained on one task's set, and on the merged sets of all tasks.
 
     Args:
-        sweep: Whose sets are merged: of a method, those of equal seed.
-        methods: Whose sets, one study each.
-        synthetic_size: Pairs of each set.
-        students: Trained on each set, each from its own initialisation.
-        episodes: That each of them plays in every task.
+        sweep: Sweep whose sets are merged: those of one method and seed.
+        methods: Methods whose sets are merged.
+        synthetic_size: Number of pairs in each set.
+        students: Number of students per set, each with its own initialisation.
+        episodes: Number of episodes that each student plays in every task.
     """
 
     shows: ClassVar[str] = (
-        "One student on the merged sets of several tasks, beside students of each alone "
+        "One student on the merged sets of several tasks, next to students of each task's own "
         "(arXiv 2406.15042)."
     )
     version: ClassVar[int] = 2
@@ -66,7 +66,7 @@ class MultiTask(Study):
     episodes: int = 5
 
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
-        """One item a method and seed that has a set on two tasks or more."""
+        """List one item per method and seed that has a set on two tasks or more."""
         runs: dict[str, list[Record]] = defaultdict(list)
         for record in finished_runs(store, self.sweep):
             spec, size = record.spec, record.parameters.get("synthetic_size")
@@ -77,7 +77,7 @@ class MultiTask(Study):
             name: {
                 "sets": [
                     {"dataset": dataset, **source}
-                    for dataset, source in sorted(one_a_dataset(records).items())
+                    for dataset, source in sorted(one_per_dataset(records).items())
                 ]
             }
             for name, records in sorted(runs.items())
@@ -91,7 +91,7 @@ class MultiTask(Study):
         return found
 
     def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
-        """Mean return in every task of students of its own set, and of the merged sets."""
+        """Measure the return in every task of students of its own set and of the merged ones."""
         sets = [finished_set(store, one) for one in source["sets"]]
         merged = Merged.of(sets)
         students = merged.train([self._generator(item, k) for k in range(self.students)])
@@ -99,7 +99,7 @@ class MultiTask(Study):
         for task, (one, found) in enumerate(zip(source["sets"], sets, strict=True)):
             alone = Merged.of([found])
             own = alone.train([self._generator(item, k) for k in range(self.students)])
-            for trained_on, of, policy in (
+            for trained_on, space, policy in (
                 ("own", alone, alone.policy(own, 0)),
                 ("merged", merged, merged.policy(students, task)),
             ):
@@ -107,7 +107,7 @@ class MultiTask(Study):
                 rows.append(
                     {"method": item.rpartition("-seed")[0], "task": one["dataset"],
                      "environment": found.environment, "trained_on": trained_on,
-                     "pairs": sum(len(each.pairs) for each in of.sets),
+                     "pairs": sum(len(each.pairs) for each in space.sets),
                      "return": float(returns.mean())}
                 )  # fmt: skip
         return rows
@@ -116,7 +116,7 @@ class MultiTask(Study):
         return torch_generator(study="multi_task", item=item, student=student)
 
     def _returns(self, item: str, environment: str, policy: Act) -> NDArray[np.float64]:
-        """Returns `[P, E]` in one task."""
+        """Play one task; return the returns `[P, E]`."""
         return rollout(
             environment,
             policy,
@@ -136,7 +136,7 @@ class Merged:
 
     @classmethod
     def of(cls, sets: Sequence[FinishedSet]) -> Merged:
-        """Of any number of sets.
+        """Join any number of sets.
 
         Raises:
             NothingToStudy: They are for different students.
@@ -154,31 +154,29 @@ class Merged:
 
     @property
     def identity(self) -> Scaling:
-        """A scaling that changes nothing: `policy` does it, as each task has its own."""
-        return Scaling(
-            torch.zeros(self.observation_dim),
-            torch.ones(self.observation_dim),
-            torch.zeros(self.action_dim),
-            torch.ones(self.action_dim),
-        )
+        """Scaling that changes nothing: `policy` scales, as each task has its own units."""
+        dims = self.observation_dim, self.action_dim
+        return Scaling(*(values(dim) for dim in dims for values in (torch.zeros, torch.ones)))
 
     def pairs(self, task: int) -> tuple[Tensor, Tensor]:
-        """One task's observations `[N, obs_dim]` and actions `[N, act_dim]` in the joint space."""
+        """Observations `[N, obs_dim]` and actions `[N, act_dim]` of one task in the joint space."""
         one = self.sets[task]
         observations = one.scaling.observations_in(one.pairs.observations)
         actions = one.scaling.actions_in(one.pairs.actions)
         return _filled(observations, self.observation_dim), _filled(actions, self.action_dim)
 
     def all_pairs(self) -> tuple[Tensor, Tensor]:
-        """Every task's pairs below each other."""
+        """Pairs of all tasks, one task after the other."""
         observations, actions = zip(*map(self.pairs, range(len(self.sets))), strict=True)
         return torch.cat(observations), torch.cat(actions)
 
     def weights(self) -> Tensor:
-        """Of the loss of each number of each pair's action `[N, act_dim]`.
+        """Weights `[N, act_dim]` of the loss of each component of each pair's action.
 
-        A task's numbers weigh what they weigh in the mean over its own set, zeros nothing.
+        A component weighs as much as in the mean over its own set, a zero that fills up nothing.
         """
+        # The loss is the mean over all N * act_dim components. A task with n * d of them is to
+        # count as its own mean, 1 / (n d) per component: the weight is N * act_dim / (n d).
         numbers = sum(len(one.pairs) for one in self.sets) * self.action_dim
         return torch.cat(
             [
@@ -188,7 +186,7 @@ class Merged:
         )
 
     def train(self, generators: Sequence[torch.Generator]) -> StudentPolicy:
-        """Students of all pairs at once, one a generator; of the first set's kind."""
+        """Train one student per generator on all pairs at once, of the first set's architecture."""
         observations, actions = self.all_pairs()
         count = len(generators)
         batch = observations.expand(count, -1, -1), actions.expand(count, -1, -1)
@@ -201,7 +199,7 @@ class Merged:
         )
 
     def policy(self, students: StudentPolicy, task: int) -> Act:
-        """Students of the joint space as policies of one task, in its environment's units."""
+        """Use students of the joint space as policies of one task, in its environment's units."""
         scaling = self.sets[task].scaling
         act_dim = len(scaling.center)
 
@@ -214,5 +212,5 @@ class Merged:
 
 
 def _filled(values: Tensor, dim: int) -> Tensor:
-    """`[..., d]` with zeros after it up to `[..., dim]`."""
+    """Fill up `[..., d]` with zeros to `[..., dim]`."""
     return pad(values, (0, dim - values.shape[-1]))

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.errors import ObdBenchError
-from paper_figures.studies.study import Row, Study, finished_runs, finished_set, one_a_dataset
+from paper_figures.studies.study import Row, Study, finished_runs, finished_set, one_per_dataset
 
 
 class CannotRender(ObdBenchError):
-    """MuJoCo finds no way to draw without a screen."""
+    """MuJoCo cannot draw without a screen here."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class RenderedStates(Study):
     """Pictures of some distilled states and of the states after some steps of their actions.
 
     Args:
-        sweep, method, seed: Whose sets; not the best ones, but those of one seed.
-        count: Pairs of each set, spread evenly over it.
-        steps: Times at which pictures are taken, the distilled action being held.
-        width, height: Of a picture, in pixels.
+        sweep, method, seed: Runs whose sets are drawn: one seed, not the best one.
+        count: Number of pairs per set, spread evenly over it.
+        steps: Steps after which pictures are taken, while the distilled action is held.
+        width, height: Size of a picture in pixels.
     """
 
     shows: ClassVar[str] = "Distilled states and those that follow, drawn (arXiv 2410.22728)."
@@ -50,8 +50,8 @@ class RenderedStates(Study):
     height: int = 150
 
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
-        """One item a dataset of a MuJoCo environment."""
-        return one_a_dataset(
+        """List one item per dataset of a MuJoCo environment."""
+        return one_per_dataset(
             record
             for record in finished_runs(store, self.sweep)
             if record.spec.method == self.method
@@ -60,7 +60,7 @@ class RenderedStates(Study):
         )
 
     def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
-        """A row a picture: the pair, the steps since, the picture as PNG in base64."""
+        """Draw one row per picture: the pair, the steps taken, the picture as PNG in base64."""
         found = finished_set(store, source)
         chosen = np.linspace(0, len(found.pairs) - 1, self.count).round().astype(int)
         environment = drawn_environment(found.environment, self.width, self.height)
@@ -81,7 +81,7 @@ class RenderedStates(Study):
 
 
 def drawn_environment(env_id: str, width: int, height: int) -> gymnasium.Env[Any, Any]:
-    """An environment that can be drawn without a screen, reset.
+    """Make and reset an environment that can be drawn without a screen.
 
     Raises:
         CannotRender: No renderer works here.
@@ -103,17 +103,17 @@ def drawn_environment(env_id: str, width: int, height: int) -> gymnasium.Env[Any
 
 
 def put_into(environment: gymnasium.Env[Any, Any], observation: NDArray[np.float64]) -> None:
-    """Puts a MuJoCo environment into the state that an observation `[obs_dim]` is of.
+    """Put a MuJoCo environment into the state that an observation `[obs_dim]` shows.
 
     Raises:
-        ObdBenchError: An observation does not tell the state, as it is no list of positions
-            (without the first) and velocities.
+        ObdBenchError: Observations do not determine the state, as they are not all positions but
+            the first and all velocities.
     """
     mujoco = cast(MujocoEnv, environment)
     nq, nv = mujoco.model.nq, mujoco.model.nv
     if observation.shape != (nq - 1 + nv,):
         raise ObdBenchError(
-            f"An observation of {len(observation)} numbers does not tell the state of "
+            f"An observation of {len(observation)} numbers does not determine the state of "
             f"{mujoco.spec.id if mujoco.spec else 'the environment'}, which has {nq} positions and "
             f"{nv} velocities; expected all but the first position, {nq - 1 + nv} numbers."
         )
@@ -122,7 +122,7 @@ def put_into(environment: gymnasium.Env[Any, Any], observation: NDArray[np.float
 
 
 def _png(environment: gymnasium.Env[Any, Any]) -> str:
-    """What the camera sees, as PNG in base64."""
+    """Encode the camera's picture as PNG in base64."""
     content = io.BytesIO()
     picture = Image.fromarray(np.asarray(environment.render()))
     picture.quantize(64).save(content, "PNG", optimize=True)

@@ -24,20 +24,20 @@ from benchmark.environments.lookup import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
 from benchmark.seeds import numpy_generator
-from paper_figures.studies.study import Row, Study, finished_runs, finished_set, one_a_dataset
+from paper_figures.studies.study import Row, Study, finished_runs, finished_set, one_per_dataset
 
 
 @dataclass(frozen=True)
 class StateDensity(Study):
-    """Log densities of a sample of states, in a plane, with synthetic states.
+    """Log densities of a sample of states in a plane, with synthetic states.
 
     Args:
-        sweep: Whose sets are shown, on its datasets that have all of the methods.
-        methods: Whose sets.
-        seed: Of the runs that are shown.
-        density: Recipe.
-        sample: States drawn from a dataset.
-        tau, floor_quantile: Of the weight whose effective support is stated.
+        sweep: Sweep whose sets are shown, on the datasets that have a set of every method.
+        methods: Methods whose sets are shown.
+        seed: Seed of the runs that are shown.
+        density: Name of the density recipe.
+        sample: Number of states drawn from a dataset.
+        tau, floor_quantile: Settings of the weight whose effective support is stated.
     """
 
     shows: ClassVar[str] = "Log density of states, and where synthetic ones lie (arXiv 2512.06692)."
@@ -50,12 +50,12 @@ class StateDensity(Study):
     floor_quantile: float = 0.01
 
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
-        """One item a dataset that has a set of every method and the densities of one."""
+        """List one item per dataset that has a set of every method and log densities."""
         records = [
             record for record in finished_runs(store, self.sweep) if record.spec.seed == self.seed
         ]
         sets = {
-            method: one_a_dataset(r for r in records if r.spec.method == method)
+            method: one_per_dataset(r for r in records if r.spec.method == method)
             for method in self.methods
         }
         densities = {
@@ -74,7 +74,7 @@ class StateDensity(Study):
         }
 
     def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
-        """A row of facts, then one a state: whose, where in the plane, log p of the dataset's."""
+        """Measure a row of facts, then one per state: its source, place in the plane, log p."""
         data = load_dataset(DatasetName.parse(item))
         density = find_or_fit(data, Fit.of(self.density))
         if density.facts["sha256"] != source["density_sha256"]:
@@ -112,6 +112,6 @@ class StateDensity(Study):
 
 
 def _places(plane: PrincipalComponents, states: NDArray[np.float64]) -> list[list[float]]:
-    """Of states, to three decimals."""
+    """Project states onto a plane, rounded to three decimals."""
     places: list[list[float]] = plane.at(states).round(3).tolist()
     return places

@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 
 class NothingToStudy(ObdBenchError):
-    """A study whose runs or datasets are not there."""
+    """The runs or datasets of a study are missing."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Study(ABC):
     """A measurement that is not a run of a method. Subclasses are frozen dataclasses of settings.
 
     Attributes:
-        shows: What it measures, in a sentence, with its source.
-        version: Of how it measures: raised with every change that gives other rows, so that what
-            was measured before is measured again.
+        shows: Sentence that says what it measures, with its source.
+        version: Version of its way to measure, raised with every change that gives other rows, so
+            that older results are measured again.
     """
 
     shows: ClassVar[str]
@@ -49,15 +49,15 @@ class Study(ABC):
 
     @abstractmethod
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
-        """What is measured one by one: a name, and what the measurement is of (ids, sha256).
+        """List what is measured, by name, with the ids and digests of what each rests on.
 
         Raises:
-            NothingToStudy: With the command that makes what is missing.
+            NothingToStudy: Runs or datasets are missing; the message has the command to make them.
         """
 
     @abstractmethod
     def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
-        """The measurements of one item. The same settings, item and source give the same rows."""
+        """Measure one item. The same settings, item and source give the same rows."""
 
 
 STUDIES: Registry[type[Study]] = Registry(
@@ -70,22 +70,22 @@ STUDIES: Registry[type[Study]] = Registry(
 def perform(
     name: str, store: Path, on_item: Callable[[int, int, str], None] | None = None
 ) -> tuple[int, int]:
-    """Measures every item of a study that has no result yet in the store.
+    """Measure every item of a study that has no current result in the store.
 
-    A result of other settings or another version, or of another set or dataset, is measured again;
-    one of an item that is no more is put aside. A study that is killed loses the item it was at.
+    An item whose settings, version, set or dataset changed is measured again; the result of an item
+    that no longer exists is put aside. A study that is killed loses only the item in progress.
 
     Args:
-        name: Of the study.
-        store: Where its runs are, and where its results go.
-        on_item: Called with (items done, of how many, the next one's name).
+        name: Name of the study.
+        store: Folder of its runs and of its results.
+        on_item: Function called with (items done, number of items, name of the next one).
 
     Returns:
-        Items measured now, and items in all.
+        Number of items measured now, and of all items.
 
     Raises:
-        NothingToStudy: It has no item.
-        BadStudyResult: It measured something that is no number.
+        NothingToStudy: The study has no item.
+        BadStudyResult: A measured number is not finite.
     """
     study = STUDIES[name]()
     items = study.items(store)
@@ -118,7 +118,7 @@ def perform(
 
 
 def _is_current(path: Path, study: Study, source: Mapping[str, Any]) -> bool:
-    """Whether a result is there, of these settings and of the same things."""
+    """Whether the stored result has this version, these settings and this source."""
     if not path.exists():
         return False
     found = read_result(path)
@@ -128,7 +128,7 @@ def _is_current(path: Path, study: Study, source: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class FinishedSet:
-    """A run's last set with all that is needed to train students on it."""
+    """The last set of a run, with all that is needed to train students on it."""
 
     run_id: str
     pairs: SyntheticSet
@@ -138,10 +138,10 @@ class FinishedSet:
 
 
 def finished_runs(store: Path, sweep: str) -> list[Record]:
-    """The complete records of a sweep that have a synthetic set.
+    """Read the complete records of a sweep that have a synthetic set.
 
     Raises:
-        NothingToStudy: There are none.
+        NothingToStudy: There is none.
     """
     started = sweep in started_sweeps(store)
     records = sweep_records(store, load_sweep(store, sweep)) if started else []
@@ -158,12 +158,12 @@ def finished_runs(store: Path, sweep: str) -> list[Record]:
 
 
 def source_of(record: Record) -> dict[str, Any]:
-    """What a measurement on a run's last set is of."""
+    """Id of a run and digest of its last set, which a measurement on the set rests on."""
     return {"run": record.run_id, "sha256": record.checkpoints[-1].sha256}
 
 
-def one_a_dataset(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
-    """Dataset -> source of its run.
+def one_per_dataset(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
+    """Map each dataset to the source of its run.
 
     Raises:
         NothingToStudy: A dataset has several runs, so that it is not clear which is meant.
@@ -174,17 +174,17 @@ def one_a_dataset(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
         if name in found:
             raise NothingToStudy(
                 f"{found[name]['run']} and {source['run']} are both on {name}, and the study needs "
-                f"one run a dataset. Give it a sweep of one cell a method and dataset."
+                f"one run per dataset. Give it a sweep with one cell per method and dataset."
             )
         found[name] = source
     return found
 
 
 def finished_set(store: Path, source: Mapping[str, Any]) -> FinishedSet:
-    """The last synthetic set of a run, with the student that it was distilled for.
+    """Load the last synthetic set of a run, with the student that it was distilled for.
 
     Args:
-        store: Where the run is.
+        store: Folder that holds the run.
         source: What `source_of` gave.
 
     Raises:

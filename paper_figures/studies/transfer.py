@@ -29,12 +29,12 @@ class Transfer(Study):
     """Returns of students over two grids: depth and width, learning rate and gradient steps.
 
     Args:
-        sweeps: Whose HaDES sets are scored.
-        largest: Sets of more pairs are left out.
-        depths, widths: Of the first grid.
-        learning_rates, steps: Of the second.
-        students: Trained on a set, each from its own initialisation.
-        episodes: That each of them plays.
+        sweeps: Sweeps whose HaDES sets are scored.
+        largest: Number of pairs above which sets are left out.
+        depths, widths: Axes of the first grid.
+        learning_rates, steps: Axes of the second grid.
+        students: Number of students per set, each with its own initialisation.
+        episodes: Number of episodes that each student plays.
     """
 
     shows: ClassVar[str] = (
@@ -51,7 +51,7 @@ class Transfer(Study):
     episodes: int = 2
 
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
-        """One item a set of HaDES."""
+        """List one item per set of HaDES."""
         found = {
             record.run_id: source_of(record)
             for sweep in self.sweeps
@@ -66,7 +66,7 @@ class Transfer(Study):
         return found
 
     def measure(self, item: str, source: Mapping[str, Any], store: Path) -> list[Row]:
-        """Mean return over students and episodes for every student of both grids."""
+        """Measure the mean return over students and episodes of every student of both grids."""
         found = finished_set(store, source)
         protocol = Protocol("transfer", self.students, self.episodes, checkpoint_every=1, last=1)
         rows: list[Row] = []
@@ -91,7 +91,7 @@ class Transfer(Study):
         return rows
 
     def _students(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The changes that make each student, by grid."""
+        """Yield the grid and the changed settings of each student."""
         for depth in self.depths:
             for width in self.widths:
                 yield "architecture", {"depth": depth, "width": width}

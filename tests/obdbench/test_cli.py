@@ -19,7 +19,7 @@ from benchmark.heartbeat import last_sign
 from benchmark.record import read_record, write_record
 from benchmark.registry import load_plugin
 from obdbench.cli.app import app
-from tests.tiny_runs import PLUGIN
+from tests.tiny_runs import PLUGIN, altered
 
 TINY = ["--set", "student.width=8", "--set", "student.depth=2", "--set", "student.steps=4"]
 RAISES = """
@@ -111,7 +111,6 @@ def test_a_run_that_fails_says_why_and_exits_with_1(cli: Any, small_dataset_name
         (["run", "dbc", "hopper/medium", "--set", "student.head=men"], "Did you mean 'mean'?"),
         (["sweep", "quickstat"], "Did you mean 'quickstart'?"),
         (["sweep", "nowhere.toml"], "The sweep file nowhere.toml does not exist"),
-        (["sweep", "quickstart", "--executor", "locl"], "Did you mean 'local'?"),
         (["sweep", "quickstart", "--retry", "all"], "--retry takes 'failed', got 'all'"),
         (["sweep", "quickstart", "--jobs", "0"], "--jobs is 0; expected 1 or more"),
         (["status", "quickstart"], "No sweep 'quickstart' was started in"),
@@ -182,7 +181,7 @@ def background(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
 def test_sweep_status_and_table(cli: Any, sweep_file: Path, record_store: Path) -> None:
     load_plugin(PLUGIN)
     sweep_file.write_text(sweep_file.read_text() + RAISES)
-    done = cli("sweep", sweep_file, "--executor", "inline")
+    done = cli("sweep", sweep_file, "--jobs", "1")
     assert done.code == 1, "a script must see that runs failed"
     assert "Some runs failed; see: obdbench status tiny" in done.err
     assert "tiny: 4 runs, 0 done, 0 failed, 4 to do" in done.err
@@ -200,10 +199,10 @@ def test_sweep_status_and_table(cli: Any, sweep_file: Path, record_store: Path) 
     assert re.search(r"raises\..*/seed0/record\.json", status.out)
     assert "obdbench sweep tiny --retry failed" in status.out
 
-    again = cli("sweep", sweep_file, "--executor", "inline")
+    again = cli("sweep", sweep_file, "--jobs", "1")
     assert "4 runs, 2 done, 2 failed, 0 to do" in again.err
     # The command that `status` names works, though "tiny" is not a file.
-    retried = cli("sweep", "tiny", "--retry", "failed", "--executor", "inline")
+    retried = cli("sweep", "tiny", "--retry", "failed", "--jobs", "1")
     assert "4 runs, 2 done, 2 failed, 2 to do" in retried.err
 
     table = cli("table", "tiny")
@@ -217,11 +216,11 @@ def test_a_sweep_leaves_alone_what_another_process_works_on(
     load_plugin(PLUGIN)
     text = sweep_file.read_text().replace("seeds = 2", "seeds = 1")
     sweep_file.write_text(text + DIES_ONCE.format(steps=10**6, marker=tmp_path))
-    with background("--plugin", PLUGIN, "sweep", sweep_file, "--executor", "inline") as other:
+    with background("--plugin", PLUGIN, "sweep", sweep_file, "--jobs", "1") as other:
         while not any((s := last_sign(p)) and s["step"] for p in record_store.glob("*/seed*")):
             assert other.poll() is None, other.communicate()
             time.sleep(0.05)
-        mine = cli("sweep", sweep_file, "--executor", "inline")
+        mine = cli("sweep", sweep_file, "--jobs", "1")
         assert "2 runs, 1 done, 0 failed, 1 running elsewhere, 0 to do" in mine.err
         assert re.search(r"R 0 %", cli("status", "tiny").out)
 
@@ -240,7 +239,7 @@ def test_a_real_process_with_local_workers_and_a_plugin(
     marker = tmp_path / "marker"
     marker.touch()
     sweep_file.write_text(sweep_file.read_text() + DIES_ONCE.format(steps=2, marker=marker))
-    local = ("--executor", "local", "--jobs", "1")
+    local = ("--jobs", "2")
     with background("--plugin", PLUGIN, "sweep", sweep_file, *local) as process:
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -253,12 +252,10 @@ def test_a_real_process_with_local_workers_and_a_plugin(
 def test_records_of_other_data_do_not_stand_beside_new_ones(
     cli: Any, sweep_file: Path, record_store: Path
 ) -> None:
-    assert cli("sweep", sweep_file, "--executor", "inline").code == 0
+    assert cli("sweep", sweep_file, "--jobs", "1").code == 0
     path = next(record_store.glob("*/seed0/record.json"))
-    record = read_record(path)
-    record.provenance.dataset_sha256 = "0" * 64
-    write_record(path, record)
-    again = cli("sweep", sweep_file, "--executor", "inline")
+    write_record(path, altered(read_record(path), provenance__dataset_sha256="0" * 64))
+    again = cli("sweep", sweep_file, "--jobs", "1")
     assert again.code != 0
     assert "with sha256 0000000000000000; it now holds" in str(again)
     assert "Build that data again, or give another --store." in str(again)

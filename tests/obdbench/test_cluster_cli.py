@@ -1,4 +1,4 @@
-"""`sweep --executor slurm`, `plan`, `collect`, `cancel`, shares: what they print and refuse."""
+"""`submit`, `plan`, `collect`, `cancel`, shares: what they print and refuse."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from slurm.signals import WARNING
 from tests.obdbench.conftest import Result
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken
 from tests.tiny_runs import PLUGIN
-
-SLURM = ("--executor", "slurm", "--profile", "cpu")
 
 
 @pytest.fixture
@@ -37,7 +35,7 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(
     cli: Any, sweep_file: Path, scheduler: FakeScheduler, journal: Path, record_store: Path
 ) -> None:
-    result: Result = cli("sweep", sweep_file, *SLURM, "--dry-run")
+    result: Result = cli("submit", sweep_file, "--dry-run")
     assert result.code == 0
     assert "2 runs in 2 jobs, 1 array would be submitted" in result.out
     assert "2 jobs (1 run each), 100 at a time; cpus 1, memory 4G, time 4:00:00" in result.out
@@ -50,14 +48,14 @@ def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(
 def test_submitting_returns_at_once_and_the_rest_is_done_from_anywhere(
     cli: Any, sweep_file: Path, scheduler: FakeScheduler, journal: Path, record_store: Path
 ) -> None:
-    sent = cli("sweep", sweep_file, *SLURM)
+    sent = cli("submit", sweep_file)
     assert "2 runs in 2 jobs, 1 array submitted" in sent.out
     assert f"obdbench status tiny --store {record_store}" in sent.err
     scheduler.jobs = taken(journal)
     status = cli("status", "tiny")
     assert "2 queued" in status.out
     assert "Queued: 2 Priority" in status.out
-    assert "2 queued, 0 to do" in cli("sweep", sweep_file, *SLURM).err
+    assert "2 queued, 0 to do" in cli("submit", sweep_file).err
     collected = cli("collect", "tiny")
     assert (collected.code, "2 runs are still queued or running" in collected.err) == (0, True)
     assert "2 runs were cancelled" in cli("cancel", "tiny").err
@@ -65,7 +63,7 @@ def test_submitting_returns_at_once_and_the_rest_is_done_from_anywhere(
     assert collected.code == 1
     assert collected.err.count(": Cancelled") == 2
     assert "2 failed" in cli("status", "tiny").out
-    again = cli("sweep", sweep_file, *SLURM, "--retry", "failed")
+    again = cli("submit", sweep_file, "--retry", "failed")
     assert "2 runs in 2 jobs" in again.out
     scheduler.answers = False
     assert "What is queued is not known: `squeue` failed" in cli("status", "tiny").out
@@ -80,7 +78,7 @@ def test_waiting_stays_until_the_jobs_are_gone(
     taking = sbatch.read_text()
     full = f"test -e {journal}.seen || {{ touch {journal}.seen; echo temporarily >&2; exit 1; }}"
     sbatch.write_text(taking.replace("#!/bin/sh", f"#!/bin/sh\n{full}"))
-    result = cli("sweep", sweep_file, *SLURM, "--wait", "--poll", "0.01")
+    result = cli("submit", sweep_file, "--wait", "--poll", "0.01")
     assert result.code == 1
     assert result.err.count(": Vanished") == 2
     assert len(journal.read_text().splitlines()) == 1
@@ -92,7 +90,7 @@ def test_a_plan_rests_on_what_was_measured(
     before = cli("plan", sweep_file, "--profile", "cpu")
     assert re.search(r"rough \(\d+ records\)", before.out), "the shipped records are not used"
     assert "2 runs in 2 jobs, 1 array to submit" in before.out
-    cli("sweep", sweep_file, "--executor", "inline", "--share", "0/2")
+    cli("sweep", sweep_file, "--share", "0/2")
     between = cli("plan", sweep_file)
     assert "measured (1 records)" in between.out
     assert "1 runs to do, about 0.00 CPU hours" in between.out
@@ -111,19 +109,12 @@ def test_what_was_never_measured_is_said_to_be_unknown(cli: Any, tmp_path: Path)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((*SLURM, "--pack", "3"), "--pack is not for --executor slurm: its profile says"),
-        ((*SLURM, "--jobs", "3"), "--jobs is not for --executor slurm"),
-        (("--profile", "cpu"), "--profile is for --executor slurm"),
-        (("--dry-run",), "--dry-run is for --executor slurm"),
-        (("--wait",), "--wait is for --executor slurm"),
-        (("--share", "0/2"), "--share is for --executor inline"),
-        (("--executor", "inline", "--share", "2/2"), "--share is '2/2'; expected a place"),
-        (("--executor", "inline", "--share", "half"), "--share is 'half'; expected a place"),
-        (("--executor", "slurm", "--profile", "cpuu"), "No profile is called 'cpuu'"),
-        (("--executor", "slrm"), "Did you mean 'slurm'"),
+        (("--jobs", "2", "--share", "0/2"), "--jobs is 2; expected 1, since a share is done in"),
+        (("--share", "2/2"), "--share is '2/2'; expected a place"),
+        (("--share", "half"), "--share is 'half'; expected a place"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(
+def test_shares_that_do_not_exist_are_refused(
     cli: Any, sweep_file: Path, options: tuple[str, ...], message: str
 ) -> None:
     result = cli("sweep", sweep_file, *options)
@@ -131,9 +122,15 @@ def test_options_that_would_do_nothing_are_refused(
     assert message in " ".join(result.err.split())
 
 
+def test_an_unknown_profile_is_answered_with_the_nearest(cli: Any, sweep_file: Path) -> None:
+    result = cli("submit", sweep_file, "--profile", "cpuu")
+    assert result.code == 1
+    assert "No profile is called 'cpuu'" in result.err
+
+
 def test_shares_make_up_the_whole(cli: Any, sweep_file: Path) -> None:
     for place in range(3):
-        assert cli("sweep", sweep_file, "--executor", "inline", "--share", f"{place}/3").code == 0
+        assert cli("sweep", sweep_file, "--share", f"{place}/3").code == 0
     assert "2 done" in cli("status", "tiny").out
 
 
@@ -150,7 +147,7 @@ def test_a_warned_process_saves_and_says_so_by_its_status(
     )
     words = [sys.executable, "-m", "obdbench", "--plugin", str(PLUGIN), "sweep", str(toml)]
     process = subprocess.Popen(
-        [*words, "--executor", "inline"],
+        [*words, "--jobs", "1"],
         env={**os.environ, "OBDBENCH_TEST_PAUSE": "0.2"},
         stderr=subprocess.PIPE,
         text=True,
@@ -164,8 +161,6 @@ def test_a_warned_process_saves_and_says_so_by_its_status(
     assert process.returncode == 75
     assert "The same command goes on from here" in errors
     assert list(record_store.glob("*/seed0/state.safetensors"))
-    again = subprocess.run(
-        [*words, "--executor", "inline"], capture_output=True, text=True, timeout=120
-    )
+    again = subprocess.run([*words, "--jobs", "1"], capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     assert not list(record_store.glob("*/seed0/state.safetensors"))

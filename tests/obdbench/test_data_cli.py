@@ -188,7 +188,7 @@ def test_build_all_builds_the_suites_own_and_sums_up(cli: Any) -> None:
         ),
         (
             ["import", "{file}", *LOCAL, "--reference-random", "3", "--reference-expert", "3"],
-            "the expert's the higher",
+            "with the expert's return above",
         ),
         (
             ["import", "{file}", "--as", NAME, "--environment", "Hopper-v5"],

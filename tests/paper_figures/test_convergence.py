@@ -17,6 +17,7 @@ from paper_figures.figure import DOTS_PER_INCH, FigureError
 from results.frames import curves_frame
 from results.statistics import mean
 from tests.results.conftest import MakeRecord, Record
+from tests.tiny_runs import altered
 
 Sweep = Callable[..., list[Record]]
 
@@ -92,7 +93,7 @@ def test_a_single_seed_has_a_line_but_no_band(make_record: MakeRecord) -> None:
 def test_failed_runs_are_left_out_and_counted(make_record: MakeRecord) -> None:
     records = [make_record(seed=0, curve=[1.0, 2.0, 3.0])]
     records += [make_record(seed=seed, curve=[90.0], error="OSError") for seed in (1, 2)]
-    records[-1].checkpoints = []  # failed before its first checkpoint
+    records[-1] = altered(records[-1], checkpoints=[])  # failed before its first checkpoint
     (axes,) = convergence(curves_frame(records)).axes
     assert [points(line) for line in curves_in(axes)] == [([0, 200, 400], [1.0, 2.0, 3.0])]
     assert axes.get_title().endswith("2 failed runs left out")
@@ -136,7 +137,7 @@ def test_of_very_many_methods_the_best_are_drawn_and_the_title_says_so(
         for dataset in ("hopper/medium", "ant/medium")
         for name, curve in curves.items()
     ]
-    records = [r | {"checkpoints": r.checkpoints[::-1]} for r in records]
+    records = [altered(r, checkpoints=r.checkpoints[::-1]) for r in records]
     records += [make_record(name, "ant/medium", score=-1) for name in ("teacher", "bc_whole")]
     figure = convergence(curves_frame(records))
     kept = [f"m{i:02}" for i in range(more, count)]

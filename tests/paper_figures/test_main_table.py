@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
+from benchmark.spec import RunSpec
 from paper_figures.main_table import main_table
 from paper_figures.table import Table, escape_latex
 from results.aggregate import cell_table
 from results.frames import runs_frame
 from results.statistics import stratified
-from tests.results.conftest import MakeRecord, Record
+from tests.results.conftest import MakeRecord, Record, build_spec
 
 Sweep = Callable[..., list[Record]]
 DATASETS = ["hopper/medium", "walker2d/medium", "ant/medium"]
 
 
-def table_of(records: Sequence[Record], expected: Mapping[str, int] | None = None) -> Table:
-    return main_table(cell_table(runs_frame(records), expected))
+def table_of(records: Sequence[Record], asked: Sequence[RunSpec] = ()) -> Table:
+    return main_table(cell_table(runs_frame(records, asked)))
 
 
 def line_with(text: str, *words: str) -> str:
@@ -117,8 +118,8 @@ def test_caption_states_seeds_level_protocol_teacher_and_completeness(make_sweep
 def test_missing_failed_and_single_seeds_are_shown(make_record: MakeRecord) -> None:
     records = [make_record(seed=0, score=20.0), make_record(seed=1, error="MemoryError")]
     records += [make_record("pbc", score=10.0), make_record("dbc", error="OSError")]
-    expected = {records[0].cell_id: 3, "hopper-medium-replay.hades.abc": 3}
-    table = table_of(records, expected)
+    asked = [build_spec(method, seed=s) for method in ("av_pbc", "hades") for s in range(3)]
+    table = table_of(records, asked)
     markdown = table.markdown()
     assert "**20.0** (n=1 of 3) | 1/3 |" in line_with(markdown, "| av_pbc |")
     assert "| 10.0 (n=1) | 1 |" in line_with(markdown, "| pbc |")
@@ -154,7 +155,7 @@ def test_a_method_that_lacks_a_dataset_has_no_mean(make_sweep: Sweep) -> None:
     records = [
         record
         for record in make_sweep(DATASETS)
-        if (record.spec.method["name"], record.spec.dataset) != ("pbc", "ant/medium")
+        if (record.spec.method, record.spec.dataset) != ("pbc", "ant/medium")
     ]
     line = line_with(table_of(records).markdown(), "| pbc |")
     assert line.endswith("| \u2013 |")

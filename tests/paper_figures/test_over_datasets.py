@@ -17,6 +17,7 @@ from paper_figures.over_datasets import aggregate, cost, improvement, profiles, 
 from results.frames import runs_frame
 from results.statistics import iqm_over_runs, mean_over_tasks, stratified
 from tests.results.conftest import MakeRecord, Record
+from tests.tiny_runs import altered
 
 Sweep = Callable[..., list[Record]]
 DATASETS = ["ant/medium", "hopper/medium"]
@@ -37,7 +38,7 @@ def scores_of(records: Sequence[Record]) -> Scores:
     scores: Scores = {}
     for record in records:
         spec, score = record.spec, record.score.normalized_return
-        scores.setdefault(spec["method"]["name"], {}).setdefault(spec["dataset"], []).append(score)
+        scores.setdefault(spec.method, {}).setdefault(spec.dataset, []).append(score)
     return scores
 
 
@@ -103,7 +104,7 @@ def test_what_cannot_be_compared_gives_no_figure(
 def test_the_same_records_in_any_order_give_the_same_bytes(
     make: Callable[[pd.DataFrame], Figure], records: list[Record], tmp_path: Path
 ) -> None:
-    few = [r for r in records if r.spec.method["name"] in ("av_pbc", "pbc", "teacher")]
+    few = [r for r in records if r.spec.method in ("av_pbc", "pbc", "teacher")]
     for name, given in (("first", few), ("second", few[::-1])):
         write_figure(make(runs_frame(given)), tmp_path / f"{name}.pdf")
     assert (tmp_path / "first.pdf").read_bytes() == (tmp_path / "second.pdf").read_bytes()
@@ -240,9 +241,10 @@ def test_costs_dashed_line_joins_what_no_cheaper_method_beats(make_record: MakeR
         f"method_{i}": (float(x), float(y))
         for i, (x, y) in enumerate(generator.uniform(1, 50, (12, 2)))
     }
-    records = [make_record(name, score=score) for name, (_, score) in spots.items()]
-    for record in records:
-        record.cost.cpu_seconds = spots[record.spec.method["name"]][0]
+    records = [
+        altered(make_record(name, score=score), cost__cpu_seconds=seconds)
+        for name, (seconds, score) in spots.items()
+    ]
     (axes,) = cost(runs_frame(records)).axes
     (front,) = (line for line in axes.lines if line.get_linestyle() == "--")
     unbeaten = [(x, y) for x, y in spots.values() if all(y > b for a, b in spots.values() if a < x)]

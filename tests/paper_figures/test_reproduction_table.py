@@ -47,8 +47,8 @@ def data_of(table: Table) -> pd.DataFrame:
 @pytest.fixture
 def records(make_record: MakeRecord) -> list[Record]:
     """Av-PBC, sets of 64 pairs, on D4RL's data and twice on the suite's own."""
-    found = [
-        make_record(dataset=dataset, seed=seed, score=score)
+    return [
+        make_record(dataset=dataset, seed=seed, score=score, environment="HalfCheetah-v5")
         for dataset, scores in (
             ("d4rl/hopper-medium-v2", [31.0, 32.5, 35.5]),
             ("halfcheetah/medium", [10.0, 11.0]),
@@ -56,9 +56,6 @@ def records(make_record: MakeRecord) -> list[Record]:
         )
         for seed, score in enumerate(scores)
     ]
-    for record in found:
-        record.provenance.environment = "HalfCheetah-v5"
-    return found
 
 
 def test_a_row_has_both_numbers_the_seeds_the_difference_and_the_verdict() -> None:

@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
-Record = dict[str, Any]
+from benchmark.clocks import Cost
+from benchmark.errors import ObdBenchError
+from benchmark.protocol import PROTOCOLS
+from benchmark.record import (
+    Checkpoint,
+    Failure,
+    Normalisation,
+    Provenance,
+    Record,
+    Score,
+    Seeds,
+    TeacherFacts,
+)
+from benchmark.spec import RunSpec
+from benchmark.students.spec import StudentSpec
+
 MakeRecord = Callable[..., Record]
 
-STUDENT = {"name": "mlp", "depth": 4, "width": 64, "head": "sampled", "optimizer": "sgd"}
-PROTOCOL = {"name": "quick", "students": 4, "episodes": 10, "checkpoint_every": 200, "last": 3}
+STUDENT = StudentSpec(width=64)
+PROTOCOL = PROTOCOLS["quick"]
+
+
+def build_spec(
+    method: str = "av_pbc",
+    dataset: str = "hopper/medium-replay",
+    seed: int = 0,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    student: Mapping[str, Any] | None = None,
+    evaluation_student: StudentSpec | None = None,
+    protocol: Mapping[str, Any] | None = None,
+) -> RunSpec:
+    """A spec that differs from OBD's by a narrower student and a quicker protocol."""
+    return RunSpec(
+        method=method,
+        dataset=dataset,
+        protocol=replace(PROTOCOL, **(protocol or {})),
+        seed=seed,
+        density="none",
+        parameters={"synthetic_size": 64} if parameters is None else dict(parameters),
+        student=replace(STUDENT, **(student or {})),
+        evaluation_student=evaluation_student,
+    )
 
 
 def build_record(
@@ -23,51 +59,75 @@ def build_record(
     seed: int = 0,
     score: float = 20.0,
     *,
-    parameters: Mapping[str, Any] | None = None,
-    student: Mapping[str, Any] | None = None,
-    evaluation_student: Mapping[str, Any] | None = None,
-    protocol: Mapping[str, Any] | None = None,
     needs: Sequence[str] = ("dataset", "teacher"),
     curve: Sequence[float] | None = None,
     error: str | None = None,
+    reference: bool | None = None,
+    environment: str = "Hopper-v5",
+    **settings: Any,
 ) -> Record:
     """One record; with ``error``, one of a run that failed with that exception."""
-    spec = {
-        "method": {"name": method, "parameters": dict(parameters or {"synthetic_size": 64})},
-        "dataset": dataset,
-        "teacher": "td3_bc",
-        "student": STUDENT | dict(student or {}),
-        "evaluation_student": evaluation_student,
-        "protocol": PROTOCOL | dict(protocol or {}),
-    }
-    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
-    cell_id = f"{dataset.replace('/', '-')}.{method}.{digest}"
+    spec = build_spec(method, dataset, seed, **settings)
     checkpoints = [
-        {"outer_step": 200 * i, "normalized_return": value, "returns": [[value]]}
+        Checkpoint(
+            outer_step=200 * i,
+            returns=[[30.0 * value]],
+            lengths=[[100]],
+            mean_return=30.0 * value,
+            normalized_return=value,
+            synthetic_set=None,
+            sha256=None,
+        )
         for i, value in enumerate([score] if curve is None else curve)
     ]
-    return {
-        "schema": "obdbench.record/1",
-        "run_id": f"{cell_id}.seed{seed}",
-        "cell_id": cell_id,
-        "status": "failed" if error else "complete",
-        "spec": {**copy.deepcopy(spec), "seed": seed},
-        "needs": list(needs),
-        "checkpoints": checkpoints,
-        "score": None if error else {"normalized_return": score, "return": 30.0 * score},
-        "cost": {}
+    last = [checkpoints[-1].outer_step]
+    return Record(
+        run_id=spec.run_id,
+        cell_id=spec.cell_id,
+        status="failed" if error else "complete",
+        spec=spec,
+        parameters=_resolved(spec),
+        needs=cast(Any, list(needs)),
+        reference=method in ("teacher", "bc_whole") if reference is None else reference,
+        checkpoints=checkpoints,
+        score=None
         if error
-        else {
-            "wall_seconds": 20.0 + seed,
-            "cpu_seconds": 19.0,
-            "peak_memory_bytes": 500_000_000,
-            "outer_steps": 1000,
-            "environment_steps": 0,
-        },
-        "teacher": {"name": "td3_bc", "return": 2500.0, "normalized_return": 80.0},
-        "provenance": {"device": "cpu"},
-        "error": {"type": error, "message": "", "traceback": ""} if error else None,
-    }
+        else Score(normalized_return=score, return_=30.0 * score, outer_steps_used=last),
+        cost=Cost(
+            wall_seconds=20.0 + seed,
+            cpu_seconds=19.0,
+            peak_memory_bytes=500_000_000,
+            outer_steps=1000,
+        ),
+        teacher=TeacherFacts(
+            name="td3_bc", sha256="0" * 64, return_=2500.0, normalized_return=80.0, episodes=10
+        ),
+        density=None,
+        normalisation=Normalisation(random=0.0, expert=3000.0),
+        provenance=Provenance(
+            commit=None,
+            dirty=False,
+            packages={},
+            python="3.11",
+            device="cpu",
+            host="here",
+            threads=1,
+            environment=environment,
+            dataset_sha256="0" * 64,
+            seeds=Seeds(seed=seed, distillation=spec.distillation_axes, scoring=spec.scoring_axes),
+        ),
+        error=Failure(type=error, message="", traceback="") if error else None,
+        started="2026-01-01T00:00:00+00:00",
+        finished="2026-01-01T00:00:01+00:00",
+    )
+
+
+def _resolved(spec: RunSpec) -> dict[str, Any]:
+    """Every hyper-parameter of a method of the suite; for an invented one, those of the spec."""
+    try:
+        return spec.resolved_parameters
+    except ObdBenchError:
+        return dict(spec.parameters)
 
 
 def build_sweep(datasets: Sequence[str] = ("hopper/medium-replay",)) -> list[Record]:

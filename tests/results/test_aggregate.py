@@ -10,7 +10,7 @@ import pytest
 from results.aggregate import CELL_COLUMNS, AggregationError, Best, best_and_ties, cell_table
 from results.frames import runs_frame
 from results.statistics import iqm, mean
-from tests.results.conftest import MakeRecord
+from tests.results.conftest import MakeRecord, build_spec
 
 
 def row_of(table: pd.DataFrame, label: str) -> pd.Series:
@@ -52,31 +52,27 @@ def test_a_cell_whose_seeds_all_failed_keeps_its_row(make_record: MakeRecord) ->
     assert row["teacher_return"] == 2500.0
 
 
-def test_expected_seeds_reveal_runs_and_cells_without_a_record(make_record: MakeRecord) -> None:
-    record = make_record()
-    expected = {record.cell_id: 3, "hopper-medium-replay.pbc.abc": 3}
-    table = cell_table(runs_frame([record]), expected)
+def test_runs_of_a_sweep_without_a_record_are_counted(make_record: MakeRecord) -> None:
+    asked = [build_spec(method, seed=seed) for method in ("av_pbc", "pbc") for seed in range(3)]
+    table = cell_table(runs_frame([make_record()], asked))
     assert (row_of(table, "av_pbc")["n"], row_of(table, "av_pbc")["n_expected"]) == (1, 3)
     unseen = row_of(table, "pbc")
     assert (unseen["dataset"], unseen["n"], unseen["n_expected"]) == ("hopper/medium-replay", 0, 3)
+    assert (unseen["n_failed"], unseen["errors"], unseen["used"]) == (0, "", "")
 
 
-def test_unseen_cells_that_could_be_mistaken_carry_their_digest(make_record: MakeRecord) -> None:
-    expected = {f"hopper-medium-replay.{name}": 3 for name in ("av_pbc.x", "dbc.y", "dbc.z")}
-    table = cell_table(runs_frame([make_record()]), expected)
-    assert list(table["label"]) == ["av_pbc", "av_pbc #x", "dbc #y", "dbc #z"]
+def test_cells_without_a_record_are_told_apart_by_their_settings(make_record: MakeRecord) -> None:
+    sizes = {16: "dbc (synthetic_size=16)", 32: "dbc (synthetic_size=32)"}
+    asked = [build_spec("dbc", parameters={"synthetic_size": size}) for size in sizes]
+    table = cell_table(runs_frame([make_record()], asked))
+    assert list(table["label"]) == ["av_pbc", *sizes.values()]
 
 
 def test_a_sweep_that_has_not_started_is_a_table_of_missing_cells() -> None:
-    table = cell_table(runs_frame([]), {"ant-medium.pbc.abc": 2})
+    table = cell_table(runs_frame([], [build_spec("pbc", seed=seed) for seed in range(2)]))
     assert list(table.columns) == list(CELL_COLUMNS)
     assert (table["n"].sum(), table["n_expected"].sum()) == (0, 2)
     assert cell_table(runs_frame([])).empty
-
-
-def test_an_expected_cell_id_of_another_form_is_named() -> None:
-    with pytest.raises(AggregationError, match="cell id 'nonsense'; expected"):
-        cell_table(runs_frame([]), {"nonsense": 2})
 
 
 def test_a_score_that_is_not_finite_is_named_by_run(make_record: MakeRecord) -> None:
@@ -123,9 +119,7 @@ def test_a_dataset_without_a_score_has_no_best(make_record: MakeRecord) -> None:
 
 
 def test_a_reference_of_someone_elses_competes_for_nothing(make_record: MakeRecord) -> None:
-    theirs = [make_record("their_oracle", seed=s, score=99.0 + s) for s in range(3)]
-    for record in theirs:
-        record.reference = True
+    theirs = [make_record("their_oracle", seed=s, score=99.0 + s, reference=True) for s in range(3)]
     ours = [make_record("av_pbc", seed=s, score=20.0 + s) for s in range(3)]
     table = cell_table(runs_frame([*theirs, *ours]))
     assert best_and_ties(table)["hopper/medium-replay"].best == "av_pbc"
@@ -136,5 +130,5 @@ def test_a_reference_of_someone_elses_competes_for_nothing(make_record: MakeReco
 
 
 def test_a_record_that_says_that_it_is_no_reference_competes(make_record: MakeRecord) -> None:
-    record = make_record("teacher") | {"reference": False}
+    record = make_record("teacher", reference=False)
     assert best_and_ties(cell_table(runs_frame([record])))["hopper/medium-replay"].best == "teacher"

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from benchmark.datasets.source import DatasetName
 from benchmark.method import METHODS
 from benchmark.protocol import PROTOCOLS
+from benchmark.record import Record
 from benchmark.spec import RunSpec
 from results import comparison
 from results.comparison import (
@@ -27,7 +30,7 @@ from results.comparison import (
     settings_of,
 )
 from results.statistics import Estimate
-from tests.results.conftest import Record, build_record
+from tests.results.conftest import STUDENT, build_record, build_spec
 
 D4RL = "d4rl/hopper-medium-v2"
 OWN = "hopper/medium"
@@ -52,10 +55,23 @@ def group(
 ) -> list[Record]:
     """The complete records of one cell, a seed a score."""
     method = other.pop("method", "av_pbc")
-    records = [build_record(method, dataset, seed, s, **other) for seed, s in enumerate(scores)]
-    for record in records:
-        record.provenance.environment = "Hopper-v4" if dataset == D4RL else "Hopper-v5"
-    return records
+    environment = "Hopper-v4" if dataset == D4RL else "Hopper-v5"
+    return [
+        build_record(method, dataset, seed, score, environment=environment, **other)
+        for seed, score in enumerate(scores)
+    ]
+
+
+def of_spec(record: Record, spec: RunSpec) -> Record:
+    """The record as one of another spec's runs."""
+    spec = spec.with_seed(record.spec.seed)
+    return msgspec.structs.replace(
+        record,
+        spec=spec,
+        run_id=spec.run_id,
+        cell_id=spec.cell_id,
+        parameters=spec.resolved_parameters,
+    )
 
 
 def held_against(published: PublishedCell, *groups: Sequence[Record]) -> Comparison:
@@ -209,11 +225,10 @@ def test_a_number_from_brax_is_never_held_against_records() -> None:
 # --- rows -------------------------------------------------------------------------------------
 
 RESIDUAL = {"name": "residual"}
-STUDENT = build_record()["spec"]["student"]
 
 
 def scored_by(**changes: Any) -> list[Record]:
-    return group(evaluation_student=STUDENT | changes)
+    return group(evaluation_student=replace(STUDENT, **changes))
 
 
 @pytest.mark.parametrize(
@@ -245,14 +260,17 @@ def test_records_belong_to_the_row_they_were_made_as(
 
 
 def test_settings_of_a_spec_are_dotted_and_of_the_scoring_student_only_what_it_changes() -> None:
-    spec = build_record(parameters={"outer_steps": 9}, student={"depth": 3})["spec"]
+    spec = build_spec(parameters={"outer_steps": 9}, student={"depth": 3})
     plain = settings_of(spec)
     assert plain["outer_steps"] == 9
     assert (plain["student.depth"], plain["student.width"]) == (3, 64)
     assert (plain["protocol.students"], plain["protocol.ensemble"]) == (4, 1)
     assert not [key for key in plain if key.startswith("evaluation") or key.endswith("l.name")]
-    scored = spec | {"evaluation_student": spec["student"] | {"optimizer": "adam", "momentum": 0.9}}
-    scored["protocol"] = spec["protocol"] | {"ensemble": 10}
+    scored = replace(
+        spec,
+        evaluation_student=replace(spec.student, optimizer="adam", momentum=0.9),
+        protocol=replace(spec.protocol, ensemble=10),
+    )
     changes = {
         "evaluation_student.optimizer": "adam",
         "evaluation_student.momentum": 0.9,
@@ -390,7 +408,7 @@ def test_every_setting_of_a_paper_is_one_that_runs_have() -> None:
             where="a test",
             protocol=PROTOCOLS["obd"],
         )
-        has = settings_of(spec.as_dict())
+        has = settings_of(spec)
         wanted = {key.removeprefix("evaluation_") for key in found.wanted}
         missing = (wanted | found.settings.keys()) - has.keys()
         assert missing <= {"synthetic_size"}, f"{found.table}, {found.row}"
@@ -415,9 +433,7 @@ def test_a_run_with_the_defaults_of_the_suite_is_comparable_with_obds_table_1() 
         teacher="cal_ql:1",
         protocol=PROTOCOLS["obd"],
     )
-    records = group([32.0, 33.0, 34.0])
-    for record in records:
-        record.spec = spec.as_dict()
+    records = [of_spec(record, spec) for record in group([32.0, 33.0, 34.0])]
     found = held_against(table_1_av_pbc(), records)
     assert (found.published.value, found.verdict, found.reasons) == (32.5, "reproduced", ())
 
@@ -482,8 +498,6 @@ def test_a_run_with_fewer_outer_steps_or_another_teacher_is_not_comparable() -> 
         spec = RunSpec.create(
             method="av_pbc", dataset=D4RL, where="a test", protocol=PROTOCOLS["obd"], **changes
         )
-        records = group([32.0, 33.0, 34.0])
-        for record in records:
-            record.spec = spec.as_dict()
+        records = [of_spec(record, spec) for record in group([32.0, 33.0, 34.0])]
         found = held_against(table_1_av_pbc(), records)
         assert (found.verdict, found.reasons) == ("not comparable", (reason,))

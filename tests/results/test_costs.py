@@ -10,7 +10,7 @@ import pytest
 from benchmark.record import Record
 from benchmark.spec import RunSpec
 from results.costs import Costs
-from tests.tiny_runs import PROTOCOL, execute, tiny_spec
+from tests.tiny_runs import PROTOCOL, altered, execute, tiny_spec
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def record(spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> Record:
 
 
 def with_cost(record: Record, **cost: Any) -> Record:
-    return {**record, "cost": {**record.cost, **cost}}
+    return altered(record, **{f"cost__{name}": value for name, value in cost.items()})
 
 
 def test_a_cell_that_was_measured_costs_its_mean(spec: RunSpec, record: Record) -> None:
@@ -57,7 +57,7 @@ def test_records_of_another_dataset_or_student_are_rough(spec: RunSpec, record: 
 def test_what_was_not_measured_is_unknown(spec: RunSpec, record: Record, change: str) -> None:
     device = "cuda" if change == "device" else "cpu"
     if change == "failed":
-        record = {**record, "status": "failed"}
+        record = altered(record, status="failed")
     run = replace(spec, method="pbc") if change == "method" else spec
     estimate = Costs([record], device).of(run)
     assert (estimate.seconds, estimate.source) == (None, "unknown")

@@ -182,5 +182,5 @@ def test_a_record_that_was_cut_short_is_named_not_skipped(sweep: Sweep, tmp_path
     path.write_text(path.read_text()[:-40])
     with pytest.raises(BadRecord, match=f"{path} is not JSON"):
         sweep_records(tmp_path, sweep)
-    with pytest.raises(BadRecord, match=f"{path} is not JSON"):
+    with pytest.raises(BadRecord, match=f"{path} is not a record"):
         run_status(tmp_path, sweep.runs[0])

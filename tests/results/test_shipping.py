@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmark.errors import ObdBenchError
-from benchmark.record import FILE, Record, read_record, write_record
+from benchmark.record import FILE, Failure, read_record, write_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
 from results.record_store import all_records, load_sweep, save_sweep, started_sweeps, sweep_records
 from results.shipping import ship, ship_study
 from results.study_results import StudyResult, study_results, write_result
-from tests.tiny_runs import execute, tiny_spec
-
-Change = Callable[[Record], object]
+from tests.tiny_runs import altered, execute, tiny_spec
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +32,7 @@ def done(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("done")
     save_sweep(store, sweep)
     for run in sweep.runs:
-        record = execute(run, store)
-        record.provenance.dirty = False
+        record = altered(execute(run, store), provenance__dirty=False)
         write_record(run_folder(store, run) / FILE, record)
     return store
 
@@ -46,11 +43,9 @@ def store(done: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(done, tmp_path / "store"))
 
 
-def change_record(store: Path, sweep: Sweep, change: Change) -> Path:
+def change_record(store: Path, sweep: Sweep, **changes: Any) -> Path:
     path = run_folder(store, sweep.runs[0]) / FILE
-    record = read_record(path)
-    change(record)
-    write_record(path, record)
+    write_record(path, altered(read_record(path), **changes))
     return path
 
 
@@ -81,7 +76,7 @@ def test_what_is_shipped_is_a_store_like_any_other(
     ship(store, sweep, target)
     assert load_sweep(target, "two") == sweep
     assert sweep_records(target, sweep) == sweep_records(store, sweep)
-    checkpoint = sweep_records(target, sweep)[0]["checkpoints"][-1]
+    checkpoint = sweep_records(target, sweep)[0].checkpoints[-1]
     content = (run_folder(target, sweep.runs[0]) / checkpoint.synthetic_set).read_bytes()
     assert hashlib.sha256(content).hexdigest() == checkpoint.sha256
 
@@ -107,14 +102,14 @@ def test_a_run_without_a_record_is_refused(store: Path, sweep: Sweep, tmp_path: 
 
 
 def test_a_failed_run_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> None:
-    error = {"type": "OSError", "message": "", "traceback": ""}
-    change_record(store, sweep, lambda r: r.update(status="failed", score=None, error=error))
+    error = Failure(type="OSError", message="", traceback="")
+    change_record(store, sweep, status="failed", score=None, error=error)
     with pytest.raises(ObdBenchError, match="has no complete record; do the whole sweep before"):
         ship(store, sweep, tmp_path / "shipped")
 
 
 def test_a_run_of_changed_code_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> None:
-    path = change_record(store, sweep, lambda r: r.provenance.update(dirty=True))
+    path = change_record(store, sweep, provenance__dirty=True)
     with pytest.raises(ObdBenchError, match=f"{path} was made by code with uncommitted changes"):
         ship(store, sweep, tmp_path / "shipped")
 
@@ -124,7 +119,7 @@ def test_a_set_that_is_not_the_records_is_refused_and_not_copied(
 ) -> None:
     path = run_folder(store, sweep.runs[0]) / "set-00000006.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(ObdBenchError, match=f"{path} is not the set that its record names"):
+    with pytest.raises(ObdBenchError, match=f"{path} has sha256"):
         ship(store, sweep, tmp_path / "shipped")
     assert not list((tmp_path / "shipped").rglob("*.safetensors"))
 
@@ -144,7 +139,7 @@ def test_a_refused_sweep_leaves_nothing(store: Path, sweep: Sweep, tmp_path: Pat
 
 
 def test_unknown_code_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> None:
-    change_record(store, sweep, lambda r: r.provenance.update(dirty=None, commit=None))
+    change_record(store, sweep, provenance__dirty=None, provenance__commit=None)
     with pytest.raises(ObdBenchError, match="unknown commit"):
         ship(store, sweep, tmp_path / "shipped")
 

@@ -12,9 +12,9 @@ import pytest
 
 from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
-from benchmark.run import run_folder
+from benchmark.run import Conditions, run_folder
 from benchmark.spec import RunSpec
-from slurm.cluster import Cluster, Settings
+from slurm.cluster import Cluster
 from slurm.profile import Profile, build_profile
 from tests.one_node_cluster import OneNodeCluster, missing_packages
 from tests.tiny_runs import PLUGIN
@@ -72,15 +72,15 @@ class Bench:
         self.cluster = Cluster(store)
 
     def submit(self, runs: Sequence[RunSpec], save_every: float = 5.0, **shape: object) -> None:
-        settings = Settings(plugins=(str(PLUGIN),), save_every=save_every)
-        self.cluster.submit("test", runs, profile(**shape), settings)
+        conditions = Conditions(self.cluster.store, (str(PLUGIN),), save_every=save_every)
+        self.cluster.submit("test", runs, profile(**shape), conditions)
 
     def wait(self, patience: float = PATIENCE) -> None:
         """Settles until nothing is live."""
         wait_until(lambda: not self.cluster.settle().live, "no run is live", patience)
 
     def records(self, runs: Sequence[RunSpec]) -> list[Record]:
-        """One record a run, complete or failed with a cause, and nothing else in the store.
+        """One record per run, complete or failed with a cause, and nothing else in the store.
 
         This is what every test of a fault comes down to: none lost, none double.
         """

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.run import existing_record, run_folder
+from benchmark.record import record_folder
+from benchmark.run import Conditions, existing_record, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from obdbench.sweep_status import sweep_status
 from results.record_store import run_status
 from slurm.arrays import make_arrays
-from slurm.cluster import Cluster, QueueFull, Settings
+from slurm.cluster import Cluster, QueueFull
 from slurm.fates import fate
 from slurm.profile import Profile, build_profile
 from slurm.scheduler import JobState, Unreachable
@@ -55,7 +56,7 @@ def cluster(scheduler: FakeScheduler, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def submit(cluster: Cluster, runs: list[RunSpec], profile: Profile = PROFILE) -> None:
-    cluster.submit("test", runs, profile, Settings())
+    cluster.submit("test", runs, profile, Conditions(cluster.store))
 
 
 def where(runs: list[RunSpec]) -> Sweep:
@@ -255,7 +256,7 @@ def test_a_retry_that_is_refused_again_is_among_the_refused(
 ) -> None:
     (journal.parent / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2; exit 1\n")
     for _ in range(2):
-        sent = cluster.submit("test", runs[:2], PROFILE, Settings())
+        sent = cluster.submit("test", runs[:2], PROFILE, Conditions(cluster.store))
         assert (sent.arrays, sent.refused) == ([], runs[:2])
 
 
@@ -263,7 +264,7 @@ def test_cancelling_names_the_arrays_of_one_sweep(
     cluster: Cluster, scheduler: FakeScheduler, runs: list[RunSpec], journal: Path
 ) -> None:
     submit(cluster, runs[:2])
-    cluster.submit("other", runs[2:], PROFILE, Settings())
+    cluster.submit("other", runs[2:], PROFILE, Conditions(cluster.store))
     scheduler.jobs = taken(journal)
     assert cluster.cancel("test") == 2
     assert cluster.settle().died == {run.run_id: "Cancelled" for run in runs[:2]}
@@ -302,4 +303,4 @@ def test_jobs_are_given_plain_values_and_what_their_shape_asks_for(
 
 
 def test_a_folder_is_known_by_the_id_alone(runs: list[RunSpec], tmp_path: Path) -> None:
-    assert record_folder(tmp_path, runs[1].run_id) == run_folder(tmp_path, runs[1])
+    assert tmp_path / record_folder(runs[1].run_id) == run_folder(tmp_path, runs[1])

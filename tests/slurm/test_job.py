@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.registry import load_plugin
-from benchmark.run import existing_record, run_folder
+from benchmark.run import Conditions, existing_record, run_folder
 from benchmark.spec import RunSpec
 from benchmark.stopping import Stopped, StopRequest
 from slurm.job import Job, _insist
@@ -28,10 +28,9 @@ def plugin() -> None:
     load_plugin(PLUGIN)
 
 
-def job(store: Path, runs: list[RunSpec], **settings: object) -> Job:
-    values: dict[str, object] = {"grace": GRACE, "requeues": 5, "save_every": 3600.0, **settings}
-    dictionaries = [run.as_dict() for run in runs]
-    return Job(dictionaries, str(store), (str(PLUGIN),), 1, "cpu", **values)  # type: ignore[arg-type]
+def job(store: Path, runs: list[RunSpec], *, grace: int = GRACE, requeues: int = 5) -> Job:
+    conditions = Conditions(store, (str(PLUGIN),), save_every=3600.0)
+    return Job([run.as_dict() for run in runs], conditions.as_dict(), grace, requeues)
 
 
 def in_a_process(work: Job, pause: float, restarts: int = 0) -> multiprocessing.Process:
@@ -52,7 +51,7 @@ def signalled(
 ) -> int | None:
     """How a job ends that gets a signal once its run is some steps on."""
     process = in_a_process(work, pause, restarts)
-    folder = run_folder(Path(work.store), run)
+    folder = run_folder(Path(work.conditions["store"]), run)
     deadline = time.monotonic() + 60
     while not (folder / "set-00000002.safetensors").exists():
         assert time.monotonic() < deadline and process.is_alive()

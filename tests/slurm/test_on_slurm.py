@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from slurm.executors import InlineExecutor
 
-from benchmark.run import existing_record, run_folder
+from benchmark.local import execute_here
+from benchmark.run import Conditions, existing_record, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep, read_sweep
 from benchmark.teachers.teacher import NetworkTeacher
@@ -29,9 +29,9 @@ STEPS = 40
 
 
 @pytest.fixture
-def inline(tmp_path: Path) -> InlineExecutor:
-    """Does runs in this process: the truth that others are held to."""
-    return InlineExecutor(tmp_path / "inline", (str(PLUGIN),), pack=1)
+def inline(tmp_path: Path) -> Conditions:
+    """Runs in this process: the truth that others are held to."""
+    return Conditions(tmp_path / "inline", (str(PLUGIN),), pack=1)
 
 
 def slow(dataset: str, steps: int = STEPS, seed: int = 0) -> RunSpec:
@@ -39,9 +39,9 @@ def slow(dataset: str, steps: int = STEPS, seed: int = 0) -> RunSpec:
     return tiny_spec("slow", dataset, outer_steps=steps, seed=seed)
 
 
-def assert_same(bench: Bench, inline: InlineExecutor, runs: list[RunSpec]) -> None:
+def assert_same(bench: Bench, inline: Conditions, runs: list[RunSpec]) -> None:
     """The cluster's runs are complete, with the numbers and sets of runs in this process."""
-    inline.run(runs)
+    execute_here(runs, inline)
     for run, record in zip(runs, bench.records(runs), strict=True):
         here = existing_record(run_folder(inline.store, run))
         assert here is not None
@@ -99,11 +99,11 @@ synthetic_size = 4
             timeout=300,
         )
 
-    sent = obdbench("sweep", str(toml), "--executor", "slurm", "--profile", str(profile))
+    sent = obdbench("submit", str(toml), "--profile", str(profile))
     assert sent.returncode == 0, sent.stderr
     assert "40 runs in 25 jobs, 2 arrays submitted" in sent.stdout
     assert "40 queued" in obdbench("status", "forty").stdout
-    again = obdbench("sweep", str(toml), "--executor", "slurm", "--profile", str(profile))
+    again = obdbench("submit", str(toml), "--profile", str(profile))
     assert ", 0 to do" in again.stderr, "runs that wait in the queue were sent twice"
     collected = obdbench("collect", "forty", "--wait", "--poll", "1")
     assert collected.returncode == 0, collected.stderr
@@ -112,12 +112,12 @@ synthetic_size = 4
     assert {line.split("|")[1] for line in nodes if line.startswith("obd.forty")} == {"n1", "n2"}
 
     runs = list(read_sweep(toml).runs)
-    inline = InlineExecutor(tmp_path / "inline", pack=1)
+    inline = Conditions(tmp_path / "inline", pack=1)
     assert_same(Bench(store), inline, runs)
 
 
 def test_a_killed_task_costs_its_run_alone(
-    bench: Bench, inline: InlineExecutor, small_dataset_name: str, tmp_path: Path
+    bench: Bench, inline: Conditions, small_dataset_name: str, tmp_path: Path
 ) -> None:
     deadly = tiny_spec("dies_once", small_dataset_name, marker=str(tmp_path / "marker"))
     raises, good = (tiny_spec(name, small_dataset_name) for name in ("raises", "random"))
@@ -137,7 +137,7 @@ def test_a_killed_task_costs_its_run_alone(
 
 
 def test_a_warned_job_saves_and_goes_on_to_the_same_numbers(
-    bench: Bench, slurm: OneNodeCluster, inline: InlineExecutor, small_dataset_name: str
+    bench: Bench, slurm: OneNodeCluster, inline: Conditions, small_dataset_name: str
 ) -> None:
     """Two runs alone, four in packs of two; the save clock would not have saved for an hour."""
     single = [slow(small_dataset_name, seed=seed) for seed in range(2)]
@@ -161,7 +161,7 @@ def test_a_warned_job_saves_and_goes_on_to_the_same_numbers(
 
 def test_a_time_limit_is_met_and_survived(
     bench: Bench,
-    inline: InlineExecutor,
+    inline: Conditions,
     small_dataset_name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -174,14 +174,14 @@ def test_a_time_limit_is_met_and_survived(
     assert goes_on["cost"]["attempts"] >= 2
     assert ended["error"]["type"] == "TimedOut"
     assert "DUE TO TIME LIMIT" in ended["error"]["message"]
-    inline.run([patient])
+    execute_here([patient], inline)
     here = existing_record(run_folder(inline.store, patient))
     assert here is not None
     assert numbers(goes_on) == numbers(here)
 
 
 def test_a_job_is_not_queued_again_for_ever(
-    bench: Bench, slurm: OneNodeCluster, inline: InlineExecutor, small_dataset_name: str
+    bench: Bench, slurm: OneNodeCluster, inline: Conditions, small_dataset_name: str
 ) -> None:
     run = slow(small_dataset_name)
     bench.submit([run], requeues=1, **SLOW)
@@ -217,7 +217,7 @@ def test_cancelled_elements_are_rows(
 
 
 def test_a_node_that_goes_down_loses_nothing(
-    bench: Bench, slurm: OneNodeCluster, inline: InlineExecutor, small_dataset_name: str
+    bench: Bench, slurm: OneNodeCluster, inline: Conditions, small_dataset_name: str
 ) -> None:
     """SLURM queues its jobs again; two copies of a run may work at the same time."""
     runs = [slow(small_dataset_name, seed=seed) for seed in range(4)]
@@ -229,7 +229,7 @@ def test_a_node_that_goes_down_loses_nothing(
 
 
 def test_a_pre_empted_job_goes_on(
-    bench: Bench, slurm: OneNodeCluster, inline: InlineExecutor, small_dataset_name: str
+    bench: Bench, slurm: OneNodeCluster, inline: Conditions, small_dataset_name: str
 ) -> None:
     runs = [slow(small_dataset_name, seed=seed) for seed in range(2)]
     bench.submit(runs, save_every=1, pack=1, cpus=4, **SLOW)
@@ -242,7 +242,7 @@ def test_a_pre_empted_job_goes_on(
 
 
 def test_a_controller_that_is_away_loses_nothing(
-    bench: Bench, slurm: OneNodeCluster, inline: InlineExecutor, small_dataset_name: str
+    bench: Bench, slurm: OneNodeCluster, inline: Conditions, small_dataset_name: str
 ) -> None:
     """Runs end while nobody manages them; nothing is called dead that may live."""
     runs = [slow(small_dataset_name, seed=seed) for seed in range(2)]
@@ -279,7 +279,7 @@ def test_without_accounting_every_run_still_has_its_cause(
 
 
 def test_a_full_disk_costs_one_run_and_a_retry_mends_it(
-    bench: Bench, inline: InlineExecutor, small_dataset_name: str
+    bench: Bench, inline: Conditions, small_dataset_name: str
 ) -> None:
     runs = [tiny_spec("dbc", small_dataset_name, seed=seed) for seed in range(3)]
     folder = run_folder(bench.store, runs[1])
@@ -321,11 +321,10 @@ def test_a_request_that_no_node_can_serve_fails_its_runs_and_no_others(
 
 
 def test_a_process_that_dies_while_it_submits_leaves_nothing_behind(
-    bench: Bench, inline: InlineExecutor, small_dataset_name: str
+    bench: Bench, inline: Conditions, small_dataset_name: str
 ) -> None:
     """Before sbatch: the runs are free again. After it: the jobs are known by their name."""
     from slurm.arrays import make_arrays
-    from slurm.cluster import Settings
     from slurm.submissions import note
     from tests.slurm.conftest import profile
 
@@ -333,7 +332,7 @@ def test_a_process_that_dies_while_it_submits_leaves_nothing_behind(
     never, sent = (make_arrays([run], profile(), 16)[0] for run in runs)
     note(bench.store, "test", never)
     noted = note(bench.store, "test", sent)
-    bench.cluster._send(noted, sent, Settings((str(PLUGIN),)), 50)
+    bench.cluster._send(noted, sent, Conditions(bench.store, (str(PLUGIN),)), 50)
     bench.wait()
     assert existing_record(run_folder(bench.store, runs[0])) is None
     bench.submit([runs[0]])
@@ -394,7 +393,7 @@ def script(
 
 
 def test_the_driver_does_a_whole_sweep_from_inside_an_allocation(
-    slurm: OneNodeCluster, script: Callable[..., tuple[Path, list[RunSpec]]], inline: InlineExecutor
+    slurm: OneNodeCluster, script: Callable[..., tuple[Path, list[RunSpec]]], inline: Conditions
 ) -> None:
     store, runs = script("full_sweep.sbatch")
     wait_until(lambda: not jobs(slurm, "running,pending"), "the driver has ended")
@@ -403,7 +402,7 @@ def test_the_driver_does_a_whole_sweep_from_inside_an_allocation(
 
 
 def test_the_plain_array_needs_no_submitit_and_survives_a_warning(
-    slurm: OneNodeCluster, script: Callable[..., tuple[Path, list[RunSpec]]], inline: InlineExecutor
+    slurm: OneNodeCluster, script: Callable[..., tuple[Path, list[RunSpec]]], inline: Conditions
 ) -> None:
     """A share each; every element is warned once."""
     store, runs = script(

@@ -60,7 +60,10 @@ def test_a_profile_says_what_jobs_ask_for(tmp_path: Path) -> None:
         ({"time": "4 hours"}, "time is '4 hours'; expected"),
         ({"time": "0:02:00", "grace": 100}, "too short for a grace of 100 s: expected 160 s"),
         ({"device": "cuda"}, "device is 'cuda', but gpus is 0"),
-        ({"setup": "module load cuda"}, "setup is 'module load cuda'; expected a list"),
+        (
+            {"setup": "module load cuda"},
+            "setup in here is 'module load cuda' .str.; expected a list",
+        ),
         ({"environment": ["A=1"]}, "expected a table"),
         ({"environment": {"A; rm -rf": 1}}, "expected names of variables"),
         ({"parallelism": 0}, "parallelism in here is 0; expected 1 or more"),

@@ -41,13 +41,13 @@ from paper_figures.studies.transfer import Transfer
 from results.shipping import SHIPPED
 
 RUNS = {
-    "hopper": "hopper-medium-expert.av_pbc.01faba63f72a.seed0",
-    "halfcheetah": "halfcheetah-medium-expert.av_pbc.e942cef231c5.seed0",
+    "hopper": "hopper-medium-expert.av_pbc.94539c036743.seed0",
+    "halfcheetah": "halfcheetah-medium-expert.av_pbc.8489d63e921a.seed0",
 }
 
 
 def source(environment: str) -> dict[str, Any]:
-    return source_of(read_record(record_folder(SHIPPED, RUNS[environment]) / FILE))
+    return source_of(read_record((SHIPPED / record_folder(RUNS[environment])) / FILE))
 
 
 def shipped_set(environment: str) -> FinishedSet:
@@ -166,11 +166,12 @@ def test_multi_task_measures_both_kinds_of_student_in_every_task() -> None:
 
 
 def test_a_set_that_is_not_the_recorded_one_is_refused(tmp_path: Path) -> None:
-    shutil.copytree(record_folder(SHIPPED, RUNS["hopper"]), record_folder(tmp_path, RUNS["hopper"]))
-    (path,) = record_folder(tmp_path, RUNS["hopper"]).glob("set-*.safetensors")
-    other = record_folder(SHIPPED, RUNS["hopper"]).with_name("seed1") / path.name
+    folder = record_folder(RUNS["hopper"])
+    shutil.copytree(SHIPPED / folder, tmp_path / folder)
+    (path,) = (tmp_path / folder).glob("set-*.safetensors")
+    other = (SHIPPED / folder).with_name("seed1") / path.name
     shutil.copyfile(other, path)
-    with pytest.raises(ObdBenchError, match="is not the set of"):
+    with pytest.raises(ObdBenchError, match="was scored on a set of sha256"):
         finished_set(tmp_path, source("hopper"))
 
 

@@ -1,4 +1,4 @@
-"""Executors: the same records inline and in other processes, and what a dead process costs."""
+"""Runs in this process and in others: the same records, and what a dead process costs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from slurm.executors import InlineExecutor, LocalExecutor, _shares, make_executor
 
-from benchmark.errors import ObdBenchError
 from benchmark.heartbeat import last_sign
+from benchmark.local import _shares, execute_here, execute_in_processes
 from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
-from benchmark.run import existing_record, run_folder
+from benchmark.run import Conditions, existing_record, run_folder
 from benchmark.spec import RunSpec
 from results.record_store import run_status
 from tests.tiny_runs import PLUGIN, execute, numbers, sets, tiny_spec
@@ -46,7 +45,7 @@ def inline(
     """The store and records of the five runs, done one after the other in this process."""
     store = tmp_path_factory.mktemp("inline")
     polls: list[int] = []
-    InlineExecutor(store, PLUGINS).run(specs, on_poll=lambda: polls.append(1))
+    execute_here(specs, Conditions(store, PLUGINS), lambda: polls.append(1))
     assert polls
     return store, records(store, specs)
 
@@ -74,7 +73,7 @@ def test_local_processes_give_the_records_of_this_process(
     specs: list[RunSpec], inline: tuple[Path, list[Record]], tmp_path: Path
 ) -> None:
     polls: list[int] = []
-    LocalExecutor(tmp_path, PLUGINS, jobs=2).run(specs, on_poll=lambda: polls.append(1))
+    execute_in_processes(specs, Conditions(tmp_path, PLUGINS), 2, lambda: polls.append(1))
     local = records(tmp_path, specs)
     assert [numbers(r) for r in local] == [numbers(r) for r in inline[1]]
     assert [r.error and r.error.message for r in local] == [
@@ -104,7 +103,7 @@ def test_bounds_on_threads_reach_new_processes_and_are_taken_back(
 
     spec = tiny_spec("random", small_dataset_name)
     with pytest.raises(_Stop):
-        LocalExecutor(tmp_path, threads=2, jobs=1).run([spec], on_poll=look)
+        execute_in_processes([spec], Conditions(tmp_path, threads=2), 1, look)
     bounds = [[e.get(f"{n}_NUM_THREADS") for n in ("OMP", "MKL", "OPENBLAS")] for e in inherited]
     assert ["2", "2", "2"] in bounds
 
@@ -112,8 +111,8 @@ def test_bounds_on_threads_reach_new_processes_and_are_taken_back(
 def test_this_process_gets_its_threads_back(small_dataset_name: str, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     spec = tiny_spec("random", small_dataset_name)
-    InlineExecutor(tmp_path, threads=before + 1).run([spec])
-    assert records(tmp_path, [spec])[0]["provenance"]["threads"] == before + 1
+    execute_here([spec], Conditions(tmp_path, threads=before + 1))
+    assert records(tmp_path, [spec])[0].provenance.threads == before + 1
     assert torch.get_num_threads() == before
 
 
@@ -126,22 +125,22 @@ def test_a_killed_process_costs_one_run_and_a_retry_goes_on_from_its_state(
     store, whole = tmp_path / "store", tmp_path / "whole"
 
     # One process for all three, so that the two others wait behind the one that dies.
-    executor = LocalExecutor(store, PLUGINS, jobs=1, save_every=0)
-    executor.run([deadly, raises, good])
+    conditions = Conditions(store, PLUGINS, save_every=0)
+    execute_in_processes([deadly, raises, good], conditions, 1)
     died, raised, done = records(store, [deadly, raises, good])
-    assert (raised["error"]["type"], done["status"]) == ("ValueError", "complete")
-    assert (died["status"], died["error"]["type"]) == ("failed", "WorkerDied")
-    assert "The process working on this run died" in died["error"]["message"]
-    assert "the last words of this process" in died["error"]["message"]
-    assert [c.outer_step for c in died["checkpoints"]] == [0, 2]
-    assert died["cost"]["attempts"] == 1
+    assert (raised.error.type, done.status) == ("ValueError", "complete")
+    assert (died.status, died.error.type) == ("failed", "WorkerDied")
+    assert "The process working on this run died" in died.error.message
+    assert "the last words of this process" in died.error.message
+    assert [c.outer_step for c in died.checkpoints] == [0, 2]
+    assert died.cost.attempts == 1
 
     # It dies in the retry too: what is behind it is retried all the same.
     marker.unlink()
-    executor.run([deadly, raises])
+    execute_in_processes([deadly, raises], conditions, 1)
     died, raised = records(store, [deadly, raises])
-    assert died["error"]["type"] == "WorkerDied"
-    assert (died["cost"]["attempts"], raised["cost"]["attempts"]) == (2, 2)
+    assert died.error.type == "WorkerDied"
+    assert (died.cost.attempts, raised.cost.attempts) == (2, 2)
 
     again = execute(deadly, store)
     assert (again.status, again.cost.attempts) == ("complete", 3)
@@ -155,15 +154,13 @@ def test_a_plugin_that_does_not_load_in_the_processes_is_in_every_record(
     broken = tmp_path / "broken.py"
     broken.write_text("raise ImportError('no such library')\n")
     spec = tiny_spec("random", small_dataset_name)
-    LocalExecutor(tmp_path / "store", (str(broken),), jobs=1).run([spec])
+    execute_in_processes([spec], Conditions(tmp_path / "store", (str(broken),)), 1)
     record = records(tmp_path / "store", [spec])[0]
     assert record.error.type == "WorkerDied"
     assert "no such library" in record.error.message
 
 
-def test_no_process_outlives_an_executor_that_is_interrupted(
-    small_dataset_name: str, tmp_path: Path
-) -> None:
+def test_no_process_outlives_an_interrupt(small_dataset_name: str, tmp_path: Path) -> None:
     spec = tiny_spec("dbc", small_dataset_name, outer_steps=100_000)
     folder = run_folder(tmp_path, spec)
     workers: set[psutil.Process] = set()
@@ -176,26 +173,12 @@ def test_no_process_outlives_an_executor_that_is_interrupted(
 
     before = set(psutil.Process().children(recursive=True))
     with pytest.raises(_Stop):
-        LocalExecutor(tmp_path, jobs=1).run([spec], on_poll=stop_when_begun)
+        execute_in_processes([spec], Conditions(tmp_path), 1, stop_when_begun)
     assert len(workers - before) == 2, "submitit's controller and the worker"
     ended, _ = psutil.wait_procs(workers - before, timeout=10)
     assert len(ended) == 2
     assert existing_record(folder) is None
     assert run_status(tmp_path, spec).state == "stopped"
-
-
-@pytest.mark.parametrize(("name", "kind"), [("inline", InlineExecutor), ("local", LocalExecutor)])
-def test_executors_are_made_by_name(name: str, kind: type, tmp_path: Path) -> None:
-    executor = make_executor(name, 2, store=tmp_path, plugins=("a.py",))
-    assert isinstance(executor, kind)
-    assert (executor.store, executor.plugins) == (tmp_path, ("a.py",))
-    # Rounding depends on threads: the same for both, or their numbers would differ.
-    assert executor.threads == 1
-
-
-def test_an_unknown_executor_is_answered_with_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(ObdBenchError, match=r"called 'locl'. Did you mean 'local'\?"):
-        make_executor("locl", 2, store=tmp_path)
 
 
 @pytest.mark.parametrize("jobs", [2, 3])

@@ -1,4 +1,4 @@
-"""Any other gymnasium environment, on gymnasium's own vector environment."""
+"""Any other gymnasium environment, one object per slot."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
 from benchmark.environments.batch import SlotTracker, StepResult, UnsupportedSpace, check_actions
 
 
-class VectorBatch:
-    """Slots of a gymnasium `SyncVectorEnv` without automatic resets (see `BatchedEnvironment`).
+class GymnasiumBatch:
+    """Slots of any gymnasium environment, stepped one after another (see `BatchedEnvironment`).
 
-    The vector environment makes the slots, checks that they agree and resets any of them by its
-    `reset_mask`. Its `step` has no mask and would move all slots, so a step goes to the named
-    slots' own environments, `SyncVectorEnv.envs`.
+    Not gymnasium's `SyncVectorEnv`: its `step` has no mask and would move all slots.
 
     Args:
         make: Makes one copy of the environment.
@@ -33,36 +30,27 @@ class VectorBatch:
     action_space: gymnasium.Space[Any]
 
     def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], size: int) -> None:
-        self._vector = SyncVectorEnv([make] * size, autoreset_mode=AutoresetMode.DISABLED)
-        specification = self._vector.envs[0].spec
-        assert specification is not None, "gymnasium.make keeps the specification"
+        self._environments = [make() for _ in range(size)]
+        first = self._environments[0]
+        assert first.spec is not None, "gymnasium.make keeps the specification"
         self._slots = SlotTracker(size)
-        self.env_id = specification.id
+        self.env_id = first.spec.id
         self.size = size
-        self.observation_dim = _observation_dim(self._vector.single_observation_space, self.env_id)
-        self.action_space = self._vector.single_action_space
-        self.max_episode_steps = specification.max_episode_steps
+        self.observation_dim = _observation_dim(first.observation_space, self.env_id)
+        self.action_space = first.action_space
+        self.max_episode_steps = first.spec.max_episode_steps
         self._action_shape = _action_shape(self.action_space, self.env_id)
-        # A masked reset stacks the observations of all slots, so each needs one beforehand.
-        self._vector.reset(seed=0)
 
     def reset(
         self, slots: Sequence[int] | NDArray[np.integer], seeds: Sequence[int]
     ) -> NDArray[np.float64]:
         """Start an episode in each slot as `env.reset(seed=seed)` does."""
         indices = self._slots.start(slots, seeds)
-        if not indices.size:  # gymnasium refuses an empty mask
-            return np.empty((0, self.observation_dim))
-        mask = np.zeros(self.size, dtype=np.bool_)
-        mask[indices] = True
-        # gymnasium wants a seed for every slot; those outside the mask are not reset.
-        slot_seeds: list[int | None] = [None] * self.size
-        for slot, seed in zip(indices.tolist(), seeds, strict=True):
-            slot_seeds[slot] = int(seed)
-        observations, _ = self._vector.reset(seed=slot_seeds, options={"reset_mask": mask})
-        # `[size, *space.shape]` to the slots that were named, in their order, one row each.
-        chosen = np.asarray(observations[indices], dtype=np.float64)
-        return chosen.reshape(len(indices), self.observation_dim)
+        observations = np.empty((len(indices), self.observation_dim))
+        for row, (slot, seed) in enumerate(zip(indices.tolist(), seeds, strict=True)):
+            observation, _ = self._environments[slot].reset(seed=int(seed))
+            observations[row] = np.ravel(observation)
+        return observations
 
     def step(self, slots: NDArray[np.integer], actions: NDArray[Any]) -> StepResult:
         """Step these slots' environments one after another; the others are not touched."""
@@ -75,7 +63,7 @@ class VectorBatch:
             truncated=np.empty(len(indices), dtype=np.bool_),
         )
         for row, (slot, action) in enumerate(zip(indices.tolist(), actions, strict=True)):
-            observation, reward, terminated, truncated, _ = self._vector.envs[slot].step(action)
+            observation, reward, terminated, truncated, _ = self._environments[slot].step(action)
             result.observations[row] = np.ravel(observation)
             result.rewards[row] = reward
             result.terminated[row] = terminated
@@ -85,7 +73,8 @@ class VectorBatch:
 
     def close(self) -> None:
         """Close every slot's environment."""
-        self._vector.close()
+        for environment in self._environments:
+            environment.close()
 
 
 def _observation_dim(space: gymnasium.Space[Any], env_id: str) -> int:
