@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from benchmark.errors import ObdBenchError
-from obdbench.cli.app import app
+from tests.plugins import fresh_methods, outcomes, run, succeed
 
-ROOT = Path(__file__).parents[2]
 BAD = """
 from dataclasses import dataclass
 import torch
@@ -35,32 +29,10 @@ METHODS.register("{name}", {name})
 """
 
 
-def run(*arguments: str) -> tuple[int, str]:
-    """Exit code and output of a command in this process."""
-    done = CliRunner().invoke(app, arguments)
-    if isinstance(done.exception, ObdBenchError):
-        return 1, str(done.exception)
-    return done.exit_code, done.output
-
-
 def unwrapped(output: str) -> str:
     """A message of the table on one line, whatever the width of the terminal."""
     cells = [line.split("│")[-2].strip() for line in output.splitlines() if "│" in line]
     return " ".join(cells)
-
-
-def in_a_process(folder: Path, *arguments: str) -> str:
-    """What a Python command prints in a folder; it must succeed."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_a_registered_method_is_checked_by_its_name() -> None:
@@ -121,18 +93,23 @@ def test_a_new_method_is_three_files_that_pass_the_check_and_their_own_test(writ
     names = {path.name for path in written.iterdir()}
     assert names == {"my_first_pick.py", "test_my_first_pick.py", "my_first_pick.toml"}
     assert "class MyFirstPick(Method):" in (written / "my_first_pick.py").read_text()
-    cli = ("-c", "from obdbench.cli import main; main()")
-    output = in_a_process(written, *cli, "check-method", "my_first_pick.py")
-    assert "my_first_pick: 13 passed, 2 not applicable" in output
-    output = in_a_process(written, "-m", "pytest", "-q", "test_my_first_pick.py")
-    assert "13 passed, 2 skipped" in output
+    with fresh_methods(written):
+        output = succeed("check-method", str(written / "my_first_pick.py"))
+        assert "my_first_pick: 13 passed, 2 not applicable" in output
+    with fresh_methods(written):
+        found = outcomes("test_my_first_pick", "test_my_first_pick_keeps_the_contract")
+    assert found == {"passed": 13, "skipped": 2}
 
 
-def test_a_new_methods_sweep_runs_beside_random_and_av_pbc(written: Path) -> None:
+def test_a_new_methods_sweep_runs_with_random_and_av_pbc(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(written)
     sweep = written / "my_first_pick.toml"
     sweep.write_text(sweep.read_text().replace("seeds = 3", "seeds = 1"))
     arguments = ("--plugin", "my_first_pick.py", "sweep", sweep.name, "--executor", "inline")
-    output = in_a_process(written, "-c", "from obdbench.cli import main; main()", *arguments)
+    with fresh_methods(written):
+        output = succeed(*arguments)
     for name in ("random", "av_pbc", "my_first_pick (greed=0.0)", "my_first_pick (greed=1.0)"):
         assert f"│ {name} " in output
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.random_selection import draw_pairs
+from baselines.selection import draw_pairs
 from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.density.kde import KDE
@@ -44,7 +44,7 @@ class Weighing(Method):
 @pytest.fixture(autouse=True)
 def weighing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "random" in METHODS
-    monkeypatch.setitem(METHODS._entries, "weighing", Weighing)  # type: ignore[arg-type]
+    monkeypatch.setitem(METHODS._entries, "weighing", Weighing())  # type: ignore[arg-type]
 
 
 @pytest.fixture
