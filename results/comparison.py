@@ -194,7 +194,7 @@ def _compare(cell: PublishedCell, groups: Iterable[list[Record]], seed: int) -> 
             cell, None, None, verdict, ("Brax, another simulator",) if nowhere else ()
         )
     # The same dataset first, then the fewest differences, then the most seeds.
-    reasons, group = min(
+    differences, group = min(
         found,
         key=lambda pair: (
             pair[1][0].spec.dataset != cell.dataset,
@@ -205,8 +205,8 @@ def _compare(cell: PublishedCell, groups: Iterable[list[Record]], seed: int) -> 
     )
     scores = [record.mean_score.normalized_return for record in group]
     estimate = mean(scores, seed=seed)
-    verdict = "not comparable" if reasons else _verdict(cell.value, estimate, len(scores))
-    return Comparison(cell, estimate, group[0].spec.dataset, verdict, reasons)
+    verdict = "not comparable" if differences else _verdict(cell.value, estimate, len(scores))
+    return Comparison(cell, estimate, group[0].spec.dataset, verdict, differences)
 
 
 def _verdict(published: float, found: Estimate, seeds: int) -> Verdict:

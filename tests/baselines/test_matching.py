@@ -350,6 +350,27 @@ def test_a_student_that_is_not_trained_by_sgd_is_refused_with_the_way_out() -> N
         distil(method, toy_problem(method, student=student))
 
 
+def test_gradient_matching_trains_its_student_between_two_matches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events: list[str] = []
+    learn, descend = Clones.learn, LearnedPairs.descend
+
+    def learning(self: Clones, observations: Tensor, actions: Tensor) -> None:
+        events.append("train")
+        learn(self, observations, actions)
+
+    def descending(self: LearnedPairs, loss: Tensor) -> None:
+        events.append("match")
+        descend(self, loss)
+
+    monkeypatch.setattr(Clones, "learn", learning)
+    monkeypatch.setattr(LearnedPairs, "descend", descending)
+    method = tiny(GradientMatching, outer_steps=2, matches=3, network_steps=2)
+    distil(method, toy_problem(method))
+    assert events == 2 * ["match", "train", "train", "match", "train", "train", "match"]
+
+
 def test_gradient_matching_trains_its_students_as_any_student() -> None:
     # `Clones.learn` is what `train_students` does, whichever the optimiser.
     for optimizer in ("sgd", "adam"):

@@ -108,7 +108,7 @@ def test_a_dataset_whose_runs_all_failed_keeps_an_empty_panel(make_record: MakeR
 
 
 def test_nothing_to_draw_is_an_error(make_record: MakeRecord) -> None:
-    with pytest.raises(FigureError, match="none of the 1 runs given is complete"):
+    with pytest.raises(FigureError, match="None of the 1 runs given is complete"):
         convergence(curves_frame([make_record(error="OSError")]))
 
 

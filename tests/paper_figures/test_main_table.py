@@ -1,4 +1,4 @@
-"""The main table in its four forms and two layouts."""
+"""The main table in its five forms and two layouts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -92,6 +93,40 @@ def test_terminal_table_prints_brackets_as_they_stand(make_sweep: Sweep) -> None
     text = printed(table_of(make_sweep()))
     assert "26.8 [24.4, 30.0]" in text
     assert "Protocol quick: 4 students x 10 episodes" in text
+
+
+@pytest.mark.parametrize("datasets", [DATASETS[:1], DATASETS], ids=["long", "wide"])
+def test_a_notebook_shows_well_formed_html_with_every_cell(
+    make_sweep: Sweep, datasets: list[str]
+) -> None:
+    table = table_of(make_sweep(datasets))
+    page = ElementTree.fromstring(table._repr_html_())
+    assert page.findtext("caption") == table.caption
+    assert [head.text for head in page.findall("thead/tr/th")] == list(table.columns)
+    shown = [
+        [["".join(cell.itertext()) for cell in row] for row in body]
+        for body in page.findall("tbody")
+    ]
+    assert shown == [
+        [
+            [f"{cell.text} {cell.detail}".strip() + "\u2020" * cell.tied for cell in row]
+            for row in group
+        ]
+        for group in table.groups
+    ]
+    best = [cell.text for group in table.groups for row in group for cell in row if cell.best]
+    assert [bold.text for bold in page.iter("b")] == best != []
+    sides = [cell.get("style") for cell in page.findall("tbody/tr")[0]]
+    assert sides == [
+        {"l": "text-align: left", "r": "text-align: right"}[s] for s in table.alignment
+    ]
+
+
+def test_html_escapes_what_a_third_party_may_name_a_method(make_record: MakeRecord) -> None:
+    name = "<script>alert('1 & 2')</script>"
+    page = table_of([make_record(method=name)])._repr_html_()
+    assert "<script>" not in page
+    assert name in "".join(ElementTree.fromstring(page).itertext())
 
 
 def test_csv_holds_unrounded_numbers_and_every_seed(make_record: MakeRecord) -> None:

@@ -104,7 +104,7 @@ def test_a_run_without_a_record_is_refused(store: Path, sweep: Sweep, tmp_path: 
 def test_a_failed_run_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> None:
     error = Failure(type="OSError", message="", traceback="")
     change_record(store, sweep, status="failed", score=None, error=error)
-    with pytest.raises(ObdBenchError, match="has no complete record; do the whole sweep before"):
+    with pytest.raises(ObdBenchError, match="has no complete record; finish the sweep first"):
         ship(store, sweep, tmp_path / "shipped")
 
 
