@@ -15,7 +15,7 @@ from obdbench import CHECKS
 from tests.plugins import fresh_methods, outcomes, succeed
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adding_a_method.md").read_text()
-INLINE = ["--executor", "inline"]  # starting processes would take longer than the runs
+INLINE = ["--jobs", "1"]  # starting processes would take longer than the runs
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_a_new_methods_sweep_runs_with_random_and_av_pbc(
     monkeypatch.chdir(written)
     sweep = written / "my_first_pick.toml"
     sweep.write_text(sweep.read_text().replace("seeds = 3", "seeds = 1"))
-    arguments = ("--plugin", "my_first_pick.py", "sweep", sweep.name, "--executor", "inline")
+    arguments = ("--plugin", "my_first_pick.py", "sweep", sweep.name, "--jobs", "1")
     with fresh_methods(written):
         output = succeed(*arguments)
     for name in ("random", "av_pbc", "my_first_pick (greed=0.0)", "my_first_pick (greed=1.0)"):
