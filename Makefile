@@ -9,8 +9,9 @@ STAMP  := $(VENV)/.installed
 quickstart: $(STAMP)
 	$(BIN)/obdbench sweep quickstart
 
+# Two processes of one thread each; tests with one `xdist_group` stay in one of them.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # The tests on a real SLURM; `make test` includes them where its packages are installed.
 test-slurm: $(STAMP) slurm-packages

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from benchmark.errors import ObdBenchError
+from benchmark.teachers.teacher import NetworkTeacher
 from obdbench.cli.app import app
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +56,7 @@ def in_a_process(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
@@ -109,42 +111,44 @@ def test_what_cannot_be_checked_is_said(tmp_path: Path) -> None:
     assert "registers no method" in run("check-method", str(empty))[1]
 
 
-@pytest.fixture
-def written(tmp_path: Path) -> Path:
-    """A folder with a new method in it."""
-    folder = tmp_path / "methods"
-    assert run("new-method", "my_first_pick", "--folder", str(folder))[0] == 0
-    return folder
-
-
-def test_a_new_method_is_three_files_that_pass_the_check_and_their_own_test(written: Path) -> None:
+def test_a_new_method_is_three_files_that_pass_the_check_and_their_own_test(tmp_path: Path) -> None:
+    assert run("new-method", "my_first_pick", "--folder", str(tmp_path / "methods"))[0] == 0
+    written = tmp_path / "methods"
     names = {path.name for path in written.iterdir()}
     assert names == {"my_first_pick.py", "test_my_first_pick.py", "my_first_pick.toml"}
     assert "class MyFirstPick(Method):" in (written / "my_first_pick.py").read_text()
-    cli = ("-c", "from obdbench.cli import main; main()")
-    output = in_a_process(written, *cli, "check-method", "my_first_pick.py")
-    assert "my_first_pick: 13 passed, 2 not applicable" in output
+    code, output = run("check-method", str(written / "my_first_pick.py"))
+    assert (code, "my_first_pick: 13 passed, 2 not applicable" in output) == (0, True)
     output = in_a_process(written, "-m", "pytest", "-q", "test_my_first_pick.py")
     assert "13 passed, 2 skipped" in output
 
 
-def test_a_new_methods_sweep_runs_beside_random_and_av_pbc(written: Path) -> None:
-    sweep = written / "my_first_pick.toml"
-    sweep.write_text(sweep.read_text().replace("seeds = 3", "seeds = 1"))
-    arguments = ("--plugin", "my_first_pick.py", "sweep", sweep.name, "--executor", "inline")
-    output = in_a_process(written, "-c", "from obdbench.cli import main; main()", *arguments)
-    for name in ("random", "av_pbc", "my_first_pick (greed=0.0)", "my_first_pick (greed=1.0)"):
-        assert f"│ {name} " in output
+def test_a_new_methods_sweep_runs_beside_random_and_av_pbc(
+    cli: Any, tmp_path: Path, small_dataset_name: str, tiny_teacher: NetworkTeacher
+) -> None:
+    assert run("new-method", "my_second_pick", "--folder", str(tmp_path))[0] == 0
+    sweep = tmp_path / "my_second_pick.toml"
+    text = sweep.read_text()
+    assert "hopper/medium-expert@20000" in text and "seeds = 3" in text
+    text = text.replace("hopper/medium-expert@20000", small_dataset_name)
+    sweep.write_text(text.replace("seeds = 3", "seeds = 1"))
+    plugin = ("--plugin", tmp_path / "my_second_pick.py")
+    done = cli(*plugin, "sweep", sweep, "--executor", "inline")
+    assert done.code == 0, done.err
+    for name in ("random", "av_pbc", "my_second_pick (greed=0.0)", "my_second_pick (greed=1.0)"):
+        assert f"│ {name} " in done.out
 
 
-def test_nothing_is_written_over(written: Path) -> None:
-    (written / "my_first_pick.py").write_text("mine")
-    (written / "my_first_pick.toml").unlink()
-    code, output = run("new-method", "my_first_pick", "--folder", str(written))
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    arguments = ("new-method", "my_third_pick", "--folder", str(tmp_path))
+    assert run(*arguments)[0] == 0
+    (tmp_path / "my_third_pick.py").write_text("mine")
+    (tmp_path / "my_third_pick.toml").unlink()
+    code, output = run(*arguments)
     assert code == 1
     assert "exists already, and nothing was written" in output
-    assert (written / "my_first_pick.py").read_text() == "mine"
-    assert not (written / "my_first_pick.toml").exists()
+    assert (tmp_path / "my_third_pick.py").read_text() == "mine"
+    assert not (tmp_path / "my_third_pick.toml").exists()
 
 
 @pytest.mark.parametrize(
