@@ -9,13 +9,13 @@ STAMP  := $(VENV)/.installed
 quickstart: $(STAMP)
 	$(BIN)/obdbench sweep quickstart
 
-# Two processes of one thread each; tests with one `xdist_group` stay in one of them.
+# Two processes of one thread each; tests of one `xdist_group` stay in one of them.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slurm"
 
-# The tests on a real SLURM; `make test` includes them where its packages are installed.
+# The tests on a real SLURM: they mostly wait, so four processes, each with a cluster of its own.
 test-slurm: $(STAMP) slurm-packages
-	$(BIN)/python -m pytest -m slurm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal -m slurm
 
 slurm-up: $(STAMP) slurm-packages
 	$(BIN)/python -m slurm.one_node_cluster up

@@ -55,17 +55,17 @@ def jobs(slurm: OneNodeCluster, states: str = "all") -> list[str]:
     return slurm.command("squeue", "-h", "-r", f"--states={states}", "-o", "%i").split()
 
 
-def test_forty_runs_over_two_nodes_are_those_of_one_process(
+def test_many_runs_over_two_nodes_are_those_of_one_process(
     slurm: OneNodeCluster, small_dataset_name: str, tiny_teacher: NetworkTeacher, tmp_path: Path
 ) -> None:
     """From the command line, and looked at from other processes."""
-    toml = tmp_path / "forty.toml"
+    toml = tmp_path / "many.toml"
     toml.write_text(f'''
-name = "forty"
+name = "many"
 datasets = ["{small_dataset_name}"]
 protocol = {{ name = "tiny", students = 2, episodes = 2, checkpoint_every = 2, last = 2 }}
 student = {{ width = 8, depth = 2, steps = 4 }}
-seeds = 10
+seeds = 5
 
 [[methods]]
 name = "random"
@@ -102,15 +102,15 @@ synthetic_size = 4
 
     sent = obdbench("sweep", str(toml), "--executor", "slurm", "--profile", str(profile))
     assert sent.returncode == 0, sent.stderr
-    assert "40 runs in 25 jobs, 2 arrays submitted" in sent.stdout
-    assert "40 queued" in obdbench("status", "forty").stdout
+    assert "20 runs in 13 jobs, 2 arrays submitted" in sent.stdout
+    assert "20 queued" in obdbench("status", "many").stdout
     again = obdbench("sweep", str(toml), "--executor", "slurm", "--profile", str(profile))
     assert ", 0 to do" in again.stderr, "runs that wait in the queue were sent twice"
-    collected = obdbench("collect", "forty", "--wait", "--poll", "1")
+    collected = obdbench("collect", "many", "--wait", "--poll", "1")
     assert collected.returncode == 0, collected.stderr
-    assert "40 done" in obdbench("status", "forty").stdout
+    assert "20 done" in obdbench("status", "many").stdout
     nodes = slurm.command("sacct", "-n", "-X", "-P", "-o", "JobName,NodeList").split()
-    assert {line.split("|")[1] for line in nodes if line.startswith("obd.forty")} == {"n1", "n2"}
+    assert {line.split("|")[1] for line in nodes if line.startswith("obd.many")} == {"n1", "n2"}
 
     runs = list(read_sweep(toml).runs)
     inline = InlineExecutor(tmp_path / "inline", pack=1)
@@ -407,7 +407,7 @@ def test_the_plain_array_needs_no_submitit_and_survives_a_warning(
 ) -> None:
     """A share each; every element is warned once."""
     store, runs = script(
-        "array.sbatch", "--array=0-1", method="slow", steps=STEPS, OBDBENCH_TEST_PAUSE="0.5"
+        "array.sbatch", "--array=0-1", method="slow", steps=STEPS // 2, OBDBENCH_TEST_PAUSE="0.5"
     )
     bench = Bench(store)
     wait_until(lambda: sum(_attempt(bench, run) for run in runs) >= 2, "both elements work")
