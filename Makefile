@@ -15,7 +15,7 @@ test: $(STAMP)
 
 # The tests on a real SLURM: they mostly wait, so four processes, each with a cluster of its own.
 test-slurm: $(STAMP) slurm-packages
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal -m slurm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadgroup -m slurm
 
 slurm-up: $(STAMP) slurm-packages
 	$(BIN)/python -m slurm.one_node_cluster up

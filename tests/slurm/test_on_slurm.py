@@ -55,6 +55,28 @@ def jobs(slurm: OneNodeCluster, states: str = "all") -> list[str]:
     return slurm.command("squeue", "-h", "-r", f"--states={states}", "-o", "%i").split()
 
 
+# The longest come first: several processes share these tests.
+def test_a_time_limit_is_met_and_survived(
+    bench: Bench,
+    inline: InlineExecutor,
+    small_dataset_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """75 seconds of work under a limit of a minute; and a run that hears no warning."""
+    monkeypatch.setattr("slurm.profile.SECONDS_TO_SPARE", 0)  # a minute is SLURM's shortest
+    patient, deaf = slow(small_dataset_name, steps=150), tiny_spec("deaf", small_dataset_name)
+    bench.submit([patient, deaf], time="0:01:00", **SLOW)
+    bench.wait(500)
+    goes_on, ended = bench.records([patient, deaf])
+    assert goes_on["cost"]["attempts"] >= 2
+    assert ended["error"]["type"] == "TimedOut"
+    assert "DUE TO TIME LIMIT" in ended["error"]["message"]
+    inline.run([patient])
+    here = existing_record(run_folder(inline.store, patient))
+    assert here is not None
+    assert numbers(goes_on) == numbers(here)
+
+
 def test_many_runs_over_two_nodes_are_those_of_one_process(
     slurm: OneNodeCluster, small_dataset_name: str, tiny_teacher: NetworkTeacher, tmp_path: Path
 ) -> None:
@@ -157,27 +179,6 @@ def test_a_warned_job_saves_and_goes_on_to_the_same_numbers(
     bench.wait()
     assert_same(bench, inline, runs)
     assert {record["cost"]["attempts"] for record in bench.records(runs)} == {2}
-
-
-def test_a_time_limit_is_met_and_survived(
-    bench: Bench,
-    inline: InlineExecutor,
-    small_dataset_name: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """75 seconds of work under a limit of a minute; and a run that hears no warning."""
-    monkeypatch.setattr("slurm.profile.SECONDS_TO_SPARE", 0)  # a minute is SLURM's shortest
-    patient, deaf = slow(small_dataset_name, steps=150), tiny_spec("deaf", small_dataset_name)
-    bench.submit([patient, deaf], time="0:01:00", **SLOW)
-    bench.wait(500)
-    goes_on, ended = bench.records([patient, deaf])
-    assert goes_on["cost"]["attempts"] >= 2
-    assert ended["error"]["type"] == "TimedOut"
-    assert "DUE TO TIME LIMIT" in ended["error"]["message"]
-    inline.run([patient])
-    here = existing_record(run_folder(inline.store, patient))
-    assert here is not None
-    assert numbers(goes_on) == numbers(here)
 
 
 def test_a_job_is_not_queued_again_for_ever(
