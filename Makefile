@@ -9,9 +9,9 @@ STAMP  := $(VENV)/.installed
 quickstart: $(STAMP)
 	$(BIN)/obdbench sweep quickstart
 
-# Two processes of one thread each; tests of one `xdist_group` stay in one of them.
+# Two processes of one thread each; neighbours, which share fixtures, mostly stay in one of them.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slurm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slurm"
 
 # The tests on a real SLURM: they mostly wait, so four processes, each with a cluster of its own.
 test-slurm: $(STAMP) slurm-packages
