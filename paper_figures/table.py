@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,6 +102,17 @@ class Table:
             ]
         )
 
+    def __repr__(self) -> str:
+        return self.markdown()
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
+        rows = [row for group in self.groups for row in group]
+        body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in rows)
+        caption = f"<caption>{html.escape(self.caption)}</caption>"
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
     def rich(self) -> rich_table.Table:
         """For the terminal."""
         table = rich_table.Table(caption=Text(self.caption), caption_justify="left")
@@ -142,6 +154,13 @@ def _markdown_cell(cell: Cell) -> str:
     text = f"**{text}**" if cell.best else text
     text += f" {_markdown_text(cell.detail)}" if cell.detail else ""
     return text + (DAGGER if cell.tied else "")
+
+
+def _html_cell(cell: Cell) -> str:
+    text = html.escape(cell.text)
+    text = f"<b>{text}</b>" if cell.best else text
+    text += f" <small>{html.escape(cell.detail)}</small>" if cell.detail else ""
+    return f"<td>{text}{DAGGER if cell.tied else ''}</td>"
 
 
 def _rich_cell(cell: Cell) -> Text:

@@ -62,14 +62,14 @@ def test_submitting_returns_at_once_and_the_rest_is_done_from_anywhere(
     assert (collected.code, "2 runs are still queued or running" in collected.err) == (0, True)
     assert "2 runs were cancelled" in cli("cancel", "tiny").err
     collected = cli("collect", "tiny")
-    assert collected.code == 1
+    assert collected.code == 3
     assert collected.err.count(": Cancelled") == 2
     assert "2 failed" in cli("status", "tiny").out
     again = cli("sweep", sweep_file, *SLURM, "--retry", "failed")
     assert "2 runs in 2 jobs" in again.out
     scheduler.answers = False
     assert "What is queued is not known: `squeue` failed" in cli("status", "tiny").out
-    assert cli("collect", "tiny").code == 1
+    assert cli("collect", "tiny").code == 3
 
 
 def test_waiting_stays_until_the_jobs_are_gone(
