@@ -69,7 +69,8 @@ COMMANDS = {
         "Hold a method to what every method must keep, on toy problems, in seconds.", ("method",),
     ),
     "new-method": Command(
-        "contract:new_method", "Write a method that works, its test, and a sweep beside random and Av-PBC."
+        "contract:new_method",
+        "Write a method that works, its test, and a sweep beside random and Av-PBC.",
     ),
     "data": Command(
         "data:app", "Datasets: build, fetch, import, list, inspect.",

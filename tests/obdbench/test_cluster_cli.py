@@ -81,7 +81,7 @@ def test_waiting_stays_until_the_jobs_are_gone(
     full = f"test -e {journal}.seen || {{ touch {journal}.seen; echo temporarily >&2; exit 1; }}"
     sbatch.write_text(taking.replace("#!/bin/sh", f"#!/bin/sh\n{full}"))
     result = cli("sweep", sweep_file, *SLURM, "--wait", "--poll", "0.01")
-    assert result.code == 1
+    assert result.code == 3
     assert result.err.count(": Vanished") == 2
     assert len(journal.read_text().splitlines()) == 1
 
