@@ -69,7 +69,7 @@ def test_submitting_returns_at_once_and_the_rest_is_done_from_anywhere(
     assert "2 runs in 2 jobs" in again.out
     scheduler.answers = False
     assert "What is queued is not known: `squeue` failed" in cli("status", "tiny").out
-    assert cli("collect", "tiny").code == 3
+    assert cli("collect", "tiny").code == 1
 
 
 def test_waiting_stays_until_the_jobs_are_gone(
