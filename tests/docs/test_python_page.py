@@ -71,3 +71,9 @@ def test_the_readme_shows_five_lines_that_run(
     assert len(block.strip().splitlines()) <= 5
     run(block, {"__name__": "readme"})
     assert "mean normalized return" in capsys.readouterr().out
+
+
+def test_the_page_of_the_stable_interface_lists_every_public_name() -> None:
+    page = (ROOT / "docs" / "stable_interface.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert sorted(re.findall(r"`(\w+)`", "\n".join(rows))) == sorted(obdbench.__all__)

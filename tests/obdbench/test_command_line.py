@@ -25,9 +25,12 @@ from benchmark.evaluation import PROTOCOLS
 from benchmark.registry import load_plugin
 from obdbench import catalogue
 from obdbench.cli.app import COMMANDS, app
+from obdbench.cli.console import INTERRUPTED, RUNS_FAILED
+from obdbench.cli.runs import QUEUE_AGAIN
 from obdbench.settings import argument_meanings, settings_of
 from paper_figures.exhibits import EXHIBITS
 from slurm.profile import find_profile
+from slurm.signals import END
 from tests.obdbench.test_cli import RAISES
 from tests.tiny_runs import PLUGIN
 
@@ -134,6 +137,18 @@ def test_every_command_shows_its_own_options() -> None:
         result = CliRunner().invoke(app, [*words.split(), "--help"])
         assert result.exit_code == 0
         assert option in result.output
+
+
+def test_the_page_of_the_command_line_names_every_command_and_status() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
+    rows = "".join(line for line in page.splitlines() if line.startswith("| `"))
+    for name in COMMANDS:
+        assert re.search(rf"\b{name}\b", rows), name
+    statuses = [int(status) for status in re.findall(r"^\| (\d+) \|", page, re.M)]
+    assert statuses == [0, 1, 2, RUNS_FAILED, QUEUE_AGAIN, INTERRUPTED, 128 + END]
+    said = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
+    for status in statuses:
+        assert re.search(rf"\b{status},", said), status
 
 
 # --- names ------------------------------------------------------------------------------------
