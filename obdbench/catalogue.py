@@ -25,7 +25,7 @@ from obdbench.sweeps import shipped_sweeps
 from slurm.profiles import profile_files
 
 Kind = Literal[
-    "method", "dataset", "dataset family", "student", "teacher", "density", "study",
+    "method", "dataset", "dataset family", "student", "teacher recipe", "density recipe", "study",
     "sweep", "protocol", "profile", "exhibit",
 ]  # fmt: skip
 
@@ -34,8 +34,8 @@ REGISTRIES: dict[Kind, tuple[str, str, str]] = {
     "dataset": ("obdbench.datasets", "benchmark.datasets.source", "DATASETS"),
     "dataset family": ("obdbench.dataset_families", "benchmark.datasets.source", "FAMILIES"),
     "student": ("obdbench.students", "benchmark.students.architectures", "STUDENTS"),
-    "teacher": ("obdbench.teachers", "benchmark.teachers.recipe", "TEACHERS"),
-    "density": ("obdbench.densities", "benchmark.density.density", "DENSITIES"),
+    "teacher recipe": ("obdbench.teachers", "benchmark.teachers.recipe", "TEACHERS"),
+    "density recipe": ("obdbench.densities", "benchmark.density.density", "DENSITIES"),
     "study": ("obdbench.studies", "studies.study", "STUDIES"),
 }
 """Entry-point group of each kind, and where its registry is once something has imported it."""

@@ -14,7 +14,7 @@ from obdbench import catalogue
 from obdbench.catalogue import Entry
 from obdbench.cli.console import ERROR, out, print_json
 
-PLURALS = {"family": "families", "study": "studies", "density": "densities"}
+PLURALS = {"family": "families", "study": "studies"}
 
 
 def list_entries(

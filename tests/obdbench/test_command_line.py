@@ -158,6 +158,7 @@ def test_what_is_read_from_source_is_what_is_imported() -> None:
     for kind, (_, module, attribute) in catalogue.REGISTRIES.items():
         registry = getattr(importlib.import_module(module), attribute)
         assert catalogue.registry(kind) is registry
+        assert registry.kind == kind
         fresh = catalogue._unloaded(kind, registry.group)
         for name in fresh:
             listed = catalogue._registered(kind, fresh, name)
@@ -177,8 +178,8 @@ def test_list_shows_every_kind(cli: Any) -> None:
     listed = json.loads(cli("list", "--json").out)
     names = {kind: [entry["name"] for entry in entries] for kind, entries in listed.items()}
     assert list(names) == [
-        "methods", "datasets", "dataset families", "students", "teachers", "densities", "studies",
-        "sweeps", "protocols", "profiles", "exhibits",
+        "methods", "datasets", "dataset families", "students", "teacher recipes",
+        "density recipes", "studies", "sweeps", "protocols", "profiles", "exhibits",
     ]  # fmt: skip
     assert "quickstart" in names["sweeps"]
     assert "gpu" in names["profiles"]
