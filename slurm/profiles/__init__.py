@@ -1,4 +1,4 @@
-"""Profiles to copy (a CPU, a GPU and a pre-emptible partition), and where a site's own are found."""
+"""Profiles to copy (a CPU, a GPU and a pre-emptible partition), and where to find a site's own."""
 
 from __future__ import annotations
 
