@@ -208,7 +208,8 @@ def _distribution_name(distribution: importlib.metadata.Distribution | None) -> 
 def _origin_of(entry: object) -> str:
     if isinstance(entry, str):
         return entry
-    return f"{getattr(entry, '__module__', '?')}:{getattr(entry, '__qualname__', entry)}"
+    named = entry if isinstance(entry, type) else type(entry)
+    return f"{named.__module__}:{named.__qualname__}"
 
 
 def load_plugin(path: str | Path) -> None:

@@ -169,7 +169,8 @@ def _summary(module: str, attribute: str) -> str:
         if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == attribute:
             return _first_line(ast.get_docstring(statement))
         if isinstance(statement, ast.Assign | ast.AnnAssign) and attribute in _stored(statement):
-            return _first_line(_text(following))
+            preset = f"Preset: {ast.unparse(statement.value)}" if statement.value else ""
+            return preset if _is_preset(statement) else _first_line(_text(following))
         if isinstance(statement, ast.ImportFrom | ast.Import) and attribute in _imported(statement):
             return ""
     raise ObdBenchError(f"the module has no attribute {attribute!r}")
@@ -198,8 +199,8 @@ def _profiles() -> Iterator[Entry]:
 
 
 def _exhibits() -> Iterator[Entry]:
-    for (name, shows, *_), _ in _calls(EXHIBITS, "Exhibit"):
-        yield Entry("exhibit", name, "obdbench", shows)
+    for (name,), values in _calls(EXHIBITS, "Exhibit"):
+        yield Entry("exhibit", name, "obdbench", values["shows"])
 
 
 _OTHERS = {
@@ -229,6 +230,12 @@ def _source(module: str) -> ast.Module:
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise ObdBenchError(f"there is no module {module!r}")
     return ast.parse(Path(spec.origin).read_text("utf-8"))
+
+
+def _is_preset(statement: ast.Assign | ast.AnnAssign) -> bool:
+    """Whether a method is another one with other hyper-parameters."""
+    value = statement.value
+    return isinstance(value, ast.Call) and not value.args and 0 < len(value.keywords) < 4
 
 
 def _stored(statement: ast.Assign | ast.AnnAssign) -> set[str]:

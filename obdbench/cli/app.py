@@ -21,8 +21,8 @@ COMMANDS = {
         "runs:run", "Do one run in this process and print its score.", ("method", "dataset")
     ),
     "sweep": Command(
-        "runs:sweep", "Do every run of a sweep that is not done yet on this machine, then print its "
-        "table.",
+        "runs:sweep",
+        "Do every run of a sweep that is not done yet on this machine, then print its table.",
         ("sweep",),
     ),
     "submit": Command(
