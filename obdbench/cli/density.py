@@ -46,7 +46,7 @@ def fit(
 
 @app.command(name="import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="A numpy array (.npy) of one value a transition.")],
+    file: Annotated[Path, typer.Argument(help="A numpy array (.npy) of one value per transition.")],
     dataset: Annotated[str, typer.Option(help="The dataset that they are of.")],
 ) -> None:
     """Take in log densities made elsewhere; runs use them with the density recipe "imported"."""

@@ -59,7 +59,7 @@ def study(
     name: Annotated[str, typer.Argument(help="Of a study; obdbench list names them.")],
     store: Store = DEFAULT_STORE,
 ) -> None:
-    """Measure what `obdbench paper` shows beside the runs' scores.
+    """Measure what `obdbench paper` shows next to the runs' scores.
 
     Every item is kept as soon as it is measured: a study that is killed goes on from there. Items
     whose sets or datasets have changed are measured again.

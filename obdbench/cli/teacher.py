@@ -149,7 +149,7 @@ def evaluate(
 
 
 def _evaluate_all(recipe: str, episodes: int) -> Table:
-    """Returns of the teachers beside those of the data that they learned from."""
+    """Returns of the teachers next to those of the data that they learned from."""
     table = Table(
         Column("dataset", no_wrap=True),
         *(
