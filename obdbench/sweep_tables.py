@@ -1,4 +1,4 @@
-"""What comes out of a sweep: its table in four forms and its figure, from records alone."""
+"""Files of a sweep: its table as Markdown, CSV and LaTeX and its figure, only from records."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from results.record_store import sweep_records
 
 @dataclass(frozen=True)
 class SweepTables:
-    """The table, and every file that was written."""
+    """Table of a sweep, and the files that were written."""
 
     table: Table
     files: list[Path]
 
 
 def write_tables(store: Path, sweep: Sweep) -> SweepTables:
-    """Writes `<store>/reports/<sweep>/` anew from the sweep's records.
+    """Write `<store>/reports/<sweep>/` from the sweep's records, over what is there.
 
     Returns:
         The table and the paths of its files.

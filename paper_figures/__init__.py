@@ -1,4 +1,4 @@
-"""Tables and figures, each from records alone."""
+"""Tables and figures, each made only from records."""
 
 from paper_figures.curves import convergence, write_convergence
 from paper_figures.figure import FigureError, write_figure
