@@ -9,12 +9,13 @@ STAMP  := $(VENV)/.installed
 quickstart: $(STAMP)
 	$(BIN)/obdbench sweep quickstart
 
+# Two processes of one thread each; neighbours, which share fixtures, mostly stay in one of them.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slurm"
 
-# The tests on a real SLURM; `make test` includes them where its packages are installed.
+# The tests on a real SLURM: they mostly wait, so four processes, each with a cluster of its own.
 test-slurm: $(STAMP) slurm-packages
-	$(BIN)/python -m pytest -m slurm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadgroup -m slurm
 
 slurm-up: $(STAMP) slurm-packages
 	$(BIN)/python -m tests.one_node_cluster up

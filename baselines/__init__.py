@@ -1,1 +1,1 @@
-"""Distillation methods, one a file, and the engines that several of them share."""
+"""Distillation methods, and the engines that several of them share."""

@@ -1,4 +1,4 @@
-"""The meta-gradient as one CUDA graph: T inner steps and their adjoint in a single launch.
+"""The meta-gradient as one CUDA graph: T inner steps and their adjoint in one launch.
 
 At OBD's sizes a GPU finishes a product sooner than Python can launch the next one. A captured
 graph is launched whole, so the time is that of the products.
@@ -6,10 +6,11 @@ graph is launched whole, so the time is that of the products.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from baselines.meta_gradient import InnerLoop, MetaGradient, OuterBatch, Pairs
 from benchmark.errors import ObdBenchError
@@ -18,58 +19,73 @@ from benchmark.students.network import Parameters
 WARM_UP_CALLS = 3  # libraries allocate their workspaces before a capture, as PyTorch's guide asks
 
 
-class CapturedInnerLoop:
-    """`InnerLoop.gradient` on a device, captured at its first call and replayed at every later one.
+Arguments = tuple[Parameters, Pairs, OuterBatch, Tensor | None, Tensor | None]
+"""Arguments of `InnerLoop.gradient`, in its order."""
 
-    Arguments are copied into fixed memory of the device, the graph is replayed, and the result
-    is copied back: the host waits once, for the result. Other shapes or types than the last call's
-    are captured anew. On a CPU there is nothing to capture, and the loop itself is called.
+GradientFunction = Callable[
+    [Parameters, Pairs, OuterBatch, Tensor | None, Tensor | None], MetaGradient
+]
+"""`InnerLoop.gradient`, or its captured form: tensors are on the CPU, and so is the result."""
 
-    Untested on hardware: it was written where there is no GPU; the tests cover the CPU alone.
+
+def capture(loop: InnerLoop, device: str = "cpu") -> GradientFunction:
+    """Give `loop.gradient` itself on a CPU, and a captured graph of it on a CUDA device.
 
     Args:
         loop: The inner loop; its settings are fixed in the graph.
         device: "cpu", or a CUDA device such as "cuda:0".
 
     Raises:
-        ObdBenchError: The device is another kind, or there is no such device here.
+        ObdBenchError: The device is of another kind, or this machine has none such.
+    """
+    found = checked_device(device)
+    return loop.gradient if found.type == "cpu" else _CapturedGradient(loop, found)
+
+
+class _CapturedGradient:
+    """`InnerLoop.gradient` on a CUDA device, captured at its first call and replayed afterwards.
+
+    Arguments are copied into fixed memory of the device, the graph is replayed, and the result
+    is copied back: the host waits once, for the result. Arguments of other shapes or types than
+    the last call's are captured anew.
+
+    Untested on hardware: it was written where there is no GPU; the tests cover only the CPU.
     """
 
-    def __init__(self, loop: InnerLoop, device: str = "cpu") -> None:
-        self.loop, self.device = loop, checked_device(device)
-        self._inputs: _Arguments | None = None
+    def __init__(self, loop: InnerLoop, device: torch.device) -> None:
+        self.loop, self.device = loop, device
+        self._inputs: Arguments | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: MetaGradient | None = None
 
-    def gradient(
+    def __call__(
         self,
         initial: Parameters,
         pairs: Pairs,
         outer: OuterBatch,
-        noise: Tensor | None = None,
-        adjoint_noise: Tensor | None = None,
+        noise: Tensor | None,
+        adjoint_noise: Tensor | None,
     ) -> MetaGradient:
-        """As `InnerLoop.gradient`, with tensors on the CPU and the result there too."""
-        arguments = _Arguments(initial, pairs, outer, noise, adjoint_noise)
-        if self.device.type == "cpu":
-            return self.loop.gradient(*arguments)
         with torch.cuda.device(self.device), torch.no_grad():
-            return self._replay(arguments)
+            return self._replay((initial, pairs, outer, noise, adjoint_noise))
 
-    def _replay(self, arguments: _Arguments) -> MetaGradient:
-        """Runs the graph on new arguments."""
-        if self._inputs is None or self._inputs.layout() != arguments.layout():
+    def _replay(self, arguments: Arguments) -> MetaGradient:
+        """Replay the graph on new arguments."""
+        if self._inputs is None or layout(self._inputs) != layout(arguments):
             self._capture(arguments)
         assert self._inputs is not None and self._graph is not None and self._result is not None
-        for fixed, given in zip(self._inputs.tensors(), arguments.tensors(), strict=True):
+        # A graph reads and writes the addresses that it was captured with: new values must be
+        # copied there before the replay, and the result be copied away before the next one.
+        for fixed, given in zip(tensors(self._inputs), tensors(arguments), strict=True):
             fixed.copy_(given)
         self._graph.replay()
         return MetaGradient(*(part.cpu() for part in self._result))
 
-    def _capture(self, arguments: _Arguments) -> None:
-        """Records one call on fixed memory, after warm-up calls on a side stream."""
-        self._graph = self._result = None  # gives the last graph's memory back first
-        self._inputs = inputs = arguments.on(self.device)
+    def _capture(self, arguments: Arguments) -> None:
+        """Record one call on fixed memory, after warm-up calls on a side stream."""
+        self._graph = self._result = None  # releases the last graph's memory first
+        self._inputs = inputs = on_device(arguments, self.device)
+        # The side stream waits for the copies into `inputs`, and the current one for the warm-up.
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -82,61 +98,34 @@ class CapturedInnerLoop:
         self._graph = graph
 
 
-class _Arguments(NamedTuple):
-    """What `InnerLoop.gradient` takes, in its order."""
+def tensors(arguments: Arguments) -> list[Tensor]:
+    """All tensors in a fixed order, without those left out."""
+    return [leaf for leaf in tree_leaves(arguments) if leaf is not None]
 
-    initial: Parameters
-    pairs: Pairs
-    outer: OuterBatch
-    noise: Tensor | None
-    adjoint_noise: Tensor | None
 
-    def entries(self) -> list[Tensor | None]:
-        """All of it in a fixed order."""
-        layers = [tensor for layer in self.initial for tensor in layer]
-        return [*layers, *self.pairs, *self.outer, self.noise, self.adjoint_noise]
+def layout(arguments: Arguments) -> list[tuple[torch.Size, torch.dtype] | None]:
+    """Shapes and types of the arguments, which a graph depends on; None for those left out."""
+    return [None if leaf is None else (leaf.shape, leaf.dtype) for leaf in tree_leaves(arguments)]
 
-    def tensors(self) -> list[Tensor]:
-        """The entries that are there."""
-        return [entry for entry in self.entries() if entry is not None]
 
-    def layout(self) -> list[tuple[torch.Size, torch.dtype] | None]:
-        """What a graph depends on: which tensors there are, their shapes and types."""
-        return [e if e is None else (e.shape, e.dtype) for e in self.entries()]
-
-    def on(self, device: torch.device) -> _Arguments:
-        """The same in memory of its own on a device."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(device, copy=True)
-
-        def moved_if(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else moved(tensor)
-
-        return _Arguments(
-            [(moved(weight), moved(bias)) for weight, bias in self.initial],
-            Pairs(moved(self.pairs.observations), moved(self.pairs.actions)),
-            OuterBatch(
-                moved(self.outer.observations),
-                moved(self.outer.actions),
-                moved_if(self.outer.weights),
-                moved_if(self.outer.noise),
-            ),
-            moved_if(self.noise),
-            moved_if(self.adjoint_noise),
-        )
+def on_device(arguments: Arguments, device: torch.device) -> Arguments:
+    """Copy all tensors to new memory of a device."""
+    copied: Arguments = tree_map(
+        lambda leaf: None if leaf is None else leaf.to(device, copy=True), arguments
+    )
+    return copied
 
 
 def checked_device(name: str) -> torch.device:
-    """The CPU, or a CUDA device that is there.
+    """Look up a device: the CPU, or a CUDA device of this machine.
 
     Raises:
-        ObdBenchError: It is neither.
+        ObdBenchError: The name is that of neither.
     """
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ObdBenchError(f"{name!r} is no torch device; expected 'cpu' or 'cuda'.") from error
+        raise ObdBenchError(f"{name!r} is not a torch device; expected 'cpu' or 'cuda'.") from error
     if device.type not in ("cpu", "cuda"):
         raise ObdBenchError(f"The device {name!r} is not supported; expected 'cpu' or 'cuda'.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

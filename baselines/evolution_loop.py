@@ -1,4 +1,4 @@
-"""The generations that HaDES and evolution on weights share: a search, its episodes, its budget."""
+"""The generations of HaDES and of evolution on weights: a search, its episodes and its budget."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from baselines.evolution_strategies import SNES, OpenES, Strategy, centred_ranks, raw_fitness
+from baselines.gaussian_search import SNES, OpenES, Strategy, centred_ranks, raw_fitness
 from benchmark.environments.rollout import rollout
 from benchmark.errors import ObdBenchError
 from benchmark.method import (
@@ -29,21 +29,23 @@ SHAPINGS = {"centred_ranks": centred_ranks, "raw": raw_fitness}
 
 @dataclass(frozen=True)
 class Evolution(Method):
-    """What every evolution here is told.
+    """Hyper-parameters of a search by evolution strategies in an environment.
 
     Args:
-        outer_steps: Generations at most (HaDES: 2,000).
-        population: Candidates of a generation (HaDES: 2,048).
-        strategy: "open_es" (antithetic, Adam) or "snes".
-        sigma: Standard deviation of the candidates, SNES's at the start (HaDES: 0.03; SNES on
+        outer_steps: Most generations (HaDES: 2,000).
+        population: Candidates per generation (HaDES: 2,048).
+        strategy: "open_es" (antithetic candidates, Adam) or "snes".
+        sigma: Standard deviation of the candidates, for SNES at the start (HaDES: 0.03; SNES on
             MinAtar 0.5).
-        learning_rate: Adam's (HaDES: 0.05); with "snes" eta_mu, which Wierstra et al. set to 1.
-        fitness_shaping: Of "open_es": "centred_ranks", or "raw" returns as in HaDES's code. SNES
-            has utilities of its own and takes no other.
-        episodes_per_policy: Episodes behind a policy's mean return (HaDES: 4).
-        max_steps: Cuts every episode of the search, not of the scoring; None for no cut.
-        environment_steps: Budget: the search ends with the generation that reaches it; None for
-            none. Methods with the same budget are compared on equal terms.
+        learning_rate: Learning rate of Adam (HaDES: 0.05); with "snes" eta_mu, which Wierstra et
+            al. set to 1.
+        fitness_shaping: Weights of "open_es": "centred_ranks", or "raw" returns as in HaDES's code.
+            SNES has its own utilities and takes no other.
+        episodes_per_policy: Episodes per policy, whose mean return is its fitness (HaDES: 4).
+        max_steps: Length at which episodes of the search are cut, not those of the scoring; None
+            for no cut.
+        environment_steps: Budget of environment steps: the search ends with the generation that
+            reaches it; None for no budget. Methods of equal budget are compared on equal terms.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"environment"})
@@ -72,12 +74,12 @@ class Evolution(Method):
             )
         if self.strategy == "snes" and self.fitness_shaping != "centred_ranks":
             raise BadParameter(
-                f"fitness_shaping is {self.fitness_shaping!r}, but SNES has utilities of its own. "
+                f"fitness_shaping is {self.fitness_shaping!r}, but SNES has its own utilities. "
                 f'Leave it out, or set strategy = "open_es".'
             )
 
     def search(self, mean: Tensor) -> Strategy:
-        """The strategy of these settings, started at a mean `[D]`."""
+        """Make the strategy of these hyper-parameters, started at a mean `[D]`."""
         if self.strategy == "snes":
             return SNES(mean, self.sigma, self.learning_rate)
         shaping = SHAPINGS[self.fitness_shaping]
@@ -85,14 +87,14 @@ class Evolution(Method):
 
 
 class EvolutionRun:
-    """One run's search, from where it is to its last generation.
+    """The search of one run, from its saved state or its start to its last generation.
 
     Args:
-        settings: The method.
-        mean: Where the search starts `[D]`.
-        problem: What it may see.
-        monitor: Where it reports.
-        result: What the mean `[D]` is handed in as.
+        settings: Hyper-parameters of the search.
+        mean: Start of the search `[D]`.
+        problem: Source of the environment and of every draw.
+        monitor: Receiver of the run's reports, and source of its saved state.
+        result: Makes the set or policy to submit from the mean `[D]`.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class EvolutionRun:
             self.environment_steps = int(state.facts["environment_steps"])
 
     def generations(self) -> Iterator[int]:
-        """Numbers of the generations that are left, with reports in between."""
+        """Iterate over the generations that remain; report before each and after the last."""
         while not self._ended():
             self._report()
             yield self.generation
@@ -120,15 +122,15 @@ class EvolutionRun:
         self._report()
 
     def draw(self) -> Tensor:
-        """This generation's noise `[P, D]`."""
+        """Draw this generation's noise `[P, D]`."""
         generator = self.problem.generator("candidates", self.generation)
         return self.strategy.draw(self.settings.population, generator)
 
     def mean_returns(self, policies: Policy) -> Tensor:
         """Mean return of each candidate `[P]`, float64, over all of its policies' episodes.
 
-        All candidates start from the same states, new ones every generation: what they earn differs
-        by what they are, and a mirrored pair by its direction.
+        All candidates start from the same states, new ones every generation, so that their returns
+        differ by the candidates and not by the starts.
 
         Args:
             policies: P x K policies, the K of a candidate next to each other.
@@ -159,13 +161,13 @@ class EvolutionRun:
         return returns.mean(1)
 
     def _ended(self) -> bool:
-        """Whether generations or budget are used up."""
+        """Whether the generations or the budget are used up."""
         budget = self.settings.environment_steps
         spent = budget is not None and self.environment_steps >= budget
         return spent or self.generation >= self.settings.outer_steps
 
     def _report(self) -> None:
-        """Tells the monitor where this run is; the end is always scored, wherever it comes."""
+        """Report the generation to the monitor; the last one is always scored."""
         step = self.generation
         self.monitor.progress(step, self.settings.outer_steps)
         if self._ended() or self.monitor.due(step):
@@ -173,6 +175,6 @@ class EvolutionRun:
         self.monitor.save(step, self._state)
 
     def _state(self) -> State:
-        """All that the next generation depends on."""
+        """Tensors of the strategy and counters: all that the next generation depends on."""
         facts = {"step": self.generation, "environment_steps": self.environment_steps}
         return State(self.strategy.tensors(), facts)

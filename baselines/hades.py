@@ -15,24 +15,18 @@ networks by constants of the environment that they stored). No transition, actio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import torch
 from gymnasium.spaces import Discrete
 from torch import Tensor
 
 from baselines.evolution_loop import Evolution, EvolutionRun
+from baselines.meta_gradient import Pairs
 from benchmark.environments.lookup import action_space
 from benchmark.method import BadParameter, Monitor, Policy, Problem, require_positive
 from benchmark.students.student import StudentPolicy, train_students
 from benchmark.synthetic_set import SyntheticSet
-
-
-class Sets(NamedTuple):
-    """Synthetic sets of P candidates: observations `[P, N, obs_dim]`, actions `[P, N, act_dim]`."""
-
-    observations: Tensor
-    actions: Tensor
 
 
 @dataclass(frozen=True)
@@ -43,10 +37,10 @@ class HaDES(Evolution):
     as in the authors' code.
 
     Args:
-        synthetic_size: Pairs; the paper goes from 4 to 256.
+        synthetic_size: Pairs in the set; the paper goes from 4 to 256.
         policies_per_candidate: K (2 in the paper).
         labels: "evolved", or "fixed" to one-hot actions in turn, so that only observations evolve
-            (the paper's MinAtar recipe; discrete actions only).
+            (the paper's recipe for MinAtar; only for discrete actions).
     """
 
     synthetic_size: int = 64
@@ -58,7 +52,7 @@ class HaDES(Evolution):
         require_positive(self, "synthetic_size", "policies_per_candidate")
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
-        """The algorithm above."""
+        """Run the algorithm above from a set of zeros."""
         labels = self._fixed_labels(problem)
         dim = problem.observation_dim + (problem.action_dim if labels is None else 0)
         run = EvolutionRun(
@@ -74,21 +68,23 @@ class HaDES(Evolution):
             policies = self.clone(candidates, problem, generation)
             run.strategy.update(noise, run.mean_returns(policies))
 
-    def sets(self, candidates: Tensor, problem: Problem, labels: Tensor | None) -> Sets:
-        """The sets that vectors `[P, D]` stand for: all observations, then all actions."""
+    def sets(self, candidates: Tensor, problem: Problem, labels: Tensor | None) -> Pairs:
+        """Cut vectors `[P, D]` into sets: all observations first, then all actions."""
         size, width = self.synthetic_size, self.synthetic_size * problem.observation_dim
         observations = candidates[:, :width].reshape(len(candidates), size, -1)
         if labels is not None:
-            return Sets(observations, labels.expand(len(candidates), -1, -1))
-        return Sets(observations, candidates[:, width:].reshape(len(candidates), size, -1))
+            return Pairs(observations, labels.expand(len(candidates), -1, -1))
+        return Pairs(observations, candidates[:, width:].reshape(len(candidates), size, -1))
 
-    def clone(self, sets: Sets, problem: Problem, generation: int) -> StudentPolicy:
-        """P x K policies trained from scratch, the K of a set next to each other."""
+    def clone(self, sets: Pairs, problem: Problem, generation: int) -> StudentPolicy:
+        """Train P x K policies from scratch, the K of a set next to each other."""
         copies = self.policies_per_candidate
         pairs = (
             sets.observations.repeat_interleave(copies, 0),
             sets.actions.repeat_interleave(copies, 0),
         )
+        # Every candidate gets the same K generators: common initialisations, so that a candidate's
+        # fitness differs from another's only by its pairs.
         generators = [
             self.initialisation(problem, generation, k)
             for _ in range(len(sets.actions))
@@ -97,11 +93,11 @@ class HaDES(Evolution):
         return train_students(problem.student, lambda step: pairs, problem.scaling, generators)
 
     def initialisation(self, problem: Problem, generation: int, k: int) -> torch.Generator:
-        """Draws the initialisation k of a generation (and a noisy head's noise)."""
+        """Generator of initialisation k of a generation, and of a noisy head's noise."""
         return problem.generator(f"student {k}", generation)
 
-    def result(self, sets: Sets, problem: Problem) -> SyntheticSet | Policy:
-        """The one set, in the environment's units."""
+    def result(self, sets: Pairs, problem: Problem) -> SyntheticSet | Policy:
+        """Give the only set, in the environment's units."""
         observations, actions = sets
         scaling = problem.scaling
         return SyntheticSet(
@@ -109,10 +105,10 @@ class HaDES(Evolution):
         )
 
     def _fixed_labels(self, problem: Problem) -> Tensor | None:
-        """One-hot actions `[N, act_dim]` in the unit box where labels are fixed.
+        """One-hot actions `[N, act_dim]` in the unit box; None where labels are evolved.
 
         Raises:
-            BadParameter: They are to be fixed, but the actions are not discrete.
+            BadParameter: Labels are fixed, but the actions are not discrete.
         """
         if self.labels == "evolved":
             return None
@@ -133,8 +129,8 @@ class FixedInitHaDES(HaDES):
     """HaDES whose students always start from the same initialisation ("fixed init").
 
     The paper uses it for neuroevolution: pairs are another way to write one policy's weights, and
-    the score is that policy's. So it hands in the policy, and is a reference and no distillation:
-    students of other initialisations were never asked to learn from its pairs.
+    the score is that policy's. It therefore submits the policy, and is a reference and not
+    distillation: students of other initialisations need not learn from its pairs.
     """
 
     reference: ClassVar[bool] = True
@@ -145,14 +141,14 @@ class FixedInitHaDES(HaDES):
         if self.policies_per_candidate != 1:
             raise BadParameter(
                 f"policies_per_candidate of {type(self).__name__} is "
-                f"{self.policies_per_candidate}; from one initialisation they would all be the "
+                f"{self.policies_per_candidate}; from one initialisation all would be the "
                 f"same policy. Raise episodes_per_policy instead."
             )
 
     def initialisation(self, problem: Problem, generation: int, k: int) -> torch.Generator:
-        """The run's one initialisation."""
+        """Generator of the run's only initialisation."""
         return problem.generator("fixed initialisation")
 
-    def result(self, sets: Sets, problem: Problem) -> Policy:
-        """The policy that the set gives."""
+    def result(self, sets: Pairs, problem: Problem) -> Policy:
+        """Give the policy that the set trains."""
         return self.clone(sets, problem, generation=0)

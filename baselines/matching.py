@@ -1,12 +1,11 @@
-"""What matching methods share: pairs that descend a loss by autograd, and students under training.
+"""The parts of matching methods: pairs that descend a loss by autograd, and students in training.
 
-To differentiate a gradient, or a few steps of training, a second time is left to autograd here:
-the losses differ from method to method, and the loops are short (OBD's hundred steps are not).
+Second derivatives, through a gradient or a few steps of training, are left to autograd here: the
+losses differ from method to method, and the loops are short (OBD's hundred steps are not).
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +13,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from baselines.random_selection import draw_pairs
-from baselines.selection import Labels, in_blocks, require_available, require_declared_teacher
+from baselines.selection import (
+    Labels,
+    draw_pairs,
+    in_blocks,
+    needs_of_labels,
+    require_available,
+)
 from benchmark.method import BadParameter, Method, Monitor, Problem, State, require_positive
 from benchmark.students.heads import bc_loss_gradient
 from benchmark.students.network import Parameters, stack
@@ -27,14 +31,14 @@ class Matching(Method):
     """Pairs that are optimised until networks respond to them as they do to the real data.
 
     Args:
-        synthetic_size: Pairs; they begin as real ones, drawn uniformly.
-        optimised: "both", or the "observations" alone while the actions stay as drawn.
-        labels: Actions of the real data and of the first pairs: the dataset's or the teacher's;
-            only a method that declares the teacher can take the teacher's.
-        outer_steps: Of the outer loop.
-        outer_learning_rate: Of SGD on the pairs.
-        outer_momentum: Of SGD on the pairs.
-        outer_batch: Real transitions in a minibatch.
+        synthetic_size: Pairs in the set; they begin as real ones, drawn uniformly.
+        optimised: "both", or only the "observations" while the actions stay as drawn.
+        labels: Actions of the real data and of the first pairs: the dataset's or the teacher's,
+            which adds the teacher to `needs`.
+        outer_steps: Iterations of the outer loop.
+        outer_learning_rate: Learning rate of SGD on the pairs.
+        outer_momentum: Momentum of SGD on the pairs (0.5 in dataset condensation).
+        outer_batch: Real transitions per minibatch (256 in dataset condensation).
     """
 
     synthetic_size: int = 256
@@ -51,18 +55,18 @@ class Matching(Method):
             raise BadParameter(
                 f"outer_learning_rate is {self.outer_learning_rate}; expected more than 0."
             )
-        require_declared_teacher(self, self.labels)
 
-    @abstractmethod
-    def distill(self, problem: Problem, monitor: Monitor) -> None:
-        """Descends the method's loss, outer step by outer step."""
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """The dataset, and the teacher where it gives the labels."""
+        return needs_of_labels(self.labels)
 
 
 class RealPairs:
     """The dataset as students see it: normalised, with labels of the data or of the teacher.
 
     Raises:
-        BadParameter: It has fewer transitions than the synthetic set.
+        BadParameter: The dataset has fewer transitions than the synthetic set.
     """
 
     def __init__(self, method: Matching, problem: Problem) -> None:
@@ -74,7 +78,7 @@ class RealPairs:
             self.actions = in_blocks(problem.teacher.act, raw)
 
     def batch(self, generator: torch.Generator, students: int = 1) -> tuple[Tensor, Tensor]:
-        """A minibatch for each of P students, drawn uniformly with replacement.
+        """Draw a minibatch for each of P students, uniformly with replacement.
 
         Returns:
             Observations `[P, outer_batch, obs_dim]` and actions `[P, outer_batch, act_dim]`.
@@ -88,11 +92,11 @@ class LearnedPairs:
 
     Args:
         method: Hyper-parameters of the descent.
-        problem: What is distilled.
-        monitor: Where the run reports, and resumes from.
-        log_inner_rate: Logarithm of a learning rate that is learned beside the pairs; None where
-            there is none.
-        inner_rate_learning_rate: Of SGD on that logarithm; 0 holds it.
+        problem: Source of the first pairs.
+        monitor: Receiver of the run's reports, and source of its saved state.
+        log_inner_rate: Logarithm of a learning rate that is learned next to the pairs, a scalar;
+            None where there is none.
+        inner_rate_learning_rate: Learning rate of SGD on that logarithm; 0 holds it constant.
     """
 
     def __init__(
@@ -127,12 +131,12 @@ class LearnedPairs:
 
     @property
     def observations(self) -> Tensor:
-        """`[1, N, obs_dim]`."""
+        """Normalised observations `[1, N, obs_dim]`."""
         return self.values["observations"]
 
     @property
     def actions(self) -> Tensor:
-        """`[1, N, act_dim]` in the unit box, which nothing but the loss keeps them in."""
+        """Actions `[1, N, act_dim]`; they begin in the unit box and are not clamped to it."""
         return self.values["actions"]
 
     @property
@@ -141,16 +145,18 @@ class LearnedPairs:
         return self.values["log_inner_rate"].exp()
 
     def steps(self) -> Iterator[int]:
-        """The outer steps that are left; before each, and after the last, the run reports."""
+        """Iterate over the outer steps that remain; report before each and after the last."""
         for step in range(self.start, self.method.outer_steps):
             self._report(step)
             yield step
         self._report(self.method.outer_steps)
 
     def descend(self, loss: Tensor) -> None:
-        """One step of SGD with momentum, as `torch.optim.SGD`, on all that is learned."""
+        """Take one step of SGD with momentum, as `torch.optim.SGD`, on all that is learned."""
         gradients = torch.autograd.grad(loss, [self.values[name] for name in self.rates])
         with torch.no_grad():
+            # v <- momentum * v + g;  x <- x - rate * v, in place: `values` stay leaves of the graph
+            # of the next loss.
             for (name, rate), gradient in zip(self.rates.items(), gradients, strict=True):
                 self.velocity[name].mul_(self.method.outer_momentum).add_(gradient)
                 self.values[name].sub_(self.velocity[name], alpha=rate)
@@ -168,14 +174,14 @@ class LearnedPairs:
         return SyntheticSet(scaling.observations_out(observations), scaling.actions_out(actions))
 
     def _state(self, step: int) -> State:
-        """All that the next outer step depends on."""
+        """The learned tensors and their velocities: all that the next outer step depends on."""
         values = {name: value.detach() for name, value in self.values.items()}
         velocity = {f"{name}_velocity": value for name, value in self.velocity.items()}
         return State({**values, **velocity}, {"step": step})
 
 
 def _first_pairs(method: Matching, problem: Problem) -> dict[str, Tensor]:
-    """Real pairs `[1, N, ...]`, those that random selection draws."""
+    """Draw the first pairs `[1, N, ...]`, the same ones as random selection."""
     real = draw_pairs(problem, method.synthetic_size)
     observations = problem.scaling.observations_in(real.observations)
     if method.labels == "teacher":
@@ -189,8 +195,8 @@ class BCLoss:
     """The BC loss of the problem's student.
 
     Args:
-        problem: Says what a student is.
-        generator: Draws initial parameters and, for a noisy head, the action noise of every loss.
+        problem: Source of the student's network and head.
+        generator: Source of initial parameters and, for a noisy head, of every loss's action noise.
     """
 
     def __init__(self, problem: Problem, generator: torch.Generator) -> None:
@@ -199,34 +205,44 @@ class BCLoss:
         self.generator, self.device = generator, problem.device
 
     def gradient(self, parameters: Parameters, observations: Tensor, actions: Tensor) -> Parameters:
-        """Gradient in the parameters of P students.
+        """Gradient of the loss in the parameters of P students.
 
-        Where the pairs are learned, it can itself be differentiated in all that it depends on.
+        Where the pairs are learned, the gradient can itself be differentiated in all that it
+        depends on.
 
         Args:
-            parameters: Of P students; values, or themselves functions of the pairs.
-            observations: `[P, N, obs_dim]`.
-            actions: `[P, N, act_dim]`.
+            parameters: Parameters of P students; values, or themselves functions of the pairs.
+            observations: Normalised observations `[P, N, obs_dim]`.
+            actions: Actions in the unit box `[P, N, act_dim]`.
         """
+        # Parameters that depend on the pairs (after an inner step) are differentiated as they are;
+        # plain values become leaves of their own.
         flat = [
             tensor if tensor.requires_grad else tensor.detach().requires_grad_()
             for layer in parameters
             for tensor in layer
         ]
         outputs = self.network.forward(_layers(flat), observations).outputs
+        # A sum over students that share nothing: the gradient of each is that of its own loss.
         loss = bc_loss_gradient(self.head, outputs, actions, self.noise(actions)).loss.sum()
         learned = observations.requires_grad or actions.requires_grad
         return _layers(torch.autograd.grad(loss, flat, create_graph=learned))
 
     def noise(self, actions: Tensor) -> Tensor | None:
-        """Of one loss, shaped like the actions; None for a head without."""
+        """Draw the noise of one loss, shaped like the actions; None for a deterministic head."""
         if not self.head.noisy:
             return None
         return torch.randn(actions.shape, generator=self.generator).to(self.device)
 
 
 class Clones:
-    """P fresh students in training by the student's own optimiser."""
+    """P fresh students, trained by the student's own optimiser.
+
+    Args:
+        problem: Source of the optimiser.
+        loss: BC loss, whose generator draws the initial parameters.
+        count: P.
+    """
 
     def __init__(self, problem: Problem, loss: BCLoss, count: int = 1) -> None:
         self.loss = loss
@@ -237,7 +253,8 @@ class Clones:
 
     @torch.no_grad()
     def learn(self, observations: Tensor, actions: Tensor) -> None:
-        """One gradient step on pairs `[P, N, ...]`, by the written-out derivatives."""
+        """Take one gradient step on pairs `[P, N, ...]`, by the written-out derivatives."""
+        # No graph is needed here, so the closed-form backward pass replaces autograd's.
         network, head = self.loss.network, self.loss.head
         levels = network.forward(self.parameters, observations)
         loss = bc_loss_gradient(head, levels.outputs, actions, self.loss.noise(actions))
@@ -249,12 +266,12 @@ class Clones:
 
 
 def squared_distance(one: Parameters, other: Parameters) -> Tensor:
-    """Sum of the squared difference over all parameters."""
+    """Squared Euclidean distance between two sets of parameters, a scalar."""
     layers = zip(one, other, strict=True)
     parts = [(p - q).square().sum() for a, b in layers for p, q in zip(a, b, strict=True)]
     return torch.stack(parts).sum()
 
 
 def _layers(flat: Sequence[Tensor]) -> Parameters:
-    """Weight, bias, weight, bias, ... as one pair a layer."""
+    """Regroup weight, bias, weight, bias, ... as one pair per layer."""
     return list(zip(flat[::2], flat[1::2], strict=True))

@@ -3,11 +3,17 @@
     v_{t+1} = momentum * v_t + grad L_BC(theta_t, D),   theta_{t+1} = theta_t - lr * v_{t+1}
     wanted: dH(theta_T) / dD
 
-The adjoint of one step needs a Hessian-vector product and the mixed derivative in D. Both are the
-tangent of the whole forward and backward pass along one direction in parameter space: one
-forward-mode sweep over stored values (the R-operator; Pearlmutter 1994, "Fast exact multiplication
-by the Hessian"), six matrix products a layer and nothing re-differentiated. All tensors carry a
-leading runs axis R, so several seeds or cells advance in one batch of products.
+With c_t = dH/dtheta_t and u_t = dH/dv_t, the adjoint goes back in time from c_T and u_{T+1} = 0:
+
+    u_{t+1} = momentum * u_{t+2} - lr * c_{t+1}
+    c_t     = c_{t+1} + (d^2 L_BC / dtheta^2)  u_{t+1}
+    dH/dD  += (d^2 L_BC / dD dtheta) u_{t+1}
+
+The Hessian-vector product and the mixed derivative are both the tangent of the whole forward and
+backward pass along one direction in parameter space: one forward-mode sweep over stored values (the
+R-operator; Pearlmutter 1994, "Fast exact multiplication by the Hessian"), six matrix products per
+layer and nothing re-differentiated. All tensors carry a leading runs axis R, so that several seeds
+or cells advance in one batch of products.
 """
 
 from __future__ import annotations
@@ -30,7 +36,7 @@ class Pairs(NamedTuple):
 
 
 class OuterBatch(NamedTuple):
-    """What the trained students are held to.
+    """States and targets of the outer loss H.
 
     observations `[R, B, obs_dim]`, target actions `[R, B, act_dim]`, sample weights `[R, B]` or
     None, and standard normal noise `[R, B, act_dim]` for a noisy head.
@@ -51,7 +57,10 @@ class MetaGradient(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """What the adjoint needs of one inner step."""
+    """Values of one inner step that its adjoint reads.
+
+    deltas[l] `[R, N, out]` is the derivative of the loss in layer l's value before its ReLU.
+    """
 
     parameters: Parameters
     levels: Levels
@@ -67,7 +76,7 @@ class InnerLoop:
         network: The students' network.
         head: The students' policy head.
         steps: T.
-        learning_rate: Of every step.
+        learning_rate: Learning rate of every step, lr above.
         momentum: Heavy-ball momentum as in `torch.optim.SGD`; 0 for plain SGD.
     """
 
@@ -91,12 +100,14 @@ class InnerLoop:
         Args:
             initial: Stacked parameters of the R students.
             pairs: The synthetic pairs.
-            outer: What the trained students are held to.
-            noise: `[T, R, N, act_dim]` for a noisy head: one draw, used by both passes.
-            adjoint_noise: The published OBD code draws new noise in its backward pass, which
-                is not the gradient of its own loss. Given here, `[T, R, N, act_dim]`, it
-                reproduces that estimate.
+            outer: States and targets of the outer loss.
+            noise: Standard normal `[T, R, N, act_dim]` for a noisy head: one draw, used by both
+                passes.
+            adjoint_noise: Noise `[T, R, N, act_dim]` of the backward pass where it differs. The
+                published OBD code draws it anew there, which is not the gradient of its own loss;
+                given here, it reproduces that estimate.
         """
+        # Forward in time: T steps of BC, each of which keeps what its adjoint reads.
         steps: list[_Step] = []
         parameters, velocity = initial, None
         for t in range(self.steps):
@@ -104,6 +115,8 @@ class InnerLoop:
             parameters, velocity = self._update(steps[-1], velocity)
         loss, cotangent = self._outer_gradient(parameters, outer)
 
+        # Backward in time. Of c_t (`cotangent`), u_t (`carried`) and dH/dD (`total`) there is one
+        # copy each, updated in place; the values of a step are released once it is passed.
         carried: Parameters = [(torch.zeros_like(w), torch.zeros_like(b)) for w, b in cotangent]
         total = MetaGradient(loss, *(torch.zeros_like(tensor) for tensor in pairs))
         for t in reversed(range(self.steps)):
@@ -116,7 +129,7 @@ class InnerLoop:
 
     @torch.no_grad()
     def train(self, initial: Parameters, pairs: Pairs, noise: Tensor | None = None) -> Parameters:
-        """Parameters `[R, ...]` after training from `initial`; see `gradient` for the arguments."""
+        """Parameters `[R, ...]` after training from `initial`; arguments as in `gradient`."""
         parameters, velocity = initial, None
         for t in range(self.steps):
             step = self._step(parameters, pairs, None if noise is None else noise[t])
@@ -124,14 +137,14 @@ class InnerLoop:
         return parameters
 
     def _step(self, parameters: Parameters, pairs: Pairs, noise: Tensor | None) -> _Step:
-        """Forward and backward pass of one inner step, everything kept."""
+        """Forward and backward pass of one inner step, with all values that the adjoint reads."""
         levels = self.network.forward(parameters, pairs.observations)
         loss = bc_loss_gradient(self.head, levels.outputs, pairs.actions, noise)
         deltas = self.network.backward(parameters, levels, loss.outputs)
         return _Step(parameters, levels, loss, deltas)
 
     def _redraw(self, step: _Step, pairs: Pairs, noise: Tensor) -> _Step:
-        """The same step under other action noise (the published code's adjoint)."""
+        """Repeat the backward pass of a step under other action noise (the published adjoint)."""
         loss = bc_loss_gradient(self.head, step.levels.outputs, pairs.actions, noise)
         deltas = self.network.backward(step.parameters, step.levels, loss.outputs)
         return step._replace(loss=loss, deltas=deltas)
@@ -139,8 +152,10 @@ class InnerLoop:
     def _update(
         self, step: _Step, velocity: Parameters | None
     ) -> tuple[Parameters, Parameters | None]:
-        """One step of SGD; without momentum the update is part of the gradient's own product."""
+        """Take one step of SGD; give new parameters, and v_{t+1} where there is momentum."""
         rate = self.learning_rate
+        # dL/dW = delta^T inputs `[R, out, in]`; without momentum the product subtracts itself from
+        # the weights, so that no gradient is written to memory.
         layers = zip(step.parameters, step.deltas, step.levels.inputs, strict=True)
         if not self.momentum:
             return [
@@ -150,6 +165,7 @@ class InnerLoop:
                 )
                 for (weight, bias), delta, inputs in layers
             ], None
+        # v_{t+1} = momentum * v_t + dL/dtheta_t, accumulated in the memory of the gradient.
         gradients = self.network.gradients(step.levels, step.deltas)
         if velocity is not None:
             for gradient, previous in zip(gradients, velocity, strict=True):
@@ -173,9 +189,9 @@ class InnerLoop:
         return result.loss, self.network.gradients(levels, deltas)
 
     def _direction(self, cotangent: Parameters, carried: Parameters) -> tuple[Parameters, float]:
-        """dH/dv_{t+1} as `(direction, scale)`; the velocity carries momentum back in time."""
+        """u_{t+1} as `(direction, scale)` from c_{t+1} and, in `carried`, u_{t+2}."""
         if not self.momentum:
-            return cotangent, -self.learning_rate
+            return cotangent, -self.learning_rate  # u = -lr * c needs no memory of its own
         for velocity, parameter in zip(carried, cotangent, strict=True):
             for v, p in zip(velocity, parameter, strict=True):
                 v.mul_(self.momentum).add_(p, alpha=-self.learning_rate)
@@ -189,34 +205,54 @@ class InnerLoop:
         cotangent: Parameters,
         total: MetaGradient,
     ) -> None:
-        """Adds `scale` times the Hessian-vector product along `direction` to `cotangent`, and
-        `scale` times the mixed derivatives to `total`, in place.
+        """Add a Hessian-vector product to `cotangent` and mixed derivatives to `total`, in place.
 
-        `direction` may be `cotangent` itself: a layer's entry is read before it is written.
+        With R{.} the tangent along `direction` (weights r), x the inputs of a layer, W its weights
+        and delta the loss's derivative in its value before the ReLU, from the last layer down:
+
+            R{dL/dx} = R{delta} W + delta r
+            R{dL/dW} = R{delta}^T x + delta^T R{x};   R{dL/db} = sum over pairs of R{delta}
+
+        Args:
+            step: Stored values of the inner step.
+            direction: u_{t+1} up to its scale; may be `cotangent` itself.
+            scale: Factor of everything that is added.
+            cotangent: c_{t+1} on entry, c_t on return.
+            total: dH/dD so far.
         """
         tangents = self._forward_tangents(step, direction)
         delta_tangent, action_tangent = bc_loss_tangent(self.head, step.loss, tangents[-1])
+        # Targets enter only the loss, so their mixed derivative is there at once.
         total.actions.add_(action_tangent, alpha=scale)
         skip, kept = self.network.skip, None
         for layer in reversed(range(self.network.depth)):
             weight, along = step.parameters[layer][0], direction[layer][0]
             delta, inputs = step.deltas[layer], step.levels.inputs[layer]
+            # First R{dL/dx}, which reads r, then the weights' cotangent: the two share memory
+            # where `direction` is `cotangent`.
             below = torch.bmm(delta_tangent, weight).baddbmm_(delta, along)
             weight_cotangent, bias_cotangent = cotangent[layer]
             weight_cotangent.baddbmm_(delta_tangent.mT, inputs, alpha=scale)
             bias_cotangent.add_(delta_tangent.sum(1, keepdim=True), alpha=scale)
-            if layer == 0:
+            if layer == 0:  # x is the observations: R{x} = 0, and R{dL/dx} is their derivative
                 total.observations.add_(below, alpha=scale)
                 break
             weight_cotangent.baddbmm_(delta.mT, tangents[layer - 1], alpha=scale)
+            # The skip connection adds hidden layer i's output to hidden layer j's: the derivative
+            # in their sum flows to both. A copy waits for layer i, since the ReLU works in place.
             if skip and kept is not None and layer == skip[0]:
                 below += kept
             if skip and layer == skip[1]:
                 kept = below.clone()
+            # The second derivative of a ReLU is 0: its mask is that of the forward pass.
             delta_tangent = relu_backward(below, step.levels.rectified[layer - 1])
 
     def _forward_tangents(self, step: _Step, direction: Parameters) -> list[Tensor]:
-        """Tangent of every layer's value along a direction in parameter space."""
+        """Tangents of every layer's output along a direction in parameter space.
+
+        R{x W^T + b} = x r^T + R{x} W^T + r_b, then the ReLU's mask and the skip connection; entry l
+        `[R, N, out]` is R{x} of layer l + 1, the last one the tangent of the network's outputs.
+        """
         tangents: list[Tensor] = []
         skip = self.network.skip
         for layer, (along, bias_along) in enumerate(direction):

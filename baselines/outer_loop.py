@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from baselines.cuda_graph import CapturedInnerLoop
+from baselines.cuda_graph import GradientFunction, capture
 from baselines.meta_gradient import InnerLoop, OuterBatch, Pairs
-from baselines.random_selection import draw_pairs
-from benchmark.method import BadParameter, Monitor, Problem, State
+from baselines.selection import draw_pairs, require_available
+from benchmark.method import (
+    Assignment,
+    BadParameter,
+    Method,
+    Monitor,
+    Problem,
+    State,
+    require_positive,
+)
 from benchmark.students.network import Parameters, stack
 from benchmark.synthetic_set import SyntheticSet
 
 
-class OuterSettings(Protocol):
-    """Hyper-parameters of the outer loop; `baselines.obd.OBD` says what each is."""
-
-    @property
-    def synthetic_size(self) -> int: ...
-    @property
-    def outer_steps(self) -> int: ...
-    @property
-    def outer_learning_rate(self) -> float: ...
-    @property
-    def outer_momentum(self) -> float: ...
-    @property
-    def outer_gradient_clip(self) -> float: ...
-    @property
-    def outer_batch(self) -> int: ...
-    @property
-    def adjoint_noise(self) -> Literal["reused", "fresh"]: ...
-
-
 class Targets(NamedTuple):
-    """What students are held to on every state of the dataset.
+    """Targets of the outer loss on every state of the dataset.
 
     actions `[M, act_dim]` in the unit box; weights `[M]`, or None where all states count the same;
     probabilities `[M]` that states are drawn with, or None for uniform ones.
@@ -47,74 +39,127 @@ class Targets(NamedTuple):
     probabilities: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class OBD(Method):
+    """The loop that the three objectives share; the defaults are the paper's.
+
+    Args:
+        synthetic_size: Pairs in the set.
+        outer_steps: Updates of the set. The defaults are the paper's for Hopper; on HalfCheetah and
+            Walker2d it takes 200,000 for DBC and PBC and 50,000 for Av-PBC.
+        outer_learning_rate: Learning rate of SGD on the pairs.
+        outer_momentum: Momentum of SGD on the pairs.
+        outer_gradient_clip: Largest norm of the gradient in all pairs together; a longer one is
+            scaled to it.
+        outer_batch: States of the dataset per outer loss (10 batches of 256).
+        adjoint_noise: "reused" differentiates the loss that was computed; "fresh" draws new action
+            noise in the backward pass, as the published code does. Matters to noisy heads only.
+    """
+
+    synthetic_size: int = 256
+    outer_steps: int = 50_000
+    outer_learning_rate: float = 0.1
+    outer_momentum: float = 0.9
+    outer_gradient_clip: float = 2.0
+    outer_batch: int = 2560
+    adjoint_noise: Literal["reused", "fresh"] = "reused"
+
+    def __post_init__(self) -> None:
+        require_positive(self, "outer_steps", "outer_batch")
+
+    @abstractmethod
+    def targets(self, problem: Problem) -> Targets:
+        """Target actions and weights of this objective on every state of the dataset."""
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        """Distil one run."""
+        advance([self.outer_run(problem, monitor)])
+
+    def outer_run(self, problem: Problem, monitor: Monitor) -> OuterRun:
+        """The run before its first outer step, or at the step of its saved state."""
+        require_available(problem, self.synthetic_size)
+        return OuterRun(self, self.targets(problem), problem, monitor)
+
+    def pack_key(self) -> Hashable:
+        """Settings of the outer loop: runs of any objective are packed where these are equal."""
+        return tuple(getattr(self, field.name) for field in dataclasses.fields(OBD))
+
+    @classmethod
+    def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
+        """Distil R runs, each product of their outer steps batched over the runs."""
+        advance([cast(OBD, a.method).outer_run(a.problem, a.monitor) for a in assignments])
+
+
 def advance(runs: Sequence[OuterRun]) -> None:
-    """Takes runs of equal settings and student from where they are to their last outer step.
+    """Advance runs of equal settings and student to their last outer step, in lock-step.
 
     Raises:
         BadParameter: Their saved states are at different steps.
     """
     first = runs[0]
-    loop = CapturedInnerLoop(inner_loop(first.problem), first.problem.device)
+    loop = inner_loop(first.problem)
+    gradient = capture(loop, first.problem.device)
     if any(run.start != first.start for run in runs):
         raise BadParameter(
-            f"Packed runs go in lock-step, but their saved states are at steps "
+            f"Packed runs advance in lock-step, but their saved states are at steps "
             f"{[run.start for run in runs]}. Resume them one by one."
         )
     for step in range(first.start, first.settings.outer_steps):
         for run in runs:
             run.report(step)
-        _outer_step(loop, runs, step)
+        _outer_step(loop, gradient, runs, step)
     for run in runs:
         run.report(first.settings.outer_steps)
 
 
-def _outer_step(captured: CapturedInnerLoop, runs: Sequence[OuterRun], step: int) -> None:
-    """One update of every run's pairs."""
-    draws = [run.draw(captured.loop, step) for run in runs]
-    gradient = captured.gradient(
-        initial=stack([draw.initial for draw in draws]),
-        pairs=Pairs(
-            torch.stack([run.observations for run in runs]),
-            torch.stack([run.actions for run in runs]),
+def _outer_step(
+    loop: InnerLoop, gradient: GradientFunction, runs: Sequence[OuterRun], step: int
+) -> None:
+    """Update every run's pairs once."""
+    draws = [run.draw(loop, step) for run in runs]
+    pairs = [run.pairs() for run in runs]
+    outer = [draw.outer for draw in draws]
+    # Every tensor of a run has a runs axis of 1, along which the R runs are joined: the first one,
+    # but the second of the noise, whose first axis is the inner step.
+    found = gradient(
+        stack([draw.initial for draw in draws]),
+        Pairs(
+            torch.cat([pair.observations for pair in pairs]),
+            torch.cat([pair.actions for pair in pairs]),
         ),
-        outer=OuterBatch(
-            torch.stack([draw.outer.observations for draw in draws]),
-            torch.stack([draw.outer.actions for draw in draws]),
-            _stacked_weights([draw.outer.weights for draw in draws], draws[0].outer.actions),
-            _stacked([draw.outer.noise for draw in draws]),
+        OuterBatch(
+            torch.cat([batch.observations for batch in outer]),
+            torch.cat([batch.actions for batch in outer]),
+            _joined_weights(outer),
+            _joined([batch.noise for batch in outer]),
         ),
-        noise=_stacked([draw.noise for draw in draws], dim=1),
-        adjoint_noise=_stacked([draw.adjoint_noise for draw in draws], dim=1),
+        _joined([draw.noise for draw in draws], dim=1),
+        _joined([draw.adjoint_noise for draw in draws], dim=1),
     )
     for index, run in enumerate(runs):
-        run.update(gradient.observations[index], gradient.actions[index])
+        run.update(found.observations[index], found.actions[index])
 
 
 class Draw(NamedTuple):
-    """Everything random in one outer step of one run."""
+    """Everything random in one outer step of one run, with a runs axis of 1."""
 
     initial: Parameters
     outer: OuterBatch
     noise: Tensor | None
     adjoint_noise: Tensor | None
 
-    def alone(self) -> Draw:
-        """With a runs axis of 1 on everything that lacks one."""
-        observations, actions, weights, noise = self.outer
-        return Draw(
-            self.initial,
-            OuterBatch(observations[None], actions[None], _on(weights, 0), _on(noise, 0)),
-            _on(self.noise, 1),
-            _on(self.adjoint_noise, 1),
-        )
-
 
 class OuterRun:
-    """One run's pairs (normalised), their optimiser, and its targets."""
+    """The normalised pairs of one run, their optimiser, and their targets.
 
-    def __init__(
-        self, settings: OuterSettings, targets: Targets, problem: Problem, monitor: Monitor
-    ) -> None:
+    Args:
+        settings: Hyper-parameters of the outer loop.
+        targets: Targets of the outer loss.
+        problem: Source of the first pairs and of every draw.
+        monitor: Receiver of the run's reports, and source of its saved state.
+    """
+
+    def __init__(self, settings: OBD, targets: Targets, problem: Problem, monitor: Monitor) -> None:
         self.settings, self.targets = settings, targets
         self.problem, self.monitor = problem, monitor
         real = draw_pairs(problem, settings.synthetic_size)
@@ -134,7 +179,7 @@ class OuterRun:
             ]
 
     def draw(self, loop: InnerLoop, step: int) -> Draw:
-        """Initialisation, outer batch and action noise of an outer step, from the step alone."""
+        """Draw initialisation, outer batch and action noise; they depend only on run and step."""
         generator = self.problem.generator("outer step", step)
         size, batch = self.actions.shape, self.settings.outer_batch
         initial = loop.network.initialise(generator)
@@ -142,23 +187,25 @@ class OuterRun:
         weights = self.targets.weights
         noise = outer_noise = adjoint_noise = None
         if loop.head.noisy:
-            noise = torch.randn(loop.steps, *size, generator=generator)
-            outer_noise = torch.randn(batch, size[1], generator=generator)
+            noise = torch.randn(loop.steps, 1, *size, generator=generator)
+            outer_noise = torch.randn(1, batch, size[1], generator=generator)
             if self.settings.adjoint_noise == "fresh":
-                adjoint_noise = torch.randn(loop.steps, *size, generator=generator)
+                adjoint_noise = torch.randn(loop.steps, 1, *size, generator=generator)
         outer = OuterBatch(
-            self.problem.observations[chosen],
-            self.targets.actions[chosen],
-            None if weights is None else weights[chosen],
+            self.problem.observations[chosen][None],
+            self.targets.actions[chosen][None],
+            None if weights is None else weights[chosen][None],
             outer_noise,
         )
         return Draw(initial, outer, noise, adjoint_noise)
 
     def _draw_states(self, count: int, generator: torch.Generator) -> Tensor:
-        """Rows of the dataset `[count]`, drawn with replacement."""
+        """Draw rows of the dataset `[count]` with replacement."""
         states = len(self.targets.actions)
         if self.cumulative is None:
             return torch.randint(states, (count,), generator=generator)
+        # Inverse of the cumulative sum; it also serves datasets above the 2^24 categories of
+        # torch.multinomial.
         drawn = torch.rand(count, generator=generator, dtype=torch.float64) * self.cumulative[-1]
         return torch.searchsorted(self.cumulative, drawn, right=True).clamp(max=states - 1)
 
@@ -167,7 +214,14 @@ class OuterRun:
         return Pairs(self.observations[None], self.actions[None])
 
     def update(self, observations_gradient: Tensor, actions_gradient: Tensor) -> None:
-        """SGD with momentum on the pairs, the gradient clipped by its norm over both."""
+        """Take one step of SGD with momentum, the gradient clipped by its norm over all pairs.
+
+        Args:
+            observations_gradient: `[N, obs_dim]`.
+            actions_gradient: `[N, act_dim]`.
+        """
+        # As torch.nn.utils.clip_grad_norm_ (its 1e-6 too), then torch.optim.SGD:
+        # v <- momentum * v + clip(g);  x <- x - lr * v. Both are in place.
         gradients = (observations_gradient, actions_gradient)
         norm = torch.linalg.vector_norm(torch.cat(gradients, dim=1))
         scale = (self.settings.outer_gradient_clip / (norm + 1e-6)).clamp(max=1.0)
@@ -178,7 +232,7 @@ class OuterRun:
             values.sub_(velocity, alpha=self.settings.outer_learning_rate)
 
     def report(self, step: int) -> None:
-        """Tells the monitor where this run is."""
+        """Report the step to the monitor; score and save where these are due."""
         self.monitor.progress(step, self.settings.outer_steps)
         if self.monitor.due(step):
             self.monitor.checkpoint(step, self.synthetic_set())
@@ -192,7 +246,7 @@ class OuterRun:
         )
 
     def state(self, step: int) -> State:
-        """All that the next outer step depends on."""
+        """Pairs and velocities: all that the next outer step depends on."""
         return State(
             {
                 "observations": self.observations,
@@ -218,20 +272,15 @@ def inner_loop(problem: Problem) -> InnerLoop:
     )
 
 
-def _stacked(tensors: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:
-    """The runs' tensors on a new runs axis, or None where there are none."""
+def _joined(tensors: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:
+    """Join the runs' tensors along the runs axis; None where there are none."""
     present = [tensor for tensor in tensors if tensor is not None]
-    return torch.stack(present, dim=dim) if present else None
+    return torch.cat(present, dim=dim) if present else None
 
 
-def _stacked_weights(weights: Sequence[Tensor | None], actions: Tensor) -> Tensor | None:
-    """As `_stacked`; where only some runs are weighted, the others weigh every state 1."""
-    if all(weight is None for weight in weights):
+def _joined_weights(batches: Sequence[OuterBatch]) -> Tensor | None:
+    """Join the runs' weights; a run without weights gets ones where another has some."""
+    if all(batch.weights is None for batch in batches):
         return None
-    ones = torch.ones(actions.shape[:-1], dtype=actions.dtype)
-    return torch.stack([ones if weight is None else weight for weight in weights])
-
-
-def _on(tensor: Tensor | None, dim: int) -> Tensor | None:
-    """With a runs axis of 1 at `dim`."""
-    return None if tensor is None else tensor.unsqueeze(dim)
+    ones = torch.ones_like(batches[0].actions[..., 0])
+    return torch.cat([ones if batch.weights is None else batch.weights for batch in batches])

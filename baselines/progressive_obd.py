@@ -1,8 +1,8 @@
 """Progressive OBD: several small sets in sequence (Chen et al. 2023, arXiv 2310.06982).
 
-One small set cannot serve the whole of a training. Here K sets are distilled one after the other,
-each for students that have been through the ones before; training goes through them in order and
-keeps the earlier ones (cumulatively):
+One small set cannot serve a whole training equally well. Here K sets are distilled one after the
+other, each for students that were trained on the earlier ones; training goes through the sets in
+order, cumulatively:
 
     for k = 1 .. K:
         repeat:
@@ -14,7 +14,7 @@ keeps the earlier ones (cumulatively):
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -23,19 +23,19 @@ from torch import Tensor
 from baselines.meta_gradient import InnerLoop, Pairs
 from baselines.obd import AvPBC
 from baselines.outer_loop import Draw, OuterRun, inner_loop
-from benchmark.method import Assignment, BadParameter, require_positive
+from benchmark.method import BadParameter, Method, Monitor, Problem, require_positive
 from benchmark.students.network import Parameters
 from benchmark.synthetic_set import SyntheticSet
 
 
 @dataclass(frozen=True)
 class ProgressiveAvPBC(AvPBC):
-    """Av-PBC on several sets in sequence; `synthetic_size` is their sum.
+    """Av-PBC on several sets in sequence; `synthetic_size` is the sum of their sizes.
 
     Pairs of sets that are not distilled yet are the real ones that they start from.
 
     Args:
-        stages: K; the outer steps are shared equally.
+        stages: K, the number of sets; the outer steps are shared equally.
     """
 
     stages: int = 4
@@ -44,7 +44,7 @@ class ProgressiveAvPBC(AvPBC):
         super().__post_init__()
         require_positive(self, "stages")
         if self.adjoint_noise == "fresh":
-            raise BadParameter("adjoint_noise is 'fresh'; progressive sets take 'reused' alone.")
+            raise BadParameter("adjoint_noise is 'fresh'; progressive sets take only 'reused'.")
         if self.stages > min(self.synthetic_size, self.outer_steps):
             raise BadParameter(
                 f"stages is {self.stages}; expected at most {self.synthetic_size} (synthetic_size) "
@@ -52,48 +52,50 @@ class ProgressiveAvPBC(AvPBC):
             )
 
     def pack_key(self) -> Hashable | None:
-        """Runs are done one by one."""
+        """None: a run changes its inner loop with the stage, so runs are not packed."""
         return None
 
-    @classmethod
-    def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
-        """One run after the other."""
-        for method, problem, monitor in assignments:
-            assert isinstance(method, ProgressiveAvPBC)
-            method._advance(_ProgressiveRun(method, method.targets(problem), problem, monitor))
-
-    def stage_of_pairs(self) -> Tensor:
-        """The set that each pair belongs to `[N]`."""
-        return torch.arange(self.synthetic_size) * self.stages // self.synthetic_size
-
-    def _advance(self, run: _ProgressiveRun) -> None:
-        loop = inner_loop(run.problem)
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        """Distil one run, stage by stage."""
+        run = _ProgressiveRun(self, self.targets(problem), problem, monitor)
+        loop = inner_loop(problem)
         if loop.momentum or loop.steps < self.stages:
             raise BadParameter(
                 f"stages is {self.stages}, student.steps {loop.steps} and student.momentum "
-                f"{loop.momentum:g}; expected a step a stage at least, and no momentum, whose "
-                f"memory a change of sets cuts off."
+                f"{loop.momentum:g}; expected at least one step per stage, and no momentum: "
+                f"a change of sets would cut off its velocity."
             )
         for step in range(run.start, self.outer_steps):
             run.report(step)
             self._outer_step(run, loop, step)
         run.report(self.outer_steps)
 
+    distill_packed = Method.distill_packed  # one run after the other
+
+    def stage_of_pairs(self) -> Tensor:
+        """Index of the set that each pair belongs to `[N]`."""
+        return torch.arange(self.synthetic_size) * self.stages // self.synthetic_size
+
     def _outer_step(self, run: _ProgressiveRun, loop: InnerLoop, step: int) -> None:
+        """Train through the earlier stages, then update the current set by its meta-gradient."""
         stage = step * self.stages // self.outer_steps
-        draw = run.draw(loop, step).alone()
+        draw = run.draw(loop, step)
         parameters: Parameters = draw.initial
         for earlier in range(stage):
             part, rows, noise = self._part(run, loop, draw, earlier)
             parameters = part.train(parameters, _rows(run.pairs(), rows), noise)
         part, rows, noise = self._part(run, loop, draw, stage)
+        # The gradient stops at `parameters`: the stages before it are trained through, not
+        # differentiated, and the rows of earlier sets are masked out of the update.
         gradient = part.gradient(parameters, _rows(run.pairs(), rows), draw.outer, noise)
         run.update_stage(rows, run.stages[rows] == stage, gradient.observations, gradient.actions)
 
     def _part(
         self, run: _ProgressiveRun, loop: InnerLoop, draw: Draw, stage: int
     ) -> tuple[InnerLoop, Tensor, Tensor | None]:
-        """The loop of one stage, the pairs that it learns from, and their noise."""
+        """Inner loop of one stage, rows of the pairs that it learns from, and their noise."""
+        # Stage k takes the steps ceil(T k / K) to ceil(T (k + 1) / K), and the pairs of all sets
+        # up to k; the noise `[T, 1, N, act_dim]` is cut along both.
         first, last = (-(-loop.steps * k // self.stages) for k in (stage, stage + 1))
         rows = torch.nonzero(run.stages <= stage)[:, 0]
         noise = None if draw.noise is None else draw.noise[first:last, :, rows]
@@ -101,7 +103,7 @@ class ProgressiveAvPBC(AvPBC):
 
 
 class _ProgressiveRun(OuterRun):
-    """Pairs with stages; an update moves the pairs of one stage alone."""
+    """Pairs with stages; an update moves only the pairs of one stage."""
 
     @property
     def stages(self) -> Tensor:
@@ -111,14 +113,23 @@ class _ProgressiveRun(OuterRun):
     def update_stage(
         self, rows: Tensor, moving: Tensor, observations: Tensor, actions: Tensor
     ) -> None:
-        """Updates with the gradients `[1, len(rows), ...]` of these rows where `moving` is true."""
+        """Update the pairs of one stage.
+
+        Args:
+            rows: Indices of the pairs that have a gradient `[n]`.
+            moving: True for those of the current stage `[n]`.
+            observations: Gradient in the observations of these rows `[1, n, obs_dim]`.
+            actions: Gradient in their actions `[1, n, act_dim]`.
+        """
         whole = [torch.zeros_like(self.observations), torch.zeros_like(self.actions)]
         for target, gradient in zip(whole, (observations, actions), strict=True):
             target[rows] = gradient[0] * moving[:, None]
+        # Momentum would go on moving a set whose stage is over: velocities outside the current
+        # stage are cleared.
         still = torch.ones(len(self.observations), dtype=torch.bool)
         still[rows[moving]] = False
         for velocity in self.velocity:
-            velocity[still] = 0  # a set that is done has no momentum left
+            velocity[still] = 0
         self.update(*whole)
 
     def synthetic_set(self) -> SyntheticSet:

@@ -1,7 +1,7 @@
 """State-density-weighted OBD (arXiv 2512.06692): rare states count more.
 
 The outer loss of OBD is an average over the dataset's states, so a student is held to where the
-data happen to be dense. SDW-OBD weights every state by the reciprocal of its density:
+data happen to be dense. SDW-OBD weights every state by a power of its reciprocal density:
 
     w(s) = exp(-tau * max(log p(s), floor)),  mean 1 over the dataset
     H(theta_T) = E_{s ~ D_off} w(s) * (PBC or Av-PBC loss at s)
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from baselines.obd import PBC, AvPBC
 from baselines.outer_loop import Targets
-from benchmark.density.values import effective_support, floored
+from benchmark.density.density import effective_support, floored
 from benchmark.method import BadParameter, Problem
 
 LARGEST_TAU = 16.0
@@ -28,14 +28,15 @@ LARGEST_TAU = 16.0
 
 @dataclass(frozen=True)
 class SDWOBD(AvPBC):
-    """OBD whose states are weighted by the reciprocal of their density, to the power tau.
+    """OBD whose states are weighted by their reciprocal density to the power tau.
 
     Args:
         base: Objective that is weighted: "av_pbc" or "pbc".
         tau: Exponent; 0 is the base objective bit for bit. "auto" takes the largest one whose
             effective sample size stays above `effective_sample`.
         floor_quantile: Log densities below this quantile are raised to it.
-        effective_sample: For "auto": fraction of the states, in (0, 1].
+        effective_sample: Smallest effective sample size under "auto", as a fraction of the states
+            in (0, 1].
         weighting: "loss" multiplies the loss; "sampling" draws states with probability
             proportional to the weight instead, which is the same in expectation.
     """
@@ -50,7 +51,7 @@ class SDWOBD(AvPBC):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.tau == "auto" or (isinstance(self.tau, int | float) and self.tau >= 0)):
-            raise BadParameter(f"tau is {self.tau!r}; expected a number from 0 on, or 'auto'.")
+            raise BadParameter(f"tau is {self.tau!r}; expected a number of 0 or more, or 'auto'.")
         if not 0 < self.effective_sample <= 1:
             raise BadParameter(f"effective_sample is {self.effective_sample}; expected (0, 1].")
         if not 0 <= self.floor_quantile < 1:
@@ -64,33 +65,32 @@ class SDWOBD(AvPBC):
         if tau == 0:
             return base
         weights = density_weights(log_density, tau, self.floor_quantile)
-        if self.weighting == "sampling":
+        if self.weighting == "sampling":  # E_{s ~ w p} loss = E_{s ~ p} w loss, since mean w = 1
             return base._replace(probabilities=weights / weights.sum())
         combined = weights.float() if base.weights is None else base.weights * weights.float()
         return base._replace(weights=combined)
 
     def chosen_tau(self, log_density: Tensor) -> float:
-        """`tau`, or what "auto" makes of it."""
+        """`tau`, or the largest exponent that "auto" allows."""
         if self.tau != "auto":
             return float(self.tau)
         return largest_tau(log_density, self.effective_sample, self.floor_quantile)
 
 
 def density_weights(log_density: Tensor, tau: float, floor_quantile: float) -> Tensor:
-    """w = exp(-tau * max(log p, floor)) with mean 1 `[M]` float64; sums are taken of logarithms."""
+    """Weights w = exp(-tau * max(log p, floor)) `[M]`, float64, normalised to mean 1."""
+    # In logarithms, since densities 80 nats apart overflow a quotient of exponentials.
     logs = -tau * floored(log_density, floor_quantile)
     return (logs - logs.logsumexp(0)).exp() * len(logs)
 
 
 def largest_tau(log_density: Tensor, effective_sample: float, floor_quantile: float) -> float:
-    """The largest exponent up to 16 that keeps this effective sample size, by bisection.
-
-    The effective sample size falls as the exponent grows.
-    """
+    """The largest exponent up to 16 that keeps this effective sample size, by bisection."""
     low, high = 0.0, LARGEST_TAU
     values = floored(log_density, floor_quantile)
     if effective_support(values, high) >= effective_sample:
         return high
+    # The effective sample size falls as the exponent grows; 40 halvings of 16 leave 1.5e-11.
     for _ in range(40):
         middle = (low + high) / 2
         enough = effective_support(values, middle) >= effective_sample

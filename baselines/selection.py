@@ -1,4 +1,8 @@
-"""What selection methods share: real pairs, labelled as in the data or by the teacher."""
+"""Selection of real pairs: the parts that its rules share, and the plainest rule, a uniform draw.
+
+Source of the rows "Random" and of the draw with the teacher's labels: OBD (arXiv 2410.22728),
+Table 1, and Offline Behavioral Data Selection (arXiv 2512.18246).
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,10 @@ Labels = Literal["data", "teacher"]
 """Whose actions a pair carries."""
 
 WITH_TEACHER = frozenset({"dataset", "teacher"})
-"""The needs of a method whose pairs are labelled by the teacher."""
+"""The needs of a method that uses the teacher."""
 
 BLOCK = 1 << 14
-"""States that a teacher, or a table of distances, sees at once: some ten MB at width 256."""
+"""States per evaluation of a teacher or a table of distances: about 10 MB at width 256."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,10 @@ class Selection(Method):
 
     Args:
         synthetic_size: Pairs to choose.
-        labels: "data" keeps the actions of the data. "teacher" replaces those of the chosen
-            states by the teacher's; only a method that declares the teacher can.
-        teacher_samples: A label of the teacher is the mean of this many draws from it (10 in SDR,
-            arXiv 2512.18246).
+        labels: "data" keeps the actions of the data; "teacher" replaces those of the chosen
+            states by the teacher's, which adds the teacher to `needs`.
+        teacher_samples: Draws from the teacher whose mean is its label (10 in SDR,
+            arXiv 2512.18246); without effect on the labels of the data.
     """
 
     synthetic_size: int = 256
@@ -41,14 +45,18 @@ class Selection(Method):
 
     def __post_init__(self) -> None:
         require_positive(self, "teacher_samples")
-        require_declared_teacher(self, self.labels)
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """The dataset, and the teacher where it gives the labels."""
+        return needs_of_labels(self.labels)
 
     @abstractmethod
     def rows(self, problem: Problem) -> Tensor:
-        """The chosen transitions as indices into the dataset `[synthetic_size]`, no two alike."""
+        """Choose transitions: distinct indices into the dataset `[synthetic_size]`."""
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
-        """One choice, one checkpoint."""
+        """Choose and label the pairs; the run has this one checkpoint."""
         require_available(problem, self.synthetic_size)
         rows = self.rows(problem)
         observations = torch.from_numpy(problem.dataset.observations)[rows]
@@ -67,21 +75,52 @@ class Selection(Method):
         return torch.stack(draws).mean(0)
 
 
-def require_declared_teacher(method: Method, labels: Labels) -> None:
-    """Raises BadParameter where labels of the teacher are wanted and the teacher is no need.
+@dataclass(frozen=True)
+class RandomSelection(Selection):
+    """Draws transitions uniformly."""
 
-    `needs` is what a reader compares methods by, and it belongs to the class: another source of
-    labels is therefore another class.
+    def rows(self, problem: Problem) -> Tensor:
+        """Draw rows uniformly without replacement `[N]`."""
+        return draw_rows(problem, self.synthetic_size)
+
+
+RANDOM_RELABELLED = RandomSelection(labels="teacher")
+"""The baseline that SDR is compared with."""
+
+
+def needs_of_labels(labels: Labels) -> frozenset[str]:
+    """Needs of a method that uses transitions with these labels."""
+    return WITH_TEACHER if labels == "teacher" else frozenset({"dataset"})
+
+
+def draw_pairs(problem: Problem, size: int) -> SyntheticSet:
+    """Draw `size` real pairs uniformly: those of `RandomSelection`, where other methods begin.
+
+    Raises:
+        BadParameter: The dataset has fewer transitions.
     """
-    if labels == "teacher" and "teacher" not in method.needs:
-        raise BadParameter(
-            f"labels of {type(method).__name__} is 'teacher', but it declares no teacher in "
-            f"`needs`. Take the method's variant of that name with _relabelled after it."
-        )
+    require_available(problem, size)
+    rows, dataset = draw_rows(problem, size), problem.dataset
+    return SyntheticSet(
+        torch.from_numpy(dataset.observations)[rows], torch.from_numpy(dataset.actions)[rows]
+    )
+
+
+def draw_rows(problem: Problem, size: int, candidates: Tensor | None = None) -> Tensor:
+    """Draw `size` rows `[size]` uniformly without replacement.
+
+    Args:
+        problem: Gives the generator.
+        size: Rows to draw.
+        candidates: Rows to draw from; all of the dataset's where it is left out.
+    """
+    count = len(problem.dataset) if candidates is None else len(candidates)
+    drawn = torch.randperm(count, generator=problem.generator("selection"))[:size]
+    return drawn if candidates is None else candidates[drawn]
 
 
 def require_available(problem: Problem, size: int) -> None:
-    """Raises BadParameter unless the dataset has `size` transitions."""
+    """Raise BadParameter unless the dataset has `size` transitions."""
     dataset = problem.dataset
     if not 1 <= size <= len(dataset):
         raise BadParameter(
@@ -90,22 +129,7 @@ def require_available(problem: Problem, size: int) -> None:
         )
 
 
-def draw_from(candidates: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """`size` of the candidate rows, uniformly without replacement."""
-    return candidates[torch.randperm(len(candidates), generator=generator)[:size]]
-
-
 def in_blocks(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """`function` of the tensors, block of rows by block: its hidden layers need not fit for all."""
+    """Apply a function to blocks of rows, so that its hidden layers never hold all rows at once."""
     blocks = zip(*(torch.split(tensor, BLOCK) for tensor in tensors), strict=True)
     return torch.cat([function(*block) for block in blocks])
-
-
-def distances(points: Tensor, centre: Tensor) -> Tensor:
-    """Euclidean distance `[M]` of `[M, D]` points from one centre `[D]`.
-
-    Taken from the differences: that of two equal points is 0, which the expansion of the square
-    would miss by rounding.
-    """
-    mode = "donot_use_mm_for_euclid_dist"
-    return torch.cdist(points, centre[None], compute_mode=mode)[:, 0]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from baselines.selection import WITH_TEACHER, Labels, Selection, draw_from, in_blocks
+from baselines.selection import WITH_TEACHER, Labels, Selection, draw_rows, in_blocks
 from benchmark.method import BadParameter, Problem
 
 STEP_SCALE = 100  # of tanh(t / 100), the paper's schedule
@@ -22,11 +22,11 @@ STEP_SCALE = 100  # of tanh(t / 100), the paper's schedule
 
 @dataclass(frozen=True)
 class SDR(Selection):
-    """Draws uniformly from what is left of every time step's states.
+    """Draws uniformly from the states of every time step that pass two ranks.
 
-    The states of time step t stay whose action value is at least the lambda1 * tanh(t / 100)
-    quantile of that step's, and whose log density is at most the 1 - lambda2 * tanh(t / 100)
-    quantile: all of the first steps, and fewer of the later ones. Steps count from 0.
+    A state of time step t passes when its action value is at least the lambda1 * tanh(t / 100)
+    quantile of that step's values, and its log density at most the 1 - lambda2 * tanh(t / 100)
+    quantile: all states of the first step pass, and fewer of the later ones. Steps count from 0.
 
     Args:
         lambda1: Share of the late states that the action value removes.
@@ -48,42 +48,43 @@ class SDR(Selection):
                 raise BadParameter(f"{name} is {value}; expected at least 0, less than 1.")
 
     def rows(self, problem: Problem) -> Tensor:
-        """Chosen transitions `[N]`.
+        """Choose transitions `[N]`.
 
         Raises:
             BadParameter: The two ranks leave fewer.
         """
-        kept = self.kept(
+        passed = self.passed(
             problem.dataset.timesteps,
             self._values(problem).numpy(),
             problem.log_density.numpy(),
         )
-        if len(kept) < self.synthetic_size:
+        if len(passed) < self.synthetic_size:
             raise BadParameter(
                 f"synthetic_size is {self.synthetic_size}, but lambda1 = {self.lambda1} and "
-                f"lambda2 = {self.lambda2} leave {len(kept)} of {len(problem.dataset)} transitions "
-                f"of {problem.dataset.name}. Lower lambda1, lambda2 or synthetic_size."
+                f"lambda2 = {self.lambda2} leave {len(passed)} of {len(problem.dataset)} "
+                f"transitions of {problem.dataset.name}. Lower lambda1, lambda2 or synthetic_size."
             )
-        generator = problem.generator("selection")
-        return draw_from(torch.from_numpy(kept), self.synthetic_size, generator)
+        return draw_rows(problem, self.synthetic_size, torch.from_numpy(passed))
 
-    def kept(
+    def passed(
         self,
         timesteps: NDArray[np.int64],
         values: NDArray[np.floating],
         log_density: NDArray[np.floating],
     ) -> NDArray[np.int64]:
-        """Rows that both ranks keep, ascending; all arguments are `[M]`."""
+        """Rows that pass both ranks, ascending; all arguments are `[M]`."""
+        # Rows sorted by time step, cut where the step changes: one group per step.
         by_step = np.argsort(timesteps, kind="stable")
         groups = np.split(by_step, np.flatnonzero(np.diff(timesteps[by_step])) + 1)
-        keep = np.zeros(len(timesteps), dtype=bool)
+        passed = np.zeros(len(timesteps), dtype=bool)
         for group in groups:
+            # 0 at the first step, where both quantiles are the extremes and every state passes.
             strictness = math.tanh(timesteps[group[0]] / STEP_SCALE)
             q, density = values[group], log_density[group]
             valuable = q >= np.quantile(q, self.lambda1 * strictness)
             thin = density <= np.quantile(density, 1 - self.lambda2 * strictness)
-            keep[group] = valuable & thin
-        return np.flatnonzero(keep)
+            passed[group] = valuable & thin
+        return np.flatnonzero(passed)
 
     def _values(self, problem: Problem) -> Tensor:
         """Action value of every state `[M]`."""

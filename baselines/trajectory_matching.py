@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from baselines.matching import BCLoss, Clones, LearnedPairs, Matching, RealPairs, squared_distance
-from baselines.selection import WITH_TEACHER, Labels
+from baselines.selection import Labels
 from benchmark.method import BadParameter, Monitor, Problem, require_positive
 from benchmark.students.network import Parameters
 
@@ -28,19 +28,24 @@ class TrajectoryMatching(Matching):
     another by `[evaluation_student]`.
 
     From the paper: 5,000 outer steps, 20 synthetic steps, a span of 3 epochs, 25 epochs to start
-    from. An epoch is measured in steps: those of a student, 100 in OBD, are few beside the
-    thousands that would pass over such a dataset.
+    from. An epoch is a number of steps, not a pass over the data: a pass takes thousands of steps,
+    a student of OBD only 100.
 
     Args:
         experts: Students that are trained on the real data, in minibatches of `outer_batch`.
         expert_epoch_steps: Steps between two snapshots of an expert.
         expert_span: Epochs from the start to the target.
-        start_epochs: Epochs to start from, the initialisation among them.
-        synthetic_steps: Plain SGD steps on the pairs that shall lead as far.
-        inner_rate_learning_rate: Of SGD on the logarithm of the inner learning rate.
+        start_epochs: Number of epochs that a start is drawn from, the initialisation included.
+        synthetic_steps: Plain SGD steps on the pairs that should lead from start to target.
+        inner_rate_learning_rate: Learning rate of SGD on the logarithm of the inner learning rate.
     """
 
-    needs: ClassVar[frozenset[str]] = WITH_TEACHER
+    tiny: ClassVar[dict[str, Any]] = {
+        "experts": 2,
+        "expert_epoch_steps": 2,
+        "start_epochs": 3,
+        "synthetic_steps": 3,
+    }
     labels: Labels = "teacher"
     outer_steps: int = 5000
     outer_learning_rate: float = 0.3
@@ -61,7 +66,7 @@ class TrajectoryMatching(Matching):
             )
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
-        """Algorithm 1. A resumed run trains its experts again, to the same bits."""
+        """Run Algorithm 1. A resumed run trains its experts again, to the same bits."""
         student = problem.student
         if student.optimizer != "sgd":
             raise BadParameter(
@@ -76,13 +81,19 @@ class TrajectoryMatching(Matching):
             generator = problem.generator("outer step", step)
             expert = int(torch.randint(self.experts, (), generator=generator))
             epoch = int(torch.randint(self.start_epochs, (), generator=generator))
-            start = _of(trajectories[epoch], expert)
-            target = _of(trajectories[epoch + self.expert_span], expert)
+            start = _parameters_of(trajectories[epoch], expert)
+            target = _parameters_of(trajectories[epoch + self.expert_span], expert)
             reached = self.train(BCLoss(problem, generator), start, pairs)
+            # |reached - target|^2 / |start - target|^2: the denominator makes the loss of an early,
+            # fast epoch comparable with that of a late, slow one.
             pairs.descend(squared_distance(reached, target) / squared_distance(start, target))
 
     def expert_trajectories(self, problem: Problem, monitor: Monitor) -> list[Parameters]:
-        """Snapshots of all experts after every epoch, the initialisation first."""
+        """Train all experts as one batch; give their parameters after every epoch.
+
+        Returns:
+            `start_epochs` + `expert_span` snapshots, the initialisation first.
+        """
         generator = problem.generator("experts")
         real = RealPairs(self, problem)
         experts = Clones(problem, BCLoss(problem, generator), self.experts)
@@ -95,9 +106,10 @@ class TrajectoryMatching(Matching):
         return snapshots
 
     def train(self, loss: BCLoss, start: Parameters, pairs: LearnedPairs) -> Parameters:
-        """Parameters after the synthetic steps, differentiable in the pairs and their rate."""
+        """Parameters after the synthetic steps, differentiable in the pairs and the inner rate."""
         parameters, rate = start, pairs.inner_rate
         for _ in range(self.synthetic_steps):
+            # theta <- theta - rate * grad L_BC(theta), out of place: the graph needs every theta.
             gradient = loss.gradient(parameters, pairs.observations, pairs.actions)
             parameters = [
                 (weight - rate * in_weight, bias - rate * in_bias)
@@ -106,8 +118,8 @@ class TrajectoryMatching(Matching):
         return parameters
 
 
-def _of(experts: Parameters, expert: int) -> Parameters:
-    """One expert of a snapshot, with a runs axis of 1."""
+def _parameters_of(experts: Parameters, expert: int) -> Parameters:
+    """Parameters of one expert of a snapshot, with a students axis of 1."""
     chosen = slice(expert, expert + 1)
     return [(weight[chosen], bias[chosen]) for weight, bias in experts]
 

@@ -1,20 +1,20 @@
 """OBD with random truncated back-propagation (RaT-BPTT; Feng et al., ICLR 2024).
 
-The gradient of an outer loss through a whole training is dear, and far back it is mostly noise.
-Here the training stops at a random step and the gradient goes back through a window alone:
+The gradient of an outer loss through a whole training is expensive, and far back it is mostly
+noise. Here the training stops at a random step and the gradient goes back only through a window:
 
     end ~ uniform {window, ..., T}
-    theta_{end - window} = BC on D_syn from theta_0, nothing kept
+    theta_{end - window} = BC on D_syn from theta_0, without stored values
     D_syn follows the gradient of H(theta_end) through the last `window` steps
 
-A step of training costs three products a layer, its adjoint six more. On average an outer step
-costs 3 (T - window) / 2 + 9 window products a layer instead of 9 T.
+A step of training costs three products per layer, its adjoint six more. On average an outer step
+costs 3 (T - window) / 2 + 9 window products per layer instead of 9 T.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ import torch
 from baselines.meta_gradient import MetaGradient
 from baselines.obd import AvPBC
 from baselines.outer_loop import OuterRun, inner_loop
-from benchmark.method import Assignment, BadParameter, require_positive
+from benchmark.method import BadParameter, Method, Monitor, Problem, require_positive
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TruncatedAvPBC(AvPBC):
     """Av-PBC whose gradient goes back through a random window of the students' training.
 
     Args:
-        window: Inner steps that are differentiated.
+        window: Inner steps that are differentiated, at most the student's steps.
     """
 
     window: int = 25
@@ -40,26 +40,23 @@ class TruncatedAvPBC(AvPBC):
         require_positive(self, "window")
 
     def pack_key(self) -> Hashable | None:
-        """Every run draws windows of its own, so runs do not go in lock-step."""
+        """None: every run draws windows of its own, so runs cannot advance in lock-step."""
         return None
 
-    @classmethod
-    def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
-        """One run after the other."""
-        for method, problem, monitor in assignments:
-            assert isinstance(method, TruncatedAvPBC)
-            method._advance(OuterRun(method, method.targets(problem), problem, monitor))
-
-    def expected_products(self, steps: int) -> float:
-        """Products a layer of an outer step, as a fraction of those without truncation."""
-        return (3 * (steps - self.window) / 2 + 9 * self.window) / (9 * steps)
-
-    def _advance(self, run: OuterRun) -> None:
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        """Distil one run, window by window."""
+        run = self.outer_run(problem, monitor)
         for step in range(run.start, self.outer_steps):
             run.report(step)
             gradient = self._gradient(run, step)
             run.update(gradient.observations[0], gradient.actions[0])
         run.report(self.outer_steps)
+
+    distill_packed = Method.distill_packed  # one run after the other
+
+    def expected_products(self, steps: int) -> float:
+        """Expected products per layer of an outer step, as a fraction of those of Av-PBC."""
+        return (3 * (steps - self.window) / 2 + 9 * self.window) / (9 * steps)
 
     def _gradient(self, run: OuterRun, step: int) -> MetaGradient:
         """The meta-gradient of one outer step, through one random window."""
@@ -67,12 +64,14 @@ class TruncatedAvPBC(AvPBC):
         if loop.momentum or not self.window <= loop.steps:
             raise BadParameter(
                 f"window is {self.window}, student.steps {loop.steps} and student.momentum "
-                f"{loop.momentum:g}; expected a window within the steps, and no momentum, whose "
-                f"memory a window cuts off."
+                f"{loop.momentum:g}; expected a window within the steps, and no momentum: "
+                f"a window would cut off its velocity."
             )
-        draw = run.draw(loop, step).alone()
+        draw = run.draw(loop, step)
         generator = run.problem.generator("window", step)
         end = int(torch.randint(self.window, loop.steps + 1, (), generator=generator))
+        # Both loops share one draw of noise `[T, 1, N, act_dim]`: the first takes its first `lead`
+        # steps, the second the window after them.
         lead, window = end - self.window, slice(end - self.window, end)
         reached = dataclasses.replace(loop, steps=lead).train(draw.initial, run.pairs(), draw.noise)
         return dataclasses.replace(loop, steps=self.window).gradient(

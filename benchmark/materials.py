@@ -9,14 +9,14 @@ from typing import Any
 from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
-from benchmark.density.store import Fit, LogDensity, find_or_fit
+from benchmark.density.log_densities import Fit, LogDensity, find_or_fit
 from benchmark.environments.lookup import action_space
 from benchmark.method import Problem
 from benchmark.record import DensityFacts, Normalisation, TeacherFacts
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
-from benchmark.teachers.store import find_teacher
 from benchmark.teachers.teacher import NetworkTeacher
+from benchmark.teachers.teacher_files import find_teacher
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a method is, what it may see, and how it reports."""
+"""The interface of a method: its problem, its monitor, and the registry of methods."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NEEDS = ("dataset", "teacher", "log_density", "environment")
 
 
 class UndeclaredNeed(ObdBenchError):
-    """A method touched something that it had not declared."""
+    """The use of a need that the method has not declared."""
 
 
 class BadParameter(ObdBenchError):
@@ -48,21 +48,21 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class State:
-    """All that a method needs to go on from a step: tensors, and plain JSON facts."""
+    """State from which a method can resume at a step: tensors, and plain JSON facts."""
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
 
 
 class Monitor(Protocol):
-    """How a method reports to the run that it is part of. A call is cheap when nothing is due."""
+    """The receiver of a method's reports. A call is cheap when nothing is due."""
 
     def due(self, step: int) -> bool:
         """Whether the protocol scores at this outer step."""
         ...
 
     def checkpoint(self, step: int, result: SyntheticSet | Policy) -> None:
-        """Scores a set (or the policies of a reference) and keeps it."""
+        """Score a set (or the policies of a reference) and keep it."""
         ...
 
     def resume(self) -> State | None:
@@ -70,31 +70,31 @@ class Monitor(Protocol):
         ...
 
     def save(self, step: int, state: Callable[[], State]) -> None:
-        """Offers the state after `step` steps; it is asked for and written when one is due."""
+        """Offer the state after `step` steps; it is made and written only when one is due."""
         ...
 
     def progress(self, step: int, total: int) -> None:
-        """Says how far the method is."""
+        """Report the step that the method has reached, and the total."""
         ...
 
     def count_environment_steps(self, steps: int) -> None:
-        """Adds steps that the method itself took in an environment."""
+        """Add steps that the method itself took in an environment."""
         ...
 
 
 class Problem:
-    """What a method may see.
+    """The inputs of a method.
 
     `student`, `scaling`, `observation_dim` and `action_dim` are always there; `dataset`, `teacher`,
-    `log_density` and `environment` only for a method that declares them in `needs`, so that what a
-    method used is known and shown.
+    `log_density` and `environment` only for a method that declares them in `needs`, so that the
+    inputs of every method are known and shown.
 
     Args:
-        needs: What the method declared.
-        student: The student that it distils for.
-        scaling: Between raw and normalised units.
-        axes: Names this run; every random number of the method derives from it.
-        loaders: Gives each need when it is first touched.
+        needs: Needs that the method declared.
+        student: The student that the method distils for.
+        scaling: Map between raw and normalised units.
+        axes: Names and values that identify the run; every random number derives from them.
+        loaders: Function per need that loads it on first use.
         device: Torch device for the method's heavy products. Everything random is drawn on the CPU,
             so that the same spec draws the same numbers on every device.
     """
@@ -140,12 +140,12 @@ class Problem:
 
     @property
     def observation_dim(self) -> int:
-        """Of one observation."""
+        """Number of components of an observation."""
         return int(self.scaling.mean.shape[0])
 
     @property
     def action_dim(self) -> int:
-        """Of one action."""
+        """Number of components of an action."""
         return int(self.scaling.center.shape[0])
 
     @cached_property
@@ -159,14 +159,14 @@ class Problem:
         return self.scaling.actions_in(torch.from_numpy(self.dataset.actions))
 
     def generator(self, purpose: str, step: int = 0) -> torch.Generator:
-        """A generator for one purpose at one step: no random state needs to be saved."""
+        """Make a generator for one purpose at one step, so that no random state need be saved."""
         seed = derive_seed(**self._axes, purpose=purpose, step=step)
         return torch.Generator().manual_seed(seed)
 
     def _get(self, need: str) -> Any:
         if need not in self.needs:
             raise UndeclaredNeed(
-                f"The method touched problem.{need} without declaring it. Add {need!r} to its "
+                f"The method used problem.{need} without declaring it. Add {need!r} to its "
                 f"`needs`, which now are {sorted(self.needs) or 'empty'}."
             )
         if need not in self._loaded:
@@ -176,14 +176,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """A way to a synthetic set. Subclasses are frozen dataclasses of hyper-parameters.
+    """A distillation method. Subclasses are frozen dataclasses of hyper-parameters.
 
     The registry holds an instance of each method: the prototype whose values are the defaults. A
     preset is another instance of the same class, such as `AvPBC(adjoint_noise="fresh")`.
 
     Attributes:
-        needs: What it uses, out of "dataset", "teacher", "log_density", "environment"; a property
-            where that depends on hyper-parameters.
+        needs: Inputs that it uses, out of "dataset", "teacher", "log_density", "environment"; a
+            property where that depends on hyper-parameters.
         reference: True for rows that are not distillation (the teacher, BC on everything).
         version: Part of every run's id; raise it by one in the change that changes the method's
             numbers, or the default of a hyper-parameter.
@@ -200,27 +200,27 @@ class Method(ABC):
 
     @abstractmethod
     def distill(self, problem: Problem, monitor: Monitor) -> None:
-        """Works on the problem and hands results to `monitor.checkpoint`, the final one last.
+        """Work on the problem and submit results by `monitor.checkpoint`, the final one last.
 
         The same problem and hyper-parameters must give the same checkpoints.
         """
 
     def pack_key(self) -> Hashable | None:
-        """Methods whose keys are equal (and not None) may be advanced together, as one batch."""
+        """Key of a pack: methods whose keys are equal (and not None) may advance as one batch."""
         return None
 
     @classmethod
     def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
-        """Works on several assignments of equal `pack_key` and student at once.
+        """Work on several assignments of equal `pack_key` and student at once.
 
-        Each must come out as `distill` alone would have made it.
+        Each must give the results of `distill`, up to rounding.
         """
         for assignment in assignments:
             assignment.method.distill(assignment.problem, assignment.monitor)
 
 
 class Assignment(NamedTuple):
-    """One run of a pack: a method, its problem, and where it reports."""
+    """One run of a pack: a method, its problem and its monitor."""
 
     method: Method
     problem: Problem
@@ -236,7 +236,7 @@ def _check_needs(method: str, needs: frozenset[str]) -> None:
 
 
 def require_positive(method: Method, *names: str) -> None:
-    """Raises BadParameter where one of these hyper-parameters is below 1."""
+    """Raise BadParameter where one of these hyper-parameters is below 1."""
     for name in names:
         if (value := getattr(method, name)) < 1:
             raise BadParameter(f"{name} of {type(method).__name__} is {value}; expected 1 or more.")

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class UnknownName(ObdBenchError):
-    """A name that no one registered."""
+    """A name that is not registered."""
 
 
 class DuplicateName(ObdBenchError):
@@ -39,11 +39,11 @@ class Registry(Generic[T]):
     """Names to objects of one kind.
 
     Args:
-        kind: What an entry is, in the singular, for messages: "method".
+        kind: Singular noun for an entry, for messages: "method".
         group: The entry-point group that built-ins and third parties declare their entries in.
-        base: What every entry must be a subclass or an instance of.
+        base: Class that every entry must be a subclass or an instance of.
         entries: Whether the entries are subclasses of `base` or instances of it. Among "instances"
-            a subclass stands for the instance that it makes without arguments.
+            a subclass is replaced by the instance that it makes without arguments.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Registry(Generic[T]):
         self._discovered = False
 
     def register(self, name: str, entry: T | str, *, origin: str | None = None) -> None:
-        """Adds an entry.
+        """Add an entry.
 
         Raises:
             DuplicateName: The name is taken by something else.
@@ -99,12 +99,12 @@ class Registry(Generic[T]):
         return name in self._entries
 
     def origin(self, name: str) -> str:
-        """Where an entry comes from: a distribution, a file or a module."""
+        """Origin of an entry: a distribution, a file or a module."""
         self._discover()
         return self._origins[name]
 
     def broken(self) -> dict[str, str]:
-        """Every entry that does not load, with the reason; the others stay usable."""
+        """Entries that do not load, with the reason; the others stay usable."""
         reasons = {}
         self._discover()
         reasons.update(self._conflicts)
@@ -143,15 +143,15 @@ class Registry(Generic[T]):
         except Exception as error:  # a plug-in may fail in any way; the others must go on
             raise BrokenPlugin(
                 f"The {self.kind} {name!r} of {self._origins[name]} ({reference}) does not load: "
-                f"{type(error).__name__}: {error}. Mend or uninstall it; the others still work."
+                f"{type(error).__name__}: {error}. Fix or uninstall it; the others still work."
             ) from error
         return self._checked(name, entry, f"{self._origins[name]} ({reference})")
 
     def _checked(self, name: str, entry: object, origin: str) -> T:
-        """The entry as this registry gives it out.
+        """Check an entry; a class among instances becomes its default instance.
 
         Raises:
-            BrokenPlugin: It is not of this registry's kind.
+            BrokenPlugin: The entry is not of this registry's kind.
         """
         if self.base is None:
             return cast(T, entry)
@@ -181,7 +181,7 @@ class Registry(Generic[T]):
 
 
 def _own_first(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
-    """The suite's own entries come first, so that a third party cannot take their names."""
+    """Sort key: the suite's own entries first, so that a third party cannot take their names."""
     return (point.dist is None or point.dist.name != "obdbench", point.name, point.value)
 
 
@@ -192,7 +192,7 @@ def _origin_of(entry: object) -> str:
 
 
 def load_plugin(path: str | Path) -> None:
-    """Imports one file, whose `register` calls add entries to the registries.
+    """Import one file, whose `register` calls add entries to the registries.
 
     The file is imported under a name of its own path, so that two plug-ins of the same file name
     do not collide; loading the same file twice is harmless.

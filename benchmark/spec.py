@@ -78,8 +78,8 @@ class RunSpec:
         from benchmark.datasets.source import DatasetName
         from benchmark.density.density import DENSITIES
         from benchmark.method import METHODS
-        from benchmark.students.architectures import STUDENTS
-        from benchmark.teachers.store import TeacherName
+        from benchmark.students.network import STUDENTS
+        from benchmark.teachers.teacher_files import TeacherName
 
         default = METHODS[method]
         built = build(default, parameters, where)

@@ -12,13 +12,11 @@ from benchmark.errors import ObdBenchError
 from benchmark.method import METHODS, Method, Monitor, Policy, Problem, State
 from benchmark.record import read_record
 from benchmark.scaling import Scaling
-from benchmark.students.architectures import STUDENTS, Architecture
-from benchmark.students.network import Network
+from benchmark.students.network import STUDENTS, Architecture, Network
 from benchmark.students.spec import StudentSpec
 from benchmark.students.student import StudentPolicy, train_students
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
-from benchmark.teachers.recipe import TEACHERS, TeacherRecipe
-from benchmark.teachers.teacher import NetworkTeacher, Teacher
+from benchmark.teachers.teacher import TEACHERS, NetworkTeacher, Teacher, TeacherRecipe
 
 __all__ = [
     "CHECKS",

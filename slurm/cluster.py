@@ -217,7 +217,7 @@ class Cluster:
         settled: Settled,
     ) -> None:
         """Settles one array, and forgets it once none of its jobs may work and all have records."""
-        states = [history.get(key) or queue.get(key) for key in submission.keys]
+        states = [_last_known(queue.get(key), history.get(key)) for key in submission.keys]
         if submission.provisional:
             if not any(states):  # the process that was to send it died before it did
                 submission.forget(keep_logs=False)
@@ -241,6 +241,11 @@ class Cluster:
                     settled.unwritten[run] = str(problem)
         if all(over) and not submission.runs & settled.unwritten.keys():
             submission.forget(keep_logs=not clean)
+
+
+def _last_known(queued: JobState | None, accounted: JobState | None) -> JobState | None:
+    """The accounting knows exit codes, but it may still say RUNNING after the job has ended."""
+    return accounted if accounted and accounted.ended else queued or accounted
 
 
 def _ended(state: JobState | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -14,8 +15,17 @@ import torch
 from benchmark.datasets.catalog import build_dataset
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
-from benchmark.teachers.store import cached_path
-from benchmark.teachers.teacher import NetworkTeacher, load_teacher, save_teacher
+from benchmark.teachers.teacher import NetworkTeacher
+from benchmark.teachers.teacher_files import cached_path, load_teacher, save_teacher
+
+
+def pytest_configure() -> None:
+    """Hold this process, and every process that a test starts, to one thread.
+
+    Two test processes share two cores, and the bits of a sum depend on the number of threads.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,7 +40,7 @@ def interrupts_arrive() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def session_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Datasets, cache and records of the whole session live here, never in the user's folders."""
+    """Datasets, cache and records of this process live here, never in the user's folders."""
     root = tmp_path_factory.mktemp("obdbench")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(root / "datasets"))

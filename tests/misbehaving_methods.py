@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from baselines.obd import DBC
-from baselines.random_selection import draw_pairs
+from baselines.selection import draw_pairs
 from benchmark.method import Assignment
 from obdbench import METHODS, Method, Monitor, Problem, SyntheticSet
 

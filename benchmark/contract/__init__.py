@@ -1,4 +1,4 @@
-"""The battery that every method is held to, the suite's own and a third party's alike."""
+"""The contract: checks that every method must pass, the suite's own and a third party's alike."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmark.contract.check import Check, CheckResult
-from benchmark.contract.checks import CHECKS
+from benchmark.contract.rules import CHECKS
 from benchmark.contract.trial import Trial
 from benchmark.method import Method
 
@@ -14,16 +14,16 @@ __all__ = ["CHECKS", "Check", "CheckResult", "check_method"]
 
 
 def check_method(
-    method_class: type[Method], settings: Mapping[str, Any] | None = None
+    method: Method | type[Method], settings: Mapping[str, Any] | None = None
 ) -> list[CheckResult]:
-    """Every check of a method, on toy problems in memory; a second or two.
+    """Run every check of a method, on toy problems in memory; it takes about a second.
 
     Args:
-        method_class: Registered or not.
+        method: A class, or an instance such as a preset; registered or not.
         settings: Hyper-parameters to check it with, where the tiny ones do not suit it.
 
     Returns:
-        One result a check, in the order of `CHECKS`.
+        One result per check, in the order of `CHECKS`.
     """
-    trial = Trial(method_class, settings or {})
+    trial = Trial(method, settings or {})
     return [check.judge(trial) for check in CHECKS]

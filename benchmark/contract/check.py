@@ -1,4 +1,4 @@
-"""What a check is, and what can come out of one."""
+"""A check of a method, and its possible outcomes."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ Outcome = Literal["passed", "FAILED", "not applicable", "not reached"]
 
 
 class Broken(ObdBenchError):
-    """A method breaks the rule of a check; the message says how, and what to do."""
+    """A method that breaks the rule of a check; the message says how, and what to do."""
 
 
 class NotApplicable(ObdBenchError):
-    """A check has nothing to look at in this method; the message says why."""
+    """A method to which a check does not apply; the message says why."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What came out of one check.
+    """Result of one check of one method.
 
     Args:
-        check: Its name.
-        rule: What it holds the method to.
+        check: Name of the check.
+        rule: Rule that the method must keep, one sentence.
         outcome: "not reached" where the method does not get as far, which another check reports.
-        message: Why, and what to do; of a passed check, what is worth knowing.
-        seconds: That it took.
+        message: Reason, and what to do; for a passed check a remark, or empty.
+        seconds: Wall time of the check.
     """
 
     check: str
@@ -44,7 +44,7 @@ class CheckResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong, as far as this check can see."""
+        """Whether the rule is kept, or does not apply."""
         return self.outcome in ("passed", "not applicable")
 
     def __str__(self) -> str:
@@ -56,10 +56,10 @@ class Check:
     """One rule for all methods.
 
     Args:
-        name: Of the check.
-        rule: One sentence.
-        look: Looks at a method under trial. It raises Broken or NotApplicable, and may return what
-            is worth knowing beside that the rule is kept.
+        name: Name of the check.
+        rule: The rule, one sentence.
+        look: Function that tests a method under trial. It raises Broken or NotApplicable, and may
+            return a remark on a rule that is kept.
     """
 
     name: str
@@ -67,18 +67,18 @@ class Check:
     look: Callable[[Trial], str | None] = field(repr=False)
 
     def __call__(
-        self, method_class: type[Method], settings: Mapping[str, Any] | None = None
+        self, method: Method | type[Method], settings: Mapping[str, Any] | None = None
     ) -> CheckResult:
-        """This check of a method alone; for a test of one's own that is parametrised over checks.
+        """Run only this check; for a test that is parametrised over checks.
 
         Args:
-            method_class: The method.
+            method: A class, or an instance such as a preset.
             settings: Hyper-parameters to check it with, where the tiny ones do not suit it.
         """
-        return self.judge(Trial(method_class, settings or {}))
+        return self.judge(Trial(method, settings or {}))
 
     def judge(self, trial: Trial) -> CheckResult:
-        """The result for a method under trial."""
+        """Run the check of a method under trial."""
         began = time.monotonic()
         outcome, message = self._outcome(trial)
         return CheckResult(self.name, self.rule, outcome, message, time.monotonic() - began)
@@ -100,14 +100,14 @@ class Check:
 
 
 def described(error: Exception) -> str:
-    """An error as a sentence of a report."""
+    """Format an error as a sentence of a report."""
     if type(error) in (ObdBenchError, CannotBeMade):
         return str(error)
     return f"{type(error).__name__}: {error}"
 
 
 def _reported_by(error: Exception) -> str:
-    """Name of the one check that a failing plain run is put down to."""
+    """Name of the only check that reports a failing plain run."""
     if isinstance(error, CannotBeMade):
         return "plain_parameters"
     if isinstance(error, UndeclaredNeed):

@@ -1,4 +1,4 @@
-"""One method under trial: runs of it on toy problems, in memory, and all that it did in them."""
+"""Runs of one method on toy problems in memory, and a record of everything that it did in them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 from unittest.mock import patch
 
+import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.contract.tiny import CannotBeMade, require_parameters, tiny_method
-from benchmark.contract.toy import CONTINUOUS, STUDENT, TRANSITIONS, Toy, toy
+from benchmark.contract.tiny import (
+    CONTINUOUS,
+    STUDENT,
+    TRANSITIONS,
+    CannotBeMade,
+    Toy,
+    require_parameters,
+    tiny_method,
+    toy,
+)
 from benchmark.environments.lookup import find_specification, make_environment
 from benchmark.environments.mujoco_batch import MujocoBatch
 from benchmark.errors import ObdBenchError
@@ -29,7 +38,7 @@ PROTOCOL = Protocol("check", students=2, episodes=1, checkpoint_every=2, last=1)
 
 
 class DoesNotRun(Exception):
-    """The method raised in a plain run, so that whatever needs one cannot be looked at."""
+    """An error of the method in a plain run, which stops every check that needs such a run."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -37,17 +46,18 @@ class DoesNotRun(Exception):
 
 
 class Killed(BaseException):
-    """Stands for the end of a process; nothing that a method catches."""
+    """The simulated end of a process; a BaseException, which a method does not catch."""
 
 
 @dataclass
 class Recorder:
-    """A monitor that keeps what it is handed, and can end the run between two saves.
+    """A monitor that keeps all results, and can end the run between two saves.
 
     Args:
-        total: Outer steps of the method, where it has a parameter of that name.
-        saved: What `resume` gives.
-        keep: Number of the offer of state that is taken; the run is killed at the next one.
+        total: Outer steps of the method; None where it has no parameter of that name.
+        saved: State that `resume` gives.
+        keep: Index of the offered state that is taken; the run is killed at the next offer. None
+            takes no state and lets the run end.
     """
 
     total: int | None = None
@@ -62,14 +72,14 @@ class Recorder:
     environment_steps: int = 0
 
     def due(self, step: int) -> bool:
-        """As the protocol says."""
+        """Whether the protocol scores this step."""
         return PROTOCOL.due(step, self.total or 0)
 
     def checkpoint(self, step: int, result: SyntheticSet | Policy) -> None:
-        """Keeps a copy: the method may go on changing the tensors."""
+        """Keep a copy, since the method may go on changing the tensors."""
         if step in self.results:
             raise ObdBenchError(
-                f"It handed in two results for outer step {step}; a step is scored once."
+                f"It submitted two results for outer step {step}; a step is scored once."
             )
         if isinstance(result, SyntheticSet):
             result = replace(
@@ -83,7 +93,7 @@ class Recorder:
         return self.saved
 
     def save(self, step: int, state: Callable[[], State]) -> None:
-        """Takes one of the offers, and ends the run at the one after it."""
+        """Take the state of offer `keep`, and end the run at the offer after it."""
         if self.keep is not None and self.offers > self.keep:
             raise Killed
         if self.offers == self.keep:
@@ -91,17 +101,17 @@ class Recorder:
         self.offers += 1
 
     def progress(self, step: int, total: int) -> None:
-        """Keeps how far the method says that it is."""
+        """Keep the furthest step that the method reports."""
         self.total = total
         self.furthest = max(self.furthest, step)
 
     def count_environment_steps(self, steps: int) -> None:
-        """Adds them up."""
+        """Add the steps to the total."""
         self.environment_steps += steps
 
 
 class WatchedProblem(Problem):
-    """A problem that knows what was asked of it, also where the method caught the answer."""
+    """A problem that records every access, also where the method caught the error."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -109,7 +119,7 @@ class WatchedProblem(Problem):
         self.drawn_from = False
 
     def generator(self, purpose: str, step: int = 0) -> torch.Generator:
-        """A generator for one purpose at one step."""
+        """Record the call, and give the generator."""
         self.drawn_from = True
         return super().generator(purpose, step)
 
@@ -120,12 +130,12 @@ class WatchedProblem(Problem):
 
 @dataclass(frozen=True)
 class Observed:
-    """What one run did.
+    """Inputs, accesses and results of one run.
 
     Args:
-        toy: What it was given; the method may have written into it.
-        problem: What it asked for.
-        recorder: What it handed in and said.
+        toy: Inputs of the run; the method may have written into them.
+        problem: The problem, with a record of the accesses.
+        recorder: The monitor, with all results and reports.
         stepped: Steps that environments of the toy's id took in this process.
     """
 
@@ -136,50 +146,51 @@ class Observed:
 
     @property
     def results(self) -> dict[int, SyntheticSet | Policy]:
-        """Everything handed in, by outer step."""
+        """All submitted results, by outer step."""
         return self.recorder.results
 
     @property
     def final(self) -> SyntheticSet | Policy:
-        """What was handed in last."""
+        """The result that was submitted last."""
         return list(self.results.values())[-1]
 
 
 class Trial:
-    """A method class at tiny settings, and runs of it.
+    """A method at tiny hyper-parameters, and runs of it.
 
     Args:
-        method_class: The method.
-        settings: Hyper-parameters that go before the tiny ones.
+        prototype: The method: a class, or an instance such as a preset.
+        settings: Hyper-parameters that override the tiny ones.
 
     Raises:
-        BadConfiguration: A setting is not one of its hyper-parameters.
+        BadConfiguration: A setting is not one of the method's hyper-parameters.
     """
 
-    def __init__(self, method_class: type[Method], settings: Mapping[str, Any]) -> None:
-        require_parameters(method_class, settings)
-        self.method_class, self.settings = method_class, settings
+    def __init__(self, prototype: Method | type[Method], settings: Mapping[str, Any]) -> None:
+        self.kind = prototype if isinstance(prototype, type) else type(prototype)
+        require_parameters(self.kind, settings)
+        self.prototype, self.settings = prototype, settings
         self._runs = 0
         self._failure: Exception | None = None
 
     @cached_property
     def method(self) -> Method:
-        """With its tiny hyper-parameters.
+        """The method with its tiny hyper-parameters.
 
         Raises:
-            DoesNotRun: It refuses them.
+            DoesNotRun: The method refuses them.
         """
         try:
-            return tiny_method(self.method_class, self.settings)
+            return tiny_method(self.prototype, self.settings)
         except CannotBeMade as error:
             raise DoesNotRun(error) from error
 
     @cached_property
     def whole(self) -> Observed:
-        """A plain run from beginning to end, done once.
+        """A plain run from beginning to end, done once for all checks.
 
         Raises:
-            DoesNotRun: Every time, where it raises.
+            DoesNotRun: The run raised; every access raises it again.
         """
         if self._failure is None:
             try:
@@ -187,7 +198,7 @@ class Trial:
                 if found.results:
                     return found
                 raise ObdBenchError(
-                    "It ended without a result. Hand one to monitor.checkpoint(step, result)."
+                    "It ended without a result. Submit one by monitor.checkpoint(step, result)."
                 )
             except DoesNotRun as stop:
                 self._failure = stop.error
@@ -205,15 +216,15 @@ class Trial:
         during: AbstractContextManager[object] | None = None,
         **changed: Any,
     ) -> Observed:
-        """One run.
+        """Do one run.
 
         Args:
-            seed: All that names it.
-            env_id: Of the toy problem.
-            transitions: Of the toy problem.
-            recorder: Where it reports; one that was killed ends the run without an error.
-            during: Entered while the method works, and not before.
-            changed: Hyper-parameters of this run.
+            seed: The only axis of the run's random numbers.
+            env_id: Environment of the toy problem.
+            transitions: Size of the toy problem's dataset.
+            recorder: Monitor of the run; where it kills the run, the run ends without an error.
+            during: Context that is entered only while the method works.
+            changed: Hyper-parameters that differ in this run.
         """
         method = replace(self.method, **changed)
         given = toy(env_id, transitions)
@@ -228,8 +239,13 @@ class Trial:
             method.distill(problem, recorder)
         return Observed(given, problem, recorder, sum(stepped))
 
+    @cached_property
+    def other_seed(self) -> Observed:
+        """A run of seed 1, done once for all checks."""
+        return self.run(seed=1)
+
     def run_packed(self, seeds: Sequence[int]) -> list[Recorder]:
-        """These seeds as one pack."""
+        """Run these seeds as one pack."""
         recorders = [self.recorder(self.method) for _ in seeds]
         assignments = [
             Assignment(self.method, self.problem(toy(), seed), recorder)
@@ -240,11 +256,11 @@ class Trial:
         return recorders
 
     def recorder(self, method: Method, **arguments: Any) -> Recorder:
-        """A fresh monitor for a run of this method."""
+        """Make a monitor for a run of this method."""
         return Recorder(total=getattr(method, "outer_steps", None), **arguments)
 
     def problem(self, given: Toy, seed: int) -> WatchedProblem:
-        """What the method sees of a toy."""
+        """Make the problem that the method sees of a toy."""
         return WatchedProblem(
             needs=self.method.needs,
             student=STUDENT,
@@ -260,7 +276,7 @@ class Trial:
 
     @contextmanager
     def _another_process(self) -> Iterator[None]:
-        """Global random states that no other run of this trial began with."""
+        """Set global random states that no other run of this trial began with."""
         self._runs += 1
         numpy_state, python_state = np.random.get_state(), random.getstate()
         with torch.random.fork_rng(devices=[]):
@@ -276,11 +292,9 @@ class Trial:
 
 @contextmanager
 def environment_steps(env_id: str) -> Iterator[list[int]]:
-    """Steps taken in an environment meanwhile, by whatever means, so long as in this process."""
+    """Count steps in an environment by whatever means, as long as they are in this process."""
     steps: list[int] = []
-    environment = make_environment(find_specification(env_id))
-    kind = type(environment.unwrapped)
-    environment.close()
+    kind = _environment_class(env_id)
 
     def counting(step: Callable[..., Any], count: Callable[[Any], int]) -> Callable[..., Any]:
         def counted(self: Any, action: Any, *rest: Any) -> Any:
@@ -296,19 +310,26 @@ def environment_steps(env_id: str) -> Iterator[list[int]]:
         yield steps
 
 
+@cache
+def _environment_class(env_id: str) -> type[gymnasium.Env[Any, Any]]:
+    environment = make_environment(find_specification(env_id))
+    environment.close()
+    return type(environment.unwrapped)
+
+
 def actions_of(policy: Policy, observations: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What each of the P policies does in `[B, obs_dim]` states `[P, B, act_dim]`."""
+    """Actions `[P, B, act_dim]` of each of the P policies in states `[B, obs_dim]`."""
     return policy(np.broadcast_to(observations, (policy.count, *observations.shape)).copy())
 
 
 def values_of(result: SyntheticSet | Policy, observations: NDArray[np.float32]) -> list[Tensor]:
-    """All that a result is, as tensors: a set's own, or the actions of the policies."""
+    """Contents of a result as tensors: those of a set, or the actions of the policies."""
     if isinstance(result, SyntheticSet):
         return [value for value in vars(result).values() if isinstance(value, Tensor)]
     return [torch.from_numpy(np.asarray(actions_of(result, observations)))]
 
 
 def _as_stored(state: State) -> State:
-    """As it comes back from the disk."""
+    """Copy a state as writing and reading it would."""
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in state.tensors.items()}
     return State(tensors, json.loads(json.dumps(dict(state.facts))))

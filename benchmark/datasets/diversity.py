@@ -13,7 +13,7 @@ from scipy.spatial.distance import pdist
 from scipy.special import digamma, gammaln
 
 from benchmark.datasets.dataset import Dataset
-from benchmark.density.values import effective_support
+from benchmark.density.density import effective_support
 from benchmark.scaling import STD_FLOOR
 from benchmark.seeds import numpy_generator
 

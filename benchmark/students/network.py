@@ -11,11 +11,15 @@ which needs their intermediate values and none of autograd's bookkeeping.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from benchmark.errors import ObdBenchError
+from benchmark.registry import Registry
 
 Parameters = list[tuple[Tensor, Tensor]]
 """One `(weight [R, out, in], bias [R, 1, out])` pair a layer.
@@ -137,3 +141,38 @@ def stack(runs: list[Parameters]) -> Parameters:
         (torch.cat([weight for weight, _ in layer]), torch.cat([bias for _, bias in layer]))
         for layer in zip(*runs, strict=True)
     ]
+
+
+class Architecture(ABC):
+    """Builds a network for given dimensions."""
+
+    @abstractmethod
+    def network(self, observation_dim: int, outputs: int, depth: int, width: int) -> Network:
+        """A network of `depth` linear layers with hidden width `width`."""
+
+
+class Mlp(Architecture):
+    """Multi-layer perceptron with ReLU; OBD's default has 4 layers of width 256."""
+
+    def network(self, observation_dim: int, outputs: int, depth: int, width: int) -> Network:
+        """Sizes `(observation_dim, width, ..., width, outputs)`."""
+        return Network((observation_dim, *[width] * (depth - 1), outputs))
+
+
+class Residual(Architecture):
+    """The MLP whose last hidden layer adds the first one's output (OBD, Table 2)."""
+
+    def network(self, observation_dim: int, outputs: int, depth: int, width: int) -> Network:
+        """As `Mlp`, with a skip connection from the first to the last hidden layer."""
+        if depth < 3:
+            raise ObdBenchError(
+                f"A residual student needs at least 3 layers to skip over one; got depth {depth}."
+            )
+        return Network((observation_dim, *[width] * (depth - 1), outputs), skip=(1, depth - 1))
+
+
+STUDENTS: Registry[type[Architecture]] = Registry(
+    "student",
+    "obdbench.students",
+    Architecture,  # type: ignore[arg-type]
+)

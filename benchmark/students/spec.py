@@ -62,7 +62,7 @@ class StudentSpec:
 
     def network(self, observation_dim: int, action_dim: int) -> Network:
         """The network for an environment of these dimensions."""
-        from benchmark.students.architectures import STUDENTS
+        from benchmark.students.network import STUDENTS
 
         outputs = self.policy_head.outputs(action_dim)
         return STUDENTS[self.name]().network(observation_dim, outputs, self.depth, self.width)

@@ -23,7 +23,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.datasets.dataset import Dataset
-from benchmark.teachers.offline import Batch, Critics, Draws, Learner, OfflineRecipe, layers_of, mlp
+from benchmark.teachers.offline import (
+    Critics,
+    Draws,
+    Learner,
+    OfflineRecipe,
+    Transitions,
+    layers_of,
+    mlp,
+)
 from benchmark.teachers.teacher import NetworkTeacher
 
 LOG_STD_BOUNDS = (-20.0, 2.0)
@@ -47,12 +55,15 @@ class CalQL(OfflineRecipe):
     name: ClassVar[str] = "cal_ql"
 
     def learner(self, dataset: Dataset, seed: int, device: str) -> Learner:
-        return _CalQL(self, dataset, seed, device)
+        return CalQLLearner(self, dataset, seed, device)
 
 
-class _CalQL(Learner):
+class CalQLLearner(Learner):
+    """The networks of Cal-QL and its gradient step."""
+
+    recipe: CalQL
+
     def __init__(self, recipe: CalQL, dataset: Dataset, seed: int, device: str = "cpu") -> None:
-        self.recipe = recipe
         super().__init__(recipe, dataset, seed, device)
         returns = torch.from_numpy(dataset.returns_to_go(recipe.discount))
         self.returns_to_go = returns.float().to(device)
@@ -98,7 +109,7 @@ class _CalQL(Learner):
         self.update("critics", critic_loss)
         self.follow(self.target_critics, self.critics)
 
-    def _critic_loss(self, batch: Batch, draws: Draws, outputs: Tensor) -> Tensor:
+    def _critic_loss(self, batch: Transitions, draws: Draws, outputs: Tensor) -> Tensor:
         with torch.no_grad():
             next_outputs = self.actor(batch.next_observations)
             following, _ = sample(next_outputs, draws["next"])
@@ -124,7 +135,7 @@ class _CalQL(Learner):
         )
 
     def _log_sum(
-        self, batch: Batch, returns_to_go: Tensor, actions: Tensor, log_density: Tensor
+        self, batch: Transitions, returns_to_go: Tensor, actions: Tensor, log_density: Tensor
     ) -> Tensor:
         """log sum exp of the calibrated values of the candidates, for both critics `[2, B]`."""
         count, size, action_dim = actions.shape

@@ -45,12 +45,15 @@ class IQL(OfflineRecipe):
     name: ClassVar[str] = "iql"
 
     def learner(self, dataset: Dataset, seed: int, device: str) -> Learner:
-        return _IQL(self, dataset, seed, device)
+        return IQLLearner(self, dataset, seed, device)
 
 
-class _IQL(Learner):
+class IQLLearner(Learner):
+    """The networks of IQL and its gradient step."""
+
+    recipe: IQL
+
     def __init__(self, recipe: IQL, dataset: Dataset, seed: int, device: str = "cpu") -> None:
-        self.recipe = recipe
         super().__init__(recipe, dataset, seed, device)
         returns = dataset.episode_returns
         span = float(returns.max() - returns.min())

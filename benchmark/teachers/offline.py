@@ -20,14 +20,19 @@ from benchmark.environments.lookup import action_space
 from benchmark.scaling import Scaling
 from benchmark.seeds import torch_generator
 from benchmark.state import load_state, save_state
-from benchmark.teachers.recipe import TeacherRecipe, TrainingProgress
-from benchmark.teachers.teacher import Layers, NetworkTeacher, TeacherProblem
+from benchmark.teachers.teacher import (
+    Layers,
+    NetworkTeacher,
+    TeacherProblem,
+    TeacherRecipe,
+    TrainingProgress,
+)
 
 Draws = dict[str, Tensor]
 """The random numbers of one gradient step, by name."""
 
 
-class Batch(NamedTuple):
+class Transitions(NamedTuple):
     """B transitions: normalised observations, actions in the unit box, `continues` 0 at the end."""
 
     observations: Tensor  # [B, obs_dim]
@@ -125,7 +130,7 @@ class Learner(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.dataset, self.seed, self.device = dataset, seed, device
-        self.settings = recipe
+        self.recipe = recipe
         self.scaling = Scaling.of(dataset, action_space(dataset.env_id))
         self._check_actions()
         self.transitions = self._transitions()
@@ -166,16 +171,16 @@ class Learner(nn.Module, ABC):
 
     def rows(self) -> Tensor:
         """Rows of a minibatch `[B]`, drawn with replacement."""
-        size = (self.settings.batch_size,)
+        size = (self.recipe.batch_size,)
         return torch.randint(len(self.dataset), size, generator=self.generator)
 
     def noise(self, *shape: int) -> Tensor:
         """Standard normal numbers."""
         return torch.randn(shape, generator=self.generator)
 
-    def batch(self, rows: Tensor) -> Batch:
+    def batch(self, rows: Tensor) -> Transitions:
         """These transitions."""
-        return Batch(*(values[rows] for values in self.transitions))
+        return Transitions(*(values[rows] for values in self.transitions))
 
     def update(self, name: str, loss: Tensor) -> None:
         """One step of an optimiser down a loss; gradients reach its parameters alone."""
@@ -189,7 +194,7 @@ class Learner(nn.Module, ABC):
     def follow(self, target: nn.Module, source: nn.Module) -> None:
         """Moves a target network towards its source."""
         torch._foreach_lerp_(
-            list(target.parameters()), list(source.parameters()), self.settings.target_rate
+            list(target.parameters()), list(source.parameters()), self.recipe.target_rate
         )
 
     def set_learning_rates(self, factor: float) -> None:
@@ -210,7 +215,7 @@ class Learner(nn.Module, ABC):
         losses = {name: loss.item() for name, loss in self.last_losses.items()}
         if not all(map(math.isfinite, losses.values())):
             raise TeacherProblem(
-                f"{self.settings.name} on {self.dataset.name} diverged before step {step}: its "
+                f"{self.recipe.name} on {self.dataset.name} diverged before step {step}: its "
                 f"losses are {losses}. Lower its learning rate."
             )
         return losses
@@ -218,8 +223,8 @@ class Learner(nn.Module, ABC):
     def facts(self, step: int) -> dict[str, Any]:
         """What a teacher says of how it was made."""
         return {
-            "recipe": self.settings.name,
-            "parameters": {**asdict(self.settings), "steps": step},
+            "recipe": self.recipe.name,
+            "parameters": {**asdict(self.recipe), "steps": step},
             "dataset": self.dataset.name,
             "dataset_sha256": self.dataset.sha256,
             "environment": self.dataset.env_id,
@@ -233,7 +238,7 @@ class Learner(nn.Module, ABC):
             for index, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}/{index}/{key}": value for key, value in slots.items()}
         tensors["generator"] = self.generator.get_state()
-        save_state(path, tensors, self.facts(self.settings.steps) | {"step": step})
+        save_state(path, tensors, self.facts(self.recipe.steps) | {"step": step})
 
     def restore(self, path: Path) -> int:
         """Takes up a saved state and returns the step that it was saved at.
@@ -243,7 +248,7 @@ class Learner(nn.Module, ABC):
         """
         tensors, facts = load_state(path)
         step = int(facts.pop("step"))
-        expected = self.facts(self.settings.steps)
+        expected = self.facts(self.recipe.steps)
         if differing := [key for key in expected if facts.get(key) != expected[key]]:
             raise TeacherProblem(
                 f"{path} is the state of another training: its {differing[0]} is "
@@ -261,7 +266,7 @@ class Learner(nn.Module, ABC):
         self.generator.set_state(tensors["generator"])
         return step
 
-    def _transitions(self) -> Batch:
+    def _transitions(self) -> Transitions:
         """The whole dataset, as `batch` takes rows from it."""
         data = self.dataset
         scale = self.scaling
@@ -272,7 +277,7 @@ class Learner(nn.Module, ABC):
             1 - torch.from_numpy(data.terminations).float(),
             scale.observations_in(torch.from_numpy(data.next_observations)),
         )
-        return Batch(*(values.to(self.device) for values in arrays))
+        return Transitions(*(values.to(self.device) for values in arrays))
 
     def _check_actions(self) -> None:
         actions = self.scaling.actions_in(torch.from_numpy(self.dataset.actions))

@@ -15,7 +15,15 @@ import torch
 from torch import nn
 
 from benchmark.datasets.dataset import Dataset
-from benchmark.teachers.offline import Batch, Critics, Draws, Learner, OfflineRecipe, layers_of, mlp
+from benchmark.teachers.offline import (
+    Critics,
+    Draws,
+    Learner,
+    OfflineRecipe,
+    Transitions,
+    layers_of,
+    mlp,
+)
 from benchmark.teachers.teacher import NetworkTeacher
 
 
@@ -38,13 +46,13 @@ class TD3BC(OfflineRecipe):
     name: ClassVar[str] = "td3_bc"
 
     def learner(self, dataset: Dataset, seed: int, device: str) -> Learner:
-        return _TD3BC(self, dataset, seed, device)
+        return TD3BCLearner(self, dataset, seed, device)
 
 
-class _TD3BC(Learner):
-    def __init__(self, recipe: TD3BC, dataset: Dataset, seed: int, device: str = "cpu") -> None:
-        self.recipe = recipe
-        super().__init__(recipe, dataset, seed, device)
+class TD3BCLearner(Learner):
+    """The networks of TD3+BC and its gradient step."""
+
+    recipe: TD3BC
 
     def build(
         self, observation_dim: int, action_dim: int
@@ -78,7 +86,7 @@ class _TD3BC(Learner):
         if self.phase(step):
             self._advance_actor(batch)
 
-    def _advance_actor(self, batch: Batch) -> None:
+    def _advance_actor(self, batch: Transitions) -> None:
         policy = self.actor(batch.observations).tanh()
         value = self.critics(batch.observations, policy, count=1)[0]
         scale = self.recipe.alpha / value.abs().mean().detach()

@@ -1,23 +1,29 @@
-"""The teacher: the near-expert policy and action-value function extracted from a dataset."""
+"""The teacher: the near-expert policy and action-value function extracted from a dataset.
+
+Here is what a teacher is, what its policy earns, and what a recipe of the registry that trains one
+has to offer.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmark.datasets.dataset import Dataset, ReferenceReturns
+from benchmark.environments.lookup import make_batched
+from benchmark.environments.rollout import rollout
 from benchmark.errors import ObdBenchError
-from benchmark.files import atomic_path, file_sha256
-
-FORMAT = "obdbench.teacher/1"
-
+from benchmark.registry import Registry
+from benchmark.scaling import action_bounds
+from benchmark.seeds import episode_seeds
 
 Layers = list[tuple[Tensor, Tensor]]
 """Weight and bias of every layer, first to last."""
@@ -123,61 +129,117 @@ def _mlp(layers: Layers, hidden: Tensor) -> Tensor:
     return hidden
 
 
-def save_teacher(teacher: NetworkTeacher, path: Path) -> None:
-    """Writes a teacher as safetensors; its facts travel as JSON in the file's metadata."""
-    tensors = {
-        "observation_mean": teacher.observation_mean,
-        "observation_std": teacher.observation_std,
-    }
-    for name, layers in (("actor", teacher.actor), ("critics", teacher.critics)):
-        for index, (weight, bias) in enumerate(layers):
-            tensors[f"{name}.{index}.weight"] = weight.contiguous()
-            tensors[f"{name}.{index}.bias"] = bias.contiguous()
-    facts = {
-        "format": FORMAT,
-        "action_noise": teacher.action_noise,
-        "log_std_multiplier": teacher.log_std_multiplier,
-        "log_std_offset": teacher.log_std_offset,
-        "facts": dict(teacher.facts),
-    }
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"teacher": json.dumps(facts, sort_keys=True)})
+def evaluate_teacher(
+    teacher: NetworkTeacher,
+    env_id: str,
+    reference: ReferenceReturns,
+    episodes: int,
+    seed: int,
+    threads: int = 1,
+) -> dict[str, float]:
+    """Plays whole episodes with the teacher's deterministic action.
 
+    Args:
+        teacher: Acts in the unit box, which is mapped to the environment's bounds.
+        env_id: Exact gymnasium id.
+        reference: Returns that normalisation stands on.
+        episodes: How many, stepped as one batch.
+        seed: Of the episodes' first states.
+        threads: That step the environments; the results do not depend on it.
 
-def load_teacher(path: Path) -> NetworkTeacher:
-    """Reads a teacher file.
+    Returns:
+        `return` (mean), `return_sd` (over these episodes), `normalized_return`, `episodes`.
 
     Raises:
-        TeacherProblem: The file is missing, not safetensors, or of another format.
+        TeacherProblem: The teacher's dimensions are not the environment's.
+        UnknownEnvironment, UnsupportedSpace, NoTimeLimit: See `rollout`.
+        ValueError: `episodes` is below one.
     """
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}, expected at least 1.")
+    center, half_range = _action_bounds(teacher, env_id)
+
+    def policy(observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        actions: NDArray[np.float32] = teacher.act(torch.from_numpy(observations[0])).numpy()
+        return (actions * half_range + center)[None]
+
+    returns = rollout(
+        env_id,
+        policy,
+        policies=1,
+        episodes=episodes,
+        seeds=episode_seeds(episodes, purpose="teacher evaluation", environment=env_id, seed=seed),
+        threads=threads,
+    ).returns
+    mean = float(returns.mean())
+    return {
+        "return": mean,
+        "return_sd": float(returns.std()),
+        "normalized_return": float(reference.normalise(mean)),
+        "episodes": episodes,
+    }
+
+
+def _action_bounds(
+    teacher: NetworkTeacher, env_id: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Center and half range of each action `[act_dim]`, once the teacher is known to fit."""
+    environment = make_batched(env_id, 1)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        space, observation_dim = environment.action_space, environment.observation_dim
+    finally:
+        environment.close()
+    low, high = action_bounds(space)
+    found = (teacher.observation_dim, teacher.action_dim)
+    expected = (observation_dim, len(low))
+    if found != expected:
         raise TeacherProblem(
-            f"{path} cannot be read as a teacher ({error}). A teacher is a safetensors file; "
-            f"a CORL checkpoint (.pt) is taken in with `obdbench teacher import`."
-        ) from error
-    try:
-        facts = json.loads(metadata["teacher"])
-        known = facts["format"] == FORMAT
-    except (KeyError, json.JSONDecodeError) as error:
-        raise TeacherProblem(f"{path} is a safetensors file but not a teacher: {error}.") from error
-    if not known:
-        raise TeacherProblem(f"{path} has format {facts['format']!r}, expected {FORMAT!r}.")
-    return NetworkTeacher(
-        actor=_layers(tensors, "actor"),
-        critics=_layers(tensors, "critics"),
-        observation_mean=tensors["observation_mean"],
-        observation_std=tensors["observation_std"],
-        action_noise=facts["action_noise"],
-        log_std_multiplier=facts["log_std_multiplier"],
-        log_std_offset=facts["log_std_offset"],
-        facts={**facts["facts"], "sha256": file_sha256(path)},
-    )
+            f"The teacher takes {found[0]} observations and gives {found[1]} actions; {env_id} has "
+            f"{expected[0]} and {expected[1]}. Evaluate it where its dataset comes from."
+        )
+    center, half_range = (high + low) / 2, (high - low) / 2
+    return center.astype(np.float32), half_range.astype(np.float32)
 
 
-def _layers(tensors: dict[str, Tensor], name: str) -> Layers:
-    count = sum(key.startswith(f"{name}.") for key in tensors) // 2
-    return [(tensors[f"{name}.{i}.weight"], tensors[f"{name}.{i}.bias"]) for i in range(count)]
+TrainingProgress = Callable[[int, int, dict[str, float], float | None], None]
+"""Called with (step, of how many, losses by name, normalized return or None)."""
+
+
+@dataclass(frozen=True)
+class TeacherRecipe(ABC):
+    """Offline RL from a dataset to a teacher. Subclasses are frozen dataclasses of settings.
+
+    Args:
+        report_every: Steps between saved states, progress reports and evaluations.
+    """
+
+    report_every: int = 5_000
+
+    @abstractmethod
+    def train(
+        self,
+        dataset: Dataset,
+        seed: int,
+        *,
+        state: Path | None = None,
+        progress: TrainingProgress | None = None,
+        evaluate: Callable[[NetworkTeacher], float] | None = None,
+        device: str = "cpu",
+    ) -> NetworkTeacher:
+        """Trains a teacher; the same dataset content, settings and seed give the same teacher.
+
+        Args:
+            dataset: What to learn from; nothing else is seen.
+            seed: Of initialisation and minibatches.
+            state: File that the training state is kept in: a killed training goes on from there.
+            progress: Called at every report.
+            evaluate: Gives a teacher's normalized return, for the reports.
+            device: A torch device.
+        """
+
+
+TEACHERS: Registry[type[TeacherRecipe]] = Registry(
+    "teacher recipe",
+    "obdbench.teachers",
+    TeacherRecipe,  # type: ignore[arg-type]
+)

@@ -1,4 +1,4 @@
-"""`obdbench check-method | new-method`: hold a method to the contract, or begin one."""
+"""`obdbench check-method | new-method`: check a method against the contract, or begin one."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def check_method(
         typer.Option("--set", help="key=value: a hyper-parameter to check it with; repeatable."),
     ] = None,
 ) -> None:
-    """Hold a method to what every method must keep, on toy problems, in seconds."""
+    """Check a method against the rules for every method, on toy problems, in seconds."""
     settings = parse_settings(set_)
     names = _methods_of(Path(method)) if method.endswith(".py") else [method]
     sound = True
     for name in names:
-        results = contract.check_method(type(METHODS[name]), settings)
+        results = contract.check_method(METHODS[name], settings)
         _show(name, results)
         sound &= all(result.ok for result in results)
     if not sound:
@@ -64,10 +64,12 @@ def check_method(
 
 
 def new_method(
-    name: Annotated[str, typer.Argument(help="Of the method, as a sweep will call it.")],
-    folder: Annotated[Path, typer.Option(help="Where to write; made if it is not there.")] = Path(),
+    name: Annotated[str, typer.Argument(help="Name of the method, as a sweep will call it.")],
+    folder: Annotated[
+        Path, typer.Option(help="Folder to write to; made if it does not exist.")
+    ] = Path(),
 ) -> None:
-    """Write a method that works, its test, and a sweep beside random and Av-PBC."""
+    """Write a method that works, its test, and a sweep with random and Av-PBC."""
     class_name = "".join(part.capitalize() for part in name.split("_"))
     _check_name(name, class_name)
     files = {template: folder / path.format(name=name) for template, path in TEMPLATES.items()}
@@ -89,7 +91,7 @@ def new_method(
 
 
 def _check_name(name: str, class_name: str) -> None:
-    """Raises BadConfiguration for a name that the files, or the registry, could not bear."""
+    """Raise BadConfiguration for a name that the files or the registry cannot use."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise BadConfiguration(
             f"The name {name!r} names a Python module too: expected lower-case letters, digits and "
@@ -107,7 +109,7 @@ def _check_name(name: str, class_name: str) -> None:
 
 
 def _methods_of(path: Path) -> list[str]:
-    """Names that a plug-in registers.
+    """Load a plug-in, and give the names of the methods that it registers.
 
     Raises:
         ObdBenchError: It registers none.

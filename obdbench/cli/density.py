@@ -11,9 +11,9 @@ from rich.table import Table
 
 from benchmark.datasets.catalog import load_dataset, local_datasets
 from benchmark.datasets.source import DatasetName
-from benchmark.density.store import Fit, LogDensity, find_or_fit, import_log_density
-from benchmark.density.store import stored_densities as stored
-from benchmark.density.values import effective_support
+from benchmark.density.density import effective_support
+from benchmark.density.log_densities import Fit, LogDensity, find_or_fit, import_log_density
+from benchmark.density.log_densities import stored_densities as stored
 from benchmark.errors import ObdBenchError
 from obdbench.cli.console import err, out, progress_bar
 

@@ -10,7 +10,7 @@ import typer
 from benchmark.datasets.catalog import load_dataset, local_datasets
 from benchmark.datasets.dataset import DatasetProblem
 from benchmark.datasets.source import DatasetName
-from benchmark.density.store import Fit, find_or_fit
+from benchmark.density.log_densities import Fit, find_or_fit
 from benchmark.files import write_atomic
 from obdbench.cli.console import err, out, progress_bar
 from paper_figures.dataset_overview import DatasetDescription, dataset_overview, dataset_table

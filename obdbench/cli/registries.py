@@ -11,8 +11,8 @@ from benchmark.datasets.source import DATASETS, FAMILIES
 from benchmark.density.density import DENSITIES
 from benchmark.method import METHODS
 from benchmark.registry import Registry
-from benchmark.students.architectures import STUDENTS
-from benchmark.teachers.recipe import TEACHERS
+from benchmark.students.network import STUDENTS
+from benchmark.teachers.teacher import TEACHERS
 from obdbench.cli.console import out
 from paper_figures.studies.study import STUDIES
 

@@ -16,16 +16,16 @@ from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.teachers.corl import import_corl
-from benchmark.teachers.evaluation import evaluate_teacher
-from benchmark.teachers.recipe import TEACHERS
-from benchmark.teachers.store import (
+from benchmark.teachers.teacher import TEACHERS, NetworkTeacher, TeacherProblem, evaluate_teacher
+from benchmark.teachers.teacher_files import (
     cached_path,
     find_teacher,
     imported_path,
+    load_teacher,
     local_teachers,
+    save_teacher,
     shipped_teachers,
 )
-from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, load_teacher, save_teacher
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.settings import Settings, parse_settings
 

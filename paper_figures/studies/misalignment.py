@@ -37,8 +37,8 @@ from benchmark.scaling import Scaling
 from benchmark.seeds import episode_seeds, torch_generator
 from benchmark.students.spec import StudentSpec
 from benchmark.students.student import Batch, StudentPolicy, train_students
-from benchmark.teachers.store import find_teacher
 from benchmark.teachers.teacher import NetworkTeacher
+from benchmark.teachers.teacher_files import find_teacher
 from paper_figures.studies.study import Row, Study
 
 

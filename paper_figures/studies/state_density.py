@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.diversity import PrincipalComponents
 from benchmark.datasets.source import DatasetName
-from benchmark.density.store import Fit, find_or_fit
-from benchmark.density.values import effective_support
+from benchmark.density.density import effective_support
+from benchmark.density.log_densities import Fit, find_or_fit
 from benchmark.environments.lookup import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,9 +38,14 @@ def shapes() -> Registry[type[Shape]]:
 
 
 @pytest.fixture
-def methods(monkeypatch: pytest.MonkeyPatch) -> Registry[type[Method]]:
+def methods(monkeypatch: pytest.MonkeyPatch) -> Registry[Method]:
     """The method registry as a fresh process has it; plug-ins that import it find this one."""
-    fresh: Registry[type[Method]] = Registry("method", GROUP, Method)  # type: ignore[arg-type]
+    fresh: Registry[Method] = Registry(
+        "method",
+        GROUP,
+        Method,  # type: ignore[type-abstract]
+        entries="instances",
+    )
     monkeypatch.setattr(benchmark.method, "METHODS", fresh)
     return fresh
 
@@ -146,37 +152,52 @@ def test_registry_of_classes_takes_nothing_else(
     assert "mine" not in shapes
 
 
-def test_registry_of_instances_takes_no_class() -> None:
+def test_registry_of_instances_makes_one_of_a_class() -> None:
     shapes: Registry[Shape] = Registry("shape", "obdbench.tests.none", Shape, entries="instances")
     circle = Circle()
     shapes.register("circle", circle)
-
-    with pytest.raises(BrokenPlugin, match="expected an instance of Shape"):
-        shapes.register("square", Square)  # type: ignore[arg-type]
+    shapes.register("square", Square)  # type: ignore[arg-type]
     assert shapes["circle"] is circle
+    assert isinstance(shapes["square"], Square)
+
+
+class Sided(Shape):
+    def __init__(self, sides: int) -> None:
+        self.sides = sides
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [(42, "expected an instance of Shape"), (int, "expected an instance"), (Sided, "'sides'")],
+)
+def test_registry_of_instances_takes_nothing_else(entry: Any, message: str) -> None:
+    shapes: Registry[Shape] = Registry("shape", "obdbench.tests.none", Shape, entries="instances")
+    with pytest.raises(BrokenPlugin, match=message):
+        shapes.register("mine", entry)
+    assert "mine" not in shapes
 
 
 def test_third_party_method_is_found_beside_the_built_in_ones(
-    install: Install, methods: Registry[type[Method]]
+    install: Install, methods: Registry[Method]
 ) -> None:
     install("others", {"theirs": "others_method:Theirs"}, _file("others_method", "Theirs"))
 
     assert "theirs" in methods and "random" in methods
     assert "others_method" not in sys.modules  # nothing is imported before it is asked for
-    assert methods["theirs"].__name__ == "Theirs"
+    assert type(methods["theirs"]).__name__ == "Theirs"
     assert methods.origin("theirs") == "others"
     assert methods.origin("random") == "obdbench"
     assert methods.broken() == {}
 
 
 def test_third_party_cannot_take_the_name_of_a_built_in(
-    install: Install, methods: Registry[type[Method]]
+    install: Install, methods: Registry[Method]
 ) -> None:
     points = {"random": "aaa_method:Impostor", "honest": "aaa_method:Impostor"}
     install("aaa", points, _file("aaa_method", "Impostor"))
 
-    assert methods["random"].__module__ == "baselines.random_selection"
-    assert methods["honest"].__name__ == "Impostor"  # its other entry is not punished
+    assert methods["random"].__module__ == "baselines.selection"
+    assert type(methods["honest"]).__name__ == "Impostor"  # its other entry is not punished
     reasons = methods.broken()
     assert list(reasons) == ["random of aaa"]
     assert "'random' is taken by obdbench; aaa must register" in reasons["random of aaa"]
@@ -187,13 +208,13 @@ def test_third_party_cannot_take_the_name_of_a_built_in(
     [
         ("no_such_module_anywhere:Method", "ModuleNotFoundError"),
         ("broken_method:Missing", "has no attribute 'Missing'"),
-        ("broken_method:Present", "expected a subclass of Method"),
+        ("broken_method:Present", "expected an instance of Method"),
         ("raising_method:Method", "RuntimeError: no licence found"),
         ("typo_method:Method", "BadParameter: Typo needs 'teachers'"),
     ],
 )
 def test_broken_plugin_is_reported_and_hides_no_other(
-    install: Install, methods: Registry[type[Method]], reference: str, reason: str
+    install: Install, methods: Registry[Method], reference: str, reason: str
 ) -> None:
     files = {
         "broken_method.py": "class Present: pass",
@@ -205,7 +226,7 @@ def test_broken_plugin_is_reported_and_hides_no_other(
     }
     install("pair", {"broken": reference, "sound": "sound_method:Sound"}, files)
 
-    assert methods["sound"].__name__ == "Sound"
+    assert type(methods["sound"]).__name__ == "Sound"
     assert list(methods.broken()) == ["broken"]
     with pytest.raises(BrokenPlugin) as error:
         methods["broken"]
@@ -214,7 +235,7 @@ def test_broken_plugin_is_reported_and_hides_no_other(
 
 
 def test_single_file_plugin_registers_its_method_once(
-    tmp_path: Path, methods: Registry[type[Method]]
+    tmp_path: Path, methods: Registry[Method]
 ) -> None:
     path = tmp_path / "mine.py"
     path.write_text(SINGLE_FILE.format(name="Mine", key="mine"))
@@ -228,19 +249,19 @@ def test_single_file_plugin_registers_its_method_once(
 
 
 def test_two_plugins_of_the_same_file_name_both_load(
-    tmp_path: Path, methods: Registry[type[Method]]
+    tmp_path: Path, methods: Registry[Method]
 ) -> None:
     for folder, name in (("one", "First"), ("two", "Second")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text(SINGLE_FILE.format(name=name, key=folder))
         load_plugin(tmp_path / folder / "mine.py")
 
-    assert methods["one"].__name__ == "First"
-    assert methods["two"].__name__ == "Second"
+    assert type(methods["one"]).__name__ == "First"
+    assert type(methods["two"]).__name__ == "Second"
 
 
 def test_plugin_with_a_syntax_error_is_named_and_loads_once_mended(
-    tmp_path: Path, methods: Registry[type[Method]]
+    tmp_path: Path, methods: Registry[Method]
 ) -> None:
     path = tmp_path / "mine.py"
     path.write_text("def broken(:\n")
@@ -264,14 +285,14 @@ def test_plugin_that_is_no_python_file_is_refused(tmp_path: Path, name: str) -> 
 
 
 def test_plugin_that_wants_a_built_in_name_is_told_so(
-    tmp_path: Path, methods: Registry[type[Method]]
+    tmp_path: Path, methods: Registry[Method]
 ) -> None:
     path = tmp_path / "mine.py"
     path.write_text(SINGLE_FILE.format(name="Mine", key="random"))
 
     with pytest.raises(ObdBenchError, match="'random' is taken by obdbench"):
         load_plugin(path)
-    assert methods["random"].__module__ == "baselines.random_selection"
+    assert methods["random"].__module__ == "baselines.selection"
 
 
 def _file(module: str, name: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from benchmark.protocol import PROTOCOLS
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
 from benchmark.sweep import Sweep, build_sweep, read_sweep
-from benchmark.teachers.recipe import TEACHERS
+from benchmark.teachers.teacher import TEACHERS
 
 HEAD = """
 name = "sizes"

@@ -15,9 +15,8 @@ from benchmark.datasets.source import DATASETS, DatasetName
 from benchmark.environments.rollout import rollout
 from benchmark.registry import load_plugin
 from benchmark.spec import RunSpec
-from benchmark.teachers.store import cached_path
 from benchmark.teachers.td3_bc import TD3BC
-from benchmark.teachers.teacher import save_teacher
+from benchmark.teachers.teacher_files import cached_path, save_teacher
 from tests.tiny_runs import PROTOCOL, STUDENT, execute
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding_a_dataset.md"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import shutil
 import subprocess
@@ -12,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from obdbench import CHECKS
+from tests.plugins import fresh_methods, outcomes, succeed
+
 PAGE = (Path(__file__).parents[2] / "docs" / "adding_a_method.md").read_text()
-ROOT = Path(__file__).parents[2]
-INLINE = ["--executor", "inline"]  # starting processes would take longer than the runs
-OBDBENCH = "from obdbench.cli import main; main()"
+INLINE = ["--jobs", "1"]  # starting processes would take longer than the runs
 
 
 @pytest.fixture
@@ -33,28 +33,6 @@ def commands(first: str) -> list[list[str]]:
     lines = [line for line in PAGE.splitlines() if line.startswith(f"obdbench {first}")]
     assert lines
     return [line.split()[1:] for line in lines]
-
-
-def obdbench(arguments: list[str], folder: Path, path: str = "") -> str:
-    """What a command prints, in that folder; it must succeed."""
-    return python(["-c", OBDBENCH, *arguments], folder, path)
-
-
-def python(arguments: list[str], folder: Path, path: str = "") -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, (path, str(ROOT)))),
-            "OMP_NUM_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_the_method_has_fewer_than_20_lines_of_code(folder: Path) -> None:
@@ -75,32 +53,33 @@ def test_the_method_has_fewer_than_20_lines_of_code(folder: Path) -> None:
 
 
 def test_from_nothing_to_a_row_with_an_interval_as_a_file_and_as_a_package(
-    folder: Path, record_store: Path
+    folder: Path, record_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(folder)
     check, check_by_name = commands("check-method")
-    assert obdbench(check, folder).splitlines()[-1].startswith("top_advantage: 12 passed, 3 not")
     (sweep,) = commands("--plugin")
-    assert_has_its_row(obdbench([*sweep, *INLINE], folder))
+    with fresh_methods(folder):
+        assert succeed(*check).splitlines()[-1].startswith("top_advantage: 12 passed, 3 not")
+        assert_has_its_row(succeed(*sweep, *INLINE))
 
-    assert (folder / "top_advantage.toml").exists()
     for cell in record_store.glob("*.top_advantage.*"):
         shutil.rmtree(cell)
-    site = install(folder)
-    assert obdbench(check_by_name, folder, site).splitlines()[-1].startswith("top_advantage: 12")
     (sweep,) = commands("sweep")
-    assert_has_its_row(obdbench([*sweep, *INLINE], folder, site))
+    with fresh_methods(install(folder)):
+        assert succeed(*check_by_name).splitlines()[-1].startswith("top_advantage: 12")
+        assert_has_its_row(succeed(*sweep, *INLINE))
 
 
-def install(folder: Path) -> str:
-    """Installs the page's package into a folder of its own, and takes its source away."""
+def install(folder: Path) -> Path:
+    """Install the page's package into a folder of its own, and remove its source."""
     source = folder / "top_advantage.py"
     lines = source.read_text().splitlines()
     assert lines.pop() == 'METHODS.register("top_advantage", TopAdvantage)'
     source.write_text("\n".join(lines))
-    site = str(folder / "site")
+    site = folder / "site"
     quiet = ["--quiet", "--disable-pip-version-check", "--no-index"]
-    pip = ["-m", "pip", "install", *quiet, "--no-deps", "--no-build-isolation", "--target", site]
-    python([*pip, "."], folder)
+    pip = [sys.executable, "-m", "pip", "install", *quiet, "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(site), "."], cwd=folder, check=True)
     source.unlink()
     return site
 
@@ -115,4 +94,5 @@ def assert_has_its_row(printed: str) -> None:
 
 
 def test_its_own_test_passes(folder: Path) -> None:
-    assert "passed" in python(["-m", "pytest", "-q", "test_top_advantage.py"], folder)
+    with fresh_methods(folder):
+        assert outcomes("test_top_advantage", "test_contract") == {"passed": len(CHECKS)}

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmark.files import file_sha256
 from benchmark.record import read_record
-from paper_figures.exhibits import EXHIBITS, gather, write
+from paper_figures.exhibits import EXHIBITS, write
+from results import mean, probability_of_improvement, runs_frame
 from results.common_scores import common_scores
-from results.comparison import published_cells
+from results.comparison import FOLDER, Verdict, published_cells
 from results.record_store import load_sweep, started_sweeps, sweep_records
 from results.shipping import SHIPPED
-from results.statistics import mean, probability_of_improvement
-from results.study_results import study_results
+from results.study_results import study_frame, study_results
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "results" / "paper"
 PAGE = (ROOT / "docs" / "paper.md").read_text()
-NUMBER = r"-?\d+(?:\.\d+)?"
 
 
 def test_every_shipped_run_is_whole_and_made_by_committed_code() -> None:
@@ -49,95 +52,158 @@ def test_a_table_in_the_results_is_that_of_the_shipped_records(path: Path, tmp_p
     assert path.read_text() == (tmp_path / path.name).read_text()
 
 
-def test_every_exhibit_has_a_row_and_the_text_links_to_its_table_or_figure() -> None:
+def test_every_exhibit_has_a_row_that_describes_it_and_a_second_link_where_it_is_read() -> None:
     rows = re.findall(r"^\| \[`([\w-]+)`\]\((\S+)\) \| (.*?) \| (.*?) \|$", PAGE, re.M)
     assert [row[0] for row in rows] == [exhibit.name for exhibit in EXHIBITS]
-    text = "\n".join(line for line in PAGE.splitlines() if not line.startswith("| [`"))
     for (_, link, shows, source), exhibit in zip(rows, EXHIBITS, strict=True):
         assert (shows, source) == (exhibit.shows, exhibit.source)
         assert (ROOT / "docs" / link).is_file()
-        assert f"]({link})" in text
+        assert PAGE.count(f"]({link})") == 2
     linked = {Path(row[1]).name for row in rows}
     assert linked == {path.name for path in PAPER.iterdir()}
 
 
-def test_every_number_with_an_interval_is_of_a_table_or_behind_a_figure(
-    behind_figures: set[str],
-) -> None:
-    tables = " ".join(path.read_text() for path in PAPER.glob("*.md")).replace("**", "")
-    numbers = re.findall(rf"{NUMBER}(?: %)? \[[^\]]+\]", " ".join(PAGE.split()))
-    assert len(numbers) > 100
-    assert [n for n in numbers if n not in tables and n not in behind_figures] == []
+@dataclass(frozen=True)
+class Claim:
+    """A row of a table of claims, and where its numbers come from."""
+
+    paper: str
+    exhibits: tuple[str, ...]
+    published: str
+    here: str
+    verdict: str
+
+    @property
+    def comparisons(self) -> list[int]:
+        """1, 0 or -1 for each "A against B": A is higher, the intervals overlap, B is higher."""
+        found = re.findall(rf"{INTERVAL} against {INTERVAL}", self.here)
+        bounds = [tuple(map(float, pair)) for pair in found]
+        return [(a_low > b_high) - (a_high < b_low) for a_low, a_high, b_low, b_high in bounds]
 
 
-@pytest.fixture(scope="module")
-def behind_figures() -> set[str]:
-    """What the figures of improvement, misalignment and transfer draw, as the page writes it."""
-    stored = {exhibit.name: gather(exhibit, SHIPPED) for exhibit in EXHIBITS if exhibit.study}
-    runs = next(
-        gather(exhibit, SHIPPED) for exhibit in EXHIBITS if exhibit.name == "obd-improvement"
-    )
-    scores = common_scores(runs.runs).scores
-    found = {
-        f"{100 * e.value:.0f} % [{100 * e.low:.0f}, {100 * e.high:.0f}]"
-        for x, y in itertools.permutations(scores, 2)
-        for e in [probability_of_improvement(scores[x], scores[y])]
-    }
-    for name, keys, quantities in (
-        (
-            "sdw-misalignment",
-            ["environment", "kind", "steps"],
-            {"normalized_return": 0, "pivotal_error": 3, "surrounding_error": 3},
-        ),
-        (
-            "hades-transfer",
-            ["environment", "depth", "width", "learning_rate", "steps", "grid"],
-            {"return": 0},
-        ),
-    ):
-        for _, rows in stored[name].measured.groupby(keys):
-            for quantity, digits in quantities.items():
-                e = mean(list(rows[quantity]))
-                found.add(f"{e.value:.{digits}f} [{e.low:.{digits}f}, {e.high:.{digits}f}]")
-    return found
+INTERVAL = r"-?[\d.]+ \[(-?[\d.]+), (-?[\d.]+)\]"
+WITH_INTERVAL = r"-?\d+(?:\.\d+)?(?: %)? \[-?[\d.]+, -?[\d.]+\]"
+BARE = r"-?\d+(?:,\d{3})*(?:\.\d+)?"
+PAPERS = {"2410.22728": "obd", "2512.06692": "sdw_obd", "2406.15042": "hades"}
 
 
-def claims() -> list[list[str]]:
-    """The cells of every claim: exhibit, claim, the paper's numbers, measured, verdict."""
-    rows = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if " against " in line]
-    return [row for row in rows if len(row) == 5]
+def _claims() -> list[Claim]:
+    """Every row of the three tables of claims; an empty first cell means the row above it."""
+    claims, paper, exhibits = [], "", ()
+    for line in PAGE.splitlines():
+        if line.startswith("## "):
+            paper = next((name for number, name in PAPERS.items() if number in line), "")
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if (
+            paper
+            and line.startswith("|")
+            and cells[0] != "exhibit"
+            and not set(line) <= set("|-: ")
+        ):
+            exhibits = tuple(re.findall(r"results/paper/([\w-]+)\.", cells[0])) or exhibits
+            claims.append(Claim(paper, exhibits, *cells[2:]))
+    return claims
 
 
-def test_a_verdict_says_what_the_intervals_do() -> None:
-    assert len(claims()) > 50
-    for _, claim, _, measured, verdict in claims():
-        estimate = rf"({NUMBER}) \[({NUMBER}), ({NUMBER})\]"
-        match = re.fullmatch(f"{estimate} against {estimate}", measured)
-        assert match, measured
-        first, low, high, second, other_low, other_high = map(float, match.groups())
-        apart = low > other_high or high < other_low
-        if " like " in claim:
-            expected = "contradicts" if apart else "not told apart"
-        elif first > second:
-            expected = "agrees" if apart else "undecided, leaning to it"
-        else:
-            expected = "contradicts" if apart else "undecided, leaning against it"
-        assert verdict == expected, claim
+CLAIMS = _claims()
 
 
-def test_the_papers_numbers_are_the_published_ones_in_the_order_of_the_claim() -> None:
-    cells = published_cells()
-    table_1: dict[str, list[float]] = {}
-    for cell in cells:
-        if (cell.paper, cell.table) == ("obd", "table1"):
-            table_1.setdefault(cell.row, []).append(cell.value)
-    published = {cell.value for cell in cells} | {round(mean(v).value, 1) for v in table_1.values()}
-    stated = [(claim, numbers.split(", ")) for _, claim, numbers, *_ in claims() if numbers]
-    assert len(stated) > 20
-    for claim, numbers in stated:
-        first, second = (float(number.replace(",", "")) for number in numbers)
-        assert {first, second} <= published, claim
-        assert first > second or " like " in claim, claim
+@cache
+def _measured(exhibit: str) -> str:
+    """All numbers that an exhibit shows: a table's text; a figure's means with their intervals."""
+    if (PAPER / f"{exhibit}.md").is_file():
+        text = (PAPER / f"{exhibit}.md").read_text().replace("**", "")
+    else:
+        text = ""
+    match exhibit:
+        case "obd-improvement":
+            records = sweep_records(SHIPPED, load_sweep(SHIPPED, "main_table"))
+            scores = common_scores(runs_frame(records)).scores
+            found = [
+                probability_of_improvement(scores[x], scores[y])
+                for x, y in permutations(("av_pbc", "pbc", "dbc"), 2)
+            ]
+            lines = [
+                f"{100 * e.value:.0f} % [{100 * e.low:.0f}, {100 * e.high:.0f}]" for e in found
+            ]
+        case "sdw-misalignment":
+            rows = study_frame(study_results(SHIPPED, "misalignment"))
+            stages = rows.groupby(["environment", "kind", "steps"])
+            decimals = {"normalized_return": 1, "pivotal_error": 3, "surrounding_error": 3}
+            lines = [
+                _with_interval(stage[name], places)
+                for _, stage in stages
+                for name, places in decimals.items()
+            ]
+        case "hades-transfer":
+            rows = study_frame(study_results(SHIPPED, "transfer"))
+            students = ["environment", "grid", "depth", "width", "learning_rate", "steps"]
+            lines = [_with_interval(sets["return"], 0) for _, sets in rows.groupby(students)]
+        case "hades-cartpole":
+            runs = runs_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, "hades_cartpole")))
+            lines = [f"{value:.0f}" for value in runs.loc[runs["method"] == "hades", "return"]]
+        case _:
+            lines = []
+    return "\n".join([text, *lines])
+
+
+def _with_interval(values: pd.Series, places: int) -> str:
+    found = mean(list(values))
+    return f"{found.value:.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.here[:40])
+def test_the_numbers_of_a_claim_are_those_of_its_exhibits_and_of_its_paper(claim: Claim) -> None:
+    measured = "\n".join(map(_measured, claim.exhibits))
+    everywhere = measured + "".join(path.read_text() for path in PAPER.glob("*.md"))
+    for text in re.findall(WITH_INTERVAL, claim.here):
+        assert text in everywhere.replace("**", "")
+    bare = re.findall(BARE, re.sub(WITH_INTERVAL, "", claim.here))
+    assert set(bare) <= set(re.findall(BARE, measured))
+    published = {float(text.replace(",", "")) for text in re.findall(BARE, claim.published)}
+    assert published <= _published(claim.paper)
+
+
+def _published(paper: str) -> set[float]:
+    """Every number that a paper's file holds, steps in thousands as steps."""
+    content = json.loads((FOLDER / f"{paper}.json").read_text())
+    thousands = [1000.0 * steps for steps in content.get("steps_thousands", {}).values()]
+    return {*thousands, *_numbers(content["tables"])}
+
+
+def _numbers(values: Any) -> Iterator[float]:
+    if isinstance(values, (dict, list)):
+        for inner in values.values() if isinstance(values, dict) else values:
+            yield from _numbers(inner)
+    elif isinstance(values, (int, float)):
+        yield float(values)
+
+
+@pytest.mark.parametrize(
+    "claim", [c for c in CLAIMS if c.comparisons], ids=lambda claim: claim.here[:40]
+)
+def test_a_verdict_says_no_more_than_the_intervals(claim: Claim) -> None:
+    found = set(claim.comparisons)
+    if found == {0}:
+        expected = "not told apart"
+    elif len(found) == 1:
+        expected = "shows" if found == {1} else "opposite"
+    else:
+        expected = "shows in part" if 1 in found else "opposite in part"
+    word = re.split("[;:,]| by | in accord", claim.verdict)[0]
+    assert word in (expected, "no claim")
+
+
+def test_every_claim_has_a_verdict_that_the_page_explains() -> None:
+    words = re.findall(r"^\| \*\*([\w ]+)\*\* \|", PAGE, re.M)
+    assert len(CLAIMS) > 35
+    assert [c for c in CLAIMS if not c.verdict.startswith(tuple(words))] == []
+    assert sum(len(c.comparisons) for c in CLAIMS) > 50
+
+
+def test_every_number_with_an_interval_stands_in_a_table_of_claims() -> None:
+    in_claims = sum(len(re.findall(WITH_INTERVAL, claim.here)) for claim in CLAIMS)
+    assert len(re.findall(WITH_INTERVAL, PAGE)) == in_claims > 100
 
 
 def test_what_the_shipped_records_cost_is_stated() -> None:
@@ -176,8 +242,15 @@ def _sets(source: Any) -> Iterator[dict[str, str]]:
             yield from _sets(inner)
 
 
-def test_the_page_counts_the_published_numbers() -> None:
+def test_the_page_counts_the_published_numbers_and_their_verdicts() -> None:
     assert f"each of the {len(published_cells())} numbers" in PAGE.replace("\n", " ")
+    table = (PAPER / "reproduction.md").read_text()
+    counted = re.search(r"\d+ published numbers: ([^.]+)\.", table)
+    assert counted
+    expected = {verdict: int(n) for n, verdict in re.findall(r"(\d+) ([^,]+)", counted.group(1))}
+    stated = re.findall(r"^\| ([a-z ]+) \| [^|]+ \| (\d+) \|$", PAGE, re.M)
+    assert {verdict: int(n) for verdict, n in stated if n != "0"} == expected
+    assert [verdict for verdict, _ in stated] == list(get_args(Verdict))
 
 
 def test_the_gallery_holds_the_best_sets_with_their_scores() -> None:
@@ -189,10 +262,11 @@ def test_the_gallery_holds_the_best_sets_with_their_scores() -> None:
         record = read_record(path)
         last = record.checkpoints[-1]
         run = record.spec
-        # Those that differ in who is scored have the sets of other runs.
-        if last.synthetic_set and not run.evaluation_student and run.protocol.ensemble == 1:
+        # Runs that differ in who is scored only have the sets of other runs.
+        as_usual = run.evaluation_student is None and run.protocol.ensemble == 1
+        if last.synthetic_set and as_usual:
             found.setdefault(run.dataset, []).append(
-                (last.normalized_return, record.mean_score.normalized_return, record.run_id)
+                (last.normalized_return, record.score.normalized_return, record.run_id)
             )
     counts = [len(scores) for scores in found.values()]
     assert f"highest of {min(counts)} to {max(counts)} sets per dataset" in " ".join(PAGE.split())

@@ -135,7 +135,7 @@ def test_shares_make_up_the_whole(cli: Any, sweep_file: Path) -> None:
 
 
 def test_a_warned_process_saves_and_says_so_by_its_status(
-    small_dataset_name: str, record_store: Path, tmp_path: Path
+    cli: Any, small_dataset_name: str, record_store: Path, tmp_path: Path
 ) -> None:
     """What a plain array script goes by."""
     toml = tmp_path / "slow.toml"
@@ -145,9 +145,9 @@ def test_a_warned_process_saves_and_says_so_by_its_status(
         "student = { width = 8, depth = 2, steps = 4 }\n[[methods]]\n"
         'name = "slow"\nsynthetic_size = 4\nouter_batch = 8\nouter_steps = 30\n'
     )
-    words = [sys.executable, "-m", "obdbench", "--plugin", str(PLUGIN), "sweep", str(toml)]
+    command = ["--plugin", str(PLUGIN), "sweep", str(toml), "--jobs", "1"]
     process = subprocess.Popen(
-        [*words, "--jobs", "1"],
+        [sys.executable, "-m", "obdbench", *command],
         env={**os.environ, "OBDBENCH_TEST_PAUSE": "0.2"},
         stderr=subprocess.PIPE,
         text=True,
@@ -161,6 +161,6 @@ def test_a_warned_process_saves_and_says_so_by_its_status(
     assert process.returncode == 75
     assert "The same command goes on from here" in errors
     assert list(record_store.glob("*/seed0/state.safetensors"))
-    again = subprocess.run([*words, "--jobs", "1"], capture_output=True, text=True, timeout=120)
-    assert again.returncode == 0, again.stderr
+    again = cli(*command)
+    assert again.code == 0, again.err
     assert not list(record_store.glob("*/seed0/state.safetensors"))

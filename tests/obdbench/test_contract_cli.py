@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from benchmark.errors import ObdBenchError
-from obdbench.cli.app import app
+from tests.plugins import fresh_methods, outcomes, run, succeed
 
-ROOT = Path(__file__).parents[2]
 BAD = """
 from dataclasses import dataclass
 import torch
@@ -35,32 +29,10 @@ METHODS.register("{name}", {name})
 """
 
 
-def run(*arguments: str) -> tuple[int, str]:
-    """Exit code and output of a command in this process."""
-    done = CliRunner().invoke(app, arguments)
-    if isinstance(done.exception, ObdBenchError):
-        return 1, str(done.exception)
-    return done.exit_code, done.output
-
-
 def unwrapped(output: str) -> str:
     """A message of the table on one line, whatever the width of the terminal."""
     cells = [line.split("│")[-2].strip() for line in output.splitlines() if "│" in line]
     return " ".join(cells)
-
-
-def in_a_process(folder: Path, *arguments: str) -> str:
-    """What a Python command prints in a folder; it must succeed."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_a_registered_method_is_checked_by_its_name() -> None:
@@ -109,42 +81,43 @@ def test_what_cannot_be_checked_is_said(tmp_path: Path) -> None:
     assert "registers no method" in run("check-method", str(empty))[1]
 
 
-@pytest.fixture
-def written(tmp_path: Path) -> Path:
-    """A folder with a new method in it."""
-    folder = tmp_path / "methods"
-    assert run("new-method", "my_first_pick", "--folder", str(folder))[0] == 0
-    return folder
-
-
-def test_a_new_method_is_three_files_that_pass_the_check_and_their_own_test(written: Path) -> None:
+def test_a_new_method_is_three_files_that_pass_the_check_and_their_own_test(tmp_path: Path) -> None:
+    assert run("new-method", "my_first_pick", "--folder", str(tmp_path / "methods"))[0] == 0
+    written = tmp_path / "methods"
     names = {path.name for path in written.iterdir()}
     assert names == {"my_first_pick.py", "test_my_first_pick.py", "my_first_pick.toml"}
     assert "class MyFirstPick(Method):" in (written / "my_first_pick.py").read_text()
-    cli = ("-c", "from obdbench.cli import main; main()")
-    output = in_a_process(written, *cli, "check-method", "my_first_pick.py")
-    assert "my_first_pick: 13 passed, 2 not applicable" in output
-    output = in_a_process(written, "-m", "pytest", "-q", "test_my_first_pick.py")
-    assert "13 passed, 2 skipped" in output
+    with fresh_methods(written):
+        output = succeed("check-method", str(written / "my_first_pick.py"))
+        assert "my_first_pick: 13 passed, 2 not applicable" in output
+    with fresh_methods(written):
+        found = outcomes("test_my_first_pick", "test_my_first_pick_keeps_the_contract")
+    assert found == {"passed": 13, "skipped": 2}
 
 
-def test_a_new_methods_sweep_runs_beside_random_and_av_pbc(written: Path) -> None:
+def test_a_new_methods_sweep_runs_with_random_and_av_pbc(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(written)
     sweep = written / "my_first_pick.toml"
     sweep.write_text(sweep.read_text().replace("seeds = 3", "seeds = 1"))
-    arguments = ("--plugin", "my_first_pick.py", "sweep", sweep.name, "--executor", "inline")
-    output = in_a_process(written, "-c", "from obdbench.cli import main; main()", *arguments)
+    arguments = ("--plugin", "my_first_pick.py", "sweep", sweep.name, "--jobs", "1")
+    with fresh_methods(written):
+        output = succeed(*arguments)
     for name in ("random", "av_pbc", "my_first_pick (greed=0.0)", "my_first_pick (greed=1.0)"):
         assert f"│ {name} " in output
 
 
-def test_nothing_is_written_over(written: Path) -> None:
-    (written / "my_first_pick.py").write_text("mine")
-    (written / "my_first_pick.toml").unlink()
-    code, output = run("new-method", "my_first_pick", "--folder", str(written))
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    arguments = ("new-method", "my_third_pick", "--folder", str(tmp_path))
+    assert run(*arguments)[0] == 0
+    (tmp_path / "my_third_pick.py").write_text("mine")
+    (tmp_path / "my_third_pick.toml").unlink()
+    code, output = run(*arguments)
     assert code == 1
     assert "exists already, and nothing was written" in output
-    assert (written / "my_first_pick.py").read_text() == "mine"
-    assert not (written / "my_first_pick.toml").exists()
+    assert (tmp_path / "my_third_pick.py").read_text() == "mine"
+    assert not (tmp_path / "my_third_pick.toml").exists()
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ grid.synthetic_size = {sizes}
 def sweep(cli: Any, tmp_path: Path, dataset: str, sizes: list[int]) -> None:
     path = tmp_path / "sizes.toml"
     path.write_text(SIZES.format(dataset=dataset, sizes=sizes))
-    assert cli("sweep", path, "--executor", "inline").code == 0
+    assert cli("sweep", path, "--jobs", "1").code == 0
 
 
 def test_the_named_table_and_figure_are_written_and_their_files_printed(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import minari
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 from benchmark.errors import ObdBenchError
-from benchmark.record import FILE, Record
+from benchmark.record import FILE, Record, record_folder, score_of, write_record
 from benchmark.registry import load_plugin
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
@@ -22,7 +22,7 @@ from benchmark.synthetic_set import load_synthetic_set
 from obdbench.cli.recorded import find_run
 from obdbench.verify import LEAST_TOLERANCE, compare, verify
 from tests.obdbench.conftest import Result
-from tests.tiny_runs import PLUGIN, execute, tiny_spec
+from tests.tiny_runs import PLUGIN, altered, execute, tiny_spec
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +42,30 @@ def record(spec: RunSpec, store: Path) -> Record:
 
 def elsewhere(record: Record) -> Record:
     """The record, as if made on another processor and torch."""
-    other = copy.deepcopy(record)
-    other.provenance.device = "cpu (another)"
-    other.provenance.packages["torch"] = "9.9"
-    return other
+    packages = record.provenance.packages | {"torch": "9.9"}
+    return altered(
+        altered(record, provenance__device="cpu (another)"), provenance__packages=packages
+    )
 
 
 def moved(record: Record, points: float) -> Record:
     """The record with every return so much higher that the score rises by some points."""
-    other = copy.deepcopy(record)
-    low, high = other.checkpoints[0], other.checkpoints[-1]
-    scale = (high["mean_return"] - low["mean_return"]) / (
-        high["normalized_return"] - low["normalized_return"]
-    )
-    for checkpoint in other.checkpoints:
-        checkpoint.returns = (np.array(checkpoint.returns) + points * scale).tolist()
-    other.score.normalized_return += points
-    return other
+    assert record.normalisation is not None and record.score is not None
+    higher = points * (record.normalisation.expert - record.normalisation.random) / 100
+    checkpoints = []
+    for checkpoint in record.checkpoints:
+        returns = (np.array(checkpoint.returns) + higher).tolist()
+        mean = float(np.mean(returns))
+        checkpoints.append(
+            msgspec.structs.replace(
+                checkpoint,
+                returns=returns,
+                mean_return=mean,
+                normalized_return=record.normalisation(mean),
+            )
+        )
+    score = score_of(checkpoints, record.spec.protocol.last)
+    return altered(record, checkpoints=checkpoints, score=score)
 
 
 def test_a_run_done_again_here_is_exact(record: Record, tmp_path: Path) -> None:
@@ -89,8 +96,8 @@ def test_elsewhere_scores_agree_within_three_standard_errors(record: Record) -> 
     found = compare(record, moved(other, 1.1 * tolerance))
     assert found.verdict == "differs"
     assert found.changed == (
-        f"torch: {record['provenance']['packages']['torch']} -> 9.9",
-        f"device: {record['provenance']['device']} -> cpu (another)",
+        f"torch: {record.provenance.packages['torch']} -> 9.9",
+        f"device: {record.provenance.device} -> cpu (another)",
     )
 
 
@@ -101,8 +108,7 @@ def test_a_failed_run_and_other_data_are_refused(
     failed = execute(tiny_spec("raises", small_dataset_name), tmp_path / "a")
     with pytest.raises(ObdBenchError, match="failed \\(ValueError\\)"):
         verify(failed, tmp_path / "b")
-    other = copy.deepcopy(record)
-    other.provenance.dataset_sha256 = "0" * 64
+    other = altered(record, provenance__dataset_sha256="0" * 64)
     with pytest.raises(ObdBenchError, match="sha256 0000000000000000; it has"):
         verify(other, tmp_path / "c")
 
@@ -112,10 +118,11 @@ def test_the_command_says_so_and_ends_with_1_where_numbers_differ(
 ) -> None:
     result: Result = cli("verify", record.run_id, "--store", store)
     assert result.code == 0
-    assert f"{record['run_id']}: exact" in result.out
+    assert f"{record.run_id}: exact" in result.out
     false = moved(record, 5.0)
-    (tmp_path / FILE).write_text(json.dumps(false))
-    result = cli("verify", tmp_path)
+    folder = tmp_path / record_folder(record.run_id)
+    write_record(folder / FILE, false)
+    result = cli("verify", folder)
     assert (result.code, ": differs" in result.out) == (1, True)
 
 
@@ -168,6 +175,6 @@ def test_what_has_no_set_says_why(
 ) -> None:
     whole = execute(tiny_spec("bc_whole", small_dataset_name), tmp_path)
     result = cli("export", whole.run_id, "--store", tmp_path)
-    assert (result.code, "hands in a policy" in result.err) == (1, True)
+    assert (result.code, "gives a policy" in result.err) == (1, True)
     result = cli("export", record.run_id, "--format", "pickle", "--store", store)
     assert "expected one of npz, safetensors, csv, minari" in " ".join(result.err.split())

@@ -18,12 +18,12 @@ from benchmark.sweep import Sweep
 from benchmark.synthetic_set import SyntheticSet, save_synthetic_set
 from obdbench.html_report import page as page_module
 from obdbench.html_report import write_html_report
-from obdbench.html_report.content import PIXELS, content, picture, sweep_table
+from obdbench.html_report.content import PIXELS, content, picture
 from obdbench.sweep_status import SweepStatus, sweep_status
-from results import runs_frame
+from results import cell_table, runs_frame
 from results.record_store import save_sweep, sweep_records
 from tests.browser import visit
-from tests.tiny_runs import PLUGIN, execute, tiny_spec
+from tests.tiny_runs import PLUGIN, altered, execute, tiny_spec
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 UNSEEN = "hopper/medium-replay@2000"
@@ -64,7 +64,7 @@ def page(store: Path, sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) ->
 
 def values_of(store: Path, sweep: Sweep) -> dict[str, Any]:
     records = sweep_records(store, sweep)
-    table = sweep_table(sweep, runs_frame(records))
+    table = cell_table(runs_frame(records, sweep.runs))
     return content(store, sweep, records, sweep_status(store, sweep), table)
 
 
@@ -402,12 +402,10 @@ def test_ranks_are_those_of_the_paper_tables(page: Path, store: Path, sweep: Swe
     for case, by_method in scores.items():
         changed = []
         for record in records:
-            spec = record.spec
-            mine = by_method.get(spec["method"]["name"], ())
-            if spec["seed"] < len(mine):
-                score = {**record.score, "normalized_return": mine[spec["seed"]]}
-                changed.append({**record, "score": score})
-        table = sweep_table(sweep, runs_frame(changed))
+            seed, mine = record.spec.seed, by_method.get(record.spec.method, ())
+            if seed < len(mine):
+                changed.append(altered(record, score__normalized_return=mine[seed]))
+        table = cell_table(runs_frame(changed, sweep.runs))
         values = content(store, sweep, changed, sweep_status(store, sweep), table)
         ranks[case] = {cell["method"]: cell["rank"] for cell in values["cells"]}
     assert ranks["apart"] == {"dbc": "best", "random": "", "raises": ""}

@@ -1,4 +1,4 @@
-"""A real SLURM of two nodes, started once for all tests that ask for it."""
+"""A real SLURM of two nodes, started once in every test process that asks for it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneNodeCluster
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cluster.environment.items():
             patch.setenv(name, value)
-        cluster.start()
+        with pytest.MonkeyPatch.context() as at_start:
+            # Two databases that are set up at once would take each other's temporary tables.
+            at_start.setenv("TMPDIR", str(tmp_path_factory.mktemp("mariadb")))
+            cluster.start()
         try:
             yield cluster
         finally:

@@ -144,6 +144,15 @@ def test_runs_of_an_ended_job_get_their_cause_and_the_others_stay(
     assert folder.exists(), "the logs of dead jobs are kept"
 
 
+def test_an_accounting_that_lags_behind_the_queue_is_not_believed(
+    cluster: Cluster, scheduler: FakeScheduler, runs: list[RunSpec], journal: Path
+) -> None:
+    submit(cluster, runs)
+    scheduler.jobs = taken(journal, "OUT_OF_MEMORY")
+    scheduler.past = taken(journal, "RUNNING")
+    assert set(cluster.settle().died.values()) == {"OutOfMemory"}
+
+
 def test_a_job_that_slurm_holds_for_ever_is_ended_and_is_a_row(
     cluster: Cluster, scheduler: FakeScheduler, runs: list[RunSpec], journal: Path
 ) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.random_selection import draw_pairs
+from baselines.selection import draw_pairs
 from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.density.kde import KDE
-from benchmark.density.store import Fit, find_or_fit, import_log_density
+from benchmark.density.log_densities import Fit, find_or_fit, import_log_density
 from benchmark.method import METHODS, Method, Monitor, Problem, State
 from benchmark.record import Record, read_record, write_record
 from benchmark.run import run_folder
@@ -44,7 +44,7 @@ class Weighing(Method):
 @pytest.fixture(autouse=True)
 def weighing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "random" in METHODS
-    monkeypatch.setitem(METHODS._entries, "weighing", Weighing)  # type: ignore[arg-type]
+    monkeypatch.setitem(METHODS._entries, "weighing", Weighing())  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.density.density import DensityProblem
-from benchmark.density.values import effective_support, finite_log_density
+from benchmark.density.density import DensityProblem, effective_support, finite_log_density
 
 AUTHORS = (
     Path(__file__).parents[4] / "shared" / "density" / "log_density_maf_hopper-medium-replay.npy"

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
-from benchmark.students.student import Batch, StudentPolicy, StudentSpec, train_students
+from benchmark.students.spec import StudentSpec
+from benchmark.students.student import Batch, StudentPolicy, train_students
 
 OBSERVATION_DIM, ACTION_DIM, PAIRS = 5, 3, 12
 SCALING = Scaling(

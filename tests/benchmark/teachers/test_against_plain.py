@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmark.datasets.dataset import Dataset
 from benchmark.teachers.cal_ql import CalQL, sample
-from benchmark.teachers.iql import _IQL, IQL, expectile_loss
+from benchmark.teachers.iql import IQL, IQLLearner, expectile_loss
 from benchmark.teachers.offline import OfflineRecipe
 from benchmark.teachers.td3_bc import TD3BC
 from tests.plain_teachers import PlainCalQL, PlainIQL, PlainTD3BC, drawn, policy_of, value_of
@@ -97,7 +97,7 @@ def test_the_value_loss_is_least_at_the_expectile(tau: float) -> None:
 
 
 def test_iqls_action_values_are_in_the_environments_units(toy: Dataset) -> None:
-    learner = _IQL(IQL(**SMALL), toy, seed=0)
+    learner = IQLLearner(IQL(**SMALL), toy, seed=0)
     teacher = learner.teacher(0)
     observations, actions = torch.from_numpy(toy.observations), torch.from_numpy(toy.actions)
     scaled = learner.critics(learner.scaling.observations_in(observations), actions)[0]
@@ -106,7 +106,7 @@ def test_iqls_action_values_are_in_the_environments_units(toy: Dataset) -> None:
 
 
 def test_iql_draws_around_its_action_with_its_own_deviation(toy: Dataset) -> None:
-    learner = _IQL(IQL(**SMALL), toy, seed=0)
+    learner = IQLLearner(IQL(**SMALL), toy, seed=0)
     learner.log_std.data = torch.tensor([-3.0, -4.0, -5.0])
     teacher = learner.teacher(0)
     observations = torch.from_numpy(toy.observations[:1]).expand(20_000, -1)

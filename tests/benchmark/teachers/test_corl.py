@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl_statistics
 from benchmark.teachers.corl import UnsafeCheckpoint, import_corl
-from benchmark.teachers.evaluation import evaluate_teacher
-from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, load_teacher, save_teacher
+from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, evaluate_teacher
+from benchmark.teachers.teacher_files import load_teacher, save_teacher
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"
 OBSERVATIONS, ACTIONS, WIDTH = 5, 2, 8

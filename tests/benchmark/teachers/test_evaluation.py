@@ -10,8 +10,7 @@ import torch
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.environments.lookup import UnknownEnvironment
 from benchmark.seeds import episode_seeds
-from benchmark.teachers.evaluation import evaluate_teacher
-from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem
+from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, evaluate_teacher
 
 REFERENCE = ReferenceReturns(random=-100.0, expert=300.0)
 

@@ -14,7 +14,8 @@ from benchmark.teachers.cal_ql import CalQL
 from benchmark.teachers.iql import IQL
 from benchmark.teachers.offline import OfflineRecipe
 from benchmark.teachers.td3_bc import TD3BC
-from benchmark.teachers.teacher import TeacherProblem, load_teacher, save_teacher
+from benchmark.teachers.teacher import TeacherProblem
+from benchmark.teachers.teacher_files import load_teacher, save_teacher
 
 SMALL = {"steps": 12, "batch_size": 16, "width": 8, "report_every": 4, "decay_from": 0.5}
 RECIPES: list[OfflineRecipe] = [

@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmark.datasets.catalog import build_dataset, load_dataset
 from benchmark.datasets.diversity import PrincipalComponents
 from benchmark.datasets.source import DatasetName
-from benchmark.density.store import Fit, find_or_fit
+from benchmark.density.log_densities import Fit, find_or_fit
 from benchmark.environments.lookup import action_space
 from benchmark.errors import ObdBenchError
 from benchmark.evaluation import score

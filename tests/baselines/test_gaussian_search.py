@@ -11,7 +11,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from baselines.evolution_strategies import (
+from baselines.gaussian_search import (
     SNES,
     OpenES,
     Strategy,

@@ -26,8 +26,15 @@ from torch import Tensor
 from benchmark.config import build
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
-from benchmark.density.density import DENSITIES, DensityProblem, FitProgress
-from benchmark.density.values import RULE, finite_log_density
+from benchmark.density.density import (
+    DENSITIES,
+    RULE,
+    Density,
+    DensityProblem,
+    DensityRecipe,
+    FitProgress,
+    finite_log_density,
+)
 from benchmark.files import atomic_path, file_sha256
 from benchmark.scaling import STD_FLOOR
 from benchmark.seeds import numpy_generator
@@ -35,6 +42,26 @@ from benchmark.seeds import numpy_generator
 FORMAT = "obdbench.log_density/1"
 HELD_OUT_FRACTION = 0.1
 IMPORTED = "imported"
+
+
+@dataclass(frozen=True)
+class Imported(DensityRecipe):
+    """Values taken in with `obdbench density import`; there is nothing to fit."""
+
+    def fit(
+        self,
+        observations: Tensor,
+        seed: int,
+        *,
+        held_out: Tensor | None = None,
+        state: Path | None = None,
+        progress: FitProgress | None = None,
+    ) -> Density:
+        """Raises DensityProblem: it is asked for where no import was found."""
+        raise DensityProblem(
+            f"No log densities were imported for these {len(observations)} states. Take a file in "
+            f"with `obdbench density import FILE.npy --dataset NAME`."
+        )
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,22 @@
-"""Finding a dataset's teacher: in the local cache, or among those that the suite ships."""
+"""Files of teachers: their format, their places, and which one is a dataset's teacher."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
 from benchmark.cache import cache_folder
 from benchmark.datasets.dataset import Dataset
-from benchmark.teachers.recipe import TEACHERS
-from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, load_teacher
+from benchmark.files import atomic_path, file_sha256
+from benchmark.teachers.teacher import TEACHERS, Layers, NetworkTeacher, TeacherProblem
+
+FORMAT = "obdbench.teacher/1"
 
 
 @dataclass(frozen=True)
@@ -112,3 +119,63 @@ def _shipped_folder() -> Path:
 
 def _stem(dataset_name: str) -> str:
     return dataset_name.partition("@")[0].replace("/", "-")
+
+
+def save_teacher(teacher: NetworkTeacher, path: Path) -> None:
+    """Writes a teacher as safetensors; its facts travel as JSON in the file's metadata."""
+    tensors = {
+        "observation_mean": teacher.observation_mean,
+        "observation_std": teacher.observation_std,
+    }
+    for name, layers in (("actor", teacher.actor), ("critics", teacher.critics)):
+        for index, (weight, bias) in enumerate(layers):
+            tensors[f"{name}.{index}.weight"] = weight.contiguous()
+            tensors[f"{name}.{index}.bias"] = bias.contiguous()
+    facts = {
+        "format": FORMAT,
+        "action_noise": teacher.action_noise,
+        "log_std_multiplier": teacher.log_std_multiplier,
+        "log_std_offset": teacher.log_std_offset,
+        "facts": dict(teacher.facts),
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"teacher": json.dumps(facts, sort_keys=True)})
+
+
+def load_teacher(path: Path) -> NetworkTeacher:
+    """Reads a teacher file.
+
+    Raises:
+        TeacherProblem: The file is missing, not safetensors, or of another format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise TeacherProblem(
+            f"{path} cannot be read as a teacher ({error}). A teacher is a safetensors file; "
+            f"a CORL checkpoint (.pt) is taken in with `obdbench teacher import`."
+        ) from error
+    try:
+        facts = json.loads(metadata["teacher"])
+        known = facts["format"] == FORMAT
+    except (KeyError, json.JSONDecodeError) as error:
+        raise TeacherProblem(f"{path} is a safetensors file but not a teacher: {error}.") from error
+    if not known:
+        raise TeacherProblem(f"{path} has format {facts['format']!r}, expected {FORMAT!r}.")
+    return NetworkTeacher(
+        actor=_layers(tensors, "actor"),
+        critics=_layers(tensors, "critics"),
+        observation_mean=tensors["observation_mean"],
+        observation_std=tensors["observation_std"],
+        action_noise=facts["action_noise"],
+        log_std_multiplier=facts["log_std_multiplier"],
+        log_std_offset=facts["log_std_offset"],
+        facts={**facts["facts"], "sha256": file_sha256(path)},
+    )
+
+
+def _layers(tensors: dict[str, Tensor], name: str) -> Layers:
+    count = sum(key.startswith(f"{name}.") for key in tensors) // 2
+    return [(tensors[f"{name}.{i}.weight"], tensors[f"{name}.{i}.bias"]) for i in range(count)]

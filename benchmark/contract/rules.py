@@ -1,4 +1,4 @@
-"""The checks: each is one function whose docstring is the rule and the reason for it."""
+"""The rules of the contract: one function each, whose docstring is the rule and its reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark.config import build
 from benchmark.contract.check import Broken, Check, NotApplicable, described
-from benchmark.contract.toy import DISCRETE, STUDENT, TRANSITIONS, toy
+from benchmark.contract.tiny import DISCRETE, STUDENT, TRANSITIONS, toy
 from benchmark.contract.trial import Observed, Trial, actions_of, values_of
 from benchmark.datasets.dataset import Dataset
 from benchmark.errors import ObdBenchError
@@ -33,10 +33,10 @@ Results = Mapping[int, SyntheticSet | Policy]
 def plain_parameters(trial: Trial) -> None:
     """Hyper-parameters are plain values of a frozen dataclass.
 
-    A record and a sweep file hold them as JSON and TOML, and a run is named by them: one that is
-    not among them changes results without a trace.
+    Records and sweep files hold them as JSON and TOML, and they name a run: a value outside of them
+    would change results without a trace.
     """
-    kind = trial.method_class
+    kind = trial.kind
     fields = {field.name for field in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
     stray = sorted(
@@ -51,7 +51,7 @@ def plain_parameters(trial: Trial) -> None:
         )
     values = dataclasses.asdict(trial.method)
     try:
-        again = build(kind, json.loads(json.dumps(values)), "its own parameters")
+        again = build(trial.prototype, json.loads(json.dumps(values)), "its own parameters")
     except TypeError as error:
         raise Broken(f"{error}. Take numbers, strings, booleans and None as parameters.") from error
     if again != trial.method:
@@ -62,35 +62,35 @@ def plain_parameters(trial: Trial) -> None:
 
 
 def distils(trial: Trial) -> None:
-    """A run goes through, hands in at least one result, and the final one last.
+    """A run ends without an error and submits at least one result, the final one last.
 
     The score of a run is taken over its last checkpoints; each outer step is scored once.
     """
     steps = list(trial.whole.results)
     if steps != sorted(steps):
         raise Broken(
-            f"It handed in results for the outer steps {steps}; they must rise, and the last one "
-            f"be the final result."
+            f"It submitted results for the outer steps {steps}; they must rise, and the last one "
+            f"must be the final result."
         )
 
 
 def shapes_types_and_values(trial: Trial) -> None:
     """Sets are finite float32 `[N, obs_dim]` and `[N, act_dim]`, and so are policies' actions.
 
-    Anything else would be cast or broadcast somewhere on the way to a score.
+    Anything else would be cast or broadcast on the way to a score.
     """
     require_well_formed(trial.whole)
 
 
 def students_act(trial: Trial) -> None:
-    """Students that are trained on the final set act in finite numbers.
+    """Students that are trained on the final set give finite actions.
 
     Values may be finite and still so large that the students diverge, which fails the run when it
     is scored, hours later.
     """
     given, result = trial.whole.toy, trial.whole.final
     if not isinstance(result, SyntheticSet):
-        raise NotApplicable("It hands in policies: there is no student to train.")
+        raise NotApplicable("It submits policies: there is no student to train.")
     if not np.isfinite(
         actions_of(_student(result, given.scaling), given.dataset.observations)
     ).all():
@@ -108,8 +108,8 @@ def synthetic_size(trial: Trial) -> None:
     Methods are compared at equal size; the table and the grids of a sweep read that parameter.
     """
     size = _size(trial)
-    for wanted in (size, size + 2):
-        for step, result in trial.run(synthetic_size=wanted).results.items():
+    for wanted, found in ((size, trial.whole), (size + 2, trial.run(synthetic_size=size + 2))):
+        for step, result in found.results.items():
             assert isinstance(result, SyntheticSet)
             _require_size(wanted, len(result), f" at outer step {step}")
 
@@ -117,7 +117,7 @@ def synthetic_size(trial: Trial) -> None:
 def same_seed_same_bits(trial: Trial) -> None:
     """Two runs of one spec give the same results, bit for bit.
 
-    The second begins with other global random states, as in another process: everything random
+    The second begins with other global random states, as another process would: everything random
     must come from problem.generator(purpose, step).
     """
     if (step := _difference(trial.whole, trial.run().results)) is not None:
@@ -132,7 +132,7 @@ def different_seeds_differ(trial: Trial) -> str | None:
 
     Intervals are taken over seeds; seeds that all give the same set make them too narrow.
     """
-    if _difference(trial.whole, trial.run(seed=1).results) is not None:
+    if _difference(trial.whole, trial.other_seed.results) is not None:
         return None
     if trial.whole.problem.drawn_from or _draws(trial):
         raise Broken(
@@ -143,15 +143,15 @@ def different_seeds_differ(trial: Trial) -> str | None:
 
 
 def resumes(trial: Trial) -> None:
-    """A run that is killed goes on from its saved state to the same results and cost.
+    """A run that is killed resumes from its saved state to the same results and cost.
 
-    The state is saved half-way, work goes on, the process is killed, and another one resumes.
+    The state is saved half-way, the run goes on, the process is killed, and another one resumes.
     """
     offers = trial.whole.recorder.offers
     if not offers:
         raise NotApplicable(
             "It never calls monitor.save: a run that is killed starts anew. That suits a method "
-            "of seconds; an iterative one should save, and begin with monitor.resume()."
+            "that takes seconds; an iterative one should save, and begin with monitor.resume()."
         )
     first = trial.recorder(trial.method, keep=(offers - 1) // 2)
     trial.run(recorder=first)
@@ -167,24 +167,26 @@ def resumes(trial: Trial) -> None:
     if step is not None:
         raise Broken(
             f"A run that was killed and resumed differs from an unbroken one at outer step {step}. "
-            f"Save all that the next outer step depends on (momentum and counters too), and take "
-            f"it up from monitor.resume()."
+            f"Save all that the next outer step depends on (momentum and counters too), and "
+            f"restore it from monitor.resume()."
         )
     if second.environment_steps != trial.whole.recorder.environment_steps:
         raise Broken(
             f"A run that was killed and resumed counts {second.environment_steps:,} environment "
             f"steps, an unbroken one {trial.whole.recorder.environment_steps:,}. Call "
-            f"monitor.count_environment_steps with the new steps alone, before monitor.save."
+            f"monitor.count_environment_steps with only the new steps, before monitor.save."
         )
 
 
 def declares_what_it_touches(trial: Trial) -> str | None:
-    """What a method uses stands in `needs`, and nothing else is used.
+    """Everything that a method uses is declared in `needs`.
 
-    The table shows it beside the score. An undeclared need raises; that is caught here also where
-    the method catches it, and where it opens the environment by its own means.
+    The table shows `needs` next to the score. An undeclared need raises when it is used; this check
+    also finds it where the method catches that error, or opens the environment by its own means.
     """
     needs, found = trial.method.needs, trial.whole
+    if unknown := sorted(needs - set(NEEDS)):
+        raise Broken(f"Its `needs` hold {', '.join(unknown)}; expected some of {', '.join(NEEDS)}.")
     touched = found.problem.touched | ({"environment"} if found.stepped else set())
     if undeclared := sorted(touched - needs):
         raise Broken(
@@ -198,16 +200,15 @@ def declares_what_it_touches(trial: Trial) -> str | None:
 def counts_its_cost(trial: Trial) -> str | None:
     """Environment steps and outer steps that a run takes are counted in its record.
 
-    Seconds and bytes are measured by the suite; what a method does in an environment, it alone
-    knows.
+    The suite measures seconds and bytes; only the method knows its steps in an environment.
     """
     found, counted = trial.whole, trial.whole.recorder.environment_steps
     last = max(found.results, default=0)
     if found.recorder.furthest > last:
         raise Broken(
             f"It reports progress up to outer step {found.recorder.furthest}, but its last result "
-            f"is of step {last}, which the record counts. Hand in the final result under the "
-            f"number of steps that it took."
+            f"is of step {last}, which the record counts. Submit the final result under the "
+            f"number of outer steps that it took."
         )
     if found.stepped and counted != found.stepped:
         raise Broken(
@@ -228,7 +229,7 @@ def counts_its_cost(trial: Trial) -> str | None:
 def size_above_the_data(trial: Trial) -> str | None:
     """A set larger than the dataset is made as asked, or refused with the number that is wrong.
 
-    A sweep over sizes meets a small dataset sooner or later.
+    A sweep over sizes may meet a small dataset.
     """
     _size(trial)
     wanted = TRANSITIONS + 1
@@ -237,7 +238,7 @@ def size_above_the_data(trial: Trial) -> str | None:
     except ObdBenchError as error:
         _require_says(error, str(wanted))
         return f"Refused: {error}"
-    except Exception as error:  # whatever a method runs into when it does not look
+    except Exception as error:  # a method that does not check may fail in any way
         raise Broken(_unclear(error, f"{wanted} pairs of {TRANSITIONS} transitions")) from error
     for result in found.results.values():
         assert isinstance(result, SyntheticSet)
@@ -248,7 +249,7 @@ def size_above_the_data(trial: Trial) -> str | None:
 def empty_dataset(trial: Trial) -> str | None:
     """A dataset without transitions is refused with an error that names it.
 
-    It is what filtering too much leaves.
+    Filtering a dataset may leave nothing of it.
     """
     _ = trial.whole
     try:
@@ -256,10 +257,10 @@ def empty_dataset(trial: Trial) -> str | None:
     except ObdBenchError as error:
         _require_says(error, toy(transitions=0).dataset.name)
         return f"Refused: {error}"
-    except Exception as error:  # whatever a method runs into when it does not look
+    except Exception as error:  # a method that does not check may fail in any way
         raise Broken(_unclear(error, "a dataset without transitions")) from error
     if "dataset" not in found.problem.touched:
-        raise NotApplicable("It does not look at the dataset.")
+        raise NotApplicable("It does not use the dataset.")
     raise Broken(
         "It made a result from a dataset without transitions. Raise an ObdBenchError where "
         "len(problem.dataset) is 0."
@@ -267,9 +268,9 @@ def empty_dataset(trial: Trial) -> str | None:
 
 
 def discrete_actions(trial: Trial) -> None:
-    """Discrete actions, which are one-hot rows, work as well or are refused.
+    """Discrete actions, which are one-hot rows, give a well-formed result or are refused.
 
-    Whoever runs it on such an environment must not get a score of something else.
+    A run on such an environment must not give the score of something else.
     """
     _ = trial.whole
     try:
@@ -280,10 +281,10 @@ def discrete_actions(trial: Trial) -> None:
 
 
 def leaves_its_inputs_alone(trial: Trial) -> None:
-    """Dataset, teacher and log density are as they were after a run.
+    """A run does not change the dataset, the teacher or the log density.
 
     They are shared: `torch.from_numpy` gives the dataset's own memory, and a write into it changes
-    the runs that come after, and the student's scaling.
+    later runs, and the student's scaling.
     """
     given, fresh = trial.whole.toy, toy()
     for name, before, after in (
@@ -301,20 +302,19 @@ def leaves_its_inputs_alone(trial: Trial) -> None:
 
 
 def packs(trial: Trial) -> None:
-    """Runs that are advanced together come out as each would alone, up to rounding.
+    """Runs that are packed give the results of single runs, up to rounding.
 
-    A run's numbers must not depend on what a machine happened to do beside it.
+    The numbers of a run must not depend on the runs that share its pack.
     """
     if trial.method.pack_key() is None:
         raise NotApplicable("It has no pack_key: its runs are done one by one.")
-    _ = trial.whole
-    for seed, recorder in enumerate(trial.run_packed((0, 1))):
-        alone = trial.run(seed=seed)
-        step = _difference(alone, recorder.results, exact=False)
+    singles = (trial.whole, trial.other_seed)
+    for seed, (single, packed) in enumerate(zip(singles, trial.run_packed((0, 1)), strict=True)):
+        step = _difference(single, packed.results, exact=False)
         if step is not None:
             raise Broken(
                 f"Of two packed runs, the one of seed {seed} differs at outer step {step} from "
-                f"what distill makes of it alone. Mend distill_packed, or let pack_key be None."
+                f"the same run by distill. Fix distill_packed, or let pack_key be None."
             )
 
 
@@ -342,9 +342,9 @@ CHECKS = tuple(
 
 
 def require_well_formed(found: Observed) -> None:
-    """Raises Broken where a result is not of the problem's dimensions, float32 and finite.
+    """Raise Broken where a result does not have the problem's dimensions, or is not finite float32.
 
-    Sets refuse other types and values that are not finite when they are made.
+    A `SyntheticSet` itself refuses other types and values that are not finite.
     """
     given, problem = found.toy, found.problem
     for step, result in found.results.items():
@@ -353,8 +353,8 @@ def require_well_formed(found: Observed) -> None:
             expected = (problem.observation_dim, problem.action_dim)
             if widths != expected:
                 raise Broken(
-                    f"The set of outer step {step} has {widths[0]} numbers an observation and "
-                    f"{widths[1]} an action; {given.dataset.env_id} has {expected[0]} and "
+                    f"The set of outer step {step} has {widths[0]} numbers per observation and "
+                    f"{widths[1]} per action; {given.dataset.env_id} has {expected[0]} and "
                     f"{expected[1]}."
                 )
         else:
@@ -374,7 +374,7 @@ def _require_actions(policy: Policy, found: Observed, step: int) -> None:
 
 
 def _student(pairs: SyntheticSet, scaling: Scaling) -> Policy:
-    """One student, trained as for a score."""
+    """Train one student as for a score."""
     observations = scaling.observations_in(pairs.observations)
     actions = scaling.actions_in(pairs.actions)
 
@@ -386,14 +386,14 @@ def _student(pairs: SyntheticSet, scaling: Scaling) -> Policy:
 
 
 def _size(trial: Trial) -> int:
-    """The tiny `synthetic_size`.
+    """The method's tiny `synthetic_size`.
 
     Raises:
-        NotApplicable: The method hands in policies.
-        Broken: It hands in sets, and has no such parameter.
+        NotApplicable: The method submits policies.
+        Broken: The method submits sets, and has no such parameter.
     """
     if not isinstance(trial.whole.final, SyntheticSet):
-        raise NotApplicable("It hands in policies, which have no size.")
+        raise NotApplicable("It submits policies, which have no size.")
     size = getattr(trial.method, "synthetic_size", None)
     if not isinstance(size, int):
         raise Broken(
@@ -426,7 +426,7 @@ def _unclear(error: Exception, case: str) -> str:
 
 
 def _difference(whole: Observed, others: Results, *, exact: bool = True) -> int | None:
-    """The first outer step at which two runs are not the same; None where they are."""
+    """The first outer step at which two runs differ; None where they do not."""
     observations = whole.toy.dataset.observations
     for step in sorted({*whole.results, *others}):
         if step not in whole.results or step not in others:
@@ -445,7 +445,7 @@ def _equal(one: torch.Tensor, other: torch.Tensor, exact: bool) -> bool:
 
 
 class _RandomOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes whether torch drew a random number meanwhile, from whatever generator."""
+    """Records whether torch draws a random number, from whatever generator."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -459,7 +459,7 @@ class _RandomOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _draws(trial: Trial) -> bool:
-    """Whether a run draws random numbers of torch's, or makes a generator of numpy's."""
+    """Whether a run draws random numbers of torch, or makes a generator of numpy."""
     operations, made = _RandomOperations(), []
     make: Callable[..., Any] = np.random.default_rng
 
@@ -477,7 +477,7 @@ def _draws(trial: Trial) -> bool:
 
 
 def _arrays(dataset: Dataset) -> dict[str, Any]:
-    """What a dataset holds, and what it has derived of that and kept."""
+    """Arrays of a dataset, and those that it derived from them and cached."""
     return {
         **dataset.arrays(),
         "observations": dataset.observations,
@@ -486,7 +486,7 @@ def _arrays(dataset: Dataset) -> dict[str, Any]:
 
 
 def _tensors(teacher: NetworkTeacher) -> dict[str, Any]:
-    """What a teacher holds."""
+    """Tensors of a teacher."""
     layers = [tensor for layer in (*teacher.actor, *teacher.critics) for tensor in layer]
     return {
         "mean": teacher.observation_mean,

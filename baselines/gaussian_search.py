@@ -1,11 +1,11 @@
-"""Evolution strategies: a Gaussian over vectors that moves towards higher fitness.
+"""OpenES and SNES: evolution strategies that move a Gaussian over vectors to higher fitness.
 
-A generation draws noise, evaluates the candidates that it gives, and updates the distribution:
+A generation draws noise, evaluates its candidates, and updates the distribution:
 
     noise = strategy.draw(population, generator)            # [P, D]
     strategy.update(noise, fitness(strategy.candidates(noise)))
 
-Fitness is `[P]`, higher is better. Nothing random is kept: a generator gives the noise anew.
+Fitness is `[P]`, higher is better. No random state is kept: a generator per generation suffices.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 Shaping = Callable[[Tensor], Tensor]
-"""From the fitness `[P]` of a population to the weights `[P]` of its noise."""
+"""Function from the fitness `[P]` of a population to the weights `[P]` of its noise."""
 
 
 class Strategy(ABC):
     """A Gaussian of independent components.
 
     Args:
-        mean: Where the search starts `[D]`.
-        sigma: Standard deviation, of every component at the start.
+        mean: Start of the search `[D]`.
+        sigma: Standard deviation of every component at the start.
     """
 
     def __init__(self, mean: Tensor, sigma: float) -> None:
@@ -35,22 +35,22 @@ class Strategy(ABC):
 
     @abstractmethod
     def draw(self, population: int, generator: torch.Generator) -> Tensor:
-        """Standard normal noise `[population, D]`."""
+        """Draw standard normal noise `[population, D]`."""
 
     @abstractmethod
     def update(self, noise: Tensor, fitness: Tensor) -> None:
-        """Moves the distribution, given the noise `[P, D]` and what it earned `[P]`."""
+        """Move the distribution, given noise `[P, D]` and the fitness of its candidates `[P]`."""
 
     def candidates(self, noise: Tensor) -> Tensor:
-        """The candidates `[P, D]` of some noise."""
+        """Candidates mean + sigma * noise `[P, D]`."""
         return self.mean + self.sigma * noise
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that the next generation depends on, by name."""
+        """Tensors that the next generation depends on, by attribute."""
         return {"mean": self.mean, "sigma": self.sigma}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up what `tensors` gave."""
+        """Restore a state that `tensors` gave."""
         for name in self.tensors():
             setattr(self, name, tensors[name].clone())
 
@@ -59,13 +59,14 @@ class OpenES(Strategy):
     """Antithetic gradient estimate of the smoothed fitness, climbed by Adam (arXiv 1703.03864).
 
     The gradient in the mean is 1 / (P sigma) sum_i w_i noise_i (Algorithm 1 there), with weights w
-    from the fitness; sigma stays. Adam (arXiv 1412.6980, Algorithm 1) has its usual constants.
+    from the fitness; sigma is constant. Adam (arXiv 1412.6980, Algorithm 1) has its usual
+    constants.
 
     Args:
-        mean: Where the search starts `[D]`.
+        mean: Start of the search `[D]`.
         sigma: Standard deviation of the candidates.
-        learning_rate: Of Adam.
-        shaping: From fitness to weights; centred ranks are the authors' choice.
+        learning_rate: Learning rate of Adam.
+        shaping: Function from fitness to weights; None for centred ranks, the authors' choice.
     """
 
     BETAS = (0.9, 0.999)
@@ -82,7 +83,7 @@ class OpenES(Strategy):
         self.updates = torch.zeros((), dtype=torch.int64)
 
     def draw(self, population: int, generator: torch.Generator) -> Tensor:
-        """Noise whose second half mirrors the first.
+        """Draw noise `[population, D]` whose second half mirrors the first.
 
         Raises:
             ValueError: The population is odd.
@@ -93,13 +94,15 @@ class OpenES(Strategy):
         return torch.cat((half, -half))
 
     def gradient(self, noise: Tensor, fitness: Tensor) -> Tensor:
-        """The estimate `[D]` of the gradient of the expected (shaped) fitness in the mean."""
+        """Estimate the gradient `[D]` of the expected (shaped) fitness in the mean."""
         weights = self.shaping(fitness).to(noise.dtype)
         return weights @ noise / (len(noise) * self.sigma)
 
     def update(self, noise: Tensor, fitness: Tensor) -> None:
-        """One step of Adam, uphill."""
+        """Take one step of Adam, uphill."""
         gradient = self.gradient(noise, fitness)
+        # lerp: m <- b m + (1 - b) g; the divisions below remove the bias of moments that began at
+        # zero, and epsilon is added outside the root, as in Algorithm 1.
         self.updates += 1
         first, second = self.BETAS
         self.first_moment.lerp_(gradient, 1 - first)
@@ -109,7 +112,7 @@ class OpenES(Strategy):
         self.mean += self.learning_rate * mean / (spread + self.EPSILON)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The distribution and Adam's moments."""
+        """Tensors of the distribution and Adam's moments."""
         return {
             **super().tensors(),
             "first_moment": self.first_moment,
@@ -128,7 +131,7 @@ class SNES(Strategy):
     Table 1.
 
     Args:
-        mean: Where the search starts `[D]`.
+        mean: Start of the search `[D]`.
         sigma: Standard deviation at the start.
         learning_rate: eta_mu; 1 in the paper.
     """
@@ -139,11 +142,13 @@ class SNES(Strategy):
         self.sigma_learning_rate = (3 + math.log(len(mean))) / (5 * math.sqrt(len(mean)))
 
     def draw(self, population: int, generator: torch.Generator) -> Tensor:
-        """Independent noise."""
+        """Draw independent noise `[population, D]`."""
         return torch.randn(population, len(self.mean), generator=generator)
 
     def update(self, noise: Tensor, fitness: Tensor) -> None:
-        """One step along the natural gradient."""
+        """Take one step along the natural gradient."""
+        # Utilities `[P]` times noise `[P, D]` sum over the population. The mean moves first, with
+        # the sigma that drew the noise; sigma changes by a factor, so it stays positive.
         utilities = natural_utilities(fitness).to(noise.dtype)
         self.mean += self.learning_rate * self.sigma * (utilities @ noise)
         curvature = utilities @ (noise.square() - 1)
@@ -151,13 +156,15 @@ class SNES(Strategy):
 
 
 def centred_ranks(fitness: Tensor) -> Tensor:
-    """Ranks, spread evenly over [-0.5, 0.5] `[P]` (the code of arXiv 1703.03864)."""
+    """Ranks `[P]`, spread evenly over [-0.5, 0.5] (the code of arXiv 1703.03864)."""
     by_rank = torch.linspace(-0.5, 0.5, len(fitness), dtype=torch.float64)
     return _by_rank(by_rank, fitness)
 
 
 def natural_utilities(fitness: Tensor) -> Tensor:
-    """max(0, ln(P / 2 + 1) - ln(rank)), summing to 1, less 1 / P; rank 1 is the best `[P]`.
+    """Utilities `[P]`: max(0, ln(P / 2 + 1) - ln(rank)), scaled to sum 1, less 1 / P.
+
+    Rank 1 is the best; the worse half of a population gets -1 / P each.
 
     Source: Wierstra et al. 2014, Section 3.1.
     """
@@ -168,16 +175,18 @@ def natural_utilities(fitness: Tensor) -> Tensor:
 
 
 def raw_fitness(fitness: Tensor) -> Tensor:
-    """The fitness as it is."""
+    """The fitness itself as weights `[P]`."""
     return fitness
 
 
 def _by_rank(weights: Tensor, fitness: Tensor) -> Tensor:
-    """Gives `weights [P]`, in order from worst to best, to the candidates; equals share theirs.
+    """Give weights `[P]`, ordered from worst to best, to the candidates; ties share their mean.
 
-    Without sharing, a population that all earned the same would still move.
+    Without sharing, a population of equal fitness would still move.
     """
-    level = torch.searchsorted(fitness.sort().values, fitness)  # how many earned less
+    # A candidate's level is the number of those with less fitness: equal ones have the same level,
+    # on which the weights of their ranks are summed and then divided by their number.
+    level = torch.searchsorted(fitness.sort().values, fitness)
     total = torch.zeros_like(weights).index_add(0, level.sort().values, weights)
     shares: Tensor = (total / level.bincount(minlength=len(level)))[level]
     return shares

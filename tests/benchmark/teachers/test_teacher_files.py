@@ -11,14 +11,16 @@ from benchmark.datasets.dataset import Dataset
 from benchmark.registry import UnknownName
 from benchmark.spec import RunSpec
 from benchmark.teachers.iql import IQL
-from benchmark.teachers.store import (
+from benchmark.teachers.teacher import TeacherProblem
+from benchmark.teachers.teacher_files import (
     TeacherName,
     cached_path,
     find_teacher,
     imported_path,
+    load_teacher,
+    save_teacher,
     shipped_teachers,
 )
-from benchmark.teachers.teacher import TeacherProblem, load_teacher, save_teacher
 from tests.tiny_runs import PROTOCOL
 
 NINE = {

@@ -17,8 +17,7 @@ from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.density.density import DensityProblem
 from benchmark.density.kde import KDE, KernelDensity
-from benchmark.density.maf import MAF
-from benchmark.density.store import (
+from benchmark.density.log_densities import (
     Fit,
     find_or_fit,
     held_out_episodes,
@@ -26,6 +25,7 @@ from benchmark.density.store import (
     load_log_density,
     stored_densities,
 )
+from benchmark.density.maf import MAF
 from benchmark.registry import UnknownName
 
 pytestmark = pytest.mark.usefixtures("own_datasets")

@@ -1,7 +1,7 @@
-"""Top return: transitions of the best episodes.
+"""Selections of the most valuable transitions: by action value, or by the return of the episode.
 
-Source: the data of %BC (Decision Transformer, arXiv 2106.01345, Section 5: BC on the top X% of
-timesteps, ordered by the returns of their episodes).
+Source of the latter: the data of %BC (Decision Transformer, arXiv 2106.01345, Section 5: BC on the
+top X% of timesteps, ordered by the returns of their episodes).
 """
 
 from __future__ import annotations
@@ -13,8 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.selection import WITH_TEACHER, Labels, Selection, draw_from
+from baselines.selection import WITH_TEACHER, Selection, draw_rows, in_blocks
 from benchmark.method import BadParameter, Problem
+
+
+@dataclass(frozen=True)
+class TopQ(Selection):
+    """The highest q(s, a) of the data's own actions, whichever label the pairs then carry.
+
+    Nothing in it is random: every seed chooses the same pairs.
+    """
+
+    needs: ClassVar[frozenset[str]] = WITH_TEACHER
+
+    def rows(self, problem: Problem) -> Tensor:
+        """Choose transitions `[N]`, the highest value first."""
+        observations = torch.from_numpy(problem.dataset.observations)
+        values = in_blocks(problem.teacher.q, observations, problem.actions)
+        return values.topk(self.synthetic_size).indices
 
 
 @dataclass(frozen=True)
@@ -22,8 +38,8 @@ class TopReturn(Selection):
     """Draws uniformly from the transitions of the episodes with the highest return.
 
     Args:
-        fraction: Of the dataset's transitions that these episodes may hold together (10 % in
-            %BC's usual setting); there is always one episode at least.
+        fraction: Share of the dataset's transitions that these episodes may hold together (10 % in
+            %BC's usual setting); the best episode is always among them.
     """
 
     fraction: float = 0.1
@@ -34,7 +50,7 @@ class TopReturn(Selection):
             raise BadParameter(f"fraction is {self.fraction}; expected more than 0, at most 1.")
 
     def rows(self, problem: Problem) -> Tensor:
-        """Chosen transitions `[N]`.
+        """Choose transitions `[N]`.
 
         Raises:
             BadParameter: The best episodes have fewer.
@@ -52,12 +68,7 @@ class TopReturn(Selection):
                 f"({episodes} of them, fraction = {self.fraction}) have {len(candidates)} "
                 f"transitions. Raise fraction, or lower synthetic_size."
             )
-        return draw_from(candidates, self.synthetic_size, problem.generator("selection"))
+        return draw_rows(problem, self.synthetic_size, candidates)
 
 
-@dataclass(frozen=True)
-class TopReturnRelabelled(TopReturn):
-    """Top return with the teacher's actions."""
-
-    needs: ClassVar[frozenset[str]] = WITH_TEACHER
-    labels: Labels = "teacher"
+TOP_RETURN_RELABELLED = TopReturn(labels="teacher")
