@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.sweep import Sweep
-from paper_figures import Table, main_table, write_convergence
+from paper_figures import Table, convergence, main_table, write_both
 from results import cell_table, curves_frame, runs_frame
 from results.record_store import sweep_records
 
@@ -31,5 +31,5 @@ def write_tables(store: Path, sweep: Sweep) -> SweepTables:
     files = table.write(folder, "table")
     curves = curves_frame(records)
     if (curves["status"] == "complete").any():
-        files.extend(write_convergence(curves, folder))
+        files.extend(write_both(convergence(curves), folder, "convergence"))
     return SweepTables(table, files)
