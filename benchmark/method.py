@@ -109,6 +109,7 @@ class Problem:
         loaders: Mapping[str, Callable[[], Any]],
         device: str = "cpu",
     ) -> None:
+        _check_needs("The method", needs)
         self.needs, self.student, self.scaling = needs, student, scaling
         self.device = device
         self._axes, self._loaders = dict(axes), loaders

@@ -15,6 +15,7 @@ import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
@@ -82,8 +83,7 @@ class Registry(Generic[T]):
         """
         self._discover()
         if name not in self._entries:
-            hint = did_you_mean(name, self._entries)
-            raise UnknownName(f"No {self.kind} is called {name!r}. {hint}")
+            raise self.unknown(name)
         entry = self._entries[name]
         if isinstance(entry, str):
             entry = self._load(name, entry)
@@ -103,11 +103,25 @@ class Registry(Generic[T]):
         self._discover()
         return self._origins[name]
 
+    def reference(self, name: str) -> T | str:
+        """An entry as it is registered: `module:attribute` until something has imported it."""
+        self._discover()
+        return self._entries[name]
+
+    def unknown(self, name: str) -> UnknownName:
+        """The error for a name that is not registered, with the nearest names that are."""
+        self._discover()
+        hint = did_you_mean(name, self._entries)
+        return UnknownName(f"No {self.kind} is called {name!r}. {hint}")
+
+    def conflicts(self) -> dict[str, str]:
+        """Entries of other distributions whose name is taken, with the reason."""
+        self._discover()
+        return dict(self._conflicts)
+
     def broken(self) -> dict[str, str]:
         """Entries that do not load, with the reason; the others stay usable."""
-        reasons = {}
-        self._discover()
-        reasons.update(self._conflicts)
+        reasons = self.conflicts()
         for name in self:
             try:
                 self[name]
@@ -120,7 +134,7 @@ class Registry(Generic[T]):
             return
         self._discovered = True
         for point in sorted(importlib.metadata.entry_points(group=self.group), key=_own_first):
-            distribution = point.dist.name if point.dist else "unknown distribution"
+            distribution = _distribution_name(point.dist)
             try:
                 self._add(point.name, point.value, distribution)
             except DuplicateName as error:  # the first stays usable; `broken` reports the second
@@ -182,13 +196,20 @@ class Registry(Generic[T]):
 
 def _own_first(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
     """Sort key: the suite's own entries first, so that a third party cannot take their names."""
-    return (point.dist is None or point.dist.name != "obdbench", point.name, point.value)
+    return (_distribution_name(point.dist) != "obdbench", point.name, point.value)
+
+
+@cache
+def _distribution_name(distribution: importlib.metadata.Distribution | None) -> str:
+    """Name of a distribution; asking the distribution itself parses its metadata every time."""
+    return "unknown distribution" if distribution is None else distribution.name
 
 
 def _origin_of(entry: object) -> str:
     if isinstance(entry, str):
         return entry
-    return f"{getattr(entry, '__module__', '?')}:{getattr(entry, '__qualname__', entry)}"
+    named = entry if isinstance(entry, type) else type(entry)
+    return f"{named.__module__}:{named.__qualname__}"
 
 
 def load_plugin(path: str | Path) -> None:

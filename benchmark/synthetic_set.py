@@ -13,9 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from benchmark.config import build
 from benchmark.errors import ObdBenchError
 from benchmark.files import atomic_path, file_sha256
 from benchmark.scaling import Scaling
+from benchmark.students.spec import StudentSpec
 
 FORMAT = "obdbench.synthetic-set/1"
 
@@ -128,6 +130,12 @@ def load_synthetic_set(path: Path) -> tuple[SyntheticSet, Scaling, dict[str, Any
 
 
 def method_of(card: Mapping[str, Any]) -> str:
-    """Name of the method that made a set, from its card (also one written beside a record/1)."""
+    """Name of the method that made a set, from its card; also of a set of the older format."""
     method = card["spec"]["method"]
     return str(method["name"] if isinstance(method, Mapping) else method)
+
+
+def scoring_student(card: Mapping[str, Any]) -> StudentSpec:
+    """The student that a set was scored with, from its card."""
+    spec = card["spec"]
+    return build(StudentSpec, spec["evaluation_student"] or spec["student"], "the card of a set")

@@ -110,6 +110,9 @@ class Table:
             table.add_section()
         return table
 
+    def __repr__(self) -> str:
+        return self.markdown()
+
     def _repr_html_(self) -> str:
         """HTML for notebooks: a body per group, and the caption below the table."""
         bodies = ["".join(map(self._html_row, group)) for group in self.groups]

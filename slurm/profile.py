@@ -24,12 +24,10 @@ time = "0:30:00"
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ from benchmark.config import BadConfiguration, build
 from benchmark.errors import did_you_mean
 from benchmark.method import METHODS
 from benchmark.packing import DEFAULT_PACK
+from slurm.profiles import profile_files, profile_folders
 
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d)(?::(?P<seconds>\d\d))?")
 MEMORY = re.compile(r"\d+[KMGT]?B?")
@@ -155,19 +154,14 @@ def find_profile(name: str) -> Profile:
     """
     if name.endswith(".toml"):
         return read_profile(Path(name))
-    folders = [Path("profiles"), Path(os.environ.get("OBDBENCH_PROFILES", CONFIGURED)).expanduser()]
-    shipped = Path(str(resources.files("slurm.profiles")))
-    found = {p.stem: p for folder in [shipped, *reversed(folders)] for p in folder.glob("*.toml")}
+    found = profile_files()
     if name not in found:
-        looked = ", ".join(map(str, folders))
+        looked = ", ".join(map(str, profile_folders()))
         raise BadConfiguration(
             f"No profile is called {name!r} (looked in {looked} and among the shipped ones; a file "
             f"ends in .toml). {did_you_mean(name, found)}"
         )
     return read_profile(found[name])
-
-
-CONFIGURED = "~/.config/obdbench/profiles"
 
 
 def read_profile(path: Path) -> Profile:

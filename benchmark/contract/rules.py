@@ -51,10 +51,11 @@ def plain_parameters(trial: Trial) -> None:
         )
     values = dataclasses.asdict(trial.method)
     try:
-        again = build(trial.prototype, json.loads(json.dumps(values)), "its own parameters")
+        read = json.loads(json.dumps(values))
+        again = build(trial.prototype, read, "its own parameters")
     except TypeError as error:
         raise Broken(f"{error}. Take numbers, strings, booleans and None as parameters.") from error
-    if again != trial.method:
+    if read != values or again != trial.method:
         raise Broken(
             f"Written as JSON and read again, {trial.method} is {again}. Take numbers, strings, "
             f"booleans and None as parameters."

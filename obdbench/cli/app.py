@@ -1,59 +1,147 @@
-"""The command tree, and how errors and plug-ins reach the user."""
+"""The command tree, how errors and plug-ins reach the user, and what a process ends with."""
 
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from benchmark.errors import ObdBenchError
 from benchmark.registry import load_plugin
-from obdbench.cli import (
-    cluster,
-    contract,
-    data,
-    density,
-    paper,
-    recorded,
-    registries,
-    runs,
-    started_sweeps,
-    teacher,
-)
-from obdbench.cli.console import err
+from obdbench.cli.console import ERROR, INTERRUPTED, err
+from obdbench.cli.lazy import Command, command_tree
 
-INTERRUPTED = 130
-"""What typer makes of Ctrl-C."""
+COMMANDS = {
+    "run": Command(
+        "runs:run", "Do one run in this process and print its score.", ("method", "dataset")
+    ),
+    "sweep": Command(
+        "runs:sweep",
+        "Do every run of a sweep that is not done yet on this machine, then print its table.",
+        ("sweep",),
+    ),
+    "submit": Command(
+        "cluster:submit",
+        "Submit every run of a sweep that is not done yet to SLURM, and return at once.",
+        ("sweep",),
+    ),
+    "status": Command(
+        "started_sweeps:status",
+        "Show every cell and seed of a sweep: done, running, queued, missing, stopped, failed.",
+    ),
+    "table": Command(
+        "started_sweeps:table",
+        "Print a sweep's table and write it as Markdown, CSV and LaTeX, with its figure.",
+    ),
+    "report": Command(
+        "started_sweeps:report",
+        "Write a sweep's report as one HTML page: results, runs, figures, published numbers.",
+    ),
+    "collect": Command(
+        "started_sweeps:collect",
+        "Give runs whose job died a record with the cause, then print and write the table.",
+    ),
+    "cancel": Command(
+        "started_sweeps:cancel",
+        "End a sweep's jobs on the cluster; runs that had begun keep their saved state.",
+    ),
+    "plan": Command(
+        "cluster:plan",
+        "Print what a sweep costs: runs and hours by method and dataset, from measured costs.",
+        ("sweep",),
+    ),
+    "study": Command(
+        "paper:study", "Measure what `obdbench paper` shows beside the runs' scores.", ("study",)
+    ),
+    "paper": Command(
+        "paper:paper", "Write the papers' tables and figures from whatever records there are.",
+        ("exhibit",),
+    ),
+    "verify": Command(
+        "recorded:verify",
+        "Do a recorded run again from its own spec and say whether the numbers hold.",
+    ),
+    "export": Command(
+        "recorded:export", "Write a run's last synthetic set in a format that others read."
+    ),
+    "list": Command("listing:list_entries", "List everything that has a name, or describe one."),
+    "check-method": Command(
+        "contract:check_method",
+        "Hold a method to what every method must keep, on toy problems, in seconds.", ("method",),
+    ),
+    "new-method": Command(
+        "contract:new_method",
+        "Write a method that works, its test, and a sweep beside random and Av-PBC.",
+    ),
+    "data": Command(
+        "data:app", "Datasets: build, fetch, import, list, inspect.",
+        group={
+            "describe": "Returns, episode lengths, state coverage and diversity of datasets.",
+            "build": "Build a dataset into the local Minari store.",
+            "fetch": "Fetch a published dataset into the local Minari store.",
+            "import": "Take a file of this machine into the local Minari store.",
+            "list": "List every dataset that is known without a network, and those in the local "
+            "store.",
+            "info": "Check a dataset of the local store and print what it is.",
+            "train-policies": "Re-run the recipe behind the shipped policy snapshots (needs "
+            "obdbench[policies]).",
+        },
+    ),
+    "teacher": Command(
+        "teacher:app", "Teachers: train, import, list, evaluate.",
+        group={
+            "train": "Train a teacher offline; a killed training goes on from its saved state.",
+            "import": "Take in a CORL checkpoint; nothing in the file is executed.",
+            "list": "List shipped, trained and imported teachers.",
+            "eval": "Measure the return of a dataset's teacher, or of every dataset's.",
+        },
+    ),
+    "density": Command(
+        "density:app", "Log densities of started_sweeps: fit, import, list.",
+        group={
+            "fit": "Fit a density, or check the one in the store; a killed fit goes on from its "
+            "last epoch.",
+            "import": "Take in log densities made elsewhere; runs use them with the density recipe "
+            '"imported".',
+            "list": "List the log densities in the local store.",
+        },
+    ),
+}  # fmt: skip
+"""Every command with the first line of its docstring, so that `--help` imports none of them."""
+
+HELP = """Reproducibility benchmark suite for offline behaviour distillation.
+
+Exit status: 0, all is done; 1, an error, which is printed; 2, wrong usage; 3, some runs of the
+sweep failed; 75, the state is saved after SLURM's warning and the same command goes on; 130,
+Ctrl-C; 143, ended by SIGTERM, the state is saved.
+"""
+
+
+class Root(TyperGroup):
+    """The commands of `COMMANDS`, each imported when it is called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**{**attributes, "commands": command_tree(COMMANDS)})
+
 
 app = typer.Typer(
+    cls=Root,
     name="obdbench",
-    help="Reproducibility benchmark suite for offline behaviour distillation.",
+    help=HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
-app.add_typer(data.app, name="data")
-app.add_typer(teacher.app, name="teacher")
-app.add_typer(density.app, name="density")
-app.command()(runs.run)
-app.command()(runs.sweep)
-app.command()(cluster.submit)
-app.command()(started_sweeps.status)
-app.command()(started_sweeps.table)
-app.command()(started_sweeps.report)
-app.command()(started_sweeps.collect)
-app.command()(started_sweeps.cancel)
-app.command()(cluster.plan)
-app.command()(paper.study)
-app.command()(paper.paper)
-app.command()(recorded.verify)
-app.command()(recorded.export)
-app.command(name="list")(registries.list_entries)
-app.command()(contract.check_method)
-app.command()(contract.new_method)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"obdbench {version('obdbench')}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -63,8 +151,14 @@ def root(
         list[Path] | None,
         typer.Option(help="A .py file that registers methods or datasets; may be repeated."),
     ] = None,
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
 ) -> None:
-    """Loads plug-ins before any command."""
+    """Load plug-ins before any command."""
     for path in plugin or []:
         load_plugin(path)
     context.obj = [str(path.resolve()) for path in plugin or []]
@@ -76,7 +170,7 @@ def main() -> None:
         app()
     except ObdBenchError as error:
         err.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
-        sys.exit(1)
+        sys.exit(ERROR)
     except SystemExit as end:
         if end.code == INTERRUPTED:
             err.print("Stopped. Finished runs are kept; the same command goes on from here.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from benchmark.run import Conditions
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
-from obdbench.cli.console import err, out
+from obdbench.cli.console import err, out, print_json
 from obdbench.cli.runs import Retry, Threads, begin, runs_to_do
 from obdbench.cli.started_sweeps import POLL_SECONDS, settle, show, watch
 from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep, store_option
@@ -101,6 +101,7 @@ def plan(
         str | None, typer.Option(help="A profile: adds the jobs and arrays it would become.")
     ] = None,
     store: Store = DEFAULT_STORE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Print what a sweep costs: runs and hours by method and dataset, from measured costs.
 
@@ -111,6 +112,9 @@ def plan(
     states = sweep_status(store, sweep)
     todo = [run for run in sweep.runs if states.of(run).state != "done"]
     chosen = find_profile(profile) if profile else Profile("none")
+    if as_json:
+        print_json(_hours_values(store, todo, chosen, sweep.runs))
+        return
     _print_hours(store, todo, chosen, sweep.runs)
     if profile:
         _print_arrays(make_arrays(todo, chosen, _array_size()), "to submit")
@@ -136,22 +140,22 @@ def _print_arrays(arrays: Sequence[Array], verb: str) -> None:
         )
 
 
-def _print_hours(
-    store: Path, todo: Sequence[RunSpec], profile: Profile, all_runs: Sequence[RunSpec] = ()
-) -> None:
-    """A row for each method and dataset, and the sum."""
+def _hours_values(
+    store: Path, todo: Sequence[RunSpec], profile: Profile, all_runs: Sequence[RunSpec]
+) -> dict[str, Any]:
+    """Runs and hours of each method and dataset, and their sums.
+
+    Hours are None where one of the runs has no estimate; the sums then leave it out, and `unknown`
+    counts such runs.
+    """
     found = {r.run_id: r for place in (SHIPPED, store) for r in all_records(place)}
     records = list(found.values())
     costs = {device: Costs(records, device) for device in ("cpu", "cuda")}
     groups: dict[tuple[str, str], list[RunSpec]] = defaultdict(list)
-    for run in all_runs or todo:
+    for run in all_runs:
         groups[run.method, run.dataset].append(run)
     left = {run.run_id for run in todo}
-    table = Table(
-        "method", "dataset", Column("runs", justify="right"), Column("to do", justify="right"),
-        Column("hours", justify="right"), Column("hours left", justify="right"),
-        "estimated from", "on",
-    )  # fmt: skip
+    rows = []
     sums: defaultdict[str, float] = defaultdict(float)
     unknown = 0
     for (method, dataset), runs in groups.items():
@@ -160,28 +164,57 @@ def _print_hours(
         open_ = [estimate for run, estimate in estimates.items() if run in left]
         unknown += sum(e.seconds is None for e in open_)
         sums[device] += sum(e.seconds or 0.0 for e in open_) / 3600
-        sources = Counter(e.source for e in estimates.values())
-        rests = max(e.records for e in estimates.values())
+        rows.append(
+            {
+                "method": method,
+                "dataset": dataset,
+                "runs": len(runs),
+                "to_do": len(open_),
+                "hours": _hours(list(estimates.values())),
+                "hours_left": _hours(open_),
+                "estimated_from": list(dict.fromkeys(e.source for e in estimates.values())),
+                "records": max(e.records for e in estimates.values()),
+                "device": device,
+            }
+        )
+    return {"rows": rows, "to_do": len(todo), "hours_left": dict(sums), "unknown": unknown}
+
+
+def _print_hours(
+    store: Path, todo: Sequence[RunSpec], profile: Profile, all_runs: Sequence[RunSpec] = ()
+) -> None:
+    """A row for each method and dataset, and the sum."""
+    values = _hours_values(store, todo, profile, all_runs or todo)
+    table = Table(
+        "method", "dataset", Column("runs", justify="right"), Column("to do", justify="right"),
+        Column("hours", justify="right"), Column("hours left", justify="right"),
+        "estimated from", "on",
+    )  # fmt: skip
+    for row in values["rows"]:
+        rests = f" ({row['records']} records)" if row["records"] else ""
+        hours = ["?" if row[k] is None else f"{row[k]:.2f}" for k in ("hours", "hours_left")]
         table.add_row(
-            method, dataset, str(len(runs)), str(len(open_)), _hours(list(estimates.values())),
-            _hours(open_), ", ".join(sources) + (f" ({rests} records)" if rests else ""), device,
+            row["method"], row["dataset"], str(row["runs"]), str(row["to_do"]), *hours,
+            ", ".join(row["estimated_from"]) + rests, row["device"],
         )  # fmt: skip
     out.print(table)
     names = {"cpu": "CPU", "cuda": "GPU"}
-    total = " and ".join(f"{sums[d]:.2f} {names.get(d, d)} hours" for d in sums)
+    total = " and ".join(
+        f"{h:.2f} {names.get(d, d)} hours" for d, h in values["hours_left"].items()
+    )
     out.print(f"{len(todo)} runs to do, about {total or '0 hours'}", highlight=False)
-    if unknown:
+    if values["unknown"]:
         out.print(
-            f"{unknown} of them are not counted: neither {store} nor the shipped records hold one "
-            f"of their method on such a device. One seed of each gives the estimate.",
+            f"{values['unknown']} of them are not counted: neither {store} nor the shipped records "
+            f"hold one of their method on such a device. One seed of each gives the estimate.",
             highlight=False,
         )
 
 
-def _hours(estimates: Sequence[CostEstimate]) -> str:
-    """Sum of the hours; "?" where one is unknown."""
+def _hours(estimates: Sequence[CostEstimate]) -> float | None:
+    """Sum of the hours; None where one is unknown."""
     seconds = [e.seconds for e in estimates if e.seconds is not None]
-    return f"{sum(seconds) / 3600:.2f}" if len(seconds) == len(estimates) else "?"
+    return sum(seconds) / 3600 if len(seconds) == len(estimates) else None
 
 
 def _array_size() -> int:

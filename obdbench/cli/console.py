@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -22,12 +25,35 @@ from rich.progress import (
 )
 from rich.text import Text
 
+ERROR = 1
+"""Status of a process that met an error, which it has printed."""
+RUNS_FAILED = 3
+"""Status of a command on a sweep of which runs failed; all else went well."""
+INTERRUPTED = 130
+"""Status that typer gives a process after Ctrl-C."""
+
 PIPE_WIDTH = 160
 
 out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, soft_wrap=True)
 
 PLAIN_SECONDS = 15.0
+
+
+def print_json(value: Any) -> None:
+    """Print plain values as JSON, and nothing that a program would have to skip.
+
+    A number that is not finite, such as the mean of no run, becomes null.
+    """
+    print(json.dumps(_finite(value), indent=1, default=str))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Rate(ProgressColumn):

@@ -13,7 +13,6 @@ from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.stores import DEFAULT_STORE, Store, store_option
 from paper_figures.exhibits import EXHIBITS, NoRecords, write
 from paper_figures.figure import FigureError
-from paper_figures.studies.study import STUDIES, perform
 from results.shipping import SHIPPED
 from results.study_results import NoStudy
 
@@ -64,6 +63,8 @@ def study(
     Every item is stored as soon as it is measured: a study that was killed goes on from there.
     Items whose sets or datasets have changed are measured again.
     """
+    from paper_figures.studies.study import STUDIES, perform  # which drawing does without
+
     STUDIES[name]
     with progress_bar(f"study {name}", "items", None) as bar:
         measured, count = perform(

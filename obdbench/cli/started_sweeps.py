@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -13,10 +13,10 @@ from rich.table import Column, Table
 from benchmark.record import FILE, peek_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
-from obdbench.cli.console import err, out, progress_bar
+from obdbench.cli.console import RUNS_FAILED, err, out, print_json, progress_bar
 from obdbench.cli.stores import DEFAULT_STORE, Store, store_option
 from obdbench.html_report import write_html_report
-from obdbench.sweep_status import sweep_status
+from obdbench.sweep_status import SweepStatus, sweep_status
 from obdbench.sweep_tables import write_tables
 from results.record_store import RunState, RunStatus, load_sweep
 from slurm.cluster import Cluster, QueueFull
@@ -39,10 +39,39 @@ PLAIN_MARKS: dict[RunState, str] = {
 }  # fmt: skip
 
 
-def status(name: Name, store: Store = DEFAULT_STORE) -> None:
-    """Show every cell and seed of a sweep: done, running, queued, missing, stopped, failed."""
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def status(name: Name, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+    """Show every cell and seed of a sweep: done, running, queued, missing, stopped, failed.
+
+    Ends with status 3 where runs failed.
+    """
     plan = load_sweep(store, name)
     states = sweep_status(store, plan)
+    if as_json:
+        print_json(_status_values(store, plan, states))
+    else:
+        _print_status(store, plan, states)
+    _exit_where_failed(states)
+
+
+def _status_values(store: Path, plan: Sweep, states: SweepStatus) -> dict[str, Any]:
+    runs = [
+        {
+            "run_id": run.run_id, "method": run.method, "dataset": run.dataset, "seed": run.seed,
+            "state": states.of(run).state, "fraction": states.of(run).fraction,
+            "error": states.of(run).error,
+        }
+        for run in plan.runs
+    ]  # fmt: skip
+    return {
+        "sweep": plan.name, "store": str(store), "counts": dict(states.counts),
+        "waiting": dict(states.waiting), "unknown": states.unknown, "runs": runs,
+    }  # fmt: skip
+
+
+def _print_status(store: Path, plan: Sweep, states: SweepStatus) -> None:
     seeds = list(dict.fromkeys(run.seed for run in plan.runs))
     marks = MARKS if out.is_terminal else PLAIN_MARKS
     table = Table(Column("cell", no_wrap=True), *(f"seed {seed}" for seed in seeds), "errors")
@@ -65,14 +94,20 @@ def status(name: Name, store: Store = DEFAULT_STORE) -> None:
     if counts["failed"]:
         _explain_failures(store, plan)
         out.print(
-            f"Failed runs go on with: obdbench sweep {name} --retry failed{store_option(store)}",
+            f"Failed runs go on with: obdbench sweep {plan.name} --retry failed"
+            f"{store_option(store)}",
             highlight=False,
         )
 
 
-def table(name: Name, store: Store = DEFAULT_STORE) -> None:
-    """Print a sweep's table and write it as Markdown, CSV and LaTeX, with its figure."""
-    _print_table(store, load_sweep(store, name))
+def table(name: Name, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+    """Print a sweep's table and write it as Markdown, CSV and LaTeX, with its figure.
+
+    Ends with status 3 where runs failed.
+    """
+    plan = load_sweep(store, name)
+    _print_table(store, plan, as_json)
+    _exit_where_failed(sweep_status(store, plan))
 
 
 def report(
@@ -96,17 +131,19 @@ def collect(
     ] = False,
     poll: Annotated[float, typer.Option(help="Seconds between looks (--wait).")] = POLL_SECONDS,
     store: Store = DEFAULT_STORE,
+    as_json: Json = False,
 ) -> None:
     """Give runs whose job died a record with the cause, then print and write the table.
 
-    May be called at any time, also while jobs run; they are not touched.
+    May be called at any time, also while jobs run; they are not touched. Ends with status 3 where
+    runs failed.
     """
     plan = load_sweep(store, name)
     if wait:
         watch(Cluster(store), plan, poll)
     else:
         settle(Cluster(store))
-    show(store, plan)
+    show(store, plan, as_json)
 
 
 def cancel(name: Name, store: Store = DEFAULT_STORE) -> None:
@@ -175,26 +212,38 @@ def _tell(died: dict[str, str], unwritten: dict[str, str]) -> None:
         )
 
 
-def show(store: Path, plan: Sweep) -> None:
-    """Prints and writes the table; ends with 1 where runs failed.
+def show(store: Path, plan: Sweep, as_json: bool = False) -> None:
+    """Print and write a sweep's table, and say on the other stream what it lacks.
 
     Raises:
-        Exit: Some runs failed.
+        Exit: Runs failed: status 3.
     """
-    _print_table(store, plan)
-    counts = sweep_status(store, plan).counts
-    if open_ := counts["queued"] + counts["running"]:
+    _print_table(store, plan, as_json)
+    states = sweep_status(store, plan)
+    if open_ := states.counts["queued"] + states.counts["running"]:
         err.print(f"{open_} runs are still queued or running.", highlight=False)
-    if counts["failed"]:
+    if states.counts["failed"]:
         err.print(
             f"Some runs failed; see: obdbench status {plan.name}{store_option(store)}",
             highlight=False,
         )
-        raise typer.Exit(1)
+    _exit_where_failed(states)
 
 
-def _print_table(store: Path, plan: Sweep) -> None:
+def _exit_where_failed(states: SweepStatus) -> None:
+    if states.counts["failed"]:
+        raise typer.Exit(RUNS_FAILED)
+
+
+def _print_table(store: Path, plan: Sweep, as_json: bool) -> None:
     report = write_tables(store, plan)
+    if as_json:
+        rows = report.table.data.to_dict("records")
+        files = [str(path) for path in report.files]
+        print_json(
+            {"sweep": plan.name, "caption": report.table.caption, "rows": rows, "files": files}
+        )
+        return
     out.print(report.table.rich())
     for path in report.files:
         out.print(str(path), highlight=False)

@@ -1,1 +1,39 @@
-"""The sweeps that the suite ships, one TOML file each."""
+"""The sweeps that the suite ships, one TOML file each, and how a sweep is found by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmark.sweep import Sweep
+
+
+def shipped_sweeps() -> dict[str, Path]:
+    """Every shipped sweep by name."""
+    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
+
+
+def find_sweep(name: str, store: Path) -> Sweep:
+    """A sweep from a TOML file, a shipped one by name, or one that was started in the store.
+
+    Raises:
+        BadConfiguration: There is none; with the nearest names.
+    """
+    from benchmark.config import BadConfiguration
+    from benchmark.errors import did_you_mean
+    from benchmark.sweep import read_sweep
+    from results.record_store import load_sweep, started_sweeps
+
+    if name.endswith(".toml"):
+        return read_sweep(Path(name))
+    shipped = shipped_sweeps()
+    if name in shipped:
+        return read_sweep(shipped[name])
+    started = started_sweeps(store)
+    if name not in started:
+        raise BadConfiguration(
+            f"No sweep is called {name!r}, neither shipped nor started in {store} (a file ends in "
+            f".toml). {did_you_mean(name, {*shipped, *started})}"
+        )
+    return load_sweep(store, name)

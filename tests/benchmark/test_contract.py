@@ -101,7 +101,7 @@ class ParameterThatIsNoValue(First):
 
 @dataclass(frozen=True)
 class TupleParameter(First):
-    rates: Any = (0.1, 0.2)
+    rates: tuple[float, ...] = (0.1, 0.2)
 
 
 @dataclass(frozen=True)

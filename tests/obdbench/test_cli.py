@@ -182,14 +182,14 @@ def test_sweep_status_and_table(cli: Any, sweep_file: Path, record_store: Path) 
     load_plugin(PLUGIN)
     sweep_file.write_text(sweep_file.read_text() + RAISES)
     done = cli("sweep", sweep_file, "--jobs", "1")
-    assert done.code == 1, "a script must see that runs failed"
+    assert done.code == 3, "a script must see that runs failed"
     assert "Some runs failed; see: obdbench status tiny" in done.err
     assert "tiny: 4 runs, 0 done, 0 failed, 4 to do" in done.err
     for suffix in ("md", "csv", "tex"):
         assert (record_store / "reports" / "tiny" / f"table.{suffix}").is_file()
 
     status = cli("status", "tiny")
-    assert status.code == 0
+    assert status.code == 3
     rows = [line for line in status.out.splitlines() if line.startswith("│")]
     marks = {re.split(r"[.│ ]+", row)[2]: [c.strip() for c in row.split("│")[2:5]] for row in rows}
     assert marks["random"] == ["D", "D", ""]
@@ -206,7 +206,7 @@ def test_sweep_status_and_table(cli: Any, sweep_file: Path, record_store: Path) 
     assert "4 runs, 2 done, 2 failed, 2 to do" in retried.err
 
     table = cli("table", "tiny")
-    assert table.code == 0
+    assert table.code == 3
     assert table.out == again.out == retried.out == done.out
 
 

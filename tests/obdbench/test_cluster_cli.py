@@ -60,7 +60,7 @@ def test_submitting_returns_at_once_and_the_rest_is_done_from_anywhere(
     assert (collected.code, "2 runs are still queued or running" in collected.err) == (0, True)
     assert "2 runs were cancelled" in cli("cancel", "tiny").err
     collected = cli("collect", "tiny")
-    assert collected.code == 1
+    assert collected.code == 3
     assert collected.err.count(": Cancelled") == 2
     assert "2 failed" in cli("status", "tiny").out
     again = cli("submit", sweep_file, "--retry", "failed")
@@ -79,7 +79,7 @@ def test_waiting_stays_until_the_jobs_are_gone(
     full = f"test -e {journal}.seen || {{ touch {journal}.seen; echo temporarily >&2; exit 1; }}"
     sbatch.write_text(taking.replace("#!/bin/sh", f"#!/bin/sh\n{full}"))
     result = cli("submit", sweep_file, "--wait", "--poll", "0.01")
-    assert result.code == 1
+    assert result.code == 3
     assert result.err.count(": Vanished") == 2
     assert len(journal.read_text().splitlines()) == 1
 

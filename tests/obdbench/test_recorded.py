@@ -19,7 +19,7 @@ from benchmark.registry import load_plugin
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.synthetic_set import load_synthetic_set
-from obdbench.cli.recorded import find_run
+from obdbench.face import find_run
 from obdbench.verify import LEAST_TOLERANCE, compare, verify
 from tests.obdbench.conftest import Result
 from tests.tiny_runs import PLUGIN, altered, execute, tiny_spec
@@ -129,7 +129,8 @@ def test_the_command_says_so_and_ends_with_1_where_numbers_differ(
 def test_runs_are_found_by_id_and_by_folder(record: Record, spec: RunSpec, store: Path) -> None:
     folder = run_folder(store, spec)
     for name in (record.run_id, str(folder), str(folder / FILE)):
-        assert find_run(name, store) == (folder, record)
+        found = find_run(name, store)
+        assert (found.folder, found.record) == (folder, record)
     with pytest.raises(ObdBenchError, match=r"No run '.*dbd.*' has a record in .*Did you mean"):
         find_run(record.run_id.replace("dbc", "dbd"), store)
 
@@ -175,6 +176,6 @@ def test_what_has_no_set_says_why(
 ) -> None:
     whole = execute(tiny_spec("bc_whole", small_dataset_name), tmp_path)
     result = cli("export", whole.run_id, "--store", tmp_path)
-    assert (result.code, "gives a policy" in result.err) == (1, True)
+    assert (result.code, "gives a policy, not a set" in result.err) == (1, True)
     result = cli("export", record.run_id, "--format", "pickle", "--store", store)
     assert "expected one of npz, safetensors, csv, minari" in " ".join(result.err.split())

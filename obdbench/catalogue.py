@@ -1,0 +1,263 @@
+"""What has a name (methods, datasets, sweeps, protocols, ...), found without importing it.
+
+Names and origins come from the entry points of installed distributions, descriptions from the
+source as text. So `obdbench list` and a mistyped name cost a third of a second instead of the three
+that torch, gymnasium and pandas take to import.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.registry import BrokenPlugin, Registry, UnknownName
+from obdbench.sweeps import shipped_sweeps
+from slurm.profiles import profile_files
+
+Kind = Literal[
+    "method", "dataset", "dataset family", "student", "teacher recipe", "density recipe", "study",
+    "sweep", "protocol", "profile", "exhibit",
+]  # fmt: skip
+
+REGISTRIES: dict[Kind, tuple[str, str, str]] = {
+    "method": ("obdbench.methods", "benchmark.method", "METHODS"),
+    "dataset": ("obdbench.datasets", "benchmark.datasets.source", "DATASETS"),
+    "dataset family": ("obdbench.dataset_families", "benchmark.datasets.source", "FAMILIES"),
+    "student": ("obdbench.students", "benchmark.students.network", "STUDENTS"),
+    "teacher recipe": ("obdbench.teachers", "benchmark.teachers.teacher", "TEACHERS"),
+    "density recipe": ("obdbench.densities", "benchmark.density.density", "DENSITIES"),
+    "study": ("obdbench.studies", "paper_figures.studies.study", "STUDIES"),
+}
+"""Entry-point group of each kind, and where its registry is once something has imported it."""
+
+PROTOCOLS, EXHIBITS = "benchmark.protocol", "paper_figures.exhibits"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that has a name.
+
+    Args:
+        kind: What it is.
+        name: Under which commands and sweeps find it.
+        origin: Distribution, file or module that it comes from.
+        summary: One line; "" where the source does not say it as plain text.
+        problem: Why it cannot be used, as far as that can be seen without importing it.
+    """
+
+    kind: Kind
+    name: str
+    origin: str
+    summary: str
+    problem: str | None = None
+
+
+def kinds() -> tuple[Kind, ...]:
+    """Every kind, in the order in which they are listed."""
+    return (*REGISTRIES, "sweep", "protocol", "profile", "exhibit")
+
+
+def names(kind: Kind) -> list[str]:
+    """Names of a kind."""
+    return [*registry(kind)] if kind in REGISTRIES else [entry.name for entry in entries(kind)]
+
+
+def entries(kind: Kind) -> list[Entry]:
+    """Everything of a kind."""
+    if kind in REGISTRIES:
+        found = registry(kind)
+        return [_registered(kind, found, name) for name in found] + [
+            Entry(kind, name, "", "", problem) for name, problem in found.conflicts().items()
+        ]
+    return list(_OTHERS[kind]())
+
+
+def registry(kind: Kind) -> Registry[Any]:
+    """The registry of a kind, with what plug-ins added to it; its entries are not imported."""
+    group, module, attribute = REGISTRIES[kind]
+    if module in sys.modules:
+        loaded: Registry[Any] = getattr(sys.modules[module], attribute)
+        return loaded
+    return _unloaded(kind, group)
+
+
+def check_words(kinds: Sequence[Kind], words: Sequence[str]) -> None:
+    """Refuse the leading arguments of a command that name nothing.
+
+    Raises:
+        UnknownName: With the nearest names. A kind whose names depend on more than what is
+            installed (sweeps, exhibits) is left to the command.
+    """
+    for kind, word in zip(kinds, words, strict=False):
+        if word.startswith("-") or word.endswith(".py"):
+            return
+        if kind == "dataset":
+            _check_dataset(word)
+        elif kind in REGISTRIES and word not in registry(kind):
+            raise registry(kind).unknown(word)
+
+
+def find(name: str) -> list[Entry]:
+    """Everything of that name: a method and a teacher may share one.
+
+    Raises:
+        UnknownName: Nothing is called so; with the nearest names of all kinds.
+    """
+    found = [entry for kind in kinds() for entry in entries(kind) if entry.name == name]
+    if not found:
+        known = {other for kind in kinds() for other in names(kind)}
+        raise UnknownName(
+            f"Nothing is called {name!r}. {did_you_mean(name, known)} Every name: obdbench list."
+        )
+    return found
+
+
+def load(kind: Kind, name: str) -> Any:
+    """The registered object, imported now and checked to be of its kind."""
+    _, module, attribute = REGISTRIES[kind]
+    return getattr(importlib.import_module(module), attribute)[name]
+
+
+def problem_of(kind: Kind, name: str) -> str | None:
+    """Why a registered entry does not load; None where it does."""
+    try:
+        load(kind, name)
+    except BrokenPlugin as error:
+        return str(error)
+    return None
+
+
+def _check_dataset(word: str) -> None:
+    name = word.partition("@")[0]
+    family, slash, _ = name.partition("/")
+    if slash and name not in registry("dataset") and family not in registry("dataset family"):
+        families = ", ".join(f"{prefix}/..." for prefix in registry("dataset family"))
+        raise UnknownName(f"{registry('dataset').unknown(name)} Families of names: {families}.")
+
+
+@cache
+def _unloaded(kind: str, group: str) -> Registry[Any]:
+    return Registry(kind, group)
+
+
+def _registered(kind: Kind, found: Registry[Any], name: str) -> Entry:
+    entry, origin = found.reference(name), found.origin(name)
+    if not isinstance(entry, str):
+        summary = getattr(entry, "description", None) or _first_line(entry.__doc__)
+        return Entry(kind, name, origin, str(summary))
+    module, _, attribute = entry.partition(":")
+    try:
+        return Entry(kind, name, origin, _summary(module, attribute))
+    except (ObdBenchError, SyntaxError) as error:
+        return Entry(kind, name, origin, "", f"{entry}: {error}")
+
+
+def _summary(module: str, attribute: str) -> str:
+    """First line of the docstring of a class, or of the one below an assignment."""
+    body = _source(module).body
+    for statement, following in zip(body, [*body[1:], None], strict=True):
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == attribute:
+            return _first_line(ast.get_docstring(statement))
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and attribute in _stored(statement):
+            preset = f"Preset: {ast.unparse(statement.value)}" if statement.value else ""
+            return preset if _is_preset(statement) else _first_line(_text(following))
+        if isinstance(statement, ast.ImportFrom | ast.Import) and attribute in _imported(statement):
+            return ""
+    raise ObdBenchError(f"the module has no attribute {attribute!r}")
+
+
+def _sweeps() -> Iterator[Entry]:
+    for name, path in shipped_sweeps().items():
+        values = tomllib.loads(path.read_text())
+        yield Entry("sweep", name, "obdbench", values.get("description", ""))
+
+
+def _protocols() -> Iterator[Entry]:
+    for (name,), values in _calls(PROTOCOLS, "Protocol"):
+        summary = (
+            f"{values['students']} students x {values['episodes']} episodes every "
+            f"{values['checkpoint_every']:,} outer steps; the last {values['last']} count."
+        )
+        yield Entry("protocol", name, "obdbench", summary)
+
+
+def _profiles() -> Iterator[Entry]:
+    for name, path in profile_files().items():
+        first = path.read_text().partition("\n")[0]
+        summary = first.removeprefix("#").strip() if first.startswith("#") else ""
+        yield Entry("profile", name, str(path.parent), summary)
+
+
+def _exhibits() -> Iterator[Entry]:
+    for (name,), values in _calls(EXHIBITS, "Exhibit"):
+        yield Entry("exhibit", name, "obdbench", values["shows"])
+
+
+_OTHERS = {
+    "sweep": _sweeps, "protocol": _protocols, "profile": _profiles, "exhibit": _exhibits,
+}  # fmt: skip
+
+
+def _calls(module: str, function: str) -> Iterator[tuple[list[Any], dict[str, Any]]]:
+    """Positional and keyword arguments of every call with a literal name; others are None."""
+    for node in ast.walk(_source(module)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == function and node.args:
+            yield (
+                [_literal(argument) for argument in node.args],
+                {k.arg: _literal(k.value) for k in node.keywords if k.arg},
+            )
+
+
+@cache
+def _source(module: str) -> ast.Module:
+    """The parsed source of a module; neither it nor its parents are imported."""
+    top, *rest = module.split(".")
+    spec: ModuleSpec | None = find_spec(top)
+    for depth in range(len(rest)):
+        if spec is not None:
+            name = ".".join([top, *rest[: depth + 1]])
+            spec = PathFinder.find_spec(name, spec.submodule_search_locations or [])
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        raise ObdBenchError(f"there is no module {module!r}")
+    return ast.parse(Path(spec.origin).read_text("utf-8"))
+
+
+def _is_preset(statement: ast.Assign | ast.AnnAssign) -> bool:
+    """Whether a method is another one with other hyper-parameters."""
+    value = statement.value
+    return isinstance(value, ast.Call) and not value.args and 0 < len(value.keywords) < 4
+
+
+def _stored(statement: ast.Assign | ast.AnnAssign) -> set[str]:
+    return {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and _is_target(n)}
+
+
+def _is_target(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Store)
+
+
+def _imported(statement: ast.ImportFrom | ast.Import) -> set[str]:
+    return {alias.asname or alias.name for alias in statement.names}
+
+
+def _text(statement: ast.stmt | None) -> str | None:
+    value = _literal(statement.value) if isinstance(statement, ast.Expr) else None
+    return value if isinstance(value, str) else None
+
+
+def _literal(node: ast.expr) -> Any:
+    return node.value if isinstance(node, ast.Constant) else None
+
+
+def _first_line(docstring: str | None) -> str:
+    return (docstring or "").strip().partition("\n")[0]

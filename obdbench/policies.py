@@ -1,0 +1,233 @@
+"""Synthetic sets to train on, and policies that any gymnasium loop can use."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Discrete
+from numpy.typing import ArrayLike, NDArray
+
+from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_names, d4rl_reference
+from benchmark.datasets.dataset import DatasetProblem, ReferenceReturns
+from benchmark.datasets.own import ScriptedMixture
+from benchmark.datasets.snapshots import suite_reference
+from benchmark.datasets.source import DATASETS
+from benchmark.environments.batch import highest
+from benchmark.environments.lookup import action_space, find_specification, make_environment
+from benchmark.errors import ObdBenchError
+from benchmark.scaling import Scaling
+from benchmark.students.spec import StudentSpec
+from benchmark.students.student import Batch, StudentPolicy, train_students
+from benchmark.synthetic_set import SyntheticSet
+
+
+class Acts(Protocol):
+    """Anything that gives an action for an observation, in the environment's own units."""
+
+    def predict(self, observation: NDArray[Any]) -> Any:
+        """The action for one observation `[obs_dim]`."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainedPolicy:
+    """A student that was trained on a synthetic set, with its deterministic action.
+
+    Args:
+        student: One trained student.
+        environment: Gymnasium id of the environment that the set was distilled for.
+        space: Action space of that environment.
+    """
+
+    student: StudentPolicy = field(repr=False)
+    environment: str
+    space: gymnasium.Space[Any]
+
+    def predict(self, observation: ArrayLike) -> Any:
+        """The action for an observation, in the environment's own units.
+
+        Args:
+            observation: One, `[obs_dim]`, or a batch, `[N, obs_dim]`.
+
+        Returns:
+            `[act_dim]` or `[N, act_dim]` float32; for a Discrete space an integer, or `[N]`.
+
+        Raises:
+            ObdBenchError: The observation has another shape.
+        """
+        observations = np.asarray(observation, dtype=np.float32)
+        dim = self.student.scaling.mean.shape[0]
+        if observations.ndim not in (1, 2) or observations.shape[-1] != dim:
+            raise ObdBenchError(
+                f"predict got an observation of shape {list(observations.shape)}; expected "
+                f"[{dim}] or [N, {dim}], as {self.environment} gives them."
+            )
+        actions = self.student(observations.reshape(1, -1, dim))[0]
+        chosen = highest(actions, self.space) if isinstance(self.space, Discrete) else actions
+        return chosen[0] if observations.ndim == 1 else chosen
+
+
+@dataclass(frozen=True)
+class DistilledSet:
+    """A synthetic set with all that is needed to train a policy on it.
+
+    Args:
+        pairs: The set.
+        scaling: What students' inputs and outputs are scaled with.
+        student: What is trained on it, and for how many steps.
+        card: Where the set comes from: run, spec, environment, sha256 of the data.
+    """
+
+    pairs: SyntheticSet
+    scaling: Scaling
+    student: StudentSpec
+    card: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @property
+    def observations(self) -> NDArray[np.float32]:
+        """Observations in the environment's units `[N, obs_dim]`."""
+        return self.pairs.observations.numpy()
+
+    @property
+    def actions(self) -> NDArray[np.float32]:
+        """Actions in the environment's units `[N, act_dim]`; scores where actions are discrete."""
+        return self.pairs.actions.numpy()
+
+    @property
+    def environment(self) -> str:
+        """Gymnasium id of the environment that the set was distilled for."""
+        return str(self.card["environment"])
+
+    def train(
+        self, steps: int | None = None, seed: int = 0, student: StudentSpec | None = None
+    ) -> TrainedPolicy:
+        """Train one policy on the set, from scratch.
+
+        Args:
+            steps: Gradient steps on the whole set; the student's own number by default.
+            seed: Seed of the initial parameters and the action noise.
+            student: Another student than the one that the set was scored with.
+        """
+        spec = student or self.student
+        steps = spec.steps if steps is None else steps
+        observations = self.scaling.observations_in(self.pairs.observations)
+        actions = self.scaling.actions_in(self.pairs.actions)
+
+        def batch(step: int) -> Batch:
+            rows = self.pairs.rows(step, steps)
+            return observations[rows][None], actions[rows][None]
+
+        generator = torch.Generator().manual_seed(seed)
+        trained = train_students(spec, batch, self.scaling, [generator], steps)
+        return TrainedPolicy(trained, self.environment, action_space(self.environment))
+
+    def __repr__(self) -> str:
+        return f"DistilledSet({len(self)} pairs for {self.environment}, of {self.card['run_id']})"
+
+    def _repr_html_(self) -> str:
+        return html_rows(
+            {
+                "synthetic set": f"{len(self)} pairs for {self.environment}",
+                "run": self.card["run_id"],
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Episodes that a policy played.
+
+    Args:
+        returns: Undiscounted return of each episode `[episodes]`.
+        lengths: Environment steps of each episode `[episodes]`.
+        normalized: Normalized return of each episode (0 the random policy, 100 the expert); None
+            where the suite has no reference returns of the environment.
+    """
+
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    normalized: NDArray[np.float64] | None
+
+    def __repr__(self) -> str:
+        return "Evaluation(" + ", ".join(f"{k}: {v}" for k, v in self._rows().items()) + ")"
+
+    def _rows(self) -> dict[str, str]:
+        rows = {"episodes": str(len(self.returns)), "mean return": f"{self.returns.mean():.1f}"}
+        if self.normalized is not None:
+            rows["mean normalized return"] = f"{self.normalized.mean():.1f}"
+        return rows
+
+    def _repr_html_(self) -> str:
+        return html_rows(self._rows())
+
+
+def evaluate(
+    policy: Acts,
+    env: str | gymnasium.Env[Any, Any],
+    episodes: int = 10,
+    seed: int = 0,
+    reference: ReferenceReturns | None = None,
+) -> Evaluation:
+    """Play episodes with a policy.
+
+    Args:
+        policy: Anything with `predict(observation)`.
+        env: A gymnasium id, or an environment, which is left open.
+        episodes: How many, one after the other.
+        seed: Seed of the first episode's reset; the next episode has the next seed.
+        reference: Returns that count as 0 and 100; those that the suite knows by default.
+    """
+    made = make_environment(find_specification(env)) if isinstance(env, str) else env
+    try:
+        played = [_episode(policy, made, seed + number) for number in range(episodes)]
+    finally:
+        if isinstance(env, str):
+            made.close()
+    returns = np.array([total for total, _ in played])
+    if reference is None and made.spec is not None:
+        reference = known_reference(made.spec.id)
+    normalized = None if reference is None else np.asarray(reference.normalise(returns))
+    return Evaluation(returns, np.array([length for _, length in played]), normalized)
+
+
+def known_reference(environment: str) -> ReferenceReturns | None:
+    """Returns of the random policy and the expert in an environment, where the suite has them."""
+    for name in d4rl_names():
+        if d4rl_environment(name) == environment:
+            return d4rl_reference(name)
+    for name in DATASETS:
+        source = DATASETS[name]
+        if isinstance(source, ScriptedMixture) and source.env_id == environment:
+            return source.reference
+    try:
+        return suite_reference(environment)
+    except DatasetProblem:
+        return None
+
+
+def html_rows(rows: Mapping[str, str]) -> str:
+    """A small table for notebooks: a name and a value in each row."""
+    cells = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+        for name, value in rows.items()
+    )
+    return f"<table>{cells}</table>"
+
+
+def _episode(policy: Acts, env: gymnasium.Env[Any, Any], seed: int) -> tuple[float, int]:
+    """Return and length of one episode."""
+    observation, _ = env.reset(seed=seed)
+    total, length, ended = 0.0, 0, False
+    while not ended:
+        observation, reward, terminated, truncated, _ = env.step(policy.predict(observation))
+        total, length, ended = total + float(reward), length + 1, terminated or truncated
+    return total, length

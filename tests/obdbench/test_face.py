@@ -1,0 +1,244 @@
+"""The suite from Python: what calls return, where they look, and what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import obdbench
+from benchmark.datasets.d4rl_facts import d4rl_reference
+from benchmark.registry import load_plugin
+from obdbench.policies import known_reference
+from results.comparison import published_cells
+from results.shipping import SHIPPED
+from tests.tiny_runs import PLUGIN, PROTOCOL
+
+STUDENT = {"width": 8, "depth": 2, "steps": 4}
+HOPPER_SET = "hopper-medium-expert.av_pbc.01faba63f72a.seed0"
+TINY: dict[str, Any] = {"protocol": PROTOCOL, "student": STUDENT, "synthetic_size": 4}
+
+
+@pytest.fixture
+def done(small_dataset_name: str) -> obdbench.Run:
+    return obdbench.run("random", small_dataset_name, **TINY)
+
+
+def test_a_run_is_kept_and_found_again(
+    done: obdbench.Run, small_dataset_name: str, record_store: Path
+) -> None:
+    record = done.folder / "record.json"
+    assert record.is_relative_to(record_store)
+    written = record.stat().st_mtime_ns
+    again = obdbench.run("random", small_dataset_name, **TINY)
+    assert (again, record.stat().st_mtime_ns) == (done, written)
+    assert f"{done.normalized_return:.2f}" in repr(done)
+    assert done.run_id in done._repr_html_()
+    other = obdbench.run("random", small_dataset_name, seed=1, **TINY)
+    assert other.run_id != done.run_id
+
+
+def test_a_run_has_the_numbers_of_the_command(
+    done: obdbench.Run, small_dataset_name: str, cli: Any, tmp_path: Path
+) -> None:
+    settings = [word for k, v in STUDENT.items() for word in ("--set", f"student.{k}={v}")]
+    found = cli("run", "random", small_dataset_name, "--protocol", "smoke",
+                "--set", "synthetic_size=4", *settings, "--store", tmp_path)  # fmt: skip
+    run = obdbench.run("random", small_dataset_name, **{**TINY, "protocol": "smoke"})
+    assert found.out == f"{run.run_id}: normalized return {run.normalized_return:.2f}\n"
+
+
+def test_a_failed_run_raises_its_error_and_keeps_its_record(small_dataset_name: str) -> None:
+    load_plugin(PLUGIN)
+    with pytest.raises(obdbench.RunFailed, match="ValueError: oh") as raised:
+        obdbench.run("raises", small_dataset_name, protocol=PROTOCOL, message="oh")
+    failed = raised.value.run
+    assert (failed.folder / "record.json").is_file()
+    assert np.isnan(failed.normalized_return)
+    assert failed.run_id in repr(failed)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: obdbench.run("dcb", "hopper/medium"), "Did you mean 'dbc'"),
+        (lambda: obdbench.run("dbc", "hopper/medum"), "Did you mean 'hopper/medium'"),
+        (lambda: obdbench.run("dbc", "hopper/medium", outer_step=1), "Did you mean 'outer_steps'"),
+        (lambda: obdbench.run("dbc", "hopper/medium", protocol="obdd"), "Did you mean 'obd'"),
+        (lambda: obdbench.run("dbc", "hopper/medium", student={"widht": 1}), "in student"),
+        (lambda: obdbench.sweep("quickstat"), "Did you mean 'quickstart'"),
+        (lambda: obdbench.sweep({"name": "x", "datsets": []}), "Unknown key 'datsets'"),
+        (lambda: obdbench.load_set("hopper.av_pbc.0.seed0"), "has a record in"),
+        (lambda: obdbench.load_teacher("hopper/medium@2000", "td3bc"), "Did you mean 'td3_bc'"),
+    ],
+)
+def test_a_mistake_is_named_with_the_nearest_valid_word(call: Any, says: str) -> None:
+    with pytest.raises(obdbench.ObdBenchError, match=says):
+        call()
+
+
+def test_a_set_is_found_by_its_run_its_record_its_id_its_folder_and_its_file(
+    done: obdbench.Run, record_store: Path
+) -> None:
+    path = next(done.folder.glob("*.safetensors"))
+    expected = obdbench.load_synthetic_set(path)[0].observations.numpy()
+    for source in (done, done.record, done.run_id, str(done.folder), done.folder, path):
+        found = obdbench.load_set(source)
+        assert (found.observations == expected).all()
+    assert (len(found), found.environment) == (4, "Hopper-v5")
+    assert found.student.width == STUDENT["width"]
+    assert "4 pairs for Hopper-v5" in repr(found)
+    assert "4 pairs for Hopper-v5" in found._repr_html_()
+
+
+def test_a_run_without_a_set_says_so(small_dataset_name: str) -> None:
+    whole = obdbench.run("bc_whole", small_dataset_name, protocol=PROTOCOL, student=STUDENT,
+                         steps=5, batch_size=4)  # fmt: skip
+    with pytest.raises(obdbench.ObdBenchError, match="has no synthetic set: bc_whole gives"):
+        obdbench.load_set(whole)
+
+
+def test_a_policy_acts_on_one_observation_and_on_many() -> None:
+    pairs = obdbench.load_set(HOPPER_SET)
+    policy = pairs.train()
+    one, many = pairs.observations[0], pairs.observations[:5]
+    assert policy.predict(one).shape == (3,)
+    assert policy.predict(many).shape == (5, 3)
+    np.testing.assert_allclose(policy.predict(many)[0], policy.predict(one), rtol=1e-5, atol=1e-6)
+    assert (policy.predict(one) == pairs.train(seed=0).predict(one)).all()
+    assert (policy.predict(one) != pairs.train(seed=1).predict(one)).any()
+    fitted = np.abs(pairs.train(steps=500).predict(pairs.observations) - pairs.actions).mean()
+    assert fitted < np.abs(policy.predict(pairs.observations) - pairs.actions).mean()
+    for wrong in (np.zeros(4), np.zeros((1, 1, 11)), np.zeros(())):
+        with pytest.raises(obdbench.ObdBenchError, match=r"expected \[11\] or \[N, 11\]"):
+            policy.predict(wrong)
+
+
+def test_a_discrete_action_is_a_number_that_the_environment_takes() -> None:
+    path = next(SHIPPED.glob("cartpole-mixed.hades.*/seed0/*.safetensors"))
+    policy = obdbench.load_set(path).train()
+    env = gymnasium.make("CartPole-v1")
+    observation, _ = env.reset(seed=0)
+    assert env.action_space.contains(policy.predict(observation))
+    assert policy.predict(np.stack([observation] * 3)).tolist() == [policy.predict(observation)] * 3
+
+
+def test_pairs_of_a_later_stage_are_learned_from_later() -> None:
+    observations, actions = torch.eye(4)[:2], torch.eye(2)
+    scaling = obdbench.Scaling(torch.zeros(4), torch.ones(4), torch.zeros(2), torch.ones(2))
+    student = obdbench.StudentSpec(width=8, depth=2, steps=8)
+    pairs = obdbench.SyntheticSet(observations, actions, stages=torch.tensor([0, 1]))
+    card = {"environment": "CartPole-v1", "run_id": "none"}
+    policy = obdbench.DistilledSet(pairs, scaling, student, card).train(seed=3)
+
+    def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        shown = 1 if step < 4 else 2
+        return observations[None, :shown], actions[None, :shown]
+
+    generator = torch.Generator().manual_seed(3)
+    expected = obdbench.train_students(student, batch, scaling, [generator])
+    for layer, wanted in zip(policy.student.parameters, expected.parameters, strict=True):
+        assert all(torch.equal(*tensors) for tensors in zip(layer, wanted, strict=True))
+
+
+class AlwaysRight:
+    def predict(self, observation: Any) -> int:
+        return 1
+
+
+def test_evaluate_plays_the_episodes_that_gymnasium_plays() -> None:
+    env = gymnasium.make("CartPole-v1")
+    played = obdbench.evaluate(AlwaysRight(), env, episodes=3, seed=5)
+    for number, length in enumerate(played.lengths):
+        env.reset(seed=5 + number)
+        steps = 1
+        while not env.step(1)[2]:
+            steps += 1
+        assert steps == length
+    assert (played.returns == played.lengths).all(), "CartPole gives 1 for every step"
+    assert played.normalized is not None
+    np.testing.assert_allclose(played.normalized, 100 * (played.returns - 22.7) / (500 - 22.7))
+    by_id = obdbench.evaluate(AlwaysRight(), "CartPole-v1", episodes=3, seed=5)
+    assert (by_id.returns == played.returns).all()
+    assert "mean normalized return" in repr(played)
+    assert "mean normalized return" in played._repr_html_()
+
+
+def test_an_environment_without_reference_returns_gives_plain_returns() -> None:
+    played = obdbench.evaluate(AlwaysRight(), "MountainCar-v0", episodes=1)
+    assert played.normalized is None
+    assert "normalized" not in repr(played)
+    known = obdbench.evaluate(
+        AlwaysRight(), "MountainCar-v0", 1, reference=obdbench.ReferenceReturns(-200.0, 0.0)
+    )
+    assert known.normalized is not None
+    assert known.normalized.tolist() == [0.0]
+
+
+def test_reference_returns_are_known_of_the_suites_environments_and_of_d4rls() -> None:
+    assert known_reference("Hopper-v4") == d4rl_reference("hopper-medium-v2")
+    hopper = known_reference("Hopper-v5")
+    assert hopper is not None
+    assert hopper != known_reference("Hopper-v4")
+
+
+def test_a_sweep_goes_on_where_it_was(small_dataset_name: str, record_store: Path) -> None:
+    plan = {
+        "name": "from_python",
+        "datasets": [small_dataset_name],
+        "seeds": 2,
+        "protocol": {"name": "t", "students": 2, "episodes": 2, "checkpoint_every": 2, "last": 2},
+        "student": STUDENT,
+        "methods": [{"name": "random", "synthetic_size": 4}, {"name": "raises"}],
+    }
+    table = obdbench.sweep(plan, jobs=1, plugins=[PLUGIN])
+    rows = table.data.set_index("method")
+    assert rows.loc["random", "n"] == 2
+    assert rows.loc["raises", "n_failed"] == 2
+    assert table._repr_html_().startswith("<table><caption>")
+    assert "random" in repr(table)
+    times = {path: path.stat().st_mtime_ns for path in record_store.glob("*/*/record.json")}
+    obdbench.sweep("from_python", jobs=1)
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    obdbench.sweep("from_python", jobs=1, retry=True)
+    changed = {p.parent.parent.name for p, time in times.items() if p.stat().st_mtime_ns != time}
+    assert [name.split(".")[1] for name in changed] == ["raises"]
+
+
+def test_results_hold_every_shipped_own_and_published_number(done: obdbench.Run) -> None:
+    numbers = obdbench.results()
+    counts = numbers.groupby("source").size()
+    assert counts["shipped"] == len(list(SHIPPED.glob("*/seed*/record.json")))
+    assert counts["published"] == len(published_cells())
+    (own,) = numbers[numbers.source == "own"].to_dict("records")
+    assert (own["run_id"], own["normalized_return"]) == (done.run_id, done.normalized_return)
+    assert own["synthetic_size"] == 4
+    cell = numbers[
+        (numbers.table == "obd table1")
+        & (numbers.method == "av_pbc")
+        & (numbers.dataset == "d4rl/hopper-medium-v2")
+    ]
+    (published,) = [c for c in published_cells()
+                    if (c.table, c.paper, c.method, c.dataset)
+                    == ("table1", "obd", "av_pbc", "d4rl/hopper-medium-v2")]  # fmt: skip
+    assert cell.normalized_return.tolist() == [published.value]
+    brax = numbers[numbers.dataset.str.startswith("brax/")]
+    assert brax.normalized_return.isna().all()
+    assert brax["return"].notna().all()
+
+
+def test_a_dataset_is_collected_when_it_is_not_there(own_datasets: Path) -> None:
+    data = obdbench.load_dataset("cartpole/mixed@300")
+    assert len(data) == 300
+    assert obdbench.load_dataset("cartpole/mixed@300").sha256 == data.sha256
+
+
+def test_a_teacher_is_found_by_name_and_by_dataset(
+    tiny_teacher: Any, small_dataset_name: str
+) -> None:
+    data = obdbench.load_dataset(small_dataset_name)
+    assert obdbench.load_teacher(data).facts == obdbench.load_teacher(small_dataset_name).facts
