@@ -9,12 +9,12 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from results.reproduction import published_cells
 
 import obdbench
 from benchmark.datasets.d4rl_facts import d4rl_reference
 from benchmark.registry import load_plugin
 from obdbench.policies import known_reference
+from results.comparison import published_cells
 from results.shipping import SHIPPED
 from tests.tiny_runs import PLUGIN, PROTOCOL
 
