@@ -64,7 +64,7 @@ COMMANDS = {
     ),
     "verify": Command(
         "recorded:verify",
-        "Do a recorded run again from its own spec and say whether the numbers hold.",
+        "Repeat a recorded run from its own spec and say whether the numbers hold.",
     ),
     "export": Command(
         "recorded:export", "Write a run's last synthetic set in a format that others read."

@@ -121,6 +121,7 @@ def sweep(
     conditions = Conditions(
         store, tuple(context.obj or ()), threads=threads, device=device, pack=pack
     )
+    check_retry(retry)
     plan = find_sweep(name, store)
     begin(plan, store)
     if todo := _share(plan, runs_to_do(store, plan, retry), share):
@@ -140,14 +141,18 @@ def begin(plan: Sweep, store: Path) -> None:
     _check_same_data(store, plan, [build_if_missing(DatasetName.parse(d)) for d in datasets])
 
 
-def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
-    """The runs that are to be done; their counts are printed.
+def check_retry(retry: str | None) -> None:
+    """Check the option before anything is built.
 
     Raises:
-        BadConfiguration: `retry` is neither None nor "failed".
+        BadConfiguration: It is neither left out nor "failed".
     """
     if retry not in (None, "failed"):
         raise BadConfiguration(f"--retry takes 'failed', got {retry!r}.")
+
+
+def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
+    """The runs that are to be done; their counts are printed."""
     states = sweep_status(store, plan)
     skipped = {"done", "running", "queued"} | (set() if retry else {"failed"})
     todo = [run for run in plan.runs if states.of(run).state not in skipped]
