@@ -90,7 +90,7 @@ def execute_packs(
 
     Args:
         packs: Runs as `RunSpec.as_dict`.
-        conditions: As `Conditions.as_dict`.
+        conditions: Conditions as `Conditions.as_dict` gives them.
     """
     here = Conditions.from_dict(conditions)
     for pack in packs:

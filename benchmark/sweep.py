@@ -18,7 +18,7 @@ synthetic_size = [16, 64]      # a hyper-parameter, for the methods that have it
 [[methods]]
 name = "av_pbc"
 outer_steps = 1000
-seeds = 10                               # for this method alone
+seeds = 10                               # only for this method
 grid.outer_learning_rate = [0.1, 0.3]    # likewise
 ```
 """

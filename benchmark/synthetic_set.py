@@ -33,7 +33,7 @@ class SyntheticSet:
     Args:
         observations: `[N, obs_dim]` float32, raw (not normalised).
         actions: `[N, act_dim]` float32.
-        stages: Of a set that is learned in sequence: the stage `[N]` int64, from 0, at which each
+        stages: For a set that is learned in sequence: the stage `[N]` int64, from 0, at which each
             pair joins the training. K stages share the gradient steps equally. None: all at once.
     """
 
@@ -88,7 +88,7 @@ def save_synthetic_set(
 ) -> str:
     """Writes a set as safetensors and returns the file's sha256.
 
-    The scaling that students are trained under travels along, so that the file alone is enough to
+    The scaling that students are trained under travels along, so that the file is enough to
     train a policy; the card (JSON in the file's metadata) says where the set comes from.
     """
     tensors = {

@@ -1,4 +1,4 @@
-"""A synthetic set in the formats that others read."""
+"""Export of a synthetic set to the formats of other tools."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from benchmark.synthetic_set import SyntheticSet, load_synthetic_set, method_of
 
 
 def export_set(source: Path, kind: str, target: str) -> str:
-    """Writes a stored set in another format.
+    """Write a stored set in another format.
 
     Args:
-        source: The safetensors file of a run.
+        source: Safetensors file of a run.
         kind: "npz" (observations, actions, card as JSON text), "safetensors" (the file as it is),
-            "csv" (a row a pair) or "minari" (a dataset in which every pair is an episode of one
+            "csv" (one row per pair) or "minari" (a dataset in which every pair is an episode of one
             step without reward).
-        target: A file, or the id of the Minari dataset.
+        target: File to write, or id of the Minari dataset.
 
     Returns:
-        What was written.
+        File or dataset that was written.
 
     Raises:
-        ObdBenchError: The format is unknown, or the source is no synthetic set.
+        ObdBenchError: The format is unknown, or the source is not a synthetic set.
     """
     if kind not in FORMATS:
         raise ObdBenchError(f"--format is {kind!r}; expected one of {', '.join(FORMATS)}.")

@@ -29,7 +29,7 @@ class Setting:
 
     Args:
         name: Its key, as in `--set name=value` or a sweep's TOML.
-        type: As it is declared.
+        type: Type, in the words of its declaration.
         default: A plain value, or `REQUIRED`.
         meaning: From the docstring; "" where the docstring does not name it.
     """

@@ -1,4 +1,4 @@
-"""Where every run of a sweep is: what its folder says, and what the cluster's scheduler says."""
+"""Status of every run of a sweep, from its folder and from the cluster's scheduler."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from slurm.scheduler import Unreachable
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """The states of a sweep's runs at one moment.
+    """Status of a sweep's runs at one moment.
 
     Args:
-        at: By run id.
-        waiting: Why queued runs wait, in the scheduler's words, with how many do.
-        unknown: Why the scheduler could not be asked; None where it could or need not be.
+        at: Status by run id.
+        waiting: Number of queued runs by the reason that the scheduler gives.
+        unknown: Reason why the scheduler could not be asked; None where it could, or no job was
+            submitted.
     """
 
     at: Mapping[str, RunStatus]
@@ -30,16 +31,16 @@ class SweepStatus:
 
     @property
     def counts(self) -> Counter[RunState]:
-        """Runs by state."""
+        """Number of runs by state."""
         return Counter(status.state for status in self.at.values())
 
     def of(self, run: RunSpec) -> RunStatus:
-        """Of one run."""
+        """Status of one run."""
         return self.at[run.run_id]
 
 
 def sweep_status(store: Path, sweep: Sweep) -> SweepStatus:
-    """Looks at every run's folder, and asks the scheduler once where jobs were submitted."""
+    """Read every run's status from its folder, and ask the scheduler once if jobs were sent."""
     queue, unknown = {}, None
     try:  # before the folders: what has left the queue by then has its record
         queue = Cluster(store).states()

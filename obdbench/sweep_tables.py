@@ -1,4 +1,4 @@
-"""What comes out of a sweep: its table in four forms and its figure, from records alone."""
+"""Files of a sweep: its table as Markdown, CSV and LaTeX and its figure, only from records."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.sweep import Sweep
-from paper_figures import Table, main_table, write_convergence
+from paper_figures import Table, convergence, main_table, write_both
 from results import cell_table, curves_frame, runs_frame
 from results.record_store import sweep_records
 
 
 @dataclass(frozen=True)
 class SweepTables:
-    """The table, and every file that was written."""
+    """Table of a sweep, and the files that were written."""
 
     table: Table
     files: list[Path]
 
 
 def write_tables(store: Path, sweep: Sweep) -> SweepTables:
-    """Writes `<store>/reports/<sweep>/` anew from the sweep's records.
+    """Write `<store>/reports/<sweep>/` from the sweep's records, over what is there.
 
     Returns:
         The table and the paths of its files.
@@ -31,5 +31,5 @@ def write_tables(store: Path, sweep: Sweep) -> SweepTables:
     files = table.write(folder, "table")
     curves = curves_frame(records)
     if (curves["status"] == "complete").any():
-        files.extend(write_convergence(curves, folder))
+        files.extend(write_both(convergence(curves), folder, "convergence"))
     return SweepTables(table, files)

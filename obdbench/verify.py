@@ -32,7 +32,7 @@ class Verification:
         verdict: "exact" where every return and set is the same; "within tolerance" where the
             surroundings are others and the scores agree; else "differs".
         recorded: Normalized return of the record.
-        found: Of the new run.
+        found: Normalized return of the new run.
         tolerance: Points within which scores made elsewhere agree: three standard errors of their
             difference over students, at least one point.
         changed: What of the surroundings is not as in the record, "name: recorded -> now".
@@ -95,7 +95,7 @@ def _results(record: Record) -> list[Any]:
 
 
 def _standard_error(record: Record) -> float:
-    """Of the score, over the students of its checkpoints; in points of normalized return."""
+    """Standard error of the score, over the students of its checkpoints; in points of normalized return."""
     used = set(record.mean_score.outer_steps_used)
     errors = []
     for checkpoint in record.checkpoints:

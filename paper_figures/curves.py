@@ -13,7 +13,6 @@ import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -24,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, FigureError, band, canvas, quiet, write_both
+from paper_figures.figure import SETTINGS, FigureError, band, canvas, quiet
 from results.labels import natural_order
 from results.statistics import LEVEL, Estimate, mean
 
@@ -74,19 +73,6 @@ def convergence(curves: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) ->
         )
     with mpl.rc_context(SETTINGS):
         return _draw(curves, complete, seed=seed, level=level)
-
-
-def write_convergence(
-    curves: pd.DataFrame, directory: Path, name: str = "convergence", *, seed: int = 0
-) -> tuple[Path, Path]:
-    """Write ``<name>.pdf`` and ``<name>.png`` into a directory, made if absent; return their paths.
-
-    The same records give the same bytes under the same versions of matplotlib and its fonts.
-
-    Raises:
-        FigureError: No complete run has a checkpoint.
-    """
-    return write_both(convergence(curves, seed=seed), directory, name)
 
 
 def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:

@@ -22,7 +22,7 @@ ALL_DATASETS = "mean over datasets"
 SECONDS = "seconds are a run's share of wall time without scoring"
 COST_HEADINGS = ("seconds", "outer steps", "environment steps")
 
-Row = tuple[Cell, ...]
+Cells = tuple[Cell, ...]
 
 
 def main_table(table: pd.DataFrame, *, seed: int = 0) -> Table:
@@ -58,7 +58,7 @@ def _long(table: pd.DataFrame, best: Mapping[str, Best]) -> Table:
     )
 
 
-def _dataset_row(row: pd.Series, best: Mapping[str, Best]) -> Row:
+def _dataset_row(row: pd.Series, best: Mapping[str, Best]) -> Cells:
     n = f"{row['n']}" if row["n"] >= row["n_expected"] else f"{row['n']}/{row['n_expected']}"
     names = Cell(row["dataset"]), Cell(row["label"])
     return (*names, _score(row, best), Cell(n), *_costs(row), Cell(row["used"] or NOTHING))
@@ -95,7 +95,7 @@ def _method_row(
     datasets: list[str],
     best: Mapping[str, Best],
     average: Estimate | None,
-) -> Row:
+) -> Cells:
     by_dataset = {row["dataset"]: row for _, row in cells.iterrows()}
     used = ", ".join(sorted({name for name in cells["used"] if name})) or NOTHING
     scores = (
@@ -138,7 +138,7 @@ def _score(row: pd.Series, best: Mapping[str, Best]) -> Cell:
     return Cell(cell.text, " ".join(details), best=is_best, tied=is_tied)
 
 
-def _costs(row: pd.Series) -> Row:
+def _costs(row: pd.Series) -> Cells:
     wall, *steps = (row[name] for name in COSTS)
     seconds = NOTHING if math.isnan(wall) else f"{wall:,.1f}"
     return (Cell(seconds), *(Cell(NOTHING if math.isnan(n) else f"{n:,.0f}") for n in steps))

@@ -96,7 +96,7 @@ def improvement(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     labels, left = _best(common)
     with mpl.rc_context(SETTINGS):
         side = 1.6 + 0.36 * len(labels)
-        figure = canvas(max(side + 0.8, 4.2), side)  # the headline is no narrower
+        figure = canvas(max(side + 0.8, 4.2), side)  # wide enough for the headline
         axes = figure.add_subplot()
         values = np.full((len(labels), len(labels)), 0.5)
         for (i, x), (j, y) in itertools.combinations(enumerate(labels), 2):

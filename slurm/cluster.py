@@ -64,8 +64,8 @@ class Sent:
     """What became of runs that were submitted.
 
     Args:
-        arrays: That SLURM took.
-        refused: Runs that it can never serve; each has its failed record.
+        arrays: Arrays that SLURM took.
+        refused: Runs that SLURM can never serve; each has its failed record.
     """
 
     arrays: list[Array] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Cluster:
 
         Raises:
             Unreachable: SLURM does not answer. Nothing more was sent.
-            QueueFull: It takes no more now. What it took is noted; the same call sends the rest.
+            QueueFull: It takes no further jobs now. What it took is noted; the same call sends the rest.
         """
         sent = Sent()
         with self._one_at_a_time():
@@ -141,7 +141,7 @@ class Cluster:
         return frozenset(self.states())
 
     def settle(self) -> Settled:
-        """Gives every run whose job works no more, and that left no record, one with the cause.
+        """Give every run whose job has ended without leaving a record one with the cause.
 
         Raises:
             Unreachable: SLURM does not answer. Nothing was changed.
@@ -249,7 +249,7 @@ def _last_known(queued: JobState | None, accounted: JobState | None) -> JobState
 
 
 def _ended(state: JobState | None) -> bool:
-    """Whether a job works no more: SLURM says so, or does not know it."""
+    """Whether a job has ended: SLURM says so, or does not know it."""
     return state is None or state.ended
 
 

@@ -81,11 +81,11 @@ BY_LOG: dict[str, type[WorkerDied]] = {
 
 
 def fate(state: JobState | None, log: str) -> WorkerDied:
-    """The error for the record of a run whose job is known to work no more.
+    """Error for the record of a run whose job is known to have ended.
 
     Args:
-        state: What SLURM says of the job; None where it does not know it.
-        log: The end of the job's log.
+        state: State of the job by SLURM; None where SLURM does not know it.
+        log: End of the job's log.
     """
     kind = BY_STATE.get(state.state) if state else None
     if state and state.held:

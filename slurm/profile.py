@@ -49,14 +49,14 @@ class JobShape:
     """What one job asks for. Options left out are the cluster's defaults.
 
     Args:
-        partition, account, qos, constraint: As sbatch has them.
-        gpus: On the job's one node.
+        partition, account, qos, constraint: Options of sbatch of these names.
+        gpus: GPUs on the job's one node.
         cpus: Cores; torch uses `--threads` of them.
-        memory: Of the node, "16G".
-        time: Limit, "H:MM", "H:MM:SS" or "D-HH:MM:SS". Not the length of a run: a run saves its
+        memory: Memory on the node, "16G".
+        time: Time limit, "H:MM", "H:MM:SS" or "D-HH:MM:SS". Not the length of a run: a run saves its
             state at the limit and is queued again.
         grace: Seconds before the limit at which it begins to save.
-        pack: Most runs that one job advances together.
+        pack: Largest number of runs that one job advances together.
         device: Torch device of the heavy products.
         setup: Shell lines before the work.
         environment: Variables for the work.
@@ -125,11 +125,11 @@ class Profile:
     """How jobs are asked for on one cluster.
 
     Args:
-        name: For messages.
-        shape: Of jobs.
-        methods: Other shapes, by method.
-        parallelism: Most jobs of a sweep at a time.
-        requeues: How often a job may be queued again before its runs are given up.
+        name: Name of the profile, for messages.
+        shape: Shape of the jobs of all other methods.
+        methods: Shapes of the jobs of some methods, by method.
+        parallelism: Largest number of jobs of a sweep at a time.
+        requeues: Number of times that a job is queued again before its runs fail.
     """
 
     name: str

@@ -17,7 +17,7 @@ ENDED = frozenset(
         "PREEMPTED", "REVOKED", "TIMEOUT",
     }
 )  # fmt: skip
-"""States that SLURM leaves no more; all others may still work."""
+"""States that a job stays in; all others may still work."""
 
 
 class Unreachable(ObdBenchError):

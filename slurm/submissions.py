@@ -1,4 +1,4 @@
-"""The store's memory of what it gave to the cluster: one file an array, written before it is sent.
+"""The store's memory of what it gave to the cluster: one file per array, written before it is sent.
 
 An array has a name that no other has. The file is written under a provisional name, the array is
 sent, the file is renamed: wherever the submitting process dies, the scheduler knows by name whether
@@ -35,8 +35,8 @@ class Submission:
 
     Args:
         store: Folder of records.
-        name: Of the array.
-        sweep: That it works for.
+        name: Name of the array.
+        sweep: Name of the sweep that it works for.
         jobs: Run ids, a tuple for each job.
         written: When this was noted, by the clock of the file system, in nanoseconds.
         provisional: Whether it was never noted that the scheduler took it.
@@ -51,7 +51,7 @@ class Submission:
 
     @property
     def keys(self) -> list[JobKey]:
-        """Of its jobs, in order."""
+        """Keys of its jobs, in order."""
         return [JobKey(self.name, index) for index in range(len(self.jobs))]
 
     @property
@@ -61,7 +61,7 @@ class Submission:
 
     @property
     def folder(self) -> Path:
-        """Of submitit's files and the jobs' logs."""
+        """Folder of submitit's files and the jobs' logs."""
         return self.store / FOLDER / self.name
 
     def specs(self) -> dict[str, RunSpec]:

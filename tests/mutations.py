@@ -207,10 +207,10 @@ MUTATIONS = (
         ("tests/benchmark/environments/test_rollout.py",),
     ),
     Mutation(
-        "evaluation: truncated episodes go on",
+        "evaluation: terminated episodes go on",
         "benchmark/environments/rollout.py",
         "running[~(result.terminated | result.truncated)]",
-        "running[~result.terminated]",
+        "running[~result.truncated]",
         ("tests/benchmark/environments/test_rollout.py",),
     ),
     Mutation(

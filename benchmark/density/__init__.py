@@ -1,1 +1,1 @@
-"""Log densities of a dataset's states: models, their cache, and what is measured of them."""
+"""Log densities of a dataset's states: recipes, fitted models, stored values."""

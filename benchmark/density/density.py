@@ -16,36 +16,34 @@ from benchmark.errors import ObdBenchError
 from benchmark.registry import Registry
 
 FitProgress = Callable[[int, int, float | None], None]
-"""Called with (epoch, of how many, mean log-likelihood of the held-out states or None)."""
+"""Called with (epochs done, all epochs, mean log-likelihood of held-out states or None)."""
 
 
 class DensityProblem(ObdBenchError):
-    """States that no density can be fitted on, or a stored density that cannot be used."""
+    """States that no density can be fitted to, or a stored density that cannot be used."""
 
 
 class Density(Protocol):
     """A fitted model of the density of normalised states."""
 
     def log_prob(self, observations: Tensor, *, rows: Tensor | None = None) -> Tensor:
-        """log p `[B]` in float64 of normalised `observations [B, obs_dim]`; memory is bounded.
-
-        A value may be infinite where the model says so.
+        """Compute log p `[B]` in float64; a value may be infinite. Memory is bounded.
 
         Args:
-            observations: States to score.
-            rows: For states that the density was fitted on, their rows in what it was fitted on,
-                -1 for any other `[B]`. A model that keeps states leaves the state itself out of
-                its own density, which would be too high by its own share otherwise.
+            observations: Normalised states `[B, obs_dim]`.
+            rows: Row `[B]` of each state among the states of the fit, -1 for a state that was not
+                among them; None if none was. A model that stores states leaves a state out of its
+                own density, which its own share would make too high.
 
         Raises:
-            DensityProblem: They have another width than the fit's, or values that are not finite.
+            DensityProblem: The states have another width than the fit's, or are not finite.
         """
         ...
 
 
 @dataclass(frozen=True)
 class DensityRecipe(ABC):
-    """A way to a density of states. Subclasses are frozen dataclasses of settings."""
+    """A kind of density model with its settings; subclasses are frozen dataclasses."""
 
     @abstractmethod
     def fit(
@@ -57,14 +55,14 @@ class DensityRecipe(ABC):
         state: Path | None = None,
         progress: FitProgress | None = None,
     ) -> Density:
-        """Fits a density; the same states, settings and seed give the same density.
+        """Fit a density; the same states, settings and seed give the same density.
 
         Args:
             observations: Normalised states `[M, obs_dim]`.
-            seed: Of all that is drawn.
+            seed: Seed of all random numbers.
             held_out: States whose likelihood is reported; the fit does not depend on them.
-            state: File that the state of a long fit is kept in: a killed one goes on from there.
-            progress: Called as the fit goes on.
+            state: File of a long fit's state, from which a killed fit goes on; None keeps no state.
+            progress: Callback after every epoch.
 
         Raises:
             DensityProblem: There are values that are not finite, or too few states.
@@ -79,7 +77,7 @@ DENSITIES: Registry[type[DensityRecipe]] = Registry(
 
 
 def check_states(observations: Tensor, width: int | None = None) -> None:
-    """Raises DensityProblem unless these are finite states `[B, width]`."""
+    """Raise DensityProblem unless these are finite states `[B, width]`."""
     if observations.ndim != 2 or observations.shape[1] != (width or observations.shape[1]):
         raise DensityProblem(
             f"States have shape {list(observations.shape)}; expected [B, {width or 'obs_dim'}]."
@@ -88,23 +86,23 @@ def check_states(observations: Tensor, width: int | None = None) -> None:
         first = int((~finite).nonzero()[0])
         raise DensityProblem(
             f"{int((~finite).sum())} of {len(finite)} states hold values that are not finite, the "
-            f"first in row {first}. Remove them, or mend what made them."
+            f"first in row {first}. Remove them, or fix the code that produced them."
         )
 
 
 def subsample(count: int, size: int, seed: int) -> Tensor:
-    """Rows of a random subset of `count` states, sorted `[min(size, count)]`."""
+    """Draw a random subset of `count` rows, in ascending order `[min(size, count)]`."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(count, generator=generator)[:size].sort().values
 
 
 def places_of(rows: Tensor | None, chosen: Tensor, count: int) -> Tensor:
-    """Where fitted-on states stand among those that a model keeps, -1 where it does not `[B]`.
+    """Find each state among the states that a model stores `[B]`; -1 where it is not one of them.
 
     Args:
-        rows: As in `Density.log_prob`; None where every state is new.
-        chosen: Rows that the model keeps.
-        count: B.
+        rows: Rows of the states as in `Density.log_prob`; None where every state is new.
+        chosen: Rows of the stored states, ascending.
+        count: Number of states B.
     """
     if rows is None:
         return torch.full((count,), -1)
@@ -116,10 +114,10 @@ RULE = "NaN and -inf became the smallest finite value, +inf the largest"
 
 
 def finite_log_density(values: Tensor) -> tuple[Tensor, int]:
-    """Log densities in float64 without NaN and infinities, and how many there were.
+    """Replace NaN and infinities by finite values in float64; count the values replaced.
 
-    A state that a model can give no density is one that it has not seen: NaN and -inf become the
-    smallest finite value, +inf (k neighbours at distance 0, say) the largest.
+    NaN and -inf become the smallest finite value, because a model that cannot give a state a
+    density has not seen one like it; +inf (k neighbours at distance 0) becomes the largest.
 
     Raises:
         DensityProblem: No value is finite.
@@ -128,7 +126,7 @@ def finite_log_density(values: Tensor) -> tuple[Tensor, int]:
     finite = values.isfinite()
     bad = int((~finite).sum())
     if bad == len(values):
-        raise DensityProblem(f"None of {bad} log densities is finite; the density is of no use.")
+        raise DensityProblem(f"None of {bad} log densities is finite; use another density.")
     smallest, largest = values[finite].aminmax()
     clean = values.clone()
     clean[~finite] = smallest
@@ -137,7 +135,7 @@ def finite_log_density(values: Tensor) -> tuple[Tensor, int]:
 
 
 def floored(log_density: Tensor, quantile: float) -> Tensor:
-    """Log densities `[M]` in float64, those below this quantile raised to it."""
+    """Raise log densities `[M]` below this quantile to it, in float64."""
     values = log_density.double()
     return values.clamp(min=float(np.quantile(values.numpy(), quantile)))
 
@@ -145,16 +143,17 @@ def floored(log_density: Tensor, quantile: float) -> Tensor:
 def effective_support(
     log_density: Tensor, exponent: float = 1.0, *, floor_quantile: float | None = None
 ) -> float:
-    """Effective sample size, as a fraction of M, of the weights w = exp(-exponent * log p).
+    """The effective sample size of the weights w = exp(-exponent * log p), as a fraction of M.
 
-    (sum w)^2 / (M sum w^2): 1 where all weights are equal, 1 / M where one state has it all.
-    Sums are taken of logarithms, so densities hundreds of nats apart neither overflow nor vanish.
+    It is (sum w)^2 / (M sum w^2): 1 where all weights are equal, 1 / M where one state has all.
+    The sums are computed from logarithms, so that densities hundreds of nats apart neither
+    overflow nor vanish.
 
     Args:
         log_density: Finite values `[M]`.
-        exponent: tau of state-density weighting (arXiv 2512.06692).
-        floor_quantile: Values below this quantile are raised to it: a handful of far-off states
-            would hold nearly all weight otherwise.
+        exponent: Exponent tau of state-density weighting (arXiv 2512.06692).
+        floor_quantile: Quantile that lower values are raised to; None leaves all as they are.
+            Without it a few outlying states hold nearly all weight.
     """
     values = log_density.double()
     if floor_quantile is not None:

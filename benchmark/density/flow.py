@@ -12,22 +12,22 @@ from torch import Tensor, nn
 from zuko.flows import MaskedAutoregressiveTransform
 
 EPSILON = 1e-5
-"""Added to every variance; with `RATE` the values of the code that the papers' flow comes from
-(github.com/kamenbliznashki/normalizing_flows, momentum 0.9)."""
+"""Term added to every variance. It and `RATE` have the values of the code that the papers' flow
+comes from (github.com/kamenbliznashki/normalizing_flows, momentum 0.9)."""
 
 RATE = 0.1
-"""How far the running statistics move towards those of a batch."""
+"""Fraction of the way that the running statistics move towards those of a batch."""
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation as a layer of a flow (arXiv 1705.07057, section 3.4).
 
-    y = (x - mean) / sqrt(variance + EPSILON) * exp(log_gain) + bias
+        y = (x - mean) / sqrt(variance + EPSILON) * exp(log_gain) + bias
 
-    Mean and (biased) variance are the batch's in training, running ones in evaluation.
+    Mean and (biased) variance are those of the batch in training, running ones in evaluation.
 
     Args:
-        features: Width of its input.
+        features: Width of the input.
     """
 
     running_mean: Tensor
@@ -41,12 +41,13 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_variance", torch.ones(features))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs `[B, features]` and the log determinant `[]`, which every row shares."""
+        """Compute y `[B, features]` and the log determinant of dy / dx, `[]`: one for all rows."""
         mean, variance = self.running_mean, self.running_variance
         if self.training:
             variance, mean = torch.var_mean(x, 0, correction=0)
             self.running_mean.lerp_(mean.detach(), RATE)
             self.running_variance.lerp_(variance.detach(), RATE)
+        # dy / dx is diagonal; with the mean and variance held fixed, each entry is exp(log_scale).
         log_scale = self.log_gain - 0.5 * (variance + EPSILON).log()
         return (x - mean) * log_scale.exp() + self.bias, log_scale.sum()
 
@@ -57,9 +58,9 @@ class MaskedAutoregressiveFlow(nn.Module):
     The order of the features is reversed from block to block; the base is a standard normal.
 
     Args:
-        features: obs_dim, 2 or more.
-        blocks: How many.
-        hidden: Widths of each block's hidden layers (ReLU).
+        features: Width of the states, obs_dim; 2 or more.
+        blocks: Number of blocks.
+        hidden: Widths of each block's ReLU layers.
     """
 
     def __init__(self, features: int, blocks: int, hidden: tuple[int, ...]) -> None:
@@ -75,7 +76,11 @@ class MaskedAutoregressiveFlow(nn.Module):
         self.norms = nn.ModuleList(BatchNorm(features) for _ in range(blocks))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log p `[B]` of `x [B, features]`; its terms are added up in float64."""
+        """Compute log p `[B]` of `x [B, features]`; its terms are summed in float64.
+
+        Change of variables (arXiv 1705.07057, eq. 1): log p(x) = log N(u; 0, 1) + sum over all
+        layers of log |det of the layer's Jacobian|, for u the output of the last layer.
+        """
         total = x.new_zeros(len(x), dtype=torch.float64)
         for block, norm in zip(self.blocks, self.norms, strict=True):
             x, log_determinant = block().call_and_ladj(x)

@@ -21,18 +21,18 @@ from benchmark.density.density import (
 from benchmark.seeds import derive_seed
 
 CHUNK_ENTRIES = 2_000_000
-"""Squared distances held at once: 16 MB."""
+"""Squared distances in memory at once: 16 MB in float64."""
 
 
 @dataclass(frozen=True)
 class KDE(DensityRecipe):
-    """Gaussian kernel density estimate with Scott's rule, `scipy.stats.gaussian_kde` in chunks.
+    """Gaussian kernel density estimate with Scott's rule: `scipy.stats.gaussian_kde` in chunks.
 
-    The kernels have the covariance of their centres, times n^(-2 / (obs_dim + 4)) for n centres
+    The kernels' covariance is that of the centres times n^(-2 / (obs_dim + 4)) for n centres
     (Scott 1992, "Multivariate Density Estimation").
 
     Args:
-        centres: States, drawn at random, that carry a kernel.
+        centres: Number of states n, drawn at random, that carry a kernel.
     """
 
     centres: int = 10_000
@@ -46,7 +46,7 @@ class KDE(DensityRecipe):
         state: Path | None = None,
         progress: FitProgress | None = None,
     ) -> Density:
-        """Draws the centres; there is nothing to train, so nothing to go on from or report."""
+        """Draw the centres; nothing is trained, so there is no state and no progress."""
         check_states(observations)
         count, width = observations.shape
         if min(self.centres, count) <= width:
@@ -57,6 +57,7 @@ class KDE(DensityRecipe):
         purpose = derive_seed(density="kde", seed=seed, purpose="centres")
         chosen = subsample(count, self.centres, purpose)
         centres = observations[chosen].double()
+        # Scott's bandwidth n^(-1 / (d + 4)) scales lengths, so its square scales the covariance.
         covariance = centres.T.cov() * len(chosen) ** (-2 / (width + 4))
         cholesky, failed = torch.linalg.cholesky_ex(covariance)
         if failed or cholesky.diagonal().min() < 1e-6 * cholesky.diagonal().max():
@@ -69,12 +70,12 @@ class KDE(DensityRecipe):
 
 @dataclass(frozen=True)
 class KernelDensity:
-    """Centres in units of the kernel.
+    """A mean of n equal Gaussian kernels.
 
     Args:
-        centres: Whitened by the kernel `[n, obs_dim]`.
-        cholesky: Lower factor of the kernel's covariance `[obs_dim, obs_dim]`.
-        chosen: Rows of the centres in the states that were fitted on, ascending `[n]`.
+        centres: Whitened centres L^-1 c `[n, obs_dim]`, in which the kernel is a standard normal.
+        cholesky: Lower factor L of the kernel's covariance `[obs_dim, obs_dim]`.
+        chosen: Rows of the centres among the states of the fit, ascending `[n]`.
     """
 
     centres: Tensor = field(repr=False)
@@ -82,7 +83,10 @@ class KernelDensity:
     chosen: Tensor = field(repr=False)
 
     def log_prob(self, observations: Tensor, *, rows: Tensor | None = None) -> Tensor:
-        """log p `[B]`; for a state that is a centre, that of the other n - 1 kernels."""
+        """Compute log p `[B]`; for a state that is a centre, from the other n - 1 kernels.
+
+        log p(x) = log sum_i exp(-|L^-1 (x - c_i)|^2 / 2) - log n - log det L - d / 2 log 2 pi
+        """
         check_states(observations, self.centres.shape[1])
         whitened = _whiten(observations.double(), self.cholesky)
         places = places_of(rows, self.chosen, len(observations))
@@ -97,7 +101,8 @@ class KernelDensity:
         return torch.cat(sums) - kernels.log() - log_volume
 
     def _log_sum(self, x: Tensor, place: Tensor) -> Tensor:
-        """Log of the summed kernels, unnormalised, at whitened states `[b]`."""
+        """Compute the log of the sum of unnormalised kernels `[b]` at whitened states `[b, d]`."""
+        # -|x - c|^2 / 2 = x c - |c|^2 / 2 - |x|^2 / 2 for all pairs by one product [b, n]
         squares = 0.5 * self.centres.square().sum(1)
         exponents = torch.addmm(-squares, x, self.centres.T)
         exponents -= 0.5 * x.square().sum(1, keepdim=True)

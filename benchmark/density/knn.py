@@ -2,8 +2,9 @@
 
     p(x) = (k - 1) / (n V r^d)
 
-with n reference states, r the distance to the k-th nearest of them and V the volume of the unit
-ball in d dimensions.
+for n reference states, the distance r to the k-th nearest of them and the volume V of the unit ball
+in d dimensions. The numerator is k - 1 because that makes the estimate unbiased: for k it is too
+high by the factor k / (k - 1) on average.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ class KNN(DensityRecipe):
     """k-nearest-neighbour density on a k-d tree of a random subset of the states.
 
     Args:
-        neighbours: k, 2 or more: few follow the data closely, many vary less.
-        references: States, drawn at random, among which neighbours are looked for.
+        neighbours: Number of neighbours k, 2 or more; few follow the data closely, many give an
+            estimate that varies less.
+        references: Number of states n, drawn at random, among which neighbours are searched.
     """
 
     neighbours: int = 10
@@ -50,12 +52,12 @@ class KNN(DensityRecipe):
         state: Path | None = None,
         progress: FitProgress | None = None,
     ) -> Density:
-        """Builds the tree; there is nothing to train, so nothing to go on from or report."""
+        """Build the tree; nothing is trained, so there is no state and no progress."""
         check_states(observations)
-        kept = min(self.references, len(observations))
-        if not 2 <= self.neighbours < kept:
+        count = min(self.references, len(observations))
+        if not 2 <= self.neighbours < count:
             raise DensityProblem(
-                f"neighbours of KNN is {self.neighbours} for {kept} reference states; expected 2 "
+                f"neighbours of KNN is {self.neighbours} for {count} reference states; expected 2 "
                 f"or more, and fewer than references."
             )
         purpose = derive_seed(density="knn", seed=seed, purpose="references")
@@ -66,12 +68,12 @@ class KNN(DensityRecipe):
 
 @dataclass(frozen=True)
 class NeighbourDensity:
-    """A tree of n reference states.
+    """A density from distances to n reference states.
 
     Args:
-        tree: Of the references `[n, obs_dim]`.
-        chosen: Their rows in the states that were fitted on, ascending `[n]`.
-        neighbours: k.
+        tree: Search tree of the references `[n, obs_dim]`.
+        chosen: Rows of the references among the states of the fit, ascending `[n]`.
+        neighbours: Number of neighbours k.
     """
 
     tree: cKDTree = field(repr=False)
@@ -79,9 +81,9 @@ class NeighbourDensity:
     neighbours: int
 
     def log_prob(self, observations: Tensor, *, rows: Tensor | None = None) -> Tensor:
-        """log p `[B]`; a reference is not its own neighbour.
+        """Compute log p `[B]`; a reference is not its own neighbour.
 
-        It is +inf where k references coincide with the state.
+        A value is +inf where k references coincide with the state.
         """
         check_states(observations, self.tree.m)
         own = places_of(rows, self.chosen, len(observations)) >= 0
@@ -91,6 +93,7 @@ class NeighbourDensity:
         found = torch.from_numpy(np.asarray(distances, np.float64))
         radius = torch.where(own, found[:, 1], found[:, 0])
         width, count = int(self.tree.m), int(self.tree.n) - own.double()
+        # V = pi^(d / 2) / Gamma(d / 2 + 1); the ball of radius r has volume V r^d.
         log_unit_ball = 0.5 * width * math.log(math.pi) - math.lgamma(0.5 * width + 1)
         log_ball = log_unit_ball + width * radius.log()
         return math.log(self.neighbours - 1) - count.log() - log_ball

@@ -1,1 +1,1 @@
-"""Teachers: offline RL recipes, files, imports, evaluation."""
+"""Teachers: offline RL recipes, their files, imports and returns."""

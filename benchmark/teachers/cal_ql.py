@@ -1,11 +1,13 @@
 """Cal-QL (Nakamoto et al. 2023, "Cal-QL: Calibrated Offline RL Pre-Training").
 
-Soft actor-critic on the dataset; CQL's regulariser pushes the values of actions that the policy
-would take down and those of the data's actions up, but never below what the data's own policy
-earned from there (the calibration):
+Soft actor-critic on the dataset; CQL's regulariser lowers the values of the policy's actions and
+raises those of the dataset's, but it does not push a value below the return that the dataset's own
+policy earned from that state (the calibration):
 
     gap = log sum_a exp max(Q(s, a), return to go) - Q(s, a_data)           (paper, eq. 4.1)
     critic loss = mean (r + discount min Q_target(s', a') - Q(s, a))^2 + alpha * mean gap
+    actor loss = mean (temperature log pi(a|s) - min Q(s, a)),  a ~ pi(.|s)
+    temperature loss = -log temperature mean (log pi(a|s) + target entropy)
 
 This is the teacher of the OBD papers. The logarithm of the sum is estimated from uniform actions
 and from the policy's at s and at s', each weighted by the reciprocal of its density, as in CQL's
@@ -40,12 +42,13 @@ LOG_STD_OFFSET = -1.0
 
 @dataclass(frozen=True)
 class CalQL(OfflineRecipe):
-    """Cal-QL; the defaults are those of the authors' code for MuJoCo, but for steps and decay.
+    """The Cal-QL recipe; all defaults but steps and decay are the authors' code's for MuJoCo.
 
     Args:
-        conservatism: Weight of the regulariser (alpha).
-        candidates: Actions of each of the three kinds in the estimate of the sum.
-        actor_learning_rate: Of the actor and the temperature; `learning_rate` is the critics'.
+        conservatism: Weight alpha of the regulariser.
+        candidates: Actions n of each of the three kinds in the estimate of the sum.
+        actor_learning_rate: Learning rate of the actor and the temperature; `learning_rate` is
+            that of the critics.
     """
 
     conservatism: float = 5.0
@@ -100,10 +103,12 @@ class CalQLLearner(Learner):
         outputs = self.actor(batch.observations)
         actions, log_prob = sample(outputs, draws["policy"])
         entropy_gap = log_prob.detach() - self.dataset.action_dim  # target entropy: -act_dim
+        # The temperature rises while the policy's entropy is below its target.
         self.update("temperature", -(self.log_temperature * entropy_gap).mean())
         temperature = self.log_temperature.detach().exp()
         value = self.critics(batch.observations, actions).amin(0)
         actor_loss = (temperature * log_prob - value).mean()
+        # Both losses come before either step, so that each sees the other's networks unchanged.
         critic_loss = self._critic_loss(batch, draws, outputs.detach())
         self.update("actor", actor_loss)
         self.update("critics", critic_loss)
@@ -116,7 +121,7 @@ class CalQLLearner(Learner):
             value = self.target_critics(batch.next_observations, following).amin(0)
             target = batch.rewards + self.recipe.discount * batch.continues * value
             candidates = self._candidates(draws, outputs, next_outputs)
-        in_data = self.critics(batch.observations, batch.actions)
+        in_data = self.critics(batch.observations, batch.actions)  # [2, B]
         gap = self._log_sum(batch, self.returns_to_go[draws["rows"]], *candidates) - in_data
         error = (in_data - target).square().mean(1).sum()
         loss: Tensor = error + self.recipe.conservatism * gap.mean(1).sum()
@@ -125,9 +130,10 @@ class CalQLLearner(Learner):
     def _candidates(
         self, draws: Draws, outputs: Tensor, next_outputs: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Actions `[3 n, B, act_dim]`, uniform ones first, and their log densities `[3 n, B]`."""
+        """Candidate actions `[3 n, B, act_dim]`, uniform ones first; log densities `[3 n, B]`."""
         here, log_here = sample(outputs, draws["candidates"])
         there, log_there = sample(next_outputs, draws["next_candidates"])
+        # the uniform density on [-1, 1]^act_dim is 2^-act_dim
         uniform = torch.full_like(log_here, -self.dataset.action_dim * math.log(2))
         return (
             torch.cat((draws["uniform"], here, there)),
@@ -137,12 +143,14 @@ class CalQLLearner(Learner):
     def _log_sum(
         self, batch: Transitions, returns_to_go: Tensor, actions: Tensor, log_density: Tensor
     ) -> Tensor:
-        """log sum exp of the calibrated values of the candidates, for both critics `[2, B]`."""
+        """The log-sum-exp of the candidates' calibrated values, for both critics `[2, B]`."""
         count, size, action_dim = actions.shape
         observations = batch.observations.expand(count, -1, -1).reshape(count * size, -1)
         values = self.critics(observations, actions.reshape(-1, action_dim)).view(2, count, size)
         uniform, policy = values.split((count // 3, 2 * count // 3), dim=1)
+        # The calibration is of the policy's values only, as in the authors' code.
         calibrated = torch.cat((uniform, policy.maximum(returns_to_go)), dim=1)
+        # The estimate's mean would subtract log 3n: a constant, without a gradient.
         return (calibrated - log_density).logsumexp(1)
 
     def teacher(self, step: int) -> NetworkTeacher:
@@ -158,11 +166,11 @@ class CalQLLearner(Learner):
 
 
 def sample(outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Actions of a tanh-Gaussian policy and their log densities.
+    """Draw actions of a tanh-Gaussian policy, with their log densities.
 
     Args:
-        outputs: Means and raw log standard deviations `[B, 2 act_dim]`.
-        noise: Standard normal `[..., B, act_dim]`.
+        outputs: Means, then raw log standard deviations `[B, 2 act_dim]`.
+        noise: Standard normal numbers `[..., B, act_dim]`.
 
     Returns:
         Actions `[..., B, act_dim]` in (-1, 1) and log densities `[..., B]`.
@@ -170,7 +178,8 @@ def sample(outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     mean, raw = outputs.chunk(2, dim=-1)
     log_std = (raw + LOG_STD_OFFSET).clamp(*LOG_STD_BOUNDS)
     u = mean + log_std.exp() * noise
-    # log(1 - tanh(u)^2) in a form that does not lose digits for large u
+    # log p(a) = log N(u) - log |da / du|, with da / du = 1 - tanh(u)^2, whose logarithm is written
+    # in a form that does not lose digits for large u
     log_slope = 2 * (math.log(2) - u - nn.functional.softplus(-2 * u))
     log_normal = -0.5 * (noise.square() + math.log(2 * math.pi)) - log_std
     return u.tanh(), (log_normal - log_slope).sum(-1)

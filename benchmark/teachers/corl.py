@@ -1,9 +1,12 @@
-"""Taking in the Cal-QL checkpoints of CORL.
+"""Import of the Cal-QL checkpoints of CORL.
 
 A checkpoint is a pickle inside a zip file, and a pickle may name any function to be called while it
-is read. Three gates stand in the way: the zip file has to be laid out as `torch.save` lays it out;
-its pickle, taken apart without running it, may name nothing but the globals in `_ADMITTED`; and
-torch reads it with `weights_only=True`, with an inert class where CORL's own module was.
+is read. One gate stands in the way: `torch.load(..., weights_only=True)`, an unpickler of torch's
+own that builds tensors and plain containers and nothing that torch does not list as safe. To that
+list one class is added, an inert one under the name of CORL's module `__main__.Scalar`.
+
+Before that, the zip file is checked for damage and a foreign layout, which torch does not look for;
+afterwards, the shapes and numbers of the networks are.
 """
 
 from __future__ import annotations
@@ -11,12 +14,10 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-import pickletools
 import re
 import struct
 import tempfile
 import threading
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,31 +30,32 @@ from torch import Tensor
 from benchmark.scaling import STD_FLOOR
 from benchmark.teachers.teacher import Layers, NetworkTeacher, TeacherProblem
 
-# Every global that CORL's checkpoints name, as the pickle writes it.
-_ADMITTED = frozenset(
-    {
-        "collections OrderedDict",
-        "torch FloatStorage",
-        "torch._utils _rebuild_tensor_v2",
-        "torch._utils _rebuild_parameter",
-        "__main__ Scalar",
-        "__builtin__ set",
-    }
-)
-_PROTOCOL = 2  # of every pickle that torch.save writes
 _RECORD = re.compile(
-    r"data\.pkl|version|byteorder|\.format_version|\.storage_alignment"
-    r"|\.data/serialization_id|data/[0-9]+"
+    r"(?!\.+/)[^/\\]+/(?:data\.pkl|version|byteorder|\.format_version|\.storage_alignment"
+    r"|\.data/serialization_id|data/[0-9]+)"
 )
-_MODULE = {"actor": "base_network", "critic1": "network", "critic2": "network"}
+"""Names of the records of a zip file as torch.save lays it out: `folder/data.pkl`, ..."""
+
+_UNREADABLE = (
+    OSError,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+    # What else an unpickler meets in a malformed stream, each from another opcode.
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    Warning,  # where warnings are errors
+    struct.error,
+)
 _SAVE_AGAIN = (
-    "Save it again with its state dictionaries alone: torch.save({'actor': actor.state_dict(), "
+    "Save only the state dictionaries: torch.save({'actor': actor.state_dict(), "
     "'critic1': critic_1.state_dict(), 'critic2': critic_2.state_dict()}, path)."
 )
-
-
-class UnsafeCheckpoint(TeacherProblem):
-    """A checkpoint that names something other than tensors and plain containers."""
 
 
 def import_corl(
@@ -63,25 +65,41 @@ def import_corl(
     observation_std: Sequence[float],
     facts: Mapping[str, Any],
 ) -> NetworkTeacher:
-    """Reads a Cal-QL checkpoint (`.pt`) of CORL; no code of the file is run.
+    """Import a Cal-QL checkpoint (`.pt`) of CORL; no code of the file is run.
 
     Args:
         path: The checkpoint: state dictionaries `actor` (tanh-Gaussian), `critic1` and `critic2`.
-        observation_mean: Of the dataset that it learned from `[obs_dim]`.
-        observation_std: Of the same dataset `[obs_dim]`, as measured: 1e-3 is added here, as CORL
-            does before it divides. See `benchmark.datasets.d4rl_facts`.
-        facts: What else is known of it (dataset, environment, ...), kept with the teacher. JSON
-            values. `recipe`, `checkpoint` and `checkpoint_sha256` are filled in here.
+        observation_mean: Mean observation `[obs_dim]` of the dataset that the policy learned from.
+        observation_std: Standard deviations `[obs_dim]` of the same dataset, as measured: 1e-3 is
+            added here, as CORL does before it divides. See `benchmark.datasets.d4rl_facts`.
+        facts: Further JSON values to keep with the teacher (dataset, environment, ...). `recipe`,
+            `checkpoint` and `checkpoint_sha256` are filled in here.
 
     Raises:
-        UnsafeCheckpoint: The file names a function or class that no such checkpoint needs.
-        TeacherProblem: The file cannot be read, or its content does not fit together.
+        TeacherProblem: The file cannot be read, holds more than tensors and plain containers, or
+            its content does not fit together.
     """
     mean, std = _statistics(observation_mean, observation_std)
     content, sha256 = _read(path)
-    actor = _layers(content, "actor", path)
-    critics = [_layers(content, name, path) for name in ("critic1", "critic2")]
-    _check_fit(actor, critics, len(mean), path)
+    actor = _network(content, "actor", "base_network", len(mean), path)
+    outputs = len(actor[-1][1])
+    if outputs % 2:
+        raise TeacherProblem(
+            f"The policy in {path} has {outputs} outputs, expected an even number: a mean and a "
+            f"log standard deviation per action."
+        )
+    inputs = len(mean) + outputs // 2
+    critics = [_network(content, f"critic{i}", "network", inputs, path) for i in (1, 2)]
+    shapes = [[tuple(weight.shape) for weight, _ in layers] for layers in critics]
+    if shapes[0] != shapes[1] or shapes[0][-1][0] != 1:
+        raise TeacherProblem(
+            f"{path}: the weights of 'critic1' have shapes {shapes[0]}, those of 'critic2' "
+            f"{shapes[1]}; expected the same, and 1 output."
+        )
+    constants = {
+        name: float(_tensor(content["actor"], f"{name}.constant", 0, "actor", path))
+        for name in ("log_std_multiplier", "log_std_offset")
+    }
     return NetworkTeacher(
         actor=actor,
         critics=[
@@ -97,44 +115,32 @@ def import_corl(
             "checkpoint": path.name,
             "checkpoint_sha256": sha256,
         },
-        log_std_multiplier=_constant(content, "log_std_multiplier", path),
-        log_std_offset=_constant(content, "log_std_offset", path),
+        **constants,
     )
 
 
 def _read(path: Path) -> tuple[dict[str, Any], str]:
-    """The checkpoint's dictionary, through the three gates, and the sha256 of the file."""
+    """Load the checkpoint's dictionary and compute the sha256 of the file."""
     try:
         file = path.read_bytes()
-    except OSError as error:
-        raise TeacherProblem(f"The checkpoint {path} cannot be read: {error}.") from error
-    _check_pickle(_pickle_of(file, path), path)
-    try:
-        # mmap bounds every tensor by the file, whatever sizes the pickle claims. The file is a
-        # copy of what was checked: one that changes meanwhile would do harm when mapped.
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _stand_ins():
+        _check_zip(file, path)
+        # mmap bounds every tensor by the file, whatever sizes the pickle claims. A file that
+        # changes while it is mapped would do harm, so a copy is mapped.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _only_scalar():
             copy = Path(folder) / "checkpoint.pt"
             copy.write_bytes(file)
             content = torch.load(copy, map_location="cpu", weights_only=True, mmap=True)
-    # What an unpickler meets in a malformed stream, each from another opcode.
-    except (
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        Warning,  # where warnings are errors
-        pickle.UnpicklingError,
-        struct.error,
-    ) as error:
-        # torch's message advises to load without the guard: only its last part is passed on.
-        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
+    except _UNREADABLE as error:
+        # torch's message advises to load without the gate: only what it refused is passed on.
+        told = re.split(r"WeightsUnpickler error:|from a trusted source\.\n", str(error))[
+            -1
+        ].strip()
+        reason = re.split(r"\n| Please use", told)[0][:200]
         raise TeacherProblem(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}: {reason[:200]}). It "
-            f"is damaged, or was not written by torch.save. {_SAVE_AGAIN}"
+            f"{path} cannot be read as a checkpoint of tensors and plain containers "
+            f"({type(error).__name__}: {reason}); nothing of it was run. If it is damaged, copy it "
+            f"again. If it holds other objects and you trust its origin, load it there. "
+            f"{_SAVE_AGAIN}"
         ) from None
     if type(content) is not dict:
         raise TeacherProblem(
@@ -144,99 +150,32 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
     return content, hashlib.sha256(file).hexdigest()
 
 
-def _pickle_of(file: bytes, path: Path) -> bytes:
-    """The pickle in a zip file that is laid out as torch.save lays it out."""
-    if not file.startswith(b"PK\x03\x04"):
-        raise TeacherProblem(
-            f"{path} is not a zip file: it is no checkpoint, or one that torch before 1.6 wrote, "
-            f"whose format is not read here. {_SAVE_AGAIN}"
-        )
-    try:
-        with zipfile.ZipFile(io.BytesIO(file)) as archive:
-            _check_records(archive.infolist(), path)
-            damaged = archive.testzip()
-            if damaged is not None:
-                raise TeacherProblem(
-                    f"{path} is damaged: the checksum of {damaged!r} is wrong. Copy it again."
-                )
-            root = archive.namelist()[0].partition("/")[0]
-            order = f"{root}/byteorder"
-            if order in archive.namelist() and archive.read(order) != b"little":
-                raise TeacherProblem(f"{path} is not little-endian. {_SAVE_AGAIN}")
-            return archive.read(f"{root}/data.pkl")
-    except (
-        OSError,
-        EOFError,
-        OverflowError,
-        RuntimeError,
-        ValueError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise TeacherProblem(
-            f"{path} cannot be read as a zip file ({error}). It is damaged or cut short: copy it "
-            f"again."
-        ) from error
-
-
-def _check_records(records: list[zipfile.ZipInfo], path: Path) -> None:
-    roots = {record.filename.partition("/")[0] for record in records}
-    names = [record.filename.partition("/")[2] for record in records]
-    if {"constants.pkl", "code"} & {name.partition("/")[0] for name in names}:
-        raise UnsafeCheckpoint(
-            f"{path} is a TorchScript archive, which holds code. None of it was run. {_SAVE_AGAIN}"
-        )
-    foreign = [
-        record.filename
-        for record, name in zip(records, names, strict=True)
-        if not _RECORD.fullmatch(name)
-        or record.compress_type != zipfile.ZIP_STORED
-        or record.flag_bits & 1  # encrypted
-    ]
-    if foreign or len(roots) != 1 or roots & {"", ".", ".."} or len(set(names)) < len(names):
-        raise TeacherProblem(
-            f"{path} is a zip file, but not one that torch.save wrote: expected one folder with "
-            f"'data.pkl', 'version' and uncompressed tensors 'data/0', 'data/1', ..., each once; "
-            f"found {_some(foreign or [record.filename for record in records])}."
-        )
-    if "data.pkl" not in names:
-        raise TeacherProblem(f"{path} is a zip file without 'data.pkl'. {_SAVE_AGAIN}")
-
-
-def _check_pickle(content: bytes, path: Path) -> None:
-    """Takes the pickle apart without running it and refuses what it should not name."""
-    named: set[str] = set()
-    newer: set[str] = set()
-    try:
-        with warnings.catch_warnings():
-            # pickletools resolves backslashes in names. Unpicklers do not, nor is it done here.
-            warnings.filterwarnings("ignore", "invalid escape sequence", DeprecationWarning)
-            for opcode, argument, position in pickletools.genops(content):
-                if opcode.name in ("GLOBAL", "INST") and position is not None:
-                    module, name = content[position + 1 :].split(b"\n", 2)[:2]
-                    named.add(f"{module.decode(errors='replace')} {name.decode(errors='replace')}")
-                if opcode.proto > _PROTOCOL or (opcode.name == "PROTO" and argument != _PROTOCOL):
-                    newer.add(opcode.name)
-    except ValueError as error:
-        raise TeacherProblem(
-            f"The pickle in {path} is damaged ({error}). Copy the file again."
-        ) from error
-    foreign = named - _ADMITTED
-    if foreign:
-        raise UnsafeCheckpoint(
-            f"{path} names {_some([name.replace(' ', '.') for name in sorted(foreign)])}, which "
-            f"would be called or built while it is loaded. A Cal-QL checkpoint needs tensors and "
-            f"plain containers alone; nothing of this file was run. If you trust where it comes "
-            f"from, load it there. {_SAVE_AGAIN}"
-        )
-    if newer:
-        raise UnsafeCheckpoint(
-            f"The pickle in {path} uses {_some(sorted(newer))}, which torch.save's protocol "
-            f"{_PROTOCOL} does not have; nothing of it was run. {_SAVE_AGAIN}"
-        )
+def _check_zip(file: bytes, path: Path) -> None:
+    """Raise TeacherProblem unless the zip file is undamaged and laid out by torch.save."""
+    with zipfile.ZipFile(io.BytesIO(file)) as archive:
+        names = archive.namelist()
+        foreign = [
+            record.filename
+            for record in archive.infolist()
+            if not _RECORD.fullmatch(record.filename)
+            or record.compress_type != zipfile.ZIP_STORED  # a small file may not become a large one
+        ]
+        folders = {name.partition("/")[0] for name in names}
+        if foreign or len(folders) != 1 or len(set(names)) < len(names):
+            raise TeacherProblem(
+                f"{path} is a zip file, but not one that torch.save wrote (a TorchScript archive, "
+                f"for example, holds code): expected one folder with 'data.pkl', 'version' and "
+                f"uncompressed tensors 'data/0', 'data/1', ..., each once; found "
+                f"{_shown(foreign or names)}. {_SAVE_AGAIN}"
+            )
+        if (damaged := archive.testzip()) is not None:
+            raise TeacherProblem(
+                f"{path} is damaged: the checksum of {damaged!r} is wrong. Copy it again."
+            )
 
 
 class _Scalar:
-    """Where CORL's module `Scalar` was: takes any state, keeps it and does nothing."""
+    """An inert class in place of CORL's module `Scalar`: it takes any state and does nothing."""
 
     state: object = None
 
@@ -248,92 +187,86 @@ _LOADING = threading.Lock()
 
 
 @contextmanager
-def _stand_ins() -> Iterator[None]:
-    """Within it, torch's list of admitted globals is its own and `_Scalar`; then as it was before.
+def _only_scalar() -> Iterator[None]:
+    """Admit only `_Scalar` in addition to torch's own list of safe globals; restore it afterwards.
 
-    The list belongs to the process. What the caller had admitted is taken out meanwhile: a
-    `Scalar` among it would be built in the place of ours. (`__builtin__.set` torch admits itself.)
+    The list belongs to the process. The caller's additions are removed meanwhile: a `Scalar` among
+    them would be built in place of the inert one.
     """
     with _LOADING:
-        admitted = torch.serialization.get_safe_globals()
+        before = torch.serialization.get_safe_globals()
         torch.serialization.clear_safe_globals()
         try:
             with torch.serialization.safe_globals([(_Scalar, "__main__.Scalar")]):
                 yield
         finally:
-            torch.serialization.add_safe_globals(admitted)
+            torch.serialization.add_safe_globals(before)
 
 
-def _layers(content: dict[str, Any], network: str, path: Path) -> Layers:
-    """Weight `[out, in]` and bias `[out]` of every linear layer of a network."""
-    state = _state(content, network, path)
-    module = _MODULE[network]
-    pattern = re.compile(rf"{module}\.([0-9]{{1,3}})\.(?:weight|bias)")
-    indices = {int(m[1]) for m in map(pattern.fullmatch, state) if m}
-    expected = set(range(0, 2 * len(indices), 2))  # a ReLU between any two
-    if not indices or indices != expected:
+def _network(content: dict[str, Any], name: str, module: str, inputs: int, path: Path) -> Layers:
+    """Weight `[out, in]` and bias `[out]` of every linear layer, with a ReLU between any two.
+
+    Args:
+        content: The checkpoint's dictionary.
+        name: Key of the network's state dictionary, for example "actor".
+        module: Prefix of its layers' keys; layer i has `module.{2 i}.weight` and `.bias`.
+        inputs: Numbers that the first layer must take.
+        path: The file, for messages.
+    """
+    state = content.get(name)
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        found = f"a {type(state).__name__}" if name in content else "missing"
         raise TeacherProblem(
-            f"{path}: {network!r} has linear layers {sorted(indices)} in {module!r}, expected 0, "
-            f"2, 4, ... with a ReLU between them. Its keys: {_some(list(state))}."
+            f"{path}: {name!r} is {found}, expected a state dictionary of tensors by name. The "
+            f"file has {_shown(list(content))}. {_SAVE_AGAIN}"
         )
-    layers = [
-        (
-            _tensor(state, f"{module}.{index}.weight", 2, network, path),
-            _tensor(state, f"{module}.{index}.bias", 1, network, path),
-        )
-        for index in sorted(indices)
-    ]
-    width = None
-    for index, (weight, bias) in zip(sorted(indices), layers, strict=True):
-        if len(weight) != len(bias) or width not in (None, weight.shape[1]):
+    layers: Layers = []
+    unread = {key for key in state if key.startswith(f"{module}.")}
+    while (layer := f"{module}.{2 * len(layers)}") + ".weight" in unread:
+        weight = _tensor(state, f"{layer}.weight", 2, name, path)
+        bias = _tensor(state, f"{layer}.bias", 1, name, path)
+        if weight.shape != (len(bias), inputs):
             raise TeacherProblem(
-                f"{path}: layer {module}.{index} of {network!r} has weight {tuple(weight.shape)} "
-                f"and bias {tuple(bias.shape)} after {width or 'the inputs'}: they do not fit."
+                f"{path}: {layer} of {name!r} has weight {tuple(weight.shape)} and bias "
+                f"{tuple(bias.shape)}, expected {inputs} inputs and a bias per output. An actor "
+                f"takes the observations, a critic the actions too: give the statistics of the "
+                f"dataset that the policy learned from."
             )
-        width = len(bias)
+        layers.append((weight, bias))
+        unread -= {f"{layer}.weight", f"{layer}.bias"}
+        inputs = len(bias)
+    if unread or not layers:
+        raise TeacherProblem(
+            f"{path}: {name!r} has no {layer + '.weight'!r}; expected linear layers {module}.0, "
+            f"{module}.2, ... without a gap. Its keys: {_shown(list(state))}."
+        )
     return layers
 
 
-def _state(content: dict[str, Any], network: str, path: Path) -> dict[str, Any]:
-    if network not in content:
-        raise TeacherProblem(
-            f"{path} has no {network!r}, expected a Cal-QL checkpoint with 'actor', 'critic1' and "
-            f"'critic2'. It has {_some(list(content))}."
-        )
-    state = content[network]
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise TeacherProblem(
-            f"{path}: {network!r} is a {type(state).__name__}, expected a state dictionary of "
-            f"tensors by name. {_SAVE_AGAIN}"
-        )
-    return state
-
-
 def _tensor(state: dict[str, Any], key: str, dims: int, network: str, path: Path) -> Tensor:
-    """A finite float32 tensor of its own memory: the file is let go."""
+    """Check a finite float32 tensor and copy it to memory of its own, so the file can be closed."""
     value = state.get(key)
-    if type(value) is not Tensor:
-        found = "missing" if key not in state else f"a {type(value).__name__}"
-        raise TeacherProblem(f"{path}: {key!r} of {network!r} is {found}, expected a tensor.")
-    # A contiguous tensor is no larger than its memory in the file, so that it may be looked at.
-    fits = value.dim() == dims and value.numel() > 0 and value.is_contiguous()
-    if value.dtype != torch.float32 or not fits:
+    # A tensor that is not contiguous may repeat one number of the file 2^60 times.
+    if not (
+        type(value) is Tensor
+        and value.dtype == torch.float32
+        and value.dim() == dims
+        and value.numel() > 0
+        and value.is_contiguous()
+    ):
+        found = f"a {type(value).__name__}" if key in state else "missing"
+        if isinstance(value, Tensor):
+            found = f"of shape {tuple(value.shape)} and type {value.dtype}"
         raise TeacherProblem(
-            f"{path}: {key!r} of {network!r} has shape {tuple(value.shape)} and type "
-            f"{value.dtype}, expected {dims} dimensions of torch.float32, contiguous, not empty."
+            f"{path}: {key!r} of {network!r} is {found}, expected a contiguous tensor of torch."
+            f"float32 with {dims} dimensions, not empty."
         )
-    if not value.isfinite().all():
-        bad = int((~value.isfinite()).sum())
+    if bad := int((~value.isfinite()).sum()):
         raise TeacherProblem(
             f"{path}: {bad} of {value.numel()} numbers in {key!r} of {network!r} are not finite: "
             f"the training diverged. Import an earlier checkpoint."
         )
     return value.detach().clone()
-
-
-def _constant(content: dict[str, Any], name: str, path: Path) -> float:
-    state = _state(content, "actor", path)
-    return float(_tensor(state, f"{name}.constant", 0, "actor", path))
 
 
 def _statistics(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -348,35 +281,8 @@ def _statistics(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Te
     return means, stds
 
 
-def _check_fit(actor: Layers, critics: list[Layers], observation_dim: int, path: Path) -> None:
-    inputs, outputs = actor[0][0].shape[1], len(actor[-1][1])
-    if inputs != observation_dim:
-        raise TeacherProblem(
-            f"The policy in {path} takes {inputs} observations, the statistics are of "
-            f"{observation_dim}: they are of another dataset. Give those of the dataset that it "
-            f"learned from."
-        )
-    if outputs % 2:
-        raise TeacherProblem(
-            f"The policy in {path} has {outputs} outputs, expected an even number: a mean and a "
-            f"log standard deviation for each action."
-        )
-    shapes = [[tuple(weight.shape) for weight, _ in layers] for layers in critics]
-    if shapes[0] != shapes[1]:
-        raise TeacherProblem(
-            f"{path}: the layers of 'critic1' are {shapes[0]}, those of 'critic2' {shapes[1]}, "
-            f"expected the same."
-        )
-    expected = inputs + outputs // 2
-    if shapes[0][0][1] != expected or shapes[0][-1][0] != 1:
-        raise TeacherProblem(
-            f"{path}: the critics take {shapes[0][0][1]} numbers and give {shapes[0][-1][0]}, "
-            f"expected {expected} ({inputs} observations, {outputs // 2} actions) and 1."
-        )
-
-
-def _some(names: Sequence[object]) -> str:
-    """The first few of what a stranger's file holds: strings alone, cut to a length."""
+def _shown(names: Sequence[object]) -> str:
+    """The first eight names of a file, shortened; objects that are not strings by their type."""
     shown = [repr(name[:80]) if isinstance(name, str) else type(name).__name__ for name in names]
     more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
     return (", ".join(shown[:8]) or "nothing") + more

@@ -1,6 +1,7 @@
-"""What the offline RL recipes share: data as tensors, networks, optimisers, the loop, its state.
+"""The common part of the offline RL recipes: the loop, its state, data as tensors, networks.
 
-A recipe file holds the algorithm: which networks there are, and what one gradient step does.
+The algorithm itself is in the recipe's file: which networks there are, and what one gradient step
+does.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ Draws = dict[str, Tensor]
 
 
 class Transitions(NamedTuple):
-    """B transitions: normalised observations, actions in the unit box, `continues` 0 at the end."""
+    """B transitions of a dataset, scaled for the networks."""
 
-    observations: Tensor  # [B, obs_dim]
-    actions: Tensor  # [B, act_dim]
+    observations: Tensor  # normalised [B, obs_dim]
+    actions: Tensor  # in the unit box [B, act_dim]
     rewards: Tensor  # [B]
-    continues: Tensor  # [B]
-    next_observations: Tensor  # [B, obs_dim]
+    continues: Tensor  # 0 where the episode terminated, so that nothing is bootstrapped; else 1 [B]
+    next_observations: Tensor  # normalised [B, obs_dim]
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,12 @@ class OfflineRecipe(TeacherRecipe):
     Args:
         steps: Gradient steps. The papers take 1,000,000; at this length the return of the last
             policy swings by tens of points unless the learning rate falls at the end.
-        batch_size: Transitions a step.
-        learning_rate: Of every Adam optimiser, unless the recipe has more than one.
-        discount: Of future reward.
-        target_rate: Polyak rate of the target networks.
-        width: Of both hidden layers of every network.
+        batch_size: Transitions per gradient step.
+        learning_rate: Adam's learning rate, for every network without a rate of its own.
+        discount: Factor of the reward per step into the future.
+        target_rate: Polyak rate of the target networks: the fraction of the way to the trained
+            network that they move per step.
+        width: Units of each of the two hidden layers of every network.
         decay_from: Fraction of the steps after which the learning rates fall linearly to zero;
             1.0 keeps them constant, as the papers do.
     """
@@ -78,7 +80,7 @@ class OfflineRecipe(TeacherRecipe):
 
     @abstractmethod
     def learner(self, dataset: Dataset, seed: int, device: str) -> Learner:
-        """The algorithm, ready for its first step."""
+        """Build the algorithm's training, ready for its first step."""
 
     def train(
         self,
@@ -90,7 +92,7 @@ class OfflineRecipe(TeacherRecipe):
         evaluate: Callable[[NetworkTeacher], float] | None = None,
         device: str = "cpu",
     ) -> NetworkTeacher:
-        """Trains from the start, or from `state` if that file is there.
+        """Train from the start, or from `state` if that file exists.
 
         Raises:
             TeacherProblem: The training diverged, or the state is of another training.
@@ -112,18 +114,25 @@ class OfflineRecipe(TeacherRecipe):
         return learner.teacher(step)
 
     def _decay(self, step: int) -> float:
-        """Factor of the learning rates at a step."""
+        """The factor of the learning rates at a step: 1, then linearly to 0 at the last step."""
         left = 1 - step / self.steps
         return min(1.0, left / max(1 - self.decay_from, 1e-12))
 
 
 class Learner(nn.Module, ABC):
-    """One training: its networks are submodules, so that `state_dict` is all of them.
+    """One training of a recipe; its networks are submodules, so `state_dict` holds all of them.
 
-    A step is split in two, so that it can be captured as a CUDA graph: `draw` makes everything
-    random on the CPU, the same on every device; `advance` has no random numbers and never waits
-    for a device.
+    A step has two parts, so that it can be captured as a CUDA graph: `draw` draws all random
+    numbers on the CPU, the same on every device; `advance` has none and never waits for a device.
+
+    Args:
+        recipe: The settings; a subclass narrows the type of the attribute to its own recipe.
+        dataset: The transitions.
+        seed: Seed of initialisation and minibatches.
+        device: Torch device of the networks and transitions.
     """
+
+    recipe: OfflineRecipe
 
     def __init__(
         self, recipe: OfflineRecipe, dataset: Dataset, seed: int, device: str = "cpu"
@@ -137,6 +146,7 @@ class Learner(nn.Module, ABC):
         self.generator = torch_generator(
             teacher=recipe.name, dataset=dataset.name, seed=seed, purpose="training"
         )
+        # torch's layers draw their initial weights from the global generator only.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.generator.initial_seed())
             optimised = self.build(dataset.observation_dim, dataset.action_dim)
@@ -151,39 +161,39 @@ class Learner(nn.Module, ABC):
     def build(
         self, observation_dim: int, action_dim: int
     ) -> dict[str, tuple[list[nn.Parameter], float]]:
-        """Makes the networks; returns what each optimiser advances, with its learning rate."""
+        """Build the networks; give each optimiser's parameters and learning rate, by loss name."""
 
     @abstractmethod
     def draw(self, step: int) -> Draws:
-        """Everything random of a step, `rows [B]` among it, on the CPU."""
+        """Draw all random numbers of a step on the CPU, among them `rows [B]`."""
 
     @abstractmethod
     def advance(self, step: int, draws: Draws) -> None:
-        """One gradient step."""
+        """Do one gradient step of every network."""
 
     @abstractmethod
     def teacher(self, step: int) -> NetworkTeacher:
-        """The teacher as it stands, on the CPU."""
+        """Copy the current networks to a teacher on the CPU."""
 
     def phase(self, step: int) -> int:
-        """Steps of equal phase launch the same operations."""
+        """The kind of a step; steps of the same phase launch the same operations."""
         return 0
 
     def rows(self) -> Tensor:
-        """Rows of a minibatch `[B]`, drawn with replacement."""
+        """Draw the rows of a minibatch `[B]`, with replacement."""
         size = (self.recipe.batch_size,)
         return torch.randint(len(self.dataset), size, generator=self.generator)
 
     def noise(self, *shape: int) -> Tensor:
-        """Standard normal numbers."""
+        """Draw standard normal numbers."""
         return torch.randn(shape, generator=self.generator)
 
     def batch(self, rows: Tensor) -> Transitions:
-        """These transitions."""
+        """The transitions of these rows `[B]`."""
         return Transitions(*(values[rows] for values in self.transitions))
 
     def update(self, name: str, loss: Tensor) -> None:
-        """One step of an optimiser down a loss; gradients reach its parameters alone."""
+        """Do one step of an optimiser down its loss; only its parameters receive gradients."""
         optimizer = self.optimizers[name]
         optimizer.zero_grad()
         loss.backward(inputs=optimizer.param_groups[0]["params"])  # type: ignore[no-untyped-call]
@@ -192,13 +202,13 @@ class Learner(nn.Module, ABC):
 
     @torch.no_grad()
     def follow(self, target: nn.Module, source: nn.Module) -> None:
-        """Moves a target network towards its source."""
+        """Move a target network towards its source: target += rate * (source - target)."""
         torch._foreach_lerp_(
             list(target.parameters()), list(source.parameters()), self.recipe.target_rate
         )
 
     def set_learning_rates(self, factor: float) -> None:
-        """Of every optimiser, from the next step on."""
+        """Multiply every optimiser's initial learning rate by a factor, from the next step on."""
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 if isinstance(group["lr"], Tensor):  # captured graphs read it from the device
@@ -207,10 +217,10 @@ class Learner(nn.Module, ABC):
                     group["lr"] = self._rates[name] * factor
 
     def losses(self, step: int) -> dict[str, float]:
-        """The last step's losses.
+        """The losses of the last step by name; reading them waits for the device.
 
         Raises:
-            TeacherProblem: One of them is not finite.
+            TeacherProblem: A loss is not finite.
         """
         losses = {name: loss.item() for name, loss in self.last_losses.items()}
         if not all(map(math.isfinite, losses.values())):
@@ -221,7 +231,7 @@ class Learner(nn.Module, ABC):
         return losses
 
     def facts(self, step: int) -> dict[str, Any]:
-        """What a teacher says of how it was made."""
+        """The provenance that a teacher of this training carries."""
         return {
             "recipe": self.recipe.name,
             "parameters": {**asdict(self.recipe), "steps": step},
@@ -232,7 +242,7 @@ class Learner(nn.Module, ABC):
         }
 
     def save(self, path: Path, step: int) -> None:
-        """Writes everything that the next step depends on."""
+        """Write everything that the next step depends on: networks, Adam's slots, generator."""
         tensors = {f"networks/{key}": value for key, value in self.state_dict().items()}
         for name, optimizer in self.optimizers.items():
             for index, slots in optimizer.state_dict()["state"].items():
@@ -241,10 +251,10 @@ class Learner(nn.Module, ABC):
         save_state(path, tensors, self.facts(self.recipe.steps) | {"step": step})
 
     def restore(self, path: Path) -> int:
-        """Takes up a saved state and returns the step that it was saved at.
+        """Load a saved state and return the number of steps done.
 
         Raises:
-            TeacherProblem: It is the state of another training.
+            TeacherProblem: The state belongs to another training.
         """
         tensors, facts = load_state(path)
         step = int(facts.pop("step"))
@@ -253,7 +263,7 @@ class Learner(nn.Module, ABC):
             raise TeacherProblem(
                 f"{path} is the state of another training: its {differing[0]} is "
                 f"{facts.get(differing[0])!r}, here {expected[differing[0]]!r}. Finish that one "
-                f"with its own settings, or remove the file to start this one anew."
+                f"with its own settings, or remove the file to start this one from the beginning."
             )
         self.load_state_dict(_under(tensors, "networks"))
         for name, optimizer in self.optimizers.items():
@@ -267,7 +277,7 @@ class Learner(nn.Module, ABC):
         return step
 
     def _transitions(self) -> Transitions:
-        """The whole dataset, as `batch` takes rows from it."""
+        """Scale the whole dataset once and put it on the device; `batch` takes rows from it."""
         data = self.dataset
         scale = self.scaling
         arrays = (
@@ -284,16 +294,19 @@ class Learner(nn.Module, ABC):
         if (largest := actions.abs().max().item()) > 1 + 1e-5:
             raise TeacherProblem(
                 f"{self.dataset.name} has actions up to {largest:.3g} times the bounds of "
-                f"{self.dataset.env_id}, which teachers cannot take. Clip them when the dataset is "
-                f"made."
+                f"{self.dataset.env_id}, which teachers cannot learn. Clip them when the dataset "
+                f"is collected."
             )
 
 
 class CapturedSteps:
-    """Steps as CUDA graphs, one a phase: a launch costs microseconds instead of every operation's.
+    """A learner's steps as CUDA graphs, one per phase: one launch in place of one per operation.
 
-    The first steps run as they are, on a side stream as capture wants it; then each phase is
+    The first steps run as they are, on a side stream as capture requires; then each phase is
     captured once and replayed with new draws.
+
+    Args:
+        learner: The training, on a CUDA device.
     """
 
     WARM_UP = 4
@@ -306,7 +319,7 @@ class CapturedSteps:
         self.done = 0
 
     def __call__(self, step: int, draws: Draws) -> None:
-        """One gradient step."""
+        """Do one gradient step."""
         phase = self.learner.phase(step)
         if self.done < self.WARM_UP:
             self.done += 1
@@ -321,7 +334,7 @@ class CapturedSteps:
         self.graphs[phase].replay()
 
     def _capture(self, phase: int, step: int, draws: Draws) -> None:
-        """Records the operations of a phase; recording does not run them."""
+        """Record the operations of a phase; recording does not run them."""
         self.static[phase] = self._moved(draws)
         self.graphs[phase] = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graphs[phase]):
@@ -332,7 +345,12 @@ class CapturedSteps:
 
 
 class Critics(nn.Module):
-    """Two Q networks of two hidden layers, advanced as one batch of products."""
+    """Two Q networks of two hidden layers, computed as one batch of products.
+
+    Args:
+        inputs: obs_dim + act_dim.
+        width: Units per hidden layer.
+    """
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -343,6 +361,7 @@ class Critics(nn.Module):
 
     def forward(self, observations: Tensor, actions: Tensor, count: int = 2) -> Tensor:
         """Values `[count, B]` of the first `count` critics."""
+        # [count, B, obs_dim + act_dim]: both critics read the same inputs, without a copy
         hidden = torch.cat((observations, actions), dim=1).expand(count, -1, -1)
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = torch.baddbmm(bias[:count].unsqueeze(1), hidden, weight[:count].mT)
@@ -351,7 +370,7 @@ class Critics(nn.Module):
         return hidden[..., 0]
 
     def layers(self, scale: float = 1.0) -> Layers:
-        """Weights `[2, out, in]` and biases `[2, out]` on the CPU, the values times `scale`."""
+        """Copy weights `[2, out, in]` and biases `[2, out]` to the CPU; Q is multiplied by `scale`."""
         layers = [
             (weight.detach().cpu().clone(), bias.detach().cpu().clone())
             for weight, bias in zip(self.weights, self.biases, strict=True)
@@ -361,7 +380,7 @@ class Critics(nn.Module):
 
 
 def mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
-    """Two hidden ReLU layers."""
+    """A network with two hidden ReLU layers."""
     return nn.Sequential(
         nn.Linear(inputs, width),
         nn.ReLU(),
@@ -372,7 +391,7 @@ def mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
 
 
 def layers_of(network: nn.Sequential) -> Layers:
-    """Weight `[out, in]` and bias `[out]` of every linear layer, on the CPU."""
+    """Copy weight `[out, in]` and bias `[out]` of every linear layer to the CPU."""
     return [
         (layer.weight.detach().cpu().clone(), layer.bias.detach().cpu().clone())
         for layer in network
@@ -383,9 +402,9 @@ def layers_of(network: nn.Sequential) -> Layers:
 def _adam(parameters: Iterable[nn.Parameter], rate: float, device: str) -> torch.optim.Adam:
     if device == "cpu":
         return torch.optim.Adam(parameters, rate, fused=True)
-    return torch.optim.Adam(
-        parameters, torch.tensor(rate, device=device), fused=True, capturable=True
-    )
+    # A captured step reads its learning rate from the device.
+    lr = torch.tensor(rate, device=device)
+    return torch.optim.Adam(parameters, lr, fused=True, capturable=True)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -2,7 +2,13 @@
 
 TD3 on the dataset, with a behavioural-cloning term in the actor's loss:
 
-    actor loss = -Q(s, pi(s)) * alpha / mean |Q| + mean (pi(s) - a)^2
+    critic loss = mean (r + discount min Q_target(s', a') - Q(s, a))^2,
+        a' = clip(pi_target(s') + clipped noise)                       (TD3, Algorithm 1)
+    actor loss = -lambda mean Q(s, pi(s)) + mean (pi(s) - a)^2         (eq. 3)
+    lambda = alpha / mean |Q|                                          (eq. 5)
+
+TD3 is Fujimoto, van Hoof & Meger 2018, "Addressing Function Approximation Error in Actor-Critic
+Methods".
 """
 
 from __future__ import annotations
@@ -29,13 +35,13 @@ from benchmark.teachers.teacher import NetworkTeacher
 
 @dataclass(frozen=True)
 class TD3BC(OfflineRecipe):
-    """TD3+BC; the defaults are the paper's, but for the number of steps and the decay.
+    """The TD3+BC recipe; all defaults but the number of steps and the decay are the paper's.
 
     Args:
-        alpha: Weight of the action value against cloning (paper, eq. 5).
-        policy_noise: Standard deviation of the target policy's smoothing noise.
-        noise_clip: Its bound.
-        policy_delay: Critic steps between actor steps.
+        alpha: Weight of the action value relative to cloning (eq. 5).
+        policy_noise: Standard deviation of the noise that smooths the target policy.
+        noise_clip: Bound of the absolute value of that noise.
+        policy_delay: Critic steps per actor step.
     """
 
     alpha: float = 2.5
@@ -76,21 +82,25 @@ class TD3BCLearner(Learner):
     def advance(self, step: int, draws: Draws) -> None:
         recipe, batch = self.recipe, self.batch(draws["rows"])
         with torch.no_grad():
+            # Smoothing: similar actions should have similar values, so a sharp peak of Q cannot
+            # be exploited. The smaller of two critics counters overestimation.
             noise = draws["smoothing"] * recipe.policy_noise
             noise = noise.clamp(-recipe.noise_clip, recipe.noise_clip)
             following = (self.target_actor(batch.next_observations).tanh() + noise).clamp(-1, 1)
-            value = self.target_critics(batch.next_observations, following).amin(0)
+            value = self.target_critics(batch.next_observations, following).amin(0)  # [2, B] -> [B]
             target = batch.rewards + recipe.discount * batch.continues * value
-        error = self.critics(batch.observations, batch.actions) - target
+        error = self.critics(batch.observations, batch.actions) - target  # [2, B]
         self.update("critics", error.square().mean(1).sum())
         if self.phase(step):
             self._advance_actor(batch)
 
     def _advance_actor(self, batch: Transitions) -> None:
         policy = self.actor(batch.observations).tanh()
-        value = self.critics(batch.observations, policy, count=1)[0]
+        value = self.critics(batch.observations, policy, count=1)[0]  # the first critic's [B]
+        # lambda of eq. 5, of the policy's own actions as in the authors' code
         scale = self.recipe.alpha / value.abs().mean().detach()
         self.update("actor", (policy - batch.actions).square().mean() - scale * value.mean())
+        # Targets move with the actor only: between its steps the critics have a fixed goal.
         self.follow(self.target_actor, self.actor)
         self.follow(self.target_critics, self.critics)
 

@@ -1,7 +1,7 @@
 """The teacher: the near-expert policy and action-value function extracted from a dataset.
 
-Here is what a teacher is, what its policy earns, and what a recipe of the registry that trains one
-has to offer.
+This file holds what a teacher is, the measurement of its return, and the interface of the recipes
+that train one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmark.scaling import action_bounds
 from benchmark.seeds import episode_seeds
 
 Layers = list[tuple[Tensor, Tensor]]
-"""Weight and bias of every layer, first to last."""
+"""Weight `[out, in]` and bias `[out]` of every linear layer, first to last."""
 
 
 class TeacherProblem(ObdBenchError):
@@ -48,7 +48,7 @@ class Teacher(Protocol):
         ...
 
     def q(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Action value `[B]`, in undiscounted reward units per step discounted by the recipe."""
+        """Action value `[B]`: the discounted sum of rewards, in the environment's reward unit."""
         ...
 
 
@@ -60,13 +60,15 @@ class NetworkTeacher:
         actor: `(weight [out, in], bias [out])` of every layer. A Gaussian actor's last layer gives
             means and raw log standard deviations.
         critics: `(weight [C, out, in], bias [C, out])` of every layer, for C critics; `q` is the
-            first one's, which is the one the published OBD code weights with.
-        observation_mean: Subtracted from observations `[obs_dim]`.
-        observation_std: Divides them afterwards `[obs_dim]`.
-        action_noise: "gaussian" draws tanh(mean + std * noise) with the actor's own std;
-            "additive" tanh(mean) + std * noise, clipped; "exploration" adds clipped N(0, 0.1^2)
-            to the deterministic action, as TD3 does.
-        facts: What is known of it: recipe, dataset, seed, steps, returns. JSON values.
+            value of the first, because the published OBD code weights with that one.
+        observation_mean: Mean `[obs_dim]` to subtract from observations.
+        observation_std: Standard deviation `[obs_dim]` to divide them by afterwards.
+        action_noise: How `sample` draws. "gaussian": tanh(mean + std * noise) with the actor's own
+            std; "additive": tanh(mean) + std * noise, clipped to [-1, 1]; "exploration": the
+            deterministic action + N(0, 0.1^2), clipped, as TD3 explores.
+        facts: Provenance as JSON values: recipe, dataset, seed, steps, returns.
+        log_std_multiplier: Factor of the raw log standard deviation; learned by CORL's policies.
+        log_std_offset: Added to it afterwards; -1 is where CORL's policies start.
     """
 
     actor: Layers = field(repr=False)
@@ -86,7 +88,7 @@ class NetworkTeacher:
 
     @property
     def action_dim(self) -> int:
-        outputs = int(self.actor[-1][1].shape[0])
+        outputs = int(self.actor[-1][1].shape[0])  # means, then log standard deviations if any
         return outputs if self.action_noise == "exploration" else outputs // 2
 
     @torch.no_grad()
@@ -137,18 +139,19 @@ def evaluate_teacher(
     seed: int,
     threads: int = 1,
 ) -> dict[str, float]:
-    """Plays whole episodes with the teacher's deterministic action.
+    """Play whole episodes with the teacher's deterministic action.
 
     Args:
-        teacher: Acts in the unit box, which is mapped to the environment's bounds.
+        teacher: The policy; its actions in the unit box are mapped to the environment's bounds.
         env_id: Exact gymnasium id.
-        reference: Returns that normalisation stands on.
-        episodes: How many, stepped as one batch.
-        seed: Of the episodes' first states.
-        threads: That step the environments; the results do not depend on it.
+        reference: Random and expert return, which normalized returns are relative to.
+        episodes: Number of episodes, stepped as one batch.
+        seed: Seed of the episodes' first states.
+        threads: Threads that step the environments; the results do not depend on it.
 
     Returns:
-        `return` (mean), `return_sd` (over these episodes), `normalized_return`, `episodes`.
+        `return` (mean), `return_sd` (standard deviation over the episodes), `normalized_return`,
+        `episodes`.
 
     Raises:
         TeacherProblem: The teacher's dimensions are not the environment's.
@@ -183,7 +186,7 @@ def evaluate_teacher(
 def _action_bounds(
     teacher: NetworkTeacher, env_id: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Center and half range of each action `[act_dim]`, once the teacher is known to fit."""
+    """Check that the teacher fits; give the center and half range of each action `[act_dim]`."""
     environment = make_batched(env_id, 1)
     try:
         space, observation_dim = environment.action_space, environment.observation_dim
@@ -195,22 +198,22 @@ def _action_bounds(
     if found != expected:
         raise TeacherProblem(
             f"The teacher takes {found[0]} observations and gives {found[1]} actions; {env_id} has "
-            f"{expected[0]} and {expected[1]}. Evaluate it where its dataset comes from."
+            f"{expected[0]} and {expected[1]}. Evaluate it in the environment of its dataset."
         )
     center, half_range = (high + low) / 2, (high - low) / 2
     return center.astype(np.float32), half_range.astype(np.float32)
 
 
 TrainingProgress = Callable[[int, int, dict[str, float], float | None], None]
-"""Called with (step, of how many, losses by name, normalized return or None)."""
+"""Called with (steps done, all steps, losses by name, normalized return or None)."""
 
 
 @dataclass(frozen=True)
 class TeacherRecipe(ABC):
-    """Offline RL from a dataset to a teacher. Subclasses are frozen dataclasses of settings.
+    """An offline RL algorithm with its settings; subclasses are frozen dataclasses.
 
     Args:
-        report_every: Steps between saved states, progress reports and evaluations.
+        report_every: Gradient steps between saved states, progress reports and evaluations.
     """
 
     report_every: int = 5_000
@@ -226,15 +229,16 @@ class TeacherRecipe(ABC):
         evaluate: Callable[[NetworkTeacher], float] | None = None,
         device: str = "cpu",
     ) -> NetworkTeacher:
-        """Trains a teacher; the same dataset content, settings and seed give the same teacher.
+        """Train a teacher; the same dataset content, settings and seed give the same teacher.
 
         Args:
-            dataset: What to learn from; nothing else is seen.
-            seed: Of initialisation and minibatches.
-            state: File that the training state is kept in: a killed training goes on from there.
-            progress: Called at every report.
-            evaluate: Gives a teacher's normalized return, for the reports.
-            device: A torch device.
+            dataset: The only transitions that the training sees.
+            seed: Seed of initialisation and minibatches.
+            state: File of the training's state, from which a killed training goes on; None keeps
+                no state.
+            progress: Callback at every report.
+            evaluate: Function from a teacher to its normalized return, for the reports.
+            device: Torch device of the training; the teacher is returned on the CPU.
         """
 
 

@@ -21,14 +21,19 @@ FORMAT = "obdbench.teacher/1"
 
 @dataclass(frozen=True)
 class TeacherName:
-    """A recipe, and the seed that the teacher was trained with: `td3_bc`, or `td3_bc:1`."""
+    """The name of a dataset's teacher: a recipe and a training seed, `td3_bc` or `td3_bc:1`."""
 
     recipe: str
     seed: int = 0
 
     @classmethod
     def parse(cls, text: str) -> TeacherName:
-        """Raises UnknownName for a recipe nobody registered, TeacherProblem for a bad seed."""
+        """Read a name.
+
+        Raises:
+            UnknownName: No such recipe is registered.
+            TeacherProblem: The seed is not a whole number from 0.
+        """
         recipe, separator, seed = text.partition(":")
         _ = TEACHERS[recipe]
         if not separator:
@@ -40,27 +45,27 @@ class TeacherName:
         return cls(recipe, int(seed))
 
     def __str__(self) -> str:
-        """Seed 0 is not written, so that there is one way to write each teacher."""
+        """The name without a seed of 0, so that each teacher has one spelling."""
         return self.recipe if self.seed == 0 else f"{self.recipe}:{self.seed}"
 
 
 def teacher_cache() -> Path:
-    """Folder of locally trained and imported teachers; `OBDBENCH_CACHE` moves it."""
+    """Folder of locally trained and imported teachers, in `OBDBENCH_CACHE`."""
     return cache_folder() / "teachers"
 
 
 def cached_path(dataset: Dataset, recipe: str, seed: int = 0) -> Path:
-    """Where a teacher of exactly this data, recipe and seed is kept."""
+    """File of a teacher that was trained here on exactly this data with this recipe and seed."""
     return teacher_cache() / f"{dataset.sha256[:16]}.{recipe}.seed{seed}.safetensors"
 
 
 def imported_path(dataset_name: str, recipe: str) -> Path:
-    """Where a teacher that was made elsewhere for data of this name is kept."""
+    """File of a teacher that was imported for data of this name."""
     return teacher_cache() / f"{_stem(dataset_name)}.{recipe}.safetensors"
 
 
 def shipped_path(dataset_name: str, recipe: str) -> Path:
-    """Where a shipped teacher of this dataset would be; the size of the dataset does not matter."""
+    """File of a shipped teacher, if there is one; the dataset's size does not matter."""
     return _shipped_folder() / f"{_stem(dataset_name)}.{recipe}.safetensors"
 
 
@@ -75,14 +80,14 @@ def local_teachers() -> list[Path]:
 
 
 def find_teacher(dataset: Dataset, name: str) -> NetworkTeacher:
-    """The teacher of a dataset, e.g. `td3_bc` or `td3_bc:1`.
+    """Load the teacher of a dataset by its name, for example `td3_bc` or `td3_bc:1`.
 
-    Looked for are the local one of exactly this data, recipe and seed; then, for seed 0, one that
-    was imported for data of this name, and one that the suite ships for it.
+    The first that exists is taken: the one trained here on exactly this data with this recipe and
+    seed; then, for seed 0, the one imported for data of this name; then the shipped one.
 
     Raises:
-        TeacherProblem: There is none, or its dimensions do not fit the dataset.
-        UnknownName: No recipe is called so.
+        TeacherProblem: There is none, or its dimensions are not the dataset's.
+        UnknownName: The recipe is not registered.
     """
     teacher = TeacherName.parse(name)
     candidates = [cached_path(dataset, teacher.recipe, teacher.seed)]
@@ -94,7 +99,7 @@ def find_teacher(dataset: Dataset, name: str) -> NetworkTeacher:
         seed = f" --seed {teacher.seed}" if teacher.seed else ""
         raise TeacherProblem(
             f"There is no {teacher} teacher for {dataset.name}: none in {teacher_cache()} for its "
-            f"content {dataset.sha256[:16]}, none shipped. Train one with "
+            f"content {dataset.sha256[:16]}, and none is shipped. Train one with "
             f"`obdbench teacher train {dataset.name} --recipe {teacher.recipe}{seed}`."
         )
     loaded = load_teacher(found)
@@ -103,7 +108,7 @@ def find_teacher(dataset: Dataset, name: str) -> NetworkTeacher:
 
 
 def check_fit(teacher: NetworkTeacher, dataset: Dataset, path: Path) -> None:
-    """Raises TeacherProblem where a teacher's dimensions are not the dataset's."""
+    """Raise TeacherProblem if the teacher's dimensions are not the dataset's."""
     found = (teacher.observation_dim, teacher.action_dim)
     expected = (dataset.observation_dim, dataset.action_dim)
     if found != expected:
@@ -122,7 +127,7 @@ def _stem(dataset_name: str) -> str:
 
 
 def save_teacher(teacher: NetworkTeacher, path: Path) -> None:
-    """Writes a teacher as safetensors; its facts travel as JSON in the file's metadata."""
+    """Write a teacher as safetensors, with its facts as JSON in the file's metadata."""
     tensors = {
         "observation_mean": teacher.observation_mean,
         "observation_std": teacher.observation_std,
@@ -143,7 +148,7 @@ def save_teacher(teacher: NetworkTeacher, path: Path) -> None:
 
 
 def load_teacher(path: Path) -> NetworkTeacher:
-    """Reads a teacher file.
+    """Read a teacher file; its sha256 is added to the facts.
 
     Raises:
         TeacherProblem: The file is missing, not safetensors, or of another format.
@@ -155,7 +160,7 @@ def load_teacher(path: Path) -> NetworkTeacher:
     except (OSError, SafetensorError) as error:
         raise TeacherProblem(
             f"{path} cannot be read as a teacher ({error}). A teacher is a safetensors file; "
-            f"a CORL checkpoint (.pt) is taken in with `obdbench teacher import`."
+            f"import a CORL checkpoint (.pt) with `obdbench teacher import`."
         ) from error
     try:
         facts = json.loads(metadata["teacher"])

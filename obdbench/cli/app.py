@@ -56,7 +56,7 @@ COMMANDS = {
         ("sweep",),
     ),
     "study": Command(
-        "paper:study", "Measure what `obdbench paper` shows beside the runs' scores.", ("study",)
+        "paper:study", "Measure what `obdbench paper` shows next to the runs' scores.", ("study",)
     ),
     "paper": Command(
         "paper:paper", "Write the papers' tables and figures from whatever records there are.",
@@ -76,7 +76,7 @@ COMMANDS = {
     ),
     "new-method": Command(
         "contract:new_method",
-        "Write a method that works, its test, and a sweep beside random and Av-PBC.",
+        "Write a method that works, its test, and a sweep with random and Av-PBC.",
     ),
     "data": Command(
         "data:app", "Datasets: build, fetch, import, list, inspect.",

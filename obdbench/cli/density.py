@@ -24,13 +24,13 @@ app = typer.Typer(help="Log densities of states: fit, import, list.", no_args_is
 def fit(
     dataset: Annotated[str, typer.Argument(help="A dataset of the local store.")],
     recipe: Annotated[str, typer.Option(help="Registered density recipe.")] = "maf",
-    seed: Annotated[int, typer.Option(help="Of the fit and of the held-out episodes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the fit and of the held-out episodes.")] = 0,
     epochs: Annotated[
         int | None,
         typer.Option(help="Passes over the states (maf). Runs use the recipe's default."),
     ] = None,
 ) -> None:
-    """Fit a density, or check the one in the store; a killed fit goes on from its last epoch."""
+    """Fit a density, or check the stored one; a killed fit goes on from its last epoch."""
     data = load_dataset(DatasetName.parse(dataset))
     chosen = Fit.of(recipe, {} if epochs is None else {"epochs": epochs}, seed)
     total = chosen.parameters.get("epochs", 1)
@@ -46,10 +46,12 @@ def fit(
 
 @app.command(name="import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="A numpy array (.npy) of one value a transition.")],
-    dataset: Annotated[str, typer.Option(help="The dataset that they are of.")],
+    file: Annotated[
+        Path, typer.Argument(help="A numpy array (.npy) with one value per transition.")
+    ],
+    dataset: Annotated[str, typer.Option(help="The dataset whose states they belong to.")],
 ) -> None:
-    """Take in log densities made elsewhere; runs use them with the density recipe "imported"."""
+    """Import log densities made elsewhere; runs use them with the density recipe "imported"."""
     data = load_dataset(DatasetName.parse(dataset))
     density = import_log_density(file, data)
     _say(Fit.of("imported").path(data), density)
@@ -82,7 +84,7 @@ def list_densities() -> None:
 
 
 def _likelihood(facts: dict[str, Any] | None) -> str:
-    """E.g. "3.214 ± 0.050", the standard error over episodes."""
+    """The mean with its standard error over episodes, for example "3.214 ± 0.050"."""
     if facts is None:
         return ""
     error = facts["standard_error"]

@@ -13,14 +13,13 @@ from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.stores import DEFAULT_STORE, Store, store_option
 from paper_figures.exhibits import EXHIBITS, NoRecords, write
 from paper_figures.figure import FigureError
-from paper_figures.studies.study import STUDIES, perform
 from results.shipping import SHIPPED
 from results.study_results import NoStudy
 
 
 def paper(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Of tables and figures; all of them by default.")
+        list[str] | None, typer.Argument(help="Names of tables and figures; all by default.")
     ] = None,
     store: Annotated[
         Path, typer.Option(help="Folder of records; the suite's own by default.")
@@ -56,14 +55,16 @@ def paper(
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="Of a study; obdbench list names them.")],
+    name: Annotated[str, typer.Argument(help="Name of a study; obdbench list has them.")],
     store: Store = DEFAULT_STORE,
 ) -> None:
-    """Measure what `obdbench paper` shows beside the runs' scores.
+    """Measure what `obdbench paper` shows next to the runs' scores.
 
-    Every item is kept as soon as it is measured: a study that is killed goes on from there. Items
-    whose sets or datasets have changed are measured again.
+    Every item is stored as soon as it is measured: a study that was killed goes on from there.
+    Items whose sets or datasets have changed are measured again.
     """
+    from paper_figures.studies.study import STUDIES, perform  # which drawing does without
+
     STUDIES[name]
     with progress_bar(f"study {name}", "items", None) as bar:
         measured, count = perform(

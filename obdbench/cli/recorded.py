@@ -1,4 +1,4 @@
-"""`obdbench verify | export`: what one recorded run is good for."""
+"""`obdbench verify | export`: repeat a recorded run, or hand out its set."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from obdbench.export import FORMATS, export_set
 from obdbench.face import find_run, last_set
 from obdbench.verify import verify as verify_record
 
-Run = Annotated[str, typer.Argument(help="A run's id, or its folder.")]
+Run = Annotated[str, typer.Argument(help="Id of a run, or its folder.")]
 
 
 def verify(run: Run, store: Store = DEFAULT_STORE) -> None:
-    """Do a recorded run again from its own spec and say whether the numbers hold.
+    """Repeat a recorded run from its own spec and say whether the numbers hold.
 
     On the same processor, versions and threads they must be the same to the last bit; elsewhere the
     scores must agree within three standard errors.
@@ -49,7 +49,7 @@ def verify(run: Run, store: Store = DEFAULT_STORE) -> None:
 def export(
     run: Run,
     format_: Annotated[str, typer.Option("--format", help=", ".join(FORMATS))] = "npz",
-    to: Annotated[str | None, typer.Option(help="The file, or the id of a Minari dataset.")] = None,
+    to: Annotated[str | None, typer.Option(help="A file, or the id of a Minari dataset.")] = None,
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Write a run's last synthetic set in a format that others read."""

@@ -39,18 +39,18 @@ D4RL = "d4rl/"
 def train(
     dataset: Annotated[str, typer.Argument(help="A dataset of the local store.")],
     recipe: Annotated[str, typer.Option(help="Registered teacher recipe.")] = "td3_bc",
-    seed: Annotated[int, typer.Option(help="Of initialisation and minibatches.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of initialisation and minibatches.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Gradient steps.")] = None,
     set_: Settings = None,
     target: Annotated[
-        Path | None, typer.Option(help="File to write instead of the cache's.")
+        Path | None, typer.Option(help="File to write, instead of one in the cache.")
     ] = None,
     episodes: Episodes = 100,
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
 ) -> None:
     """Train a teacher offline; a killed training goes on from its saved state.
 
-    Methods find it as `--teacher RECIPE`, or `--teacher RECIPE:SEED` for another seed than 0.
+    Runs find it as `--teacher RECIPE`, or `--teacher RECIPE:SEED` for a seed other than 0.
     """
     data = load_dataset(DatasetName.parse(dataset))
     given: dict[str, Any] = parse_settings(set_) | ({} if steps is None else {"steps": steps})
@@ -86,12 +86,12 @@ def import_(
     ],
     episodes: Episodes = 10,
     target: Annotated[
-        Path | None, typer.Option(help="File to write instead of the cache's.")
+        Path | None, typer.Option(help="File to write, instead of one in the cache.")
     ] = None,
 ) -> None:
-    """Take in a CORL checkpoint; nothing in the file is executed.
+    """Import a CORL checkpoint; no code of the file is run.
 
-    Methods find it as `--teacher cal_ql` on that dataset.
+    Runs on that dataset find it as `--teacher cal_ql`.
     """
     short = dataset.removeprefix(D4RL)
     mean, std = d4rl_statistics(short)
@@ -132,14 +132,17 @@ def list_teachers() -> None:
 def evaluate(
     dataset: Annotated[str | None, typer.Argument(help="A dataset of the local store.")] = None,
     all_: Annotated[
-        bool, typer.Option("--all", help="Every dataset of the store that has such a teacher.")
+        bool,
+        typer.Option("--all", help="Evaluate every dataset of the store that has such a teacher."),
     ] = False,
     recipe: Annotated[str, typer.Option(help="Recipe, or recipe:seed.")] = "td3_bc",
     episodes: Episodes = 100,
 ) -> None:
-    """Measure the return of a dataset's teacher, or of every dataset's."""
+    """Measure the return of one dataset's teacher, or of all."""
     if all_ == (dataset is not None):
-        raise TeacherProblem("Give the name of one dataset, or --all for every one in the store.")
+        raise TeacherProblem(
+            "Give the name of one dataset, or --all to evaluate every one in the store."
+        )
     if dataset is not None:
         data = load_dataset(DatasetName.parse(dataset))
         measured = _measured(find_teacher(data, recipe), data, episodes)
@@ -149,7 +152,7 @@ def evaluate(
 
 
 def _evaluate_all(recipe: str, episodes: int) -> Table:
-    """Returns of the teachers beside those of the data that they learned from."""
+    """The returns of the teachers next to those of the data that they learned from."""
     table = Table(
         Column("dataset", no_wrap=True),
         *(

@@ -1,4 +1,4 @@
-"""The report that people look at: one HTML file that needs no network and no server."""
+"""Interactive report of a sweep: one HTML file that needs no network and no server."""
 
 from obdbench.html_report.page import write_html_report
 

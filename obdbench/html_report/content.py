@@ -1,4 +1,4 @@
-"""What the report shows, as plain values: cells, runs, and what was published beside them."""
+"""Content of the report as plain values: cells, runs, and published numbers next to them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from results import Best, best_and_ties
 from results.comparison import RULE, Comparison, compare, published_cells
 
 PIXELS = 1000
-"""Coordinates of a set's picture are whole numbers below this."""
+"""Number of values that a coordinate of a set's picture can take, from 0."""
 FLAT = 1e-9
-"""Points that differ by less along an axis differ by rounding alone."""
+"""Points that differ by less than this along an axis differ only by rounding."""
 
 Rank = Literal["best", "tie", "undecided", ""]
 
@@ -37,14 +37,14 @@ def content(
     states: SweepStatus,
     table: pd.DataFrame,
 ) -> dict[str, Any]:
-    """Everything that the page's script needs, ready for JSON.
+    """Gather everything that the page's script needs, ready for JSON.
 
     Args:
-        store: Where sets are looked for.
-        sweep: What was asked for.
-        records: What there is of it.
-        states: Of all its runs.
-        table: What `results.cell_table` gives of it.
+        store: Folder of records, which holds the sets.
+        sweep: Sweep that the report is about.
+        records: Records of its runs.
+        states: Status of all its runs.
+        table: What `results.cell_table` gives for the sweep.
     """
     best = best_and_ties(table)
     provenance: dict[str, int] = {}
@@ -78,7 +78,7 @@ def _cell(row: pd.Series, best: Best) -> dict[str, Any]:
 
 
 def _rank(label: str, best: Best) -> Rank:
-    """Of a method on its dataset; "" for those that are behind or do not compete."""
+    """Rank a method on its dataset; "" where it is behind or does not compete."""
     if label == best.best:
         return "best"
     if label in best.ties:
@@ -116,7 +116,7 @@ def _run(
 def _pictures(
     store: Path, sweep: Sweep, records: Mapping[str, Record]
 ) -> dict[str, dict[str, Any]]:
-    """Of each cell's first set that is there, by run id."""
+    """Picture the first stored set of each cell, by run id."""
     pictures = {}
     for runs in sweep.cells.values():
         for run in runs:
@@ -131,7 +131,7 @@ def _pictures(
 
 
 def picture(path: Path) -> dict[str, Any]:
-    """The pairs on the two directions in which their observations differ most.
+    """Project a set's pairs onto the two directions in which their observations differ most.
 
     Points `[N, 3]`: x, y, and the action's first component, each scaled to whole numbers.
     """
@@ -142,7 +142,7 @@ def picture(path: Path) -> dict[str, Any]:
 
 
 def _on_a_plane(observations: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Places `[N, 2]` of standardised observations `[N, obs_dim]`, and the share of the variance.
+    """Project observations `[N, obs_dim]` to places `[N, 2]`; also return the share of variance.
 
     Observations that do not differ are all at the origin, which shows none of it.
     """
@@ -157,7 +157,7 @@ def _on_a_plane(observations: NDArray[np.float64]) -> tuple[NDArray[np.float64],
 
 
 def _whole_numbers(points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Each column scaled from 0 to `PIXELS`; one whose values are the same is 0."""
+    """Scale each column to 0 ... `PIXELS` - 1; one whose values are all the same is 0."""
     from_low = points - points.min(0)
     span = from_low.max(0)
     scaled = np.where(span > FLAT, from_low, 0.0) / np.where(span > FLAT, span, 1.0)
@@ -176,7 +176,7 @@ def _published(one: Comparison) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A number or text that JSON can hold; None for one that is not finite."""
+    """Convert to a number or text that JSON can hold; None where it is not finite."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):

@@ -1,4 +1,4 @@
-"""Puts the report's content, its figures and its script into one file."""
+"""Page of the report: content, figures, style and script in one file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Figure]] = {
     "Interquartile mean and mean over datasets": lambda runs, curves: over_datasets.aggregate(runs),
     "Performance profiles": lambda runs, curves: over_datasets.profiles(runs),
     "Probability of improvement": lambda runs, curves: over_datasets.improvement(runs),
-    "Rank stability under redrawn seeds": lambda runs, curves: over_datasets.ranks(runs),
+    "Stability of ranks when seeds are drawn again": lambda runs, curves: over_datasets.ranks(runs),
     "Score against cost": lambda runs, curves: over_datasets.cost(runs),
 }
 
@@ -40,12 +40,12 @@ NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
 
 
 def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
-    """Writes the report of a sweep; it opens from a file address.
+    """Write the report of a sweep; it opens from a file address.
 
     Args:
         store: Folder of records.
-        sweep: Started there.
-        path: Of the HTML file.
+        sweep: Sweep that was started there.
+        path: HTML file to write.
     """
     records = sweep_records(store, sweep)
     runs = runs_frame(records)
@@ -69,12 +69,12 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
 
 
 def _trusted(file: Traversable) -> Markup:
-    """A file of the suite's own, that is not escaped."""
+    """Read a file of the suite, which is not escaped."""
     return Markup(file.read_text())
 
 
 def _json(values: Any) -> Markup:
-    """JSON for a script element: nothing in it can end the element."""
+    """Encode JSON for a script element: nothing in it can end the element."""
     text = json.dumps(values, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -82,7 +82,7 @@ def _json(values: Any) -> Markup:
 
 
 def _figures(records: Sequence[Record], runs: pd.DataFrame) -> list[tuple[str, Markup]]:
-    """Title and SVG of every figure that these records suffice for."""
+    """Draw every figure that these records suffice for; title and SVG."""
     found = []
     curves = curves_frame(records)
     for title, draw in FIGURES.items():
@@ -94,7 +94,7 @@ def _figures(records: Sequence[Record], runs: pd.DataFrame) -> list[tuple[str, M
 
 
 def _svg(figure: Figure) -> Markup:
-    """The figure as an SVG element; the same figure gives the same text."""
+    """Encode a figure as an SVG element; the same figure gives the same text."""
     buffer = io.StringIO()
     with mpl.rc_context({**SETTINGS, "svg.hashsalt": "obdbench", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata=NO_METADATA)

@@ -114,7 +114,7 @@ byId("results-note").textContent =
   `${100 * (data.cells[0]?.level ?? 0.95)} % bootstrap interval (below ten seeds it covers less). Bold: the highest ` +
   `mean of a dataset among distillation methods; †: its interval overlaps that one's; ` +
   (data.cells.some(c => c.rank === "undecided") ? "?: one of the two has a single seed and no interval to tell by; " : "") +
-  `grey: references. Seconds are a run's share of wall time, scoring left out.`;
+  `grey: references. Seconds are a run's share of wall time without scoring.`;
 
 // --- runs ---------------------------------------------------------------------------------------
 
@@ -302,7 +302,7 @@ for (const button of document.querySelectorAll("[data-download]")) button.addEve
   URL.revokeObjectURL(link.href);
 });
 
-// Parsed with the page, laid out when they are looked at.
+// Parsed with the page, laid out when the view is opened.
 const drawFigures = () => byId("figure-list").replaceChildren(byId("drawings").content);
 
 const VIEWS = ["results", "runs", "completeness", "figures", "published", "downloads", "run"];
@@ -337,7 +337,7 @@ function show(view) {
 const scrollers = () => [document.scrollingElement, ...document.querySelectorAll("section:not([hidden]) .scroll")];
 const keepPlace = () => places.set(shownHash, scrollers().map(e => [e.scrollLeft, e.scrollTop]));
 
-// An entry of the history that has been shown before is one that was gone back to.
+// An entry of the history that has been shown before is one that the reader went back to.
 function findPlace() {
   const kept = history.state?.shown ? places.get(location.hash) : null;
   scrollers().forEach((element, i) => element.scrollTo(...(kept?.[i] ?? [0, 0])));

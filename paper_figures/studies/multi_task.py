@@ -1,7 +1,7 @@
 """HaDES's zero-shot multi-task study: one student trained on the merged sets of several tasks.
 
 Behaviour Distillation (arXiv 2406.15042), "zero-shot multi-task training on merged sets": a set of
-each task is made alone; a student that has seen no environment learns from all their pairs at once.
+each task is made on its own; a student that has seen no environment learns from all their pairs.
 Observations and actions of the smaller task are filled up with zeros, in the units that students
 learn in; the student is not told which task it is in. The loss is a mean over pairs and components
 of an action, so that more pairs and more components would mean smaller steps on each: on merged
@@ -97,10 +97,10 @@ class MultiTask(Study):
         students = merged.train([self._generator(item, k) for k in range(self.students)])
         rows: list[Row] = []
         for task, (one, found) in enumerate(zip(source["sets"], sets, strict=True)):
-            alone = Merged.of([found])
-            own = alone.train([self._generator(item, k) for k in range(self.students)])
+            single = Merged.of([found])
+            own = single.train([self._generator(item, k) for k in range(self.students)])
             for trained_on, space, policy in (
-                ("own", alone, alone.policy(own, 0)),
+                ("own", single, single.policy(own, 0)),
                 ("merged", merged, merged.policy(students, task)),
             ):
                 returns = self._returns(item, found.environment, policy)

@@ -42,6 +42,21 @@ def test_an_ensemble_acts_by_the_mean_of_its_students() -> None:
         np.testing.assert_allclose(acted[ensemble], chosen.mean(0), rtol=1e-6)
 
 
+def test_students_learn_and_act_in_units_without_scale() -> None:
+    """A set in the environment's units is the same set, scaled by hand, where nothing is scaled."""
+    generator = torch.Generator().manual_seed(1)
+    mean, center = torch.randn(11, generator=generator), torch.randn(3, generator=generator)
+    std, half_range = torch.full((11,), 3.0), torch.full((3,), 2.0)
+    unit = pairs()
+    own = SyntheticSet(unit.observations * std + mean, unit.actions * half_range + center)
+    scaling = Scaling(mean, std, center, half_range)
+    policy = _clone(own, PROTOCOL, STUDENT, scaling, {"run": "x"})
+    plain = _clone(unit, PROTOCOL, STUDENT, SCALING, {"run": "x"})
+    observations = torch.randn(2, 5, 11, generator=generator)
+    expected = plain(((observations - mean) / std).numpy()) * 2.0 + center.numpy()
+    np.testing.assert_allclose(policy(observations.numpy()), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_an_ensembles_episodes_count_once() -> None:
     episodes = score(
         pairs(),

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from benchmark.config import BadConfiguration
+from benchmark.method import METHODS
 from benchmark.protocol import protocol_named
 from benchmark.registry import UnknownName
-from benchmark.spec import RunSpec
+from benchmark.spec import OtherVersion, RunSpec
 from benchmark.students.spec import StudentSpec
 
 OTHER_STUDENT: dict[str, Any] = {
@@ -179,3 +180,38 @@ def test_name_that_does_not_exist_is_answered_with_the_nearest(
     with pytest.raises(error) as raised:
         make_spec(**changes)
     assert message in str(raised.value)
+
+
+def test_a_new_hyper_parameter_with_a_default_changes_no_id() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Grown(type(METHODS["random"])):  # type: ignore[misc]
+        colour: str = "red"
+
+    before = make_spec()
+    METHODS._entries["random"], kept = Grown(), METHODS["random"]
+    try:
+        assert make_spec().run_id == before.run_id
+        other = make_spec(parameters={"synthetic_size": 16, "colour": "blue"})
+        assert other.run_id != before.run_id
+    finally:
+        METHODS._entries["random"] = kept
+
+
+def test_another_version_of_a_method_is_another_cell_and_cannot_be_run() -> None:
+    spec = make_spec()
+    other = dataclasses.replace(spec, version=2)
+    assert other.cell_id != spec.cell_id
+    with pytest.raises(OtherVersion, match="of version 2 of random; this suite has version 1"):
+        _ = other.method_instance
+
+
+def test_methods_share_their_random_numbers_and_protocols_share_the_distilled_set() -> None:
+    dbc = make_spec(method="dbc")
+    assert dbc.distillation_axes == make_spec().distillation_axes
+    assert dbc.scoring_axes == make_spec().scoring_axes
+    scored = make_spec(protocol=protocol_named("quick"), evaluation_student=StudentSpec(depth=2))
+    assert scored.distillation_axes == make_spec().distillation_axes
+    assert scored.scoring_axes != make_spec().scoring_axes
+    for changes in ({"seed": 4}, {"dataset": "hopper/medium"}, {"student": StudentSpec(depth=2)}):
+        assert make_spec(**changes).distillation_axes != make_spec().distillation_axes
+        assert make_spec(**changes).scoring_axes != make_spec().scoring_axes

@@ -78,7 +78,7 @@ def test_without_names_everything_is_tried_and_what_lacks_records_is_named(
     left_out = done.err.splitlines()
     for exhibit, line in zip(EXHIBITS[:-1], left_out, strict=True):
         assert line.startswith(f"{exhibit.name}: left out: {record_store} holds no re")
-        makes = f"study {exhibit.study}" if exhibit.study else f"sweep {exhibit.sweeps[0]}"
+        makes = f"study {exhibit.study}" if exhibit.study else f"sweep {exhibit.sweep}"
         assert line.endswith(f"obdbench {makes}")
     # Every published number is shown, and that nothing here stands beside it.
     assert sorted(path.name for path in (tmp_path / "paper").iterdir()) == [

@@ -81,7 +81,7 @@ def test_bca_moves_towards_the_long_tail() -> None:
 
 
 def test_iqm_cuts_a_quarter_at_either_end() -> None:
-    scores = [0.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 1_000.0]
+    scores = [0.0, 2.0, 11.0, 12.0, 13.0, 14.0, 15.0, 1_000.0]
     estimate = iqm(scores)
     assert estimate.value == pytest.approx(np.mean([11.0, 12.0, 13.0, 14.0]))
     assert estimate.value == pytest.approx(trimmed_by_hand(np.asarray(scores)))

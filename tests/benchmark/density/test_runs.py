@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -72,7 +73,8 @@ def test_record_names_the_density_and_its_held_out_likelihood(
     facts = find_or_fit(load_dataset(DatasetName.parse(dataset_name)), Fit.of("kde")).facts
     assert record.status == "complete", record.error
     assert record.needs == ["dataset", "log_density"]
-    assert record.density == {
+    assert record.density is not None
+    assert msgspec.to_builtins(record.density) == {
         "name": "kde",
         "sha256": facts["sha256"],
         "held_out_log_likelihood": facts["held_out"]["mean"],

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import pickle
 import random
+import re
 import struct
 import sys
 import zipfile
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl_statistics
-from benchmark.teachers.corl import UnsafeCheckpoint, import_corl
+from benchmark.teachers.corl import import_corl
 from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, evaluate_teacher
 from benchmark.teachers.teacher_files import load_teacher, save_teacher
 
@@ -83,6 +83,12 @@ def checkpoint() -> dict[str, Any]:
     }
 
 
+def same(found: NetworkTeacher, expected: NetworkTeacher) -> bool:
+    """Whether two teachers have the same networks to the bit."""
+    pairs = zip(found.actor + found.critics, expected.actor + expected.critics, strict=True)
+    return all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
 def load(path: Path, **options: Any) -> NetworkTeacher:
     defaults = {"observation_mean": MEAN, "observation_std": STD, "facts": {}}
     return import_corl(path, **{**defaults, **options})
@@ -103,13 +109,17 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
     return save
 
 
-def rewrite(path: Path, change: Callable[[str, bytes], bytes]) -> None:
-    """Writes the zip file anew, each record as `change(name, content)` gives it."""
+def rewrite(
+    path: Path,
+    change: Callable[[str, bytes], bytes],
+    rename: Callable[[str], str] = str,
+) -> None:
+    """Write the zip file anew, each record as the two functions give its content and name."""
     with zipfile.ZipFile(path) as archive:
         records = [(name, archive.read(name)) for name in archive.namelist()]
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in records:
-            archive.writestr(name, change(name, content))
+            archive.writestr(rename(name), change(name, content))
 
 
 # --- what a checkpoint becomes
@@ -200,31 +210,32 @@ def test_the_mark_is_left_by_an_unguarded_load(write: Callable[..., Path], tmp_p
 
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize(
-    ("call", "argument", "name"),
+    ("call", "argument", "reason"),
     [
-        (os.system, "touch {}", r"'(posix|nt)\.system'"),
-        (eval, "open({!r}, 'w')", r"'__builtin__\.eval'"),
-        (exec, "open({!r}, 'w')", r"'__builtin__\.exec'"),
-        (os.mkdir, "{}", r"'(posix|nt)\.mkdir'"),
-        (torch._utils._rebuild_qtensor, "{}", r"'torch\._utils\._rebuild_qtensor'"),
+        (os.system, "touch {}", r"GLOBAL (posix|nt)\.system"),
+        (eval, "open({!r}, 'w')", "GLOBAL eval"),
+        (exec, "open({!r}, 'w')", "GLOBAL exec"),
+        (os.mkdir, "{}", r"GLOBAL (posix|nt)\.mkdir"),
+        (torch._utils._rebuild_qtensor, "{}", r"_rebuild_qtensor\(\) missing"),
     ],
 )
 def test_a_call_is_refused_by_name(
-    write: Callable[..., Path], mark: Path, call: Any, argument: str, name: str, protocol: int
+    write: Callable[..., Path], mark: Path, call: Any, argument: str, reason: str, protocol: int
 ) -> None:
     path = write(hostile(Payload(call, argument.format(str(mark)))), pickle_protocol=protocol)
-    with pytest.raises(UnsafeCheckpoint) as caught:
+    with pytest.raises(TeacherProblem, match=reason if protocol == 2 else "protocol 4") as caught:
         load(path)
-    assert caught.match(name if protocol == 2 else "STACK_GLOBAL")
-    assert caught.match("nothing of (this file|it) was run")
+    assert caught.match("nothing of it was run.*load it there")
     assert caught.match(r"torch\.save\(\{'actor': actor\.state_dict\(\)")
+    advice = re.compile("weights_only`? ?(=|set)|safe_globals")  # of torch, to leave the gate open
+    assert not advice.search(str(caught.value))
 
 
 def test_a_name_is_read_as_it_stands(write: Callable[..., Path]) -> None:
     path = write(checkpoint())
     escaped = b"c__main__\n\\x53calar\n"  # 'Scalar' to who resolves backslashes
     rewrite(path, lambda name, old: old.replace(b"c__main__\nScalar\n", escaped))
-    with pytest.raises(UnsafeCheckpoint, match="x53calar"):
+    with pytest.raises(TeacherProblem, match="x53calar was not an allowed global"):
         load(path)
 
 
@@ -233,8 +244,13 @@ def test_a_class_of_main_under_another_name_is_refused(
 ) -> None:
     monkeypatch.setattr(Innocent, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "Innocent", Innocent, raising=False)
-    with pytest.raises(UnsafeCheckpoint, match=r"names '__main__\.Innocent'"):
-        load(write(hostile(Innocent())))
+    path = write(hostile(Innocent()))
+    for admitted in ([], [Innocent]):  # by the caller, for another file
+        with (
+            torch.serialization.safe_globals(admitted),
+            pytest.raises(TeacherProblem, match=r"GLOBAL __main__\.Innocent was not an"),
+        ):
+            load(path)
 
 
 def test_the_scalar_of_the_real_main_is_never_used(
@@ -263,7 +279,7 @@ def test_the_list_of_admitted_globals_is_left_as_it_was(
     write: Callable[..., Path], fails: bool
 ) -> None:
     path = write(checkpoint())
-    if fails:  # a pickle that passes by name and fails in torch: OrderedDict() as its own state
+    if fails:  # OrderedDict() as its own state
         bad = b"\x80\x02ccollections\nOrderedDict\n)RK\x01b."
         rewrite(path, lambda name, old: bad if name.endswith("data.pkl") else old)
     with torch.serialization.safe_globals([Innocent]):
@@ -287,7 +303,7 @@ def test_a_file_that_is_no_zip_is_refused(
         write(content, _use_new_zipfile_serialization=False)
     else:
         path.write_bytes(pickle.dumps(content["total_it"]))
-    with pytest.raises(TeacherProblem, match="is not a zip file"):
+    with pytest.raises(TeacherProblem, match="File is not a zip file"):
         load(path)
 
 
@@ -296,51 +312,39 @@ def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     traced = torch.jit.trace(nn.Linear(2, 1), torch.zeros(1, 2))  # type: ignore[no-untyped-call]
     torch.jit.save(traced, path)
-    with pytest.raises(UnsafeCheckpoint, match="is a TorchScript archive, which holds code"):
+    with pytest.raises(TeacherProblem, match="a TorchScript archive, for example, holds code"):
         load(path)
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "compression"),
     [
-        "../../ran",
-        "/tmp/ran",
-        "checkpoint/../ran",
-        "checkpoint/data/../../ran",
-        "checkpoint/data/x",
-        "checkpoint\\..\\ran",
-        "other/data.pkl",
-        "checkpoint/data.pkl",
+        ("../../ran", zipfile.ZIP_STORED),
+        ("/tmp/ran", zipfile.ZIP_STORED),
+        ("checkpoint/../ran", zipfile.ZIP_STORED),
+        ("checkpoint/data/../../ran", zipfile.ZIP_STORED),
+        ("checkpoint/data/x", zipfile.ZIP_STORED),
+        ("checkpoint\\..\\ran", zipfile.ZIP_STORED),
+        ("other/data.pkl", zipfile.ZIP_STORED),
+        ("checkpoint/data.pkl", zipfile.ZIP_STORED),
+        ("checkpoint/data/999", zipfile.ZIP_DEFLATED),  # a small file may not become a large one
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
-def test_a_record_in_the_wrong_place_is_refused(
-    write: Callable[..., Path], mark: Path, name: str
+def test_a_foreign_record_is_refused(
+    write: Callable[..., Path], mark: Path, name: str, compression: int
 ) -> None:
     path = write(checkpoint())
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(name, b"x")
+    with zipfile.ZipFile(path, "a", compression) as archive:
+        archive.writestr(name, b"\0" * 1_000_000)
     with pytest.raises(TeacherProblem, match=r"not one that torch\.save wrote"):
         load(path)
 
 
 def test_a_folder_that_climbs_is_refused(write: Callable[..., Path]) -> None:
     path = write(checkpoint())
-    with zipfile.ZipFile(path) as archive:
-        records = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in records.items():
-            archive.writestr(name.replace("checkpoint/", "../", 1), content)
+    rewrite(path, lambda name, old: old, lambda name: name.replace("checkpoint/", "../", 1))
     with pytest.raises(TeacherProblem, match=r"not one that torch\.save wrote"):
-        load(path)
-
-
-def test_a_compressed_record_is_refused(write: Callable[..., Path]) -> None:
-    """A small file may not become a large one."""
-    path = write(checkpoint())
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("checkpoint/data/999", b"\0" * 1_000_000)
-    with pytest.raises(TeacherProblem, match="found 'checkpoint/data/999'"):
         load(path)
 
 
@@ -361,15 +365,22 @@ def test_a_tensor_that_repeats_its_memory_is_refused(write: Callable[..., Path])
 
 
 def test_any_damage_to_the_zip_file_is_a_clear_error(write: Callable[..., Path]) -> None:
+    """Or it makes no difference, such as damage to a date."""
     path = write(checkpoint())
-    intact = path.read_bytes()
+    intact, teacher = path.read_bytes(), load(path)
     generator = random.Random(0)
-    for _ in range(300):
+    refused = 0
+    for _ in range(100):
         damaged = bytearray(intact)
         damaged[-generator.randint(1, 2500)] = generator.randrange(256)  # among the directory
         path.write_bytes(damaged)
-        with contextlib.suppress(TeacherProblem):
-            load(path)
+        try:
+            found = load(path)
+        except TeacherProblem:
+            refused += 1
+        else:
+            assert same(found, teacher)
+    assert refused > 50
 
 
 def test_any_damage_to_the_pickle_is_a_clear_error(write: Callable[..., Path], mark: Path) -> None:
@@ -377,19 +388,25 @@ def test_any_damage_to_the_pickle_is_a_clear_error(write: Callable[..., Path], m
     intact = path.read_bytes()
     with zipfile.ZipFile(io.BytesIO(intact)) as archive:
         pickled = archive.read("checkpoint/data.pkl")
-    generator = random.Random(0)
-    refused = 0
-    for _ in range(300):
-        damaged = bytearray(pickled)
-        for _ in range(generator.randint(1, 3)):
-            damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+
+    def refused(new: bytes) -> bool:
         path.write_bytes(intact)
-        rewrite(path, lambda name, old, new=damaged: bytes(new) if name.endswith("pkl") else old)  # type: ignore[misc]
+        rewrite(path, lambda name, old: new if name.endswith("pkl") else old)
         try:
             load(path)
         except TeacherProblem:
-            refused += 1
-    assert refused > 150
+            return True
+        return False
+
+    generator = random.Random(0)
+    found = []
+    for _ in range(100):
+        damaged = bytearray(pickled)
+        for _ in range(generator.randint(1, 3)):
+            damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        found.append(refused(bytes(damaged)))
+    assert sum(found) > 50
+    assert all(refused(pickled[:size]) for size in range(0, len(pickled), 29))
 
 
 # --- broken files
@@ -399,7 +416,7 @@ def test_any_damage_to_the_pickle_is_a_clear_error(write: Callable[..., Path], m
 def test_a_truncated_file_is_refused(write: Callable[..., Path], kept: int) -> None:
     path = write(checkpoint())
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(TeacherProblem, match=r"is not a zip file|cut short: copy it again"):
+    with pytest.raises(TeacherProblem, match=r"not a zip file.*copy it again"):
         load(path)
 
 
@@ -421,76 +438,49 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 Change = Callable[[dict[str, Any]], object]
 
 
-def put(network: str, key: str, value: Any) -> Change:
-    return lambda saved: saved[network].update({key: value})
+def put(key: str, value: Any, *networks: str) -> Change:
+    return lambda saved: [saved[network].update({key: value}) for network in networks or ("actor",)]
+
+
+def drop(*keys: str) -> Change:
+    return lambda saved: [saved["actor"].pop(key) for key in keys]
+
+
+def give(outputs: int, last: str, *networks: str) -> Change:
+    """Replace the last layer by one of so many outputs."""
+    layer = {f"{last}.weight": torch.ones(outputs, WIDTH), f"{last}.bias": torch.ones(outputs)}
+    return lambda saved: [saved[network].update(layer) for network in networks]
+
+
+FIRST, MIDDLE = "base_network.0.bias", ("base_network.2.weight", "base_network.2.bias")
+OFFSET, CRITIC = "log_std_offset.constant", "network.0.weight"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda saved: saved.pop("actor"), r"has no 'actor', .* It has 'critic1', 'critic2', "),
-        (lambda saved: saved.pop("critic2"), "has no 'critic2'"),
+        (lambda saved: saved.pop("actor"), "'actor' is missing.*has 'critic1', 'critic2', "),
+        (lambda saved: saved.pop("critic2"), "'critic2' is missing"),
         (lambda saved: saved.update(actor=[1]), "'actor' is a list, expected a state dictionary"),
+        (drop(MIDDLE[0]), r"'actor' has no 'base_network\.2\.weight'.* keys: .*network\.2\.bias'"),
+        (drop(MIDDLE[1]), r"'base_network\.2\.bias' of 'actor' is missing"),
+        (drop(*MIDDLE), r"'actor' has no 'base_network\.2\.weight'; expected .* without a gap"),
+        (drop(OFFSET), r"'log_std_offset\.constant' of 'actor' is missing"),
+        (put(OFFSET, torch.ones(2)), r"'log_std_offset\.constant' of 'actor' is of shape \(2,\)"),
+        (put(FIRST, torch.ones(9)), r"base_network\.0 of 'actor' has weight \(8, 5\) and .*\(9,\)"),
+        (put(MIDDLE[0], torch.ones(8, 3)), r"weight \(8, 3\) and bias \(8,\), expected 8 inputs"),
+        (put(FIRST, torch.full((8,), torch.inf)), "8 of 8 numbers .* are not finite"),
+        (put("network.2.bias", torch.tensor([torch.nan]), "critic2"), "1 of 1 .* are not finite"),
+        (put(FIRST, 1.0), r"'base_network\.0\.bias' of 'actor' is a float, expected"),
+        (put(FIRST, torch.ones(8).double()), r"is of shape \(8,\) and type torch\.float64"),
+        (put(CRITIC, torch.ones(8), "critic1"), r"'network\.0\.weight' of 'critic1' is .* \(8,\)"),
+        (put(CRITIC, torch.ones(8, 4), "critic1", "critic2"), r"\(8, 4\).* expected 7 inputs"),
+        (give(3, "base_network.4", "actor"), "has 3 outputs, expected an even number"),
         (
-            lambda saved: saved["actor"].pop("base_network.2.weight"),
-            r"'base_network\.2\.weight' of 'actor' is missing",
+            give(2, "network.2", "critic2"),
+            r"'critic1' have .* \(1, 8\)\], .* 'critic2' .* \(2, 8\)",
         ),
-        (
-            lambda saved: [saved["actor"].pop(f"base_network.2.{k}") for k in ("weight", "bias")],
-            r"linear layers \[0, 4\] in 'base_network', expected 0, 2, 4",
-        ),
-        (
-            lambda saved: saved["actor"].pop("log_std_offset.constant"),
-            r"'log_std_offset\.constant' of 'actor' is missing",
-        ),
-        (
-            put("actor", "log_std_offset.constant", torch.ones(2)),
-            r"'log_std_offset\.constant' of 'actor' has shape \(2,\)",
-        ),
-        (
-            put("actor", "base_network.0.bias", torch.ones(WIDTH + 1)),
-            r"layer base_network\.0 of 'actor' has weight \(8, 5\) and bias \(9,\)",
-        ),
-        (
-            put("actor", "base_network.2.weight", torch.ones(WIDTH, 3)),
-            r"layer base_network\.2 of 'actor' has weight \(8, 3\) and bias \(8,\) after 8",
-        ),
-        (
-            put("critic1", "network.0.weight", torch.ones(WIDTH)),
-            r"'network\.0\.weight' of 'critic1' has shape \(8,\)",
-        ),
-        (
-            put("critic2", "network.2.bias", torch.full((1,), torch.nan)),
-            r"1 of 1 numbers in 'network\.2\.bias' of 'critic2' are not finite",
-        ),
-        (
-            put("actor", "base_network.0.bias", torch.full((WIDTH,), torch.inf)),
-            "8 of 8 numbers .* are not finite",
-        ),
-        (
-            put("actor", "base_network.0.bias", 1.0),
-            r"'base_network\.0\.bias' of 'actor' is a float, expected a tensor",
-        ),
-        (
-            lambda saved: saved["actor"].update(
-                {
-                    "base_network.4.weight": torch.ones(3, WIDTH),
-                    "base_network.4.bias": torch.ones(3),
-                }
-            ),
-            "has 3 outputs, expected an even number",
-        ),
-        (
-            lambda saved: [
-                saved[critic].update({"network.0.weight": torch.ones(WIDTH, 4)})
-                for critic in ("critic1", "critic2")
-            ],
-            r"the critics take 4 numbers and give 1, expected 7 \(5 observations, 2 actions\)",
-        ),
-        (
-            put("critic2", "network.0.weight", torch.ones(WIDTH, 4)),
-            r"layers of 'critic1' are \[\(8, 7\), \(1, 8\)\], those of 'critic2' \[\(8, 4\)",
-        ),
+        (give(2, "network.2", "critic1", "critic2"), r"\(2, 8\)\]; expected the same, and 1 out"),
     ],
 )
 def test_a_checkpoint_that_does_not_hold_together_is_refused(
@@ -502,13 +492,6 @@ def test_a_checkpoint_that_does_not_hold_together_is_refused(
         load(write(saved))
 
 
-def test_weights_of_another_type_are_refused(write: Callable[..., Path]) -> None:
-    saved = checkpoint()
-    saved["actor"]["base_network.0.bias"] = torch.ones(WIDTH, dtype=torch.float64)
-    with pytest.raises(UnsafeCheckpoint, match=r"names 'torch\.DoubleStorage'"):
-        load(write(saved))
-
-
 def test_a_file_of_another_content_is_refused(write: Callable[..., Path]) -> None:
     with pytest.raises(TeacherProblem, match="holds a list, expected a dictionary"):
         load(write([1, 2]))
@@ -516,7 +499,7 @@ def test_a_file_of_another_content_is_refused(write: Callable[..., Path]) -> Non
 
 def test_statistics_of_another_dataset_are_refused(write: Callable[..., Path]) -> None:
     path = write(checkpoint())
-    with pytest.raises(TeacherProblem, match="takes 5 observations, the statistics are of 17"):
+    with pytest.raises(TeacherProblem, match=r"weight \(8, 5\).*expected 17 inputs.*statistics"):
         load(path, observation_mean=[0.0] * 17, observation_std=[1.0] * 17)
     for mean, std in ((MEAN, STD[:4]), (MEAN, [-1.0, *STD[1:]]), ([torch.nan, *MEAN[1:]], STD)):
         with pytest.raises(TeacherProblem, match=r"must be finite and of one length"):
