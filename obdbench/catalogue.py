@@ -8,10 +8,11 @@ that torch, gymnasium and pandas take to import.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.protocol import PROTOCOLS
 from benchmark.registry import BrokenPlugin, Registry, UnknownName
 from obdbench.sweeps import shipped_sweeps
 from slurm.profiles import profile_files
@@ -40,7 +42,7 @@ REGISTRIES: dict[Kind, tuple[str, str, str]] = {
 }
 """Entry-point group of each kind, and where its registry is once something has imported it."""
 
-PROTOCOLS, EXHIBITS = "benchmark.protocol", "paper_figures.exhibits"
+EXHIBITS = "paper_figures.exhibits"
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,7 @@ def _unloaded(kind: str, group: str) -> Registry[Any]:
 def _registered(kind: Kind, found: Registry[Any], name: str) -> Entry:
     entry, origin = found.reference(name), found.origin(name)
     if not isinstance(entry, str):
-        summary = getattr(entry, "description", None) or _first_line(entry.__doc__)
-        return Entry(kind, name, origin, str(summary))
+        return Entry(kind, name, origin, _loaded_summary(entry))
     module, _, attribute = entry.partition(":")
     try:
         return Entry(kind, name, origin, _summary(module, attribute))
@@ -162,18 +163,52 @@ def _registered(kind: Kind, found: Registry[Any], name: str) -> Entry:
         return Entry(kind, name, origin, "", f"{entry}: {error}")
 
 
+def _loaded_summary(entry: Any) -> str:
+    """The same line as `_summary`, from the object."""
+    if (description := getattr(entry, "description", None)) is not None:
+        return str(description)
+    if isinstance(entry, type) or not dataclasses.is_dataclass(entry):
+        return _first_line(entry.__doc__)
+    changed = {
+        f.name: getattr(entry, f.name)
+        for f in dataclasses.fields(entry)
+        if getattr(entry, f.name) != f.default
+    }
+    return _preset(type(entry).__name__, changed) if changed else _first_line(entry.__doc__)
+
+
 def _summary(module: str, attribute: str) -> str:
-    """First line of the docstring of a class, or of the one below an assignment."""
+    """First line of the docstring of what is defined there; of a preset, how it differs."""
     body = _source(module).body
     for statement, following in zip(body, [*body[1:], None], strict=True):
-        if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == attribute:
-            return _first_line(ast.get_docstring(statement))
+        if isinstance(statement, ast.ClassDef) and statement.name == attribute:
+            return _description(statement) or _first_line(ast.get_docstring(statement))
         if isinstance(statement, ast.Assign | ast.AnnAssign) and attribute in _stored(statement):
-            preset = f"Preset: {ast.unparse(statement.value)}" if statement.value else ""
-            return preset if _is_preset(statement) else _first_line(_text(following))
+            return _instance_summary(module, statement.value) or _first_line(_text(following))
         if isinstance(statement, ast.ImportFrom | ast.Import) and attribute in _imported(statement):
             return ""
     raise ObdBenchError(f"the module has no attribute {attribute!r}")
+
+
+def _description(statement: ast.ClassDef) -> str:
+    """The class attribute of that name, which dataset families have."""
+    for inner in statement.body:
+        if isinstance(inner, ast.Assign | ast.AnnAssign) and "description" in _stored(inner):
+            return str(_literal(inner.value) or "") if inner.value is not None else ""
+    return ""
+
+
+def _instance_summary(module: str, value: ast.expr | None) -> str:
+    """What can be said of `Class()` or `Class(setting=1)`; "" of any other expression."""
+    if not isinstance(value, ast.Call) or not isinstance(value.func, ast.Name) or value.args:
+        return ""
+    if value.keywords:
+        return _preset(value.func.id, {str(k.arg): _literal(k.value) for k in value.keywords})
+    return _summary(module, value.func.id)
+
+
+def _preset(kind: str, changed: Mapping[str, Any]) -> str:
+    return f"{kind} with {', '.join(f'{name} = {value!r}' for name, value in changed.items())}."
 
 
 def _sweeps() -> Iterator[Entry]:
@@ -183,10 +218,10 @@ def _sweeps() -> Iterator[Entry]:
 
 
 def _protocols() -> Iterator[Entry]:
-    for (name,), values in _calls(PROTOCOLS, "Protocol"):
+    for name, protocol in PROTOCOLS.items():
         summary = (
-            f"{values['students']} students x {values['episodes']} episodes every "
-            f"{values['checkpoint_every']:,} outer steps; the last {values['last']} count."
+            f"{protocol.students} students x {protocol.episodes} episodes every "
+            f"{protocol.checkpoint_every:,} outer steps; the last {protocol.last} count."
         )
         yield Entry("protocol", name, "obdbench", summary)
 
@@ -199,23 +234,15 @@ def _profiles() -> Iterator[Entry]:
 
 
 def _exhibits() -> Iterator[Entry]:
-    for (name,), values in _calls(EXHIBITS, "Exhibit"):
-        yield Entry("exhibit", name, "obdbench", values["shows"])
+    for node in ast.walk(_source(EXHIBITS)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Exhibit":
+            shows = next(k.value for k in node.keywords if k.arg == "shows")
+            yield Entry("exhibit", _literal(node.args[0]), "obdbench", _literal(shows))
 
 
 _OTHERS = {
     "sweep": _sweeps, "protocol": _protocols, "profile": _profiles, "exhibit": _exhibits,
 }  # fmt: skip
-
-
-def _calls(module: str, function: str) -> Iterator[tuple[list[Any], dict[str, Any]]]:
-    """Positional and keyword arguments of every call with a literal name; others are None."""
-    for node in ast.walk(_source(module)):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == function and node.args:
-            yield (
-                [_literal(argument) for argument in node.args],
-                {k.arg: _literal(k.value) for k in node.keywords if k.arg},
-            )
 
 
 @cache
@@ -230,12 +257,6 @@ def _source(module: str) -> ast.Module:
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise ObdBenchError(f"there is no module {module!r}")
     return ast.parse(Path(spec.origin).read_text("utf-8"))
-
-
-def _is_preset(statement: ast.Assign | ast.AnnAssign) -> bool:
-    """Whether a method is another one with other hyper-parameters."""
-    value = statement.value
-    return isinstance(value, ast.Call) and not value.args and 0 < len(value.keywords) < 4
 
 
 def _stored(statement: ast.Assign | ast.AnnAssign) -> set[str]:

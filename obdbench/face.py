@@ -34,7 +34,7 @@ from obdbench.sweeps import find_sweep
 from paper_figures import Table
 from results import runs_frame
 from results.comparison import published_cells
-from results.record_store import all_records, run_status, save_sweep
+from results.record_store import all_records, run_status, save_sweep, sweep_records
 from results.shipping import SHIPPED
 
 DEFAULT_STORE = Path("obdbench-runs")
@@ -203,8 +203,8 @@ def sweep(
     folder = store_folder(store)
     plan = _sweep(sweep, folder)
     save_sweep(folder, plan)
-    for name in dict.fromkeys(run.dataset for run in plan.runs):
-        load_dataset(name)
+    datasets = dict.fromkeys(run.dataset for run in plan.runs)
+    check_same_data(folder, plan, [load_dataset(name) for name in datasets])
     skipped = {"done", "running"} | (set() if retry else {"failed"})
     todo = [run for run in plan.runs if run_status(folder, run).state not in skipped]
     conditions, processes = Conditions(folder, files, device=device), jobs or os.cpu_count() or 1
@@ -330,6 +330,22 @@ def last_set(run: Run) -> Path:
             f"{'failed' if record.status == 'failed' else 'gives a policy, not a set'}."
         )
     return check_set(record, sets[-1], run.folder)
+
+
+def check_same_data(store: Path, plan: Sweep, datasets: Sequence[Dataset]) -> None:
+    """Refuse to put runs next to records of the sweep that were made on other content.
+
+    Raises:
+        ObdBenchError: A record in the store was made on other content of a dataset.
+    """
+    held = {dataset.name: dataset.sha256 for dataset in datasets}
+    for record in sweep_records(store, plan):
+        name, found = record.spec.dataset, record.provenance.dataset_sha256
+        if found not in (None, held[name]):
+            raise ObdBenchError(
+                f"{record.run_id} in {store} was done on {name} with sha256 {found[:16]}; it "
+                f"now holds {held[name][:16]}. Build that data again, or give another store."
+            )
 
 
 def store_folder(store: StoreFolder = None) -> Path:

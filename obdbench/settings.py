@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmark.protocol import PROTOCOLS
 from obdbench import catalogue
 from obdbench.catalogue import Entry
 from obdbench.sweeps import shipped_sweeps
@@ -123,9 +124,7 @@ def _of_sweep(name: str) -> Description:
 
 
 def _of_protocol(name: str) -> Description:
-    from benchmark.protocol import protocol_named
-
-    protocol = protocol_named(name)
+    protocol = PROTOCOLS[name]
     return Description(_before_sections(type(protocol).__doc__ or ""), {}, settings_of(protocol))
 
 

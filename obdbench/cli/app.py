@@ -72,7 +72,7 @@ COMMANDS = {
     "list": Command("listing:list_entries", "List everything that has a name, or describe one."),
     "check-method": Command(
         "contract:check_method",
-        "Hold a method to what every method must keep, on toy problems, in seconds.", ("method",),
+        "Check a method against the rules for every method, on toy problems, in seconds.", ("method",),
     ),
     "new-method": Command(
         "contract:new_method",
@@ -84,11 +84,11 @@ COMMANDS = {
             "describe": "Returns, episode lengths, state coverage and diversity of datasets.",
             "build": "Build a dataset into the local Minari store.",
             "fetch": "Fetch a published dataset into the local Minari store.",
-            "import": "Take a file of this machine into the local Minari store.",
+            "import": "Import a file from this machine into the local Minari store.",
             "list": "List every dataset that is known without a network, and those in the local "
             "store.",
-            "info": "Check a dataset of the local store and print what it is.",
-            "train-policies": "Re-run the recipe behind the shipped policy snapshots (needs "
+            "info": "Check a dataset of the local store and print its facts.",
+            "train-policies": "Run the recipe behind the shipped policy snapshots again (needs "
             "obdbench[policies]).",
         },
     ),
@@ -96,17 +96,16 @@ COMMANDS = {
         "teacher:app", "Teachers: train, import, list, evaluate.",
         group={
             "train": "Train a teacher offline; a killed training goes on from its saved state.",
-            "import": "Take in a CORL checkpoint; nothing in the file is executed.",
+            "import": "Import a CORL checkpoint; no code of the file is run.",
             "list": "List shipped, trained and imported teachers.",
-            "eval": "Measure the return of a dataset's teacher, or of every dataset's.",
+            "eval": "Measure the return of one dataset's teacher, or of all.",
         },
     ),
     "density": Command(
-        "density:app", "Log densities of started_sweeps: fit, import, list.",
+        "density:app", "Log densities of states: fit, import, list.",
         group={
-            "fit": "Fit a density, or check the one in the store; a killed fit goes on from its "
-            "last epoch.",
-            "import": "Take in log densities made elsewhere; runs use them with the density recipe "
+            "fit": "Fit a density, or check the stored one; a killed fit goes on from its last epoch.",
+            "import": "Import log densities made elsewhere; runs use them with the density recipe "
             '"imported".',
             "list": "List the log densities in the local store.",
         },

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from benchmark.config import BadConfiguration, build
-from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
 from benchmark.local import execute_here, execute_in_processes
@@ -26,8 +24,9 @@ from obdbench.cli.data import build_if_missing
 from obdbench.cli.settings import parse_settings
 from obdbench.cli.started_sweeps import show
 from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep
+from obdbench.face import check_same_data
 from obdbench.sweep_status import sweep_status
-from results.record_store import RunState, run_status, save_sweep, sweep_records
+from results.record_store import RunState, run_status, save_sweep
 from slurm.signals import END, WARNING, stopped_by_signals
 
 QUEUE_AGAIN = 75
@@ -138,7 +137,7 @@ def begin(plan: Sweep, store: Path) -> None:
     """
     save_sweep(store, plan)
     datasets = dict.fromkeys(run.dataset for run in plan.runs)
-    _check_same_data(store, plan, [build_if_missing(DatasetName.parse(d)) for d in datasets])
+    check_same_data(store, plan, [build_if_missing(DatasetName.parse(d)) for d in datasets])
 
 
 def check_retry(retry: str | None) -> None:
@@ -183,18 +182,6 @@ def _share(plan: Sweep, todo: list[RunSpec], share: str | None) -> list[RunSpec]
         raise BadConfiguration(f"--share is {share!r}; expected a place and a number, 0/8 to 7/8.")
     mine = {run.run_id for run in plan.runs[int(parts[0]) :: int(parts[1])]}
     return [run for run in todo if run.run_id in mine]
-
-
-def _check_same_data(store: Path, plan: Sweep, datasets: Sequence[Dataset]) -> None:
-    """Records of this sweep that were made on other content must not stand next to new ones."""
-    held = {dataset.name: dataset.sha256 for dataset in datasets}
-    for record in sweep_records(store, plan):
-        name, found = record.spec.dataset, record.provenance.dataset_sha256
-        if found not in (None, held[name]):
-            raise ObdBenchError(
-                f"{record.run_id} in {store} was done on {name} with sha256 {found[:16]}; it "
-                f"now holds {held[name][:16]}. Build that data again, or give another --store."
-            )
 
 
 def _work(todo: list[RunSpec], plan: Sweep, conditions: Conditions, jobs: int) -> None:
