@@ -1,4 +1,4 @@
-"""Scoring: students are trained on a set from scratch and play episodes."""
+"""Scoring: students are trained from scratch on a synthetic set and play episodes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from benchmark.synthetic_set import SyntheticSet
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a synthetic set is scored, and which checkpoints count.
+    """The way that a synthetic set is scored, and the checkpoints that count.
 
     Args:
-        name: Of the protocol.
-        students: Policies trained on the set, each from its own initialisation.
+        name: Name of the protocol.
+        students: Number of policies trained on the set, each from its own initialisation.
         episodes: Episodes that each policy plays, with its deterministic action.
         checkpoint_every: Outer steps between scored checkpoints.
-        last: The run's score is the mean over this many last checkpoints; what a method starts from
-            (outer step 0) counts where it has no other.
-        ensemble: Students that act together, by the mean of their actions (OBD, Table 3, takes 10).
+        last: Number of last checkpoints whose mean is the run's score; a method's starting point
+            (outer step 0) counts only where there is no other.
+        ensemble: Students that act together, by the mean of their actions (10 in OBD, Table 3).
             `students` then counts ensembles.
     """
 
@@ -52,14 +52,14 @@ class Protocol:
                 )
 
     def as_dict(self) -> dict[str, Any]:
-        """As it stands in a record; single students are not written, so old names of cells hold."""
+        """The values for a record, without an ensemble of 1, so that old names of cells hold."""
         values = asdict(self)
         if self.ensemble == 1:
             del values["ensemble"]
         return values
 
     def due(self, step: int, total: int) -> bool:
-        """Whether a method of `total` outer steps is scored at `step`."""
+        """Say whether a method of `total` outer steps is scored at `step`."""
         return step % self.checkpoint_every == 0 or step == total
 
 
@@ -75,7 +75,7 @@ PROTOCOLS = {
 
 
 def protocol_named(name: str) -> Protocol:
-    """A built-in protocol.
+    """Look up a built-in protocol.
 
     Raises:
         BadConfiguration: There is none of that name.
@@ -91,7 +91,7 @@ class Ensembles:
 
     Args:
         students: Members of the first ensemble, then of the second, and so on.
-        size: Members of each.
+        size: Members per ensemble.
     """
 
     students: StudentPolicy
@@ -99,11 +99,11 @@ class Ensembles:
 
     @property
     def count(self) -> int:
-        """Ensembles."""
+        """The number of ensembles P."""
         return self.students.count // self.size
 
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
+        """Compute actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
         actions = self.students(observations.repeat(self.size, axis=0))
         mean: NDArray[np.float32] = actions.reshape(-1, self.size, *actions.shape[1:]).mean(1)
         return mean
@@ -119,19 +119,19 @@ def score(
     axes: Mapping[str, str | int],
     on_progress: Callable[[int], None] | None = None,
 ) -> Episodes:
-    """Returns and lengths `[P, E]` of P policies over E episodes.
+    """Measure returns and lengths `[P, E]` of P policies over E episodes.
 
     Episode e starts from the same reset seed for every policy of a checkpoint.
 
     Args:
         result: A synthetic set, on which `protocol.students` students are trained; or policies,
             which are scored as they are.
-        protocol: How many students and episodes.
-        student: What is trained.
-        scaling: Under which the set was made.
+        protocol: Numbers of students and episodes.
+        student: Architecture and training of the students.
+        scaling: Scaling under which the set was made.
         environment: Gymnasium id.
-        axes: Names this run and checkpoint; seeds derive from it.
-        on_progress: Called with the number of environment steps so far.
+        axes: Names and values that identify this run and checkpoint; all seeds derive from them.
+        on_progress: Callback with the number of environment steps so far.
     """
     policy = _clone(result, protocol, student, scaling, axes)
     return rollout(
@@ -152,7 +152,7 @@ def _clone(
     scaling: Scaling,
     axes: Mapping[str, str | int],
 ) -> Policy:
-    """The policies to score: those given, or students trained on the whole set."""
+    """Return the given policies, or train students on the whole set."""
     if not isinstance(result, SyntheticSet):
         return result
     observations = scaling.observations_in(result.observations)
