@@ -107,8 +107,11 @@ class _Deadly:
 class Slow(DBC):
     """DBC that takes its time: `pause` seconds for every outer step, by the environment.
 
-    The pause is no parameter, so that a quick run elsewhere is the same run.
+    The pause is not a parameter, so that a quick run elsewhere is the same run.
     """
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        self.distill_packed([Assignment(self, problem, monitor)])
 
     @classmethod
     def distill_packed(cls, assignments: Sequence[Assignment]) -> None:
