@@ -72,7 +72,8 @@ COMMANDS = {
     "list": Command("listing:list_entries", "List everything that has a name, or describe one."),
     "check-method": Command(
         "contract:check_method",
-        "Check a method against the rules for every method, on toy problems, in seconds.", ("method",),
+        "Check a method against the rules for every method, on toy problems, in seconds.",
+        ("method",),
     ),
     "new-method": Command(
         "contract:new_method",
@@ -104,7 +105,8 @@ COMMANDS = {
     "density": Command(
         "density:app", "Log densities of states: fit, import, list.",
         group={
-            "fit": "Fit a density, or check the stored one; a killed fit goes on from its last epoch.",
+            "fit": "Fit a density, or check the stored one; a killed fit goes on from its last "
+            "epoch.",
             "import": "Import log densities made elsewhere; runs use them with the density recipe "
             '"imported".',
             "list": "List the log densities in the local store.",

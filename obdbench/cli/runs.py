@@ -37,9 +37,19 @@ WORDS: dict[RunState, str] = {
     "done": "done", "failed": "failed", "running": "running elsewhere", "queued": "queued",
 }  # fmt: skip
 
+
+def _check_retry(value: str | None) -> str | None:
+    if value not in (None, "failed"):
+        raise BadConfiguration(f"--retry takes 'failed', got {value!r}.")
+    return value
+
+
 Retry = Annotated[
     str | None,
-    typer.Option(help="`failed`: take up failed runs again, from their saved state."),
+    typer.Option(
+        callback=_check_retry,
+        help="`failed`: take up failed runs again, from their saved state.",
+    ),
 ]
 Threads = Annotated[
     int, typer.Option(help="Threads of torch in every process; rounding depends on it.", min=1)
@@ -140,13 +150,7 @@ def begin(plan: Sweep, store: Path) -> None:
 
 
 def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
-    """The runs that are to be done; their counts are printed.
-
-    Raises:
-        BadConfiguration: `retry` is neither None nor "failed".
-    """
-    if retry not in (None, "failed"):
-        raise BadConfiguration(f"--retry takes 'failed', got {retry!r}.")
+    """The runs that are to be done, failed ones only for a retry; their counts are printed."""
     states = sweep_status(store, plan)
     skipped = {"done", "running", "queued"} | (set() if retry else {"failed"})
     todo = [run for run in plan.runs if states.of(run).state not in skipped]
