@@ -258,4 +258,4 @@ def test_records_of_other_data_do_not_stand_beside_new_ones(
     again = cli("sweep", sweep_file, "--jobs", "1")
     assert again.code != 0
     assert "with sha256 0000000000000000; it now holds" in str(again)
-    assert "Build that data again, or give another --store." in str(again)
+    assert "Build that data again, or give another store." in str(again)
