@@ -232,6 +232,36 @@ def test_settings_of_an_instance_have_its_values_as_defaults() -> None:
     assert argument_meanings(type(preset))["beta"]
 
 
+@dataclasses.dataclass
+class Base:
+    """A base.
+
+    Args:
+        first: Size of the base,
+            in pairs.
+        second: Kept.
+    """
+
+    first: int = 1
+    second: int = 2
+
+
+@dataclasses.dataclass
+class Special(Base):
+    """A special case.
+
+    Args:
+        first: Size of the special case.
+    """
+
+    first: int = 3
+
+
+def test_a_class_explains_its_settings_before_its_base_does() -> None:
+    assert argument_meanings(Base) == {"first": "Size of the base, in pairs.", "second": "Kept."}
+    assert argument_meanings(Special) == {"first": "Size of the special case.", "second": "Kept."}
+
+
 def test_an_entry_that_cannot_be_found_is_broken_and_one_that_does_not_import_with_check(
     cli: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
