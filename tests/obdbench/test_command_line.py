@@ -221,7 +221,8 @@ def test_list_describes_one_thing_of_every_kind(name: str, says: str, cli: Any) 
 
 
 def test_every_hyper_parameter_of_a_method_is_explained() -> None:
-    for name in catalogue.names("method"):
+    own = (e.name for e in catalogue.entries("method") if e.origin == "obdbench")
+    for name in own:  # not those that other tests registered
         unexplained = [s.name for s in settings_of(obdbench.METHODS[name]) if not s.meaning]
         assert unexplained == [], name
 
