@@ -45,9 +45,11 @@ def build(prototype: Any, values: Mapping[str, Any], where: str) -> Any:
         try:  # an int where the field is a float becomes one: 1 and 1.0 are the same setting
             converted[key] = msgspec.convert(value, hints[key])
         except msgspec.ValidationError as error:
+            known = [name for name in _choices(hints[key]) if isinstance(value, str)]
+            hint = f" {did_you_mean(value, known)}" if known else ""
             raise BadConfiguration(
                 f"{key} in {where} is {value!r} ({type(value).__name__}); expected "
-                f"{_name(hints[key])}."
+                f"{_name(hints[key])}.{hint}"
             ) from error
         if isinstance(value, float) and not math.isfinite(value):
             raise BadConfiguration(f"{key} in {where} is {value}; expected a finite number.")
@@ -63,6 +65,13 @@ def build(prototype: Any, values: Mapping[str, Any], where: str) -> Any:
     if missing:
         raise BadConfiguration(f"{where} lacks {', '.join(map(repr, missing))}.")
     return prototype(**converted)
+
+
+def _choices(hint: Any) -> list[str]:
+    """The strings that a field may have, where its type lists them."""
+    if typing.get_origin(hint) is not typing.Literal:
+        return []
+    return [choice for choice in typing.get_args(hint) if isinstance(choice, str)]
 
 
 def _name(hint: Any) -> str:

@@ -1,4 +1,4 @@
-"""Scoring: students are trained on a set from scratch and play episodes."""
+"""Scoring: students are trained from scratch on a synthetic set and play episodes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Ensembles:
 
     Args:
         students: Members of the first ensemble, then of the second, and so on.
-        size: Members of each.
+        size: Members per ensemble.
     """
 
     students: StudentPolicy
@@ -34,11 +34,11 @@ class Ensembles:
 
     @property
     def count(self) -> int:
-        """Ensembles."""
+        """The number of ensembles P."""
         return self.students.count // self.size
 
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
+        """Compute actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
         actions = self.students(observations.repeat(self.size, axis=0))
         mean: NDArray[np.float32] = actions.reshape(-1, self.size, *actions.shape[1:]).mean(1)
         return mean
@@ -54,19 +54,19 @@ def score(
     axes: Mapping[str, str | int],
     on_progress: Callable[[int], None] | None = None,
 ) -> Episodes:
-    """Returns and lengths `[P, E]` of P policies over E episodes.
+    """Measure returns and lengths `[P, E]` of P policies over E episodes.
 
     Episode e starts from the same reset seed for every policy of a checkpoint.
 
     Args:
         result: A synthetic set, on which `protocol.students` students are trained; or policies,
             which are scored as they are.
-        protocol: How many students and episodes.
-        student: What is trained.
-        scaling: Under which the set was made.
+        protocol: Numbers of students and episodes.
+        student: Architecture and training of the students.
+        scaling: Scaling under which the set was made.
         environment: Gymnasium id.
-        axes: Names this run and checkpoint; seeds derive from it.
-        on_progress: Called with the number of environment steps so far.
+        axes: Names and values that identify this run and checkpoint; all seeds derive from them.
+        on_progress: Callback with the number of environment steps so far.
     """
     policy = _clone(result, protocol, student, scaling, axes)
     return rollout(
@@ -87,7 +87,7 @@ def _clone(
     scaling: Scaling,
     axes: Mapping[str, str | int],
 ) -> Policy:
-    """The policies to score: those given, or students trained on the whole set."""
+    """Return the given policies, or train students on the whole set."""
     if not isinstance(result, SyntheticSet):
         return result
     observations = scaling.observations_in(result.observations)

@@ -1,4 +1,4 @@
-"""Which runs of a sweep may be advanced together, as one batch of products."""
+"""Packs: runs of a sweep that are distilled together, as one batch of products."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from benchmark.spec import RunSpec
 DEFAULT_PACK = 8
 
 Pack = list[RunSpec]
-"""Runs for `benchmark.run.execute`; most packs hold one."""
+"""Runs for `benchmark.run.execute`; most packs hold one run."""
 
 
 def make_packs(runs: Sequence[RunSpec], largest: int, workers: int = 1) -> list[Pack]:
-    """Groups runs of the same dataset and student whose methods can be packed.
+    """Group runs of the same dataset and student whose methods can be packed.
 
     Args:
-        runs: In the order of a sweep.
-        largest: Most runs in a pack; 1 packs nothing.
-        workers: A group is split so that each of these processes gets its part.
+        runs: Runs in the order of a sweep.
+        largest: Largest number of runs in a pack; 1 packs nothing.
+        workers: Number of processes; a group is split so that each can take a part.
 
     Returns:
-        Every run once; the packs in the order of their first run.
+        Packs that hold every run once, in the order of their first runs.
     """
     groups: dict[Hashable, Pack] = {}
     for run in runs:

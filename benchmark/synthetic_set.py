@@ -1,4 +1,4 @@
-"""Synthetic sets: what a method returns, and how one is stored."""
+"""Synthetic sets, the results of distillation, and their files."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ class SyntheticSet:
     """N pairs to clone, in the environment's own units.
 
     Args:
-        observations: `[N, obs_dim]` float32, raw (not normalised).
-        actions: `[N, act_dim]` float32.
-        stages: For a set that is learned in sequence: the stage `[N]` int64, from 0, at which each
-            pair joins the training. K stages share the gradient steps equally. None: all at once.
+        observations: Raw (not normalised) observations `[N, obs_dim]` float32.
+        actions: Actions `[N, act_dim]` float32.
+        stages: Stage `[N]` int64, from 0, at which each pair joins the training, for a set that is
+            learned in sequence; K stages share the gradient steps equally. None trains on all
+            pairs from the first step.
     """
 
     observations: Tensor = field(repr=False)
@@ -68,7 +69,7 @@ class SyntheticSet:
         return len(self.observations)
 
     def rows(self, step: int, steps: int) -> Tensor:
-        """Rows that are learned from at one of `steps` gradient steps."""
+        """The rows that are trained on at one of `steps` gradient steps."""
         if self.stages is None:
             return torch.arange(len(self))
         stage = step * (int(self.stages.max()) + 1) // steps
@@ -86,10 +87,10 @@ class SyntheticSet:
 def save_synthetic_set(
     synthetic: SyntheticSet, scaling: Scaling, path: Path, card: Mapping[str, Any]
 ) -> str:
-    """Writes a set as safetensors and returns the file's sha256.
+    """Write a set as safetensors and return the file's sha256.
 
-    The scaling that students are trained under travels along, so that the file is enough to
-    train a policy; the card (JSON in the file's metadata) says where the set comes from.
+    The file includes the scaling that students are trained under, so that it suffices to train a
+    policy; the card (JSON in the file's metadata) holds the set's provenance.
     """
     tensors = {
         "observations": synthetic.observations.contiguous(),
@@ -104,7 +105,7 @@ def save_synthetic_set(
 
 
 def load_synthetic_set(path: Path) -> tuple[SyntheticSet, Scaling, dict[str, Any]]:
-    """A stored set, the scaling it was made under, and its card.
+    """Load a stored set, the scaling it was made under, and its card.
 
     Raises:
         BadSyntheticSet: The file is missing or is not a synthetic set.

@@ -95,7 +95,7 @@ def _results(record: Record) -> list[Any]:
 
 
 def _standard_error(record: Record) -> float:
-    """Standard error of the score, over the students of its checkpoints; in points of normalized return."""
+    """Standard error of the score over students, in points of normalized return."""
     used = set(record.mean_score.outer_steps_used)
     errors = []
     for checkpoint in record.checkpoints:

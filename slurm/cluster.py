@@ -97,7 +97,8 @@ class Cluster:
 
         Raises:
             Unreachable: SLURM does not answer. Nothing more was sent.
-            QueueFull: It takes no further jobs now. What it took is noted; the same call sends the rest.
+            QueueFull: It takes no further jobs now. What it took is noted; the same call sends the
+                rest.
         """
         sent = Sent()
         with self._one_at_a_time():

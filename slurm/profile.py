@@ -53,8 +53,8 @@ class JobShape:
         gpus: GPUs on the job's one node.
         cpus: Cores; torch uses `--threads` of them.
         memory: Memory on the node, "16G".
-        time: Time limit, "H:MM", "H:MM:SS" or "D-HH:MM:SS". Not the length of a run: a run saves its
-            state at the limit and is queued again.
+        time: Time limit, "H:MM", "H:MM:SS" or "D-HH:MM:SS". Not the length of a run: a run saves
+            its state at the limit and is queued again.
         grace: Seconds before the limit at which it begins to save.
         pack: Largest number of runs that one job advances together.
         device: Torch device of the heavy products.

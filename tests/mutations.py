@@ -152,10 +152,10 @@ MUTATIONS = (
     ),
     Mutation(
         "datasets: the content's sha256 is not checked",
-        "benchmark/datasets/store.py",
+        "benchmark/datasets/catalog.py",
         'if dataset.sha256 != card["sha256"]:',
         "if not dataset.sha256:",
-        ("tests/benchmark/datasets/test_store.py",),
+        ("tests/benchmark/datasets/test_catalog.py",),
     ),
     Mutation(
         "sweep: the grid's axes side by side, not crossed",
@@ -180,10 +180,10 @@ MUTATIONS = (
     ),
     Mutation(
         "D4RL: the row of a timeout is a transition",
-        "benchmark/datasets/d4rl_file.py",
+        "benchmark/datasets/hdf5.py",
         "makes_transition = ~timeouts",
         "makes_transition = timeouts | True",
-        ("tests/benchmark/datasets/test_d4rl_file.py",),
+        ("tests/benchmark/datasets/test_hdf5.py",),
     ),
     Mutation(
         "MAF: batch normalisation without its determinant",
@@ -202,8 +202,8 @@ MUTATIONS = (
     Mutation(
         "evaluation: every policy begins elsewhere",
         "benchmark/environments/rollout.py",
-        "list(seeds) * shape[0])",
-        "[seed + i for i in range(shape[0]) for seed in seeds])",
+        "list(seeds) * policies)",
+        "[seed + i for i in range(policies) for seed in seeds])",
         ("tests/benchmark/environments/test_rollout.py",),
     ),
     Mutation(
@@ -236,16 +236,16 @@ MUTATIONS = (
     ),
     Mutation(
         "command line: failed runs, status 0",
-        "obdbench/cli/states.py",
-        "raise typer.Exit(1)",
+        "obdbench/cli/started_sweeps.py",
+        "raise typer.Exit(RUNS_FAILED)",
         "raise typer.Exit(0)",
         ("tests/obdbench/test_cli.py",),
     ),
     Mutation(
         "table: the interval's ends swapped",
-        "paper_figures/main_table.py",
-        'f"[{_one_decimal(low)}, {_one_decimal(high)}]"',
-        'f"[{_one_decimal(high)}, {_one_decimal(low)}]"',
+        "paper_figures/table.py",
+        'f"[{rounded(low)}, {rounded(high)}]"',
+        'f"[{rounded(high)}, {rounded(low)}]"',
         ("tests/paper_figures/test_main_table.py",),
     ),
     Mutation(

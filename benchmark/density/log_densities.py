@@ -1,8 +1,8 @@
-"""Fitting a density on a dataset once, and keeping its states' log densities beside the dataset.
+"""Log densities of a dataset's states: fitted once and stored next to the dataset.
 
 A file is `log_density.<recipe>.<digest>.safetensors` in the dataset's folder of the Minari store.
-The digest is of the dataset's content, the recipe, its settings and the seed, so that another of
-any of them is another file. What is measured of the fit is JSON in the file's metadata.
+The digest covers the dataset's content, the recipe, its settings and the seed, so that a change of
+any of them gives another file. The measurements of the fit are JSON in the file's metadata.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ IMPORTED = "imported"
 
 @dataclass(frozen=True)
 class Imported(DensityRecipe):
-    """Values taken in with `obdbench density import`; there is nothing to fit."""
+    """The recipe name of values imported with `obdbench density import`; nothing is fitted."""
 
     def fit(
         self,
@@ -57,21 +57,22 @@ class Imported(DensityRecipe):
         state: Path | None = None,
         progress: FitProgress | None = None,
     ) -> Density:
-        """Raises DensityProblem: it is asked for where no import was found."""
+        """Raise DensityProblem: a fit is asked for only where no import was found."""
         raise DensityProblem(
-            f"No log densities were imported for these {len(observations)} states. Take a file in "
+            f"No log densities were imported for these {len(observations)} states. Import a file "
             f"with `obdbench density import FILE.npy --dataset NAME`."
         )
 
 
 @dataclass(frozen=True)
 class LogDensity:
-    """Log densities of a dataset's states, and what is known of them.
+    """Log densities of a dataset's states, with their provenance.
 
     Args:
-        values: log p of every observation `[M]` float64, finite, in nats, of states normalised
-            to zero mean and unit deviation (in raw units all are lower by the same constant).
-        facts: Recipe, settings, dataset, seed, likelihoods, seconds, sha256 of the values. JSON.
+        values: Finite log p of every observation `[M]` float64, in nats, of states normalised to
+            zero mean and unit deviation (in raw units, all differ by the same constant).
+        facts: JSON values: recipe, settings, dataset, seed, likelihoods, seconds, and the sha256
+            of the values.
     """
 
     values: Tensor = field(repr=False)
@@ -79,7 +80,7 @@ class LogDensity:
 
 
 class Fit(NamedTuple):
-    """What decides a dataset's log densities: a recipe with settings, and a seed."""
+    """A recipe with its settings and a seed: together they determine a dataset's log densities."""
 
     recipe: str
     parameters: dict[str, Any]
@@ -87,16 +88,17 @@ class Fit(NamedTuple):
 
     @classmethod
     def of(cls, recipe: str, parameters: Mapping[str, Any] | None = None, seed: int = 0) -> Fit:
-        """With every default written out.
+        """Check a recipe and its settings; write every default out.
 
         Raises:
-            UnknownName, BadConfiguration: Naming the nearest valid recipe or setting.
+            UnknownName: The recipe is not registered.
+            BadConfiguration: The recipe has no such setting.
         """
         built = build(DENSITIES[recipe], parameters or {}, f"the density recipe {recipe}")
         return cls(recipe, asdict(built), seed)
 
     def path(self, dataset: Dataset) -> Path:
-        """Where the store keeps it."""
+        """The file of these log densities in the store."""
         key = json.dumps([FORMAT, dataset.sha256, *self], sort_keys=True)
         digest = hashlib.sha256(key.encode()).hexdigest()[:12]
         folder = DatasetName.parse(dataset.name).folder
@@ -104,13 +106,13 @@ class Fit(NamedTuple):
 
 
 def find_or_fit(dataset: Dataset, fit: Fit, progress: FitProgress | None = None) -> LogDensity:
-    """The log densities of a dataset: from the store, or fitted and put there.
+    """Load a dataset's log densities from the store, or fit and store them first.
 
     Processes that ask at the same time wait for one of them to fit. A fit that is killed leaves
     its state, from which the next one goes on, and never half a result.
 
     Raises:
-        DensityProblem: The stored file is not what was stored, or nothing can be fitted.
+        DensityProblem: The stored file was altered, or nothing can be fitted.
     """
     path = fit.path(dataset)
     with FileLock(path.with_suffix(".lock")):
@@ -122,40 +124,40 @@ def find_or_fit(dataset: Dataset, fit: Fit, progress: FitProgress | None = None)
 
 
 def load_log_density(path: Path, dataset: Dataset) -> LogDensity:
-    """The log densities of a file, checked against the dataset and its own digest.
+    """Load the log densities of a file; check them against the dataset and their own digest.
 
     Raises:
-        DensityProblem: It is unreadable, of other data, or was altered.
+        DensityProblem: The file is unreadable, belongs to other data, or was altered.
     """
     facts, values = _read(path)
-    mend = f"Remove {path} to have it made again."
+    advice = f"Remove {path}, and it is made again."
     if facts["dataset_sha256"] != dataset.sha256 or values.shape != (len(dataset),):
         raise DensityProblem(
             f"{path} holds {list(values.shape)} log densities of data with sha256 "
             f"{facts['dataset_sha256']}; {dataset.name} has {len(dataset)} transitions, sha256 "
-            f"{dataset.sha256}. {mend}"
+            f"{dataset.sha256}. {advice}"
         )
     if (found := _sha256(values)) != facts["sha256"]:
         raise DensityProblem(
             f"{path} holds values with sha256 {found}, expected {facts['sha256']}: it was "
-            f"altered. {mend}"
+            f"altered. {advice}"
         )
     return LogDensity(values, facts)
 
 
 def stored_densities(name: DatasetName) -> list[tuple[Path, dict[str, Any]]]:
-    """Every file of log densities beside a dataset, with its facts."""
+    """List every file of log densities next to a dataset, with its facts."""
     paths = sorted(name.folder.glob("log_density.*.safetensors"))
     return [(path, _read(path)[0]) for path in paths]
 
 
 def import_log_density(file: Path, dataset: Dataset) -> LogDensity:
-    """Takes in a numpy array of log densities `[M]` under the recipe name "imported".
+    """Import a numpy array of log densities `[M]` under the recipe name "imported".
 
-    An earlier import for the same data is replaced. Nothing in the file is executed.
+    An earlier import for the same data is replaced. No code of the file is run.
 
     Raises:
-        DensityProblem: It is not an array of numbers, or not one for each transition.
+        DensityProblem: It is not an array of numbers, or not one per transition.
     """
     try:
         array = np.load(file, allow_pickle=False)
@@ -169,7 +171,7 @@ def import_log_density(file: Path, dataset: Dataset) -> LogDensity:
     if array.shape != (len(dataset),):
         raise DensityProblem(
             f"{file} has shape {list(array.shape)}; {dataset.name} has {len(dataset)} transitions, "
-            f"and there must be one log density for each, in their order."
+            f"expected one log density per transition, in their order."
         )
     values, bad = finite_log_density(torch.from_numpy(array.astype(np.float64)))
     fit = Fit.of(IMPORTED)
@@ -182,10 +184,10 @@ def import_log_density(file: Path, dataset: Dataset) -> LogDensity:
 
 
 def held_out_episodes(dataset: Dataset, seed: int) -> NDArray[np.bool_]:
-    """Whether each episode is held out of the fit `[E]`: a tenth of them, drawn at random.
+    """Draw a tenth of the episodes at random: `[E]`, true for those held out of the fit.
 
     Whole episodes, because a state and the next one are nearly the same: with single states held
-    out, a model that repeats what it was fitted on would score well. Of one episode none is held
+    out, a model that repeats the states of its fit would score well. A single episode is not held
     out.
     """
     episodes = len(dataset.lengths)
@@ -209,6 +211,7 @@ def _fit(dataset: Dataset, fit: Fit, state: Path, progress: FitProgress | None) 
         state=state,
         progress=progress,
     )
+    # The row of each state among those that the density was fitted to, -1 for held-out states.
     rows = torch.where(is_out, -1, (~is_out).cumsum(0) - 1)
     values, bad = finite_log_density(density.log_prob(states, rows=rows))
     facts = _facts(dataset, fit, values, bad) | {
@@ -220,7 +223,7 @@ def _fit(dataset: Dataset, fit: Fit, state: Path, progress: FitProgress | None) 
 
 
 def _normalised(dataset: Dataset) -> Tensor:
-    """Observations as students see them `[M, obs_dim]`: zero mean, divided by sd + 1e-3."""
+    """Normalise observations `[M, obs_dim]` as for students: zero mean, divided by sd + 1e-3."""
     observations = torch.from_numpy(dataset.observations).double()
     std = observations.std(0, correction=0) + STD_FLOOR
     return ((observations - observations.mean(0)) / std).float()
@@ -229,9 +232,10 @@ def _normalised(dataset: Dataset) -> Tensor:
 def _likelihood(
     values: Tensor, dataset: Dataset, episodes: NDArray[np.bool_]
 ) -> dict[str, Any] | None:
-    """Mean log-likelihood of the states of some episodes, in nats a state.
+    """The mean log-likelihood of the states of some episodes, in nats per state.
 
-    The standard error is over episodes (of a ratio of sums), as the states of one hang together.
+    The standard error is over episodes, because the states of one episode are correlated: it is
+    that of the ratio of two sums, log-likelihood and length.
     """
     if not episodes.any():
         return None
@@ -266,7 +270,7 @@ def _facts(dataset: Dataset, fit: Fit, values: Tensor, bad: int) -> dict[str, An
 
 
 def _sha256(values: Tensor) -> str:
-    """Of the values alone: a second fit takes other seconds and gives the same densities."""
+    """The digest of only the values: a second fit takes other seconds and gives the same values."""
     return hashlib.sha256(np.ascontiguousarray(values.numpy()).data).hexdigest()
 
 
@@ -282,11 +286,11 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensor]:
             metadata, values = file.metadata() or {}, file.get_tensor("log_density")
         if metadata["format"] != FORMAT:
             raise DensityProblem(
-                f"{path} has format {metadata['format']!r}, expected {FORMAT!r}. Remove it to have "
-                f"it made again."
+                f"{path} has format {metadata['format']!r}, expected {FORMAT!r}. Remove it, and it "
+                f"is made again."
             )
         return json.loads(metadata["facts"]), values
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise DensityProblem(
-            f"{path} cannot be read as log densities ({error}). Remove it to have it made again."
+            f"{path} cannot be read as log densities ({error}). Remove it, and it is made again."
         ) from error

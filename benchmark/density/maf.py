@@ -1,7 +1,7 @@
 """Masked autoregressive flow (Papamakarios et al. 2017, arXiv 1705.07057), built from zuko.
 
 The densities that SDW-OBD's authors published come from such a flow (`github.com/LeavesLei/
-stepwise_dual_ranking`, by way of `github.com/kamenbliznashki/normalizing_flows`).
+stepwise_dual_ranking`, which uses `github.com/kamenbliznashki/normalizing_flows`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from benchmark.seeds import derive_seed, torch_generator
 from benchmark.state import load_state, save_state
 
 CHUNK = 4_096
-"""States scored at once: a block's hidden layer then fits in a core's cache."""
+"""States scored at once, so that a block's hidden layer fits in a core's cache."""
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Products this small gain nothing from a second thread, and lose much where cores are busy.
+    """Use one thread: products this small gain nothing from a second, and lose on busy cores.
 
-    With one, the bits do not depend on how many there are, either.
+    The result then does not depend on the number of threads either.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -49,13 +49,14 @@ class MAF(DensityRecipe):
     """Masked autoregressive flow on zuko; the defaults are those of the papers' flow.
 
     Args:
-        blocks: MADE blocks, each followed by batch normalisation, in reversed order of features.
-        hidden_layers: ReLU layers of each block. The code that the papers' flow comes from
-            counts products between hidden layers: its "1" is 2 here.
-        width: Of every hidden layer.
-        learning_rate: Of Adam.
-        weight_decay: L2, added to the gradient.
-        batch_size: States a step.
+        blocks: Number of MADE blocks, each followed by batch normalisation; the order of the
+            features is reversed from block to block.
+        hidden_layers: ReLU layers per block. The code that the papers' flow comes from counts
+            products between hidden layers: its "1" is 2 here.
+        width: Units per hidden layer.
+        learning_rate: Adam's learning rate.
+        weight_decay: Factor of the parameters that is added to their gradient (L2).
+        batch_size: States per step.
         epochs: Passes over the states, each in a new order; the incomplete batch at the end of a
             pass is left out.
     """
@@ -77,7 +78,7 @@ class MAF(DensityRecipe):
         state: Path | None = None,
         progress: FitProgress | None = None,
     ) -> Density:
-        """Maximum likelihood by Adam; it stops after `epochs`, whatever the held-out states say."""
+        """Maximise the likelihood by Adam for `epochs`; held-out states do not stop it earlier."""
         check_states(observations)
         self._check(observations)
         trainer = _Trainer(self, observations.float(), seed)
@@ -114,7 +115,7 @@ class FlowDensity:
     @_one_thread()
     @torch.no_grad()
     def log_prob(self, observations: Tensor, *, rows: Tensor | None = None) -> Tensor:
-        """log p `[B]` in float64; a flow keeps no states, so `rows` makes no difference."""
+        """Compute log p `[B]` in float64; a flow stores no states, so `rows` has no effect."""
         check_states(observations, self.flow.features)
         self.flow.eval()
         dtype = next(self.flow.parameters()).dtype
@@ -124,7 +125,7 @@ class FlowDensity:
 
 
 class _Trainer:
-    """The flow, its gradient, its optimiser and the states."""
+    """One fit: the flow, its gradient, its optimiser and the states."""
 
     def __init__(self, recipe: MAF, observations: Tensor, seed: int) -> None:
         self.recipe, self.observations, self.seed = recipe, observations, seed
@@ -146,7 +147,7 @@ class _Trainer:
 
     @_one_thread()
     def epoch(self, epoch: int) -> None:
-        """One pass over the states, in an order of its own.
+        """Do one pass over the states in a new order.
 
         Raises:
             DensityProblem: The parameters are no longer finite.
@@ -155,6 +156,7 @@ class _Trainer:
         order = torch.randperm(len(self.observations), generator=generator)
         steps = len(order) // self.batch_size
         states = self.observations[order[: steps * self.batch_size]]
+        # [steps, obs_dim, B], as `FlowGradient` reads a batch
         batches = states.view(steps, self.batch_size, -1).transpose(1, 2).contiguous()
         for batch in batches:
             self.gradient.compute(batch)
@@ -166,14 +168,14 @@ class _Trainer:
             )
 
     def save(self, path: Path, epoch: int) -> None:
-        """All that the next epoch depends on; its order derives from its number."""
+        """Write the flow and Adam's slots; the next epoch's order derives from its number."""
         slots = self.optimizer.state_dict()["state"].get(0, {})
         tensors = {f"adam/{name}": slot for name, slot in slots.items()}
         tensors |= {f"flow/{name}": value for name, value in self.flow.state_dict().items()}
         save_state(path, tensors, {"epoch": epoch})
 
     def restore(self, path: Path) -> int:
-        """Returns the number of epochs done when the state was saved."""
+        """Load a saved state; return the number of epochs done."""
         tensors, facts = load_state(path)
         kinds: dict[str, dict[str, Tensor]] = {"adam": {}, "flow": {}}
         for key, value in tensors.items():

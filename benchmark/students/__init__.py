@@ -1,1 +1,1 @@
-"""Students: networks, policy heads and behavioural cloning, for many at once."""
+"""Students: networks, policy heads and behavioural cloning, several students at once."""

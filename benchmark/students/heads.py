@@ -4,6 +4,14 @@ Actions here are in the unit box [-1, 1]; `benchmark.scaling` maps them to an en
 The behavioural-cloning loss of a batch is the mean over samples and action dimensions of the
 squared error between the student's action and the target. First and second derivatives are
 written out, because the meta-gradient needs both and autograd would store far more.
+
+With network outputs o, the action before squashing u(o), a = tanh(u), targets t and n = N act_dim:
+
+    loss      = sum (a - t)^2 / n
+    dloss/du  = 2 (a - t) (1 - a^2) / n
+    dloss/do  = dloss/du du/do
+
+A dot marks a tangent, the derivative along a direction o-dot in the outputs; u-dot = du/do o-dot.
 """
 
 from __future__ import annotations
@@ -18,14 +26,17 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
 
 class Squashed(NamedTuple):
-    """An action tanh(u) and the slope of u in the raw log standard deviation; empty without one."""
+    """An action tanh(u) and du / d raw log standard deviation, both `[..., act_dim]`.
+
+    The second is empty for a head without a standard deviation.
+    """
 
     action: Tensor
     slope: Tensor
 
 
 class HeadTangent(NamedTuple):
-    """Tangents of u and of `Squashed.slope`."""
+    """Tangents of u and of `Squashed.slope`, both `[..., act_dim]`."""
 
     u: Tensor
     slope: Tensor
@@ -37,34 +48,34 @@ class Head(Protocol):
     noisy: bool
 
     def outputs(self, act_dim: int) -> int:
-        """How many network outputs an action of `act_dim` dimensions needs."""
+        """The number of network outputs for an action of `act_dim` dimensions."""
         ...
 
     def squash(self, outputs: Tensor, noise: Tensor | None) -> Squashed:
-        """The action that training sees; `noise [..., act_dim]` is standard normal if `noisy`."""
+        """Compute the action in the training loss; `noise [..., act_dim]` is drawn if `noisy`."""
         ...
 
     def mode(self, outputs: Tensor) -> Tensor:
-        """The deterministic action of evaluation."""
+        """Compute the deterministic action of evaluation."""
         ...
 
     def output_gradient(self, inner: Tensor, squashed: Squashed) -> Tensor:
-        """Derivative in the outputs from the derivative `inner` in u."""
+        """Compute dloss/do `[..., outputs]` from `inner` = dloss/du `[..., act_dim]`."""
         ...
 
     def tangent(self, outputs_tangent: Tensor, squashed: Squashed) -> HeadTangent:
-        """Tangents of u and of the slope from the tangent of the outputs."""
+        """Compute the tangents of u and of the slope from that of the outputs."""
         ...
 
     def output_gradient_tangent(
         self, inner: Tensor, inner_tangent: Tensor, squashed: Squashed, tangent: HeadTangent
     ) -> Tensor:
-        """Tangent of `output_gradient` from those of `inner` and of the slope."""
+        """Compute the tangent of `output_gradient` from those of `inner` and of the slope."""
         ...
 
 
 class MeanHead:
-    """Deterministic policy: action = tanh(outputs)."""
+    """Deterministic policy: u = o."""
 
     noisy = False
 
@@ -90,10 +101,10 @@ class MeanHead:
 
 
 class SampledHead:
-    """Reparameterised tanh-Gaussian: action = tanh(mean + exp(log_std) * noise).
+    """Reparameterised tanh-Gaussian: u = mean + exp(log_std) * noise, for o = (mean, raw).
 
-    The head of the published OBD code: log_std is the raw output minus 1, clamped to [-20, 2];
-    the loss sees a sample, evaluation the mode.
+    The head of the published OBD code: log_std is raw - 1, clamped to [-20, 2]; the loss sees a
+    sample, evaluation the mode.
     """
 
     noisy = True
@@ -108,23 +119,27 @@ class SampledHead:
         log_std = raw + LOG_STD_OFFSET
         clamped = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
         deviation = clamped.exp() * noise
+        # du / d raw = exp(log_std) noise, and 0 where the clamp is active
         return Squashed((mean + deviation).tanh(), deviation * (clamped == log_std))
 
     def mode(self, outputs: Tensor) -> Tensor:
         return outputs.chunk(2, dim=-1)[0].tanh()
 
     def output_gradient(self, inner: Tensor, squashed: Squashed) -> Tensor:
+        # du / d mean = 1, du / d raw = slope
         return torch.cat((inner, inner * squashed.slope), dim=-1)
 
     def tangent(self, outputs_tangent: Tensor, squashed: Squashed) -> HeadTangent:
         mean, raw = outputs_tangent.chunk(2, dim=-1)
-        # d(slope)/d(raw) = slope, because the deviation is an exponential in the raw output.
+        # u-dot = mean-dot + slope raw-dot. The slope is exp(raw + const) noise, its own derivative
+        # in raw, so that slope-dot = slope raw-dot is the same product.
         slope = raw * squashed.slope
         return HeadTangent(mean + slope, slope)
 
     def output_gradient_tangent(
         self, inner: Tensor, inner_tangent: Tensor, squashed: Squashed, tangent: HeadTangent
     ) -> Tensor:
+        # product rule on inner * slope
         of_raw = torch.addcmul(inner_tangent * squashed.slope, inner, tangent.slope)
         return torch.cat((inner_tangent, of_raw), dim=-1)
 
@@ -133,22 +148,18 @@ HEADS: dict[str, Head] = {"mean": MeanHead(), "sampled": SampledHead()}
 
 
 class LossGradient(NamedTuple):
-    """The BC loss's derivatives, and what its value and its second derivatives follow from.
-
-    With action = tanh(u): `outputs` and `inner` are the derivatives in the network outputs and in
-    u, `slope` is d action / du, and `weighted` is the error times its sample's weight.
-    """
+    """The BC loss's derivatives, with the values that the loss and its tangents are made from."""
 
     squashed: Squashed
-    error: Tensor
-    weighted: Tensor
-    slope: Tensor
-    inner: Tensor
-    outputs: Tensor
+    error: Tensor  # a - t [R, N, act_dim]
+    weighted: Tensor  # error times the sample's weight [R, N, act_dim]
+    slope: Tensor  # da/du = 1 - a^2 [R, N, act_dim]
+    inner: Tensor  # dloss/du [R, N, act_dim]
+    outputs: Tensor  # dloss/do [R, N, outputs]
 
     @property
     def loss(self) -> Tensor:
-        """The loss of each run `[R]`."""
+        """The loss `[R]` of each run."""
         return (self.error * self.weighted).mean((-2, -1))
 
 
@@ -159,15 +170,15 @@ def bc_loss_gradient(
     noise: Tensor | None,
     weights: Tensor | None = None,
 ) -> LossGradient:
-    """Loss of each run and its derivative in the network outputs.
+    """Compute each run's loss and its derivative in the network outputs.
 
     Args:
         head: The policy head.
-        outputs: Network outputs `[R, N, outputs]`.
+        outputs: Network outputs `[R, N, outputs]` of N samples in each of R runs.
         targets: Target actions `[R, N, act_dim]` in [-1, 1].
-        noise: Standard normal `[R, N, act_dim]` for a noisy head, else None.
-        weights: Optional weights of samples `[R, N]`, or of each number of their actions
-            `[R, N, act_dim]`; the loss is mean(weight * squared error).
+        noise: Standard normal numbers `[R, N, act_dim]` for a noisy head, else None.
+        weights: Weights of the squared errors, one per sample `[R, N]` or per number of an action
+            `[R, N, act_dim]`; the loss is the mean of weight * error^2. None weighs all by 1.
     """
     squashed = head.squash(outputs, noise)
     error = squashed.action - targets
@@ -184,21 +195,29 @@ def bc_loss_gradient(
 def bc_loss_tangent(
     head: Head, gradient: LossGradient, outputs_tangent: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Tangents of the unweighted loss's derivatives in outputs and in targets, along the outputs.
+    """Compute the tangents of the unweighted loss's derivatives in the outputs and the targets.
+
+    Args:
+        head: The policy head.
+        gradient: The loss's derivatives, without weights.
+        outputs_tangent: Direction o-dot `[R, N, outputs]` in the network outputs.
 
     Returns:
-        `(d outputs-gradient [R, N, outputs], d targets-gradient [R, N, act_dim])`.
+        The tangents of dloss/do `[R, N, outputs]` and of dloss/dt `[R, N, act_dim]`.
     """
     squashed, slope = gradient.squashed, gradient.slope
     tangent = head.tangent(outputs_tangent, squashed)
+    # 2 a-dot / n, for a-dot = (1 - a^2) u-dot
     action_tangent = slope * tangent.u * (2 / _samples(slope))
+    # The tangent of dloss/du = 2 (a - t) (1 - a^2) / n along a-dot is
+    #     2 a-dot / n ((1 - a^2) - 2 a (a - t)).
     curvature = torch.addcmul(slope, squashed.action, gradient.error, value=-2)
     in_outputs = head.output_gradient_tangent(
         gradient.inner, action_tangent * curvature, squashed, tangent
     )
-    return in_outputs, -action_tangent
+    return in_outputs, -action_tangent  # dloss/dt = -2 (a - t) / n
 
 
 def _samples(actions: Tensor) -> int:
-    """How many squared errors a run's loss is the mean of."""
+    """The number n of squared errors in a run's loss."""
     return actions.shape[-1] * actions.shape[-2]

@@ -1,8 +1,8 @@
-"""Feed-forward student networks, with a leading runs axis on every tensor.
+"""Feed-forward student networks with a leading runs axis on every tensor, and their registry.
 
 Several students of the same shape are trained and evaluated at once: parameters are stacked as
-`[R, ...]` and every product is batched over the R runs. The same class serves the meta-gradient
-(R runs that are distilled together), scoring (R students of one set) and R = 1.
+`[R, ...]` and every product is batched over the R runs. The same class is used in the meta-gradient
+(R runs that are distilled together), in scoring (R students of one set) and for R = 1.
 
 Forward and backward pass are written out: the meta-gradient differentiates both a second time,
 which needs their intermediate values and none of autograd's bookkeeping.
@@ -22,15 +22,15 @@ from benchmark.errors import ObdBenchError
 from benchmark.registry import Registry
 
 Parameters = list[tuple[Tensor, Tensor]]
-"""One `(weight [R, out, in], bias [R, 1, out])` pair a layer.
+"""One `(weight [R, out, in], bias [R, 1, out])` pair per layer.
 
-The bias has the shape in which a batched product adds it: a view at every use costs as much as an
-addition at small widths.
+The bias has the shape in which it is added to a batched product: at small widths, a view at every
+use takes as long as an addition.
 """
 
 
 def relu_backward(gradient: Tensor, output: Tensor) -> Tensor:
-    """Zeroes `gradient` in place where the ReLU's output is zero; returns it."""
+    """Set `gradient` to zero in place where the ReLU's output is zero; return it."""
     result: Tensor = torch.ops.aten.threshold_backward.grad_input(
         gradient, output, 0, grad_input=gradient
     )
@@ -38,24 +38,20 @@ def relu_backward(gradient: Tensor, output: Tensor) -> Tensor:
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A layer `[R, N, out]` of `inputs [R, N, in]`.
+    """Compute a linear layer `[R, N, out]` of `inputs [R, N, in]`.
 
-    The bias is added to the product in place: `baddbmm` fills its result with it first, which
-    takes a pass over memory that is not yet in the cache.
+    The bias is added to the product in place: `baddbmm` would fill its result with the bias first,
+    a pass over memory that is not yet in the cache.
     """
     return torch.bmm(inputs, weight.mT).add_(bias)
 
 
 class Levels(NamedTuple):
-    """Values of one forward pass.
+    """The values of one forward pass, by layer from 0."""
 
-    inputs[l] `[R, N, in]` enters layer l; rectified[l] is the output of its ReLU (before a skip
-    connection is added); outputs `[R, N, out]` leaves the last layer.
-    """
-
-    inputs: list[Tensor]
-    rectified: list[Tensor]
-    outputs: Tensor
+    inputs: list[Tensor]  # of each layer [R, N, in]
+    rectified: list[Tensor]  # after each hidden layer's ReLU, before a skip is added [R, N, width]
+    outputs: Tensor  # of the last layer [R, N, out]
 
 
 @dataclass(frozen=True)
@@ -63,10 +59,10 @@ class Network:
     """A ReLU network of linear layers, optionally with one skip connection.
 
     Args:
-        sizes: Width of every level from input to output, e.g. `(11, 256, 256, 256, 6)` for the
-            four-layer policy of OBD (arXiv 2410.22728, Section 5).
-        skip: `(i, j)` adds the output of hidden layer i to the output of hidden layer j, both
-            counted from 1. None for a plain MLP.
+        sizes: Widths from input to output, for example `(11, 256, 256, 256, 6)` for the four-layer
+            policy of OBD (arXiv 2410.22728, Section 5).
+        skip: A pair `(i, j)` adds the output of hidden layer i to the output of hidden layer j,
+            both counted from 1. None gives a plain MLP.
     """
 
     sizes: tuple[int, ...]
@@ -82,13 +78,13 @@ class Network:
 
     @property
     def depth(self) -> int:
-        """Number of linear layers."""
+        """The number of linear layers."""
         return len(self.sizes) - 1
 
     def initialise(
         self, generator: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Parameters:
-        """One run's fresh parameters: orthogonal weights of gain sqrt(2), zero biases (R = 1).
+        """Draw one run's parameters (R = 1): orthogonal weights of gain sqrt(2), zero biases.
 
         Source: OBD, Section 5 (implementation details).
         """
@@ -101,7 +97,7 @@ class Network:
         return parameters
 
     def forward(self, parameters: Parameters, observations: Tensor) -> Levels:
-        """A forward pass on `[R, N, in]` with every value kept; autograd can follow it."""
+        """Do a forward pass on `[R, N, in]` and return all its values; autograd can follow it."""
         inputs, rectified = [observations], []
         for layer, (weight, bias) in enumerate(parameters, start=1):
             value = linear(inputs[-1], weight, bias)
@@ -116,19 +112,31 @@ class Network:
     def backward(
         self, parameters: Parameters, levels: Levels, outputs_gradient: Tensor
     ) -> list[Tensor]:
-        """Derivative of a loss in every layer's value before its ReLU, first layer first."""
-        deltas, kept = [outputs_gradient], None
+        """Do a backward pass.
+
+        Args:
+            parameters: Parameters of the forward pass.
+            levels: Values of the forward pass.
+            outputs_gradient: Derivative `[R, N, out]` of the loss in the outputs.
+
+        Returns:
+            The derivative `[R, N, out]` in each layer's value before its ReLU, first layer first.
+        """
+        deltas, skipped = [outputs_gradient], None
         for layer in reversed(range(1, self.depth)):
-            below = torch.bmm(deltas[-1], parameters[layer][0])
-            if self.skip and layer == self.skip[0] and kept is not None:
-                below += kept
+            below = torch.bmm(deltas[-1], parameters[layer][0])  # delta W
+            # The output of layer i reaches the sum after layer j too: it receives the gradient
+            # there, which is copied because the ReLU's backward below works in place.
+            if self.skip and layer == self.skip[0] and skipped is not None:
+                below += skipped
             if self.skip and layer == self.skip[1]:
-                kept = below.clone()
+                skipped = below.clone()
             deltas.append(relu_backward(below, levels.rectified[layer - 1]))
         return deltas[::-1]
 
     def gradients(self, levels: Levels, deltas: list[Tensor]) -> Parameters:
-        """Derivative of the loss in the parameters, from a forward and a backward pass."""
+        """Compute the loss's derivative in the parameters from a forward and a backward pass."""
+        # dW = delta^T x [R, out, in] and db = sum of delta over samples [R, 1, out]
         return [
             (torch.bmm(delta.mT, inputs), delta.sum(1, keepdim=True))
             for delta, inputs in zip(deltas, levels.inputs, strict=True)
@@ -136,7 +144,7 @@ class Network:
 
 
 def stack(runs: list[Parameters]) -> Parameters:
-    """The parameters of several runs as one batch, in the order given."""
+    """Stack the parameters of several runs along the runs axis, in the order given."""
     return [
         (torch.cat([weight for weight, _ in layer]), torch.cat([bias for _, bias in layer]))
         for layer in zip(*runs, strict=True)
@@ -144,26 +152,26 @@ def stack(runs: list[Parameters]) -> Parameters:
 
 
 class Architecture(ABC):
-    """Builds a network for given dimensions."""
+    """A student architecture of the registry, which builds a network for given dimensions."""
 
     @abstractmethod
     def network(self, observation_dim: int, outputs: int, depth: int, width: int) -> Network:
-        """A network of `depth` linear layers with hidden width `width`."""
+        """Build a network of `depth` linear layers with `width` units per hidden layer."""
 
 
 class Mlp(Architecture):
     """Multi-layer perceptron with ReLU; OBD's default has 4 layers of width 256."""
 
     def network(self, observation_dim: int, outputs: int, depth: int, width: int) -> Network:
-        """Sizes `(observation_dim, width, ..., width, outputs)`."""
+        """Build a network of sizes `(observation_dim, width, ..., width, outputs)`."""
         return Network((observation_dim, *[width] * (depth - 1), outputs))
 
 
 class Residual(Architecture):
-    """The MLP whose last hidden layer adds the first one's output (OBD, Table 2)."""
+    """Multi-layer perceptron whose last hidden layer adds the first one's output (OBD, Table 2)."""
 
     def network(self, observation_dim: int, outputs: int, depth: int, width: int) -> Network:
-        """As `Mlp`, with a skip connection from the first to the last hidden layer."""
+        """Build the MLP with a skip connection from the first to the last hidden layer."""
         if depth < 3:
             raise ObdBenchError(
                 f"A residual student needs at least 3 layers to skip over one; got depth {depth}."

@@ -21,14 +21,14 @@ class StudentSpec:
 
     Args:
         name: Registered architecture: "mlp" or "residual".
-        depth: Linear layers, 1 to 6 and more.
+        depth: Number of linear layers, 1 or more.
         width: Units per hidden layer.
         head: "sampled" (the published code's: a tanh-Gaussian sample in the loss, its mode in
             evaluation) or "mean" (tanh of the outputs).
         optimizer: "sgd", "adam" or "adamw".
         learning_rate: Step size of the optimiser.
-        momentum: Momentum of "sgd".
-        weight_decay: Decoupled weight decay of "adamw".
+        momentum: Momentum of "sgd"; the others ignore it.
+        weight_decay: Weight decay of "adamw"; the others ignore it.
         steps: Gradient steps on the whole synthetic set.
     """
 

@@ -18,7 +18,14 @@ from benchmark.students.spec import StudentSpec
 
 @dataclass(frozen=True)
 class StudentPolicy:
-    """P trained students as one policy for `rollout`: deterministic, in the environment's units."""
+    """P trained students as one deterministic policy for `rollout`, in the environment's units.
+
+    Args:
+        network: Network of every student.
+        head: Policy head, whose mode is the action.
+        parameters: Parameters of the P students, stacked.
+        scaling: Scaling of observations and actions under which the students were trained.
+    """
 
     network: Network
     head: Head
@@ -27,19 +34,19 @@ class StudentPolicy:
 
     @property
     def count(self) -> int:
-        """P."""
+        """The number of students P."""
         return int(self.parameters[0][0].shape[0])
 
     @torch.no_grad()
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
+        """Compute actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
         inputs = self.scaling.observations_in(torch.from_numpy(observations))
         outputs = self.network.forward(self.parameters, inputs).outputs
         return self.scaling.actions_out(self.head.mode(outputs)).numpy()
 
 
 Batch = tuple[Tensor, Tensor]
-"""Normalised observations `[P, N, obs_dim]` and unit actions `[P, N, act_dim]`."""
+"""Normalised observations `[P, N, obs_dim]` and actions in the unit box `[P, N, act_dim]`."""
 
 
 def train_students(
@@ -50,16 +57,16 @@ def train_students(
     steps: int | None = None,
     weights: Tensor | None = None,
 ) -> StudentPolicy:
-    """Clones into P students at once, one generator each.
+    """Train P students at once by behavioural cloning.
 
     Args:
-        spec: The student.
-        batch: Gives the pairs of a gradient step: always the whole set for a synthetic set.
-        scaling: What observations and actions were scaled with.
-        generators: Draw each student's initial parameters and action noise; a student depends on
-            its own generator alone.
-        steps: Gradient steps, `spec.steps` if not given.
-        weights: Of the loss of each number of an action, `[P, N, act_dim]`; none if not given.
+        spec: Architecture and training of every student.
+        batch: Function from the gradient step to its pairs; a synthetic set is always one batch.
+        scaling: Scaling of the observations and actions, kept with the policy.
+        generators: One generator per student, for its initial parameters and action noise; a
+            student depends only on its own.
+        steps: Gradient steps; None takes `spec.steps`.
+        weights: Weight of each squared error `[P, N, act_dim]`; None weighs all by 1.
 
     Returns:
         The trained students.
@@ -72,6 +79,7 @@ def train_students(
     optimiser = spec.optimiser(tensors)
     for step in range(spec.steps if steps is None else steps):
         observations, actions = batch(step)
+        # Each student's noise comes from its own generator: students do not depend on each other.
         noise = _noise(actions, generators) if head.noisy else None
         with torch.no_grad():
             levels = network.forward(parameters, observations)

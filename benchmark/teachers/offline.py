@@ -370,7 +370,7 @@ class Critics(nn.Module):
         return hidden[..., 0]
 
     def layers(self, scale: float = 1.0) -> Layers:
-        """Copy weights `[2, out, in]` and biases `[2, out]` to the CPU; Q is multiplied by `scale`."""
+        """Copy weights `[2, out, in]` and biases `[2, out]` to the CPU, for Q times `scale`."""
         layers = [
             (weight.detach().cpu().clone(), bias.detach().cpu().clone())
             for weight, bias in zip(self.weights, self.biases, strict=True)

@@ -14,7 +14,7 @@ from benchmark.run import Conditions
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from obdbench.cli.console import err, out, print_json
-from obdbench.cli.runs import Retry, Threads, begin, runs_to_do
+from obdbench.cli.runs import Retry, Threads, begin, check_retry, runs_to_do
 from obdbench.cli.started_sweeps import POLL_SECONDS, settle, show, watch
 from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep, store_option
 from obdbench.sweep_status import sweep_status
@@ -51,6 +51,7 @@ def submit(
 
     `status` and `collect` go on from there, in any shell.
     """
+    check_retry(retry)
     chosen, plan = find_profile(profile), find_sweep(name, store)
     if dry_run:
         _print_submission(store, runs_to_do(store, plan, retry), chosen, threads)

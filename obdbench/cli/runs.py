@@ -37,19 +37,9 @@ WORDS: dict[RunState, str] = {
     "done": "done", "failed": "failed", "running": "running elsewhere", "queued": "queued",
 }  # fmt: skip
 
-
-def _check_retry(value: str | None) -> str | None:
-    if value not in (None, "failed"):
-        raise BadConfiguration(f"--retry takes 'failed', got {value!r}.")
-    return value
-
-
 Retry = Annotated[
     str | None,
-    typer.Option(
-        callback=_check_retry,
-        help="`failed`: take up failed runs again, from their saved state.",
-    ),
+    typer.Option(help="`failed`: take up failed runs again, from their saved state."),
 ]
 Threads = Annotated[
     int, typer.Option(help="Threads of torch in every process; rounding depends on it.", min=1)
@@ -130,6 +120,7 @@ def sweep(
     conditions = Conditions(
         store, tuple(context.obj or ()), threads=threads, device=device, pack=pack
     )
+    check_retry(retry)
     plan = find_sweep(name, store)
     begin(plan, store)
     if todo := _share(plan, runs_to_do(store, plan, retry), share):
@@ -149,8 +140,18 @@ def begin(plan: Sweep, store: Path) -> None:
     check_same_data(store, plan, [build_if_missing(DatasetName.parse(d)) for d in datasets])
 
 
+def check_retry(retry: str | None) -> None:
+    """Check the option before anything is built.
+
+    Raises:
+        BadConfiguration: It is neither left out nor "failed".
+    """
+    if retry not in (None, "failed"):
+        raise BadConfiguration(f"--retry takes 'failed', got {retry!r}.")
+
+
 def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
-    """The runs that are to be done, failed ones only for a retry; their counts are printed."""
+    """The runs that are to be done; their counts are printed."""
     states = sweep_status(store, plan)
     skipped = {"done", "running", "queued"} | (set() if retry else {"failed"})
     todo = [run for run in plan.runs if states.of(run).state not in skipped]

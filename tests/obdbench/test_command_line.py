@@ -228,7 +228,7 @@ def test_every_hyper_parameter_of_a_method_is_explained() -> None:
 
 
 def test_settings_of_an_instance_have_its_values_as_defaults() -> None:
-    preset = dataclasses.replace(obdbench.METHODS["av_pbc"], beta=0.5)  # type: ignore[call-arg]
+    preset = dataclasses.replace(obdbench.METHODS["av_pbc"], beta=0.5)
     assert {s.name: s.default for s in settings_of(preset)}["beta"] == 0.5
     assert argument_meanings(type(preset))["beta"]
 

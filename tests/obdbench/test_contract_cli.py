@@ -81,9 +81,15 @@ def test_what_cannot_be_checked_is_said(tmp_path: Path) -> None:
     assert "registers no method" in run("check-method", str(empty))[1]
 
 
-def test_a_new_method_is_three_files_that_pass_the_check_and_their_own_test(tmp_path: Path) -> None:
-    assert run("new-method", "my_first_pick", "--folder", str(tmp_path / "methods"))[0] == 0
-    written = tmp_path / "methods"
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A folder with a new method in it."""
+    folder = tmp_path / "methods"
+    assert run("new-method", "my_first_pick", "--folder", str(folder))[0] == 0
+    return folder
+
+
+def test_a_new_method_is_three_files_that_pass_the_check_and_their_own_test(written: Path) -> None:
     names = {path.name for path in written.iterdir()}
     assert names == {"my_first_pick.py", "test_my_first_pick.py", "my_first_pick.toml"}
     assert "class MyFirstPick(Method):" in (written / "my_first_pick.py").read_text()
@@ -108,16 +114,14 @@ def test_a_new_methods_sweep_runs_with_random_and_av_pbc(
         assert f"│ {name} " in output
 
 
-def test_nothing_is_written_over(tmp_path: Path) -> None:
-    arguments = ("new-method", "my_third_pick", "--folder", str(tmp_path))
-    assert run(*arguments)[0] == 0
-    (tmp_path / "my_third_pick.py").write_text("mine")
-    (tmp_path / "my_third_pick.toml").unlink()
-    code, output = run(*arguments)
+def test_nothing_is_written_over(written: Path) -> None:
+    (written / "my_first_pick.py").write_text("mine")
+    (written / "my_first_pick.toml").unlink()
+    code, output = run("new-method", "my_first_pick", "--folder", str(written))
     assert code == 1
     assert "exists already, and nothing was written" in output
-    assert (tmp_path / "my_third_pick.py").read_text() == "mine"
-    assert not (tmp_path / "my_third_pick.toml").exists()
+    assert (written / "my_first_pick.py").read_text() == "mine"
+    assert not (written / "my_first_pick.toml").exists()
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_altered_file_is_refused_and_says_what_to_do(small_dataset: Dataset) -> 
     values[7] += 1e-9
     save_file({"log_density": values}, path, metadata=metadata)
 
-    with pytest.raises(DensityProblem, match=r"it was altered\. Remove .* to have it made again"):
+    with pytest.raises(DensityProblem, match=r"it was altered\. Remove .*, and it is made again"):
         find_or_fit(small_dataset, QUICK)
 
 

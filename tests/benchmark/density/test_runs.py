@@ -18,8 +18,6 @@ from benchmark.datasets.source import DatasetName
 from benchmark.density.kde import KDE
 from benchmark.density.log_densities import Fit, find_or_fit, import_log_density
 from benchmark.method import METHODS, Method, Monitor, Problem, State
-from benchmark.record import Record, read_record, write_record
-from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from tests.tiny_runs import PROTOCOL, STUDENT, execute, tiny_spec
 
@@ -86,7 +84,7 @@ def test_record_names_the_density_and_its_held_out_likelihood(
 
 def test_method_without_the_need_has_no_density(small_dataset_name: str, tmp_path: Path) -> None:
     record = execute(tiny_spec("random", small_dataset_name), tmp_path)
-    assert "density" not in record.spec
+    assert record.spec.density == "none"
     assert record.density is None
 
 
@@ -125,16 +123,3 @@ def test_fitting_is_not_the_methods_cost(
     monkeypatch.setattr(KDE, "fit", slow)
     record = execute(spec_with(dataset_name, "kde"), tmp_path)
     assert record.cost.wall_seconds < 0.9
-
-
-def test_record_from_before_there_were_densities_is_read(
-    small_dataset_name: str, tmp_path: Path
-) -> None:
-    spec = tiny_spec("random", small_dataset_name)
-    record: Record = dict(execute(spec, tmp_path))
-    record.spec = {k: v for k, v in record.spec.items() if k != "density"}
-    del record.density
-    path = run_folder(tmp_path, spec) / "older.json"
-    write_record(path, record)
-
-    assert RunSpec.from_dict(read_record(path).spec) == spec
