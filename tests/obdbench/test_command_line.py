@@ -28,7 +28,7 @@ from obdbench import catalogue
 from obdbench.cli.app import COMMANDS, app
 from obdbench.cli.console import INTERRUPTED, RUNS_FAILED
 from obdbench.cli.runs import QUEUE_AGAIN
-from obdbench.settings import argument_meanings, settings_of
+from obdbench.descriptions import argument_meanings, settings_of
 from paper_figures.exhibits import EXHIBITS
 from slurm.profile import find_profile
 from slurm.signals import END
