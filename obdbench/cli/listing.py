@@ -82,7 +82,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 def _describe(name: str, as_json: bool) -> None:
     entries = catalogue.find(name)
-    from obdbench.settings import description  # imports what it describes
+    from obdbench.descriptions import description  # imports what it describes
 
     found = [(entry, description(entry)) for entry in entries]
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 
 import obdbench
 from benchmark.datasets.d4rl_facts import d4rl_reference
+from benchmark.record import write_record
 from benchmark.registry import load_plugin
 from obdbench.policies import known_reference
 from results.comparison import published_cells
 from results.shipping import SHIPPED
-from tests.tiny_runs import PLUGIN, PROTOCOL
+from tests.tiny_runs import PLUGIN, PROTOCOL, altered
 
 STUDENT = {"width": 8, "depth": 2, "steps": 4}
 HOPPER_SET = "hopper-medium-expert.av_pbc.94539c036743.seed0"
@@ -207,6 +209,22 @@ def test_a_sweep_goes_on_where_it_was(small_dataset_name: str, record_store: Pat
     obdbench.sweep("from_python", jobs=1, retry=True)
     changed = {p.parent.parent.name for p, time in times.items() if p.stat().st_mtime_ns != time}
     assert [name.split(".")[1] for name in changed] == ["raises"]
+
+
+def test_a_sweep_refuses_to_stand_next_to_records_of_other_data(
+    done: obdbench.Run, small_dataset_name: str
+) -> None:
+    path = done.folder / "record.json"
+    write_record(path, altered(done.record, provenance__dataset_sha256="0" * 64))
+    plan = {
+        "name": "other_data",
+        "datasets": [small_dataset_name],
+        "protocol": dataclasses.asdict(PROTOCOL),
+        "student": STUDENT,
+        "methods": [{"name": "random", "synthetic_size": 4}],
+    }
+    with pytest.raises(obdbench.ObdBenchError, match="with sha256 0000000000000000; it now holds"):
+        obdbench.sweep(plan, jobs=1)
 
 
 def test_results_hold_every_shipped_own_and_published_number(done: obdbench.Run) -> None:
