@@ -6,6 +6,7 @@ that train one.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from benchmark.registry import Registry
 from benchmark.scaling import action_bounds
 from benchmark.seeds import episode_seeds
 
+ActionNoise = Literal["gaussian", "additive", "exploration"]
+
 Layers = list[tuple[Tensor, Tensor]]
 """Weight `[out, in]` and bias `[out]` of every linear layer, first to last."""
 
@@ -40,15 +43,12 @@ class Teacher(Protocol):
 
     def act(self, observations: Tensor) -> Tensor:
         """Deterministic actions `[B, act_dim]` for raw observations `[B, obs_dim]`."""
-        ...
 
     def sample(self, observations: Tensor, generator: torch.Generator) -> Tensor:
         """Actions `[B, act_dim]` drawn from the policy."""
-        ...
 
     def q(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Action value `[B]`: the discounted sum of rewards, in the environment's reward unit."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class NetworkTeacher:
     critics: Layers = field(repr=False)
     observation_mean: Tensor = field(repr=False)
     observation_std: Tensor = field(repr=False)
-    action_noise: Literal["gaussian", "additive", "exploration"]
+    action_noise: ActionNoise
     facts: Mapping[str, Any]
     log_std_multiplier: float = 1.0
     log_std_offset: float = -1.0
@@ -186,11 +186,8 @@ def _action_bounds(
     teacher: NetworkTeacher, env_id: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Check that the teacher fits; give the center and half range of each action `[act_dim]`."""
-    environment = make_batched(env_id, 1)
-    try:
+    with contextlib.closing(make_batched(env_id, 1)) as environment:
         space, observation_dim = environment.action_space, environment.observation_dim
-    finally:
-        environment.close()
     low, high = action_bounds(space)
     found = (teacher.observation_dim, teacher.action_dim)
     expected = (observation_dim, len(low))
