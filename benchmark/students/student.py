@@ -46,12 +46,9 @@ class StudentSpec:
     steps: int = 100
 
     def __post_init__(self) -> None:
-        for field, value, known in (
-            ("student.head", self.head, HEADS),
-            ("student.optimizer", self.optimizer, OPTIMIZERS),
-        ):
-            if value not in known:
-                raise ObdBenchError(f"{field} is {value!r}. {did_you_mean(value, known)}")
+        for field, known in (("head", HEADS), ("optimizer", OPTIMIZERS)):
+            if (value := getattr(self, field)) not in known:
+                raise ObdBenchError(f"student.{field} is {value!r}. {did_you_mean(value, known)}")
         for field in ("depth", "width", "steps"):
             if getattr(self, field) < 1:
                 raise ObdBenchError(

@@ -115,6 +115,15 @@ class NetworkTeacher:
         hidden = torch.cat((self._normalise(observations), actions), dim=1)
         return _mlp([(weight[0], bias[0]) for weight, bias in self.critics], hidden)[:, 0]
 
+    def check_fit(self, observation_dim: int, action_dim: int, name: str) -> None:
+        """Raise TeacherProblem unless these are the teacher's dimensions; `name` has them."""
+        if (self.observation_dim, self.action_dim) != (observation_dim, action_dim):
+            raise TeacherProblem(
+                f"The teacher takes {self.observation_dim} observations and gives "
+                f"{self.action_dim} actions; {name} has {observation_dim} and {action_dim}. Use a "
+                f"teacher that was trained for it or imported for it."
+            )
+
     def _actor_outputs(self, observations: Tensor) -> Tensor:
         return _mlp(self.actor, self._normalise(observations))
 
@@ -189,13 +198,7 @@ def _action_bounds(
     with contextlib.closing(make_batched(env_id, 1)) as environment:
         space, observation_dim = environment.action_space, environment.observation_dim
     low, high = action_bounds(space)
-    found = (teacher.observation_dim, teacher.action_dim)
-    expected = (observation_dim, len(low))
-    if found != expected:
-        raise TeacherProblem(
-            f"The teacher takes {found[0]} observations and gives {found[1]} actions; {env_id} has "
-            f"{expected[0]} and {expected[1]}. Evaluate it in the environment of its dataset."
-        )
+    teacher.check_fit(observation_dim, len(low), env_id)
     center, half_range = (high + low) / 2, (high - low) / 2
     return center.astype(np.float32), half_range.astype(np.float32)
 

@@ -103,19 +103,9 @@ def find_teacher(dataset: Dataset, name: str) -> NetworkTeacher:
             f"`obdbench teacher train {dataset.name} --recipe {teacher.recipe}{seed}`."
         )
     loaded = load_teacher(found)
-    check_fit(loaded, dataset, found)
+    name = f"{dataset.name}, whose teacher file is {found},"
+    loaded.check_fit(dataset.observation_dim, dataset.action_dim, name)
     return loaded
-
-
-def check_fit(teacher: NetworkTeacher, dataset: Dataset, path: Path) -> None:
-    """Raise TeacherProblem if the teacher's dimensions are not the dataset's."""
-    found = (teacher.observation_dim, teacher.action_dim)
-    expected = (dataset.observation_dim, dataset.action_dim)
-    if found != expected:
-        raise TeacherProblem(
-            f"The teacher {path} takes {found[0]} observations and gives {found[1]} actions; "
-            f"{dataset.name} has {expected[0]} and {expected[1]}. Train or import one for it."
-        )
 
 
 def _stem(dataset_name: str) -> str:
