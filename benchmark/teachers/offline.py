@@ -184,7 +184,7 @@ class Learner(nn.Module, ABC):
         actor: Layers,
         critics: Layers,
         noise: ActionNoise,
-        log_std_offset: float = -1,
+        log_std_offset: float = -1.0,
     ) -> NetworkTeacher:
         """Build a teacher of these layers that normalises observations as the training does."""
         mean, std, facts = self.scaling.mean, self.scaling.std, self.facts(step)
