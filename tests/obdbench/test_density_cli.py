@@ -44,7 +44,7 @@ def test_import_takes_a_numpy_file(small_dataset: Dataset, tmp_path: Path) -> No
 
 def test_import_of_another_length_is_refused(small_dataset: Dataset, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros(5))
-    with pytest.raises(ObdBenchError, match="one log density for each"):
+    with pytest.raises(ObdBenchError, match="one log density per transition"):
         run("density", "import", str(tmp_path / "x.npy"), "--dataset", small_dataset.name)
 
 
