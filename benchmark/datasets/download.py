@@ -99,7 +99,7 @@ class TrustedFiles:
         return Fingerprint(entry["bytes"], entry["sha256"]) if entry else None
 
     def trust(self, name: str, fingerprint: Fingerprint, url: str) -> None:
-        """Record a file's fingerprint, unless one is recorded already."""
+        """Store the fingerprint of a file unless one is recorded already."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.path}.lock"):
             entries = self._entries()

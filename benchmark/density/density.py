@@ -38,7 +38,6 @@ class Density(Protocol):
         Raises:
             DensityProblem: The states have another width than the fit's, or are not finite.
         """
-        ...
 
 
 @dataclass(frozen=True)

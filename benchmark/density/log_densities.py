@@ -246,12 +246,8 @@ def _likelihood(
     if count > 1:
         spread = np.square(sums - mean * sizes).sum() * count / (count - 1)
         error = float(np.sqrt(spread) / sizes.sum())
-    return {
-        "mean": float(mean),
-        "standard_error": error,
-        "states": int(sizes.sum()),
-        "episodes": count,
-    }
+    states = int(sizes.sum())
+    return {"mean": float(mean), "standard_error": error, "states": states, "episodes": count}
 
 
 def _facts(dataset: Dataset, fit: Fit, values: Tensor, bad: int) -> dict[str, Any]:

@@ -138,11 +138,9 @@ class _Trainer:
             )
         self.flow.to(observations.dtype)
         self.gradient = FlowGradient(self.flow, self.batch_size)
+        vector, decay = self.gradient.vector, recipe.weight_decay
         self.optimizer = torch.optim.Adam(
-            [self.gradient.vector],
-            recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            fused=True,
+            [vector], recipe.learning_rate, weight_decay=decay, fused=True
         )
 
     @_one_thread()

@@ -49,29 +49,23 @@ class Head(Protocol):
 
     def outputs(self, act_dim: int) -> int:
         """The number of network outputs for an action of `act_dim` dimensions."""
-        ...
 
     def squash(self, outputs: Tensor, noise: Tensor | None) -> Squashed:
         """Compute the action in the training loss; `noise [..., act_dim]` is drawn if `noisy`."""
-        ...
 
     def mode(self, outputs: Tensor) -> Tensor:
         """Compute the deterministic action of evaluation."""
-        ...
 
     def output_gradient(self, inner: Tensor, squashed: Squashed) -> Tensor:
         """Compute dloss/do `[..., outputs]` from `inner` = dloss/du `[..., act_dim]`."""
-        ...
 
     def tangent(self, outputs_tangent: Tensor, squashed: Squashed) -> HeadTangent:
         """Compute the tangents of u and of the slope from that of the outputs."""
-        ...
 
     def output_gradient_tangent(
         self, inner: Tensor, inner_tangent: Tensor, squashed: Squashed, tangent: HeadTangent
     ) -> Tensor:
         """Compute the tangent of `output_gradient` from those of `inner` and of the slope."""
-        ...
 
 
 class MeanHead:

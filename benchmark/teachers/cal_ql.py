@@ -30,6 +30,7 @@ from benchmark.teachers.offline import (
     Draws,
     Learner,
     OfflineRecipe,
+    Optimised,
     Transitions,
     layers_of,
     mlp,
@@ -66,15 +67,10 @@ class CalQLLearner(Learner):
 
     recipe: CalQL
 
-    def __init__(self, recipe: CalQL, dataset: Dataset, seed: int, device: str = "cpu") -> None:
-        super().__init__(recipe, dataset, seed, device)
-        returns = torch.from_numpy(dataset.returns_to_go(recipe.discount))
-        self.returns_to_go = returns.float().to(device)
-
-    def build(
-        self, observation_dim: int, action_dim: int
-    ) -> dict[str, tuple[list[nn.Parameter], float]]:
+    def build(self, observation_dim: int, action_dim: int) -> Optimised:
         recipe = self.recipe
+        returns = torch.from_numpy(self.dataset.returns_to_go(recipe.discount))
+        self.returns_to_go = returns.float().to(self.device)  # of every transition [M]
         self.actor = mlp(observation_dim, recipe.width, 2 * action_dim)
         self.critics = Critics(observation_dim + action_dim, recipe.width)
         self.target_critics = copy.deepcopy(self.critics)
@@ -135,10 +131,8 @@ class CalQLLearner(Learner):
         there, log_there = sample(next_outputs, draws["next_candidates"])
         # the uniform density on [-1, 1]^act_dim is 2^-act_dim
         uniform = torch.full_like(log_here, -self.dataset.action_dim * math.log(2))
-        return (
-            torch.cat((draws["uniform"], here, there)),
-            torch.cat((uniform, log_here, log_there)),
-        )
+        log_densities = torch.cat((uniform, log_here, log_there))
+        return torch.cat((draws["uniform"], here, there)), log_densities
 
     def _log_sum(
         self, batch: Transitions, returns_to_go: Tensor, actions: Tensor, log_density: Tensor
@@ -154,15 +148,8 @@ class CalQLLearner(Learner):
         return (calibrated - log_density).logsumexp(1)
 
     def teacher(self, step: int) -> NetworkTeacher:
-        return NetworkTeacher(
-            actor=layers_of(self.actor),
-            critics=self.critics.layers(),
-            observation_mean=self.scaling.mean,
-            observation_std=self.scaling.std,
-            action_noise="gaussian",
-            facts=self.facts(step),
-            log_std_offset=LOG_STD_OFFSET,
-        )
+        actor, critics = layers_of(self.actor), self.critics.layers()
+        return self.scaled_teacher(step, actor, critics, "gaussian", LOG_STD_OFFSET)
 
 
 def sample(outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

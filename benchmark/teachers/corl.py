@@ -103,18 +103,13 @@ def import_corl(
     return NetworkTeacher(
         actor=actor,
         critics=[
-            (torch.stack([first[0], second[0]]), torch.stack([first[1], second[1]]))
-            for first, second in zip(*critics, strict=True)
+            (torch.stack(weights), torch.stack(biases))
+            for weights, biases in (zip(*pair, strict=True) for pair in zip(*critics, strict=True))
         ],
         observation_mean=mean,
         observation_std=std + STD_FLOOR,
         action_noise="gaussian",
-        facts={
-            **facts,
-            "recipe": "cal_ql",
-            "checkpoint": path.name,
-            "checkpoint_sha256": sha256,
-        },
+        facts={**facts, "recipe": "cal_ql", "checkpoint": path.name, "checkpoint_sha256": sha256},
         **constants,
     )
 

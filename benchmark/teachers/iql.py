@@ -14,11 +14,20 @@ import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmark.datasets.dataset import Dataset
-from benchmark.teachers.offline import Critics, Draws, Learner, OfflineRecipe, layers_of, mlp
+from benchmark.teachers.offline import (
+    Critics,
+    Draws,
+    Learner,
+    OfflineRecipe,
+    Optimised,
+    layers_of,
+    mlp,
+)
 from benchmark.teachers.teacher import Layers, NetworkTeacher
 
 LOG_STD_BOUNDS = (-5.0, 2.0)
@@ -53,16 +62,10 @@ class IQLLearner(Learner):
 
     recipe: IQL
 
-    def __init__(self, recipe: IQL, dataset: Dataset, seed: int, device: str = "cpu") -> None:
-        super().__init__(recipe, dataset, seed, device)
-        returns = dataset.episode_returns
-        span = float(returns.max() - returns.min())
-        self.reward_scale = recipe.return_range / span if span > 0 else 1.0
-
-    def build(
-        self, observation_dim: int, action_dim: int
-    ) -> dict[str, tuple[list[nn.Parameter], float]]:
+    def build(self, observation_dim: int, action_dim: int) -> Optimised:
         width, rate = self.recipe.width, self.recipe.learning_rate
+        span = float(np.ptp(self.dataset.episode_returns))
+        self.reward_scale = self.recipe.return_range / span if span > 0 else 1.0
         self.actor = mlp(observation_dim, width, action_dim)
         self.log_std = nn.Parameter(torch.zeros(action_dim))
         self.value = mlp(observation_dim, width, 1)
@@ -107,15 +110,9 @@ class IQLLearner(Learner):
         return log_prob
 
     def teacher(self, step: int) -> NetworkTeacher:
-        return NetworkTeacher(
-            actor=_with_log_std(layers_of(self.actor), self.log_std.detach().cpu()),
-            critics=self.critics.layers(1 / self.reward_scale),
-            observation_mean=self.scaling.mean,
-            observation_std=self.scaling.std,
-            action_noise="additive",
-            facts=self.facts(step),
-            log_std_offset=0.0,
-        )
+        actor = _with_log_std(layers_of(self.actor), self.log_std.detach().cpu())
+        critics = self.critics.layers(1 / self.reward_scale)
+        return self.scaled_teacher(step, actor, critics, "additive", log_std_offset=0.0)
 
 
 def expectile_loss(difference: Tensor, expectile: float) -> Tensor:

@@ -22,6 +22,7 @@ from benchmark.scaling import Scaling
 from benchmark.seeds import torch_generator
 from benchmark.state import load_state, save_state
 from benchmark.teachers.teacher import (
+    ActionNoise,
     Layers,
     NetworkTeacher,
     TeacherProblem,
@@ -31,6 +32,10 @@ from benchmark.teachers.teacher import (
 
 Draws = dict[str, Tensor]
 """The random numbers of one gradient step, by name."""
+
+
+Optimised = dict[str, tuple[list[nn.Parameter], float]]
+"""The parameters that each optimiser advances, with its learning rate, by the loss's name."""
 
 
 class Transitions(NamedTuple):
@@ -158,10 +163,8 @@ class Learner(nn.Module, ABC):
         self.last_losses: dict[str, Tensor] = {}
 
     @abstractmethod
-    def build(
-        self, observation_dim: int, action_dim: int
-    ) -> dict[str, tuple[list[nn.Parameter], float]]:
-        """Build the networks; give each optimiser's parameters and learning rate, by loss name."""
+    def build(self, observation_dim: int, action_dim: int) -> Optimised:
+        """Build the networks."""
 
     @abstractmethod
     def draw(self, step: int) -> Draws:
@@ -174,6 +177,20 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def teacher(self, step: int) -> NetworkTeacher:
         """Copy the current networks to a teacher on the CPU."""
+
+    def scaled_teacher(
+        self,
+        step: int,
+        actor: Layers,
+        critics: Layers,
+        noise: ActionNoise,
+        log_std_offset: float = -1.0,
+    ) -> NetworkTeacher:
+        """Build a teacher of these layers that normalises observations as the training does."""
+        mean, std, facts = self.scaling.mean, self.scaling.std, self.facts(step)
+        return NetworkTeacher(
+            actor, critics, mean, std, noise, facts, log_std_offset=log_std_offset
+        )
 
     def phase(self, step: int) -> int:
         """The kind of a step; steps of the same phase launch the same operations."""

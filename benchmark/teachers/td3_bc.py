@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
 
 from benchmark.datasets.dataset import Dataset
 from benchmark.teachers.offline import (
@@ -26,6 +25,7 @@ from benchmark.teachers.offline import (
     Draws,
     Learner,
     OfflineRecipe,
+    Optimised,
     Transitions,
     layers_of,
     mlp,
@@ -60,9 +60,7 @@ class TD3BCLearner(Learner):
 
     recipe: TD3BC
 
-    def build(
-        self, observation_dim: int, action_dim: int
-    ) -> dict[str, tuple[list[nn.Parameter], float]]:
+    def build(self, observation_dim: int, action_dim: int) -> Optimised:
         width, rate = self.recipe.width, self.recipe.learning_rate
         self.actor = mlp(observation_dim, width, action_dim)
         self.critics = Critics(observation_dim + action_dim, width)
@@ -105,11 +103,5 @@ class TD3BCLearner(Learner):
         self.follow(self.target_critics, self.critics)
 
     def teacher(self, step: int) -> NetworkTeacher:
-        return NetworkTeacher(
-            actor=layers_of(self.actor),
-            critics=self.critics.layers(),
-            observation_mean=self.scaling.mean,
-            observation_std=self.scaling.std,
-            action_noise="exploration",
-            facts=self.facts(step),
-        )
+        actor, critics = layers_of(self.actor), self.critics.layers()
+        return self.scaled_teacher(step, actor, critics, "exploration")

@@ -6,6 +6,7 @@ that train one.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from benchmark.registry import Registry
 from benchmark.scaling import action_bounds
 from benchmark.seeds import episode_seeds
 
+ActionNoise = Literal["gaussian", "additive", "exploration"]
+
 Layers = list[tuple[Tensor, Tensor]]
 """Weight `[out, in]` and bias `[out]` of every linear layer, first to last."""
 
@@ -41,15 +44,12 @@ class Teacher(Protocol):
 
     def act(self, observations: Tensor) -> Tensor:
         """Deterministic actions `[B, act_dim]` for raw observations `[B, obs_dim]`."""
-        ...
 
     def sample(self, observations: Tensor, generator: torch.Generator) -> Tensor:
         """Actions `[B, act_dim]` drawn from the policy."""
-        ...
 
     def q(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Action value `[B]`: the discounted sum of rewards, in the environment's reward unit."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class NetworkTeacher:
     critics: Layers = field(repr=False)
     observation_mean: Tensor = field(repr=False)
     observation_std: Tensor = field(repr=False)
-    action_noise: Literal["gaussian", "additive", "exploration"]
+    action_noise: ActionNoise
     facts: Mapping[str, Any]
     log_std_multiplier: float = 1.0
     log_std_offset: float = -1.0
@@ -115,6 +115,15 @@ class NetworkTeacher:
         """Action value `[B]` of the first critic."""
         hidden = torch.cat((self._normalise(observations), actions), dim=1)
         return _mlp([(weight[0], bias[0]) for weight, bias in self.critics], hidden)[:, 0]
+
+    def check_fit(self, observation_dim: int, action_dim: int, name: str) -> None:
+        """Raise TeacherProblem unless these are the teacher's dimensions; `name` has them."""
+        if (self.observation_dim, self.action_dim) != (observation_dim, action_dim):
+            raise TeacherProblem(
+                f"The teacher takes {self.observation_dim} observations and gives "
+                f"{self.action_dim} actions; {name} has {observation_dim} and {action_dim}. Use a "
+                f"teacher that was trained for it or imported for it."
+            )
 
     def _actor_outputs(self, observations: Tensor) -> Tensor:
         return _mlp(self.actor, self._normalise(observations))
@@ -187,19 +196,10 @@ def _action_bounds(
     teacher: NetworkTeacher, env_id: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Check that the teacher fits; give the center and half range of each action `[act_dim]`."""
-    environment = make_batched(env_id, 1)
-    try:
+    with contextlib.closing(make_batched(env_id, 1)) as environment:
         space, observation_dim = environment.action_space, environment.observation_dim
-    finally:
-        environment.close()
     low, high = action_bounds(space)
-    found = (teacher.observation_dim, teacher.action_dim)
-    expected = (observation_dim, len(low))
-    if found != expected:
-        raise TeacherProblem(
-            f"The teacher takes {found[0]} observations and gives {found[1]} actions; {env_id} has "
-            f"{expected[0]} and {expected[1]}. Evaluate it in the environment of its dataset."
-        )
+    teacher.check_fit(observation_dim, len(low), env_id)
     center, half_range = (high + low) / 2, (high - low) / 2
     return center.astype(np.float32), half_range.astype(np.float32)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -17,6 +16,7 @@ from benchmark.files import atomic_path, file_sha256
 from benchmark.teachers.teacher import TEACHERS, Layers, NetworkTeacher, TeacherProblem
 
 FORMAT = "obdbench.teacher/1"
+SHIPPED = Path(__file__).parent / "shipped"
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ def imported_path(dataset_name: str, recipe: str) -> Path:
 
 def shipped_path(dataset_name: str, recipe: str) -> Path:
     """File of a shipped teacher, if there is one; the dataset's size does not matter."""
-    return _shipped_folder() / f"{_stem(dataset_name)}.{recipe}.safetensors"
+    return SHIPPED / f"{_stem(dataset_name)}.{recipe}.safetensors"
 
 
 def shipped_teachers() -> list[Path]:
     """Every teacher file that the suite ships."""
-    return sorted(_shipped_folder().glob("*.safetensors"))
+    return sorted(SHIPPED.glob("*.safetensors"))
 
 
 def local_teachers() -> list[Path]:
@@ -103,23 +103,9 @@ def find_teacher(dataset: Dataset, name: str) -> NetworkTeacher:
             f"`obdbench teacher train {dataset.name} --recipe {teacher.recipe}{seed}`."
         )
     loaded = load_teacher(found)
-    check_fit(loaded, dataset, found)
+    name = f"{dataset.name}, whose teacher file is {found},"
+    loaded.check_fit(dataset.observation_dim, dataset.action_dim, name)
     return loaded
-
-
-def check_fit(teacher: NetworkTeacher, dataset: Dataset, path: Path) -> None:
-    """Raise TeacherProblem if the teacher's dimensions are not the dataset's."""
-    found = (teacher.observation_dim, teacher.action_dim)
-    expected = (dataset.observation_dim, dataset.action_dim)
-    if found != expected:
-        raise TeacherProblem(
-            f"The teacher {path} takes {found[0]} observations and gives {found[1]} actions; "
-            f"{dataset.name} has {expected[0]} and {expected[1]}. Train or import one for it."
-        )
-
-
-def _shipped_folder() -> Path:
-    return Path(str(resources.files("benchmark.teachers") / "shipped"))
 
 
 def _stem(dataset_name: str) -> str:

@@ -113,7 +113,7 @@ def table(name: Name, store: Store = DEFAULT_STORE, as_json: Json = False) -> No
 def report(
     name: Name,
     to: Annotated[
-        Path | None, typer.Option(help="The file; report.html beside the table by default.")
+        Path | None, typer.Option(help="The file; report.html next to the table by default.")
     ] = None,
     store: Store = DEFAULT_STORE,
 ) -> None:

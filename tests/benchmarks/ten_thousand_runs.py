@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -22,23 +23,25 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 
 from benchmark.datasets.catalog import build_dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.protocol import Protocol
-from benchmark.record import FILE, Record
-from benchmark.run import run_folder
+from benchmark.record import FILE, Record, score_of
+from benchmark.run import Conditions, run_folder
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
 from benchmark.sweep import Sweep
 from obdbench.sweep_status import SweepStatus, sweep_status
 from obdbench.sweep_tables import write_tables
 from results.record_store import save_sweep
-from slurm.cluster import Cluster, Settings
+from slurm.cluster import Cluster
 from slurm.profile import JobShape, Profile
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken
-from tests.tiny_runs import execute
+from tests.tiny_runs import altered, execute
 
 SEEDS = 5
 MARK = "/a-step-begins/"
@@ -66,10 +69,29 @@ def ten_thousand(count: int) -> Sweep:
 
 
 def record_of(run: RunSpec, template: Record) -> str:
-    """A complete record, as its job would have left it."""
-    return json.dumps(
-        {**template, "run_id": run.run_id, "cell_id": run.cell_id, "spec": run.as_dict()}, indent=1
+    """A complete record with returns of its own, as its job would have left it."""
+    higher = random.Random(run.run_id).gauss(0.0, 300.0)
+    checkpoints = []
+    for checkpoint in template.checkpoints:
+        returns = [[value + higher for value in row] for row in checkpoint.returns]
+        mean = float(np.mean(returns))
+        normalized = template.normalisation(mean) if template.normalisation else 0.0
+        checkpoints.append(
+            msgspec.structs.replace(
+                checkpoint, returns=returns, mean_return=mean, normalized_return=normalized
+            )
+        )
+    seeds = msgspec.structs.replace(template.provenance.seeds, seed=run.seed)
+    record = altered(
+        template,
+        spec=run,
+        run_id=run.run_id,
+        cell_id=run.cell_id,
+        checkpoints=checkpoints,
+        score=score_of(checkpoints, run.protocol.last),
+        provenance__seeds=seeds,
     )
+    return json.dumps(record.as_dict(), indent=1)
 
 
 def timed(what: str, act: Callable[[], object]) -> None:
@@ -99,7 +121,7 @@ def main(count: int) -> None:
         def submit() -> None:
             save_sweep(store, sweep)
             sweep_status(store, sweep)
-            cluster.submit(sweep.name, sweep.runs, profile, Settings())
+            cluster.submit(sweep.name, sweep.runs, profile, Conditions(store))
 
         timed("submit", submit)
         scheduler.jobs = taken(journal)

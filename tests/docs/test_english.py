@@ -14,7 +14,7 @@ import pytest
 
 from tests.house import ROOT, docstrings, product_files
 
-KNOWN = 275
+KNOWN = 0
 """Violations that are left in the tree; this number only falls."""
 
 BEGINNINGS = re.compile(r"(Of|That|Those|As)\b")

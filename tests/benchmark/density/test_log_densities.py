@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -184,27 +186,31 @@ def test_killed_fit_leaves_no_result_and_the_next_one_goes_on(small_dataset: Dat
     assert not [p for p in path.parent.iterdir() if p.suffix in (".state", ".tmp")]
 
 
-def _fit_in_a_process(log: Path) -> None:
+def fit_counted(log: Path, start: Barrier) -> None:
+    """Ask for a density at the same moment as another process; every fit writes a line."""
     fit = KDE.fit
 
-    def slow(self: KDE, *arguments: Any, **options: Any) -> Any:
+    def counted(self: KDE, *arguments: Any, **options: Any) -> Any:
         with log.open("a") as stream:
             stream.write("fit\n")
+        time.sleep(0.2)  # long enough for the other process to ask
         return fit(self, *arguments, **options)
 
-    KDE.fit = slow  # type: ignore[method-assign]
-    find_or_fit(load_dataset(DatasetName.parse("hopper/medium@2000")), Fit.of("kde"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(KDE, "fit", counted)
+        start.wait(60)
+        find_or_fit(load_dataset(DatasetName.parse("hopper/medium@2000")), Fit.of("kde"))
 
 
 def test_processes_that_start_at_once_fit_once(small_dataset: Dataset, tmp_path: Path) -> None:
     context, log = multiprocessing.get_context("spawn"), tmp_path / "fits"
-    workers = [context.Process(target=_fit_in_a_process, args=(log,)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    start = context.Barrier(2)
+    other = context.Process(target=fit_counted, args=(log, start))
+    other.start()
+    fit_counted(log, start)
+    other.join()
 
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert other.exitcode == 0
     assert log.read_text() == "fit\n"
 
 
