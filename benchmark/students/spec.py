@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Literal, get_args
 
 from benchmark.errors import ObdBenchError, did_you_mean
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:  # records and commands that train nothing must not pay for to
 
     from benchmark.students.heads import Head
     from benchmark.students.network import Network
+
+
+HeadName = Literal["sampled", "mean"]
+OptimizerName = Literal["sgd", "adam", "adamw"]
 
 
 @dataclass(frozen=True)
@@ -35,16 +39,16 @@ class StudentSpec:
     name: str = "mlp"
     depth: int = 4
     width: int = 256
-    head: Literal["sampled", "mean"] = "sampled"
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    head: HeadName = "sampled"
+    optimizer: OptimizerName = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.0
     weight_decay: float = 0.01
     steps: int = 100
 
     def __post_init__(self) -> None:
-        for field in ("head", "optimizer"):
-            value, known = getattr(self, field), get_args(get_type_hints(StudentSpec)[field])
+        for field, names in (("head", HeadName), ("optimizer", OptimizerName)):
+            value, known = getattr(self, field), get_args(names)
             if value not in known:
                 raise ObdBenchError(f"student.{field} is {value!r}. {did_you_mean(value, known)}")
         for field in ("depth", "width", "steps"):
