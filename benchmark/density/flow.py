@@ -20,7 +20,7 @@ RATE = 0.1
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation as a layer of a flow (arXiv 1705.07057, section 3.4).
+    """Batch normalisation as a layer of a flow (arXiv 1705.07057, appendix B).
 
         y = (x - mean) / sqrt(variance + EPSILON) * exp(log_gain) + bias
 
@@ -78,8 +78,8 @@ class MaskedAutoregressiveFlow(nn.Module):
     def log_prob(self, x: Tensor) -> Tensor:
         """Compute log p `[B]` of `x [B, features]`; its terms are summed in float64.
 
-        Change of variables (arXiv 1705.07057, eq. 1): log p(x) = log N(u; 0, 1) + sum over all
-        layers of log |det of the layer's Jacobian|, for u the output of the last layer.
+        Change of variables (arXiv 1705.07057, section 2.2): log p(x) = log N(u; 0, 1) + the sum
+        over all layers of log |det of the layer's Jacobian|, for u the output of the last layer.
         """
         total = x.new_zeros(len(x), dtype=torch.float64)
         for block, norm in zip(self.blocks, self.norms, strict=True):

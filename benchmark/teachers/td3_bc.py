@@ -95,10 +95,10 @@ class TD3BCLearner(Learner):
     def _advance_actor(self, batch: Transitions) -> None:
         policy = self.actor(batch.observations).tanh()
         value = self.critics(batch.observations, policy, count=1)[0]  # the first critic's [B]
-        # lambda of eq. 5, of the policy's own actions as in the authors' code
+        # lambda of eq. 5; |Q| is that of the policy's own actions, as in the authors' code
         scale = self.recipe.alpha / value.abs().mean().detach()
         self.update("actor", (policy - batch.actions).square().mean() - scale * value.mean())
-        # Targets move with the actor only: between its steps the critics have a fixed goal.
+        # The targets move only when the actor does: between its steps the critics' goal is fixed.
         self.follow(self.target_actor, self.actor)
         self.follow(self.target_critics, self.critics)
 
