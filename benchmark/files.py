@@ -61,3 +61,9 @@ class Fingerprint:
     def facts(self) -> dict[str, int | str]:
         """Entries for the provenance of what was made from the file."""
         return {"file_bytes": self.bytes, "file_sha256": self.sha256}
+
+
+def cache_folder() -> Path:
+    """`OBDBENCH_CACHE` where it is set, else `~/.cache/obdbench`."""
+    root = os.environ.get("OBDBENCH_CACHE")
+    return Path(root) if root else Path.home() / ".cache" / "obdbench"

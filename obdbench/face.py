@@ -29,9 +29,9 @@ from benchmark.synthetic_set import load_synthetic_set, scoring_student
 from benchmark.teachers.teacher import NetworkTeacher
 from benchmark.teachers.teacher_files import find_teacher
 from obdbench.policies import DistilledSet, html_rows
-from obdbench.sweep_tables import write_tables
 from obdbench.sweeps import find_sweep
 from paper_figures import Table
+from paper_figures.exhibits import write_tables
 from results import runs_frame
 from results.comparison import published_cells
 from results.record_store import all_records, run_status, save_sweep, sweep_records

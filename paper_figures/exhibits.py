@@ -14,19 +14,17 @@ from matplotlib.figure import Figure
 from benchmark.errors import ObdBenchError
 from benchmark.record import Record, check_set, record_folder
 from benchmark.spec import RunSpec
+from benchmark.sweep import Sweep
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
 from paper_figures.curves import convergence, sizes
-from paper_figures.density_map import state_density
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
 from paper_figures.figure import write_both
 from paper_figures.main_table import main_table
-from paper_figures.misalignment_curves import misalignment
-from paper_figures.multi_task_table import multi_task
 from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
 from paper_figures.reproduction_table import reproduction_table
+from paper_figures.study_figures import misalignment, multi_task, state_density, transfer
 from paper_figures.table import Table
 from paper_figures.training_cost import training_cost
-from paper_figures.transfer_heat_maps import transfer
 from results import cell_table, curves_frame, runs_frame
 from results.comparison import compare, published_cells
 from results.record_store import all_records, load_sweep, started_sweeps, sweep_records
@@ -224,3 +222,27 @@ def write(exhibit: Exhibit, store: Path, folder: Path) -> list[Path]:
     if isinstance(made, Figure):
         return list(write_both(made, folder, exhibit.name))
     return made.write(folder, exhibit.name)
+
+
+@dataclass(frozen=True)
+class SweepTables:
+    """Table of a sweep, and the files that were written."""
+
+    table: Table
+    files: list[Path]
+
+
+def write_tables(store: Path, sweep: Sweep) -> SweepTables:
+    """Write `<store>/reports/<sweep>/` from the sweep's records, over what is there.
+
+    Returns:
+        The table and the paths of its files.
+    """
+    records = sweep_records(store, sweep)
+    table = main_table(cell_table(runs_frame(records, sweep.runs)))
+    folder = store / "reports" / sweep.name
+    files = table.write(folder, "table")
+    curves = curves_frame(records)
+    if (curves["status"] == "complete").any():
+        files.extend(write_both(convergence(curves), folder, "convergence"))
+    return SweepTables(table, files)

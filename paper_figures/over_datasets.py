@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from paper_figures import caption
 from paper_figures.curves import MARKERS
 from paper_figures.figure import SETTINGS, FigureError, band, canvas, quiet
-from results.common_scores import CommonScores, common_scores, rank_probabilities
+from results.aggregate import CommonScores, common_scores, rank_probabilities
 from results.statistics import (
     LEVEL,
     iqm_over_runs,

@@ -20,10 +20,9 @@ from benchmark.errors import ObdBenchError
 from benchmark.local import THREAD_VARIABLES
 from benchmark.run import Conditions, record_death
 from benchmark.spec import RunSpec
-from slurm.arrays import Array, make_arrays
 from slurm.fates import Refused, fate
 from slurm.job import Job
-from slurm.profile import JobShape, Profile
+from slurm.profile import Array, JobShape, Profile, make_arrays
 from slurm.scheduler import JobKey, JobState, Scheduler
 from slurm.submissions import FOLDER, Submission, note, submissions
 

@@ -16,9 +16,8 @@ from submitit.core.utils import DelayedSubmission
 
 from benchmark.run import Conditions, execute, record_death
 from benchmark.spec import RunSpec
-from benchmark.stopping import Stopped, StopRequest
+from benchmark.stopping import END, WARNING, Stopped, StopRequest, stopped_by_signals
 from slurm.fates import TimedOut
-from slurm.signals import END, WARNING, stopped_by_signals
 
 SAVE_SHARE = 0.6
 """Share of the grace that a save may take; what is left is for queueing again."""

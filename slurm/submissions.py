@@ -20,7 +20,7 @@ from benchmark.files import write_atomic
 from benchmark.local import last_lines
 from benchmark.record import FILE, record_folder
 from benchmark.spec import RunSpec
-from slurm.arrays import Array
+from slurm.profile import Array
 from slurm.scheduler import JobKey
 
 FOLDER = "jobs"

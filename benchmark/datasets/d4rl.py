@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmark.cache import cache_folder
 from benchmark.datasets.d4rl_facts import (
     PUBLIC_ADDRESS,
     compare_statistics,
@@ -23,7 +22,7 @@ from benchmark.datasets.download import Patience, TrustedFiles, download
 from benchmark.datasets.hdf5 import read_d4rl_file
 from benchmark.datasets.source import DatasetFamily, DatasetSource
 from benchmark.errors import did_you_mean
-from benchmark.files import Fingerprint
+from benchmark.files import Fingerprint, cache_folder
 from benchmark.registry import UnknownName
 
 PREFIX = "d4rl/"

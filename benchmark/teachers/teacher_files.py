@@ -10,9 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmark.cache import cache_folder
 from benchmark.datasets.dataset import Dataset
-from benchmark.files import atomic_path, file_sha256
+from benchmark.files import atomic_path, cache_folder, file_sha256
 from benchmark.teachers.teacher import TEACHERS, Layers, NetworkTeacher, TeacherProblem
 
 FORMAT = "obdbench.teacher/1"

@@ -14,16 +14,15 @@ from benchmark.run import Conditions
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from obdbench.cli.console import err, out, print_json
+from obdbench.cli.options import DEFAULT_STORE, Store, find_sweep, store_option
 from obdbench.cli.runs import Retry, Threads, begin, check_retry, runs_to_do
 from obdbench.cli.started_sweeps import POLL_SECONDS, settle, show, watch
-from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep, store_option
 from obdbench.sweep_status import sweep_status
 from results.costs import CostEstimate, Costs
 from results.record_store import all_records
 from results.shipping import SHIPPED
-from slurm.arrays import Array, make_arrays
 from slurm.cluster import Cluster, Sent, sbatch_options
-from slurm.profile import Profile, find_profile
+from slurm.profile import Array, Profile, find_profile, make_arrays
 from slurm.scheduler import Scheduler, Unreachable
 
 USUAL_ARRAY_SIZE = 1001

@@ -26,7 +26,7 @@ from benchmark.files import write_atomic
 from benchmark.method import METHODS
 from benchmark.registry import load_plugin
 from obdbench.cli.console import out
-from obdbench.cli.settings import parse_settings
+from obdbench.cli.options import parse_settings
 
 COLOURS: dict[Outcome, str] = {
     "passed": "green",

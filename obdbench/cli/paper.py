@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from benchmark.errors import ObdBenchError, did_you_mean
 from obdbench.cli.console import err, out, progress_bar
-from obdbench.cli.stores import DEFAULT_STORE, Store, store_option
+from obdbench.cli.options import DEFAULT_STORE, Store, store_option
 from paper_figures.exhibits import EXHIBITS, NoRecords, write
 from paper_figures.figure import FigureError
 from results.shipping import SHIPPED

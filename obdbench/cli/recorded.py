@@ -11,7 +11,7 @@ import typer
 from benchmark.datasets.source import DatasetName
 from obdbench.cli.console import out, progress_bar
 from obdbench.cli.data import build_if_missing
-from obdbench.cli.stores import DEFAULT_STORE, Store
+from obdbench.cli.options import DEFAULT_STORE, Store
 from obdbench.export import FORMATS, export_set
 from obdbench.face import find_run, last_set
 from obdbench.verify import verify as verify_record

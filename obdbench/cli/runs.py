@@ -16,18 +16,16 @@ from benchmark.packing import DEFAULT_PACK
 from benchmark.protocol import protocol_named
 from benchmark.run import Conditions, execute
 from benchmark.spec import RunSpec
-from benchmark.stopping import Stopped
+from benchmark.stopping import END, WARNING, Stopped, stopped_by_signals
 from benchmark.students.spec import StudentSpec
 from benchmark.sweep import Sweep
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.data import build_if_missing
-from obdbench.cli.settings import parse_settings
+from obdbench.cli.options import DEFAULT_STORE, Store, find_sweep, parse_settings
 from obdbench.cli.started_sweeps import show
-from obdbench.cli.stores import DEFAULT_STORE, Store, find_sweep
 from obdbench.face import check_same_data
 from obdbench.sweep_status import sweep_status
 from results.record_store import RunState, run_status, save_sweep
-from slurm.signals import END, WARNING, stopped_by_signals
 
 QUEUE_AGAIN = 75
 """Exit status of a process that SLURM warned: its state is saved, the same command goes on."""

@@ -14,10 +14,10 @@ from benchmark.record import FILE, peek_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
 from obdbench.cli.console import RUNS_FAILED, err, out, print_json, progress_bar
-from obdbench.cli.stores import DEFAULT_STORE, Store, store_option
+from obdbench.cli.options import DEFAULT_STORE, Store, store_option
 from obdbench.html_report import write_html_report
 from obdbench.sweep_status import SweepStatus, sweep_status
-from obdbench.sweep_tables import write_tables
+from paper_figures.exhibits import write_tables
 from results.record_store import RunState, RunStatus, load_sweep
 from slurm.cluster import Cluster, QueueFull
 from slurm.scheduler import Unreachable

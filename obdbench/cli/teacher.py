@@ -27,7 +27,7 @@ from benchmark.teachers.teacher_files import (
     shipped_teachers,
 )
 from obdbench.cli.console import err, out, progress_bar
-from obdbench.cli.settings import Settings, parse_settings
+from obdbench.cli.options import Settings, parse_settings
 
 app = typer.Typer(help="Teachers: train, import, list, evaluate.", no_args_is_help=True)
 

@@ -36,7 +36,7 @@ from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
 from benchmark.sweep import Sweep
 from obdbench.sweep_status import SweepStatus, sweep_status
-from obdbench.sweep_tables import write_tables
+from paper_figures.exhibits import write_tables
 from results.record_store import save_sweep
 from slurm.cluster import Cluster
 from slurm.profile import JobShape, Profile

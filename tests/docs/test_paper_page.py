@@ -19,7 +19,7 @@ from benchmark.files import file_sha256
 from benchmark.record import read_record
 from paper_figures.exhibits import EXHIBITS, write
 from results import mean, probability_of_improvement, runs_frame
-from results.common_scores import common_scores
+from results.aggregate import common_scores
 from results.comparison import FOLDER, Verdict, published_cells
 from results.record_store import load_sweep, started_sweeps, sweep_records
 from results.shipping import SHIPPED

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from slurm.signals import WARNING
+from benchmark.stopping import WARNING
 from tests.obdbench.conftest import Result
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken
 from tests.tiny_runs import PLUGIN

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 import obdbench
 from benchmark.protocol import PROTOCOLS
 from benchmark.registry import load_plugin
+from benchmark.stopping import END
 from obdbench import catalogue
 from obdbench.cli.app import COMMANDS, app
 from obdbench.cli.console import INTERRUPTED, RUNS_FAILED
@@ -31,7 +32,6 @@ from obdbench.cli.runs import QUEUE_AGAIN
 from obdbench.descriptions import argument_meanings, settings_of
 from paper_figures.exhibits import EXHIBITS
 from slurm.profile import find_profile
-from slurm.signals import END
 from tests.obdbench.test_cli import RAISES
 from tests.tiny_runs import PLUGIN
 

@@ -16,13 +16,10 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from benchmark.synthetic_set import SyntheticSet
-from paper_figures.density_map import state_density
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
 from paper_figures.figure import FigureError
-from paper_figures.misalignment_curves import misalignment
-from paper_figures.multi_task_table import multi_task
+from paper_figures.study_figures import misalignment, multi_task, state_density, transfer
 from paper_figures.training_cost import training_cost
-from paper_figures.transfer_heat_maps import transfer
 from results.comparison import published_training_steps
 from results.record_store import load_sweep, sweep_records
 from results.shipping import SHIPPED

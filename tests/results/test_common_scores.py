@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from results.common_scores import common_scores, rank_probabilities
+from results.aggregate import common_scores, rank_probabilities
 from results.frames import runs_frame
 from tests.results.conftest import MakeRecord
 

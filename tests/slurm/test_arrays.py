@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slurm.arrays import make_arrays
-from slurm.profile import build_profile
+from slurm.profile import build_profile, make_arrays
 from tests.tiny_runs import tiny_spec
 
 DATASET = "hopper/medium-expert@2000"

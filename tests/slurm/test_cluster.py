@@ -14,10 +14,9 @@ from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from obdbench.sweep_status import sweep_status
 from results.record_store import run_status
-from slurm.arrays import make_arrays
 from slurm.cluster import Cluster, QueueFull
 from slurm.fates import fate
-from slurm.profile import Profile, build_profile
+from slurm.profile import Profile, build_profile, make_arrays
 from slurm.scheduler import JobState, Unreachable
 from slurm.submissions import note, submissions
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken

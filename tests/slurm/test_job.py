@@ -14,9 +14,8 @@ import pytest
 from benchmark.registry import load_plugin
 from benchmark.run import Conditions, existing_record, run_folder
 from benchmark.spec import RunSpec
-from benchmark.stopping import Stopped, StopRequest
+from benchmark.stopping import END, WARNING, Stopped, StopRequest, stopped_by_signals
 from slurm.job import Job, _insist
-from slurm.signals import END, WARNING, stopped_by_signals
 from tests.tiny_runs import PLUGIN, execute, numbers, sets, tiny_spec
 
 QUEUED_AGAIN = 3

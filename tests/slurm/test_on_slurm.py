@@ -325,7 +325,7 @@ def test_a_process_that_dies_while_it_submits_leaves_nothing_behind(
     bench: Bench, inline: Conditions, small_dataset_name: str
 ) -> None:
     """Before sbatch: the runs are free again. After it: the jobs are known by their name."""
-    from slurm.arrays import make_arrays
+    from slurm.profile import make_arrays
     from slurm.submissions import note
     from tests.slurm.conftest import profile
 

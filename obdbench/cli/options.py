@@ -1,14 +1,17 @@
-"""`--set key=value`, the same in every command that takes settings."""
+"""Options that several commands share: `--set key=value`, and the store of records."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from benchmark.config import BadConfiguration
+from obdbench.face import DEFAULT_STORE
+from obdbench.sweeps import find_sweep
 
 Settings = Annotated[
     list[str] | None,
@@ -33,3 +36,16 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key, value
+
+
+__all__ = ["DEFAULT_STORE", "Store", "find_sweep", "store_option"]
+
+Store = Annotated[
+    Path,
+    typer.Option(envvar="OBDBENCH_STORE", help="Folder of records."),
+]
+
+
+def store_option(store: Path) -> str:
+    """What a command for the same store needs at its end; "" for the default one."""
+    return "" if store.resolve() == DEFAULT_STORE.resolve() else f" --store {store}"
