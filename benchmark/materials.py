@@ -12,7 +12,7 @@ from benchmark.datasets.source import DatasetName
 from benchmark.density.log_densities import Fit, LogDensity, find_or_fit
 from benchmark.environments.lookup import action_space
 from benchmark.method import Problem
-from benchmark.record import DensityFacts, Normalisation, TeacherFacts
+from benchmark.record import DensityFacts, TeacherFacts
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
 from benchmark.teachers.teacher import NetworkTeacher
@@ -64,12 +64,6 @@ class Materials:
             "the teacher": self.teacher.facts["sha256"] if self.teacher else None,
             "the log densities": self.log_density.facts["sha256"] if self.log_density else None,
         }
-
-    @property
-    def normalisation(self) -> Normalisation:
-        """Returns that normalisation stands on."""
-        reference = self.dataset.reference
-        return Normalisation(random=float(reference.random), expert=float(reference.expert))
 
     def problem(self, device: str) -> Problem:
         """What the method may see; heavy products run on `device`."""

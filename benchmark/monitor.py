@@ -135,7 +135,7 @@ class RunMonitor:
                 returns=episodes.returns.tolist(),
                 lengths=episodes.lengths.tolist(),
                 mean_return=mean,
-                normalized_return=self.materials.normalisation(mean),
+                normalized_return=float(self.materials.dataset.reference.normalise(mean)),
                 synthetic_set=name,
                 sha256=digest,
             )

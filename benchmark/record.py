@@ -18,6 +18,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from benchmark.clocks import Cost
+from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import file_sha256, write_atomic
 from benchmark.spec import RunSpec
@@ -72,22 +73,6 @@ class Score(_Part, frozen=True, kw_only=True, rename={"return_": "return"}):
     normalized_return: float
     return_: float
     outer_steps_used: Annotated[list[OuterStep], Meta(min_length=1)]
-
-
-class Normalisation(_Part, frozen=True, kw_only=True):
-    """Mean undiscounted returns that normalisation stands on (D4RL, arXiv 2004.07219).
-
-    Args:
-        random: Mean return of the random policy: normalized return 0.
-        expert: Mean return of the expert: normalized return 100.
-    """
-
-    random: float
-    expert: float
-
-    def __call__(self, episode_return: float) -> float:
-        """The normalized return."""
-        return 100.0 * (episode_return - self.random) / (self.expert - self.random)
 
 
 class TeacherFacts(_Part, frozen=True, kw_only=True, rename={"return_": "return"}):
@@ -208,7 +193,7 @@ class Record(_Part, frozen=True, kw_only=True):
     cost: Cost
     teacher: TeacherFacts | None
     density: DensityFacts | None
-    normalisation: Normalisation | None
+    normalisation: ReferenceReturns | None
     provenance: Provenance
     error: Failure | None
     started: str
@@ -386,7 +371,7 @@ def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
         pairs.append((f"count of lengths {at}", shapes[1], shapes[0]))
         pairs.append((f"mean return {at}", checkpoint.mean_return, mean))
         if record.normalisation is not None:
-            normalized = record.normalisation(checkpoint.mean_return)
+            normalized = record.normalisation.normalise(checkpoint.mean_return)
             pairs.append((f"normalized return {at}", checkpoint.normalized_return, normalized))
         named = checkpoint.synthetic_set is None
         pairs.append((f"synthetic set without sha256 {at}", checkpoint.sha256 is None, named))

@@ -286,7 +286,7 @@ class _Attempt:
             cost=self.outcome.cost,
             teacher=materials.teacher_facts() if materials else None,
             density=materials.density_facts() if materials else None,
-            normalisation=materials.normalisation if materials else None,
+            normalisation=materials.dataset.reference if materials else None,
             provenance=Provenance(
                 **provenance(device),
                 environment=materials.dataset.env_id if materials else None,

@@ -101,7 +101,9 @@ def _standard_error(record: Record) -> float:
     for checkpoint in record.checkpoints:
         if record.normalisation is None or checkpoint.outer_step not in used:
             continue
-        students = np.array([record.normalisation(float(np.mean(r))) for r in checkpoint.returns])
+        students = np.array(
+            [record.normalisation.normalise(float(np.mean(r))) for r in checkpoint.returns]
+        )
         if len(students) > 1:
             errors.append(students.std(ddof=1) / math.sqrt(len(students)))
     return float(np.sqrt(np.mean(np.square(errors)))) if errors else 0.0

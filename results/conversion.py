@@ -22,6 +22,7 @@ import msgspec
 
 from benchmark.clocks import Cost
 from benchmark.config import build
+from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
 from benchmark.method import METHODS
@@ -32,7 +33,6 @@ from benchmark.record import (
     ConvertedFrom,
     DensityFacts,
     Failure,
-    Normalisation,
     Provenance,
     Record,
     Score,
@@ -115,7 +115,7 @@ def convert_spec(values: Mapping[str, Any]) -> RunSpec:
     )
 
 
-def convert_record(values: Mapping[str, Any], normalisation: Normalisation | None) -> Record:
+def convert_record(values: Mapping[str, Any], normalisation: ReferenceReturns | None) -> Record:
     """A record of version 1 as one of this version.
 
     Args:
@@ -153,7 +153,7 @@ def convert_record(values: Mapping[str, Any], normalisation: Normalisation | Non
     )
 
 
-def _normalisations(records: Iterable[Mapping[str, Any]]) -> dict[str, Normalisation]:
+def _normalisations(records: Iterable[Mapping[str, Any]]) -> dict[str, ReferenceReturns]:
     """Dataset -> the returns that its normalised returns stand on, by the records themselves.
 
     Normalised returns are linear in returns, so two different ones determine the line;
@@ -174,7 +174,7 @@ def _normalisations(records: Iterable[Mapping[str, Any]]) -> dict[str, Normalisa
             )
         slope = (at_high - at_low) / (high - low)
         random, expert = low - at_low / slope, low + (100 - at_low) / slope
-        found[dataset] = Normalisation(random=round(random, 9), expert=round(expert, 9))
+        found[dataset] = ReferenceReturns(random=round(random, 9), expert=round(expert, 9))
     return found
 
 

@@ -15,12 +15,12 @@ import msgspec
 import pytest
 
 from benchmark.clocks import Cost
+from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.protocol import Protocol
 from benchmark.record import (
     BadRecord,
     Checkpoint,
     Failure,
-    Normalisation,
     Provenance,
     Record,
     Score,
@@ -70,7 +70,7 @@ def complete_record(**changes: Any) -> Record:
         "cost": Cost(wall_seconds=1.5, cpu_seconds=1.4, peak_memory_bytes=1_000_000),
         "teacher": None,
         "density": None,
-        "normalisation": Normalisation(random=0.5, expert=100.5),
+        "normalisation": ReferenceReturns(random=0.5, expert=100.5),
         "provenance": Provenance(
             commit=None,
             dirty=None,

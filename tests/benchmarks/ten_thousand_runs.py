@@ -75,7 +75,9 @@ def record_of(run: RunSpec, template: Record) -> str:
     for checkpoint in template.checkpoints:
         returns = [[value + higher for value in row] for row in checkpoint.returns]
         mean = float(np.mean(returns))
-        normalized = template.normalisation(mean) if template.normalisation else 0.0
+        normalized = (
+            float(template.normalisation.normalise(mean)) if template.normalisation else 0.0
+        )
         checkpoints.append(
             msgspec.structs.replace(
                 checkpoint, returns=returns, mean_return=mean, normalized_return=normalized

@@ -61,7 +61,7 @@ def moved(record: Record, points: float) -> Record:
                 checkpoint,
                 returns=returns,
                 mean_return=mean,
-                normalized_return=record.normalisation(mean),
+                normalized_return=float(record.normalisation.normalise(mean)),
             )
         )
     score = score_of(checkpoints, record.spec.protocol.last)

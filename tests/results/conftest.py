@@ -9,12 +9,12 @@ from typing import Any, cast
 import pytest
 
 from benchmark.clocks import Cost
+from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError
 from benchmark.protocol import PROTOCOLS
 from benchmark.record import (
     Checkpoint,
     Failure,
-    Normalisation,
     Provenance,
     Record,
     Score,
@@ -103,7 +103,7 @@ def build_record(
             name="td3_bc", sha256="0" * 64, return_=2500.0, normalized_return=80.0, episodes=10
         ),
         density=None,
-        normalisation=Normalisation(random=0.0, expert=3000.0),
+        normalisation=ReferenceReturns(random=0.0, expert=3000.0),
         provenance=Provenance(
             commit=None,
             dirty=False,
