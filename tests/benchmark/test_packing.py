@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmark.packing import make_packs
-from benchmark.record import FILE, read_record
+from benchmark.record import FILE, Record, read_record, write_record
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from tests.tiny_runs import execute, execute_pack, numbers, sets, tiny_spec
@@ -106,3 +106,21 @@ def test_one_bad_run_of_a_pack_costs_the_others_nothing(
     for run in runs[1:3]:
         record = read_record(run_folder(tmp_path, run) / FILE)
         assert numbers(record) == numbers(execute(run, tmp_path / "alone"))
+
+
+def test_every_record_that_cannot_be_written_is_named_and_the_others_are_there(
+    runs: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unwritable = {run_folder(tmp_path, run) / FILE for run in runs[:2]}
+
+    def write(path: Path, record: Record) -> None:
+        if path in unwritable:
+            raise OSError(f"no space left for {path}")
+        write_record(path, record)
+
+    monkeypatch.setattr("benchmark.run.write_record", write)
+    with pytest.raises(OSError, match="2 records could not be written") as error:
+        execute_pack(runs, tmp_path)
+    assert all(f"no space left for {path}" in str(error.value) for path in unwritable)
+    written = [run for run in runs if (run_folder(tmp_path, run) / FILE).exists()]
+    assert written == runs[2:] and len(written) > 0
