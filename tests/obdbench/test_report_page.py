@@ -128,7 +128,7 @@ def test_it_sorts_and_filters(page: Path, store: Path, sweep: Sweep) -> None:
         """,
     )
     values = values_of(store, sweep)
-    means = sorted((c.value for c in values["cells"] if c.value is not None), reverse=True)
+    means = sorted((c["value"] for c in values["cells"] if c["value"] is not None), reverse=True)
     assert [float(text.split()[0]) for text in found["down"][:2]] == [round(m, 1) for m in means]
     assert found["up"][:2] == found["down"][:2][::-1]
     assert found["aria"] == "ascending"
