@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ class BadParameter(ObdBenchError):
     """A hyper-parameter or dimension that a method cannot work with."""
 
 
-class Policy(Protocol):
+class Policy(typing.Protocol):
     """P policies that act on E episodes each, for methods that are not a synthetic set."""
 
     @property
@@ -54,7 +55,7 @@ class State:
     facts: Mapping[str, Any]
 
 
-class Monitor(Protocol):
+class Monitor(typing.Protocol):
     """The receiver of a method's reports. A call is cheap when nothing is due."""
 
     def due(self, step: int) -> bool:

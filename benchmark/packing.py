@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
-from benchmark.method import Method
 from benchmark.spec import RunSpec
+
+if TYPE_CHECKING:  # commands only want the default
+    from benchmark.method import Method
 
 DEFAULT_PACK = 8
 

@@ -29,15 +29,13 @@ from benchmark.synthetic_set import load_synthetic_set, scoring_student
 from benchmark.teachers.teacher import NetworkTeacher
 from benchmark.teachers.teacher_files import find_teacher
 from obdbench.policies import DistilledSet, html_rows
-from obdbench.sweeps import find_sweep
+from obdbench.sweeps import DEFAULT_STORE, find_sweep
 from paper_figures import Table
 from paper_figures.exhibits import write_tables
 from results import runs_frame
 from results.comparison import published_cells
 from results.record_store import all_records, run_status, save_sweep, sweep_records
 from results.shipping import SHIPPED
-
-DEFAULT_STORE = Path("obdbench-runs")
 
 RESULT_COLUMNS = {
     "source": "str",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -27,7 +28,7 @@ from benchmark.students.student import Batch, StudentPolicy, train_students
 from benchmark.synthetic_set import SyntheticSet
 
 
-class Acts(Protocol):
+class Acts(typing.Protocol):
     """Anything that gives an action for an observation, in the environment's own units."""
 
     def predict(self, observation: NDArray[Any]) -> Any:

@@ -13,10 +13,11 @@ narrow. On normal scores a 95 % interval held the true mean in 75 % of 600 trial
 from __future__ import annotations
 
 import math
+import typing
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ BATCH = 1_000
 """Resamples held in memory at a time; another value would draw other resamples from a seed."""
 
 
-class Statistic(Protocol):
+class Statistic(typing.Protocol):
     """A vectorised statistic of one or more samples; it reduces ``axis`` of each of them."""
 
     def __call__(self, *samples: Array, axis: int = -1) -> Array: ...

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Discrete
@@ -16,7 +17,7 @@ from benchmark.environments.lookup import make_batched
 from benchmark.seeds import derive_seed, numpy_generator
 
 
-class ActingPolicies(Protocol):
+class ActingPolicies(typing.Protocol):
     """K policies of one environment, by index."""
 
     @property

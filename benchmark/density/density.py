@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ class DensityProblem(ObdBenchError):
     """States that no density can be fitted to, or a stored density that cannot be used."""
 
 
-class Density(Protocol):
+class Density(typing.Protocol):
     """A fitted model of the density of normalised states."""
 
     def log_prob(self, observations: Tensor, *, rows: Tensor | None = None) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -32,7 +33,7 @@ class StepResult:
     truncated: NDArray[np.bool_]  # [n]
 
 
-class BatchedEnvironment(Protocol):
+class BatchedEnvironment(typing.Protocol):
     """`size` independent copies (slots) of one gymnasium environment.
 
     A slot gives bit for bit what `gymnasium.make(env_id)` gives for the same reset seed and the

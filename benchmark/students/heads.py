@@ -16,7 +16,8 @@ A dot marks a tangent, the derivative along a direction o-dot in the outputs; u-
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+import typing
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ class HeadTangent(NamedTuple):
     slope: Tensor
 
 
-class Head(Protocol):
+class Head(typing.Protocol):
     """Turns network outputs `[..., outputs]` into actions `[..., act_dim]` in [-1, 1]."""
 
     noisy: bool

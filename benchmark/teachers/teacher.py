@@ -7,11 +7,12 @@ that train one.
 from __future__ import annotations
 
 import contextlib
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ class TeacherProblem(ObdBenchError):
     """A teacher that is missing, malformed or does not fit its dataset."""
 
 
-class Teacher(Protocol):
+class Teacher(typing.Protocol):
     """A policy and its action value, on raw observations and actions in the unit box [-1, 1]."""
 
     observation_dim: int

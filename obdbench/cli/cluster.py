@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
 
-from benchmark.run import Conditions
-from benchmark.spec import RunSpec
-from benchmark.sweep import Sweep
 from obdbench.cli.console import err, out, print_json
 from obdbench.cli.options import DEFAULT_STORE, Store, find_sweep, store_option
 from obdbench.cli.runs import Retry, Threads, begin, check_retry, runs_to_do
 from obdbench.cli.started_sweeps import POLL_SECONDS, settle, show, watch
-from obdbench.sweep_status import sweep_status
-from results.costs import CostEstimate, Costs
-from results.record_store import all_records
-from results.shipping import SHIPPED
-from slurm.cluster import Cluster, Sent, sbatch_options
-from slurm.profile import Array, Profile, find_profile, make_arrays
 from slurm.scheduler import Scheduler, Unreachable
+
+if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
+    from benchmark.spec import RunSpec
+    from benchmark.sweep import Sweep
+    from results.costs import CostEstimate
+    from slurm.cluster import Cluster, Sent
+    from slurm.profile import Array, Profile
 
 USUAL_ARRAY_SIZE = 1001
 """SLURM's default, for plans that are made away from the cluster."""
@@ -50,6 +48,10 @@ def submit(
 
     `status` and `collect` go on from there, in any shell.
     """
+    from benchmark.run import Conditions
+    from slurm.cluster import Cluster
+    from slurm.profile import find_profile
+
     check_retry(retry)
     chosen, plan = find_profile(profile), find_sweep(name, store)
     if dry_run:
@@ -85,6 +87,9 @@ def _print_sent(cluster: Cluster, plan: Sweep, sent: Sent) -> None:
 
 def _print_submission(store: Path, todo: Sequence[RunSpec], profile: Profile, threads: int) -> None:
     """Print what would be submitted and about how long it will take."""
+    from slurm.cluster import sbatch_options
+    from slurm.profile import make_arrays
+
     arrays = make_arrays(todo, profile, _array_size())
     _print_arrays(arrays, "would be submitted")
     for number, array in enumerate(arrays):
@@ -108,6 +113,9 @@ def plan(
     Runs that are done cost nothing more; the rest is estimated from the records in the store and
     from those that the suite ships, which were made on one slow core.
     """
+    from obdbench.sweep_status import sweep_status
+    from slurm.profile import Profile, find_profile, make_arrays
+
     sweep = find_sweep(name, store)
     states = sweep_status(store, sweep)
     todo = [run for run in sweep.runs if states.of(run).state != "done"]
@@ -148,6 +156,10 @@ def _hours_values(
     Hours are None where one of the runs has no estimate; the sums then leave it out, and `unknown`
     counts such runs.
     """
+    from results.costs import Costs
+    from results.record_store import all_records
+    from results.shipping import SHIPPED
+
     found = {r.run_id: r for place in (SHIPPED, store) for r in all_records(place)}
     records = list(found.values())
     costs = {device: Costs(records, device) for device in ("cpu", "cuda")}

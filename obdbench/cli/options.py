@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.config import BadConfiguration
-from obdbench.face import DEFAULT_STORE
-from obdbench.sweeps import find_sweep
+from obdbench.sweeps import DEFAULT_STORE, find_sweep
 
 Settings = Annotated[
     list[str] | None,

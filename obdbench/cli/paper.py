@@ -11,10 +11,8 @@ from rich.markup import escape
 from benchmark.errors import ObdBenchError, did_you_mean
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.options import DEFAULT_STORE, Store, store_option
-from paper_figures.exhibits import EXHIBITS, NoRecords, write
-from paper_figures.figure import FigureError
-from results.shipping import SHIPPED
-from results.study_results import NoStudy
+
+# What a command works with is imported when it works, so that --help is quick.
 
 
 def paper(
@@ -22,14 +20,19 @@ def paper(
         list[str] | None, typer.Argument(help="Names of tables and figures; all by default.")
     ] = None,
     store: Annotated[
-        Path, typer.Option(help="Folder of records; the suite's own by default.")
-    ] = SHIPPED,
+        Path | None, typer.Option(help="Folder of records; the suite's own by default.")
+    ] = None,
     to: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("paper"),
 ) -> None:
     """Write the papers' tables and figures from whatever records there are.
 
     Without --store they come from the records that the suite ships, at once and without a run.
     """
+    from paper_figures.exhibits import EXHIBITS, NoRecords, write
+    from paper_figures.figure import FigureError
+    from results.shipping import SHIPPED
+    from results.study_results import NoStudy
+
     known = {exhibit.name: exhibit for exhibit in EXHIBITS}
     if unknown := sorted(set(names or ()) - known.keys()):
         raise ObdBenchError(
@@ -41,7 +44,7 @@ def paper(
         if names and exhibit.name not in names:
             continue
         try:
-            paths = write(exhibit, store, to)
+            paths = write(exhibit, store or SHIPPED, to)
         except ObdBenchError as error:
             err.print(f"{exhibit.name}: left out: {escape(str(error))}", highlight=False)
             left_out.add(exhibit.name)

@@ -1,4 +1,4 @@
-"""`obdbench verify | export`: repeat a recorded run, or hand out its set."""
+"""`obdbench verify | export`: repeat a recorded run, or write its set for others."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from typing import Annotated
 
 import typer
 
-from benchmark.datasets.source import DatasetName
 from obdbench.cli.console import out, progress_bar
-from obdbench.cli.data import build_if_missing
 from obdbench.cli.options import DEFAULT_STORE, Store
-from obdbench.export import FORMATS, export_set
-from obdbench.face import find_run, last_set
-from obdbench.verify import verify as verify_record
+
+# What a command works with is imported when it works, so that --help is quick.
 
 Run = Annotated[str, typer.Argument(help="Id of a run, or its folder.")]
 
@@ -25,7 +22,13 @@ def verify(run: Run, store: Store = DEFAULT_STORE) -> None:
     On the same processor, versions and threads they must be the same to the last bit; elsewhere the
     scores must agree within three standard errors.
     """
+    from benchmark.datasets.source import DatasetName
+    from obdbench.cli.data import build_if_missing
+    from obdbench.face import find_run
+    from obdbench.verify import verify as verify_record
+
     record = find_run(run, store).record
+    _ = record.mean_score, record.spec.method_instance  # before data are built for nothing
     build_if_missing(DatasetName.parse(record.spec.dataset))
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -48,11 +51,16 @@ def verify(run: Run, store: Store = DEFAULT_STORE) -> None:
 
 def export(
     run: Run,
-    format_: Annotated[str, typer.Option("--format", help=", ".join(FORMATS))] = "npz",
+    format_: Annotated[
+        str, typer.Option("--format", help="npz, safetensors, csv or minari.")
+    ] = "npz",
     to: Annotated[str | None, typer.Option(help="A file, or the id of a Minari dataset.")] = None,
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Write a run's last synthetic set in a format that others read."""
+    from obdbench.export import export_set
+    from obdbench.face import find_run, last_set
+
     found = find_run(run, store)
     path, method = last_set(found), found.record.spec.method
     default = f"{found.run_id}.{format_}"

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchmark.config import BadConfiguration, build
-from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
-from benchmark.local import execute_here, execute_in_processes
 from benchmark.packing import DEFAULT_PACK
-from benchmark.protocol import protocol_named
-from benchmark.run import Conditions, execute
-from benchmark.spec import RunSpec
 from benchmark.stopping import END, WARNING, Stopped, stopped_by_signals
-from benchmark.students.spec import StudentSpec
-from benchmark.sweep import Sweep
 from obdbench.cli.console import err, out, progress_bar
-from obdbench.cli.data import build_if_missing
 from obdbench.cli.options import DEFAULT_STORE, Store, find_sweep, parse_settings
-from obdbench.cli.started_sweeps import show
-from obdbench.face import check_same_data
-from obdbench.sweep_status import sweep_status
-from results.record_store import RunState, run_status, save_sweep
+
+if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
+    from benchmark.run import Conditions
+    from benchmark.spec import RunSpec
+    from benchmark.sweep import Sweep
+    from results.record_store import RunState
 
 QUEUE_AGAIN = 75
 """Exit status of a process that SLURM warned: its state is saved, the same command goes on."""
@@ -59,6 +53,13 @@ def run(
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Do one run in this process and print its score."""
+    from benchmark.datasets.source import DatasetName
+    from benchmark.protocol import protocol_named
+    from benchmark.run import Conditions, execute
+    from benchmark.spec import RunSpec
+    from benchmark.students.spec import StudentSpec
+    from obdbench.cli.data import build_if_missing
+
     settings = parse_settings(set_)
     student = {
         k.removeprefix("student."): v for k, v in settings.items() if k.startswith("student.")
@@ -112,6 +113,9 @@ def sweep(
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Do every run of a sweep that is not done yet on this machine, then print its table."""
+    from benchmark.run import Conditions
+    from obdbench.cli.started_sweeps import show
+
     if jobs is not None and (jobs < 1 or (share and jobs > 1)):
         expected = "1, since a share is done in this process" if share else "1 or more"
         raise BadConfiguration(f"--jobs is {jobs}; expected {expected}.")
@@ -133,6 +137,11 @@ def begin(plan: Sweep, store: Path) -> None:
     Raises:
         ObdBenchError: Records of the sweep were made on other content of a dataset.
     """
+    from benchmark.datasets.source import DatasetName
+    from obdbench.cli.data import build_if_missing
+    from obdbench.face import check_same_data
+    from results.record_store import save_sweep
+
     save_sweep(store, plan)
     datasets = dict.fromkeys(run.dataset for run in plan.runs)
     check_same_data(store, plan, [build_if_missing(DatasetName.parse(d)) for d in datasets])
@@ -150,6 +159,8 @@ def check_retry(retry: str | None) -> None:
 
 def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
     """The runs that are to be done; their counts are printed."""
+    from obdbench.sweep_status import sweep_status
+
     states = sweep_status(store, plan)
     skipped = {"done", "running", "queued"} | (set() if retry else {"failed"})
     todo = [run for run in plan.runs if states.of(run).state not in skipped]
@@ -184,6 +195,9 @@ def _share(plan: Sweep, todo: list[RunSpec], share: str | None) -> list[RunSpec]
 
 def _work(todo: list[RunSpec], plan: Sweep, conditions: Conditions, jobs: int) -> None:
     """Do the runs; a process that SLURM warns saves its state and says so by its exit status."""
+    from benchmark.local import execute_here, execute_in_processes
+    from results.record_store import run_status
+
     with progress_bar(plan.name, "runs", len(todo)) as bar:
         done: set[str] = set()  # never looked at again; a failed run may be under retry
 

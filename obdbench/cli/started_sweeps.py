@@ -5,22 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
 
-from benchmark.record import FILE, peek_record
-from benchmark.run import run_folder
-from benchmark.sweep import Sweep
 from obdbench.cli.console import RUNS_FAILED, err, out, print_json, progress_bar
 from obdbench.cli.options import DEFAULT_STORE, Store, store_option
-from obdbench.html_report import write_html_report
-from obdbench.sweep_status import SweepStatus, sweep_status
-from paper_figures.exhibits import write_tables
-from results.record_store import RunState, RunStatus, load_sweep
-from slurm.cluster import Cluster, QueueFull
-from slurm.scheduler import Unreachable
+
+if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
+    from benchmark.sweep import Sweep
+    from obdbench.sweep_status import SweepStatus
+    from results.record_store import RunState, RunStatus
+    from slurm.cluster import Cluster
 
 POLL_SECONDS = 30.0
 
@@ -47,6 +44,9 @@ def status(name: Name, store: Store = DEFAULT_STORE, as_json: Json = False) -> N
 
     Ends with status 3 where runs failed.
     """
+    from obdbench.sweep_status import sweep_status
+    from results.record_store import load_sweep
+
     plan = load_sweep(store, name)
     states = sweep_status(store, plan)
     if as_json:
@@ -105,6 +105,9 @@ def table(name: Name, store: Store = DEFAULT_STORE, as_json: Json = False) -> No
 
     Ends with status 3 where runs failed.
     """
+    from obdbench.sweep_status import sweep_status
+    from results.record_store import load_sweep
+
     plan = load_sweep(store, name)
     _print_table(store, plan, as_json)
     _exit_where_failed(sweep_status(store, plan))
@@ -118,6 +121,9 @@ def report(
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Write a sweep's report as one HTML page: results, runs, figures, published numbers."""
+    from obdbench.html_report import write_html_report
+    from results.record_store import load_sweep
+
     plan = load_sweep(store, name)
     path = to or store / "reports" / plan.name / "report.html"
     write_html_report(store, plan, path)
@@ -138,6 +144,9 @@ def collect(
     May be called at any time, also while jobs run; they are not touched. Ends with status 3 where
     runs failed.
     """
+    from results.record_store import load_sweep
+    from slurm.cluster import Cluster
+
     plan = load_sweep(store, name)
     if wait:
         watch(Cluster(store), plan, poll)
@@ -148,6 +157,9 @@ def collect(
 
 def cancel(name: Name, store: Store = DEFAULT_STORE) -> None:
     """End a sweep's jobs on the cluster; runs that had begun keep their saved state."""
+    from results.record_store import load_sweep
+    from slurm.cluster import Cluster
+
     plan = load_sweep(store, name)
     count = Cluster(store).cancel(plan.name)
     err.print(
@@ -171,6 +183,10 @@ def watch(
         send: Sends runs that are not on the cluster yet; it is called again while the queue is
             full.
     """
+    from obdbench.sweep_status import sweep_status
+    from slurm.cluster import QueueFull
+    from slurm.scheduler import Unreachable
+
     mine = {run.run_id for run in plan.runs}
     with progress_bar(plan.name, "runs", len(plan.runs)) as bar:
         while True:
@@ -218,6 +234,8 @@ def show(store: Path, plan: Sweep, as_json: bool = False) -> None:
     Raises:
         Exit: Runs failed: status 3.
     """
+    from obdbench.sweep_status import sweep_status
+
     _print_table(store, plan, as_json)
     states = sweep_status(store, plan)
     if open_ := states.counts["queued"] + states.counts["running"]:
@@ -236,6 +254,8 @@ def _exit_where_failed(states: SweepStatus) -> None:
 
 
 def _print_table(store: Path, plan: Sweep, as_json: bool) -> None:
+    from paper_figures.exhibits import write_tables
+
     report = write_tables(store, plan)
     if as_json:
         rows = report.table.data.to_dict("records")
@@ -251,6 +271,9 @@ def _print_table(store: Path, plan: Sweep, as_json: bool) -> None:
 
 def _explain_failures(store: Path, plan: Sweep) -> None:
     """One line for every distinct error, with a record that holds its traceback."""
+    from benchmark.record import FILE, peek_record
+    from benchmark.run import run_folder
+
     examples: dict[str, Path] = {}
     for run in plan.runs:
         path = run_folder(store, run) / FILE
