@@ -98,7 +98,8 @@ class RunMonitor:
         """Score a result; its set and returns are on disk when this returns.
 
         Raises:
-            ObdBenchError: The step has a result already, or the scored policies diverged.
+            ObdBenchError: The step has a result already, or lies before one that has; or the scored
+                policies diverged.
         """
         if step in self._reported:
             raise ObdBenchError(
@@ -107,6 +108,11 @@ class RunMonitor:
         self._reported.add(step)
         if self._scored(step):  # by an earlier attempt
             return
+        if self.outcome.checkpoints and step < (last := self.outcome.checkpoints[-1].outer_step):
+            raise ObdBenchError(
+                f"The method gave a result for outer step {step} after one for {last}; outer steps "
+                f"must rise, because the last results make the score."
+            )
         self.stopwatch.lap()
         began = time.monotonic()
         episodes = score(

@@ -167,9 +167,8 @@ def record_death(spec: RunSpec, store: Path, error: WorkerDied) -> bool:
             if is_complete(folder):
                 return False
             attempt = _Attempt(spec, folder)
-            attempt.outcome.cost.attempts = max(
-                1, attempt.outcome.cost.attempts - 1
-            )  # the dead one
+            cost = attempt.outcome.cost
+            cost.attempts = max(1, cost.attempts - 1)  # this is not one: the last one died
             with contextlib.suppress(ObdBenchError):  # an unreadable state is the retry's to report
                 attempt.outcome.restore(load_state(folder / STATE)[1])
             write_record(folder / FILE, attempt.record("failed", "cpu", error))

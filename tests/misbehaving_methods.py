@@ -40,6 +40,15 @@ class Silent(Method):
 
 
 @dataclass(frozen=True)
+class GoesBack(Method):
+    """Gives a result for an outer step before the last one."""
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        for step in (2, 1):
+            monitor.checkpoint(step, draw_pairs(problem, 4))
+
+
+@dataclass(frozen=True)
 class Diverges(Method):
     """Hands in a set with values that are not numbers."""
 
@@ -152,6 +161,7 @@ METHODS.register("slow", Slow)
 METHODS.register("deaf", Deaf)
 METHODS.register("raises", Raises)
 METHODS.register("silent", Silent)
+METHODS.register("goes_back", GoesBack)
 METHODS.register("diverges", Diverges)
 METHODS.register("bad_policy", BadPolicy)
 METHODS.register("peeks", Peeks)

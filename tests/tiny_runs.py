@@ -29,6 +29,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "silent": {},
     "deaf": {},
     "diverges": {},
+    "goes_back": {},
     "bad_policy": {},
     "peeks": {},
 }

@@ -197,6 +197,7 @@ def test_a_method_that_raises_leaves_a_failed_record_with_its_error(
     ("method", "error", "says"),
     [
         ("silent", "ObdBenchError", "silent ended without a checkpoint"),
+        ("goes_back", "ObdBenchError", "for outer step 1 after one for 2; outer steps must rise"),
         ("diverges", "BadSyntheticSet", "actions of a synthetic set holds 12 values"),
         ("bad_policy", "ObdBenchError", "2 of 2 returns at outer step 0 are not finite"),
         ("peeks", "UndeclaredNeed", "problem.environment without declaring it"),
