@@ -98,7 +98,7 @@ def convert_store(old: Path, new: Path) -> int:
 def convert_spec(values: Mapping[str, Any]) -> RunSpec:
     """The spec of a record of version 1, at version 0 of its method."""
     name, parameters = values["method"]["name"], values["method"]["parameters"]
-    default = asdict(METHODS[name])
+    default = asdict(METHODS[name]) if name in METHODS else {}  # of a plug-in: all are kept
     scoring = values["evaluation_student"]
     evaluation = build(StudentSpec, scoring, "the scoring student of a record") if scoring else None
     return RunSpec(
@@ -133,7 +133,7 @@ def convert_record(values: Mapping[str, Any], normalisation: ReferenceReturns | 
         spec=spec,
         parameters=values["spec"]["method"]["parameters"],
         needs=values["needs"],
-        reference=values.get("reference", METHODS[spec.method].reference),
+        reference=_is_reference(values),
         checkpoints=msgspec.convert(values["checkpoints"], list[Checkpoint]),
         score=msgspec.convert(values["score"], Score | None),
         cost=msgspec.convert(values["cost"], Cost),
@@ -151,6 +151,13 @@ def convert_record(values: Mapping[str, Any], normalisation: ReferenceReturns | 
         started=values["started"],
         finished=values["finished"],
     )
+
+
+def _is_reference(values: Mapping[str, Any]) -> bool:
+    """Whether a row is one to compare with; older records leave it to their method."""
+    name = values["spec"]["method"]["name"]
+    registered = name in METHODS and METHODS[name].reference
+    return bool(values.get("reference", registered))
 
 
 def _normalisations(records: Iterable[Mapping[str, Any]]) -> dict[str, ReferenceReturns]:

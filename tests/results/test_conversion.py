@@ -115,6 +115,13 @@ def test_parameters_that_were_the_defaults_are_left_out() -> None:
     assert record.parameters == {"synthetic_size": 256}
 
 
+def test_a_method_that_is_not_registered_here_keeps_all_its_parameters() -> None:
+    values = old_spec(method={"name": "theirs", "parameters": {"colour": "red"}})
+    record = convert_record({**old_record(), "spec": values}, None)
+    assert (record.spec.method, record.spec.parameters) == ("theirs", {"colour": "red"})
+    assert record.reference is False
+
+
 @pytest.mark.parametrize(
     ("records", "message"),
     [
