@@ -77,7 +77,7 @@ def last_sign(folder: Path) -> dict[str, Any] | None:
     None if there is none.
     """
     try:
-        sign: dict[str, Any] = json.loads((folder / ALIVE).read_text())
+        sign: dict[str, Any] = json.loads((folder / ALIVE).read_text("utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     return sign

@@ -89,7 +89,7 @@ def read_sweep(path: Path) -> Sweep:
             ones), or a value does not fit.
     """
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError as error:
         raise BadConfiguration(f"The sweep file {path} does not exist.") from error
     except OSError as error:

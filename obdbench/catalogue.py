@@ -213,7 +213,7 @@ def _preset(kind: str, changed: Mapping[str, Any]) -> str:
 
 def _sweeps() -> Iterator[Entry]:
     for name, path in shipped_sweeps().items():
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text("utf-8-sig"))
         yield Entry("sweep", name, "obdbench", values.get("description", ""))
 
 
@@ -228,7 +228,7 @@ def _protocols() -> Iterator[Entry]:
 
 def _profiles() -> Iterator[Entry]:
     for name, path in profile_files().items():
-        first = path.read_text().partition("\n")[0]
+        first = path.read_text("utf-8-sig").partition("\n")[0]
         summary = first.removeprefix("#").strip() if first.startswith("#") else ""
         yield Entry("profile", name, str(path.parent), summary)
 

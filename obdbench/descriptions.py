@@ -130,9 +130,9 @@ def _of_protocol(name: str) -> Description:
 
 def _of_profile(name: str) -> Description:
     path = profile_files()[name]
-    values = tomllib.loads(path.read_text())
+    values = tomllib.loads(path.read_text("utf-8-sig"))
     facts = {key: str(value) for key, value in values.items()}
-    comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    comments = [line for line in path.read_text("utf-8-sig").splitlines() if line.startswith("#")]
     return Description(
         "\n".join(line[1:].strip() for line in comments), facts | {"file": str(path)}
     )

@@ -123,7 +123,7 @@ def published_training_steps(dataset: str) -> tuple[int, int] | None:
     Returns:
         Both numbers of steps; None for a dataset that is not in the paper.
     """
-    paper = json.loads((FOLDER / "obd.json").read_text())
+    paper = json.loads((FOLDER / "obd.json").read_text("utf-8"))
     steps = {
         name: thousands
         for published, thousands in paper["steps_thousands"].items()
@@ -142,7 +142,7 @@ def own_analogue(dataset: str) -> str | None:
 
 
 def _cells(path: Path) -> Iterator[PublishedCell]:
-    paper = json.loads(path.read_text())
+    paper = json.loads(path.read_text("utf-8"))
     for table, content in paper["tables"].items():
         for row, values in content["values"].items():
             wanted, method = _row(content, row)

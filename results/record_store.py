@@ -71,7 +71,7 @@ def load_sweep(store: Path, name: str) -> Sweep:
         raise ObdBenchError(
             f"No sweep {name!r} was started in {store}. {did_you_mean(name, known)}"
         )
-    values = json.loads(path.read_text())
+    values = json.loads(path.read_text("utf-8"))
     runs = tuple(RunSpec.from_dict(run) for run in values["runs"])
     return Sweep(values["name"], values["description"], runs)
 

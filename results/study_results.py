@@ -87,7 +87,7 @@ def read_result(path: Path) -> StudyResult:
         BadStudyResult: The file is something else.
     """
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text("utf-8"))
         schema = values.pop("schema")
         if schema != SCHEMA:
             raise BadStudyResult(f"{path} has schema {schema!r}; expected {SCHEMA!r}.")

@@ -174,7 +174,7 @@ def read_profile(path: Path) -> Profile:
             ones) or a value that does not fit.
     """
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise BadConfiguration(f"The profile {path} cannot be read: {error}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -133,7 +133,14 @@ class Scheduler:
 def _run(*words: str) -> str:
     """What a command prints."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=SECONDS)
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+            timeout=SECONDS,
+        )
     except FileNotFoundError as error:
         raise Unreachable(
             f"{words[0]} is not on this machine. Work from a login node of the cluster."

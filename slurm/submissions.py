@@ -67,7 +67,8 @@ class Submission:
     def specs(self) -> dict[str, RunSpec]:
         """Its runs by id."""
         runs = (
-            RunSpec.from_dict(run) for run in json.loads((self.folder / "runs.json").read_text())
+            RunSpec.from_dict(run)
+            for run in json.loads((self.folder / "runs.json").read_text("utf-8"))
         )
         return {run.run_id: run for run in runs}
 
@@ -130,7 +131,7 @@ def _read(store: Path, path: Path) -> Submission:
     provisional = path.name.endswith(PROVISIONAL)
     name = path.name.removesuffix(PROVISIONAL if provisional else ".json")
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text("utf-8"))
         jobs = tuple(tuple(job) for job in values["jobs"])
         sweep = str(values["sweep"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:

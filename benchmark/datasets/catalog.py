@@ -143,7 +143,7 @@ def local_datasets() -> list[DatasetName]:
     names = []
     for path in sorted(store_folder().rglob(CARD)):
         try:
-            name = DatasetName.parse(json.loads(path.read_text())["name"])
+            name = DatasetName.parse(json.loads(path.read_text("utf-8"))["name"])
         except (json.JSONDecodeError, KeyError, TypeError, ObdBenchError):
             continue  # another program's, or of a plug-in that is not loaded: `info` reports it
         if name.folder == path.parent:
@@ -165,7 +165,7 @@ def dataset_card(name: DatasetName) -> dict[str, Any]:
             f"Build it with `{name.build_command}`."
         )
     try:
-        card: dict[str, Any] = json.loads(path.read_text())
+        card: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except json.JSONDecodeError as error:
         raise DatasetProblem(f"{path} is not JSON ({error}). {repair}") from error
     if lacking := [key for key in CARD_KEYS if key not in card]:

@@ -110,7 +110,9 @@ class TrustedFiles:
             write_atomic(self.path, json.dumps(entries, indent=1) + "\n")
 
     def _entries(self) -> dict[str, Any]:
-        entries: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        entries: dict[str, Any] = (
+            json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
+        )
         return entries
 
 
@@ -196,7 +198,7 @@ class _Transfer:
 
         Bytes of an unknown version are gone on from only where the digest will tell.
         """
-        note = json.loads(self.note.read_text()) if self.note.exists() else {}
+        note = json.loads(self.note.read_text("utf-8")) if self.note.exists() else {}
         version = note["version"] if note.get("url") == self.url else None
         start = self.arrived
         too_long = self.total is not None and start > self.total

@@ -124,7 +124,7 @@ def load_snapshots(environment: str, folder: Path | None = None) -> SnapshotPoli
                 f"{path} is missing: no policy snapshots of {environment!r} are installed. "
                 f"Reinstall obdbench, or make them with `obdbench data train-policies`."
             )
-    manifest = json.loads(manifest_path.read_text())
+    manifest = json.loads(manifest_path.read_text("utf-8"))
     found = file_sha256(tensors)
     if found != manifest["sha256"]:
         raise BrokenSnapshots(

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from benchmark.errors import ObdBenchError
 from benchmark.registry import load_plugin
-from obdbench.cli.console import ERROR, INTERRUPTED, err
+from obdbench.cli.console import ERROR, INTERRUPTED, err, never_fail_to_print
 from obdbench.cli.lazy import Command, command_tree
 
 COMMANDS = {
@@ -167,6 +167,7 @@ def root(
 
 def main() -> None:
     """Entry point: the suite's own errors are printed as one message, without a traceback."""
+    never_fail_to_print()
     try:
         app()
     except ObdBenchError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import math
 import sys
@@ -38,6 +40,30 @@ out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, soft_wrap=True)
 
 PLAIN_SECONDS = 15.0
+
+PLAIN = {
+    "\N{DAGGER}": "+", "\N{EN DASH}": "-", "\N{MINUS SIGN}": "-", "…": "...",
+    "●": "*", "▶": ">", "✗": "x", "◐": "~", "○": "o", "·": ".",
+}  # fmt: skip
+"""What stands for a character on a terminal that cannot show it; for others it is "?"."""
+
+
+def never_fail_to_print() -> None:
+    """Let both streams print a plain character in place of one that their encoding lacks.
+
+    A sweep of many hours must not end in an error because a terminal cannot show a dagger.
+    """
+    codecs.register_error("obdbench.plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="obdbench.plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(PLAIN.get(character, "?") for character in lacking), error.end
 
 
 def print_json(value: Any) -> None:

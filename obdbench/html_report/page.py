@@ -53,13 +53,13 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
     states = sweep_status(store, sweep)
     folder = resources.files("obdbench.html_report")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string((folder / "report.html.template").read_text())
+    template = environment.from_string((folder / "report.html.template").read_text("utf-8"))
     page = template.render(
         name=sweep.name,
         description=sweep.description,
         style=_trusted(folder / "report.css"),
         script=_trusted(folder / "report.js"),
-        bibtex=(folder / "papers.bib").read_text(),
+        bibtex=(folder / "papers.bib").read_text("utf-8"),
         unknown=states.unknown,
         csv=table.drop(columns="scores").to_csv(index=False),
         figures=_figures(records, runs),
@@ -70,7 +70,7 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
 
 def _trusted(file: Traversable) -> Markup:
     """Read a file of the suite, which is not escaped."""
-    return Markup(file.read_text())
+    return Markup(file.read_text("utf-8"))
 
 
 def _json(values: Any) -> Markup:
