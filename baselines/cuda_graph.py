@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from baselines.meta_gradient import InnerLoop, MetaGradient, OuterBatch, Pairs
-from benchmark.errors import ObdBenchError
+from benchmark.provenance import checked_device
 from benchmark.students.network import Parameters
 
 WARM_UP_CALLS = 3  # libraries allocate their workspaces before a capture, as PyTorch's guide asks
@@ -114,23 +114,3 @@ def on_device(arguments: Arguments, device: torch.device) -> Arguments:
         lambda leaf: None if leaf is None else leaf.to(device, copy=True), arguments
     )
     return copied
-
-
-def checked_device(name: str) -> torch.device:
-    """Look up a device: the CPU, or a CUDA device of this machine.
-
-    Raises:
-        ObdBenchError: The name is that of neither.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ObdBenchError(f"{name!r} is not a torch device; expected 'cpu' or 'cuda'.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ObdBenchError(f"The device {name!r} is not supported; expected 'cpu' or 'cuda'.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ObdBenchError(
-            f"The device {name!r} was asked for, but torch {torch.__version__} sees "
-            f"{torch.cuda.device_count()} CUDA devices here. Use 'cpu', or install a CUDA build."
-        )
-    return device

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from benchmark.errors import ObdBenchError
+
 PACKAGES = (
     "obdbench", "torch", "gymnasium", "mujoco", "minari", "numpy", "scipy", "safetensors", "zuko",
 )  # fmt: skip
@@ -32,6 +34,26 @@ def provenance(device: str) -> dict[str, Any]:
         "host": platform.node(),
         "threads": torch.get_num_threads(),
     }
+
+
+def checked_device(name: str) -> torch.device:
+    """Look up a device: the CPU, or a CUDA device of this machine.
+
+    Raises:
+        ObdBenchError: The name is that of neither.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ObdBenchError(f"{name!r} is not a torch device; expected 'cpu' or 'cuda'.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ObdBenchError(f"The device {name!r} is not supported; expected 'cpu' or 'cuda'.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ObdBenchError(
+            f"The device {name!r} was asked for, but torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices here. Use 'cpu', or install a CUDA build."
+        )
+    return device
 
 
 @cache

@@ -24,7 +24,7 @@ from benchmark.materials import Materials
 from benchmark.method import Assignment
 from benchmark.monitor import STATE, OnProgress, Outcome, RunMonitor, now
 from benchmark.packing import DEFAULT_PACK
-from benchmark.provenance import provenance
+from benchmark.provenance import checked_device, provenance
 from benchmark.record import (
     FILE,
     Failure,
@@ -99,7 +99,12 @@ class Conditions:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Load the plug-ins, and set torch's threads while this is open."""
+        """Load the plug-ins, and set torch's threads while this is open.
+
+        Raises:
+            ObdBenchError: The device is not one of this machine, or a plug-in does not load.
+        """
+        checked_device(self.device)
         for plugin in self.plugins:
             load_plugin(plugin)
         before = torch.get_num_threads()
@@ -146,6 +151,7 @@ def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
     """
     store = conditions.store
     with conditions.applied(), _locked(store, specs):
+        tidy(specs, store)
         todo = [spec for spec in specs if not is_complete(run_folder(store, spec))]
         problems: list[OSError] = []
         if len(todo) == 1 or (todo and not _advance(todo, conditions, problems)):
@@ -153,6 +159,15 @@ def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
                 _advance([spec], conditions, problems)
         _raise_all(problems)
         return [read_record(run_folder(store, spec) / FILE) for spec in specs]
+
+
+def tidy(specs: Sequence[RunSpec], store: Path) -> None:
+    """Remove what processes left of complete runs, which died between a record and its clean-up."""
+    for folder in (run_folder(store, spec) for spec in specs):
+        left = [folder / STATE, folder / ALIVE, *_half_written(folder)]
+        if any(path.exists() for path in left) and is_complete(folder):
+            for path in left:
+                path.unlink(missing_ok=True)
 
 
 def record_death(spec: RunSpec, store: Path, error: WorkerDied) -> bool:
@@ -303,10 +318,13 @@ class _Attempt:
 
     def forget_state(self) -> None:
         """Remove what only an unfinished run needs, and what killed attempts left half-written."""
-        (self.folder / STATE).unlink(missing_ok=True)
-        for pattern in (".*.tmp", ".tmp*"):  # ours, and those of safetensors
-            for leftover in self.folder.glob(pattern):
-                leftover.unlink(missing_ok=True)
+        for path in (self.folder / STATE, *_half_written(self.folder)):
+            path.unlink(missing_ok=True)
+
+
+def _half_written(folder: Path) -> list[Path]:
+    """Temporary files of killed processes: ours, and those of safetensors."""
+    return [*folder.glob(".*.tmp"), *folder.glob(".tmp*")]
 
 
 def _failure(error: Exception) -> Failure:

@@ -25,6 +25,8 @@ from benchmark.students.spec import StudentSpec
 if TYPE_CHECKING:  # whoever only reads records must not pay for torch
     from benchmark.method import Method
 
+LARGEST_SEED = 2**63
+"""Seeds lie below, so that the integers of every language that reads a record hold them."""
 NONE = "none"
 """Stands for the teacher, or the log density, of a method that declares none."""
 
@@ -58,6 +60,12 @@ class RunSpec:
     version: int = 1
     student: StudentSpec = field(default_factory=StudentSpec)
     evaluation_student: StudentSpec | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < LARGEST_SEED:
+            raise BadConfiguration(
+                f"A run of {self.method} has seed {self.seed}; expected a number from 0 to 2^63-1."
+            )
 
     @classmethod
     def create(

@@ -134,6 +134,8 @@ def _seeds(seeds: Any, where: str) -> list[int]:
     if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
         return list(range(seeds))
     if isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds):
+        if len(set(seeds)) < len(seeds):
+            raise BadConfiguration(f"{where} is {seeds!r}; expected each seed once.")
         return seeds
     raise BadConfiguration(
         f"{where} is {seeds!r}; expected how many (1 or more), or a list of them."

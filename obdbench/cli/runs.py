@@ -113,7 +113,8 @@ def sweep(
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Do every run of a sweep that is not done yet on this machine, then print its table."""
-    from benchmark.run import Conditions
+    from benchmark.provenance import checked_device
+    from benchmark.run import Conditions, tidy
     from obdbench.cli.started_sweeps import show
 
     if jobs is not None and (jobs < 1 or (share and jobs > 1)):
@@ -123,8 +124,10 @@ def sweep(
         store, tuple(context.obj or ()), threads=threads, device=device, pack=pack
     )
     check_retry(retry)
+    checked_device(device)
     plan = find_sweep(name, store)
     begin(plan, store)
+    tidy(plan.runs, store)
     if todo := _share(plan, runs_to_do(store, plan, retry), share):
         _work(todo, plan, conditions, 1 if share else jobs or os.cpu_count() or 1)
     if share is None:

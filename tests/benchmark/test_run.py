@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import random
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -19,6 +20,7 @@ import torch
 
 from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.source import DatasetName
+from benchmark.errors import ObdBenchError
 from benchmark.files import file_sha256
 from benchmark.heartbeat import ALIVE
 from benchmark.record import FILE, Record, read_record
@@ -166,6 +168,27 @@ def test_a_done_run_leaves_nothing_but_its_record_and_sets(
     store, record = done
     kept = {path.name for path in run_folder(store, spec).iterdir()}
     assert kept == {FILE, *(c.synthetic_set for c in record.checkpoints)}
+
+
+@pytest.mark.parametrize("left", [STATE, ALIVE, ".record.json.x1.tmp", ".tmpAbC"])
+def test_what_a_process_left_that_died_after_its_record_is_removed(
+    left: str, spec: RunSpec, done: tuple[Path, Record], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(done[0], store)
+    before = {path.name for path in run_folder(store, spec).iterdir()}
+    (run_folder(store, spec) / left).write_bytes(b"{}")
+    assert execute(spec, store) == done[1]
+    assert {path.name for path in run_folder(store, spec).iterdir()} == before
+
+
+@pytest.mark.parametrize("device", ["tpu", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
+    device: str, spec: RunSpec, tmp_path: Path
+) -> None:
+    with pytest.raises(ObdBenchError, match=r"expected 'cpu' or 'cuda'|sees 0 CUDA devices"):
+        execute(spec, tmp_path / "store", device=device)
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_complete_run_is_not_done_again(spec: RunSpec, done: tuple[Path, Record]) -> None:

@@ -243,6 +243,19 @@ def test_density_is_a_key_and_an_axis_for_methods_that_need_one(
     assert [r.density for r in parse(HEAD + grid + RANDOM).runs] == ["none"], "not done twice"
 
 
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ("[1, 2, 1]", r"seeds in sweep\.toml is \[1, 2, 1\]; expected each seed once"),
+        ("[1, -2]", r"has seed -2; expected a number from 0 to 2\^63-1"),
+        (f"[{2**63 - 1}, {2**63}]", "has seed 9223372036854775808; expected a number from 0"),
+    ],
+)
+def test_seeds_that_are_no_seeds_or_stand_twice_are_refused(seeds: str, message: str) -> None:
+    with pytest.raises(ObdBenchError, match=message):
+        parse(HEAD + f"seeds = {seeds}" + RANDOM)
+
+
 def test_a_method_may_have_seeds_of_its_own() -> None:
     runs = parse(HEAD + "seeds = 2\n" + RANDOM + "seeds = 4\n" + PBC).runs
 
@@ -299,7 +312,7 @@ def test_same_run_is_done_once_in_the_order_of_its_first_mention() -> None:
         """
 name = "twice"
 datasets = ["hopper/medium", "hopper/medium@200000"]
-seeds = [5, 0, 5]
+seeds = [5, 0]
 [grid]
 synthetic_size = [64, 256]
 """
