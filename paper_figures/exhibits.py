@@ -27,7 +27,13 @@ from paper_figures.table import Table
 from paper_figures.training_cost import training_cost
 from results import cell_table, curves_frame, runs_frame
 from results.comparison import compare, published_cells
-from results.record_store import all_records, load_sweep, started_sweeps, sweep_records
+from results.record_store import (
+    all_records,
+    load_sweep,
+    readable_records,
+    started_sweeps,
+    sweep_records,
+)
 from results.study_results import study_frame, study_results
 
 
@@ -226,23 +232,26 @@ def write(exhibit: Exhibit, store: Path, folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class SweepTables:
-    """Table of a sweep, and the files that were written."""
+    """Table of a sweep, the files that were written, and what is wrong with damaged records."""
 
     table: Table
     files: list[Path]
+    damaged: list[str]
 
 
 def write_tables(store: Path, sweep: Sweep) -> SweepTables:
     """Write `<store>/reports/<sweep>/` from the sweep's records, over what is there.
 
+    Damaged records are left out: their runs count as missing.
+
     Returns:
-        The table and the paths of its files.
+        The table, the paths of its files, and a message for each damaged record.
     """
-    records = sweep_records(store, sweep)
+    records, damaged = readable_records(store, sweep)
     table = main_table(cell_table(runs_frame(records, sweep.runs)))
     folder = store / "reports" / sweep.name
     files = table.write(folder, "table")
     curves = curves_frame(records)
     if (curves["status"] == "complete").any():
         files.extend(write_both(convergence(curves), folder, "convergence"))
-    return SweepTables(table, files)
+    return SweepTables(table, files, damaged)

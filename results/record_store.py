@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import psutil
 
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import write_atomic
 from benchmark.heartbeat import ALIVE, last_sign
-from benchmark.record import FILE, Record, peek_record, read_record
+from benchmark.record import FILE, BadRecord, Record, peek_record, read_record
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
@@ -63,7 +64,8 @@ def load_sweep(store: Path, name: str) -> Sweep:
     """Read a sweep that was started in this store.
 
     Raises:
-        ObdBenchError: No sweep of that name was started; the message has the nearest names.
+        ObdBenchError: No sweep of that name was started (the message has the nearest names), or its
+            file was damaged.
     """
     path = _sweep_path(store, name)
     if not path.is_file():
@@ -71,9 +73,23 @@ def load_sweep(store: Path, name: str) -> Sweep:
         raise ObdBenchError(
             f"No sweep {name!r} was started in {store}. {did_you_mean(name, known)}"
         )
-    values = json.loads(path.read_text("utf-8"))
-    runs = tuple(RunSpec.from_dict(run) for run in values["runs"])
-    return Sweep(values["name"], values["description"], runs)
+    try:
+        stored = msgspec.json.decode(path.read_bytes(), type=_StoredSweep)
+        runs = tuple(RunSpec.from_dict(run) for run in stored.runs)
+    except (msgspec.MsgspecError, ObdBenchError) as error:
+        raise ObdBenchError(
+            f"{path} is not the list of a sweep's runs ({error}). Start the sweep again from its "
+            f"file, which writes it anew: obdbench sweep FILE"
+        ) from error
+    return Sweep(stored.name, stored.description, runs)
+
+
+class _StoredSweep(msgspec.Struct):
+    """What the file of a started sweep holds."""
+
+    name: str
+    description: str
+    runs: list[dict[str, Any]]
 
 
 def started_sweeps(store: Path) -> list[str]:
@@ -87,6 +103,22 @@ def sweep_records(store: Path, sweep: Sweep) -> list[Record]:
     return [read_record(path) for path in paths if path.exists()]
 
 
+def readable_records(store: Path, sweep: Sweep) -> tuple[list[Record], list[str]]:
+    """Read the records of a sweep's runs, in the sweep's order, in spite of damaged ones.
+
+    Returns:
+        The records, and for each that cannot be read a message with its file and what is wrong.
+    """
+    records, damaged = [], []
+    for path in (run_folder(store, run) / FILE for run in sweep.runs):
+        try:
+            if path.exists():
+                records.append(read_record(path))
+        except BadRecord as error:
+            damaged.append(str(error))
+    return records, damaged
+
+
 def all_records(store: Path) -> Iterator[Record]:
     """Read every record of a store, in the order of the paths."""
     for path in sorted(store.glob(f"*/seed*/{FILE}")):
@@ -97,7 +129,10 @@ def run_status(store: Path, run: RunSpec) -> RunStatus:
     """Derive a run's status from its record or its last sign of life."""
     folder = run_folder(store, run)
     if (folder / FILE).exists():
-        record = peek_record(folder / FILE)
+        try:
+            record = peek_record(folder / FILE)
+        except BadRecord as error:
+            return RunStatus("failed", 1.0, type(error).__name__)
         if record.status == "complete":
             return RunStatus("done", 1.0)
         if not _alive(folder):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from obdbench.cli.console import RUNS_FAILED, err, out, print_json, progress_bar
+from obdbench.cli.console import ERROR, RUNS_FAILED, err, out, print_json, progress_bar
 from obdbench.cli.options import DEFAULT_STORE, Store, store_option
 
 if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
@@ -109,8 +109,8 @@ def table(name: Name, store: Store = DEFAULT_STORE, as_json: Json = False) -> No
     from results.record_store import load_sweep
 
     plan = load_sweep(store, name)
-    _print_table(store, plan, as_json)
-    _exit_where_failed(sweep_status(store, plan))
+    whole = _print_table(store, plan, as_json)
+    _exit_where_failed(sweep_status(store, plan), whole)
 
 
 def report(
@@ -236,7 +236,7 @@ def show(store: Path, plan: Sweep, as_json: bool = False) -> None:
     """
     from obdbench.sweep_status import sweep_status
 
-    _print_table(store, plan, as_json)
+    whole = _print_table(store, plan, as_json)
     states = sweep_status(store, plan)
     if open_ := states.counts["queued"] + states.counts["running"]:
         err.print(f"{open_} runs are still queued or running.", highlight=False)
@@ -245,39 +245,57 @@ def show(store: Path, plan: Sweep, as_json: bool = False) -> None:
             f"Some runs failed; see: obdbench status {plan.name}{store_option(store)}",
             highlight=False,
         )
-    _exit_where_failed(states)
+    _exit_where_failed(states, whole)
 
 
-def _exit_where_failed(states: SweepStatus) -> None:
+def _exit_where_failed(states: SweepStatus, whole: bool = True) -> None:
+    """End with the status that says whether runs failed, or records cannot be read."""
     if states.counts["failed"]:
         raise typer.Exit(RUNS_FAILED)
+    if not whole:
+        raise typer.Exit(ERROR)
 
 
-def _print_table(store: Path, plan: Sweep, as_json: bool) -> None:
+def _print_table(store: Path, plan: Sweep, as_json: bool) -> bool:
+    """Print and write a sweep's table; whether every record could be read."""
     from paper_figures.exhibits import write_tables
 
     report = write_tables(store, plan)
+    for message in report.damaged:
+        err.print(f"A record cannot be read: {message}", highlight=False, markup=False)
     if as_json:
         rows = report.table.data.to_dict("records")
         files = [str(path) for path in report.files]
         print_json(
-            {"sweep": plan.name, "caption": report.table.caption, "rows": rows, "files": files}
+            {
+                "sweep": plan.name,
+                "caption": report.table.caption,
+                "rows": rows,
+                "files": files,
+                "damaged": report.damaged,
+            }
         )
-        return
+        return not report.damaged
     out.print(report.table.rich())
     for path in report.files:
         out.print(str(path), highlight=False)
+    return not report.damaged
 
 
 def _explain_failures(store: Path, plan: Sweep) -> None:
     """One line for every distinct error, with a record that holds its traceback."""
-    from benchmark.record import FILE, peek_record
+    from benchmark.record import FILE, BadRecord, peek_record
     from benchmark.run import run_folder
 
     examples: dict[str, Path] = {}
     for run in plan.runs:
         path = run_folder(store, run) / FILE
-        if path.exists() and (error := peek_record(path).error):
+        try:
+            error = peek_record(path).error if path.exists() else None
+        except BadRecord as damage:
+            examples.setdefault(f"{type(damage).__name__}: {damage}", path)
+            continue
+        if error:
             examples.setdefault(f"{error['type']}: {error['message'].splitlines()[0]}", path)
     for message, path in examples.items():
         out.print(f"{message}\n  {path}", highlight=False, markup=False)

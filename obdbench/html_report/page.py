@@ -24,7 +24,7 @@ from obdbench.sweep_status import sweep_status
 from paper_figures import convergence, over_datasets
 from paper_figures.figure import SETTINGS, FigureError
 from results import cell_table, curves_frame, runs_frame
-from results.record_store import sweep_records
+from results.record_store import readable_records
 
 FIGURES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Figure]] = {
     "Normalized return against outer step": lambda runs, curves: convergence(curves),
@@ -47,7 +47,7 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
         sweep: Sweep that was started there.
         path: HTML file to write.
     """
-    records = sweep_records(store, sweep)
+    records, damaged = readable_records(store, sweep)
     runs = runs_frame(records)
     table = cell_table(runs_frame(records, sweep.runs))
     states = sweep_status(store, sweep)
@@ -61,6 +61,7 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
         script=_trusted(folder / "report.js"),
         bibtex=(folder / "papers.bib").read_text("utf-8"),
         unknown=states.unknown,
+        damaged=damaged,
         csv=table.drop(columns="scores").to_csv(index=False),
         figures=_figures(records, runs),
         data=_json(content(store, sweep, records, states, table)),

@@ -27,6 +27,7 @@ from results.record_store import (
     RunStatus,
     all_records,
     load_sweep,
+    readable_records,
     run_status,
     save_sweep,
     sweep_records,
@@ -182,5 +183,7 @@ def test_a_record_that_was_cut_short_is_named_not_skipped(sweep: Sweep, tmp_path
     path.write_text(path.read_text()[:-40])
     with pytest.raises(BadRecord, match=f"{path} is not JSON"):
         sweep_records(tmp_path, sweep)
-    with pytest.raises(BadRecord, match=f"{path} is not a record"):
-        run_status(tmp_path, sweep.runs[0])
+    assert run_status(tmp_path, sweep.runs[0]) == RunStatus("failed", 1.0, "BadRecord")
+    records, damaged = readable_records(tmp_path, sweep)
+    assert records == []
+    assert [message.startswith(f"{path} is not JSON") for message in damaged] == [True]

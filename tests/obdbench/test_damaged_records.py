@@ -1,0 +1,97 @@
+"""A damaged record, or a damaged list of runs, is named; the rest of the sweep is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.record import FILE
+
+Damage = Callable[[str], str]
+
+
+def changed(**values: Any) -> Damage:
+    return lambda text: json.dumps({**json.loads(text), **values})
+
+
+def better(text: str) -> str:
+    values = json.loads(text)
+    values["score"]["normalized_return"] += 10.0
+    return json.dumps(values)
+
+
+UNREADABLE: dict[str, Damage] = {
+    "cut short": lambda text: text[:-40],
+    "empty": lambda text: "",
+    "a list": lambda text: "[]",
+    "no status": changed(status=None),
+}
+ALTERED: dict[str, Damage] = {
+    "a better score": better,
+    "another run": changed(run_id="hopper-medium.random.0.seed0"),
+    "another version": changed(schema="obdbench.record/9"),
+    "no checkpoints": changed(checkpoints=[]),
+}
+
+
+@pytest.fixture
+def record(cli: Any, sweep_file: Path, record_store: Path) -> Path:
+    """One record of a sweep whose two runs are done."""
+    assert cli("sweep", sweep_file, "--jobs", "1").code == 0
+    return next(record_store.glob(f"*/seed0/{FILE}"))
+
+
+def test_the_table_shows_the_rest_and_names_the_damaged_record(record: Path, cli: Any) -> None:
+    whole = record.read_text("utf-8")
+    for case, damage in (UNREADABLE | ALTERED).items():
+        record.write_text(damage(whole), "utf-8")
+        for command in ("table", "collect"):
+            found = cli(command, "tiny")
+            assert found.code == (3 if case in UNREADABLE else 1), case
+            assert found.err.count("A record cannot be read") == 1, case
+            assert str(record) in found.err and "Traceback" not in found.err, case
+            assert "1 of 2 seeds" in found.out, f"{case}: the other seed's record is shown"
+    values = json.loads(cli("table", "tiny", "--json").out)
+    assert [str(record) in message for message in values["damaged"]] == [True]
+
+
+def test_status_counts_a_record_that_cannot_be_read_as_failed_and_says_why(
+    record: Path, cli: Any
+) -> None:
+    whole = record.read_text("utf-8")
+    for case, damage in UNREADABLE.items():
+        record.write_text(damage(whole), "utf-8")
+        found = cli("status", "tiny")
+        assert found.code == 3, case
+        assert "D 1 done, F 1 failed" in found.out, case
+        assert f"BadRecord: {record}" in found.out, case
+
+
+def test_the_report_shows_the_rest_and_a_warning(
+    record: Path, cli: Any, record_store: Path
+) -> None:
+    record.write_text(better(record.read_text("utf-8")), "utf-8")
+    assert cli("report", "tiny").code == 0
+    page = (record_store / "reports" / "tiny" / "report.html").read_text("utf-8")
+    assert page.count("A record cannot be read, and its run counts as missing") == 1
+    assert str(record) in page
+
+
+def test_a_damaged_list_of_runs_is_one_message_with_what_to_do(
+    record: Path, cli: Any, record_store: Path
+) -> None:
+    path = record_store / "sweeps" / "tiny.json"
+    for content in (
+        "", "[]", "{}", "null", "\x00", '{"name": "tiny", "description": "", "runs": [{}]}',
+        '{"name": "tiny", "description": "", "runs": [{"method": 3}]}',
+    ):  # fmt: skip
+        path.write_text(content, "utf-8")
+        for command in ("status", "table", "report", "collect"):
+            found = cli(command, "tiny")
+            assert found.code == 1, content
+            assert f"{path} is not the list of a sweep's runs" in found.err, content
+            assert "obdbench sweep FILE" in found.err, content
