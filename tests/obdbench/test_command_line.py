@@ -270,6 +270,7 @@ def test_an_entry_that_cannot_be_found_is_broken_and_one_that_does_not_import_wi
         'class Half:\n    """Half."""\nimport no_such_module'
     )
     monkeypatch.syspath_prepend(tmp_path)
+    assert "av_pbc" in obdbench.METHODS  # discovered before it is replaced
     monkeypatch.setattr(obdbench.METHODS, "_entries", {
         "gone": "no_such_package.module:Gone", "half": "half_a_method:Half",
         "named": "half_a_method:Whole",
