@@ -17,6 +17,7 @@ from typing import Any
 import submitit
 
 from benchmark.packing import Pack, make_packs
+from benchmark.provenance import checked_device
 from benchmark.record import FILE
 from benchmark.run import Conditions, WorkerDied, execute, is_complete, record_death, run_folder
 from benchmark.spec import RunSpec
@@ -63,7 +64,11 @@ def execute_in_processes(
         conditions: Store, device and the like.
         jobs: Processes at a time.
         on_poll: Called now and then while this process waits.
+
+    Raises:
+        ObdBenchError: The device is not one of this machine.
     """
+    checked_device(conditions.device)  # once here, not as the death of every process
     packs = make_packs(runs, conditions.pack, jobs)
     running = [_submit(share, conditions) for share in _shares(packs, jobs)]
     try:

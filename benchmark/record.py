@@ -325,7 +325,7 @@ def _decode(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or version != SCHEMA:
         raise BadRecord(
             f"{path} has schema {version!r}; this version reads {SCHEMA!r}. Records of "
-            f"obdbench.record/1 are converted by: python -m results.conversion STORE"
+            f"obdbench.record/1 are converted by: python -m results.conversion OLD NEW"
         )
     return values
 

@@ -9,6 +9,7 @@ import psutil
 import pytest
 import torch
 
+from benchmark.errors import ObdBenchError
 from benchmark.heartbeat import last_sign
 from benchmark.local import _shares, execute_here, execute_in_processes
 from benchmark.record import FILE, Record, read_record
@@ -84,6 +85,13 @@ def test_local_processes_give_the_records_of_this_process(
     assert polls
     assert not list((tmp_path / "jobs").rglob("*_log.*")), "logs of jobs that went well are kept"
     assert {r.provenance.threads for r in local} == {1}
+
+
+def test_a_device_that_is_not_there_costs_no_run(small_dataset_name: str, tmp_path: Path) -> None:
+    spec = tiny_spec("random", small_dataset_name)
+    with pytest.raises(ObdBenchError, match="'tpu' is not a torch device"):
+        execute_in_processes([spec], Conditions(tmp_path / "store", device="tpu"), 2)
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize("before", [None, "7"])
