@@ -17,7 +17,7 @@ import gymnasium
 import minari
 import numpy as np
 from filelock import FileLock
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -33,6 +33,7 @@ from benchmark.datasets.dataset import (
 from benchmark.datasets.source import DatasetName, DatasetSource, find_source, store_folder
 from benchmark.environments.batch import highest
 from benchmark.environments.lookup import find_specification, make_batched
+from benchmark.environments.rollout import require_time_limit
 from benchmark.errors import ObdBenchError
 from benchmark.files import Fingerprint, atomic_path, file_sha256, write_atomic
 
@@ -100,7 +101,8 @@ def load_dataset(name: DatasetName) -> Dataset:
     """
     card = dataset_card(name)
     episodes, flat = name.folder / EPISODES, name.folder / FLAT_COPY
-    repair = f"Build it anew with `{name.rebuild_command(card['seed'])}`."
+    options = card.get("provenance", {}).get("options", "")
+    repair = f"Build it anew with `{name.rebuild_command(card['seed'])}{options}`."
     if not episodes.is_file():
         raise DatasetProblem(f"{episodes} is missing. {repair}")
     if (size := episodes.stat().st_size) != card["hdf5"]["bytes"]:
@@ -223,14 +225,18 @@ def write_dataset(
 
 
 def check_fits_environment(dataset: Dataset) -> gymnasium.Space[Any]:
-    """Compare a dataset's dimensions with its environment's, and return the action space.
+    """Compare a dataset's dimensions and values with its environment's; return the action space.
 
     Raises:
         UnknownEnvironment: The environment is not installed; the message says what to install.
-        DatasetProblem: The dataset is of another environment.
+        UnsupportedSpace: The suite's policies cannot serve the environment.
+        NoTimeLimit: Episodes of the environment may never end.
+        DatasetProblem: The dataset is of another environment, or in other units.
     """
+    require_time_limit(dataset.env_id)
     with contextlib.closing(make_batched(dataset.env_id, 1)) as environment:
         space, observation_dim = environment.action_space, environment.observation_dim
+        observation_space = environment.observation_space
     action_dim = int(space.n) if isinstance(space, Discrete) else int(np.prod(space.shape or ()))
     found = (dataset.observation_dim, dataset.action_dim)
     if found != (observation_dim, action_dim):
@@ -239,16 +245,46 @@ def check_fits_environment(dataset: Dataset) -> gymnasium.Space[Any]:
             f"{dataset.env_id} has {observation_dim} and {action_dim}. Name the environment that "
             f"the data were collected in."
         )
-    if isinstance(space, Discrete):
-        actions = dataset.actions
-        wrong = np.flatnonzero(((actions != 0) & (actions != 1)).any(1) | (actions.sum(1) != 1))
-        if len(wrong):
-            raise DatasetProblem(
-                f"{dataset.name}: the action of transition {wrong[0]} is "
-                f"{actions[wrong[0]].tolist()}; {dataset.env_id} has discrete actions, which are "
-                f"stored one-hot (1 for the action taken, 0 for the others)."
-            )
+    if isinstance(space, Box):
+        _check_within("actions", dataset.actions, space, dataset, allowed=0.0)
+    else:
+        _check_one_hot(dataset)
+    _check_within("observations", dataset.states, observation_space, dataset, allowed=0.01)
     return space
+
+
+def _check_one_hot(dataset: Dataset) -> None:
+    actions = dataset.actions
+    wrong = np.flatnonzero(((actions != 0) & (actions != 1)).any(1) | (actions.sum(1) != 1))
+    if len(wrong):
+        raise DatasetProblem(
+            f"{dataset.name}: the action of transition {wrong[0]} is "
+            f"{actions[wrong[0]].tolist()}; {dataset.env_id} has discrete actions, which are "
+            f"stored one-hot (1 for the action taken, 0 for the others)."
+        )
+
+
+def _check_within(
+    what: str, values: NDArray[Any], space: Box, dataset: Dataset, *, allowed: float
+) -> None:
+    """Refuse values `[M, dim]` outside a space, by more than rounding, in more rows than allowed.
+
+    Some of gymnasium's own environments leave their observation space at times (LunarLander).
+    """
+    low, high = space.low.ravel().astype(float), space.high.ravel().astype(float)
+    margin = np.nan_to_num(1e-5 * (high - low), posinf=0.0)
+    outside = (values < low - margin) | (values > high + margin)
+    rows = np.flatnonzero(outside.any(1))
+    if len(rows) <= allowed * len(values):
+        return
+    row, column = int(rows[0]), int(outside[rows[0]].argmax())
+    raise DatasetProblem(
+        f"{dataset.name}: {len(rows):,} of {len(values):,} {what} are outside the space of "
+        f"{dataset.env_id}, the first in row {row}: component {column} is "
+        f"{values[row, column]:.6g}, expected {low[column]:.6g} to {high[column]:.6g}. They are "
+        f"in other units (a wrapper normalised or rescaled them), not clipped, or of another "
+        f"environment. Convert the data, or name the environment that they were collected in."
+    )
 
 
 def _write_minari(

@@ -17,7 +17,7 @@ from benchmark.datasets.d4rl_facts import (
     d4rl_names,
     d4rl_reference,
 )
-from benchmark.datasets.dataset import Dataset, DatasetProblem, OnProgress, ReferenceReturns
+from benchmark.datasets.dataset import AskedReference, Dataset, DatasetProblem, OnProgress
 from benchmark.datasets.download import Patience, TrustedFiles, download
 from benchmark.datasets.hdf5 import read_d4rl_file
 from benchmark.datasets.source import DatasetFamily, DatasetSource
@@ -132,7 +132,7 @@ class D4RLFamily(DatasetFamily):
         return D4RLSource(name.removeprefix(PREFIX))
 
     def file_source(
-        self, name: str, file: Path, environment: str | None, reference: ReferenceReturns | None
+        self, name: str, file: Path, environment: str | None, reference: AskedReference
     ) -> DatasetSource:
         source = self.source(name)
         if environment is not None or reference is not None:

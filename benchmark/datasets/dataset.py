@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,14 +34,30 @@ class DatasetProblem(ObdBenchError):
 
 @dataclass(frozen=True)
 class ReferenceReturns:
-    """Mean undiscounted returns of the random policy and of the expert."""
+    """Mean undiscounted returns of the random policy and of the expert.
+
+    Raises:
+        DatasetProblem: They are not finite, or the expert's is not above the random policy's.
+    """
 
     random: float
     expert: float
 
+    def __post_init__(self) -> None:
+        if not -np.inf < self.random < self.expert < np.inf:
+            raise DatasetProblem(
+                f"The reference returns are {self.random} of the random policy and {self.expert} "
+                f"of the expert; expected two finite numbers, the expert's above the random "
+                f"policy's."
+            )
+
     def normalise(self, returns: float | NDArray[np.float64]) -> float | NDArray[np.float64]:
         """Normalized return: 0 is the random policy, 100 the expert (D4RL, arXiv 2004.07219)."""
         return 100.0 * (returns - self.random) / (self.expert - self.random)
+
+
+AskedReference = ReferenceReturns | Literal["measured"] | None
+"""What a user asks for: these returns, measured ones, or (None) those that are known."""
 
 
 @dataclass(frozen=True)

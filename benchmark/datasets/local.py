@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.datasets.dataset import Dataset, DatasetProblem, OnProgress, ReferenceReturns
+from benchmark.datasets.dataset import AskedReference, Dataset, DatasetProblem, OnProgress
 from benchmark.datasets.hdf5 import read_d4rl_file
-from benchmark.datasets.snapshots import suite_reference
+from benchmark.datasets.references import find_reference, measure_reference, reference_options
 from benchmark.datasets.source import VERSION, DatasetFamily, DatasetSource, store_folder
-from benchmark.environments.lookup import find_specification
+from benchmark.environments.rollout import require_time_limit
 from benchmark.files import Fingerprint
 from benchmark.registry import UnknownName
 
@@ -44,24 +44,26 @@ class FileSource(LocalSource):
     Args:
         file: HDF5 file.
         environment: Id of the environment that policies are scored in.
-        reference: Returns that normalisation stands on; None for the suite's own.
+        reference: Returns that normalisation stands on, or "measured"; None for the suite's own.
     """
 
     file: Path = Path()
     environment: str = ""
-    reference: ReferenceReturns | None = None
+    reference: AskedReference = None
 
     def build(
         self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None
     ) -> Dataset:
-        reference = self.reference or suite_reference(self.environment)
+        reference, origin = find_reference(self.environment, self.reference)
         dataset = read_d4rl_file(self.file, name=name, env_id=self.environment, reference=reference)
         facts = {
             "file": self.file.name,
             **Fingerprint.of(self.file).facts(),
-            "reference_returns": "given" if self.reference else "the suite's own",
+            "reference_returns": origin,
+            "options": reference_options(self.reference),
         }
-        return dataclasses.replace(dataset, provenance={**dataset.provenance, **facts})
+        dataset = dataclasses.replace(dataset, provenance={**dataset.provenance, **facts})
+        return measure_reference(dataset, threads) if self.reference == "measured" else dataset
 
 
 class LocalFamily(DatasetFamily):
@@ -83,7 +85,7 @@ class LocalFamily(DatasetFamily):
         return LocalSource()
 
     def file_source(
-        self, name: str, file: Path, environment: str | None, reference: ReferenceReturns | None
+        self, name: str, file: Path, environment: str | None, reference: AskedReference
     ) -> DatasetSource:
         self.source(name)
         if environment is None:
@@ -91,7 +93,7 @@ class LocalFamily(DatasetFamily):
                 f"The file does not say which environment {name} was collected in. Name it with "
                 f"--environment, e.g. --environment Hopper-v4."
             )
-        find_specification(environment)
+        require_time_limit(environment)
         return FileSource(file=file, environment=environment, reference=reference)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 import sys
 import warnings
@@ -19,15 +20,22 @@ from minari.dataset.minari_dataset import MinariDataset, parse_dataset_id
 from numpy.typing import NDArray
 
 from benchmark.datasets.dataset import (
+    AskedReference,
     Dataset,
     DatasetProblem,
     OnProgress,
     ReferenceReturns,
 )
-from benchmark.datasets.snapshots import suite_reference
+from benchmark.datasets.references import find_reference, measure_reference, reference_options
 from benchmark.datasets.source import NAMESPACE, DatasetFamily, DatasetSource, store_folder
 from benchmark.environments.batch import one_hot
-from benchmark.environments.lookup import find_specification
+from benchmark.environments.lookup import (
+    UnknownEnvironment,
+    find_specification,
+    make_batched,
+    variant_id,
+)
+from benchmark.environments.rollout import require_time_limit
 from benchmark.registry import UnknownName
 
 PREFIX = "minari/"
@@ -39,9 +47,14 @@ class MinariSource(DatasetSource):
 
     Args:
         minari_id: Minari's id of it, such as `mujoco/hopper/medium-v0`.
+        environment: Id of the environment to score in; None for the one that the dataset names.
+        reference: Returns that normalisation stands on, or "measured"; None for the dataset's own,
+            or else the suite's.
     """
 
     minari_id: str
+    environment: str | None = None
+    reference: AskedReference = None
     default_size = None
 
     @property
@@ -51,6 +64,11 @@ class MinariSource(DatasetSource):
     def command(self, name: str) -> str:
         return f"obdbench data fetch {name}"
 
+    @property
+    def _options(self) -> str:
+        environment = f" --environment {shlex.quote(self.environment)}" if self.environment else ""
+        return environment + reference_options(self.reference)
+
     def build(
         self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None
     ) -> Dataset:
@@ -58,12 +76,15 @@ class MinariSource(DatasetSource):
 
         Raises:
             DatasetProblem: It cannot be had, or is of a kind that the suite does not distil.
-            UnknownEnvironment: Its environment is not installed.
+            UnknownEnvironment: Its environment is not installed, or not as it was there.
         """
         original = _open(self.minari_id)
-        env_id, warnings_ = _environment(original)
-        reference, origin = _reference(original, env_id)
-        return Dataset(
+        env_id, warnings_ = _environment(original, self.environment)
+        require_time_limit(env_id)
+        _check_spaces(original, env_id, bounds=self.environment is None)
+        own = _own_reference(original) if self.environment is None else None
+        reference, origin = find_reference(env_id, self.reference, own)
+        dataset = Dataset(
             name=name,
             env_id=env_id,
             **_read(original, progress),
@@ -72,9 +93,13 @@ class MinariSource(DatasetSource):
                 "minari_id": self.minari_id,
                 "minari_version": original.minari_version,
                 "reference_returns": origin,
+                "options": self._options,
                 "warnings": warnings_,
             },
         )
+        if self.environment is None:
+            _check_lengths(dataset)
+        return measure_reference(dataset, threads) if self.reference == "measured" else dataset
 
 
 class MinariFamily(DatasetFamily):
@@ -137,30 +162,84 @@ def _download(minari_id: str, folder: Path) -> None:
         ) from error
 
 
-def _environment(original: MinariDataset) -> tuple[str, list[str]]:
-    """The id of the environment, and a warning where the data are of a variant of it."""
-    specification = original.env_spec
-    if specification is None:
+def _environment(original: MinariDataset, asked: str | None) -> tuple[str, list[str]]:
+    """The id of the environment to score in, and a warning where the data are of another."""
+    # Minari keeps the environment of the collection and the one to evaluate in, often the same.
+    named = [spec for spec in (original.env_spec, original._eval_env_spec) if spec is not None]
+    if asked is not None:
+        find_specification(asked)
+    elif not named:
         raise DatasetProblem(
             f"The Minari dataset {original.id} names no environment, so policies cannot be scored. "
-            f"Take one that does."
+            f"Name it with --environment, e.g. --environment Hopper-v5."
         )
-    registered = find_specification(specification.id)
-    if dict(specification.kwargs) == dict(registered.kwargs):
-        return registered.id, []
-    return registered.id, [
-        f"{original.id} was collected in {specification.id} with {dict(specification.kwargs)}; "
-        f"policies are scored in it with {dict(registered.kwargs)}."
+    try:
+        ids = [variant_id(specification) for specification in named]
+    except UnknownEnvironment as error:
+        if asked is None:
+            raise UnknownEnvironment(
+                f"The Minari dataset {original.id} is not of an environment that policies can be "
+                f"scored in here: {error} To score in it, register it under an id of its own (in a "
+                f"plug-in) and name that with --environment."
+            ) from error
+        return asked, [f"{original.id}: {error} Policies are scored in {asked}, as asked for."]
+    scored = asked or ids[-1]
+    if set(ids) <= {scored}:
+        return scored, []
+    return scored, [
+        f"{original.id} was collected in {ids[0]}, to be evaluated in {ids[-1]}; policies are "
+        f"scored in {scored}."
     ]
 
 
-def _reference(original: MinariDataset, env_id: str) -> tuple[ReferenceReturns, str]:
-    """The dataset's own reference returns, else the suite's, and which of the two they are."""
+def _check_spaces(original: MinariDataset, env_id: str, *, bounds: bool) -> None:
+    """Compare the spaces that a dataset declares with its environment's: kind, type and bounds."""
+    _dimensions(original)
+    with contextlib.closing(make_batched(env_id, 1)) as environment:
+        pairs = {
+            "observations": (original.observation_space, environment.observation_space),
+            "actions": (original.action_space, environment.action_space),
+        }
+    for what, (found, expected) in pairs.items():
+        if not _alike(found, expected, bounds):
+            raise DatasetProblem(
+                f"The {what} of the Minari dataset {original.id} are of {found}; those of {env_id} "
+                f"are of {expected}: a wrapper changed them, or the data are of another "
+                f"environment. Name that one with --environment."
+            )
+
+
+def _alike(found: gymnasium.Space[Any], expected: gymnasium.Space[Any], bounds: bool) -> bool:
+    """Whether two spaces are of one kind and, wherever both have bounds, have the same."""
+    if not isinstance(found, Box) or not isinstance(expected, Box):
+        return found == expected
+    if found.dtype.kind != expected.dtype.kind:
+        return False
+    if not bounds or found.shape != expected.shape:
+        return True  # the dimensions are compared when the data are written
+    pairs = ((found.low, expected.low), (found.high, expected.high))
+    return all(
+        # The largest float32 stands for no bound in some environments.
+        np.isclose(one, other, rtol=1e-5)[(np.abs(one) < 1e30) & (np.abs(other) < 1e30)].all()
+        for one, other in pairs
+    )
+
+
+def _own_reference(original: MinariDataset) -> ReferenceReturns | None:
     metadata = original.storage.metadata
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    if low is not None and high is not None:
-        return ReferenceReturns(float(low), float(high)), "the dataset's own"
-    return suite_reference(env_id), "the suite's own"
+    return None if low is None or high is None else ReferenceReturns(float(low), float(high))
+
+
+def _check_lengths(dataset: Dataset) -> None:
+    limit, longest = find_specification(dataset.env_id).max_episode_steps, dataset.lengths.max()
+    if limit is not None and longest > limit:
+        variant = f'{dataset.env_id.partition("{")[0]}{{"max_episode_steps": {longest}}}'
+        raise DatasetProblem(
+            f"{dataset.name} has episodes of up to {longest} steps; {dataset.env_id} ends them "
+            f"after {limit}, so it is not what the data were collected in. Name that environment, "
+            f"e.g. --environment '{variant}'."
+        )
 
 
 def _read(original: MinariDataset, progress: OnProgress | None) -> dict[str, NDArray[Any]]:

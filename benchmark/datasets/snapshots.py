@@ -150,7 +150,7 @@ def suite_reference(env_id: str) -> ReferenceReturns:
     if env_id not in measured:
         raise DatasetProblem(
             f"There are no reference returns for {env_id}: the data bring none, and the suite only "
-            f"has its own for {', '.join(sorted(measured))}. Give both, --reference-random and "
-            f"--reference-expert."
+            f"has its own for {', '.join(sorted(measured))}. Give `obdbench data fetch` (or "
+            f"import) both --reference-random and --reference-expert, or --measure-references."
         )
     return measured[env_id]

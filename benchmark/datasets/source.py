@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from benchmark.datasets.dataset import Dataset, DatasetProblem, OnProgress, ReferenceReturns
+from benchmark.datasets.dataset import AskedReference, Dataset, DatasetProblem, OnProgress
 from benchmark.errors import did_you_mean
 from benchmark.registry import Registry, UnknownName
 
@@ -78,7 +78,7 @@ class DatasetFamily(ABC):
         return []
 
     def file_source(
-        self, name: str, file: Path, environment: str | None, reference: ReferenceReturns | None
+        self, name: str, file: Path, environment: str | None, reference: AskedReference
     ) -> DatasetSource:
         """The dataset of a full name, imported from a file on this machine.
 
@@ -86,7 +86,8 @@ class DatasetFamily(ABC):
             name: Full name.
             file: File in D4RL's HDF5 format.
             environment: Id of the environment, where the name does not say it.
-            reference: Returns of the random policy and the expert, where the name does not say.
+            reference: Returns of the random policy and the expert, where the name does not say, or
+                "measured".
 
         Raises:
             DatasetProblem: This family takes no files, or something is missing or superfluous.

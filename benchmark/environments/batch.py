@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from benchmark.errors import ObdBenchError
@@ -44,6 +44,7 @@ class BatchedEnvironment(typing.Protocol):
     env_id: str
     size: int
     observation_dim: int
+    observation_space: Box
     action_space: gymnasium.Space[Any]
     max_episode_steps: int | None
 

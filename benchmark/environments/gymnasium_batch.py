@@ -36,7 +36,8 @@ class GymnasiumBatch:
         self._slots = SlotTracker(size)
         self.env_id = first.spec.id
         self.size = size
-        self.observation_dim = _observation_dim(first.observation_space, self.env_id)
+        self.observation_space = _box(first.observation_space, self.env_id)
+        self.observation_dim = int(np.prod(self.observation_space.shape))
         self.action_space = first.action_space
         self.max_episode_steps = first.spec.max_episode_steps
         self._action_shape = _action_shape(self.action_space, self.env_id)
@@ -77,13 +78,13 @@ class GymnasiumBatch:
             environment.close()
 
 
-def _observation_dim(space: gymnasium.Space[Any], env_id: str) -> int:
+def _box(space: gymnasium.Space[Any], env_id: str) -> Box:
     if not isinstance(space, Box):
         raise UnsupportedSpace(
             f"{env_id} observes {space}, expected a Box. Register a variant of the environment "
             "with gymnasium.wrappers.FlattenObservation and use its id."
         )
-    return int(np.prod(space.shape))
+    return space
 
 
 def _action_shape(space: gymnasium.Space[Any], env_id: str) -> tuple[int, ...]:

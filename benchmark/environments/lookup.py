@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -34,19 +36,99 @@ _EXTRAS = {
 }
 
 
+_TIME_LIMIT = "max_episode_steps"
+# Wrappers of gymnasium (and stable-baselines3's Monitor) that pass every number on as it is.
+_RECORDERS = {
+    "HumanRendering", "Monitor", "RecordEpisodeStatistics", "RecordVideo", "RenderCollection",
+}  # fmt: skip
+
+
 class UnknownEnvironment(ObdBenchError):
     """The environment id is not registered, or what it needs is not installed."""
 
 
 def find_specification(env_id: str) -> EnvSpec:
-    """Find the registered specification of an exact environment id.
+    """Find the specification of an exact environment id, or of a variant of it.
 
     An id without its version is unknown, although gymnasium would take the newest: the environment
-    behind a score must not change with the gymnasium that is installed.
+    behind a score must not change with the gymnasium that is installed. A variant is the id with
+    what differs as JSON: `Hopper-v5{"max_episode_steps": 500, "reset_noise_scale": 0.1}` has
+    another time limit and another constructor argument.
 
     Raises:
-        UnknownEnvironment: The id is not registered, or the module in `module:id` is missing.
+        UnknownEnvironment: The id is not registered, the module in `module:id` is missing, or what
+            follows the id is not JSON.
     """
+    plain, brace, rest = env_id.partition("{")
+    specification = _registered(plain)
+    if not brace:
+        return specification
+    try:
+        arguments = json.loads(brace + rest)
+    except json.JSONDecodeError as error:
+        raise UnknownEnvironment(
+            f"What follows the id in {env_id!r} is not JSON ({error}); expected arguments such as "
+            f'{plain}{{"{_TIME_LIMIT}": 500}}.'
+        ) from error
+    limit = arguments.pop(_TIME_LIMIT, specification.max_episode_steps)
+    if not (limit is None or (type(limit) is int and limit > 0)):
+        raise UnknownEnvironment(
+            f"{_TIME_LIMIT} in {env_id!r} is {limit!r}; expected a positive whole number."
+        )
+    return replace(
+        specification, max_episode_steps=limit, kwargs={**specification.kwargs, **arguments}
+    )
+
+
+def variant_id(specification: EnvSpec) -> str:
+    """The id of a specification: the registered one's, or a variant's (see `find_specification`).
+
+    What changes no number of an episode is left out: the render mode, wrappers that only record,
+    the reward threshold.
+
+    Raises:
+        UnknownEnvironment: The id is not registered here, or what is registered under it differs by
+            more than a time limit and constructor arguments.
+    """
+    registered = _registered(specification.id)
+    given, known = _arguments(specification), _arguments(registered)
+    for what, found, expected in (
+        ("wrappers", _wrappers(specification), _wrappers(registered)),
+        ("entry point", specification.entry_point, registered.entry_point),
+        ("arguments left out", sorted(known.keys() - given.keys()), []),
+    ):
+        if found != expected:
+            raise UnknownEnvironment(
+                f"{specification.id} has other {what} ({_listed(found)}) than the environment that "
+                f"is registered here under this id ({_listed(expected)})."
+            )
+    differing = {key: given[key] for key in given if given[key] != known.get(key, ...)}
+    if specification.max_episode_steps != registered.max_episode_steps:
+        differing[_TIME_LIMIT] = specification.max_episode_steps
+    return f"{specification.id}{json.dumps(differing, sort_keys=True) if differing else ''}"
+
+
+def _arguments(specification: EnvSpec) -> dict[str, Any]:
+    """The constructor arguments as JSON gives them, where tuples are lists, but the render mode."""
+    arguments: dict[str, Any] = json.loads(json.dumps(specification.kwargs, default=repr))
+    arguments.pop("render_mode", None)
+    return arguments
+
+
+def _wrappers(specification: EnvSpec) -> list[str]:
+    """Names and arguments of the wrappers around an environment, but those that only record."""
+    return [
+        f"{wrapper.name}({', '.join(f'{k}={v!r}' for k, v in (wrapper.kwargs or {}).items())})"
+        for wrapper in specification.additional_wrappers
+        if wrapper.name not in _RECORDERS
+    ]
+
+
+def _listed(found: Any) -> str:
+    return (", ".join(found) or "none") if isinstance(found, list) else str(found)
+
+
+def _registered(env_id: str) -> EnvSpec:
     module, _, name = env_id.rpartition(":")
     if module:
         try:
@@ -69,11 +151,17 @@ def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
     need v4, so here it is a choice and not an oversight.
 
     Raises:
-        UnknownEnvironment: The environment cannot be made with the packages that are installed.
+        UnknownEnvironment: The environment cannot be made with the packages that are installed, or
+            with its arguments.
     """
     try:
         with _without_deprecation_warnings():
             return gymnasium.make(specification)
+    except TypeError as error:
+        raise UnknownEnvironment(
+            f"Environment {specification.id!r} cannot be made with the arguments "
+            f"{specification.kwargs}: {error}. Give those that its constructor takes."
+        ) from error
     except (ImportError, gymnasium.error.Error) as error:
         raise UnknownEnvironment(
             f"Environment {specification.id!r} is registered but cannot be made: {error} "

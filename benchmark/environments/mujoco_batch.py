@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import mujoco
@@ -49,6 +49,7 @@ class MujocoBatch:
         self.env_id = specification.id
         self.size = size
         self.observation_dim: int = model.nq + model.nv - 1
+        self.observation_space = cast(gymnasium.spaces.Box, reference.observation_space)
         self.action_space = reference.action_space
         self.max_episode_steps = specification.max_episode_steps
 

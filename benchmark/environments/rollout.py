@@ -12,12 +12,21 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from benchmark.environments.batch import BatchedEnvironment, check_actions, highest
-from benchmark.environments.lookup import make_batched
+from benchmark.environments.lookup import find_specification, make_batched
 from benchmark.errors import ObdBenchError
 
 
 class NoTimeLimit(ObdBenchError):
     """The environment may never end an episode and no limit was given."""
+
+
+def require_time_limit(env_id: str) -> None:
+    """Raise NoTimeLimit where episodes of an environment may never end, so that none is scored."""
+    if find_specification(env_id).max_episode_steps is None:
+        raise NoTimeLimit(
+            f"{env_id} has no time limit, so that an episode might never end. Name it with one: "
+            f"--environment '{env_id.partition('{')[0]}{{\"max_episode_steps\": 1000}}'."
+        )
 
 
 @dataclass(frozen=True)

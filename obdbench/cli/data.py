@@ -19,7 +19,13 @@ from benchmark.datasets.catalog import (
     local_datasets,
 )
 from benchmark.datasets.d4rl import D4RLSource
-from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
+from benchmark.datasets.dataset import (
+    AskedReference,
+    Dataset,
+    DatasetProblem,
+    ReferenceReturns,
+)
+from benchmark.datasets.minari_remote import MinariSource
 from benchmark.datasets.source import (
     DATASETS,
     FAMILIES,
@@ -38,6 +44,26 @@ from paper_figures.figure import write_figure
 app = typer.Typer(help="Datasets: build, fetch, import, list, inspect.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name of a dataset, e.g. hopper/medium-replay.")]
+Environment = Annotated[
+    str | None,
+    typer.Option(
+        help='Environment to score in, e.g. Hopper-v4 or Hopper-v5{"max_episode_steps": 500}.'
+    ),
+]
+ReferenceRandom = Annotated[
+    float | None, typer.Option(help="Mean return of the random policy, which counts as 0.")
+]
+ReferenceExpert = Annotated[
+    float | None, typer.Option(help="Mean return of the expert, which counts as 100.")
+]
+MeasureReferences = Annotated[
+    bool,
+    typer.Option(
+        "--measure-references",
+        help="Take the returns of random actions in the environment as 0, and those of the best "
+        "tenth of the data's episodes as 100.",
+    ),
+]
 Force = Annotated[bool, typer.Option(help="Replace the one that is in the store.")]
 
 
@@ -106,6 +132,10 @@ def fetch(
         str | None,
         typer.Option(help="Address of a folder with D4RL's files; default: OBDBENCH_D4RL_MIRROR."),
     ] = None,
+    environment: Environment = None,
+    reference_random: ReferenceRandom = None,
+    reference_expert: ReferenceExpert = None,
+    measure_references: MeasureReferences = False,
     force: Force = False,
 ) -> None:
     """Fetch a published dataset into the local Minari store."""
@@ -119,6 +149,15 @@ def fetch(
         if not isinstance(source, D4RLSource):
             raise DatasetProblem(f"--mirror is for D4RL's files; {parsed} is not one of them.")
         source = dataclasses.replace(source, mirror=mirror)
+    reference = _reference(reference_random, reference_expert, measure_references)
+    if environment is not None or reference is not None:
+        if not isinstance(source, MinariSource):
+            raise DatasetProblem(
+                f"{parsed} has its environment and reference returns by its name; --environment, "
+                f"--reference-random, --reference-expert and --measure-references are for Minari's."
+            )
+        source = dataclasses.replace(source, environment=environment, reference=reference)
+        _refuse_stored(parsed, force)
     build_if_missing(parsed, force=force, source=source)
 
 
@@ -128,13 +167,10 @@ def import_(
     as_: Annotated[
         str, typer.Option("--as", help="local/NAME, or d4rl/NAME for one of D4RL's files.")
     ],
-    environment: Annotated[str | None, typer.Option(help="E.g. Hopper-v4 (for local/).")] = None,
-    reference_random: Annotated[
-        float | None, typer.Option(help="Mean return of the random policy (for local/).")
-    ] = None,
-    reference_expert: Annotated[
-        float | None, typer.Option(help="Mean return of the expert (for local/).")
-    ] = None,
+    environment: Environment = None,
+    reference_random: ReferenceRandom = None,
+    reference_expert: ReferenceExpert = None,
+    measure_references: MeasureReferences = False,
     force: Force = False,
 ) -> None:
     """Import a file from this machine into the local Minari store."""
@@ -144,14 +180,10 @@ def import_(
             f"A file cannot be imported as {as_!r}. Give it a name that begins with local/, or "
             f"d4rl/ if it is one of D4RL's."
         )
-    reference = _reference(reference_random, reference_expert)
+    reference = _reference(reference_random, reference_expert, measure_references)
     source = FAMILIES[prefix].file_source(as_, file, environment, reference)
     name = DatasetName.parse(as_)
-    if is_stored(name) and not force:
-        raise DatasetProblem(
-            f"{name} is in the store already. Give --force to replace it with {file}, or give the "
-            f"file another name."
-        )
+    _refuse_stored(name, force)
     build_if_missing(name, force=force, source=source)
 
 
@@ -206,7 +238,9 @@ def info(name: Name) -> None:
         "Minari id": parsed.minari_id,
         "folder": str(parsed.folder),
     }
-    origin = [(key.replace("_", " "), str(value)) for key, value in provenance.items()]
+    origin = [
+        (key.replace("_", " "), str(value)) for key, value in provenance.items() if value != ""
+    ]
     for key, value in [*rows.items(), *origin, *(("warning", text) for text in warnings)]:
         out.print(f"{key:<18} {value}", highlight=False, markup=False)
 
@@ -237,13 +271,24 @@ def _sized(name: str, size: int | None) -> DatasetName:
     return DatasetName.parse(name if size is None else f"{name}@{size}")
 
 
-def _reference(random: float | None, expert: float | None) -> ReferenceReturns | None:
+def _refuse_stored(name: DatasetName, force: bool) -> None:
+    """Raise DatasetProblem where the store has the dataset, perhaps with other settings."""
+    if is_stored(name) and not force:
+        raise DatasetProblem(
+            f"{name} is in the store already. Give --force to replace it, or leave it as it is "
+            f"(`obdbench data info {name}` shows it) and give a file another name."
+        )
+
+
+def _reference(random: float | None, expert: float | None, measure: bool) -> AskedReference:
+    if measure and random is None and expert is None:
+        return "measured"
     if random is None and expert is None:
         return None
-    if random is None or expert is None or not random < expert:
+    if random is None or expert is None or measure or not random < expert:
         raise DatasetProblem(
             f"--reference-random is {random} and --reference-expert {expert}; give both, with the "
-            f"expert's return above the random policy's, or neither."
+            f"expert's return above the random policy's, or neither, or only --measure-references."
         )
     return ReferenceReturns(random, expert)
 

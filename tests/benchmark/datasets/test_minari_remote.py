@@ -12,15 +12,18 @@ import h5py
 import minari
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Space
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
 from benchmark.datasets.catalog import build_dataset, dataset_card, load_dataset
-from benchmark.datasets.dataset import Dataset, DatasetProblem
+from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
+from benchmark.datasets.minari_remote import MinariSource
 from benchmark.datasets.snapshots import suite_reference
 from benchmark.datasets.source import DatasetName, dataset_names
 from benchmark.environments.lookup import UnknownEnvironment
+from benchmark.environments.rollout import NoTimeLimit, rollout
 from benchmark.registry import UnknownName
 
 ID = "mujoco/hopper/medium-v0"
@@ -34,7 +37,7 @@ def sampled(space: Space[Any], count: int) -> NDArray[Any]:
 
 def make(
     minari_id: str,
-    env_id: str | None,
+    env_id: str | EnvSpec | None,
     *,
     observation_space: Space[Any],
     action_space: Space[Any],
@@ -59,7 +62,7 @@ def make(
                 truncations=ends[1],
             )
         )
-    specification = env_id and gymnasium.spec(env_id)
+    specification = gymnasium.spec(env_id) if isinstance(env_id, str) else env_id
     minari.create_dataset_from_buffers(
         minari_id,
         episodes,
@@ -81,8 +84,9 @@ HOPPER: dict[str, Space[Any]] = {
     "observation_space": Box(-1, 1, (11,), np.float64),
     "action_space": Box(-1, 1, (3,), np.float32),
 }
+CARTPOLE_BOUNDS = np.array([4.8, np.inf, 0.41887903, np.inf], np.float32)
 CARTPOLE: dict[str, Space[Any]] = {
-    "observation_space": Box(-1, 1, (4,), np.float32),
+    "observation_space": Box(-CARTPOLE_BOUNDS, CARTPOLE_BOUNDS),
     "action_space": Discrete(2),
 }
 SCORES = {"ref_min_score": 10.0, "ref_max_score": 500.0}
@@ -92,8 +96,10 @@ names_no_environment = pytest.mark.filterwarnings(
 )
 
 
-def fetch(minari_id: str = ID) -> Dataset:
-    return build_dataset(DatasetName.parse(f"minari/{minari_id}"))
+def fetch(minari_id: str = ID, **asked: Any) -> Dataset:
+    """The dataset, as `obdbench data fetch` brings it with these options."""
+    name = DatasetName.parse(f"minari/{minari_id}")
+    return build_dataset(name, source=MinariSource(minari_id, **asked))
 
 
 @pytest.fixture(autouse=True)
@@ -147,18 +153,6 @@ def test_reference_returns_are_its_own_or_the_suites_or_asked_for() -> None:
         fetch("none/cartpole-v0")
 
 
-@names_no_environment
-def test_a_variant_of_the_environment_is_reported() -> None:
-    specification = gymnasium.make("Hopper-v5", reset_noise_scale=0.1).spec
-    make(ID, None, **HOPPER)
-    metadata = minari.load_dataset(ID).storage
-    metadata.update_metadata({"env_spec": specification.to_json()})
-    dataset = fetch()
-    (warning,) = dataset.provenance["warnings"]
-    assert "collected in Hopper-v5 with {'reset_noise_scale': 0.1}" in warning
-    assert dataset_card(DatasetName.parse(f"minari/{ID}"))["provenance"]["warnings"] == [warning]
-
-
 def test_names_are_those_of_the_local_store() -> None:
     make(ID, "Hopper-v5", **HOPPER)
     fetch()
@@ -170,6 +164,270 @@ def test_an_id_without_its_prefix_is_answered_with_it() -> None:
         DatasetName.parse(ID)
     with pytest.raises(UnknownName, match="expected minari/ID with an id and its version"):
         DatasetName.parse("minari/mujoco/hopper/medium")
+
+
+# --- the environment that the data were collected in ----------------------------------------------
+def play(
+    env: gymnasium.Env[Any, Any], *, episodes: int = 2, eval_env: Any = None, **more: Any
+) -> None:
+    """Write random episodes in an environment by minari's own writer, which keeps the wrappers."""
+    env.action_space.seed(0)
+    buffers = []
+    for seed in range(episodes):
+        observations, actions, outcomes = [env.reset(seed=seed)[0]], [], []
+        while not (outcomes and any(outcomes[-1][1:])):
+            actions.append(env.action_space.sample())
+            observation, *outcome, _ = env.step(actions[-1])
+            observations.append(observation)
+            outcomes.append(outcome)
+        rewards, *ends = map(np.array, zip(*outcomes, strict=True))
+        columns = np.array(observations), np.array(actions), rewards, *ends
+        buffers.append(EpisodeBuffer(seed, None, None, *columns))
+    minari.create_dataset_from_buffers(
+        ID,
+        buffers,
+        env=env,
+        eval_env=eval_env or env,
+        algorithm_name="random",
+        author="tests",
+        author_email="none",
+        code_permalink="none",
+        description="random actions",
+        **more,
+    )
+    env.close()
+
+
+WRAPPED: dict[str, Any] = {
+    "NormalizeObservation(epsilon=1e-08)": gymnasium.wrappers.NormalizeObservation,
+    "RescaleAction(min_action=0.0, max_action=1.0": lambda env: gymnasium.wrappers.RescaleAction(
+        env, 0.0, 1.0
+    ),
+    "ClipReward": lambda env: gymnasium.wrappers.ClipReward(env, -1.0, 1.0),
+    "StickyAction": lambda env: gymnasium.wrappers.StickyAction(env, 0.5),
+    "NormalizeReward": gymnasium.wrappers.NormalizeReward,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*precision lowered by casting")
+@pytest.mark.parametrize("name", WRAPPED)
+def test_data_from_under_a_wrapper_are_refused_by_its_name(name: str) -> None:
+    play(WRAPPED[name](gymnasium.make("InvertedPendulum-v5")), **SCORES)
+    with pytest.raises(UnknownEnvironment) as refused:
+        fetch()
+    assert f"InvertedPendulum-v5 has other wrappers ({name}" in str(refused.value)
+    assert "name that with --environment" in str(refused.value)
+
+
+def test_wrappers_that_only_record_are_none() -> None:
+    made = gymnasium.make("InvertedPendulum-v5", render_mode="rgb_array")
+    play(gymnasium.wrappers.RecordEpisodeStatistics(made), **SCORES)
+    dataset = fetch()
+    assert (dataset.env_id, dataset.provenance["warnings"]) == ("InvertedPendulum-v5", [])
+
+
+def test_the_environment_that_a_user_registered_with_the_wrapper_can_be_named() -> None:
+    wrapper = gymnasium.wrappers.ClipReward.wrapper_spec(min_reward=-1.0, max_reward=1.0)
+    gymnasium.register(
+        "Clipped-v0",
+        entry_point=gymnasium.spec("InvertedPendulum-v5").entry_point,
+        additional_wrappers=(wrapper,),
+        max_episode_steps=1000,
+    )
+    try:
+        play(WRAPPED["ClipReward"](gymnasium.make("InvertedPendulum-v5")), **SCORES)
+        dataset = fetch(environment="Clipped-v0", reference=ReferenceReturns(0.0, 9.0))
+    finally:
+        del gymnasium.registry["Clipped-v0"]
+    assert dataset.env_id == "Clipped-v0"
+    (warning,) = dataset.provenance["warnings"]
+    assert "ClipReward" in warning and "scored in Clipped-v0, as asked for" in warning
+
+
+def test_another_time_limit_and_other_arguments_are_honoured() -> None:
+    """The limit ends the episodes of a score as it ended those of the data."""
+    play(gymnasium.make("Hopper-v5", max_episode_steps=7, reset_noise_scale=0.1), **SCORES)
+    dataset = fetch()
+    assert dataset.env_id == 'Hopper-v5{"max_episode_steps": 7, "reset_noise_scale": 0.1}'
+    assert dataset_card(DatasetName.parse(f"minari/{ID}"))["environment"] == dataset.env_id
+    kept = minari.load_dataset(f"obdbench/minari/{ID}-v0").env_spec
+    assert (kept.max_episode_steps, kept.kwargs) == (7, {"reset_noise_scale": 0.1})
+    stand = np.zeros((1, 2, 3), np.float32)
+    seeds = [0, 1]
+    played = rollout(dataset.env_id, lambda _: stand, policies=1, episodes=2, seeds=seeds)
+    assert played.lengths.tolist() == [[7, 7]]
+    for seed, found in zip(seeds, played.returns[0], strict=True):
+        env = gymnasium.make("Hopper-v5", reset_noise_scale=0.1)
+        env.reset(seed=seed)
+        assert found == sum(float(env.step(stand[0, 0])[1]) for _ in range(7))
+
+
+def test_the_environment_for_evaluation_is_scored_in_and_said() -> None:
+    play(
+        gymnasium.make("InvertedPendulum-v5", max_episode_steps=5),
+        eval_env=gymnasium.make("InvertedPendulum-v5"),
+        **SCORES,
+    )
+    dataset = fetch()
+    assert dataset.env_id == "InvertedPendulum-v5"
+    (warning,) = dataset.provenance["warnings"]
+    assert 'was collected in InvertedPendulum-v5{"max_episode_steps": 5}, to be eval' in warning
+
+
+@names_no_environment
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("hopper_v5", "hopper_v4"), "has other entry point"),
+        (lambda text: text.replace('"Hopper-v5"', '"Hopper-v2"'), "has other|cannot be made"),
+        (lambda text: text.replace('"kwargs": {}', '"kwargs": {"nope": 1}'), "arguments.*nope"),
+    ],
+)
+def test_an_environment_that_is_another_here_is_refused(change: Any, message: str) -> None:
+    make(ID, None, **HOPPER, **SCORES)
+    changed = change(gymnasium.spec("Hopper-v5").to_json())
+    minari.load_dataset(ID).storage.update_metadata({"env_spec": changed})
+    with pytest.raises(UnknownEnvironment, match=message):
+        fetch()
+
+
+def test_an_environment_without_time_limit_is_refused_before_any_score() -> None:
+    make(ID, gymnasium.make("Hopper-v5", max_episode_steps=-1).spec, **HOPPER)
+    with pytest.raises(NoTimeLimit, match=r"--environment 'Hopper-v5\{\"max_episode_steps\": 1000"):
+        fetch()
+    limited = 'Hopper-v5{"max_episode_steps": 9}'
+    dataset = fetch(environment=limited, reference=ReferenceReturns(0.0, 1.0))
+    assert dataset.env_id == limited
+
+
+def test_episodes_above_the_time_limit_are_refused() -> None:
+    make(ID, gymnasium.make("Hopper-v5", max_episode_steps=4).spec, **HOPPER, **SCORES)
+    with pytest.raises(DatasetProblem, match=r"up to 5 steps.*\{\"max_episode_steps\": 5\}'"):
+        fetch()
+
+
+PENDULUM = {
+    "observation_space": Box(np.float32([-1, -1, -8]), np.float32([1, 1, 8])),
+    "action_space": Box(-2, 2, (1,), np.float32),
+}
+
+
+@pytest.mark.parametrize(
+    ("env_id", "spaces", "message"),
+    [
+        (
+            "Pendulum-v1",
+            {**PENDULUM, "action_space": Box(-1, 1, (1,), np.float32)},
+            r"actions of the .* are of Box\(-1.0, 1.0.*Pendulum-v1 are of Box\(-2.0, 2.0",
+        ),
+        (
+            "Pendulum-v1",
+            {**PENDULUM, "observation_space": Box(-1, 1, (3,), np.float32)},
+            r"observations of the .* are of Box\(-1.0",
+        ),
+        (
+            "Pendulum-v1",
+            {**PENDULUM, "observation_space": Box(0, 255, (3,), np.uint8)},
+            r"observations of the .* are of Box\(0, 255",
+        ),
+        ("Hopper-v5", {**HOPPER, "action_space": Discrete(3)}, r"actions of .* are of Discrete"),
+        ("CartPole-v1", {**CARTPOLE, "action_space": Discrete(2, start=1)}, r"Discrete\(2, start"),
+        (
+            "Pendulum-v1",
+            {**PENDULUM, "observation_space": Box(-np.inf, np.inf, (3,), np.float32)},
+            r"of 10 observations are outside the space of Pendulum-v1.*other units",
+        ),
+        (
+            "Hopper-v5",
+            {**HOPPER, "action_space": Box(-np.inf, np.inf, (3,), np.float32)},
+            r"of 8 actions are outside the space of Hopper-v5.*expected -1 to 1",
+        ),
+    ],
+)
+def test_data_in_other_units_or_spaces_are_refused(
+    env_id: str, spaces: dict[str, Space[Any]], message: str
+) -> None:
+    make(ID, env_id, **spaces, **SCORES)
+    with pytest.raises(DatasetProblem, match=message):
+        fetch()
+
+
+# --- reference returns ----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        "Acrobot-v1",
+        "Ant-v5",
+        "CartPole-v1",
+        "Humanoid-v5",
+        "HumanoidStandup-v5",
+        "InvertedDoublePendulum-v5",
+        "InvertedPendulum-v5",
+        "MountainCarContinuous-v0",
+        "Pendulum-v1",
+        "Pusher-v5",
+        "Reacher-v5",
+        "Swimmer-v5",
+    ],
+)
+def test_any_environment_can_be_used_with_references_given(env_id: str) -> None:
+    play(gymnasium.make(env_id, max_episode_steps=12), episodes=1)
+    with pytest.raises(DatasetProblem, match=r"no reference returns.*--measure-references"):
+        fetch()
+    dataset = fetch(reference=ReferenceReturns(-1.0, 5.0))
+    assert dataset.env_id == f'{env_id}{{"max_episode_steps": 12}}'
+    assert (dataset.reference.random, dataset.reference.expert) == (-1.0, 5.0)
+    assert dataset.provenance["reference_returns"] == "given"
+    assert load_dataset(DatasetName.parse(f"minari/{ID}")).sha256 == dataset.sha256
+
+
+def test_measured_references_are_random_actions_and_the_best_tenth_of_the_data() -> None:
+    specification = gymnasium.make("InvertedPendulum-v5", max_episode_steps=30)
+    play(specification, episodes=20)
+    dataset = fetch(reference="measured")
+    returns = sorted(dataset.episode_returns)
+    assert dataset.reference.expert == np.mean(returns[-2:])
+    env = gymnasium.make("InvertedPendulum-v5", max_episode_steps=30)
+    chance = []
+    for seed in range(200):  # the same mean by gymnasium's own means, other draws
+        env.reset(seed=seed)
+        env.action_space.seed(seed)
+        steps, ended = 0, False
+        while not ended:
+            *_, terminated, truncated, _ = env.step(env.action_space.sample())
+            steps, ended = steps + 1, terminated or truncated
+        chance.append(steps - terminated)  # 1 for every step but the last
+    error = np.std(chance) * np.sqrt(1 / 200 + 1 / 100)
+    assert abs(dataset.reference.random - np.mean(chance)) < 4 * error
+    assert "mean of 100 episodes of uniformly random" in dataset.provenance["reference_returns"]
+    assert "best 2 of the 20 episodes" in dataset.provenance["reference_returns"]
+    assert dataset.reference == fetch(reference="measured").reference
+
+
+def test_best_episodes_below_chance_are_no_reference() -> None:
+    make(ID, "CartPole-v1", **CARTPOLE)
+    with pytest.raises(DatasetProblem, match=r"better than chance\. Give --reference-random"):
+        fetch(reference="measured")
+
+
+@pytest.mark.parametrize("scores", [(3.0, 3.0), (5.0, 1.0), (0.0, float("nan"))])
+def test_references_that_normalise_nothing_are_refused(scores: tuple[float, float]) -> None:
+    make(ID, "Hopper-v5", **HOPPER, ref_min_score=scores[0], ref_max_score=scores[1])
+    with pytest.raises(DatasetProblem, match="expected two finite numbers, the expert's above"):
+        fetch()
+
+
+def test_the_command_in_a_message_asks_for_the_same_references(own_folders: Path) -> None:
+    make(ID, "CartPole-v1", **CARTPOLE)
+    fetch(reference=ReferenceReturns(-1.0, 5.0), environment='CartPole-v1{"max_episode_steps": 9}')
+    name = DatasetName.parse(f"minari/{ID}")
+    (name.folder / "transitions.safetensors").unlink()
+    with pytest.raises(DatasetProblem) as damaged:
+        load_dataset(name)
+    assert (
+        f"`obdbench data fetch minari/{ID} --force --environment "
+        "'CartPole-v1{\"max_episode_steps\": 9}' --reference-random -1.0 --reference-expert 5.0`"
+    ) in str(damaged.value)
 
 
 # --- what is not there ---------------------------------------------------------------------------
