@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,13 @@ from benchmark.datasets.own import ScriptedMixture
 from benchmark.datasets.snapshots import suite_reference
 from benchmark.datasets.source import DATASETS
 from benchmark.environments.batch import highest
-from benchmark.environments.lookup import action_space, find_specification, make_environment
+from benchmark.environments.lookup import (
+    UnknownEnvironment,
+    action_space,
+    find_specification,
+    make_environment,
+    variant_id,
+)
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
 from benchmark.students.spec import StudentSpec
@@ -195,7 +202,8 @@ def evaluate(
             made.close()
     returns = np.array([total for total, _ in played])
     if reference is None and made.spec is not None:
-        reference = known_reference(made.spec.id)
+        with suppress(UnknownEnvironment):  # a wrapped one: its returns are others
+            reference = known_reference(variant_id(made.spec))
     normalized = None if reference is None else np.asarray(reference.normalise(returns))
     return Evaluation(returns, np.array([length for _, length in played]), normalized)
 

@@ -32,8 +32,8 @@ def find_reference(
 
     Args:
         env_id: Environment that policies are scored in.
-        asked: Those that the user gave; for "measured" they follow by `measure_reference`.
-        own: Those that the data bring.
+        asked: Returns that the user gave; "measured" ones follow by `measure_reference`.
+        own: Returns that the data bring.
 
     Raises:
         DatasetProblem: None are given, and none are known.

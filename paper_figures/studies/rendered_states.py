@@ -21,6 +21,7 @@ from gymnasium.envs.mujoco import MujocoEnv
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmark.environments.lookup import find_specification
 from benchmark.errors import ObdBenchError
 from paper_figures.studies.study import Row, Study, finished_runs, finished_set, one_per_dataset
 
@@ -89,7 +90,7 @@ def drawn_environment(env_id: str, width: int, height: int) -> gymnasium.Env[Any
     os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         environment = gymnasium.make(
-            env_id, render_mode="rgb_array", width=width, height=height
+            find_specification(env_id), render_mode="rgb_array", width=width, height=height
         ).unwrapped
         environment.reset(seed=0)
         environment.render()

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import minari
 import pytest
+from minari.data_collector import EpisodeBuffer
 
+import obdbench
 from benchmark.datasets.catalog import dataset_card, load_dataset
 from benchmark.datasets.source import DATASETS, DatasetName
 from tests.d4rl_files import made_up, write_file
@@ -96,6 +100,76 @@ def test_a_server_that_refuses_is_one_message(
     assert "is not in the local store" in cli("info", NAME).err
 
 
+# --- Minari --------------------------------------------------------------------------------------
+MINARI = "minari/reacher/random-v0"
+
+
+@pytest.fixture
+def reacher() -> None:
+    """Ten episodes of Reacher in the local Minari store, without reference returns."""
+    env = gymnasium.make("Reacher-v5", max_episode_steps=5)
+    env.action_space.seed(0)
+    buffers = []
+    for seed in range(10):
+        observations, rewards = [env.reset(seed=seed)[0]], []
+        actions = [env.action_space.sample() for _ in range(5)]
+        for action in actions:
+            observation, reward, *_ = env.step(action)
+            observations.append(observation)
+            rewards.append(reward)
+        ends = [False] * 5, [False] * 4 + [True]
+        buffers.append(EpisodeBuffer(seed, None, None, observations, actions, rewards, *ends))
+    minari.create_dataset_from_buffers(
+        MINARI.removeprefix("minari/"),
+        buffers,
+        env=env,
+        eval_env=env,
+        algorithm_name="random",
+        author="tests",
+        author_email="none",
+        code_permalink="none",
+        description="random actions",
+    )
+
+
+def test_data_without_reference_returns_are_fetched_by_the_options_in_the_message(
+    cli: Any, reacher: None
+) -> None:
+    refused = cli("fetch", MINARI)
+    assert refused.code == 1
+    for option in ("--reference-random", "--reference-expert", "--measure-references"):
+        assert option in refused.err
+    given = ("--reference-random", "-9.5", "--reference-expert", "-1")
+    assert cli("fetch", MINARI, *given).code == 0
+    info = cli("info", MINARI).out
+    assert re.search(r'^environment +Reacher-v5\{"max_episode_steps": 5\}$', info, re.M)
+    assert re.search(r"^reference returns  random -9.5, expert -1.0$", info, re.M)
+    again = cli("fetch", MINARI, "--measure-references")
+    assert again.code == 1 and "in the store already. Give --force" in again.err
+    assert cli("fetch", MINARI, "--measure-references", "--force").code == 0
+    found = re.search(r"^reference returns  measured: (.*)$", cli("info", MINARI).out, re.M)
+    assert found is not None
+    assert "100 episodes of uniformly random actions in Reacher-v5" in found[1]
+    assert "best 1 of the 10 episodes" in found[1]
+
+
+def test_the_environment_can_be_named(cli: Any, reacher: None) -> None:
+    named = ("--environment", "Reacher-v5", "--measure-references")
+    fetched = cli("fetch", MINARI, *named)
+    assert fetched.code == 0
+    assert "Warning: reacher/random-v0 was collected in Reacher-v5{" in fetched.err
+    assert load_dataset(DatasetName.parse(MINARI)).env_id == "Reacher-v5"
+
+
+def test_a_run_on_fetched_data_is_scored_in_its_environment(cli: Any, reacher: None) -> None:
+    assert cli("fetch", MINARI, "--measure-references").code == 0
+    tiny = obdbench.Protocol("tiny", students=2, episodes=2, checkpoint_every=2, last=2)
+    student = {"width": 8, "depth": 2, "steps": 4}
+    done = obdbench.run("random", MINARI, protocol=tiny, student=student, synthetic_size=4)
+    assert done.record.provenance.environment == 'Reacher-v5{"max_episode_steps": 5}'
+    assert done.record.checkpoints[-1].lengths == [[5, 5], [5, 5]]
+
+
 # --- import --------------------------------------------------------------------------------------
 LOCAL = ("--as", "local/mine", "--environment", "Hopper-v4")
 
@@ -125,6 +199,21 @@ def test_what_is_there_is_replaced_by_force_alone(cli: Any, file: Path) -> None:
     assert again.code == 1
     assert "local/mine is in the store already. Give --force to replace it" in again.err
     assert cli("import", file, *LOCAL, *references, "--force").code == 0
+
+
+def test_references_may_be_measured(cli: Any, tmp_path: Path) -> None:
+    columns = made_up([20, 30, 10], "ton")
+    columns["rewards"] += 1.0  # better than falling at once
+    file = write_file(tmp_path / "mine.hdf5", columns)
+    variant = 'Hopper-v4{"max_episode_steps": 40}'
+    taken = cli(
+        "import", file, "--as", "local/mine", "--environment", variant, "--measure-references"
+    )
+    assert taken.code == 0
+    card = dataset_card(DatasetName.parse("local/mine"))
+    assert card["environment"] == variant
+    assert card["reference_returns"]["expert"] == card["returns"]["max"]
+    assert "best 1 of the 3 episodes" in card["provenance"]["reference_returns"]
 
 
 def test_references_may_be_the_suites_own(cli: Any, file: Path) -> None:
@@ -173,6 +262,16 @@ def test_build_all_builds_the_suites_own_and_sums_up(
         (["fetch", "hopper/medium"], "not fetched. Use `obdbench data build hopper/medium`"),
         (["fetch", "local/mine"], "Use `obdbench data import FILE.hdf5 --as local/mine"),
         (["fetch", "minari/their/set-v0", "--mirror", "http://x"], "--mirror is for D4RL's files"),
+        (["fetch", NAME, "--measure-references"], "are for Minari's"),
+        (["fetch", NAME, "--environment", "Hopper-v5"], "are for Minari's"),
+        (
+            ["fetch", MINARI, "--measure-references", "--reference-random", "3"],
+            "or only --measure-references",
+        ),
+        (
+            ["fetch", MINARI, "--reference-random=-inf", "--reference-expert", "3"],
+            "expected two finite numbers",
+        ),
         (["fetch", NAME, "--mirror", "/a/folder"], "expected http:// or https://"),
         (["info", "local/mine"], "Build it with `obdbench data import FILE.hdf5 --as local/mine"),
         (["info", "local/my mine"], "expected local/NAME of letters"),

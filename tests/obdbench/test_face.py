@@ -170,6 +170,19 @@ def test_evaluate_plays_the_episodes_that_gymnasium_plays() -> None:
     assert "mean normalized return" in played._repr_html_()
 
 
+def test_returns_in_a_changed_environment_are_not_normalised_by_the_plain_ones() -> None:
+    plain = gymnasium.make("CartPole-v1")
+    for other in (
+        'CartPole-v1{"max_episode_steps": 9}',
+        gymnasium.make("CartPole-v1", max_episode_steps=9),
+        gymnasium.make("CartPole-v1", sutton_barto_reward=True),
+        gymnasium.wrappers.TransformReward(plain, float),
+    ):
+        assert obdbench.evaluate(AlwaysRight(), other, episodes=1).normalized is None
+    recorded = gymnasium.wrappers.RecordEpisodeStatistics(plain)
+    assert obdbench.evaluate(AlwaysRight(), recorded, episodes=1).normalized is not None
+
+
 def test_an_environment_without_reference_returns_gives_plain_returns() -> None:
     played = obdbench.evaluate(AlwaysRight(), "MountainCar-v0", episodes=1)
     assert played.normalized is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,21 +57,36 @@ def register_toy() -> Iterator[Any]:
     gymnasium.registry.pop("ObdBenchToy-v0", None)
 
 
-def sampled_actions(env_id: str, steps: int) -> np.ndarray[Any, Any]:
+def sampled_actions(environment: gymnasium.Env[Any, Any], steps: int) -> np.ndarray[Any, Any]:
     """Actions `[slots, steps, ...]` from the environment's own action space."""
-    environment = gymnasium.make(env_id)
     environment.action_space.seed(5)
     draws = [[environment.action_space.sample() for _ in range(steps)] for _ in SEEDS]
-    environment.close()
     return np.array(draws)
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
-def test_slots_at_different_paces_equal_gymnasium(env_id: str) -> None:
+# A time limit is an argument of `gymnasium.make` like any other, and part of a variant's id here.
+ENVIRONMENTS: list[tuple[str, dict[str, Any]]] = [
+    ("CartPole-v1", {}),
+    ("Pendulum-v1", {}),
+    ("Acrobot-v1", {"max_episode_steps": 30}),
+    ("MountainCarContinuous-v0", {"max_episode_steps": 30}),
+    ("Ant-v5", {"max_episode_steps": 30, "include_cfrc_ext_in_observation": False}),
+    ("Hopper-v5", {"max_episode_steps": 9}),  # by MuJoCo directly
+    ("Hopper-v5", {"healthy_z_range": (0.9, np.inf), "reset_noise_scale": 0.1}),
+    ("Humanoid-v5", {"max_episode_steps": 30}),
+    ("InvertedPendulum-v5", {}),
+    ("Pusher-v5", {"max_episode_steps": 30}),
+    ("Reacher-v5", {}),
+    ("Swimmer-v5", {"max_episode_steps": 30}),
+]
+
+
+@pytest.mark.parametrize(("env_id", "arguments"), ENVIRONMENTS, ids=str)
+def test_slots_at_different_paces_equal_gymnasium(env_id: str, arguments: dict[str, Any]) -> None:
     """Each step takes another subset of the slots; a finished slot starts again at once."""
-    actions = sampled_actions(env_id, 300)
-    references = [gymnasium.make(env_id) for _ in SEEDS]
-    batch = make_batched(env_id, len(SEEDS))
+    references = [gymnasium.make(env_id, **arguments) for _ in SEEDS]
+    actions = sampled_actions(references[0], 300)
+    batch = make_batched(env_id + json.dumps(arguments), len(SEEDS))
     expected = [env.reset(seed=seed)[0] for env, seed in zip(references, SEEDS, strict=True)]
     assert np.array_equal(batch.reset(np.arange(3), SEEDS), np.array(expected, np.float64))
     choice = np.random.default_rng(0)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from dataclasses import replace
+from typing import Any
 
 import gymnasium
 import pytest
 
-from benchmark.environments.lookup import UnknownEnvironment, make_batched
+from benchmark.environments.lookup import (
+    UnknownEnvironment,
+    find_specification,
+    make_batched,
+    variant_id,
+)
 
 
 def test_a_typo_names_the_nearest_ids() -> None:
@@ -57,3 +65,52 @@ def test_v4_is_made_without_a_deprecation_warning() -> None:
 def test_an_empty_batch_is_refused(size: int, threads: int) -> None:
     with pytest.raises(ValueError, match="expected at least 1"):
         make_batched("Hopper-v5", size, threads)
+
+
+# --- variants ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"max_episode_steps": 7},
+        {"reset_noise_scale": 0.1, "max_episode_steps": 2000},
+        {"healthy_z_range": (0.7, float("inf"))},
+    ],
+)
+def test_the_id_of_a_variant_finds_what_gymnasium_made(arguments: dict[str, Any]) -> None:
+    made = gymnasium.make("Hopper-v5", render_mode="rgb_array", **arguments)
+    env_id = variant_id(gymnasium.wrappers.RecordEpisodeStatistics(made).spec)
+    assert (env_id == "Hopper-v5") == (not arguments)
+    found = find_specification(env_id)
+    assert variant_id(found) == env_id
+    assert found.max_episode_steps == made.spec.max_episode_steps
+    expected = {key: made.spec.kwargs[key] for key in made.spec.kwargs if key != "render_mode"}
+    assert json.dumps(found.kwargs) == json.dumps(expected)
+    assert gymnasium.registry["Hopper-v5"].kwargs == {}, "the registered one stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "message"),
+    [
+        ('Hopper-v5{"max_episode_steps": 0}', "is 0; expected a positive whole number"),
+        ('Hopper-v5{"max_episode_steps": "9"}', "is '9'; expected a positive whole number"),
+        ('Hopper-v5{"max_episode', "is not JSON"),
+        ('Hopper-v5{"noise": 1}', "cannot be made with the arguments {'noise': 1}"),
+        ('Hoper-v5{"max_episode_steps": 9}', "Nearest registered ids: Hopper-v5"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_refused(env_id: str, message: str) -> None:
+    with pytest.raises(UnknownEnvironment, match=message):
+        make_batched(env_id, 1)
+
+
+def test_an_environment_that_is_registered_otherwise_has_no_id() -> None:
+    wrapped = gymnasium.wrappers.NormalizeObservation(gymnasium.make("CartPole-v1"))
+    with pytest.raises(UnknownEnvironment, match=r"CartPole-v1 has other wrappers .NormalizeObs"):
+        variant_id(wrapped.spec)
+    other = replace(gymnasium.spec("CartPole-v1"), entry_point="elsewhere:CartPole")
+    with pytest.raises(UnknownEnvironment, match=r"other entry point \(elsewhere:CartPole\)"):
+        variant_id(other)
+    without = replace(gymnasium.spec("FrozenLake8x8-v1"), kwargs={})
+    with pytest.raises(UnknownEnvironment, match=r"other arguments left out \(map_name\)"):
+        variant_id(without)
