@@ -16,7 +16,9 @@ import torch
 
 from baselines.obd import DBC
 from baselines.selection import draw_pairs
+from benchmark.density.log_densities import LogDensity
 from benchmark.method import Assignment
+from benchmark.teachers.teacher import NetworkTeacher
 from obdbench import METHODS, Method, Monitor, Problem, SyntheticSet
 
 
@@ -157,6 +159,85 @@ class Deaf(Method):
         time.sleep(3600)
 
 
+@dataclass(frozen=True)
+class WrongUnits(Method):
+    """Random pairs in the units that students learn in, or otherwise out of place."""
+
+    synthetic_size: int = 256
+    wrong: str = "observations"
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        pairs, scaling = draw_pairs(problem, self.synthetic_size), problem.scaling
+        observations, actions = pairs.observations, pairs.actions
+        match self.wrong:
+            case "observations":
+                observations = scaling.observations_in(observations)
+            case "raw taken for normalised":
+                observations = scaling.observations_out(observations)
+            case "actions":
+                actions = scaling.actions_in(actions)
+            case "outside":
+                actions = scaling.actions_out(3 * scaling.actions_in(actions))
+            case "policy":
+                monitor.checkpoint(0, _Constant(1.1 * actions.max(0).values.numpy()))
+                return
+        monitor.checkpoint(0, SyntheticSet(observations, actions))
+
+
+@dataclass(frozen=True)
+class _Constant:
+    """A policy that takes one action everywhere."""
+
+    action: np.ndarray
+    count: int = 1
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(self.action, (*observations.shape[:2], len(self.action))).copy()
+
+
+@dataclass(frozen=True)
+class InVain(Method):
+    """Declares a teacher and log densities, and at most looks at them."""
+
+    needs = frozenset({"dataset", "teacher", "log_density"})
+    synthetic_size: int = 256
+    uses: str = "nothing"
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        pairs = draw_pairs(problem, self.synthetic_size)
+        if self.uses != "nothing":
+            labels = problem.teacher.act(pairs.observations)
+            if self.uses == "teacher":
+                pairs = SyntheticSet(pairs.observations, problem.scaling.actions_out(labels))
+            _ = problem.log_density.sum()
+        monitor.checkpoint(0, pairs)
+
+
+@dataclass(frozen=True)
+class OwnInputs(Method):
+    """Gets at a teacher or log densities without declaring them, by another way."""
+
+    synthetic_size: int = 256
+    takes: str = "teacher"
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        pairs = draw_pairs(problem, self.synthetic_size)
+        match self.takes:
+            case "teacher":
+                layer = [(torch.ones(problem.action_dim, problem.observation_dim), torch.zeros(1))]
+                mean, std = problem.scaling.mean, problem.scaling.std
+                own = NetworkTeacher(layer, layer, mean, std, "exploration", {})
+                own.act(pairs.observations)
+            case "log_density":
+                LogDensity(torch.zeros(len(problem.dataset)), {})
+            case secret:
+                problem._loaders[secret.removeprefix("the suite's ")]()
+        monitor.checkpoint(0, pairs)
+
+
+METHODS.register("wrong_units", WrongUnits)
+METHODS.register("in_vain", InVain)
+METHODS.register("own_inputs", OwnInputs)
 METHODS.register("slow", Slow)
 METHODS.register("deaf", Deaf)
 METHODS.register("raises", Raises)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -34,6 +36,8 @@ class CheckResult:
         outcome: "not reached" where the method does not get as far, which another check reports.
         message: Reason, and what to do; for a passed check a remark, or empty.
         seconds: Wall time of the check.
+        place: File and line of the method that a failed check is about, `file.py:12`; empty for
+            other outcomes, and for a method that was not defined in a file.
     """
 
     check: str
@@ -41,6 +45,7 @@ class CheckResult:
     outcome: Outcome
     message: str
     seconds: float
+    place: str = ""
 
     @property
     def ok(self) -> bool:
@@ -48,7 +53,8 @@ class CheckResult:
         return self.outcome in ("passed", "not applicable")
 
     def __str__(self) -> str:
-        return f"{self.check} {self.outcome}. {self.rule} {self.message}".strip()
+        place = f"{self.place}: " if self.place else ""
+        return f"{place}{self.check} {self.outcome}. {self.rule} {self.message}".strip()
 
 
 @dataclass(frozen=True)
@@ -80,23 +86,51 @@ class Check:
     def judge(self, trial: Trial) -> CheckResult:
         """Run the check of a method under trial."""
         began = time.monotonic()
-        outcome, message = self._outcome(trial)
-        return CheckResult(self.name, self.rule, outcome, message, time.monotonic() - began)
+        outcome, message, error = self._outcome(trial)
+        place = place_of(trial.kind, error) if outcome == "FAILED" and error else ""
+        return CheckResult(self.name, self.rule, outcome, message, time.monotonic() - began, place)
 
-    def _outcome(self, trial: Trial) -> tuple[Outcome, str]:
+    def _outcome(self, trial: Trial) -> tuple[Outcome, str, Exception | None]:
         try:
-            return "passed", self.look(trial) or ""
+            return "passed", self.look(trial) or "", None
         except NotApplicable as reason:
-            return "not applicable", str(reason)
+            return "not applicable", str(reason), None
         except Broken as problem:
-            return "FAILED", str(problem)
+            return "FAILED", str(problem), problem
         except DoesNotRun as stop:
             owner = _reported_by(stop.error)
             if owner == self.name:
-                return "FAILED", described(stop.error)
-            return "not reached", f"The method does not get through a run: see {owner}."
+                return "FAILED", described(stop.error), stop.error
+            return "not reached", f"The method does not get through a run: see {owner}.", None
         except Exception as error:  # a method may fail in any way, and each is a row of the report
-            return "FAILED", described(error)
+            return "FAILED", described(error), error
+
+
+def place_of(kind: type[Method], error: BaseException) -> str:
+    """The line of a method's own code that an error went through last, else that of its class."""
+    own = [part for part in kind.__mro__ if issubclass(part, Method) and part is not Method]
+    files = {file for part in own if (file := _file_of(part))}
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    for part in reversed(chain):  # from the first error on
+        frames = [f for f in traceback.extract_tb(part.__traceback__) if f.filename in files]
+        if frames:
+            return f"{frames[-1].filename}:{frames[-1].lineno}"
+    if "distill" in vars(kind):
+        code = kind.distill.__code__
+        return f"{code.co_filename}:{code.co_firstlineno}"
+    try:
+        return f"{_file_of(kind)}:{inspect.getsourcelines(kind)[1]}"
+    except (OSError, TypeError):  # defined in an interpreter
+        return ""
+
+
+def _file_of(kind: type[Method]) -> str | None:
+    try:
+        return inspect.getsourcefile(kind)
+    except TypeError:  # of a module without a file
+        return None
 
 
 def described(error: Exception) -> str:

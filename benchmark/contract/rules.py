@@ -17,7 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark.config import build
 from benchmark.contract.check import Broken, Check, NotApplicable, described
-from benchmark.contract.tiny import DISCRETE, STUDENT, TRANSITIONS, toy
+from benchmark.contract.tiny import (
+    DISCRETE,
+    STUDENT,
+    TRANSITIONS,
+    random_teacher,
+    toy,
+    toy_in_other_units,
+)
 from benchmark.contract.trial import Observed, Trial, actions_of, values_of
 from benchmark.datasets.dataset import Dataset
 from benchmark.errors import ObdBenchError
@@ -28,6 +35,10 @@ from benchmark.synthetic_set import SyntheticSet
 from benchmark.teachers.teacher import NetworkTeacher
 
 Results = Mapping[int, SyntheticSet | Policy]
+
+# Sets of the suite's own methods are 0 to 2 standard deviations from the mean of the data, and
+# normalised ones 20 in the toy problem in other units.
+_FAR = 10.0
 
 
 def plain_parameters(trial: Trial) -> None:
@@ -81,6 +92,42 @@ def shapes_types_and_values(trial: Trial) -> None:
     Anything else would be cast or broadcast on the way to a score.
     """
     require_well_formed(trial.whole)
+
+
+def environment_units(trial: Trial) -> str | None:
+    """Sets and policies' actions are in the environment's own units, inside its action space.
+
+    Students normalise the set that they are trained on: one that is normalised already trains them
+    on states that do not exist, and its score says nothing. The toy data are shifted and scaled
+    here, so that no unit is mistaken for another.
+    """
+    _ = trial.whole
+    found = trial.run(given=toy_in_other_units())
+    scaling, outside = found.toy.scaling, 0.0
+    for step, result in found.results.items():
+        if isinstance(result, SyntheticSet):
+            distance = float(scaling.observations_in(result.observations).abs().mean())
+            if distance > _FAR:
+                raise Broken(
+                    f"The observations of the set of outer step {step} are on average "
+                    f"{distance:.3g} standard deviations from the mean of the data. Sets are in "
+                    f"the environment's units: convert normalised observations by "
+                    f"problem.scaling.observations_out."
+                )
+            actions = result.actions
+        else:
+            actions = values_of(result, found.toy.dataset.observations)[0]
+        # In the unit box, the distance from its middle; learned actions may leave the box a little.
+        reach = float(scaling.actions_in(actions).abs().max())
+        if reach > (2.0 if isinstance(result, SyntheticSet) else 1.0 + 1e-3):
+            raise Broken(
+                f"Actions of outer step {step} are outside the action space, up to {reach:.3g} "
+                f"times as far from its middle as its bounds. They are in the environment's units "
+                f"(convert them from the unit box by problem.scaling.actions_out), and what "
+                f"leaves its bounds should be clipped."
+            )
+        outside = max(outside, reach)
+    return f"Actions leave the action space by {outside - 1:.0%}." if outside > 1.005 else None
 
 
 def students_act(trial: Trial) -> None:
@@ -196,6 +243,31 @@ def declares_what_it_touches(trial: Trial) -> str | None:
         )
     unused = [need for need in NEEDS if need in needs - touched]
     return f"Declared, but not touched at these settings: {', '.join(unused)}." if unused else None
+
+
+def uses_what_it_declares(trial: Trial) -> None:
+    """Another teacher and other log densities, where a method declares them, give other results.
+
+    The table shows `needs` next to the score, and a reader compares what methods were given. What
+    makes no difference is not used, whether the method looks at it or not.
+    """
+    _ = trial.whole
+    plain = toy()
+    widths = plain.dataset.observation_dim, plain.dataset.action_dim
+    others = {
+        "teacher": dataclasses.replace(plain, teacher=random_teacher(*widths, seed=1)),
+        "log_density": dataclasses.replace(plain, log_density=plain.log_density.flip(0)),
+    }
+    declared = [need for need in others if need in trial.method.needs]
+    if not declared:
+        raise NotApplicable("It declares neither a teacher nor log densities.")
+    for need in declared:
+        if _difference(trial.whole, trial.run(given=others[need]).results) is None:
+            raise Broken(
+                f"It declares {need}, but another one gives the same results at these settings. "
+                f"Use problem.{need}, or leave it out of `needs`; where only other settings use "
+                f"it, let `needs` be a property, or name them in `tiny` or by --set."
+            )
 
 
 def counts_its_cost(trial: Trial) -> str | None:
@@ -325,12 +397,14 @@ CHECKS = tuple(
         plain_parameters,
         distils,
         shapes_types_and_values,
+        environment_units,
         students_act,
         synthetic_size,
         same_seed_same_bits,
         different_seeds_differ,
         resumes,
         declares_what_it_touches,
+        uses_what_it_declares,
         counts_its_cost,
         size_above_the_data,
         empty_dataset,

@@ -16,6 +16,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor
 
 from benchmark.config import BadConfiguration, build
@@ -131,10 +132,33 @@ def toy(env_id: str = CONTINUOUS, transitions: int = TRANSITIONS) -> Toy:
     density = normal.log_prob(torch.from_numpy(dataset.observations).double())  # type: ignore[no-untyped-call]
     return Toy(
         dataset,
-        _teacher(dataset.observation_dim, dataset.action_dim),
+        random_teacher(dataset.observation_dim, dataset.action_dim),
         density.sum(1),
         Scaling.of(full, space),
     )
+
+
+def toy_in_other_units() -> Toy:
+    """Make the toy problem with observations and actions that are far from normalised ones.
+
+    Observations lie around 20 standard deviations, and actions in [2, 3], [4, 6] or [8, 12]: a set
+    in the units that students learn in is then nowhere near the data.
+    """
+    plain = toy()
+    widths = plain.dataset.observation_dim, plain.dataset.action_dim
+    std, half_range = (np.resize(np.array([0.5, 1.0, 2.0], np.float32), width) for width in widths)
+    dataset = dataclasses.replace(
+        plain.dataset,
+        states=(plain.dataset.states + 20) * std,
+        actions=(plain.dataset.actions + 5) * half_range,
+    )
+    teacher = dataclasses.replace(
+        plain.teacher,
+        observation_mean=torch.from_numpy(20 * std),
+        observation_std=torch.from_numpy(std),
+    )
+    scaling = Scaling.of(dataset, Box(4 * half_range, 6 * half_range))
+    return Toy(dataset, teacher, plain.log_density, scaling)
 
 
 @cache
@@ -168,8 +192,9 @@ def _dataset(env_id: str, transitions: int) -> Dataset:
     )
 
 
-def _teacher(observation_dim: int, action_dim: int) -> NetworkTeacher:
-    generator = torch.Generator().manual_seed(0)
+def random_teacher(observation_dim: int, action_dim: int, seed: int = 0) -> NetworkTeacher:
+    """A teacher of random weights, of raw observations that are normal."""
+    generator = torch.Generator().manual_seed(seed)
 
     def layers(*widths: int, lead: tuple[int, ...] = ()) -> Layers:
         return [

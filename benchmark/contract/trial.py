@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
@@ -27,12 +27,14 @@ from benchmark.contract.tiny import (
     tiny_method,
     toy,
 )
+from benchmark.density.log_densities import LogDensity
 from benchmark.environments.lookup import find_specification, make_environment
 from benchmark.environments.mujoco_batch import MujocoBatch
 from benchmark.errors import ObdBenchError
 from benchmark.method import Assignment, Method, Policy, Problem, State
 from benchmark.protocol import Protocol
 from benchmark.synthetic_set import SyntheticSet
+from benchmark.teachers.teacher import NetworkTeacher
 
 PROTOCOL = Protocol("check", students=2, episodes=1, checkpoint_every=2, last=1)
 
@@ -117,6 +119,9 @@ class WatchedProblem(Problem):
         super().__init__(**arguments)
         self.touched: set[str] = set()
         self.drawn_from = False
+        self._loaders = {
+            need: _noting(self.touched, need, load) for need, load in self._loaders.items()
+        }
 
     def generator(self, purpose: str, step: int = 0) -> torch.Generator:
         """Record the call, and give the generator."""
@@ -212,6 +217,7 @@ class Trial:
         seed: int = 0,
         env_id: str = CONTINUOUS,
         transitions: int = TRANSITIONS,
+        given: Toy | None = None,
         recorder: Recorder | None = None,
         during: AbstractContextManager[object] | None = None,
         **changed: Any,
@@ -222,18 +228,20 @@ class Trial:
             seed: The only axis of the run's random numbers.
             env_id: Environment of the toy problem.
             transitions: Size of the toy problem's dataset.
+            given: Inputs of the run in place of those of `env_id` and `transitions`.
             recorder: Monitor of the run; where it kills the run, the run ends without an error.
             during: Context that is entered only while the method works.
             changed: Hyper-parameters that differ in this run.
         """
         method = replace(self.method, **changed)
-        given = toy(env_id, transitions)
+        given = given or toy(env_id, transitions)
         problem = self.problem(given, seed)
         recorder = recorder or self.recorder(method)
         with (
             suppress(Killed),
             self._another_process(),
             environment_steps(env_id) as stepped,
+            unseen_inputs(problem.touched),
             during or nullcontext(),
         ):
             method.distill(problem, recorder)
@@ -308,6 +316,31 @@ def environment_steps(env_id: str) -> Iterator[list[int]]:
         patch.object(MujocoBatch, "step", counting(MujocoBatch.step, len)),
     ):
         yield steps
+
+
+@contextmanager
+def unseen_inputs(touched: set[str]) -> Iterator[None]:
+    """Note teachers and log densities that the method gets at by other ways than its problem."""
+
+    teacher: type[Any] = NetworkTeacher
+    with ExitStack() as stack:
+        for need, kind, name in (
+            *(("teacher", teacher, name) for name in ("act", "sample", "q")),
+            ("log_density", LogDensity, "__init__"),
+        ):
+            noted = _noting(touched, need, getattr(kind, name))
+            stack.enter_context(patch.object(kind, name, noted))
+        yield
+
+
+def _noting(touched: set[str], need: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which notes at every call that the need was touched."""
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        touched.add(need)
+        return function(*arguments, **named)
+
+    return noted
 
 
 @cache

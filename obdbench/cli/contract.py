@@ -29,8 +29,8 @@ from obdbench.cli.console import out
 from obdbench.cli.options import parse_settings
 
 COLOURS: dict[Outcome, str] = {
-    "passed": "green",
     "FAILED": "bold red",
+    "passed": "green",
     "not applicable": "dim",
     "not reached": "red",
 }
@@ -130,10 +130,16 @@ def _methods_of(path: Path) -> list[str]:
 
 
 def _show(name: str, results: list[CheckResult]) -> None:
-    table = Table(Column("check", no_wrap=True), "", Column("s", justify="right"), "", title=name)
+    """Print failures first, one line each as a compiler does, then the other checks."""
     for result in results:
+        if result.outcome == "FAILED":
+            out.print(escape(str(result)), style=COLOURS["FAILED"], soft_wrap=True, highlight=False)
+    table = Table(Column("check", no_wrap=True), "", Column("s", justify="right"), "", title=name)
+    for result in sorted(results, key=lambda result: list(COLOURS).index(result.outcome)):
+        if result.outcome == "not reached":
+            continue
         colour = COLOURS[result.outcome]
-        message = result.message if result.ok else f"{result.rule} {result.message}"
+        message = "see above" if result.outcome == "FAILED" else result.message
         table.add_row(
             result.check,
             f"[{colour}]{result.outcome}[/]",
@@ -141,6 +147,8 @@ def _show(name: str, results: list[CheckResult]) -> None:
             escape(message),
         )
     out.print(table)
+    if missed := [result.check for result in results if result.outcome == "not reached"]:
+        out.print(f"not reached: {', '.join(missed)}", highlight=False)
     counts = Counter(result.outcome for result in results)
     said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in COLOURS if counts[outcome])
     seconds = sum(result.seconds for result in results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from benchmark.contract.trial import environment_steps
 from benchmark.environments.lookup import make_batched
 from benchmark.environments.rollout import rollout
 from benchmark.method import METHODS, Assignment
+from benchmark.registry import load_plugin
 from obdbench import (
     CHECKS,
     Method,
@@ -32,6 +34,7 @@ from obdbench import (
     SyntheticSet,
     check_method,
 )
+from tests.tiny_runs import PLUGIN
 
 CHECK = {check.name: check for check in CHECKS}
 
@@ -462,8 +465,67 @@ def test_a_broken_rule_is_found(check: str, method: type[Method], message: str) 
     assert re.search(message, result.message), result.message
 
 
+# Methods of tests/misbehaving_methods.py by their names, with a setting of theirs.
+MISBEHAVING: list[tuple[str, str, dict[str, Any], str]] = [
+    (
+        "environment_units",
+        "wrong_units",
+        {"wrong": "observations"},
+        "deviations from the.*ions_out",
+    ),
+    ("environment_units", "wrong_units", {"wrong": "raw taken for normalised"}, "standard deviat"),
+    ("environment_units", "wrong_units", {"wrong": "actions"}, "outside the action space, up to"),
+    ("environment_units", "wrong_units", {"wrong": "outside"}, "outside the action space, up to"),
+    ("environment_units", "wrong_units", {"wrong": "policy"}, "outside the action space, up to"),
+    ("uses_what_it_declares", "in_vain", {}, "declares teacher, but another one gives the same"),
+    ("uses_what_it_declares", "in_vain", {"uses": "no more than a look"}, "declares teacher, but"),
+    ("uses_what_it_declares", "in_vain", {"uses": "teacher"}, "declares log_density, but another"),
+    ("declares_what_it_touches", "own_inputs", {}, "used teacher without declaring it"),
+    (
+        "declares_what_it_touches",
+        "own_inputs",
+        {"takes": "log_density"},
+        "used log_density without",
+    ),
+    (
+        "declares_what_it_touches",
+        "own_inputs",
+        {"takes": "the suite's log_density"},
+        "used log_density without",
+    ),
+]
+
+
+@pytest.mark.parametrize(("check", "name", "settings", "message"), MISBEHAVING)
+def test_a_misbehaving_plug_in_fails_one_check_with_its_file_and_line(
+    check: str, name: str, settings: dict[str, Any], message: str
+) -> None:
+    load_plugin(PLUGIN)
+    results = {result.check: result for result in check_method(METHODS[name], settings)}
+    failed = [result for result in results.values() if not result.ok]
+    assert [result.check for result in failed] == [check], list(map(str, failed))
+    assert re.search(message, failed[0].message), failed[0].message
+    line = inspect.getsourcelines(type(METHODS[name]).distill)[1]
+    assert failed[0].place == f"{PLUGIN}:{line}"
+
+
 def test_every_check_has_a_method_that_fails_it() -> None:
-    assert set(CHECK) == {check for check, _, _ in BROKEN}
+    assert set(CHECK) == {check for check, *_ in [*BROKEN, *MISBEHAVING]}
+
+
+def test_a_failure_names_the_line_that_raised() -> None:
+    result = CHECK["distils"](Raises)
+    line = inspect.getsourcelines(Raises.pairs)[1] + 1
+    assert result.place == f"{__file__}:{line}"
+    assert str(result).startswith(f"{__file__}:{line}: distils FAILED. A run ends without")
+    inherited = CHECK["shapes_types_and_values"](WrongShape)  # fails after the run has ended
+    assert inherited.place == f"{__file__}:{inspect.getsourcelines(WrongShape)[1]}"
+    defined: dict[str, Any] = {"First": First, "__name__": "nowhere"}
+    exec("class Interpreted(First):\n    silent = 1\n    made = None", defined)
+    assert CHECK["distils"](dataclass(frozen=True)(defined["Interpreted"])).place.startswith(
+        __file__
+    )
+    assert CHECK["distils"](First).place == ""
 
 
 @pytest.mark.parametrize("need", ["teacher", "log_density", "environment"])
@@ -480,7 +542,7 @@ def test_a_sound_method_passes_or_says_why_a_check_does_not_apply() -> None:
     results = {result.check: result for result in check_method(First)}
     assert all(result.ok for result in results.values()), list(map(str, results.values()))
     not_applicable = {name for name, r in results.items() if r.outcome == "not applicable"}
-    assert not_applicable == {"packs"}
+    assert not_applicable == {"packs", "uses_what_it_declares"}
     assert "no pack_key" in results["packs"].message
 
 

@@ -59,14 +59,14 @@ def test_from_nothing_to_a_row_with_an_interval_as_a_file_and_as_a_package(
     check, check_by_name = commands("check-method")
     (sweep,) = commands("--plugin")
     with fresh_methods(folder):
-        assert succeed(*check).splitlines()[-1].startswith("top_advantage: 12 passed, 3 not")
+        assert succeed(*check).splitlines()[-1].startswith("top_advantage: 14 passed, 3 not")
         assert_has_its_row(succeed(*sweep, *INLINE))
 
     for cell in record_store.glob("*.top_advantage.*"):
         shutil.rmtree(cell)
     (sweep,) = commands("sweep")
     with fresh_methods(install(folder)):
-        assert succeed(*check_by_name).splitlines()[-1].startswith("top_advantage: 12")
+        assert succeed(*check_by_name).splitlines()[-1].startswith("top_advantage: 14")
         assert_has_its_row(succeed(*sweep, *INLINE))
 
 

@@ -29,28 +29,38 @@ METHODS.register("{name}", {name})
 """
 
 
-def unwrapped(output: str) -> str:
-    """A message of the table on one line, whatever the width of the terminal."""
-    cells = [line.split("│")[-2].strip() for line in output.splitlines() if "│" in line]
-    return " ".join(cells)
-
-
 def test_a_registered_method_is_checked_by_its_name() -> None:
     code, output = run("check-method", "random")
     assert code == 0
     assert "same_seed_same_bits" in output
-    assert "random: 13 passed, 2 not applicable" in output
+    assert "random: 14 passed, 3 not applicable" in output
     assert "It never calls monitor.save" in output, "why a check does not apply"
 
 
-def test_a_broken_file_exits_with_1_and_says_what_to_do(tmp_path: Path) -> None:
+def test_a_broken_file_exits_with_1_and_says_where_and_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "bad.py"
     path.write_text(BAD.format(name="above_the_data"))
     code, output = run("check-method", str(path))
     assert code == 1
-    assert "raises IndexError" in unwrapped(output)
-    assert "Raise an ObdBenchError that names what was found" in unwrapped(output)
-    assert "2 FAILED" in output
+    first, second, *others = output.splitlines()
+    assert first.startswith(f"{path}:14: size_above_the_data FAILED. A set larger than the dataset")
+    assert "it raises IndexError: index 240 is out of bounds" in first
+    assert first.endswith("Raise an ObdBenchError that names what was found and what was expected.")
+    assert second.startswith(f"{path}:14: empty_dataset FAILED. ")
+    assert others[-1].startswith("above_the_data: 2 FAILED, ")
+
+
+def test_what_fails_stands_first_and_what_is_not_reached_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "raises.py"
+    path.write_text(BAD.format(name="raising").replace("rows = torch", "rows = [][0]  # torch"))
+    code, output = run("check-method", str(path))
+    assert code == 1
+    lines = output.splitlines()
+    assert lines[0].startswith(f"{path}:13: distils FAILED. ")
+    assert lines[0].endswith("IndexError: list index out of range")
+    assert output.count("not reached") == 2, "the list of them, and their number"
+    assert lines[-2].startswith("not reached: shapes_types_and_values, environment_units, ")
+    assert lines[-1].startswith("raising: 1 FAILED, 1 passed, 1 not applicable, 14 not reached, in")
 
 
 def test_a_file_that_was_loaded_already_is_checked_again(tmp_path: Path) -> None:
@@ -67,7 +77,7 @@ def test_a_file_that_was_loaded_already_is_checked_again(tmp_path: Path) -> None
 def test_settings_of_the_check(tmp_path: Path) -> None:
     code, output = run("check-method", "random", "--set", "synthetic_size=300")
     assert code == 1, "more than the toy data have"
-    assert "synthetic_size is 300; expected 1 to 240" in unwrapped(output)
+    assert "synthetic_size is 300; expected 1 to 240" in output.splitlines()[0]
     code, output = run("check-method", "random", "--set", "syntetic_size=3")
     assert code == 1
     assert "Did you mean 'synthetic_size'?" in output
@@ -95,10 +105,10 @@ def test_a_new_method_is_three_files_that_pass_the_check_and_their_own_test(writ
     assert "class MyFirstPick(Method):" in (written / "my_first_pick.py").read_text()
     with fresh_methods(written):
         output = succeed("check-method", str(written / "my_first_pick.py"))
-        assert "my_first_pick: 13 passed, 2 not applicable" in output
+        assert "my_first_pick: 14 passed, 3 not applicable" in output
     with fresh_methods(written):
         found = outcomes("test_my_first_pick", "test_my_first_pick_keeps_the_contract")
-    assert found == {"passed": 13, "skipped": 2}
+    assert found == {"passed": 14, "skipped": 3}
 
 
 def test_a_new_methods_sweep_runs_with_random_and_av_pbc(
