@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import shlex
 import shutil
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from minari.dataset.minari_dataset import MinariDataset, parse_dataset_id
 from numpy.typing import NDArray
+from packaging.requirements import InvalidRequirement, Requirement
 
 from benchmark.datasets.dataset import (
     AskedReference,
@@ -94,7 +96,7 @@ class MinariSource(DatasetSource):
                 "minari_version": original.minari_version,
                 "reference_returns": origin,
                 "options": self._options,
-                "warnings": warnings_,
+                "warnings": [*warnings_, *_unmet_requirements(original)],
             },
         )
         if self.environment is None:
@@ -223,6 +225,27 @@ def _alike(found: gymnasium.Space[Any], expected: gymnasium.Space[Any], bounds: 
         np.isclose(one, other, rtol=1e-5)[(np.abs(one) < 1e30) & (np.abs(other) < 1e30)].all()
         for one, other in pairs
     )
+
+
+def _unmet_requirements(original: MinariDataset) -> list[str]:
+    """A warning for every package that is installed here in another version than the data ask."""
+    warnings_ = []
+    for text in original.storage.metadata.get("requirements", []):
+        try:
+            requirement = Requirement(text)
+            found = importlib.metadata.version(requirement.name)
+        except InvalidRequirement:
+            found = "unknown, since that is not a requirement"
+        except importlib.metadata.PackageNotFoundError:
+            found = "none"
+        else:
+            if requirement.specifier.contains(found, prereleases=True):
+                continue
+        warnings_.append(
+            f"{original.id} asks for {text!r}, so that its environment is as it was; the version "
+            f"here is {found}."
+        )
+    return warnings_
 
 
 def _own_reference(original: MinariDataset) -> ReferenceReturns | None:

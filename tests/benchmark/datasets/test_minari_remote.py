@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import h5py
 import minari
+import mujoco
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
@@ -289,6 +290,17 @@ def test_an_environment_that_is_another_here_is_refused(change: Any, message: st
     minari.load_dataset(ID).storage.update_metadata({"env_spec": changed})
     with pytest.raises(UnknownEnvironment, match=message):
         fetch()
+
+
+def test_packages_in_another_version_than_the_data_ask_for_are_said() -> None:
+    asked = ["gymnasium>=1.0", "mujoco<2", "no-such-package", "numpy >> 1"]
+    make(ID, "Hopper-v5", **HOPPER, **SCORES, requirements=asked)
+    found = fetch().provenance["warnings"]
+    said = [f"{ID} asks for {text!r}, so that" for text in asked[1:]]
+    for warning, start in zip(found, said, strict=True):
+        assert warning.startswith(start)
+    assert found[0].endswith(f"the version here is {mujoco.__version__}.")
+    assert found[1].endswith("the version here is none.")
 
 
 def test_an_environment_without_time_limit_is_refused_before_any_score() -> None:
