@@ -84,7 +84,8 @@ class MinariSource(DatasetSource):
         env_id, warnings_ = _environment(original, self.environment)
         require_time_limit(env_id)
         _check_spaces(original, env_id, bounds=self.environment is None)
-        own = _own_reference(original) if self.environment is None else None
+        same = self.environment is None or not warnings_  # its own returns are of its environment
+        own = _own_reference(original) if same else None
         reference, origin = find_reference(env_id, self.reference, own)
         dataset = Dataset(
             name=name,
@@ -272,6 +273,7 @@ def _read(original: MinariDataset, progress: OnProgress | None) -> dict[str, NDA
     memory.
     """
     observation_dim, action_dim = _dimensions(original)
+    space = original.action_space
     total, episodes = original.total_steps, original.total_episodes
     arrays: dict[str, NDArray[Any]] = {
         "states": np.empty((total + episodes, observation_dim), np.float32),
@@ -284,23 +286,35 @@ def _read(original: MinariDataset, progress: OnProgress | None) -> dict[str, NDA
     start = 0
     for index, episode in enumerate(_episodes(original)):
         length = len(episode["rewards"])
-        rows = slice(start, start + length)
-        try:
-            # Each episode before this one has one state more than transitions.
-            states = slice(start + index, start + index + length + 1)
-            arrays["states"][states] = episode["observations"]
-            taken, space = episode["actions"], original.action_space
-            arrays["actions"][rows] = (
-                one_hot(taken, space) if isinstance(space, Discrete) else taken
-            )
-            for key in ("rewards", "terminations", "truncations"):
-                arrays[key][rows] = episode[key]
-        except (ValueError, IndexError) as error:
+        shapes = {
+            "observations": (length + 1, observation_dim),
+            "actions": (length,) if isinstance(space, Discrete) else (length, action_dim),
+            **dict.fromkeys(("rewards", "terminations", "truncations"), (length,)),
+        }
+        # Compared first: numpy would spread a single row over the whole episode.
+        wrong = {
+            key: np.shape(episode[key]) for key in shapes if np.shape(episode[key]) != shapes[key]
+        }
+        taken = episode["actions"]
+        if isinstance(space, Discrete):
+            if not np.isin(taken, np.arange(space.n) + space.start).all():
+                wrong["actions"] = (f"not all in {space}",)
+            else:
+                taken = one_hot(taken.astype(np.int64), space)
+        if wrong or start + length > total:
+            found = ", ".join(f"{key} {list(shape)}" for key, shape in wrong.items())
             raise DatasetProblem(
                 f"Episode {index} of the Minari dataset {original.id} does not fit its {length} "
                 f"rewards, {observation_dim} observation and {action_dim} action dimensions "
-                f"({error}). It is damaged: fetch it again."
-            ) from error
+                f"({found or f'{total} steps in all'}). It is damaged: fetch it again."
+            )
+        rows = slice(start, start + length)
+        # Each episode before this one has one state more than transitions.
+        states = slice(start + index, start + index + length + 1)
+        arrays["states"][states] = episode["observations"]
+        arrays["actions"][rows] = taken
+        for key in ("rewards", "terminations", "truncations"):
+            arrays[key][rows] = episode[key]
         arrays["lengths"][index] = length
         start += length
         if progress:

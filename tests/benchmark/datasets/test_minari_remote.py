@@ -312,6 +312,14 @@ def test_an_environment_without_time_limit_is_refused_before_any_score() -> None
     assert dataset.env_id == limited
 
 
+def test_its_own_reference_returns_are_not_taken_to_another_environment() -> None:
+    make(ID, "CartPole-v1", **CARTPOLE, **SCORES)
+    other = 'CartPole-v1{"max_episode_steps": 200}'
+    with pytest.raises(DatasetProblem, match="There are no reference returns for CartPole-v1"):
+        fetch(environment=other)
+    assert fetch(environment="CartPole-v1").reference.expert == 500.0
+
+
 def test_episodes_above_the_time_limit_are_refused() -> None:
     make(ID, gymnasium.make("Hopper-v5", max_episode_steps=4).spec, **HOPPER, **SCORES)
     with pytest.raises(DatasetProblem, match=r"up to 5 steps.*\{\"max_episode_steps\": 5\}'"):
@@ -538,6 +546,32 @@ def test_data_without_environment_are_refused() -> None:
 def test_episodes_without_end_are_refused() -> None:
     make(ID, "Hopper-v5", marked=False, **HOPPER, **SCORES)
     with pytest.raises(DatasetProblem, match=r"2 episodes are without end, the first at transit"):
+        fetch()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("observations", np.zeros((1, 4), np.float32)),  # numpy would take it for every step
+        ("observations", np.zeros((6, 1), np.float32)),
+        ("rewards", np.zeros(1)),
+        ("terminations", np.zeros(1, bool)),
+        ("actions", np.int64([0, 1, -1, 0, 1])),  # numpy would take -1 for the last action
+        ("actions", np.int64([0, 1, 2, 0, 1])),
+        ("actions", np.float32([0, 1, 0.5, 0, 1])),
+    ],
+)
+def test_episodes_that_do_not_fit_are_refused_not_stretched(
+    own_folders: Path, key: str, value: NDArray[Any]
+) -> None:
+    make(ID, "CartPole-v1", **CARTPOLE, **SCORES)
+    main = own_folders / "datasets" / ID / "data" / "main_data.hdf5"
+    with h5py.File(main, "a") as file:
+        del file[f"episode_1/{key}"]
+        file[f"episode_1/{key}"] = value
+    with pytest.raises(
+        DatasetProblem, match=rf"Episode 1 of .* does not fit its \d.*\({key}|\(obs"
+    ):
         fetch()
 
 
