@@ -77,7 +77,8 @@ class AvPBC(PBC):
         return Targets(actions, self.beta * values)
 
 
-DBC_PUBLISHED = DBC(adjoint_noise="fresh")
-PBC_PUBLISHED = PBC(adjoint_noise="fresh", teacher_action="sampled")
-AV_PBC_PUBLISHED = AvPBC(adjoint_noise="fresh", teacher_action="sampled")
-"""The three as the published code runs them: its backward pass, and sampled teacher actions."""
+DBC_PUBLISHED = DBC(adjoint_noise="fresh", head_scalars="trained")
+PBC_PUBLISHED = PBC(adjoint_noise="fresh", teacher_action="sampled", head_scalars="trained")
+AV_PBC_PUBLISHED = AvPBC(adjoint_noise="fresh", teacher_action="sampled", head_scalars="trained")
+"""The three as the published code runs them: its backward pass, sampled teacher actions, and a head
+whose two scalars are trained."""

@@ -24,6 +24,7 @@ from benchmark.method import (
     require_positive,
 )
 from benchmark.students.network import Parameters, stack
+from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet
 
 
@@ -54,6 +55,8 @@ class OBD(Method):
         outer_batch: States of the dataset per outer loss (10 batches of 256).
         adjoint_noise: "reused" differentiates the loss that was computed; "fresh" draws new action
             noise in the backward pass, as the published code does. Matters to noisy heads only.
+        head_scalars: "student" leaves the student its head; "trained" makes the two scalars of a
+            sampled head parameters that students train, as in the published code.
     """
 
     synthetic_size: int = 256
@@ -63,6 +66,7 @@ class OBD(Method):
     outer_gradient_clip: float = 2.0
     outer_batch: int = 2560
     adjoint_noise: Literal["reused", "fresh"] = "reused"
+    head_scalars: Literal["student", "trained"] = "student"
 
     def __post_init__(self) -> None:
         require_positive(self, "outer_steps", "outer_batch")
@@ -70,6 +74,12 @@ class OBD(Method):
     @abstractmethod
     def targets(self, problem: Problem) -> Targets:
         """Target actions and weights of this objective on every state of the dataset."""
+
+    def student_for(self, student: StudentSpec) -> StudentSpec:
+        """The sweep's student, the scalars of a sampled head trained where they are to be."""
+        if self.head_scalars == "trained" and student.head == "sampled":
+            return dataclasses.replace(student, head="sampled_trained")
+        return student
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Distil one run."""

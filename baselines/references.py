@@ -115,7 +115,7 @@ def flatten(parameters: Parameters) -> Tensor:
 def unflatten(network: Network, vectors: Tensor) -> Parameters:
     """Cut vectors `[R, D]` into parameters, the inverse of `flatten`."""
     parameters, at = [], 0
-    for fan_in, fan_out in zip(network.sizes, network.sizes[1:], strict=False):
+    for fan_in, fan_out in network.layer_sizes:
         # Per layer: out * in weights, row by row, then out biases, kept as `[R, 1, out]`.
         weight = vectors[:, at : at + fan_out * fan_in].reshape(-1, fan_out, fan_in)
         bias = vectors[:, None, at + fan_out * fan_in : at + fan_out * (fan_in + 1)]

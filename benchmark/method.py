@@ -207,6 +207,10 @@ class Method(ABC):
         The same problem and hyper-parameters must give the same checkpoints.
         """
 
+    def student_for(self, student: StudentSpec) -> StudentSpec:
+        """Give the student to distil for and to score with: the sweep's, or a variant of it."""
+        return student
+
     def pack_key(self) -> Hashable | None:
         """Key of a pack: methods whose keys are equal (and not None) may advance as one batch."""
         return None

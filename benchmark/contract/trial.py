@@ -263,7 +263,7 @@ class Trial:
         """Make the problem that the method sees of a toy."""
         return WatchedProblem(
             needs=self.method.needs,
-            student=STUDENT,
+            student=self.method.student_for(STUDENT),
             scaling=given.scaling,
             axes={"run": f"check.seed{seed}"},
             loaders={
