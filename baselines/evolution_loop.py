@@ -171,6 +171,7 @@ class EvolutionRun:
         step = self.generation
         self.monitor.progress(step, self.settings.outer_steps)
         if self._ended() or self.monitor.due(step):
+            self.monitor.note(sigma=float(torch.as_tensor(self.strategy.sigma).mean()))
             self.monitor.checkpoint(step, self.result(self.strategy.mean))
         self.monitor.save(step, self._state)
 

@@ -82,6 +82,14 @@ class Monitor(typing.Protocol):
         """Add steps that the method itself took in an environment."""
         ...
 
+    def note(self, **facts: float | str) -> None:
+        """Keep facts of the method's own for the record, such as `gradient_norm_median=0.4`.
+
+        A later fact replaces an earlier one of the same name. A number that is not finite is kept
+        as None.
+        """
+        ...
+
 
 class Problem:
     """The inputs of a method.

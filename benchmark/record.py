@@ -28,6 +28,7 @@ FILE = "record.json"
 
 Status = Literal["complete", "failed"]
 Need = Literal["dataset", "teacher", "log_density", "environment"]
+MethodFact = float | int | str | None
 OuterStep = Annotated[int, Meta(ge=0)]
 
 
@@ -175,6 +176,8 @@ class Record(_Part, frozen=True, kw_only=True):
         density: The log densities, where the method used them.
         normalisation: Returns that normalisation stands on; None where no dataset was loaded.
         provenance: Where the numbers come from.
+        method_facts: What the method noted of itself, such as the norms of its gradients; None
+            where a number was not finite.
         error: The error of a failed run.
         started: Time at which the first attempt began, UTC.
         finished: Time at which the record was written, UTC.
@@ -195,6 +198,7 @@ class Record(_Part, frozen=True, kw_only=True):
     density: DensityFacts | None
     normalisation: ReferenceReturns | None
     provenance: Provenance
+    method_facts: dict[str, MethodFact] = {}
     error: Failure | None
     started: str
     finished: str

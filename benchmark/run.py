@@ -311,6 +311,7 @@ class _Attempt:
                     scoring=spec.scoring_axes,
                 ),
             ),
+            method_facts=self.outcome.method_facts,
             error=_failure(error) if error else None,
             started=self.outcome.started,
             finished=now(),

@@ -70,6 +70,7 @@ class Recorder:
     asked_to_resume: bool = False
     furthest: int = 0
     environment_steps: int = 0
+    facts: dict[str, float | str] = field(default_factory=dict)
 
     def due(self, step: int) -> bool:
         """Whether the protocol scores this step."""
@@ -108,6 +109,10 @@ class Recorder:
     def count_environment_steps(self, steps: int) -> None:
         """Add the steps to the total."""
         self.environment_steps += steps
+
+    def note(self, **facts: float | str) -> None:
+        """Keep the facts."""
+        self.facts |= facts
 
 
 class WatchedProblem(Problem):
