@@ -21,6 +21,7 @@ from benchmark.clocks import Cost
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import file_sha256, write_atomic
+from benchmark.protocol import Protocol
 from benchmark.spec import RunSpec
 
 SCHEMA = "obdbench.record/2"
@@ -231,13 +232,15 @@ class Record(_Part, frozen=True, kw_only=True):
         return self.error
 
 
-def score_of(checkpoints: list[Checkpoint], last: int) -> Score:
-    """The score over the `last` last checkpoints.
+def score_of(checkpoints: list[Checkpoint], protocol: Protocol) -> Score:
+    """The score over the last checkpoints that the protocol counts.
 
     The set that a method starts from is scored too, but is not a result of a method that went on.
+    Where a run has no more results than the protocol leaves out, as references have, none is.
     """
     results = [c for c in checkpoints if c.outer_step > 0] or checkpoints
-    used = results[-last:]
+    kept = len(results) - protocol.leave_out
+    used = (results[:kept] if kept > 0 else results)[-protocol.last :]
     return Score(
         normalized_return=float(np.mean([c.normalized_return for c in used])),
         return_=float(np.mean([c.mean_return for c in used])),
@@ -386,7 +389,7 @@ def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
     pairs.append(("error", record.error, None))
     pairs.append(("lack of checkpoints", not record.checkpoints, False))
     if record.checkpoints:
-        expected, score = score_of(record.checkpoints, spec.protocol.last), record.score
+        expected, score = score_of(record.checkpoints, spec.protocol), record.score
         if score is None:
             return [*pairs, ("score", score, expected)]
         pairs += [

@@ -296,7 +296,7 @@ class _Attempt:
             needs=cast(list[Need], sorted(method.needs)) if method else [],
             reference=method.reference if method else False,
             checkpoints=checkpoints,
-            score=score_of(checkpoints, spec.protocol.last) if status == "complete" else None,
+            score=score_of(checkpoints, spec.protocol) if status == "complete" else None,
             cost=self.outcome.cost,
             teacher=materials.teacher_facts() if materials else None,
             density=materials.density_facts() if materials else None,

@@ -212,6 +212,7 @@ def _describe_protocol(protocol: Protocol) -> str:
     return (
         f"{protocol.name}: {protocol.students} {who} x {protocol.episodes} episodes, "
         f"last {protocol.last} checkpoint{many}"
+        + (f" before the last {protocol.leave_out}" if protocol.leave_out else "")
     )
 
 

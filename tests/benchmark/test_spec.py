@@ -27,6 +27,7 @@ OTHER_STUDENT: dict[str, Any] = {
     "steps": 7,
 }
 OTHER_PROTOCOL: dict[str, Any] = {
+    "leave_out": 1,
     "name": "mine",
     "students": 3,
     "episodes": 3,
