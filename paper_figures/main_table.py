@@ -33,8 +33,8 @@ def main_table(table: pd.DataFrame, *, seed: int = 0) -> Table:
         seed: Seed of the bootstrap over datasets (wide layout, and many seeds, only).
 
     The best distillation method of every dataset is bold; methods that are not apart from it carry
-    a dagger (`results.aggregate.best_and_ties`). The caption states seeds, level, protocol, the teacher's own return,
-    and every cell that lacks seeds.
+    a dagger (`results.aggregate.best_and_ties`). The caption states seeds, level, protocol, the
+    teacher's own return, and every cell that lacks seeds.
     """
     ordered = _in_order(table)
     best = best_and_ties(ordered)

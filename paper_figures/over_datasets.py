@@ -32,7 +32,7 @@ PALETTE = sns.color_palette("colorblind", 10)
 
 
 def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
-    """Draw interquartile mean and mean over datasets, with intervals from the seeds of every dataset.
+    """Draw interquartile mean and mean over datasets, with intervals over the seeds of each.
 
     Args:
         runs: What `results.runs_frame` gives.

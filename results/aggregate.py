@@ -104,8 +104,8 @@ def best_and_ties(table: pd.DataFrame) -> dict[str, Best]:
     """Dataset -> its best distillation method and what ties with it; references do not compete.
 
     Every other method is compared with the best of its dataset, by the difference of their means
-    (paired by seed where both have the same seeds). Those of the whole table that are apart at its
-    level after Holm's correction are no ties. Equal means are resolved by label.
+    (paired by seed where both have the same seeds). A tie is one that is not apart at the table's
+    level after Holm's correction for all of its comparisons. Equal means are resolved by label.
     """
     best: dict[str, str | None] = {}
     names: list[tuple[str, str]] = []
