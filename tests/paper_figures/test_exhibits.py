@@ -28,6 +28,7 @@ from tests.tiny_runs import altered
 
 DATASETS = ["halfcheetah/medium-expert", "hopper/medium-expert"]
 METHODS = ["av_pbc", "pbc", "teacher"]
+NAMES = [*METHODS, "bc_whole", "pbc_scaled", "av_pbc_mean_one"]
 REFERENCES = ["teacher", "bc_whole"]
 PROTOCOL = Protocol("tiny", students=2, episodes=2, checkpoint_every=2, last=2)
 TABLE = next(exhibit for exhibit in EXHIBITS if exhibit.name == "obd-table-1")
@@ -65,7 +66,7 @@ def runs(
 def invented_score(run: RunSpec) -> float:
     """Higher for a later name, for more pairs, and for a higher seed."""
     return (
-        10.0 * [*METHODS, "bc_whole"].index(run.method)
+        10.0 * NAMES.index(run.method)
         + run.parameters.get("synthetic_size", 0)
         + run.seed
     )
@@ -105,7 +106,7 @@ def test_every_exhibit_can_be_made_from_complete_sweeps(tmp_path: Path) -> None:
     store = tmp_path / "store"
     several_sizes = {"sizes", "hades_hopper"}
     for name in {exhibit.sweep for exhibit in EXHIBITS if exhibit.sweep} - several_sizes:
-        do(store, name, runs(["bc_whole", *METHODS]))
+        do(store, name, runs(NAMES))
     for name in several_sizes:
         do(store, name, runs(["av_pbc"], DATASETS[:1], sizes=(16, 64)))
     for exhibit in EXHIBITS:
