@@ -65,11 +65,7 @@ def runs(
 
 def invented_score(run: RunSpec) -> float:
     """Higher for a later name, for more pairs, and for a higher seed."""
-    return (
-        10.0 * NAMES.index(run.method)
-        + run.parameters.get("synthetic_size", 0)
-        + run.seed
-    )
+    return 10.0 * NAMES.index(run.method) + run.parameters.get("synthetic_size", 0) + run.seed
 
 
 def leave_record(store: Path, run: RunSpec, *, error: str | None = None) -> None:
