@@ -55,4 +55,4 @@ def mean_embedding(
 ) -> Tensor:
     """Mean over the N pairs `[R, N, ...]` of the last layer's inputs `[R, width]`."""
     pairs = torch.cat((observations, actions), dim=-1)
-    return network.forward(parameters, pairs).inputs[-1].mean(1)
+    return network.forward(parameters, pairs).inputs[network.depth - 1].mean(1)

@@ -39,6 +39,7 @@ class Evolution(Method):
             MinAtar 0.5).
         learning_rate: Learning rate of Adam (HaDES: 0.05); with "snes" eta_mu, which Wierstra et
             al. set to 1.
+        beta1: Decay of Adam's first moment: the usual 0.9 (HaDES's code: 0.99).
         fitness_shaping: Weights of "open_es": "centred_ranks", or "raw" returns as in HaDES's code.
             SNES has its own utilities and takes no other.
         episodes_per_policy: Episodes per policy, whose mean return is its fitness (HaDES: 4).
@@ -54,6 +55,7 @@ class Evolution(Method):
     strategy: Literal["open_es", "snes"] = "open_es"
     sigma: float = 0.1
     learning_rate: float = 0.05
+    beta1: float = 0.9
     fitness_shaping: Literal["centred_ranks", "raw"] = "centred_ranks"
     episodes_per_policy: int = 4
     max_steps: int | None = None
@@ -67,6 +69,8 @@ class Evolution(Method):
         for name in ("sigma", "learning_rate"):
             if (value := getattr(self, name)) <= 0:
                 raise BadParameter(f"{name} of {type(self).__name__} is {value}; expected above 0.")
+        if not 0 <= self.beta1 < 1:
+            raise BadParameter(f"beta1 of {type(self).__name__} is {self.beta1}; expected [0, 1).")
         if self.population < 2 or (self.strategy == "open_es" and self.population % 2):
             raise BadParameter(
                 f"population of {type(self).__name__} is {self.population}; expected 2 or more, "
@@ -83,7 +87,7 @@ class Evolution(Method):
         if self.strategy == "snes":
             return SNES(mean, self.sigma, self.learning_rate)
         shaping = SHAPINGS[self.fitness_shaping]
-        return OpenES(mean, self.sigma, self.learning_rate, shaping)
+        return OpenES(mean, self.sigma, self.learning_rate, shaping, self.beta1)
 
 
 class EvolutionRun:
@@ -171,6 +175,7 @@ class EvolutionRun:
         step = self.generation
         self.monitor.progress(step, self.settings.outer_steps)
         if self._ended() or self.monitor.due(step):
+            self.monitor.note(sigma=float(torch.as_tensor(self.strategy.sigma).mean()))
             self.monitor.checkpoint(step, self.result(self.strategy.mean))
         self.monitor.save(step, self._state)
 

@@ -59,24 +59,30 @@ class OpenES(Strategy):
     """Antithetic gradient estimate of the smoothed fitness, climbed by Adam (arXiv 1703.03864).
 
     The gradient in the mean is 1 / (P sigma) sum_i w_i noise_i (Algorithm 1 there), with weights w
-    from the fitness; sigma is constant. Adam (arXiv 1412.6980, Algorithm 1) has its usual
-    constants.
+    from the fitness; sigma is constant. Of Adam (arXiv 1412.6980, Algorithm 1) all
+    other constants are the usual ones.
 
     Args:
         mean: Start of the search `[D]`.
         sigma: Standard deviation of the candidates.
         learning_rate: Learning rate of Adam.
+        beta1: Decay of Adam's first moment.
         shaping: Function from fitness to weights; None for centred ranks, the authors' choice.
     """
 
-    BETAS = (0.9, 0.999)
+    BETA2 = 0.999
     EPSILON = 1e-8
 
     def __init__(
-        self, mean: Tensor, sigma: float, learning_rate: float, shaping: Shaping | None = None
+        self,
+        mean: Tensor,
+        sigma: float,
+        learning_rate: float,
+        shaping: Shaping | None = None,
+        beta1: float = 0.9,
     ) -> None:
         super().__init__(mean, sigma)
-        self.learning_rate = learning_rate
+        self.learning_rate, self.beta1 = learning_rate, beta1
         self.shaping = shaping or centred_ranks
         self.first_moment = torch.zeros_like(mean)
         self.second_moment = torch.zeros_like(mean)
@@ -104,7 +110,7 @@ class OpenES(Strategy):
         # lerp: m <- b m + (1 - b) g; the divisions below remove the bias of moments that began at
         # zero, and epsilon is added outside the root, as in Algorithm 1.
         self.updates += 1
-        first, second = self.BETAS
+        first, second = self.beta1, self.BETA2
         self.first_moment.lerp_(gradient, 1 - first)
         self.second_moment.lerp_(gradient.square(), 1 - second)
         mean = self.first_moment / (1 - first ** int(self.updates))

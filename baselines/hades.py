@@ -152,3 +152,14 @@ class FixedInitHaDES(HaDES):
     def result(self, sets: Pairs, problem: Problem) -> Policy:
         """Give the policy that the set trains."""
         return self.clone(sets, problem, generation=0)
+
+
+HADES_PUBLISHED = HaDES(
+    outer_steps=2_000, population=2_048, sigma=0.03, beta1=0.99, fitness_shaping="raw"
+)
+FIXED_INIT_HADES_PUBLISHED = FixedInitHaDES(
+    outer_steps=2_000, population=2_048, sigma=0.03, beta1=0.99, fitness_shaping="raw"
+)
+"""The search as the authors' code runs it on Brax. Its student, two tanh layers of 512 with a
+Gaussian head under the likelihood, and sampled actions in evaluation, are not these
+(docs/deviations.md)."""

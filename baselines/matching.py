@@ -164,6 +164,8 @@ class LearnedPairs:
     def _report(self, step: int) -> None:
         self.monitor.progress(step, self.method.outer_steps)
         if self.monitor.due(step):
+            if "log_inner_rate" in self.values:
+                self.monitor.note(inner_learning_rate=float(self.inner_rate.detach()))
             self.monitor.checkpoint(step, self._synthetic_set())
         self.monitor.save(step, lambda: self._state(step))
 

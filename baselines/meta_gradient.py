@@ -25,7 +25,15 @@ import torch
 from torch import Tensor
 
 from benchmark.students.heads import Head, LossGradient, bc_loss_gradient, bc_loss_tangent
-from benchmark.students.network import Levels, Network, Parameters, linear, relu_backward
+from benchmark.students.network import (
+    Levels,
+    Network,
+    Parameters,
+    halves,
+    joined,
+    linear,
+    relu_backward,
+)
 
 
 class Pairs(NamedTuple):
@@ -59,7 +67,8 @@ class MetaGradient(NamedTuple):
 class _Step(NamedTuple):
     """Values of one inner step that its adjoint reads.
 
-    deltas[l] `[R, N, out]` is the derivative of the loss in layer l's value before its ReLU.
+    deltas[l] `[R, N, out]` is the derivative of the loss in layer l's value before its ReLU; with
+    trained scalars the last one is that in what they give.
     """
 
     parameters: Parameters
@@ -224,6 +233,10 @@ class InnerLoop:
         delta_tangent, action_tangent = bc_loss_tangent(self.head, step.loss, tangents[-1])
         # Targets enter only the loss, so their mixed derivative is there at once.
         total.actions.add_(action_tangent, alpha=scale)
+        if self.network.scalars:
+            delta_tangent = self._sweep_scalars(
+                step, direction[-1], scale, cotangent[-1], delta_tangent, tangents[-2]
+            )
         skip, kept = self.network.skip, None
         for layer in reversed(range(self.network.depth)):
             weight, along = step.parameters[layer][0], direction[layer][0]
@@ -247,15 +260,52 @@ class InnerLoop:
             # The second derivative of a ReLU is 0: its mask is that of the forward pass.
             delta_tangent = relu_backward(below, step.levels.rectified[layer - 1])
 
+    def _sweep_scalars(
+        self,
+        step: _Step,
+        direction: tuple[Tensor, Tensor],
+        scale: float,
+        cotangent: tuple[Tensor, Tensor],
+        delta_tangent: Tensor,
+        outputs_tangent: Tensor,
+    ) -> Tensor:
+        """Take the sweep through the head's trained scalars: log_std = multiplier * raw + offset.
+
+        With delta = dL/dlog_std, and m the multiplier, the rules of `_sweep` for one unit:
+
+            R{dL/draw} = R{delta} m + delta R{m}
+            R{dL/dm} = sum of R{delta} raw + delta R{raw};   R{dL/doffset} = sum of R{delta}
+
+        Args:
+            step: Stored values of the inner step.
+            direction: Direction in the two scalars, as in `_sweep`.
+            scale: Factor of everything that is added.
+            cotangent: Cotangents of the two scalars, updated in place.
+            delta_tangent: R{.} of the loss's derivative in the head's inputs `[R, N, outputs]`.
+            outputs_tangent: R{.} of the last linear layer's outputs `[R, N, outputs]`.
+
+        Returns:
+            R{.} of the loss's derivative in the last linear layer's outputs `[R, N, outputs]`.
+        """
+        mean, log_std = halves(delta_tangent)
+        delta, raw = step.deltas[-1], step.levels.inputs[-1]
+        of_raw = log_std * step.parameters[-1][0] + delta * direction[0]
+        raw_tangent = halves(outputs_tangent)[1]
+        of_multiplier = (log_std * raw + delta * raw_tangent).sum(1, keepdim=True)
+        cotangent[0].add_(of_multiplier, alpha=scale)
+        cotangent[1].add_(log_std.sum(1, keepdim=True), alpha=scale)
+        return joined(mean, of_raw)
+
     def _forward_tangents(self, step: _Step, direction: Parameters) -> list[Tensor]:
         """Tangents of every layer's output along a direction in parameter space.
 
         R{x W^T + b} = x r^T + R{x} W^T + r_b, then the ReLU's mask and the skip connection; entry l
         `[R, N, out]` is R{x} of layer l + 1, the last one the tangent of the network's outputs.
+        With trained scalars one more follows: R{m raw + offset} = m R{raw} + raw R{m} + R{offset}.
         """
         tangents: list[Tensor] = []
         skip = self.network.skip
-        for layer, (along, bias_along) in enumerate(direction):
+        for layer, (along, bias_along) in enumerate(direction[: self.network.depth]):
             tangent = linear(step.levels.inputs[layer], along, bias_along)
             if layer > 0:
                 tangent.baddbmm_(tangents[-1], step.parameters[layer][0].mT)
@@ -264,4 +314,9 @@ class InnerLoop:
                 if skip and layer + 1 == skip[1]:
                     tangent += tangents[skip[0] - 1]
             tangents.append(tangent)
+        if self.network.scalars:
+            mean, raw = halves(tangents[-1])
+            along, bias_along = direction[-1]
+            raw = raw * step.parameters[-1][0] + step.levels.inputs[-1] * along + bias_along
+            tangents.append(joined(mean, raw))
         return tangents

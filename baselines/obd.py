@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from baselines.outer_loop import OBD, Targets
-from benchmark.method import Problem
+from benchmark.method import BadParameter, Problem
 
 
 @dataclass(frozen=True)
@@ -63,21 +63,52 @@ class PBC(OBD):
 class AvPBC(PBC):
     """Action-value weighted PBC: every state is weighted by the value of the teacher's action.
 
+    Weights have two effects that are worth telling apart. Their ratios say which states count;
+    their mean multiplies every gradient, as a larger learning rate of the pairs would. With D4RL's
+    values the published weights have a mean well above 1 (docs/deviations.md).
+
     Args:
         beta: Factor of the action value (0.02 in the published code).
+        weights: "raw" takes beta * q as published; "mean_one" divides by the mean weight, so that
+            the pairs move at PBC's step; "mean" gives every state the mean weight, which is PBC
+            at Av-PBC's step.
     """
 
     outer_steps: int = 20_000
     beta: float = 0.02
+    weights: Literal["raw", "mean_one", "mean"] = "raw"
 
     def targets(self, problem: Problem) -> Targets:
         """The teacher's actions, weighted by beta * q*(s, pi*(s))."""
+        return self._scaled(self._raw_targets(problem))
+
+    def _raw_targets(self, problem: Problem) -> Targets:
         actions = self._teacher_actions(problem)
         values = problem.teacher.q(torch.from_numpy(problem.dataset.observations), actions)
         return Targets(actions, self.beta * values)
 
+    def _scaled(self, targets: Targets) -> Targets:
+        """The targets with the weights that `weights` asks for."""
+        if self.weights == "raw" or targets.weights is None:
+            return targets
+        mean = targets.mean_weight
+        if not mean > 0:
+            raise BadParameter(
+                f"The mean weight beta * q is {mean:.4g}, which weights = {self.weights!r} cannot "
+                f'scale by; expected more than 0. Use weights = "raw", or a teacher whose action '
+                f"values are positive."
+            )
+        if self.weights == "mean_one":
+            return targets._replace(weights=targets.weights / mean)
+        return targets._replace(weights=torch.full_like(targets.weights, mean))
 
-DBC_PUBLISHED = DBC(adjoint_noise="fresh")
-PBC_PUBLISHED = PBC(adjoint_noise="fresh", teacher_action="sampled")
-AV_PBC_PUBLISHED = AvPBC(adjoint_noise="fresh", teacher_action="sampled")
-"""The three as the published code runs them: its backward pass, and sampled teacher actions."""
+
+AV_PBC_MEAN_ONE = AvPBC(weights="mean_one")
+PBC_SCALED = AvPBC(weights="mean")
+"""The two that separate what Av-PBC's weights choose from how far they move the pairs: with `pbc`
+and `av_pbc` they are the 2 x 2 of weighting and step."""
+DBC_PUBLISHED = DBC(adjoint_noise="fresh", head_scalars="trained")
+PBC_PUBLISHED = PBC(adjoint_noise="fresh", teacher_action="sampled", head_scalars="trained")
+AV_PBC_PUBLISHED = AvPBC(adjoint_noise="fresh", teacher_action="sampled", head_scalars="trained")
+"""The three as the published code runs them: its backward pass, sampled teacher actions, and a head
+whose two scalars are trained."""

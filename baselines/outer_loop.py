@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -24,19 +25,45 @@ from benchmark.method import (
     require_positive,
 )
 from benchmark.students.network import Parameters, stack
+from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet
+
+PAPER_SIZE = 256
+"""Pairs of the sets in OBD's Table 1."""
 
 
 class Targets(NamedTuple):
     """Targets of the outer loss on every state of the dataset.
 
     actions `[M, act_dim]` in the unit box; weights `[M]`, or None where all states count the same;
-    probabilities `[M]` that states are drawn with, or None for uniform ones.
+    probabilities `[M]` that states are drawn with, or None for uniform ones; facts that were chosen
+    from the data, for the record.
     """
 
     actions: Tensor
     weights: Tensor | None
     probabilities: Tensor | None = None
+    facts: Mapping[str, float] = MappingProxyType({})
+
+    @property
+    def mean_weight(self) -> float:
+        """Mean weight of a drawn state: the factor by which the weights scale every gradient."""
+        if self.weights is None:
+            return 1.0
+        if self.probabilities is None:
+            return float(self.weights.double().mean())
+        return float((self.weights.double() * self.probabilities).sum())
+
+    @property
+    def effective_sample(self) -> float:
+        """Effective sample size of the states as they are drawn and weighted, a share in (0, 1].
+
+        (sum of w)^2 / (M * sum of w^2), Kish's; 1 where every state counts the same.
+        """
+        share = torch.ones(len(self.actions), dtype=torch.float64)
+        for factor in (self.weights, self.probabilities):
+            share = share if factor is None else share * factor.double().abs()
+        return float(share.sum().square() / (len(share) * share.square().sum()))
 
 
 @dataclass(frozen=True)
@@ -48,21 +75,28 @@ class OBD(Method):
         outer_steps: Updates of the set. The defaults are the paper's for Hopper; on HalfCheetah and
             Walker2d it takes 200,000 for DBC and PBC and 50,000 for Av-PBC.
         outer_learning_rate: Learning rate of SGD on the pairs.
+        rate_rule: "fixed" takes that rate for every size, as the paper does. The gradient in a pair
+            falls as one over the size, so larger sets move more slowly; "proportional" multiplies
+            the rate by synthetic_size / 256, the paper's size.
         outer_momentum: Momentum of SGD on the pairs.
         outer_gradient_clip: Largest norm of the gradient in all pairs together; a longer one is
             scaled to it.
         outer_batch: States of the dataset per outer loss (10 batches of 256).
         adjoint_noise: "reused" differentiates the loss that was computed; "fresh" draws new action
             noise in the backward pass, as the published code does. Matters to noisy heads only.
+        head_scalars: "student" leaves the student its head; "trained" makes the two scalars of a
+            sampled head parameters that students train, as in the published code.
     """
 
     synthetic_size: int = 256
     outer_steps: int = 50_000
     outer_learning_rate: float = 0.1
+    rate_rule: Literal["fixed", "proportional"] = "fixed"
     outer_momentum: float = 0.9
     outer_gradient_clip: float = 2.0
     outer_batch: int = 2560
     adjoint_noise: Literal["reused", "fresh"] = "reused"
+    head_scalars: Literal["student", "trained"] = "student"
 
     def __post_init__(self) -> None:
         require_positive(self, "outer_steps", "outer_batch")
@@ -70,6 +104,18 @@ class OBD(Method):
     @abstractmethod
     def targets(self, problem: Problem) -> Targets:
         """Target actions and weights of this objective on every state of the dataset."""
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the pairs under `rate_rule`."""
+        scale = self.synthetic_size / PAPER_SIZE if self.rate_rule == "proportional" else 1.0
+        return self.outer_learning_rate * scale
+
+    def student_for(self, student: StudentSpec) -> StudentSpec:
+        """The sweep's student, the scalars of a sampled head trained where they are to be."""
+        if self.head_scalars == "trained" and student.head == "sampled":
+            return dataclasses.replace(student, head="sampled_trained")
+        return student
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Distil one run."""
@@ -169,8 +215,10 @@ class OuterRun:
         chances = targets.probabilities
         self.cumulative = None if chances is None else chances.double().cumsum(0)
         self.start = 0
+        self.gradient_norms: list[float] = []
         if (state := monitor.resume()) is not None:
             self.start = int(state.facts["step"])
+            self.gradient_norms = state.tensors["gradient_norms"].tolist()
             self.observations = state.tensors["observations"]
             self.actions = state.tensors["actions"]
             self.velocity = [
@@ -229,14 +277,34 @@ class OuterRun:
             (self.observations, self.actions), self.velocity, gradients, strict=True
         ):
             velocity.mul_(self.settings.outer_momentum).add_(gradient * scale)
-            values.sub_(velocity, alpha=self.settings.outer_learning_rate)
+            values.sub_(velocity, alpha=self.settings.rate)
+        self.gradient_norms.append(float(norm))
 
     def report(self, step: int) -> None:
         """Report the step to the monitor; score and save where these are due."""
         self.monitor.progress(step, self.settings.outer_steps)
         if self.monitor.due(step):
+            self.monitor.note(**self.facts())
             self.monitor.checkpoint(step, self.synthetic_set())
         self.monitor.save(step, lambda: self.state(step))
+
+    def facts(self) -> dict[str, float]:
+        """Weights of the targets, and norms of the gradients so far, before they were clipped."""
+        targets = self.targets
+        facts = {
+            **targets.facts,
+            "mean_weight": targets.mean_weight,
+            "effective_sample": targets.effective_sample,
+        }
+        if self.gradient_norms:
+            norms = torch.tensor(self.gradient_norms, dtype=torch.float64)
+            clipped = norms > self.settings.outer_gradient_clip
+            facts |= {
+                "gradient_norm_median": float(norms.median()),
+                "gradient_norm_largest": float(norms.max()),
+                "gradient_clipped_share": float(clipped.double().mean()),
+            }
+        return facts
 
     def synthetic_set(self) -> SyntheticSet:
         """The pairs in the environment's units."""
@@ -246,13 +314,14 @@ class OuterRun:
         )
 
     def state(self, step: int) -> State:
-        """Pairs and velocities: all that the next outer step depends on."""
+        """Pairs and velocities, all that the next outer step depends on, and the norms so far."""
         return State(
             {
                 "observations": self.observations,
                 "actions": self.actions,
                 "observations_velocity": self.velocity[0],
                 "actions_velocity": self.velocity[1],
+                "gradient_norms": torch.tensor(self.gradient_norms, dtype=torch.float64),
             },
             {"step": step},
         )

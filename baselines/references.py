@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -48,20 +49,28 @@ class TeacherPolicy:
 class BCWhole(Method):
     """Clones the whole dataset into one student by minibatches (OBD, Table 1, "BC (Whole)").
 
+    As a reference it must be trained until it is trained, which the student's own recipe for a few
+    hundred pairs (SGD at a fixed rate) is not made for.
+
     Args:
         steps: Gradient steps; the paper gives 25,000 to 125,000 (OBD, Table 4).
         batch_size: Transitions per minibatch.
+        optimizer: "adam", or "student" for the student's own optimiser and rate.
+        learning_rate: Learning rate of Adam.
     """
 
     reference: ClassVar[bool] = True
-    steps: int = 50_000
+    version: ClassVar[int] = 2  # Adam by default since
+    steps: int = 25_000
     batch_size: int = 256
+    optimizer: Literal["adam", "student"] = "adam"
+    learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "batch_size")
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
-        """Train one student with the student's own optimiser, and submit it."""
+        """Train one student, and submit it."""
         if len(problem.dataset) == 0:
             raise BadParameter(f"{problem.dataset.name} holds no transitions to clone.")
         observations, actions = problem.observations, problem.actions
@@ -73,8 +82,13 @@ class BCWhole(Method):
             chosen = torch.randint(len(actions), (self.batch_size,), generator=batches)
             return observations[chosen][None], actions[chosen][None]
 
+        student = problem.student
+        if self.optimizer == "adam":
+            student = dataclasses.replace(
+                student, optimizer="adam", learning_rate=self.learning_rate
+            )
         policy = train_students(
-            problem.student, batch, problem.scaling, [problem.generator("student")], self.steps
+            student, batch, problem.scaling, [problem.generator("student")], self.steps
         )
         monitor.checkpoint(self.steps, policy)
 
@@ -115,7 +129,7 @@ def flatten(parameters: Parameters) -> Tensor:
 def unflatten(network: Network, vectors: Tensor) -> Parameters:
     """Cut vectors `[R, D]` into parameters, the inverse of `flatten`."""
     parameters, at = [], 0
-    for fan_in, fan_out in zip(network.sizes, network.sizes[1:], strict=False):
+    for fan_in, fan_out in network.layer_sizes:
         # Per layer: out * in weights, row by row, then out biases, kept as `[R, 1, out]`.
         weight = vectors[:, at : at + fan_out * fan_in].reshape(-1, fan_out, fan_in)
         bias = vectors[:, None, at + fan_out * fan_in : at + fan_out * (fan_in + 1)]

@@ -52,16 +52,23 @@ class SDWOBD(AvPBC):
         super().__post_init__()
         if not (self.tau == "auto" or (isinstance(self.tau, int | float) and self.tau >= 0)):
             raise BadParameter(f"tau is {self.tau!r}; expected a number of 0 or more, or 'auto'.")
+        if self.weights == "mean":
+            raise BadParameter(
+                "weights is 'mean', under which every state would count the same and the density "
+                "nothing; expected 'raw' or 'mean_one'."
+            )
         if not 0 < self.effective_sample <= 1:
             raise BadParameter(f"effective_sample is {self.effective_sample}; expected (0, 1].")
         if not 0 <= self.floor_quantile < 1:
             raise BadParameter(f"floor_quantile is {self.floor_quantile}; expected [0, 1).")
 
-    def targets(self, problem: Problem) -> Targets:
+    def _raw_targets(self, problem: Problem) -> Targets:
         """The base objective's targets, weighted or sampled by reciprocal density."""
-        base = super().targets(problem) if self.base == "av_pbc" else PBC.targets(self, problem)
+        plain = self.base == "pbc"
+        base = PBC.targets(self, problem) if plain else super()._raw_targets(problem)
         log_density = problem.log_density
         tau = self.chosen_tau(log_density)
+        base = base._replace(facts={"tau": tau})
         if tau == 0:
             return base
         weights = density_weights(log_density, tau, self.floor_quantile)

@@ -82,6 +82,14 @@ class Monitor(typing.Protocol):
         """Add steps that the method itself took in an environment."""
         ...
 
+    def note(self, **facts: float | str) -> None:
+        """Keep facts of the method's own for the record, such as `gradient_norm_median=0.4`.
+
+        A later fact replaces an earlier one of the same name. A number that is not finite is kept
+        as None.
+        """
+        ...
+
 
 class Problem:
     """The inputs of a method.
@@ -206,6 +214,10 @@ class Method(ABC):
 
         The same problem and hyper-parameters must give the same checkpoints.
         """
+
+    def student_for(self, student: StudentSpec) -> StudentSpec:
+        """Give the student to distil for and to score with: the sweep's, or a variant of it."""
+        return student
 
     def pack_key(self) -> Hashable | None:
         """Key of a pack: methods whose keys are equal (and not None) may advance as one batch."""

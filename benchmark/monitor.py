@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,7 @@ from benchmark.evaluation import score
 from benchmark.heartbeat import Heartbeat
 from benchmark.materials import Materials
 from benchmark.method import Policy, State
-from benchmark.record import Checkpoint
+from benchmark.record import Checkpoint, MethodFact
 from benchmark.state import load_state, save_state
 from benchmark.synthetic_set import SyntheticSet, save_synthetic_set
 
@@ -41,11 +42,13 @@ class Outcome:
         cost: Seconds, bytes and steps.
         checkpoints: Scored results by outer step.
         started: Time at which the first attempt began.
+        method_facts: What the method noted of itself.
     """
 
     cost: Cost = field(default_factory=Cost)
     checkpoints: list[Checkpoint] = field(default_factory=list)
     started: str = field(default_factory=now)
+    method_facts: dict[str, MethodFact] = field(default_factory=dict)
 
     def as_facts(self) -> dict[str, Any]:
         """Plain values (JSON), kept with the saved state."""
@@ -57,6 +60,7 @@ class Outcome:
         self.checkpoints = msgspec.convert(facts["checkpoints"], list[Checkpoint])
         vars(self.cost).update({**facts["cost"], "attempts": self.cost.attempts})
         self.started = facts["started"]
+        self.method_facts = dict(facts["method_facts"])
 
 
 class RunMonitor:
@@ -189,6 +193,21 @@ class RunMonitor:
     def count_environment_steps(self, steps: int) -> None:
         """Add steps that the method took in an environment."""
         self.outcome.cost.environment_steps += steps
+
+    def note(self, **facts: float | str) -> None:
+        """Keep facts of the method's own for the record; a number that is not finite as None.
+
+        Raises:
+            ObdBenchError: A fact is neither a number nor a text.
+        """
+        for name, value in facts.items():
+            if not isinstance(value, int | float | str):
+                raise ObdBenchError(
+                    f"The method noted {name} as {type(value).__name__}; a fact is one number or "
+                    f"a text, e.g. float({name})."
+                )
+            finite = isinstance(value, str) or math.isfinite(value)
+            self.outcome.method_facts[name] = value if finite else None
 
     def _scored(self, step: int) -> bool:
         return any(checkpoint.outer_step == step for checkpoint in self.outcome.checkpoints)

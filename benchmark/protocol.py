@@ -19,6 +19,7 @@ class Protocol:
         checkpoint_every: Outer steps between scored checkpoints.
         last: Number of last checkpoints whose mean is the run's score; the set that a method starts
             from (outer step 0) counts only where there is no other.
+        leave_out: Number of checkpoints after those, at the end of the run, that do not count.
         ensemble: Students that act together, by the mean of their actions (OBD, Table 3, takes 10).
             `students` then counts ensembles.
     """
@@ -29,6 +30,7 @@ class Protocol:
     checkpoint_every: int
     last: int
     ensemble: int = 1
+    leave_out: int = 0
 
     def __post_init__(self) -> None:
         for field in ("students", "episodes", "checkpoint_every", "last", "ensemble"):
@@ -37,6 +39,10 @@ class Protocol:
                     f"{field} of the protocol {self.name!r} is {getattr(self, field)}; expected 1 "
                     f"or more."
                 )
+        if self.leave_out < 0:
+            raise BadConfiguration(
+                f"leave_out of the protocol {self.name!r} is {self.leave_out}; expected 0 or more."
+            )
 
     def due(self, step: int, total: int) -> bool:
         """Whether a method of `total` outer steps is scored at `step`."""
@@ -48,6 +54,14 @@ PROTOCOLS = {
     for protocol in (
         # OBD, Section 5: every 1,000 outer steps, 10 policies x 10 episodes, last five.
         Protocol("obd", students=10, episodes=10, checkpoint_every=1000, last=5),
+        # The published code: the last two evaluations are left out; of those before them the last
+        # five of Av-PBC count, and the last ten of DBC and PBC.
+        Protocol(
+            "obd_official", students=10, episodes=10, checkpoint_every=1000, last=5, leave_out=2
+        ),
+        Protocol(
+            "obd_official_10", students=10, episodes=10, checkpoint_every=1000, last=10, leave_out=2
+        ),
         Protocol("quick", students=4, episodes=10, checkpoint_every=200, last=3),
         Protocol("smoke", students=2, episodes=2, checkpoint_every=5, last=1),
     )

@@ -21,6 +21,7 @@ from benchmark.clocks import Cost
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import file_sha256, write_atomic
+from benchmark.protocol import Protocol
 from benchmark.spec import RunSpec
 
 SCHEMA = "obdbench.record/2"
@@ -28,6 +29,7 @@ FILE = "record.json"
 
 Status = Literal["complete", "failed"]
 Need = Literal["dataset", "teacher", "log_density", "environment"]
+MethodFact = float | int | str | None
 OuterStep = Annotated[int, Meta(ge=0)]
 
 
@@ -175,6 +177,8 @@ class Record(_Part, frozen=True, kw_only=True):
         density: The log densities, where the method used them.
         normalisation: Returns that normalisation stands on; None where no dataset was loaded.
         provenance: Where the numbers come from.
+        method_facts: What the method noted of itself, such as the norms of its gradients; None
+            where a number was not finite.
         error: The error of a failed run.
         started: Time at which the first attempt began, UTC.
         finished: Time at which the record was written, UTC.
@@ -195,6 +199,7 @@ class Record(_Part, frozen=True, kw_only=True):
     density: DensityFacts | None
     normalisation: ReferenceReturns | None
     provenance: Provenance
+    method_facts: dict[str, MethodFact] = {}
     error: Failure | None
     started: str
     finished: str
@@ -227,13 +232,15 @@ class Record(_Part, frozen=True, kw_only=True):
         return self.error
 
 
-def score_of(checkpoints: list[Checkpoint], last: int) -> Score:
-    """The score over the `last` last checkpoints.
+def score_of(checkpoints: list[Checkpoint], protocol: Protocol) -> Score:
+    """The score over the last checkpoints that the protocol counts.
 
     The set that a method starts from is scored too, but is not a result of a method that went on.
+    Where a run has no more results than the protocol leaves out, as references have, none is.
     """
     results = [c for c in checkpoints if c.outer_step > 0] or checkpoints
-    used = results[-last:]
+    kept = len(results) - protocol.leave_out
+    used = (results[:kept] if kept > 0 else results)[-protocol.last :]
     return Score(
         normalized_return=float(np.mean([c.normalized_return for c in used])),
         return_=float(np.mean([c.mean_return for c in used])),
@@ -382,7 +389,7 @@ def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
     pairs.append(("error", record.error, None))
     pairs.append(("lack of checkpoints", not record.checkpoints, False))
     if record.checkpoints:
-        expected, score = score_of(record.checkpoints, spec.protocol.last), record.score
+        expected, score = score_of(record.checkpoints, spec.protocol), record.score
         if score is None:
             return [*pairs, ("score", score, expected)]
         pairs += [

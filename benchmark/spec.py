@@ -93,13 +93,15 @@ class RunSpec:
         built = build(default, parameters, where)
         rest["teacher"] = str(TeacherName.parse(rest.get("teacher", cls.teacher)))
         DENSITIES[rest.get("density", cls.density)]
-        for student in (rest.get("student"), rest.get("evaluation_student")):
-            if student is not None:
+        rest.setdefault("student", StudentSpec())
+        for role in ("student", "evaluation_student"):
+            if (student := rest.get(role)) is not None:
                 STUDENTS[student.name]
+                rest[role] = built.student_for(student)
         for key, need in (("teacher", "teacher"), ("density", "log_density")):
             if need not in built.needs:  # so that a grid over them does not repeat such methods
                 rest[key] = NONE
-        if rest.get("evaluation_student") == rest.get("student", StudentSpec()):
+        if rest.get("evaluation_student") == rest["student"]:
             rest["evaluation_student"] = None
         return cls(
             method=method,
@@ -173,7 +175,7 @@ class RunSpec:
         batches, so that they are compared seed by seed. The protocol is left out: runs that differ
         only in how their sets are scored distil the same sets (OBD, Tables 2 and 3).
         """
-        student = _digest(_chosen(self.student))
+        student = _student_digest(self.student)
         return {"dataset": self.dataset, "student_spec": student, "seed": self.seed}
 
     @property
@@ -185,7 +187,7 @@ class RunSpec:
         """
         return {
             "dataset": self.dataset,
-            "student_spec": _digest(_chosen(self.scoring_student)),
+            "student_spec": _student_digest(self.scoring_student),
             "protocol": _digest(_chosen(self.protocol)),
             "seed": self.seed,
         }
@@ -224,6 +226,13 @@ def _chosen(settings: StudentSpec | Protocol) -> dict[str, Any]:
     """The fields of a dataclass that differ from their defaults."""
     defaults = {f.name: f.default for f in dataclasses.fields(settings)}
     return _differences(asdict(settings), defaults)
+
+
+def _student_digest(student: StudentSpec) -> str:
+    """Digest for seeds: a head draws the same numbers whether or not its scalars are trained."""
+    if student.head == "sampled_trained":
+        student = dataclasses.replace(student, head="sampled")
+    return _digest(_chosen(student))
 
 
 def _digest(values: Mapping[str, Any]) -> str:

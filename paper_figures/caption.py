@@ -6,8 +6,19 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-FEW_SEEDS = 10
-"""Below this, bootstrap intervals are visibly too narrow (coverage in `results.statistics`)."""
+INTERVALS = {
+    "t": "Student's t",
+    "BCa": "BCa bootstrap",
+    "percentile": "percentile bootstrap",
+    "exact": "exact",
+    "Wilson": "Wilson's",
+}
+"""How captions name the kinds of intervals (`results.statistics.Estimate`)."""
+APART = (
+    "the interval of the difference, paired by seed where both have the same seeds, holds 0 at a "
+    "level corrected for the table's comparisons (Holm)"
+)
+"""What it means that two cells are not apart (`results.differences`)."""
 
 
 def percent(level: float) -> str:
@@ -32,17 +43,14 @@ def protocols(details: Iterable[str]) -> str:
 
 
 def intervals(table: pd.DataFrame) -> str:
-    """State what the intervals of a cell table are, and where they are not to be relied on."""
+    """State what the intervals of a cell table are."""
     level = percent(float(table["level"].iloc[0]))
     done = table[table["n"] > 0]
-    text = f"Normalized return, mean over {seeds(done['n'])} with {level} bootstrap interval (BCa"
-    if (done["interval"] == "percentile").any():
-        text += "; percentile with 2 seeds or where all scores are equal"
-    text += ")."
+    kinds = [text for kind, text in INTERVALS.items() if (done["interval"] == kind).any()]
+    how = f" with {level} interval ({', '.join(kinds)})" if kinds else ""
+    text = f"Normalized return, mean over {seeds(done['n'])}{how}."
     if (done["n"] == 1).any():
         text += " n=1: a single seed has no interval, and no tie with it can be judged."
-    if done["n"].between(2, FEW_SEEDS - 1).any():
-        text += f" With fewer than {FEW_SEEDS} seeds the intervals cover less than {level}."
     return text
 
 

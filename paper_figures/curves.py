@@ -122,8 +122,7 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         seeds = complete.groupby(["dataset", "label"])["seed"].nunique()
         left_out = f"; {len(failed)} failed runs left out" if len(failed) else ""
         figure.suptitle(
-            f"Mean over {caption.seeds(seeds)} with {caption.percent(LEVEL)} bootstrap band"
-            f"{left_out}",
+            f"Mean over {caption.seeds(seeds)} with {caption.percent(LEVEL)} band{left_out}",
             fontsize=8,
         )
     return figure
@@ -146,7 +145,7 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
         quiet(axes)
     figure.suptitle(
         f"{caption.protocols(complete['protocol_detail'])}\n"
-        f"Mean over seeds with {caption.percent(level)} bootstrap band"
+        f"Mean over seeds with {caption.percent(level)} band"
         + (f"; {left_out} methods of lower mean are not drawn" if left_out else ""),
         fontsize=8,
     )

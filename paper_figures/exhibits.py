@@ -22,6 +22,7 @@ from paper_figures.figure import write_both
 from paper_figures.main_table import main_table
 from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
 from paper_figures.reproduction_table import reproduction_table
+from paper_figures.step_or_weighting import step_or_weighting
 from paper_figures.study_figures import misalignment, multi_task, state_density, transfer
 from paper_figures.table import Table
 from paper_figures.training_cost import training_cost
@@ -133,6 +134,11 @@ EXHIBITS = (
         shows="OBD's synthetic sizes: scores of 16 to 256 pairs."),
     Exhibit("obd-table-5-figure", sweep="sizes", make=lambda stored: sizes(stored.runs),
         shows="The same as a curve."),
+    Exhibit("size-rates", sweep="size_rates", make=StoredResults.table,
+        shows="Sizes at the published learning rate, and at one that follows the size."),
+    Exhibit("step-or-weighting", sweep="step_or_weighting",
+        make=lambda stored: step_or_weighting(stored.runs),
+        shows="What of Av-PBC's gain over PBC is a larger step, and what its weighting."),
     Exhibit("sdw-main", sweep="sdw_main", make=StoredResults.table,
         shows="SDW-OBD's main results: Av-PBC with and without density weights on every dataset."),
     Exhibit("sdw-misalignment", study="misalignment",

@@ -30,11 +30,11 @@ def main_table(table: pd.DataFrame, *, seed: int = 0) -> Table:
 
     Args:
         table: One row per (dataset, label). The same rows in any order give the same bytes.
-        seed: Seed of the stratified bootstrap over datasets (wide layout only).
+        seed: Seed of the bootstrap over datasets (wide layout, and many seeds, only).
 
-    The best distillation method of every dataset is bold; methods whose interval overlaps that of
-    the best carry a dagger. The caption states seeds, level, protocol, the teacher's own return,
-    and every cell that lacks seeds.
+    The best distillation method of every dataset is bold; methods that are not apart from it carry
+    a dagger (`results.aggregate.best_and_ties`). The caption states seeds, level, protocol, the
+    teacher's own return, and every cell that lacks seeds.
     """
     ordered = _in_order(table)
     best = best_and_ties(ordered)
@@ -78,7 +78,7 @@ def _wide(table: pd.DataFrame, best: Mapping[str, Best], *, seed: int) -> Table:
         groups.append(tuple(lines))
     note = (
         f"Costs are means over a method's datasets and complete runs; {SECONDS}. Mean: "
-        f"over datasets, interval by stratified bootstrap over seeds; {NOTHING} unless every "
+        f"over datasets, interval from the seeds inside every one; {NOTHING} unless every "
         f"dataset has a score. {NOTHING} under a dataset: no such cell."
     )
     return Table(
@@ -156,8 +156,8 @@ def _caption(table: pd.DataFrame, note: str) -> str:
     sentences = (
         caption.intervals(table),
         caption.protocols(table["protocol"]),
-        f"Bold: highest mean among distillation methods of a dataset{which}; {DAGGER}: its "
-        f"interval overlaps that of the best.",
+        f"Bold: highest mean among distillation methods of a dataset{which}; {DAGGER}: not apart "
+        f"from it, {caption.APART}.",
         "Used: what a method declares that it needs; costs leave out training teachers and fitting "
         "densities.",
         note,

@@ -32,7 +32,7 @@ PALETTE = sns.color_palette("colorblind", 10)
 
 
 def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
-    """Draw interquartile mean and mean over datasets, with stratified bootstrap intervals.
+    """Draw interquartile mean and mean over datasets, with intervals over the seeds of each.
 
     Args:
         runs: What `results.runs_frame` gives.
@@ -217,7 +217,7 @@ def _best(
 def _headline(common: CommonScores, left: int = 0) -> str:
     count = len(common.datasets)
     where = common.datasets[0] if count == 1 else f"{count} datasets"
-    text = f"{where}, {caption.seeds(common.seeds)}; {caption.percent(LEVEL)} stratified bootstrap"
+    text = f"{where}, {caption.seeds(common.seeds)}; {caption.percent(LEVEL)} intervals"
     if common.left_out:
         text += f"; not on every dataset: {', '.join(common.left_out)}"
     if left:

@@ -126,7 +126,7 @@ def misalignment(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figur
         figure.suptitle(
             f"States of quality (medium-expert) and of diversity (medium-replay), labelled by one "
             f"teacher; training goes to the right\nMean over policies ({played}) with "
-            f"{caption.percent(LEVEL)} bootstrap band; errors are mean squares in the unit box",
+            f"{caption.percent(LEVEL)} band; errors are mean squares in the unit box",
             fontsize=8,
         )
     return figure
@@ -195,7 +195,7 @@ def multi_task(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Table:
         groups=tuple(tuple(rows) for rows in groups.values()),
         caption=f"Return (not normalized) of students trained on a task's own set, and on the "
         f"merged sets of all tasks ({', '.join(map(str, pairs))} pairs): mean over n seeds, "
-        f"{played} each, with {caption.percent(LEVEL)} bootstrap interval; difference paired by "
+        f"{played} each, with {caption.percent(LEVEL)} interval; difference paired by "
         f"seed. No student saw an environment; those of merged sets are not told their task.",
         alignment="llrrrr",
         data=pd.DataFrame(data),
@@ -233,7 +233,7 @@ def transfer(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figure:
                     f"{environment}, {pairs} pairs, {rows['item'].nunique()} sets", fontsize=8
                 )
         figure.suptitle(
-            f"Mean return over sets ({played} each) with {caption.percent(LEVEL)} bootstrap "
+            f"Mean return over sets ({played} each) with {caption.percent(LEVEL)} "
             f"interval\nFramed: the student that the sets were evolved for",
             fontsize=8,
         )

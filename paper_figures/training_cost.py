@@ -73,7 +73,7 @@ def training_cost(records: Sequence[Record], *, seed: int = 0) -> Table:
                  "ratio of steps", "published steps, whole / set"),
         groups=(tuple(rows),),
         caption=f"Gradient steps to a policy: behavioural cloning of the whole data ({WHOLE}) and "
-        f"of a synthetic set ({SET}); scores with {caption.percent(LEVEL)} bootstrap interval. "
+        f"of a synthetic set ({SET}); scores with {caption.percent(LEVEL)} interval. "
         f"Seconds are processor time of one thread. Steps here are those that the sweep gave, in "
         f"the paper those until convergence, on D4RL's dataset of the same name. Making the set "
         f"is not counted, as in the paper; the main table has it.",

@@ -7,7 +7,7 @@ A cell that lacks seeds, or whose seeds failed, keeps its row and says so in ``n
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 
 from benchmark.errors import ObdBenchError
+from results.bootstrap import RESAMPLES
+from results.differences import Difference, difference, holm
 from results.labels import natural_order
-from results.statistics import LEVEL, RESAMPLES, iqm, mean
+from results.statistics import LEVEL, iqm, mean
 
 CELL_COLUMNS = {
     "dataset": "str",
@@ -45,6 +47,7 @@ CELL_COLUMNS = {
     "teacher_return": "float64",
     "teacher_normalized_return": "float64",
     "scores": "object",
+    "seeds": "object",
 }
 
 COSTS = ("wall_seconds", "outer_steps", "environment_steps")
@@ -60,7 +63,7 @@ class Best:
     """The best distillation method of one dataset, by label.
 
     ``best`` has the highest mean, and is None where no distillation method has a score. ``ties``
-    have an interval that overlaps that of the best. ``undecided`` cannot be told from the best
+    are not apart from it (`results.differences`). ``undecided`` cannot be told from the best
     because one of the two has a single seed and hence no interval.
     """
 
@@ -79,8 +82,8 @@ def cell_table(runs: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> pd
         level: Level of the confidence intervals.
 
     ``value``, ``low``, ``high`` are the mean normalized return over complete runs and its
-    interval, NaN where there is none; ``scores`` holds the runs' scores in order of seed. Costs are
-    means over complete runs, the teacher's returns over all runs of the cell.
+    interval, NaN where there is none; ``scores`` holds the runs' scores in order of ``seeds``.
+    Costs are means over complete runs, the teacher's returns over all runs of the cell.
 
     Raises:
         AggregationError: Two cells share a dataset and label, or a complete run's score is not
@@ -100,26 +103,34 @@ def cell_table(runs: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> pd
 def best_and_ties(table: pd.DataFrame) -> dict[str, Best]:
     """Dataset -> its best distillation method and what ties with it; references do not compete.
 
-    Overlapping intervals are a cautious reading: methods whose intervals overlap a little can still
-    differ. Equal means are resolved by label, and the other one is a tie.
+    Every other method is compared with the best of its dataset, by the difference of their means
+    (paired by seed where both have the same seeds). A tie is one that is not apart at the table's
+    level after Holm's correction for all of its comparisons. Equal means are resolved by label.
     """
-    return {str(dataset): _best(rows) for dataset, rows in table.groupby("dataset", sort=True)}
+    best: dict[str, str | None] = {}
+    names: list[tuple[str, str]] = []
+    found: list[Difference] = []
+    for dataset, rows in table.groupby("dataset", sort=True):
+        competing = rows[~rows["reference"] & (rows["n"] > 0)]
+        ordered = competing.sort_values(["value", "label"], ascending=[False, True], kind="stable")
+        scores = [
+            (str(row["label"]), dict(zip(row["seeds"], row["scores"], strict=True)))
+            for _, row in ordered.iterrows()
+        ]
+        best[str(dataset)] = scores[0][0] if scores else None
+        for label, other in scores[1:]:
+            names.append((str(dataset), label))
+            found.append(difference(scores[0][1], other))
+    adjusted = dict(zip(names, holm([one.p for one in found]), strict=True))
+    alpha = 1 - (float(table["level"].iloc[0]) if len(table) else LEVEL)
 
+    def of(dataset: str, chosen: Callable[[float], bool]) -> tuple[str, ...]:
+        return tuple(sorted(x for (d, x), p in adjusted.items() if d == dataset and chosen(p)))
 
-def _best(rows: pd.DataFrame) -> Best:
-    competing = rows[~rows["reference"] & (rows["n"] > 0)]
-    if competing.empty:
-        return Best(None, (), ())
-    ordered = competing.sort_values(["value", "label"], ascending=[False, True], kind="stable")
-    best = ordered.iloc[0]
-    others = ordered.iloc[1:].sort_values("label")
-    unknown = others["low"].isna() | math.isnan(best["low"])
-    overlap = ~unknown & (others["low"] <= best["high"]) & (best["low"] <= others["high"])
-    return Best(
-        str(best["label"]),
-        tuple(others.loc[overlap, "label"]),
-        tuple(others.loc[unknown, "label"]),
-    )
+    return {
+        dataset: Best(label, of(dataset, lambda p: p >= alpha), of(dataset, math.isnan))
+        for dataset, label in best.items()
+    }
 
 
 def _cell(runs: pd.DataFrame, *, seed: int, level: float) -> dict[str, Any]:
@@ -176,13 +187,14 @@ def _scores(complete: pd.DataFrame, *, seed: int, level: float) -> dict[str, Any
         "iqm_low": middle.low,
         "iqm_high": middle.high,
         "scores": tuple(scores),
+        "seeds": tuple(int(seed) for seed in complete["seed"]),
     }
 
 
 def _empty_scores(level: float) -> dict[str, Any]:
     names = ("value", "low", "high", "iqm", "iqm_low", "iqm_high", *COSTS, *TEACHER_RETURNS)
     row: dict[str, Any] = dict.fromkeys(names, math.nan)
-    return row | {"interval": "none", "level": level, "scores": ()}
+    return row | {"interval": "none", "level": level, "scores": (), "seeds": ()}
 
 
 def _mean(values: pd.Series) -> float:

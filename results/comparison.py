@@ -1,8 +1,12 @@
 """Published numbers next to reproduced ones, with a verdict by a stated rule.
 
 `published/*.json` holds the papers' tables. A published cell is compared with the records of the
-same method and row: on the same dataset where there are any, else on the suite's own dataset of the
-same environment and kind, which is shown and never called comparable.
+same method and row: on the same dataset where there are any, else on a stand-in for it, else on the
+suite's own dataset of the same environment and kind. Only the first can have a verdict; all are
+shown in the paper's unit.
+
+"Not reproduced" would be a claim about a paper, so it is made only of what was tested at the
+paper's settings: everything else is not tested, and the settings that differ are named.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmark.datasets.d4rl_facts import d4rl_reference
 from benchmark.errors import ObdBenchError
 from benchmark.record import Record
 from benchmark.spec import RunSpec
@@ -24,15 +29,23 @@ FOLDER = Path(__file__).with_name("published")
 MARGIN = 5.0
 """Points of normalized return within which two means count as equal. 26 of the 27 published pairs
 of the same sets under two optimisers (OBD, Table 2 against Table 1) lie closer."""
-FEWEST_SEEDS = 3
+FEWEST_SEEDS = 5
+STAND_IN = "standin/"
+"""Datasets that stand in for D4RL's: states of the same first two moments, made from other data."""
 
-Verdict = Literal["reproduced", "differs", "inconclusive", "not comparable", "no record"]
+AS_PUBLISHED = {name: f"{name}_published" for name in ("dbc", "pbc", "av_pbc")}
+"""Methods whose gradient is corrected here, and the presets that run as the authors' code does: a
+number of the paper is compared with the preset where it has records."""
+
+Unit = Literal["normalized return", "return"]
+Verdict = Literal["reproduced", "differs", "inconclusive", "like", "not tested"]
 RULE = (
     f"Rule: reproduced, the {100 * LEVEL:g} % interval lies within {MARGIN:g} points of the "
     f"published number; differs, it lies outside; inconclusive, it does neither, or there are "
-    f"fewer than {FEWEST_SEEDS} seeds; not comparable, dataset, size, outer steps, teacher, "
-    f"student or protocol are others (the first differences are named). D4RL's data, from v2 "
-    f"environments, are scored in v4 ones."
+    f"fewer than {FEWEST_SEEDS} seeds; like, the same on data that stand in for the paper's; not "
+    f"tested, there is no record, or dataset, size, outer steps, teacher, student or protocol are "
+    f"others (the first differences are named). All numbers are in the paper's unit. D4RL's data, "
+    f"from v2 environments, are scored in v4 ones."
 )
 
 
@@ -48,6 +61,7 @@ class PublishedCell:
         dataset: Name in the suite; "brax/hopper" where the suite has no such dataset.
         method: Name in the suite.
         value: Number in the paper's unit.
+        unit: "normalized return", 0 for D4RL's random policy and 100 for its expert, or "return".
         wanted: Values that make a run one of this row, by dotted setting.
         settings: Values that it must have besides, to be comparable.
     """
@@ -59,6 +73,7 @@ class PublishedCell:
     dataset: str
     method: str
     value: float
+    unit: Unit
     wanted: Mapping[str, Any]
     settings: Mapping[str, Any]
 
@@ -69,10 +84,11 @@ class Comparison:
 
     Args:
         published: Number of the paper.
-        reproduced: Mean over seeds with its interval; None without records.
+        reproduced: Mean over seeds with its interval, in the paper's unit; None without records.
         dataset: Dataset of the records.
         verdict: One of the words of `RULE`.
-        reasons: Differences that make it not comparable.
+        reasons: Settings that differ, and what else keeps it from a verdict.
+        method: Method of the records; a preset may stand for the paper's method.
     """
 
     published: PublishedCell
@@ -80,11 +96,12 @@ class Comparison:
     dataset: str | None
     verdict: Verdict
     reasons: tuple[str, ...] = ()
+    method: str | None = None
 
     @property
     def difference(self) -> float | None:
-        """Reproduced less published; None where the two have no common unit."""
-        if self.reproduced is None or self.published.dataset.startswith("brax/"):
+        """Reproduced less published, in the paper's unit; None where nothing was reproduced."""
+        if self.reproduced is None:
             return None
         return self.reproduced.value - self.published.value
 
@@ -150,7 +167,8 @@ def _cells(path: Path) -> Iterator[PublishedCell]:
                 settings = flat("", content["settings"])
                 settings |= _run_settings(paper, method, dataset)
                 yield PublishedCell(
-                    path.stem, paper["source"], table, row, dataset, method, value, wanted,
+                    path.stem, paper["source"], table, row, dataset, method, value,
+                    "normalized return" if dataset.startswith("d4rl/") else "return", wanted,
                     {key: value for key, value in settings.items() if key not in wanted},
                 )  # fmt: skip
 
@@ -160,7 +178,9 @@ def _run_settings(paper: Mapping[str, Any], method: str, dataset: str) -> dict[s
     environment = dataset.partition("/")[2].partition("-")[0]
     steps = paper.get("outer_steps", {}).get(method, {}).get(environment)
     teacher = paper.get("teacher", {}).get(method)
+    training = paper.get("steps_thousands", {}).get(dataset) if method == "bc_whole" else None
     return {
+        **({"steps": round(1000 * training)} if training else {}),
         **({"outer_steps": steps} if steps else {}),
         **({"teacher": teacher} if teacher else {}),
     }
@@ -181,32 +201,58 @@ def _row(content: Mapping[str, Any], row: str) -> tuple[dict[str, Any], str]:
 
 
 def _compare(cell: PublishedCell, groups: Iterable[list[Record]], seed: int) -> Comparison:
+    datasets = _datasets(cell.dataset)
     found = [
         (_reasons(cell, group[0]), group)
         for group in groups
-        if _is_row(cell, group[0])
-        and group[0].spec.dataset in (cell.dataset, own_analogue(cell.dataset))
+        if group[0].spec.dataset in datasets and _is_row(cell, group[0])
     ]
     if not found:
-        nowhere = cell.dataset.startswith("brax/")
-        verdict: Verdict = "not comparable" if nowhere else "no record"
-        return Comparison(
-            cell, None, None, verdict, ("Brax, another simulator",) if nowhere else ()
-        )
-    # The same dataset first, then the fewest differences, then the most seeds.
+        return Comparison(cell, None, None, "not tested", ("no record",))
+    # The same dataset first, then the fewest differences, then as published, then the most seeds.
     differences, group = min(
         found,
         key=lambda pair: (
-            pair[1][0].spec.dataset != cell.dataset,
+            datasets.index(pair[1][0].spec.dataset),
             len(pair[0]),
+            pair[1][0].spec.method == cell.method and cell.method in AS_PUBLISHED,
             -len(pair[1]),
             pair[1][0].cell_id,
         ),
     )
-    scores = [record.mean_score.normalized_return for record in group]
-    estimate = mean(scores, seed=seed)
-    verdict = "not comparable" if differences else _verdict(cell.value, estimate, len(scores))
-    return Comparison(cell, estimate, group[0].spec.dataset, verdict, differences)
+    first = group[0].spec
+    estimate = mean([_in_unit(cell, record) for record in group], seed=seed)
+    if differences:
+        verdict: Verdict = "not tested"
+    else:
+        verdict = _verdict(cell.value, estimate, len(group))
+        if first.dataset.startswith(STAND_IN):
+            differences = (f"stand-in data; by itself {verdict}",)
+            verdict = "like"
+    return Comparison(cell, estimate, first.dataset, verdict, differences, first.method)
+
+
+def _datasets(published: str) -> list[str]:
+    """Datasets whose records may be shown next to a published number, the nearest first."""
+    if not published.startswith("d4rl/"):
+        return [published]
+    name = published.removeprefix("d4rl/")
+    return [published, STAND_IN + name, str(own_analogue(published))]
+
+
+def _in_unit(cell: PublishedCell, record: Record) -> float:
+    """A record's score in the unit of the published number.
+
+    The suite's own datasets are normalised by other references than D4RL's, so that a score there
+    is another number for the same return.
+    """
+    score = record.mean_score
+    if cell.unit == "return":
+        return score.return_
+    if record.spec.dataset == cell.dataset:
+        return score.normalized_return
+    reference = d4rl_reference(cell.dataset.removeprefix("d4rl/"))
+    return float(reference.normalise(score.return_))
 
 
 def _verdict(published: float, found: Estimate, seeds: int) -> Verdict:
@@ -221,7 +267,7 @@ def _verdict(published: float, found: Estimate, seeds: int) -> Verdict:
 
 def _is_row(cell: PublishedCell, record: Record) -> bool:
     """Whether a run has the cell's method and the settings of its row."""
-    if record.spec.method != cell.method:
+    if record.spec.method not in (cell.method, AS_PUBLISHED.get(cell.method)):
         return False
     has = settings_of(record.spec, record.parameters)
     changes = {k for k in cell.wanted if k.startswith("evaluation_student.")}
@@ -232,14 +278,23 @@ def _is_row(cell: PublishedCell, record: Record) -> bool:
 def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
     """List the differences that make a record not comparable."""
     reasons, dataset = [], record.spec.dataset
-    if dataset != cell.dataset:
+    if dataset != cell.dataset and not dataset.startswith(STAND_IN):
         environment = record.provenance.environment
         reasons.append(f"the suite's own {dataset} ({environment}), not D4RL")
     has = settings_of(record.spec, record.parameters)
+    if record.spec.method == AS_PUBLISHED.get(cell.method):
+        # The published head, two scalars of which are trained: not a difference from the paper.
+        has["student.head"] = str(has["student.head"]).removesuffix("_trained")
     reasons += [
         f"{key} {has[key]}, not {value}"
         for key, value in cell.settings.items()
         if key in has and has[key] != value
+    ]
+    # What the paper's tables do not state is its text's, whose values are the defaults.
+    reasons += [
+        f"{key} {value}, not the default"
+        for key, value in record.spec.parameters.items()
+        if key not in cell.settings and key not in cell.wanted
     ]
     return tuple(reasons)
 

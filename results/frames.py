@@ -118,6 +118,25 @@ def curves_frame(records: Iterable[Record]) -> pd.DataFrame:
     return _frame(rows, CURVE_COLUMNS)
 
 
+def facts_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per run, sorted by run id: what its method noted of itself, a column per fact.
+
+    Columns ``run_id``, ``dataset``, ``label`` and ``seed`` come first; a fact that a method did not
+    note is missing.
+
+    Raises:
+        RecordError: Two records are of one run.
+    """
+    found = _sorted(records)
+    names = labels({r.cell_id: (r.spec, cell_settings(r.spec, r.parameters)) for r in found})
+    rows = [
+        {"run_id": r.run_id, "dataset": r.spec.dataset, "label": names[r.cell_id],
+         "seed": r.spec.seed, **r.method_facts}
+        for r in found
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def _sorted(records: Iterable[Record]) -> list[Record]:
     found = sorted(records, key=lambda record: record.run_id)
     repeated = [run for run, count in Counter(r.run_id for r in found).items() if count > 1]
@@ -193,6 +212,7 @@ def _describe_protocol(protocol: Protocol) -> str:
     return (
         f"{protocol.name}: {protocol.students} {who} x {protocol.episodes} episodes, "
         f"last {protocol.last} checkpoint{many}"
+        + (f" before the last {protocol.leave_out}" if protocol.leave_out else "")
     )
 
 

@@ -81,6 +81,7 @@ def numbers(record: Record) -> dict[str, Any]:
         "status": record.status,
         "checkpoints": record.checkpoints,
         "score": record.score,
+        "method_facts": record.method_facts,
         "outer_steps": record.cost.outer_steps,
         "evaluation_steps": record.cost.evaluation_environment_steps,
     }

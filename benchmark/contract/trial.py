@@ -72,6 +72,7 @@ class Recorder:
     asked_to_resume: bool = False
     furthest: int = 0
     environment_steps: int = 0
+    facts: dict[str, float | str] = field(default_factory=dict)
 
     def due(self, step: int) -> bool:
         """Whether the protocol scores this step."""
@@ -110,6 +111,10 @@ class Recorder:
     def count_environment_steps(self, steps: int) -> None:
         """Add the steps to the total."""
         self.environment_steps += steps
+
+    def note(self, **facts: float | str) -> None:
+        """Keep the facts."""
+        self.facts |= facts
 
 
 class WatchedProblem(Problem):
@@ -271,7 +276,7 @@ class Trial:
         """Make the problem that the method sees of a toy."""
         return WatchedProblem(
             needs=self.method.needs,
-            student=STUDENT,
+            student=self.method.student_for(STUDENT),
             scaling=given.scaling,
             axes={"run": f"check.seed{seed}"},
             loaders={

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-LOG_STD_OFFSET = -1.0
+LOG_STD_MULTIPLIER, LOG_STD_OFFSET = 1.0, -1.0
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
 
@@ -47,6 +47,7 @@ class Head(typing.Protocol):
     """Turns network outputs `[..., outputs]` into actions `[..., act_dim]` in [-1, 1]."""
 
     noisy: bool
+    trained_scalars: bool
 
     def outputs(self, act_dim: int) -> int:
         """The number of network outputs for an action of `act_dim` dimensions."""
@@ -73,6 +74,7 @@ class MeanHead:
     """Deterministic policy: u = o."""
 
     noisy = False
+    trained_scalars = False
 
     def outputs(self, act_dim: int) -> int:
         return act_dim
@@ -98,11 +100,20 @@ class MeanHead:
 class SampledHead:
     """Reparameterised tanh-Gaussian: u = mean + exp(log_std) * noise, for o = (mean, raw).
 
-    The head of the published OBD code: log_std is raw - 1, clamped to [-20, 2]; the loss sees a
-    sample, evaluation the mode.
+    log_std is raw - 1, clamped to [-20, 2]; the loss sees a sample, evaluation the mode. In the
+    published OBD code it is multiplier * raw + offset, where both scalars are parameters that the
+    students train, from 1 and -1.
+
+    Args:
+        trained_scalars: Whether they are trained. The scalars are then the network's last layer
+            (`Network.scalars`), so that o = (mean, multiplier * raw + offset); else they stay.
     """
 
     noisy = True
+
+    def __init__(self, *, trained_scalars: bool = False) -> None:
+        self.trained_scalars = trained_scalars
+        self.offset = 0.0 if trained_scalars else LOG_STD_OFFSET
 
     def outputs(self, act_dim: int) -> int:
         return 2 * act_dim
@@ -111,7 +122,7 @@ class SampledHead:
         if noise is None:
             raise ValueError("the sampled head needs noise [..., act_dim] to draw an action")
         mean, raw = outputs.chunk(2, dim=-1)
-        log_std = raw + LOG_STD_OFFSET
+        log_std = raw + self.offset
         clamped = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
         deviation = clamped.exp() * noise
         # du / d raw = exp(log_std) noise, and 0 where the clamp is active
@@ -139,7 +150,11 @@ class SampledHead:
         return torch.cat((inner_tangent, of_raw), dim=-1)
 
 
-HEADS: dict[str, Head] = {"mean": MeanHead(), "sampled": SampledHead()}
+HEADS: dict[str, Head] = {
+    "mean": MeanHead(),
+    "sampled": SampledHead(),
+    "sampled_trained": SampledHead(trained_scalars=True),
+}
 
 
 class LossGradient(NamedTuple):

@@ -20,9 +20,14 @@ from torch import Tensor
 
 from benchmark.errors import ObdBenchError
 from benchmark.registry import Registry
+from benchmark.students.heads import LOG_STD_MULTIPLIER, LOG_STD_OFFSET
 
 Parameters = list[tuple[Tensor, Tensor]]
 """One `(weight [R, out, in], bias [R, 1, out])` pair per layer.
+
+The scalars of a policy head that trains them are one more pair, `(multiplier, offset)`, both
+`[R, 1, 1]`: a linear layer from one unit to one unit, whose samples are the raw log standard
+deviations of all samples and action dimensions.
 
 The bias has the shape in which it is added to a batched product: at small widths, a view at every
 use takes as long as an addition.
@@ -49,9 +54,9 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class Levels(NamedTuple):
     """The values of one forward pass, by layer from 0."""
 
-    inputs: list[Tensor]  # of each layer [R, N, in]
+    inputs: list[Tensor]  # of each layer [R, N, in]; of the scalars [R, N act_dim, 1]
     rectified: list[Tensor]  # after each hidden layer's ReLU, before a skip is added [R, N, width]
-    outputs: Tensor  # of the last layer [R, N, out]
+    outputs: Tensor  # of the last layer, after the scalars [R, N, out]
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,13 @@ class Network:
             policy of OBD (arXiv 2410.22728, Section 5).
         skip: A pair `(i, j)` adds the output of hidden layer i to the output of hidden layer j,
             both counted from 1. None gives a plain MLP.
+        scalars: Whether the second half of the outputs is multiplied by one trained scalar and
+            moved by another (`benchmark.students.heads.SampledHead`).
     """
 
     sizes: tuple[int, ...]
     skip: tuple[int, int] | None = None
+    scalars: bool = False
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2 or min(self.sizes) < 1:
@@ -81,10 +89,18 @@ class Network:
         """The number of linear layers."""
         return len(self.sizes) - 1
 
+    @property
+    def layer_sizes(self) -> list[tuple[int, int]]:
+        """`(in, out)` of every pair of parameters; the trained scalars' is (1, 1)."""
+        layers = list(zip(self.sizes, self.sizes[1:], strict=False))
+        return [*layers, (1, 1)] if self.scalars else layers
+
     def initialise(
         self, generator: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Parameters:
         """Draw one run's parameters (R = 1): orthogonal weights of gain sqrt(2), zero biases.
+
+        Trained scalars start at the head's constants; they draw nothing from the generator.
 
         Source: OBD, Section 5 (implementation details).
         """
@@ -94,6 +110,12 @@ class Network:
             torch.nn.init.orthogonal_(weight, gain=math.sqrt(2), generator=generator)
             bias = torch.zeros(1, 1, fan_out, dtype=dtype, device=generator.device)
             parameters.append((weight[None], bias))
+        if self.scalars:
+            multiplier, offset = (
+                torch.full((1, 1, 1), value, dtype=dtype, device=generator.device)
+                for value in (LOG_STD_MULTIPLIER, LOG_STD_OFFSET)
+            )
+            parameters.append((multiplier, offset))
         return parameters
 
     def forward(self, parameters: Parameters, observations: Tensor) -> Levels:
@@ -107,6 +129,11 @@ class Network:
             if self.skip and layer == self.skip[1]:
                 value = value + inputs[self.skip[0]]
             inputs.append(value)
+        if self.scalars:
+            multiplier, offset = parameters[-1]
+            mean, raw = halves(value)
+            inputs.append(raw)
+            value = joined(mean, raw * multiplier + offset)
         return Levels(inputs, rectified, value)
 
     def backward(
@@ -120,8 +147,14 @@ class Network:
             outputs_gradient: Derivative `[R, N, out]` of the loss in the outputs.
 
         Returns:
-            The derivative `[R, N, out]` in each layer's value before its ReLU, first layer first.
+            The derivative `[R, N, out]` in each layer's value before its ReLU, first layer first;
+            with trained scalars a last one, in the values `[R, N act_dim, 1]` that they give.
         """
+        above: list[Tensor] = []
+        if self.scalars:
+            mean, log_std = halves(outputs_gradient)
+            above = [log_std]
+            outputs_gradient = joined(mean, log_std * parameters[-1][0])
         deltas, skipped = [outputs_gradient], None
         for layer in reversed(range(1, self.depth)):
             below = torch.bmm(deltas[-1], parameters[layer][0])  # delta W
@@ -132,7 +165,7 @@ class Network:
             if self.skip and layer == self.skip[1]:
                 skipped = below.clone()
             deltas.append(relu_backward(below, levels.rectified[layer - 1]))
-        return deltas[::-1]
+        return deltas[::-1] + above
 
     def gradients(self, levels: Levels, deltas: list[Tensor]) -> Parameters:
         """Compute the loss's derivative in the parameters from a forward and a backward pass."""
@@ -141,6 +174,17 @@ class Network:
             (torch.bmm(delta.mT, inputs), delta.sum(1, keepdim=True))
             for delta, inputs in zip(deltas, levels.inputs, strict=True)
         ]
+
+
+def halves(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Split `[R, N, 2 act_dim]` into `[R, N, act_dim]` and, as samples, `[R, N act_dim, 1]`."""
+    first, second = outputs.chunk(2, dim=-1)
+    return first, second.reshape(len(second), -1, 1)
+
+
+def joined(first: Tensor, second: Tensor) -> Tensor:
+    """Undo `halves`."""
+    return torch.cat((first, second.reshape(first.shape)), dim=-1)
 
 
 def stack(runs: list[Parameters]) -> Parameters:

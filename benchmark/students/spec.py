@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -15,7 +16,7 @@ if TYPE_CHECKING:  # records and commands that train nothing must not pay for to
     from benchmark.students.network import Network
 
 
-HeadName = Literal["sampled", "mean"]
+HeadName = Literal["sampled", "sampled_trained", "mean"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 
 
@@ -27,8 +28,9 @@ class StudentSpec:
         name: Registered architecture: "mlp" or "residual".
         depth: Number of linear layers, 1 or more.
         width: Units per hidden layer.
-        head: "sampled" (the published code's: a tanh-Gaussian sample in the loss, its mode in
-            evaluation) or "mean" (tanh of the outputs).
+        head: "sampled" (a tanh-Gaussian sample in the loss, its mode in evaluation),
+            "sampled_trained" (the published code's: the same with two scalars of the log standard
+            deviation among the parameters) or "mean" (tanh of the outputs).
         optimizer: "sgd", "adam" or "adamw".
         learning_rate: Step size of the optimiser.
         momentum: Momentum of "sgd"; the others ignore it.
@@ -68,8 +70,10 @@ class StudentSpec:
         """The network for an environment of these dimensions."""
         from benchmark.students.network import STUDENTS
 
-        outputs = self.policy_head.outputs(action_dim)
-        return STUDENTS[self.name]().network(observation_dim, outputs, self.depth, self.width)
+        head = self.policy_head
+        outputs = head.outputs(action_dim)
+        plain = STUDENTS[self.name]().network(observation_dim, outputs, self.depth, self.width)
+        return dataclasses.replace(plain, scalars=head.trained_scalars)
 
     def optimiser(self, tensors: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
         """A fresh optimiser over stacked parameters; every update is elementwise in the runs."""

@@ -111,8 +111,8 @@ for (const id of ["find", "dataset", "used", "no-references"]) byId(id).addEvent
 byId("counts").textContent = Object.entries(data.counts).map(([state, n]) => `${n} ${state}`).join(", ");
 byId("results-note").textContent =
   `Normalized return: 100 is the reference expert, 0 the random policy; mean over n seeds with ` +
-  `${100 * (data.cells[0]?.level ?? 0.95)} % bootstrap interval (below ten seeds it covers less). Bold: the highest ` +
-  `mean of a dataset among distillation methods; †: its interval overlaps that one's; ` +
+  `${100 * (data.cells[0]?.level ?? 0.95)} % interval (Student's t below 30 seeds). Bold: the highest ` +
+  `mean of a dataset among distillation methods; †: not apart from it (the interval of the difference holds 0, corrected for the table's comparisons); ` +
   (data.cells.some(c => c.rank === "undecided") ? "?: one of the two has a single seed and no interval to tell by; " : "") +
   `grey: references. Seconds are a run's share of wall time without scoring.`;
 

@@ -81,10 +81,11 @@ def test_open_es_estimates_the_gradient_of_a_quadratic_within_its_statistical_er
     assert ((estimate - exact).abs() < 4.5 * error).all()
 
 
-def test_open_es_climbs_as_torchs_adam_does() -> None:
-    strategy = OpenES(START, sigma=0.1, learning_rate=0.03)
+@pytest.mark.parametrize("beta1", [0.9, 0.99])
+def test_open_es_climbs_as_torchs_adam_does(beta1: float) -> None:
+    strategy = OpenES(START, sigma=0.1, learning_rate=0.03, beta1=beta1)
     parameter = START.clone()
-    adam = torch.optim.Adam([parameter], lr=0.03, maximize=True)
+    adam = torch.optim.Adam([parameter], lr=0.03, betas=(beta1, 0.999), maximize=True)
     for step in range(20):
         noise = strategy.draw(16, generator(step))
         fitness = sphere(strategy.candidates(noise))

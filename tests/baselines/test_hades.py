@@ -52,6 +52,7 @@ class Recorder:
     states: dict[int, State] = field(default_factory=dict)
     environment_steps: dict[int, int] = field(default_factory=dict)
     counted: int = 0
+    facts: dict[str, float | str] = field(default_factory=dict)
 
     def due(self, step: int) -> bool:
         return step % self.every == 0 or step == self.total
@@ -72,6 +73,9 @@ class Recorder:
 
     def count_environment_steps(self, steps: int) -> None:
         self.counted += steps
+
+    def note(self, **facts: float | str) -> None:
+        self.facts |= facts
 
 
 def make_problem(

@@ -267,8 +267,8 @@ def test_a_student_that_is_not_trained_by_sgd_is_refused_with_the_way_out(
 
 
 def test_bc_whole_learns_the_data_and_is_scored_once(problem: Callable[..., Problem]) -> None:
-    student = replace(STUDENT, width=64, head="mean", optimizer="adam", learning_rate=3e-3)
-    method = BCWhole(steps=500, batch_size=32)
+    student = replace(STUDENT, width=64, head="mean")
+    method = BCWhole(steps=500, batch_size=32, learning_rate=3e-3)
     given = problem(method, student=student)
     results = distil(method, given).results
     assert list(results) == [500]
@@ -279,6 +279,10 @@ def test_bc_whole_learns_the_data_and_is_scored_once(problem: Callable[..., Prob
     spread = given.dataset.actions.var()
     assert np.square(acted - given.dataset.actions).mean() < 0.25 * spread
     assert method.reference
+
+    own = replace(student, optimizer="adam", learning_rate=3e-3)
+    same = distil(replace(method, optimizer="student"), problem(method, student=own)).results[500]
+    np.testing.assert_array_equal(same(given.dataset.observations[None])[0], acted)
 
 
 def test_the_teacher_row_plays_the_teachers_actions_in_the_environments_units(

@@ -34,6 +34,7 @@ class Recorder:
     stop_at: int | None = None
     results: dict[int, Any] = field(default_factory=dict)
     states: dict[int, State] = field(default_factory=dict)
+    facts: dict[str, float | str] = field(default_factory=dict)
 
     def due(self, step: int) -> bool:
         return step % self.every == 0
@@ -55,6 +56,9 @@ class Recorder:
 
     def count_environment_steps(self, steps: int) -> None:
         raise AssertionError("an offline method takes no environment steps")
+
+    def note(self, **facts: float | str) -> None:
+        self.facts |= facts
 
 
 class LinearTeacher:

@@ -27,6 +27,7 @@ OTHER_STUDENT: dict[str, Any] = {
     "steps": 7,
 }
 OTHER_PROTOCOL: dict[str, Any] = {
+    "leave_out": 1,
     "name": "mine",
     "students": 3,
     "episodes": 3,
@@ -116,6 +117,24 @@ def test_students_to_distil_for_and_to_score_with_do_not_trade_places() -> None:
     assert spec.cell_id != make_spec(student=large, evaluation_student=small).cell_id
     assert spec.scoring_student == large
     assert make_spec(student=small).scoring_student == small
+
+
+@pytest.mark.parametrize("method", ["dbc_published", "pbc_published", "av_pbc_published"])
+def test_published_presets_train_the_heads_scalars_of_both_students(method: str) -> None:
+    students = {"student": StudentSpec(), "evaluation_student": StudentSpec(depth=6)}
+    spec = make_spec(method=method, **students)
+    assert (spec.student.head, spec.scoring_student.head) == ("sampled_trained", "sampled_trained")
+    assert (spec.student.depth, spec.scoring_student.depth) == (4, 6)
+    assert make_spec(method=method, student=StudentSpec(head="mean")).student.head == "mean"
+    assert make_spec(method="av_pbc", **students).student.head == "sampled"
+
+
+def test_published_presets_draw_the_numbers_of_the_methods_that_they_are_compared_with() -> None:
+    published, ours = make_spec(method="av_pbc_published"), make_spec(method="av_pbc")
+    assert published.distillation_axes == ours.distillation_axes
+    assert published.scoring_axes == ours.scoring_axes
+    other = StudentSpec(width=64)
+    assert make_spec(method="av_pbc", student=other).distillation_axes != ours.distillation_axes
 
 
 def test_one_cell_is_written_in_one_way() -> None:

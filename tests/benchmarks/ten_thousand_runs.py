@@ -90,7 +90,7 @@ def record_of(run: RunSpec, template: Record) -> str:
         run_id=run.run_id,
         cell_id=run.cell_id,
         checkpoints=checkpoints,
-        score=score_of(checkpoints, run.protocol.last),
+        score=score_of(checkpoints, run.protocol),
         provenance__seeds=seeds,
     )
     return json.dumps(record.as_dict(), indent=1)

@@ -83,6 +83,9 @@ class Judge:
     def count_environment_steps(self, steps: int) -> None:
         self.environment_steps += steps
 
+    def note(self, **facts: float | str) -> None:
+        pass
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:

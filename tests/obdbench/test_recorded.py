@@ -64,7 +64,7 @@ def moved(record: Record, points: float) -> Record:
                 normalized_return=float(record.normalisation.normalise(mean)),
             )
         )
-    score = score_of(checkpoints, record.spec.protocol.last)
+    score = score_of(checkpoints, record.spec.protocol)
     return altered(record, checkpoints=checkpoints, score=score)
 
 

@@ -91,7 +91,7 @@ def test_markdown_keeps_a_bar_in_a_name_inside_its_cell(make_record: MakeRecord)
 
 def test_terminal_table_prints_brackets_as_they_stand(make_sweep: Sweep) -> None:
     text = printed(table_of(make_sweep()))
-    assert "26.8 [24.4, 30.0]" in text
+    assert "26.8 [22.4, 31.2]" in text  # 26.8 +- 2.776 sd / sqrt(5)
     assert "Protocol quick: 4 students x 10 episodes" in text
 
 
@@ -141,8 +141,8 @@ def test_csv_holds_unrounded_numbers_and_every_seed(make_record: MakeRecord) -> 
 def test_caption_states_seeds_level_protocol_teacher_and_completeness(make_sweep: Sweep) -> None:
     caption = table_of(make_sweep()).caption
     for statement in (
-        "mean over 5 seeds with 95 % bootstrap interval (BCa)",
-        "the intervals cover less than 95 %",
+        "mean over 5 seeds with 95 % interval (Student's t).",
+        "not apart from it, the interval of the difference, paired by seed",
         "Protocol quick: 4 students x 10 episodes, last 3 checkpoints.",
         "Teacher's own return: hopper/medium-replay 2500.0 (normalized 80.0), td3_bc.",
         "No expected run is missing or failed.",

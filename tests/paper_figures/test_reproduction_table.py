@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.datasets.d4rl_facts import d4rl_reference
 from paper_figures.reproduction_table import reproduction_table
 from paper_figures.table import Table
 from results.comparison import RULE, Comparison, PublishedCell, compare, published_cells
@@ -31,7 +32,16 @@ def published(
 ) -> PublishedCell:
     wanted = {"protocol.ensemble": 1}
     return PublishedCell(
-        paper, "arXiv 1", table, row, dataset, "av_pbc", value, wanted, NO_SETTINGS
+        paper,
+        "arXiv 1",
+        table,
+        row,
+        dataset,
+        "av_pbc",
+        value,
+        "normalized return",
+        wanted,
+        NO_SETTINGS,
     )
 
 
@@ -67,9 +77,9 @@ def test_a_row_has_both_numbers_the_seeds_the_difference_and_the_verdict() -> No
 
 
 def test_what_has_no_record_is_a_row_of_dashes() -> None:
-    table = reproduction_table([Comparison(published(), None, None, "no record")])
+    table = reproduction_table([Comparison(published(), None, None, "not tested")])
     assert line_with(table.markdown(), "av_pbc").endswith(
-        "| 20 | \u2013 | 0 | \u2013 | \u2013 | no record |"
+        "| 20 | \u2013 | 0 | \u2013 | \u2013 | not tested |"
     )
     assert "nan" not in table.markdown() + table.latex()
     row = data_of(table).iloc[0]
@@ -88,10 +98,10 @@ def test_a_single_seed_has_a_mean_and_no_interval() -> None:
 def test_the_first_reasons_are_printed_and_all_of_them_kept_in_the_csv() -> None:
     reasons = ("a 1, not 2", "b 3, not 4", "c 5, not 6", "d 7, not 8", "e 9, not 0")
     three, five = (
-        reproduction_table([Comparison(published(), FOUND, "x", "not comparable", given)])
+        reproduction_table([Comparison(published(), FOUND, "x", "not tested", given)])
         for given in (reasons[:3], reasons)
     )
-    printed = "not comparable (a 1, not 2; b 3, not 4; c 5, not 6"
+    printed = "not tested (a 1, not 2; b 3, not 4; c 5, not 6"
     assert f"{printed}) |" in three.markdown()
     assert f"{printed}; 2 more) |" in five.markdown()
     assert data_of(five)["reasons"].iloc[0] == "; ".join(reasons)
@@ -99,11 +109,11 @@ def test_the_first_reasons_are_printed_and_all_of_them_kept_in_the_csv() -> None
 
 def test_a_number_in_another_unit_has_no_difference() -> None:
     cell = published(250159, paper="hades", dataset="brax/humanoidstandup")
-    reasons = ("Brax, another simulator",)
-    table = reproduction_table([Comparison(cell, None, None, "not comparable", reasons)])
+    reasons = ("no record",)
+    table = reproduction_table([Comparison(cell, None, None, "not tested", reasons)])
     line = line_with(table.markdown(), "brax/humanoidstandup")
     assert "| 250,159 | \u2013 | 0 |" in line
-    assert line.endswith("| \u2013 | not comparable (Brax, another simulator) |")
+    assert line.endswith("| \u2013 | not tested (no record) |")
 
 
 def test_the_caption_has_the_rule_and_counts_every_verdict() -> None:
@@ -119,7 +129,7 @@ def test_the_caption_has_the_rule_and_counts_every_verdict() -> None:
 def test_the_tables_of_a_paper_are_ruled_off() -> None:
     cells = [published(table=t, row=r) for t in ("table1", "table5") for r in ("16", "32")]
     cells.append(published(paper="sdw_obd"))
-    table = reproduction_table([Comparison(cell, None, None, "no record") for cell in cells])
+    table = reproduction_table([Comparison(cell, None, None, "not tested") for cell in cells])
     assert [len(group) for group in table.groups] == [2, 2, 1]
     assert table.latex().count(r"\midrule") == 3
 
@@ -151,9 +161,12 @@ def test_the_csv_has_every_published_number_and_what_the_records_say(
     assert cheetah["reproduced_on"] == "halfcheetah/medium"
     assert "the suite's own halfcheetah/medium (HalfCheetah-v5)" in cheetah["reasons"]
     size = found.loc["table5", "64", "d4rl/hopper-medium-replay-v2"]
-    assert (size["published"], size["reproduced"], size["n"]) == (32.3, 31.5, 4)
+    assert (size["published"], size["n"]) == (32.3, 4)
+    returned = [r.mean_score.return_ for r in records if r.spec.dataset == "hopper/medium-replay"]
+    reference = d4rl_reference("hopper-medium-replay-v2")  # the paper's unit
+    assert size["reproduced"] == pytest.approx(reference.normalise(np.mean(returned)))
     assert "synthetic_size" not in size["reasons"]
-    assert set(data[data["n"] == 0]["verdict"]) == {"no record", "not comparable"}
+    assert set(data[data["n"] == 0]["verdict"]) == {"not tested"}
 
 
 @pytest.mark.parametrize("given", ["all", "none"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -90,12 +91,44 @@ def test_frames_joined_by_hand_do_not_pool_two_cells(make_record: MakeRecord) ->
 def test_best_leaves_references_out_and_finds_ties(make_record: MakeRecord) -> None:
     levels = {"av_pbc": 25.0, "pbc": 24.5, "dbc": 9.0, "teacher": 80.0, "bc_whole": 60.0}
     records = [
-        make_record(method, seed=seed, score=level + seed)
+        make_record(method, seed=seed, score=level + (3 - seed if method == "pbc" else seed))
         for method, level in levels.items()
         for seed in range(4)
     ]
     table = cell_table(runs_frame(records))
     assert best_and_ties(table) == {"hopper/medium-replay": Best("av_pbc", ("pbc",), ())}
+
+
+def test_a_difference_that_every_seed_shows_is_no_tie_though_the_intervals_overlap(
+    make_record: MakeRecord,
+) -> None:
+    scores = {"av_pbc": (10.0, 20.0, 30.0, 40.0), "pbc": (8.0, 18.5, 27.5, 38.2)}
+    records = [
+        make_record(method, seed=seed, score=score)
+        for method, found in scores.items()
+        for seed, score in enumerate(found)
+    ]
+    table = cell_table(runs_frame(records)).set_index("label")
+    assert table.loc["pbc", "high"] > table.loc["av_pbc", "low"]
+    assert best_and_ties(table.reset_index())["hopper/medium-replay"].ties == ()
+
+
+def test_the_more_comparisons_a_table_makes_the_more_a_difference_must_show(
+    make_record: MakeRecord,
+) -> None:
+    noise = np.random.default_rng(0).normal(size=(40, 4))
+    best = [make_record(seed=seed, score=50.0 + 3 * seed) for seed in range(4)]
+    near = [make_record("pbc", seed=s, score=47.0 + 3 * s + 1.5 * noise[0, s]) for s in range(4)]
+    assert best_and_ties(cell_table(runs_frame([*best, *near])))["hopper/medium-replay"].ties == ()
+    others = [
+        make_record(
+            "random", seed=s, score=49.0 + s + noise[n, s], parameters={"synthetic_size": n}
+        )
+        for n in range(1, 40)
+        for s in range(4)
+    ]
+    found = best_and_ties(cell_table(runs_frame([*best, *near, *others])))
+    assert "pbc" in found["hopper/medium-replay"].ties
 
 
 def test_a_single_seed_can_neither_tie_nor_lose(make_record: MakeRecord) -> None:

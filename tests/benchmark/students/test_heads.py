@@ -27,21 +27,24 @@ def draw(name: str, seed: int = 0) -> tuple[Tensor, Tensor, Tensor | None, Tenso
 
     outputs, direction = (normal(HEADS[name].outputs(ACTION_DIM)) for _ in range(2))
     noise = normal(ACTION_DIM) if HEADS[name].noisy else None
-    if name == "sampled":
+    if HEADS[name].noisy:
         outputs[:, 0, ACTION_DIM:] = torch.tensor([3.5, 2.9, 40.0], dtype=torch.float64)
         outputs[:, 1, ACTION_DIM:] = torch.tensor([-19.5, -18.5, -40.0], dtype=torch.float64)
     return outputs, normal(ACTION_DIM).tanh(), noise, normal().abs(), direction
 
 
+OFFSETS = {"mean": 0.0, "sampled": -1.0, "sampled_trained": 0.0}  # the last one is the network's
+
+
 def plain_loss(
-    outputs: Tensor, targets: Tensor, noise: Tensor | None, weights: Tensor | None = None
+    name: str, outputs: Tensor, targets: Tensor, noise: Tensor | None, weights: Tensor | None = None
 ) -> Tensor:
     """Mean squared error of every run, as one would write it for autograd."""
     if noise is None:
         action = torch.tanh(outputs)
     else:
         mean, raw = outputs[..., :ACTION_DIM], outputs[..., ACTION_DIM:]
-        action = torch.tanh(mean + torch.exp(torch.clamp(raw - 1, -20, 2)) * noise)
+        action = torch.tanh(mean + torch.exp(torch.clamp(raw + OFFSETS[name], -20, 2)) * noise)
     error = (action - targets) ** 2
     return (error if weights is None else error * weights[..., None]).mean((-2, -1))
 
@@ -53,7 +56,7 @@ def test_loss_and_gradient_equal_autograd(name: str, seed: int, weighted: bool) 
     outputs, targets, noise, drawn, _ = draw(name, seed)
     weights = drawn if weighted else None
     outputs.requires_grad_()
-    loss = plain_loss(outputs, targets, noise, weights)
+    loss = plain_loss(name, outputs, targets, noise, weights)
     (expected,) = torch.autograd.grad(loss.sum(), outputs)
 
     found = bc_loss_gradient(HEADS[name], outputs.detach(), targets, noise, weights)
@@ -70,7 +73,7 @@ def test_tangent_equals_autograd(name: str, seed: int) -> None:
 
     def gradients(at: Tensor) -> tuple[Tensor, Tensor]:
         inputs = at, targets.clone().requires_grad_()
-        loss = plain_loss(inputs[0], inputs[1], noise).sum()
+        loss = plain_loss(name, inputs[0], inputs[1], noise).sum()
         one, other = torch.autograd.grad(loss, inputs, create_graph=True)
         return one, other
 
@@ -142,6 +145,6 @@ def test_a_sample_needs_noise() -> None:
         HEADS["sampled"].squash(outputs, None)
 
 
-@pytest.mark.parametrize(("name", "outputs"), [("mean", 3), ("sampled", 6)])
+@pytest.mark.parametrize(("name", "outputs"), [("mean", 3), ("sampled", 6), ("sampled_trained", 6)])
 def test_outputs_an_action_of_three_dimensions_needs(name: str, outputs: int) -> None:
     assert HEADS[name].outputs(3) == outputs

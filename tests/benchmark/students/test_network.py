@@ -16,6 +16,8 @@ NETWORKS = [
     Network((5, 8, 7, 8, 3), skip=(1, 3)),
     Network((5, 8, 8, 3), skip=(1, 2)),
     Network((5, 8, 7, 7, 6, 8, 3), skip=(2, 3)),
+    Network((5, 4), scalars=True),
+    Network((5, 8, 7, 8, 4), skip=(1, 3), scalars=True),
 ]
 networks = pytest.mark.parametrize("network", NETWORKS, ids=repr)
 
@@ -30,6 +32,8 @@ def draw(network: Network, runs: int = 3) -> tuple[Parameters, Tensor]:
     parameters = stack([network.initialise(source, torch.float64) for _ in range(runs)])
     for _, bias in parameters:
         bias.normal_(generator=source)
+    if network.scalars:
+        parameters[-1][0].normal_(generator=source)
     observations = torch.randn(runs, 9, network.sizes[0], generator=source, dtype=torch.float64)
     return parameters, observations
 
@@ -40,13 +44,19 @@ def plain_forward(network: Network, parameters: Parameters, observations: Tensor
     for run in range(len(observations)):
         value = observations[run]
         hidden: list[Tensor] = []
-        for layer, (weight, bias) in enumerate(parameters[:-1], start=1):
+        layers = parameters[: network.depth]
+        for layer, (weight, bias) in enumerate(layers[:-1], start=1):
             value = relu(linear(value, weight[run], bias[run, 0]))
             if network.skip and layer == network.skip[1]:
                 value = value + hidden[network.skip[0] - 1]
             hidden.append(value)
-        weight, bias = parameters[-1]
-        outputs.append(linear(value, weight[run], bias[run, 0]))
+        weight, bias = layers[-1]
+        value = linear(value, weight[run], bias[run, 0])
+        if network.scalars:
+            multiplier, offset = parameters[-1]
+            mean, raw = value.chunk(2, -1)
+            value = torch.cat((mean, multiplier[run] * raw + offset[run]), -1)
+        outputs.append(value)
     return torch.stack(outputs)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
+from benchmark.students.heads import HEADS
 from benchmark.students.spec import StudentSpec
 from benchmark.students.student import Batch, StudentPolicy, train_students
 
@@ -29,7 +30,7 @@ RECIPES = {
     "adamw": replace(SPEC, optimizer="adamw", learning_rate=1e-3, weight_decay=0.3),
 }
 recipes = pytest.mark.parametrize("recipe", list(RECIPES))
-heads = pytest.mark.parametrize("head", ["mean", "sampled"])
+heads = pytest.mark.parametrize("head", list(HEADS))
 
 
 def draw_pairs(students: int, seed: int = 0) -> Batch:
@@ -48,37 +49,39 @@ def train(spec: StudentSpec, pairs: Batch, drawn: list[torch.Generator]) -> Stud
 
 def plain_student(
     spec: StudentSpec, pairs: Batch, index: int, dtype: torch.dtype
-) -> list[nn.Linear]:
+) -> list[tuple[Tensor, Tensor]]:
     """Student `index` as the module and the training loop that a reader would write."""
     generator = generators(index + 1)[index]
     initial = spec.network(OBSERVATION_DIM, ACTION_DIM).initialise(generator)
     linears, layers = [], []
-    for weight, bias in initial:
+    for weight, bias in initial[: spec.depth]:
         linear = nn.Linear(weight.shape[2], weight.shape[1], dtype=dtype)
         linear.weight.data, linear.bias.data = weight[0].to(dtype), bias[0, 0].to(dtype)
         linears.append(linear)
         layers += [linear, nn.ReLU()]
     model = nn.Sequential(*layers[:-1])
+    trained = [tensor for linear in linears for tensor in (linear.weight, linear.bias)]
+    multiplier, offset = (torch.tensor(start, dtype=dtype) for start in (1.0, -1.0))
+    if spec.head == "sampled_trained":
+        trained += [multiplier.requires_grad_(), offset.requires_grad_()]
     optimiser: torch.optim.Optimizer
     if spec.optimizer == "sgd":
-        optimiser = torch.optim.SGD(model.parameters(), spec.learning_rate, spec.momentum)
+        optimiser = torch.optim.SGD(trained, spec.learning_rate, spec.momentum)
     elif spec.optimizer == "adam":
-        optimiser = torch.optim.Adam(model.parameters(), spec.learning_rate)
+        optimiser = torch.optim.Adam(trained, spec.learning_rate)
     else:
-        optimiser = torch.optim.AdamW(
-            model.parameters(), spec.learning_rate, weight_decay=spec.weight_decay
-        )
+        optimiser = torch.optim.AdamW(trained, spec.learning_rate, weight_decay=spec.weight_decay)
     observations, actions = (tensor[index].to(dtype) for tensor in pairs)
     for _ in range(spec.steps):
         outputs = model(observations)
-        if spec.head == "sampled":
+        if spec.head != "mean":
             noise = torch.randn(actions.shape, generator=generator).to(dtype)
             mean, raw = outputs.chunk(2, -1)
-            outputs = mean + (raw - 1).clamp(-20, 2).exp() * noise
+            outputs = mean + (multiplier * raw + offset).clamp(-20, 2).exp() * noise
         optimiser.zero_grad()
         nn.functional.mse_loss(outputs.tanh(), actions).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    return linears
+    return list(zip(trained[::2], trained[1::2], strict=True))
 
 
 @recipes
@@ -93,10 +96,10 @@ def test_training_equals_a_plain_module_under_torch_optim(
     policy = train(spec, pairs, generators(2))
     for index in range(2):
         expected = plain_student(spec, pairs, index, dtype)
-        for (weight, bias), linear in zip(policy.parameters, expected, strict=True):
-            for found, other in ((weight[index], linear.weight), (bias[index, 0], linear.bias)):
-                error = (found - other.detach()).norm() / other.detach().norm()
-                assert error < tolerance
+        for layer, plain in zip(policy.parameters, expected, strict=True):
+            for found, other in zip(layer, plain, strict=True):
+                other = other.detach().reshape(found[index].shape)
+                assert (found[index] - other).norm() / other.norm() < tolerance
 
 
 @recipes
@@ -157,7 +160,7 @@ def test_a_policy_gives_the_mode_in_the_environments_units(head: str, depth: int
     inputs = (torch.from_numpy(observations) - SCALING.mean) / SCALING.std
     for index in range(2):
         value = inputs[index]
-        for layer, (weight, bias) in enumerate(policy.parameters, start=1):
+        for layer, (weight, bias) in enumerate(policy.parameters[:depth], start=1):
             value = nn.functional.linear(value, weight[index], bias[index, 0])
             value = value.relu() if layer < depth else value[..., :ACTION_DIM].tanh()
         expected = value * SCALING.half_range + SCALING.center

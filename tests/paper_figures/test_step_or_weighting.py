@@ -1,0 +1,85 @@
+"""The 2 x 2 of step and weighting: differences seed by seed, against scipy's paired test."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ttest_rel
+
+from benchmark.sweep import read_sweep
+from obdbench.sweeps import shipped_sweeps
+from paper_figures.figure import FigureError
+from paper_figures.step_or_weighting import ROWS, step_or_weighting
+from results.frames import runs_frame
+from tests.results.conftest import MakeRecord, Record
+
+LEVELS = dict(zip(ROWS, (9.0, 15.0, 15.5, 20.0), strict=True))
+DATASETS = ("hopper/medium", "walker2d/medium")
+
+
+def scores(method: str, dataset: str) -> list[float]:
+    noise = np.random.default_rng([ROWS.index(method), DATASETS.index(dataset)]).normal(size=4)
+    return [float(LEVELS[method] + seed + noise[seed]) for seed in range(4)]
+
+
+@pytest.fixture
+def records(make_record: MakeRecord) -> list[Record]:
+    return [
+        make_record(method, dataset, seed, score)
+        for method in ROWS
+        for dataset in DATASETS
+        for seed, score in enumerate(scores(method, dataset))
+    ]
+
+
+def data_of(records: list[Record]) -> pd.DataFrame:
+    text = step_or_weighting(runs_frame(records)).csv()
+    return pd.read_csv(io.StringIO(text)).set_index("dataset")
+
+
+@pytest.mark.parametrize(
+    ("effect", "one", "other"),
+    [
+        ("step", "pbc_scaled", "pbc"),
+        ("weighting", "av_pbc_mean_one", "pbc"),
+        ("both", "av_pbc", "pbc"),
+        ("weighting at its step", "av_pbc", "pbc_scaled"),
+    ],
+)
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_an_effect_is_the_paired_difference_of_its_two_methods(
+    records: list[Record], effect: str, one: str, other: str, dataset: str
+) -> None:
+    row = data_of(records).loc[dataset]
+    ends = ttest_rel(scores(one, dataset), scores(other, dataset)).confidence_interval(0.95)
+    assert (row[f"{effect} low"], row[f"{effect} high"]) == pytest.approx(tuple(ends))
+    assert row[effect] == pytest.approx(row[one] - row[other])
+
+
+def test_the_mean_over_datasets_weighs_them_alike(records: list[Record]) -> None:
+    data = data_of(records)
+    for column in (*ROWS, "both"):
+        mean = data.loc[list(DATASETS), column].mean()
+        assert data.loc["mean over datasets", column] == pytest.approx(mean)
+    assert data.loc["mean over datasets", "both low"] > data.loc[list(DATASETS), "both low"].min()
+
+
+def test_seeds_that_one_of_the_four_lacks_do_not_count(records: list[Record]) -> None:
+    first = [r for r in records if not (r.spec.method == "av_pbc" and r.spec.seed == 3)]
+    row = data_of(first).loc["hopper/medium"]
+    assert row["pbc"] == pytest.approx(np.mean(scores("pbc", "hopper/medium")[:3]))
+
+
+def test_without_the_four_there_is_no_table(make_record: MakeRecord) -> None:
+    with pytest.raises(FigureError, match="the sweep step_or_weighting makes them"):
+        step_or_weighting(runs_frame([make_record("pbc"), make_record("av_pbc")]))
+
+
+def test_the_shipped_sweep_has_the_2_by_2_on_nine_datasets_with_ten_seeds() -> None:
+    runs = read_sweep(shipped_sweeps()["step_or_weighting"]).runs
+    assert len(runs) == 4 * 9 * 10
+    assert {run.method for run in runs} == set(ROWS)
+    assert len({str(run.scoring_axes) for run in runs}) == 9 * 10  # common numbers per seed
