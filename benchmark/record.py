@@ -21,6 +21,7 @@ from benchmark.clocks import Cost
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import file_sha256, write_atomic
+from benchmark.names import check_name
 from benchmark.spec import RunSpec
 
 SCHEMA = "obdbench.record/2"
@@ -296,7 +297,7 @@ def check_set(record: Record, checkpoint: Checkpoint, folder: Path) -> Path:
     """
     if checkpoint.synthetic_set is None:
         raise BadRecord(f"{record.run_id} scored policies at {checkpoint.outer_step}, not a set.")
-    path = folder / checkpoint.synthetic_set
+    path = folder / check_name(f"A synthetic set of {record.run_id}", checkpoint.synthetic_set)
     if not path.is_file():
         raise BadRecord(f"{path} does not exist, but {record.run_id} names it.")
     if (found := file_sha256(path)) != checkpoint.sha256:

@@ -21,6 +21,7 @@ import psutil
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import write_atomic
 from benchmark.heartbeat import ALIVE, last_sign
+from benchmark.names import check_inside, check_name
 from benchmark.record import FILE, BadRecord, Record, peek_record, read_record
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
@@ -57,7 +58,8 @@ def save_sweep(store: Path, sweep: Sweep) -> None:
         "description": sweep.description,
         "runs": [run.as_dict() for run in sweep.runs],
     }
-    write_atomic(_sweep_path(store, sweep.name), json.dumps(values, indent=1) + "\n")
+    path = check_inside(store, _sweep_path(store, sweep.name))
+    write_atomic(path, json.dumps(values, indent=1) + "\n")
 
 
 def load_sweep(store: Path, name: str) -> Sweep:
@@ -76,6 +78,8 @@ def load_sweep(store: Path, name: str) -> Sweep:
     try:
         stored = msgspec.json.decode(path.read_bytes(), type=_StoredSweep)
         runs = tuple(RunSpec.from_dict(run) for run in stored.runs)
+        if stored.name != name:
+            raise ObdBenchError(f"it is named {stored.name!r}")
     except (msgspec.MsgspecError, ObdBenchError) as error:
         raise ObdBenchError(
             f"{path} is not the list of a sweep's runs ({error}). Start the sweep again from its "
@@ -170,4 +174,4 @@ def _same_process(sign: Mapping[str, Any]) -> bool:
 
 
 def _sweep_path(store: Path, name: str) -> Path:
-    return store / SWEEPS / f"{name}.json"
+    return store / SWEEPS / f"{check_name('The name of a sweep', name)}.json"

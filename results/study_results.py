@@ -12,6 +12,7 @@ import pandas as pd
 
 from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
+from benchmark.names import check_name
 
 SCHEMA = "obdbench.study/1"
 
@@ -51,7 +52,12 @@ class StudyResult:
 
 def result_path(store: Path, study: str, item: str) -> Path:
     """Path of an item's result."""
-    return store / "studies" / study / f"{item.replace('/', '-')}.json"
+    return (
+        store
+        / "studies"
+        / check_name("The name of a study", study)
+        / f"{item.replace('/', '-')}.json"
+    )
 
 
 def write_result(store: Path, result: StudyResult) -> Path:

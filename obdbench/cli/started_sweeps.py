@@ -121,11 +121,12 @@ def report(
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Write a sweep's report as one HTML page: results, runs, figures, published numbers."""
+    from benchmark.names import check_inside
     from obdbench.html_report import write_html_report
     from results.record_store import load_sweep
 
     plan = load_sweep(store, name)
-    path = to or store / "reports" / plan.name / "report.html"
+    path = to or check_inside(store, store / "reports" / plan.name) / "report.html"
     write_html_report(store, plan, path)
     out.print(str(path), highlight=False)
 
