@@ -24,7 +24,7 @@ def test_a_name_of_one_part_is_given_back(name: str) -> None:
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_cannot_name_a_file_everywhere_is_refused(name: str) -> None:
-    with pytest.raises(BadName, match="The name is .* become names of files"):
+    with pytest.raises(BadName, match=r"The name is .* become names of files"):
         check_name("The name", name)
 
 

@@ -1,4 +1,4 @@
-"""A store that somebody else made: nothing in it leads out of it, runs code, or is not shown as text."""
+"""A store that somebody else made: nothing in it leads elsewhere, runs code or is obeyed."""
 
 from __future__ import annotations
 
