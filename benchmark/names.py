@@ -1,4 +1,4 @@
-"""What a name may be, wherever it was read: names become names of files, in everybody's store."""
+"""Names and texts from files that somebody else made: what a name may be, and how text is shown."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ LONGEST = 100
 _PART = re.compile(r"\w([\w.+-]*[\w+-])?")
 _DEVICES = re.compile(r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 """Names that Windows keeps for devices, whatever ending they have."""
+
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What steers a terminal, and what turns the direction of the text after it."""
 
 
 class BadName(ObdBenchError):
@@ -59,3 +62,15 @@ def check_inside(folder: Path, path: Path) -> Path:
             f"the link by a folder."
         )
     return path
+
+
+def visible(text: str, *, one_line: bool = False) -> str:
+    """Write the characters of a text that would steer a terminal, or hide others, as escapes.
+
+    Args:
+        text: Text from a file, for example the message of an error.
+        one_line: Whether its lines are joined by spaces.
+    """
+    if one_line:
+        text = " ".join(text.splitlines())
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -13,8 +13,8 @@ from string import Template
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 import obdbench
 from benchmark import contract
@@ -136,12 +136,12 @@ def _show(name: str, results: list[CheckResult]) -> None:
         message = result.message if result.ok else f"{result.rule} {result.message}"
         table.add_row(
             result.check,
-            f"[{colour}]{result.outcome}[/]",
+            Text(result.outcome, colour),
             f"{result.seconds:.1f}",
-            escape(message),
+            message,
         )
     out.print(table)
     counts = Counter(result.outcome for result in results)
     said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in COLOURS if counts[outcome])
     seconds = sum(result.seconds for result in results)
-    out.print(f"{escape(name)}: {said}, in {seconds:.1f} s", highlight=False)
+    out.print(f"{name}: {said}, in {seconds:.1f} s", highlight=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
 from obdbench.cli.console import ERROR, RUNS_FAILED, err, out, print_json, progress_bar
 from obdbench.cli.options import DEFAULT_STORE, Store, store_option
@@ -78,19 +79,19 @@ def _print_status(store: Path, plan: Sweep, states: SweepStatus) -> None:
     for cell, runs in plan.cells.items():
         at = {run.seed: states.of(run) for run in runs}
         errors = sorted({p.error for p in at.values() if p.error})
-        row = [_mark(at[seed], marks) if seed in at else "" for seed in seeds]
+        row = [Text.from_markup(_mark(at[s], marks)) if s in at else "" for s in seeds]
         table.add_row(cell, *row, ", ".join(errors))
     out.print(table)
     counts = states.counts
     out.print(
         ", ".join(f"{mark} {counts[s]} {s}" for s, mark in marks.items() if counts[s]),
-        highlight=False,
+        markup=True,
     )
     if states.waiting:
         reasons = ", ".join(f"{count} {reason}" for reason, count in states.waiting.most_common())
         out.print(f"Queued: {reasons}", highlight=False)
     if states.unknown:
-        out.print(f"[yellow]What is queued is not known: {states.unknown}[/]", highlight=False)
+        out.print(f"What is queued is not known: {states.unknown}", style="yellow")
     if counts["failed"]:
         _explain_failures(store, plan)
         out.print(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import obdbench.cli
 from benchmark.record import FILE
 
 AWAY = "../../../away"
@@ -93,3 +96,52 @@ def test_nothing_is_written_through_a_link_out_of_the_store(
         assert everything(outside) == before
         folder.unlink()
         aside.rename(folder)
+
+
+HOSTILE = "[red]x[/nope] \x1b]0;title\x1b[2J\x9b31m\u202e </script><!-- $x$ :bug: \r\n=cmd"
+SHOWN = r"[red]x[/nope] \x1b]0;title\x1b[2J\x9b31m\u202e </script><!-- $x$ :bug:"
+
+
+def fail(record: Path, text: str) -> None:
+    """Let a run have failed with an error whose every word is `text`."""
+    error = {"type": text, "message": text, "traceback": text}
+    change(record, status="failed", score=None, error=error)
+
+
+def test_words_of_a_record_neither_steer_a_terminal_nor_are_markup(shared: Path, cli: Any) -> None:
+    fail(next(shared.glob(f"*/seed0/{FILE}")), HOSTILE)
+    for command in ("status", "table", "collect"):
+        found = cli(command, "tiny")
+        assert found.code == 3, command
+        assert SHOWN in found.out.replace("\n", " "), command
+        for text in (found.out, found.err):
+            assert not any(unicodedata.category(c) in ("Cc", "Cf") for c in text if c != "\n")
+
+
+def test_words_of_a_record_stay_words_in_every_file(shared: Path, cli: Any) -> None:
+    fail(next(shared.glob(f"*/seed0/{FILE}")), HOSTILE)
+    assert cli("report", "tiny").code == 0 and cli("table", "tiny").code == 3
+    folder = shared / "reports" / "tiny"
+    page = (folder / "report.html").read_text("utf-8")
+    assert page.count("</script>") == page.count("<script") and "<!-- $x$" not in page
+    markdown, latex = (folder / f"table.{end}" for end in ("md", "tex"))
+    assert r"\</script>\<!-- \$x\$" in markdown.read_text("utf-8")
+    assert r"\$x\$ :bug:" in latex.read_text("utf-8")
+    with (folder / "table.csv").open(encoding="utf-8", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert SHOWN in row["errors"] and "\n" not in row["errors"]
+    assert not row["errors"].startswith(("=", "+", "-", "@"))
+    for path in (markdown, latex, folder / "table.csv"):
+        assert not set("\x1b\x9b\u202e") & set(path.read_text("utf-8")), path
+
+
+def test_the_console_takes_no_markup() -> None:
+    """A style is `style=` or a `Text`: tags would have to be told from the words of others."""
+    folder = Path(obdbench.cli.__file__).parent
+    tags = [
+        f"{path.name}:{number}"
+        for path in folder.glob("*.py")
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if ("[/]" in line or "rich.markup" in line) and '": "[' not in line
+    ]
+    assert tags == []
