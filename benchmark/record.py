@@ -318,7 +318,7 @@ def json_schema() -> dict[str, Any]:
 def _decode(path: Path) -> dict[str, Any]:
     try:
         values = msgspec.json.decode(path.read_bytes())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRecord(
             f"{path} is not JSON ({error}). Move it away and run its sweep again."
         ) from error

@@ -97,7 +97,7 @@ def read_sweep(path: Path) -> Sweep:
         raise BadConfiguration(f"The sweep file {path} does not exist.") from error
     except OSError as error:
         raise BadConfiguration(f"The sweep file {path} cannot be read: {error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadConfiguration(f"{path} is not TOML: {error}.") from error
     return build_sweep(values, str(path))
 

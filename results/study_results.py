@@ -98,7 +98,7 @@ def read_result(path: Path) -> StudyResult:
         if schema != SCHEMA:
             raise BadStudyResult(f"{path} has schema {schema!r}; expected {SCHEMA!r}.")
         return StudyResult(**values)
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
         raise BadStudyResult(
             f"{path} cannot be read as a study's result ({error}). Remove it to have it measured "
             f"again."

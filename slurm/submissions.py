@@ -134,7 +134,7 @@ def _read(store: Path, path: Path) -> Submission:
         values = json.loads(path.read_text("utf-8"))
         jobs = tuple(tuple(job) for job in values["jobs"])
         sweep = str(values["sweep"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise ObdBenchError(
             f"{path} is not a note of submitted jobs ({error}). Move it away; `squeue` lists the "
             f"jobs named {name}."

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import h5py
 import minari
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -24,10 +25,11 @@ from benchmark.datasets.dataset import (
     OnProgress,
     ReferenceReturns,
 )
+from benchmark.datasets.hdf5 import check_claim, check_storage
 from benchmark.datasets.snapshots import suite_reference
 from benchmark.datasets.source import NAMESPACE, DatasetFamily, DatasetSource, store_folder
 from benchmark.environments.batch import one_hot
-from benchmark.environments.lookup import find_specification
+from benchmark.environments.lookup import check_stored_id, find_specification
 from benchmark.registry import UnknownName
 
 PREFIX = "minari/"
@@ -113,8 +115,13 @@ def _open(minari_id: str) -> MinariDataset:
     if not (folder / "data").exists():
         _download(minari_id, folder)
     try:
+        for path in (folder / "data").glob("*.hdf5"):
+            with h5py.File(path, "r") as file:
+                check_storage(path, file)
         return minari.load_dataset(minari_id)
-    except (OSError, ValueError, KeyError, AssertionError) as error:
+    except (
+        OSError, RuntimeError, ValueError, KeyError, AssertionError, TypeError, AttributeError
+    ) as error:  # by what is damaged  # fmt: skip
         raise DatasetProblem(
             f"The Minari dataset {minari_id} in {folder} cannot be opened ({error}). Delete that "
             f"folder and fetch it again."
@@ -145,6 +152,7 @@ def _environment(original: MinariDataset) -> tuple[str, list[str]]:
             f"The Minari dataset {original.id} names no environment, so policies cannot be scored. "
             f"Take one that does."
         )
+    check_stored_id(specification.id, original.storage.data_path)
     registered = find_specification(specification.id)
     if dict(specification.kwargs) == dict(registered.kwargs):
         return registered.id, []
@@ -170,7 +178,11 @@ def _read(original: MinariDataset, progress: OnProgress | None) -> dict[str, NDA
     memory.
     """
     observation_dim, action_dim = _dimensions(original)
-    total, episodes = original.total_steps, original.total_episodes
+    total, episodes = int(original.total_steps), int(original.total_episodes)
+    data = next(Path(original.storage.data_path).glob("*.hdf5"), None)
+    if data is not None:
+        claimed = 4 * (total + episodes) * (observation_dim + action_dim + 2)
+        check_claim(data, claimed, f"{total:,} transitions in {episodes:,} episodes")
     arrays: dict[str, NDArray[Any]] = {
         "states": np.empty((total + episodes, observation_dim), np.float32),
         "actions": np.zeros((total, action_dim), np.float32),

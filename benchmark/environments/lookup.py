@@ -6,8 +6,10 @@ import contextlib
 import difflib
 import importlib
 import logging
+import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -60,6 +62,34 @@ def find_specification(env_id: str) -> EnvSpec:
     if specification is None:
         raise UnknownEnvironment(_unknown_message(name))
     return specification
+
+
+def check_stored_id(env_id: str, file: Path | str) -> str:
+    """Check an environment id that was read from a file, and give it back.
+
+    Files come from others: none decides which code is imported, or which file an environment reads.
+
+    Args:
+        env_id: Id as it was read.
+        file: Where, for the message.
+
+    Raises:
+        UnknownEnvironment: The id would import a module that is not loaded, or names a file.
+    """
+    plain, _, arguments = env_id.partition("{")
+    module = plain.rpartition(":")[0]
+    if module and module not in sys.modules:
+        raise UnknownEnvironment(
+            f"{file} names the environment {env_id!r}, which would import {module!r}; a file "
+            f"imports nothing. If you trust it, load that module yourself: write `import {module}` "
+            f"into a .py file and give that with --plugin."
+        )
+    if "/" in arguments or "\\" in arguments:
+        raise UnknownEnvironment(
+            f"{file} names the environment {env_id!r}, which would read a file of this machine. "
+            f"Register it under an id of its own, in a plug-in."
+        )
+    return env_id
 
 
 def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
