@@ -53,18 +53,19 @@ setup: $(STAMP)
 # Every file that is installed has a hash in the lock files; nothing is built, so no hash is missing for a build.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 HASHED := install --quiet --require-hashes --no-deps --only-binary :all:
-$(STAMP): requirements.lock requirements.cuda.lock pyproject.toml
+$(STAMP): requirements.lock requirements.cpu.lock requirements.cuda.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "OBD-Bench needs Python 3.11 or newer; set PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(HASHED) -r requirements.cpu.lock 2> /dev/null || true  # torch without CUDA, where pip is told of one
 	$(PIP) $(HASHED) -r requirements.lock
-	$(PIP) check > /dev/null || $(PIP) $(HASHED) -r requirements.cuda.lock  # torch is a build that needs CUDA's libraries
+	$(PIP) check > /dev/null || $(PIP) $(HASHED) -r requirements.cuda.lock  # what torch with CUDA needs
 	rm -rf obdbench.egg-info  # an older version's would be found before the installed entry points
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	$(PIP) check > /dev/null || { $(PIP) check; echo "The lock files lack what is named above on this machine: make lock" >&2; exit 1; }
 	touch $@
 
 # Pins the versions of the environment in use, each with the sha256 of every file that the package index has of it.
-# Of torch also that of a local build (+cpu), which has no entry in the index; and what its CUDA build needs besides.
+# Of torch also that of its CPU build, which has no entry in the public index; and what its CUDA build needs besides.
 LOCK := build/lock
 COMPILE := $(LOCK)/venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 lock:
@@ -76,10 +77,10 @@ lock:
 	$(COMPILE) --no-deps $(LOCK)/pinned.in -o $(LOCK)/all.lock
 	grep '^torch==' $(LOCK)/pinned.in > $(LOCK)/torch.in
 	$(COMPILE) --constraint $(LOCK)/pinned.in --no-emit-package torch $(LOCK)/torch.in -o $(LOCK)/cuda.lock
-	if torch=$$(grep '^torch==.*+' $(LOCK)/installed); then \
+	if torch=$$(grep '^torch==.*+cpu$$' $(LOCK)/installed); then \
 	  $(PIP) download --quiet --no-deps --dest $(LOCK)/local $$torch && \
 	  hash=$$($(PIP) hash $(LOCK)/local/torch-*.whl | grep -- --hash) && \
-	  sed -i "s|^\(torch==[^ ]*\) .*|\1 \\\\\n    $$hash \\\\|" $(LOCK)/all.lock; fi
+	  printf '%s \\\n    %s\n' $$torch $$hash > requirements.cpu.lock; fi
 	mv $(LOCK)/all.lock requirements.lock
 	mv $(LOCK)/cuda.lock requirements.cuda.lock
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ["requirements.lock", "requirements.cuda.lock"]
+LOCKS = ["requirements.lock", "requirements.cpu.lock", "requirements.cuda.lock"]
 
 
 def entries(name: str) -> dict[str, list[str]]:
@@ -17,7 +17,7 @@ def entries(name: str) -> dict[str, list[str]]:
     text = (ROOT / name).read_text("utf-8").replace("\\\n", " ")
     found = {}
     for line in text.splitlines():
-        pinned = re.match(r"([\w.-]+)==[\w.]+( |$)", line)
+        pinned = re.match(r"([\w.-]+)==[\w.+]+( |$)", line)
         assert pinned, line
         found[canonical(pinned[1])] = re.findall(r"--hash=sha256:([0-9a-f]{64})\b", line)
     return found
@@ -30,7 +30,7 @@ def canonical(name: str) -> str:
 @pytest.mark.parametrize("name", LOCKS)
 def test_every_package_is_pinned_and_has_hashes(name: str) -> None:
     found = entries(name)
-    assert len(found) > 20
+    assert "torch" in found or len(found) > 20
     assert [package for package, hashes in found.items() if not hashes] == []
 
 
@@ -52,4 +52,4 @@ def test_setup_installs_nothing_without_a_hash() -> None:
     installs = [line for line in setup.splitlines() if re.search(r"install|HASHED", line)]
     assert "--require-hashes --no-deps --only-binary :all:" in makefile
     assert [("$(HASHED) -r" in line) or ("--no-deps --no-build-isolation -e ." in line)
-            for line in installs if "pip" in line.lower()] == [True] * 3  # fmt: skip
+            for line in installs if "pip" in line.lower()] == [True] * 4  # fmt: skip

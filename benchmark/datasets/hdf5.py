@@ -96,25 +96,26 @@ def check_storage(path: Path, file: h5py.File) -> None:
     """
     claimed = 0
 
-    def look(name: str, link: object) -> None:
+    def problem_of(name: str, link: object) -> str | None:
         nonlocal claimed
         if not isinstance(link, h5py.HardLink):
-            raise DatasetProblem(
-                f"{path}: {name!r} is a link to {getattr(link, 'path', '')!r} of "
-                f"{getattr(link, 'filename', 'the same file')}; expected the array itself. Copy "
-                f"the data into one file."
-            )
+            target = getattr(link, "path", "")
+            return f"is a link to {target!r} of {getattr(link, 'filename', 'the same file')}"
         if not isinstance(data := file[name], h5py.Dataset):
-            return
+            return None
         if data.is_virtual or data.external:
-            raise DatasetProblem(
-                f"{path}: {name!r} takes its numbers from other files; expected the array itself. "
-                f"Copy the data into one file."
-            )
+            return "takes its numbers from other files"
         claimed += max(data.size or 0, math.prod(data.chunks or ())) * data.dtype.itemsize
-        check_claim(path, claimed, f"its arrays up to {name!r}")
+        return None
 
-    file.visititems_links(look)
+    # A function that raises while h5py visits would end in a SystemError.
+    found = file.visititems_links(lambda name, link: (p := problem_of(name, link)) and (name, p))
+    if found:
+        raise DatasetProblem(
+            f"{path}: {found[0]!r} {found[1]}; expected the array itself. Copy the data into one "
+            f"file."
+        )
+    check_claim(path, claimed, "its arrays")
 
 
 def check_claim(path: Path, claimed: int, what: str) -> None:

@@ -30,7 +30,7 @@ from benchmark.sweep import read_sweep
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set, save_synthetic_set
 from benchmark.teachers.teacher_files import load_teacher
 from slurm.profile import read_profile
-from tests.benchmark.datasets.test_minari_remote import ID, fetch, make
+from tests.benchmark.datasets.test_minari_remote import HOPPER, ID, SCORES, fetch, make
 from tests.d4rl_files import made_up, write_file
 
 MANY = 2**40
@@ -106,7 +106,7 @@ def test_a_file_holds_its_arrays_itself_and_no_more_than_it_can(
             if key != "rewards":
                 file[key] = array
         build(file, other)
-    expected = ELSEWHERE.get(build, "bytes, but its arrays up to '.*' need .* expected at most")
+    expected = ELSEWHERE.get(build, r"bytes, but its arrays need .* expected at most")
     with pytest.raises(DatasetProblem, match=expected):
         read(tmp_path / "bad.hdf5")
 
@@ -123,21 +123,21 @@ def test_flags_that_compress_well_are_taken(tmp_path: Path) -> None:
 def test_an_episode_of_a_minari_dataset_is_held_to_the_same(
     build: Callable[[h5py.File, Path], None], own_folders: Path, tmp_path: Path
 ) -> None:
-    make()
+    make(ID, "Hopper-v5", **HOPPER, **SCORES)
     other = write_file(tmp_path / "other.hdf5", made_up([4], "t"))
     data = Path(minari.storage.get_dataset_path(ID)) / "data"
     with h5py.File(data / "main_data.hdf5", "a") as file:
         del file["episode_0/rewards"]
         build(file["episode_0"], other)
-    with pytest.raises(DatasetProblem, match="episode_0/rewards"):
+    with pytest.raises(DatasetProblem, match="'episode_0/rewards'|its arrays need"):
         fetch()
 
 
 def test_the_count_of_a_minari_dataset_is_held_to_its_file(own_folders: Path) -> None:
-    make()
+    make(ID, "Hopper-v5", **HOPPER, **SCORES)
     path = Path(minari.storage.get_dataset_path(ID)) / "data" / "metadata.json"
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "total_steps": MANY}))
-    with pytest.raises(DatasetProblem, match="transitions in .* episodes need"):
+    with pytest.raises(DatasetProblem, match=r"transitions in .* episodes need"):
         fetch()
 
 
@@ -147,7 +147,6 @@ def test_an_array_of_log_densities_is_no_larger_than_its_file(
     path = tmp_path / "values.npy"
     np.save(path, np.zeros(4))
     whole = path.read_bytes()
-    path.write_bytes(whole.replace(b"(4,), }           ", b"(1099511627776,), }"[:18] + b" "))
     path.write_bytes(whole.replace(b"(4,),", b"(%d,)," % MANY).replace(b" " * 12 + b"\n", b"\n"))
     with pytest.raises(DensityProblem, match="cannot be read as a numpy array"):
         import_log_density(path, small_dataset)
@@ -174,17 +173,15 @@ def test_no_file_says_what_is_imported_or_read(
 ) -> None:
     (tmp_path / "evil_module.py").write_text("raise SystemExit('run')")
     monkeypatch.syspath_prepend(tmp_path)
-    numbers = torch.zeros(1, 2)
-    scaling = Scaling(numbers[0], numbers[0] + 1, numbers[0], numbers[0] + 1)
-    save_synthetic_set(
-        SyntheticSet(numbers, numbers), scaling, tmp_path / "set", {"environment": env_id}
-    )
+    pairs = SyntheticSet(torch.zeros(1, 2), torch.zeros(1, 2))
+    scaling = Scaling(torch.zeros(2), torch.ones(2), torch.zeros(2), torch.ones(2))
+    save_synthetic_set(pairs, scaling, tmp_path / "set", {"environment": env_id})
     name = DatasetName.parse("hopper/medium@300")
     build_dataset(name)
     card = json.loads((name.folder / "card.json").read_text("utf-8"))
     write_atomic(name.folder / "card.json", json.dumps({**card, "environment": env_id}))
     for load in (lambda: load_synthetic_set(tmp_path / "set"), lambda: load_dataset(name)):
-        with pytest.raises(UnknownEnvironment, match="names the environment 'evil_module:|/x"):
+        with pytest.raises(UnknownEnvironment, match=r"which would (import|read)"):
             load()
     assert "evil_module" not in sys.modules
 
