@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,36 @@ def test_nothing_is_written_through_a_link_out_of_the_store(
         assert everything(outside) == before
         folder.unlink()
         aside.rename(folder)
+
+
+class _Trap:
+    """A pickle that leaves a mark when it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_no_pickle_of_a_store_is_loaded(shared: Path, cli: Any, tmp_path: Path) -> None:
+    trap = pickle.dumps(_Trap(tmp_path / "mark"))
+    pickle.loads(trap)
+    (tmp_path / "mark").unlink()  # it works
+    cell = next(shared.glob("*/seed0"))
+    runs = json.loads((shared / "sweeps" / "tiny.json").read_text("utf-8"))["runs"]
+    for folder in (shared / "jobs" / "12", shared / "jobs" / "obd.tiny.0", cell, shared):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("12_0_result.pkl", "12_submitted.pkl", "12_0_submitted.pkl", "state.pt"):
+            (folder / name).write_bytes(trap)
+    (shared / "jobs" / "obd.tiny.0" / "runs.json").write_text(json.dumps(runs))
+    note = {"sweep": "tiny", "jobs": [[f"{cell.parent.name}.seed0"]]}
+    (shared / "jobs" / "obd.tiny.0.json").write_text(json.dumps(note))
+    for command in ("status", "table", "report", "collect", "cancel"):
+        cli(command, "tiny")
+    cli("export", cell, "--to", tmp_path / "set.npz")
+    cli("sweep", "tiny", "--jobs", "1")
+    assert not (tmp_path / "mark").exists()
 
 
 HOSTILE = "[red]x[/nope] \x1b]0;title\x1b[2J\x9b31m\u202e </script><!-- $x$ :bug: \r\n=cmd"

@@ -129,7 +129,7 @@ def test_an_episode_of_a_minari_dataset_is_held_to_the_same(
     with h5py.File(data / "main_data.hdf5", "a") as file:
         del file["episode_0/rewards"]
         build(file["episode_0"], other)
-    with pytest.raises(DatasetProblem, match="'episode_0/rewards'|its arrays need"):
+    with pytest.raises(DatasetProblem, match=r"'episode_0/rewards'|its arrays need"):
         fetch()
 
 
