@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 from benchmark.clocks import Cost
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError, did_you_mean
-from benchmark.files import file_sha256, write_atomic
+from benchmark.files import UnfitFile, file_sha256, read_small, write_atomic
 from benchmark.names import check_name
 from benchmark.spec import RunSpec
 
@@ -282,8 +282,8 @@ def peek_record(path: Path) -> Peek:
         BadRecord: The file is not a record.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Peek)
-    except msgspec.MsgspecError as error:
+        return msgspec.json.decode(read_small(path), type=Peek)
+    except (msgspec.MsgspecError, UnfitFile) as error:
         raise BadRecord(
             f"{path} is not a record ({error}). Move it away and run its sweep again."
         ) from error
@@ -317,8 +317,8 @@ def json_schema() -> dict[str, Any]:
 
 def _decode(path: Path) -> dict[str, Any]:
     try:
-        values = msgspec.json.decode(path.read_bytes())
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        values = msgspec.json.decode(read_small(path))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, UnfitFile) as error:
         raise BadRecord(
             f"{path} is not JSON ({error}). Move it away and run its sweep again."
         ) from error

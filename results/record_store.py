@@ -19,7 +19,7 @@ import msgspec
 import psutil
 
 from benchmark.errors import ObdBenchError, did_you_mean
-from benchmark.files import write_atomic
+from benchmark.files import read_small, write_atomic
 from benchmark.heartbeat import ALIVE, last_sign
 from benchmark.names import check_inside, check_name
 from benchmark.record import FILE, BadRecord, Record, peek_record, read_record
@@ -29,6 +29,8 @@ from benchmark.sweep import Sweep
 
 SWEEPS = "sweeps"
 """Folder of the sweeps that were started in a store."""
+MOST_OF_A_SWEEP = 2**30
+"""Bytes that the list of a sweep's runs may have: about a million runs."""
 STALE_SECONDS = 120.0
 """A run on another host counts as stopped after this long without a sign of life."""
 
@@ -70,17 +72,17 @@ def load_sweep(store: Path, name: str) -> Sweep:
             file was damaged.
     """
     path = _sweep_path(store, name)
-    if not path.is_file():
+    if not path.exists():
         known = started_sweeps(store)
         raise ObdBenchError(
             f"No sweep {name!r} was started in {store}. {did_you_mean(name, known)}"
         )
     try:
-        stored = msgspec.json.decode(path.read_bytes(), type=_StoredSweep)
+        stored = msgspec.json.decode(read_small(path, MOST_OF_A_SWEEP), type=_StoredSweep)
         runs = tuple(RunSpec.from_dict(run) for run in stored.runs)
         if stored.name != name:
             raise ObdBenchError(f"it is named {stored.name!r}")
-    except (msgspec.MsgspecError, ObdBenchError) as error:
+    except (msgspec.MsgspecError, RecursionError, ObdBenchError) as error:
         raise ObdBenchError(
             f"{path} is not the list of a sweep's runs ({error}). Start the sweep again from its "
             f"file, which writes it anew: obdbench sweep FILE"

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from benchmark.errors import ObdBenchError
-from benchmark.files import write_atomic
+from benchmark.files import UnfitFile, read_small, write_atomic
 from benchmark.names import check_name
 
 SCHEMA = "obdbench.study/1"
@@ -93,12 +93,12 @@ def read_result(path: Path) -> StudyResult:
         BadStudyResult: The file is something else.
     """
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(read_small(path))
         schema = values.pop("schema")
         if schema != SCHEMA:
             raise BadStudyResult(f"{path} has schema {schema!r}; expected {SCHEMA!r}.")
         return StudyResult(**values)
-    except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
+    except (UnfitFile, ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
         raise BadStudyResult(
             f"{path} cannot be read as a study's result ({error}). Remove it to have it measured "
             f"again."

@@ -34,7 +34,14 @@ from benchmark.datasets.source import DatasetName, DatasetSource, find_source, s
 from benchmark.environments.batch import highest
 from benchmark.environments.lookup import check_stored_id, find_specification, make_batched
 from benchmark.errors import ObdBenchError
-from benchmark.files import Fingerprint, atomic_path, file_sha256, write_atomic
+from benchmark.files import (
+    Fingerprint,
+    UnfitFile,
+    atomic_path,
+    file_sha256,
+    read_small,
+    write_atomic,
+)
 
 CARD = "card.json"
 FLAT_COPY = "transitions.safetensors"
@@ -143,7 +150,7 @@ def local_datasets() -> list[DatasetName]:
     names = []
     for path in sorted(store_folder().rglob(CARD)):
         try:
-            name = DatasetName.parse(json.loads(path.read_text("utf-8"))["name"])
+            name = DatasetName.parse(json.loads(read_small(path))["name"])
         except (ValueError, RecursionError, KeyError, TypeError, ObdBenchError):
             continue  # another program's, or of a plug-in that is not loaded: `info` reports it
         if name.folder == path.parent:
@@ -165,8 +172,8 @@ def dataset_card(name: DatasetName) -> dict[str, Any]:
             f"Build it with `{name.build_command}`."
         )
     try:
-        card: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
+        card: dict[str, Any] = json.loads(read_small(path))
+    except (UnfitFile, ValueError, RecursionError) as error:
         raise DatasetProblem(f"{path} is not JSON ({error}). {repair}") from error
     if lacking := [key for key in CARD_KEYS if key not in card]:
         raise DatasetProblem(f"{path} lacks {', '.join(map(repr, lacking))}. {repair}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import pickle
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,51 @@ def test_nothing_is_written_through_a_link_out_of_the_store(
         assert everything(outside) == before
         folder.unlink()
         aside.rename(folder)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def large(path: Path) -> None:
+    with path.open("wb") as stream:
+        stream.truncate(2**26 + 1)
+
+
+UNFIT = {
+    device: "is a folder, a pipe or a device; expected a file",
+    os.mkfifo: "is a folder, a pipe or a device; expected a file",
+    Path.mkdir: "is a folder, a pipe or a device; expected a file",
+    large: "has 67,108,865 bytes; expected at most 67,108,864",
+    lambda path: path.write_text("[" * 10**6): "is not JSON",
+}
+
+
+@pytest.mark.parametrize("make", UNFIT)
+def test_what_is_no_file_of_that_size_is_named_and_the_rest_shown(
+    make: Callable[[Path], object], shared: Path, cli: Any
+) -> None:
+    record = next(shared.glob(f"*/seed0/{FILE}"))
+    record.unlink()
+    make(record)
+    found = cli("table", "tiny")
+    assert found.code in (1, 3) and UNFIT[make] in found.err and str(record) in found.err
+    assert "1 of 2 seeds" in found.out
+
+
+@pytest.mark.parametrize("make", list(UNFIT)[:3])
+def test_other_files_of_a_store_are_held_to_the_same(
+    make: Callable[[Path], object], shared: Path, cli: Any
+) -> None:
+    record = next(shared.glob(f"*/seed0/{FILE}"))
+    record.unlink()
+    make(record.with_name("alive.json"))
+    assert cli("status", "tiny").code == 0
+    sweep = shared / "sweeps" / "tiny.json"
+    sweep.unlink()
+    make(sweep)
+    found = cli("status", "tiny")
+    assert found.code == 1 and UNFIT[make] in found.err
 
 
 class _Trap:
