@@ -59,7 +59,7 @@ def read_small(path: Path, most: int = MOST_BYTES) -> bytes:
 
     Raises:
         OSError: There is none, or it cannot be read.
-        UnfitFile: It is no file, or too large.
+        UnfitFile: It is something else than a file, or too large.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):

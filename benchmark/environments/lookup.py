@@ -67,7 +67,7 @@ def find_specification(env_id: str) -> EnvSpec:
 def check_stored_id(env_id: str, file: Path | str) -> str:
     """Check an environment id that was read from a file, and give it back.
 
-    Files come from others: none decides which code is imported, or which file an environment reads.
+    Files come from others. None decides which code is imported, nor what an environment opens.
 
     Args:
         env_id: Id as it was read.

@@ -24,6 +24,7 @@ from benchmark.contract.check import Outcome
 from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
 from benchmark.method import METHODS
+from benchmark.names import check_name
 from benchmark.registry import load_plugin
 from obdbench.cli.console import out
 from obdbench.cli.options import parse_settings
@@ -92,6 +93,7 @@ def new_method(
 
 def _check_name(name: str, class_name: str) -> None:
     """Raise BadConfiguration for a name that the files or the registry cannot use."""
+    check_name("The name of a method", name)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise BadConfiguration(
             f"The name {name!r} names a Python module too: expected lower-case letters, digits and "

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.datasets.source import DatasetName
 from benchmark.names import BadName, check_inside, check_name
 from benchmark.registry import Registry
 
@@ -51,3 +52,10 @@ def test_a_link_that_leaves_the_folder_is_not_followed(tmp_path: Path) -> None:
     assert check_inside(store, store / "own" / "new") == store / "own" / "new"
     with pytest.raises(BadName, match=f"leads out of {store} to {outside}"):
         check_inside(store, store / "link" / "new")
+
+
+@pytest.mark.parametrize("name", ["local/" + "a" * 250, "local/-x", "minari/-x-v0", "local/nul"])
+def test_a_family_takes_no_name_that_cannot_name_a_folder(name: str) -> None:
+    assert str(DatasetName.parse("local/x")) == "local/x"
+    with pytest.raises(BadName, match="The name of a dataset is"):
+        DatasetName.parse(name)
