@@ -5,10 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmark.errors import ObdBenchError
+
+MOST_BYTES = 2**26
+"""Bytes that a record, a card or another file of text may have."""
 
 
 @contextlib.contextmanager
@@ -38,6 +44,31 @@ def write_atomic(target: Path, content: str | bytes) -> None:
     """Write a small file in one piece."""
     with atomic_path(target) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+class UnfitFile(ObdBenchError):
+    """Something else than a file of a size that a file of its kind can have."""
+
+
+def read_small(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Read a file whole, once it is known that it ends and fits into memory.
+
+    Args:
+        path: A record, card, list or the like; from others, it may be a link to a device.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: There is none, or it cannot be read.
+        UnfitFile: It is something else than a file, or too large.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnfitFile(f"{path} is a folder, a pipe or a device; expected a file. Move it away.")
+    if status.st_size > most:
+        raise UnfitFile(
+            f"{path} has {status.st_size:,} bytes; expected at most {most:,}. Move it away."
+        )
+    return path.read_bytes()
 
 
 def file_sha256(path: Path) -> str:

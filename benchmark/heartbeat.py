@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from benchmark.files import write_atomic
+from benchmark.files import UnfitFile, read_small, write_atomic
 
 ALIVE = "alive.json"
 HEARTBEAT_SECONDS = 2.0
@@ -77,7 +77,7 @@ def last_sign(folder: Path) -> dict[str, Any] | None:
     None if there is none.
     """
     try:
-        sign: dict[str, Any] = json.loads((folder / ALIVE).read_text("utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        sign: dict[str, Any] = json.loads(read_small(folder / ALIVE))
+    except (FileNotFoundError, ValueError, RecursionError, UnfitFile):
         return None
     return sign

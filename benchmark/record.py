@@ -20,7 +20,8 @@ from msgspec import Meta, Struct
 from benchmark.clocks import Cost
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError, did_you_mean
-from benchmark.files import file_sha256, write_atomic
+from benchmark.files import UnfitFile, file_sha256, read_small, write_atomic
+from benchmark.names import check_name
 from benchmark.protocol import Protocol
 from benchmark.spec import RunSpec
 
@@ -288,8 +289,8 @@ def peek_record(path: Path) -> Peek:
         BadRecord: The file is not a record.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Peek)
-    except msgspec.MsgspecError as error:
+        return msgspec.json.decode(read_small(path), type=Peek)
+    except (msgspec.MsgspecError, UnfitFile) as error:
         raise BadRecord(
             f"{path} is not a record ({error}). Move it away and run its sweep again."
         ) from error
@@ -303,7 +304,7 @@ def check_set(record: Record, checkpoint: Checkpoint, folder: Path) -> Path:
     """
     if checkpoint.synthetic_set is None:
         raise BadRecord(f"{record.run_id} scored policies at {checkpoint.outer_step}, not a set.")
-    path = folder / checkpoint.synthetic_set
+    path = folder / check_name(f"A synthetic set of {record.run_id}", checkpoint.synthetic_set)
     if not path.is_file():
         raise BadRecord(f"{path} does not exist, but {record.run_id} names it.")
     if (found := file_sha256(path)) != checkpoint.sha256:
@@ -323,8 +324,8 @@ def json_schema() -> dict[str, Any]:
 
 def _decode(path: Path) -> dict[str, Any]:
     try:
-        values = msgspec.json.decode(path.read_bytes())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        values = msgspec.json.decode(read_small(path))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, UnfitFile) as error:
         raise BadRecord(
             f"{path} is not JSON ({error}). Move it away and run its sweep again."
         ) from error

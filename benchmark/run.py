@@ -23,6 +23,7 @@ from benchmark.heartbeat import ALIVE, Heartbeat, last_sign
 from benchmark.materials import Materials
 from benchmark.method import Assignment
 from benchmark.monitor import STATE, OnProgress, Outcome, RunMonitor, now
+from benchmark.names import check_inside
 from benchmark.packing import DEFAULT_PACK
 from benchmark.provenance import checked_device, provenance
 from benchmark.record import (
@@ -350,6 +351,7 @@ def _locked(store: Path, specs: Sequence[RunSpec], *, wait: bool = True) -> Iter
     """
     with contextlib.ExitStack() as locks:
         for folder in sorted(run_folder(store, spec) for spec in specs):  # one order: no deadlock
+            check_inside(store, folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=-1 if wait else 0)
             locks.enter_context(lock)

@@ -38,7 +38,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["facts"])
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
-    except (OSError, RuntimeError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, RuntimeError, SafetensorError, KeyError, ValueError) as error:
         raise ObdBenchError(
             f"The saved state {path} cannot be read ({error}). Remove it to start that work anew."
         ) from error

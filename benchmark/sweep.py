@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +38,7 @@ from msgspec import Meta
 from benchmark.config import BadConfiguration, build
 from benchmark.errors import did_you_mean
 from benchmark.method import METHODS
+from benchmark.names import check_name
 from benchmark.protocol import Protocol, protocol_named
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
@@ -72,6 +72,9 @@ class Sweep:
     description: str
     runs: tuple[RunSpec, ...]
 
+    def __post_init__(self) -> None:
+        check_name("The name of a sweep", self.name)
+
     @property
     def cells(self) -> dict[str, list[RunSpec]]:
         """The runs of each cell."""
@@ -94,7 +97,7 @@ def read_sweep(path: Path) -> Sweep:
         raise BadConfiguration(f"The sweep file {path} does not exist.") from error
     except OSError as error:
         raise BadConfiguration(f"The sweep file {path} cannot be read: {error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadConfiguration(f"{path} is not TOML: {error}.") from error
     return build_sweep(values, str(path))
 
@@ -108,16 +111,13 @@ def build_sweep(values: Mapping[str, Any], where: str) -> Sweep:
 
     Raises:
         BadConfiguration: A key is unknown (with the nearest valid ones), or a value does not fit.
+        BadName: The sweep's name cannot be the name of a file.
     """
     file = build(_SweepFile, values, where)
     for method in file.methods:
         if not isinstance(method.get("name"), str):
             raise BadConfiguration(f"Every [[methods]] of {where} needs a name; got {method!r}.")
-    if not re.fullmatch(r"[\w.-]+", file.name) or file.name.startswith("."):
-        raise BadConfiguration(
-            f"The name in {where} is {file.name!r}; it names files, so it may hold only letters, "
-            f"digits, '_', '-' and '.'."
-        )
+    check_name(f"The name in {where}", file.name)
     shared = _seeds(file.seeds, f"seeds in {where}")
     cells = [
         (cell, _seeds(method.get("seeds", shared), f"seeds of {method['name']} in {where}"))

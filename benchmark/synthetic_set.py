@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmark.config import build
+from benchmark.environments.lookup import check_stored_id
 from benchmark.errors import ObdBenchError
 from benchmark.files import atomic_path, file_sha256
 from benchmark.scaling import Scaling
@@ -116,6 +117,7 @@ def load_synthetic_set(path: Path) -> tuple[SyntheticSet, Scaling, dict[str, Any
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         if card["format"] != FORMAT:
             raise BadSyntheticSet(f"{path} has format {card['format']!r}, expected {FORMAT!r}.")
+        check_stored_id(str(card.get("environment", "")), path)
         scaling = Scaling(
             tensors["observation_mean"],
             tensors["observation_std"],
@@ -124,7 +126,7 @@ def load_synthetic_set(path: Path) -> tuple[SyntheticSet, Scaling, dict[str, Any
         )
         pairs = SyntheticSet(tensors["observations"], tensors["actions"], tensors.get("stages"))
         return pairs, scaling, card
-    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadSyntheticSet(
             f"{path} cannot be read as a synthetic set: {type(error).__name__}: {error}."
         ) from error

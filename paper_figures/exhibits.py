@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.errors import ObdBenchError
+from benchmark.names import check_inside
 from benchmark.record import Record, check_set, record_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
@@ -255,7 +256,7 @@ def write_tables(store: Path, sweep: Sweep) -> SweepTables:
     """
     records, damaged = readable_records(store, sweep)
     table = main_table(cell_table(runs_frame(records, sweep.runs)))
-    folder = store / "reports" / sweep.name
+    folder = check_inside(store, store / "reports" / sweep.name)
     files = table.write(folder, "table")
     curves = curves_frame(records)
     if (curves["status"] == "complete").any():

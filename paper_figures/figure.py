@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from benchmark.errors import ObdBenchError
@@ -105,10 +106,24 @@ def write_both(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     return pdf, png
 
 
+def literal_dollars(figure: Figure) -> None:
+    """Let texts with a "$" be drawn as they are: in pairs matplotlib takes them for formulas.
+
+    The exponents of a logarithmic scale, which are formulas, stay so.
+    """
+    axes = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    labels = {axis: axis.get_ticklabels(which="both") for axis in axes}
+    formulas = [label for axis in axes if axis.get_scale() == "log" for label in labels[axis]]
+    for text in figure.findobj(Text):
+        if text not in formulas:
+            text.set_parse_math(False)
+
+
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PDF or PNG, by the ending; the folder is made if it is absent."""
     if path.suffix not in _METADATA:
         raise FigureError(f"A figure cannot be written as {path.name!r}; expected .pdf or .png.")
     path.parent.mkdir(parents=True, exist_ok=True)
+    literal_dollars(figure)
     with mpl.rc_context(SETTINGS):
         figure.savefig(path, metadata=_METADATA[path.suffix], dpi=DOTS_PER_INCH)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmark.errors import ObdBenchError
+from benchmark.names import visible
 from benchmark.spec import RunSpec
 
 _ABSENT = object()
@@ -105,7 +106,8 @@ def _label(method: str, settings: Mapping[str, Any], shown: Iterable[str]) -> st
         for key in shown
         if settings.get(key) is not None
     ]
-    return f"{method} ({', '.join(parts)})" if parts else method
+    label = f"{method} ({', '.join(parts)})" if parts else method
+    return visible(label, one_line=True)
 
 
 def _disambiguate(plain: Mapping[str, str], cells: Cells) -> dict[str, str]:

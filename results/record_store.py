@@ -19,8 +19,9 @@ import msgspec
 import psutil
 
 from benchmark.errors import ObdBenchError, did_you_mean
-from benchmark.files import write_atomic
+from benchmark.files import read_small, write_atomic
 from benchmark.heartbeat import ALIVE, last_sign
+from benchmark.names import check_inside, check_name
 from benchmark.record import FILE, BadRecord, Record, peek_record, read_record
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
@@ -28,6 +29,8 @@ from benchmark.sweep import Sweep
 
 SWEEPS = "sweeps"
 """Folder of the sweeps that were started in a store."""
+MOST_OF_A_SWEEP = 2**30
+"""Bytes that the list of a sweep's runs may have: about a million runs."""
 STALE_SECONDS = 120.0
 """A run on another host counts as stopped after this long without a sign of life."""
 
@@ -57,7 +60,8 @@ def save_sweep(store: Path, sweep: Sweep) -> None:
         "description": sweep.description,
         "runs": [run.as_dict() for run in sweep.runs],
     }
-    write_atomic(_sweep_path(store, sweep.name), json.dumps(values, indent=1) + "\n")
+    path = check_inside(store, _sweep_path(store, sweep.name))
+    write_atomic(path, json.dumps(values, indent=1) + "\n")
 
 
 def load_sweep(store: Path, name: str) -> Sweep:
@@ -68,15 +72,17 @@ def load_sweep(store: Path, name: str) -> Sweep:
             file was damaged.
     """
     path = _sweep_path(store, name)
-    if not path.is_file():
+    if not path.exists():
         known = started_sweeps(store)
         raise ObdBenchError(
             f"No sweep {name!r} was started in {store}. {did_you_mean(name, known)}"
         )
     try:
-        stored = msgspec.json.decode(path.read_bytes(), type=_StoredSweep)
+        stored = msgspec.json.decode(read_small(path, MOST_OF_A_SWEEP), type=_StoredSweep)
         runs = tuple(RunSpec.from_dict(run) for run in stored.runs)
-    except (msgspec.MsgspecError, ObdBenchError) as error:
+        if stored.name != name:
+            raise ObdBenchError(f"it is named {stored.name!r}")
+    except (msgspec.MsgspecError, RecursionError, ObdBenchError) as error:
         raise ObdBenchError(
             f"{path} is not the list of a sweep's runs ({error}). Start the sweep again from its "
             f"file, which writes it anew: obdbench sweep FILE"
@@ -170,4 +176,4 @@ def _same_process(sign: Mapping[str, Any]) -> bool:
 
 
 def _sweep_path(store: Path, name: str) -> Path:
-    return store / SWEEPS / f"{name}.json"
+    return store / SWEEPS / f"{check_name('The name of a sweep', name)}.json"

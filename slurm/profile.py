@@ -177,7 +177,7 @@ def read_profile(path: Path) -> Profile:
         values = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise BadConfiguration(f"The profile {path} cannot be read: {error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadConfiguration(f"{path} is not TOML: {error}.") from error
     return build_profile(values, path.stem, str(path))
 

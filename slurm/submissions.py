@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import ObdBenchError
-from benchmark.files import write_atomic
+from benchmark.files import UnfitFile, read_small, write_atomic
 from benchmark.local import last_lines
 from benchmark.record import FILE, record_folder
 from benchmark.spec import RunSpec
@@ -131,10 +131,10 @@ def _read(store: Path, path: Path) -> Submission:
     provisional = path.name.endswith(PROVISIONAL)
     name = path.name.removesuffix(PROVISIONAL if provisional else ".json")
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(read_small(path))
         jobs = tuple(tuple(job) for job in values["jobs"])
         sweep = str(values["sweep"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (UnfitFile, ValueError, RecursionError, KeyError, TypeError) as error:
         raise ObdBenchError(
             f"{path} is not a note of submitted jobs ({error}). Move it away; `squeue` lists the "
             f"jobs named {name}."

@@ -32,10 +32,17 @@ from benchmark.datasets.dataset import (
 )
 from benchmark.datasets.source import DatasetName, DatasetSource, find_source, store_folder
 from benchmark.environments.batch import highest
-from benchmark.environments.lookup import find_specification, make_batched
+from benchmark.environments.lookup import check_stored_id, find_specification, make_batched
 from benchmark.environments.rollout import require_time_limit
 from benchmark.errors import ObdBenchError
-from benchmark.files import Fingerprint, atomic_path, file_sha256, write_atomic
+from benchmark.files import (
+    Fingerprint,
+    UnfitFile,
+    atomic_path,
+    file_sha256,
+    read_small,
+    write_atomic,
+)
 
 CARD = "card.json"
 FLAT_COPY = "transitions.safetensors"
@@ -127,7 +134,7 @@ def load_dataset(name: DatasetName) -> Dataset:
             raise DatasetProblem(f"{flat} has values that are not finite in {key!r}. {repair}")
     dataset = Dataset(
         name=str(name),
-        env_id=card["environment"],
+        env_id=check_stored_id(card["environment"], name.folder / CARD),
         reference=ReferenceReturns(**card["reference_returns"]),
         provenance=card.get("provenance", {}),
         **arrays,
@@ -145,8 +152,8 @@ def local_datasets() -> list[DatasetName]:
     names = []
     for path in sorted(store_folder().rglob(CARD)):
         try:
-            name = DatasetName.parse(json.loads(path.read_text("utf-8"))["name"])
-        except (json.JSONDecodeError, KeyError, TypeError, ObdBenchError):
+            name = DatasetName.parse(json.loads(read_small(path))["name"])
+        except (ValueError, RecursionError, KeyError, TypeError, ObdBenchError):
             continue  # another program's, or of a plug-in that is not loaded: `info` reports it
         if name.folder == path.parent:
             names.append(name)
@@ -167,8 +174,8 @@ def dataset_card(name: DatasetName) -> dict[str, Any]:
             f"Build it with `{name.build_command}`."
         )
     try:
-        card: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
+        card: dict[str, Any] = json.loads(read_small(path))
+    except (UnfitFile, ValueError, RecursionError) as error:
         raise DatasetProblem(f"{path} is not JSON ({error}). {repair}") from error
     if lacking := [key for key in CARD_KEYS if key not in card]:
         raise DatasetProblem(f"{path} lacks {', '.join(map(repr, lacking))}. {repair}")

@@ -17,6 +17,7 @@ and no learner that stops at terminations ever uses it. The dataset's provenance
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ from benchmark.datasets.dataset import (
 from benchmark.environments.lookup import find_specification
 
 _DIMENSIONS = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1, "timeouts": 1}
+MOST_BYTES = 2**30
+"""Bytes that the arrays of a file may need however small the file is."""
+MOST_COMPRESSION = 64
+"""How many times larger than their file arrays may be beyond that; D4RL's are twice as large."""
 _BLOCK = 1 << 16  # rows of `next_observations` in memory at a time
 
 
@@ -56,6 +61,7 @@ def read_d4rl_file(path: Path, *, name: str, env_id: str, reference: ReferenceRe
     limit = find_specification(env_id).max_episode_steps
     try:
         with h5py.File(path, "r") as file:
+            check_storage(path, file)
             view = _QLearningView(path, file)
             states, facts, warnings = view.states()
             terminations, truncations = np.zeros((2, len(view.rows)), dtype=bool)
@@ -77,6 +83,59 @@ def read_d4rl_file(path: Path, *, name: str, env_id: str, reference: ReferenceRe
             f"{path} cannot be read as HDF5 ({error}). It is missing, cut short, or of another "
             f"kind: get it again."
         ) from error
+
+
+def check_storage(path: Path, file: h5py.File) -> None:
+    """Check that an open file holds its arrays itself, and no more than its size allows.
+
+    A file may name other files of this machine as parts of it, and a small one may say that it
+    holds more than any memory does.
+
+    Raises:
+        DatasetProblem: It is one of these.
+    """
+    claimed = 0
+
+    def problem_of(name: str, link: object) -> str | None:
+        nonlocal claimed
+        if not isinstance(link, h5py.HardLink):
+            target = getattr(link, "path", "")
+            return f"is a link to {target!r} of {getattr(link, 'filename', 'the same file')}"
+        if not isinstance(data := file[name], h5py.Dataset):
+            return None
+        if data.is_virtual or data.external:
+            return "takes its numbers from other files"
+        claimed += max(data.size or 0, math.prod(data.chunks or ())) * data.dtype.itemsize
+        return None
+
+    # A function that raises while h5py visits would end in a SystemError.
+    found = file.visititems_links(lambda name, link: (p := problem_of(name, link)) and (name, p))
+    if found:
+        raise DatasetProblem(
+            f"{path}: {found[0]!r} {found[1]}; expected the array itself. Copy the data into one "
+            f"file."
+        )
+    check_claim(path, claimed, "its arrays")
+
+
+def check_claim(path: Path, claimed: int, what: str) -> None:
+    """Check that arrays are not much larger than the file that they come from.
+
+    Args:
+        path: The file; compressed data are smaller than what is claimed.
+        claimed: Bytes that the arrays need in memory.
+        what: Which arrays, for the message.
+
+    Raises:
+        DatasetProblem: They are larger than `MOST_BYTES` and `MOST_COMPRESSION` times the file.
+    """
+    size = path.stat().st_size
+    if claimed > max(MOST_BYTES, MOST_COMPRESSION * size):
+        raise DatasetProblem(
+            f"{path} has {size:,} bytes, but {what} need {claimed:,}; expected at most "
+            f"{MOST_BYTES:,}, or {MOST_COMPRESSION} times the file. It is damaged, or made to fill "
+            f"the memory: get it again. If it is sound, write it with less compression."
+        )
 
 
 class _QLearningView:

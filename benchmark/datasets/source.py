@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from benchmark.datasets.dataset import AskedReference, Dataset, DatasetProblem, OnProgress
 from benchmark.errors import did_you_mean
+from benchmark.names import check_name
 from benchmark.registry import Registry, UnknownName
 
 NAMESPACE = "obdbench"
@@ -124,10 +125,12 @@ class DatasetName:
 
         Raises:
             UnknownName: No dataset has the name.
+            BadName: It cannot be the name of a folder.
             DatasetProblem: The size is not a positive number, or not to be chosen.
         """
         name, separator, size = text.partition("@")
         default = find_source(name).default_size
+        check_name("The name of a dataset", name, parts=True)
         if not separator:
             return cls(name, default)
         if default is None:

@@ -160,7 +160,8 @@ def import_log_density(file: Path, dataset: Dataset) -> LogDensity:
         DensityProblem: It is not an array of numbers, or not one per transition.
     """
     try:
-        array = np.load(file, allow_pickle=False)
+        # Mapped, so that it is no larger than the file, whatever its head says.
+        array = np.load(file, allow_pickle=False, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise DensityProblem(
             f"{file} cannot be read as a numpy array ({error}); expected a .npy file of plain "
@@ -286,7 +287,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensor]:
                 f"is made again."
             )
         return json.loads(metadata["facts"]), values
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise DensityProblem(
             f"{path} cannot be read as log densities ({error}). Remove it, and it is made again."
         ) from error

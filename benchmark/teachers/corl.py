@@ -142,7 +142,23 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
             f"{path} holds a {type(content).__name__}, expected a dictionary with 'actor', "
             f"'critic1' and 'critic2'. {_SAVE_AGAIN}"
         )
+    _check_plain(content, path)
     return content, hashlib.sha256(file).hexdigest()
+
+
+def _check_plain(content: object, path: Path, where: str = "", depth: int = 3) -> None:
+    """Raise TeacherProblem for a tensor that has no numbers of its own: asking for them fails."""
+    if isinstance(content, dict) and depth:
+        for key, value in content.items():
+            _check_plain(value, path, f"{where}.{str(key)[:80]}", depth - 1)
+    if isinstance(content, Tensor):
+        kind = "nested" if content.is_nested else str(content.layout).removeprefix("torch.")
+        kind = content.device.type if content.device.type != "cpu" else kind
+        if kind != "strided":
+            raise TeacherProblem(
+                f"{path}: {where.removeprefix('.')!r} is a {kind} tensor; expected an ordinary one "
+                f"(layout strided) with its numbers in the file. {_SAVE_AGAIN}"
+            )
 
 
 def _check_zip(file: bytes, path: Path) -> None:

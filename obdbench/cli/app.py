@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 from typer.core import TyperGroup
 
 from benchmark.errors import ObdBenchError
@@ -171,7 +171,7 @@ def main() -> None:
     try:
         app()
     except ObdBenchError as error:
-        err.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
+        err.print(Text("Error:", "bold red"), str(error))
         sys.exit(ERROR)
     except SystemExit as end:
         if end.code == INTERRUPTED:

@@ -74,9 +74,8 @@ def _print_sent(cluster: Cluster, plan: Sweep, sent: Sent) -> None:
     where = store_option(cluster.store)
     if sent.refused:
         err.print(
-            f"[red]SLURM refused {len(sent.refused)} runs[/]; "
-            f"why: obdbench status {plan.name}{where}",
-            highlight=False,
+            f"SLURM refused {len(sent.refused)} runs; why: obdbench status {plan.name}{where}",
+            style="red",
         )
     err.print(
         f"How far they are: obdbench status {plan.name}{where}\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from benchmark.datasets.catalog import (
     build_dataset,
@@ -100,7 +100,7 @@ def build_if_missing(
         f"{name}: {len(dataset):,} transitions, sha256 {dataset.sha256[:16]}", highlight=False
     )
     for warning in dataset.provenance.get("warnings", ()):
-        err.print(f"[bold yellow]Warning:[/] {escape(warning)}", highlight=False)
+        err.print(Text("Warning:", "bold yellow"), str(warning))
     return dataset
 
 
@@ -198,12 +198,12 @@ def list_datasets() -> None:
         card = stored.get(name)
         if card is not None:
             returns = [f"{card['returns'][key]:.0f}" for key in ("mean", "sd", "max")]
-            table.add_row(name, f"{card['size']:,}", *returns, "yes", escape(card["source"]))
+            table.add_row(name, f"{card['size']:,}", *returns, "yes", card["source"])
             continue
         try:
             source = find_source(name)
         except ObdBenchError as error:
-            table.add_row(name, "", "", "", "", "", escape(f"broken: {error}"))
+            table.add_row(name, "", "", "", "", "", f"broken: {error}")
             continue
         size = source.default_size
         table.add_row(
@@ -211,7 +211,7 @@ def list_datasets() -> None:
             "" if size is None else f"{size:,}",
             *("", "", ""),
             "fetch" if size is None else "no",
-            escape(source.description),
+            source.description,
         )
     out.print(table)
 

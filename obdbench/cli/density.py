@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from benchmark.datasets.catalog import load_dataset, local_datasets
@@ -67,7 +66,7 @@ def list_densities() -> None:
         try:
             entries = stored(name)
         except ObdBenchError as error:
-            table.add_row(str(name), "", escape(f"broken: {error}"))
+            table.add_row(str(name), "", f"broken: {error}")
             continue
         for _, facts in entries:
             settings = ", ".join(f"{k}={v}" for k, v in facts["parameters"].items())

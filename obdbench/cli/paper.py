@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from benchmark.errors import ObdBenchError, did_you_mean
 from obdbench.cli.console import err, out, progress_bar
@@ -46,7 +45,7 @@ def paper(
         try:
             paths = write(exhibit, store or SHIPPED, to)
         except ObdBenchError as error:
-            err.print(f"{exhibit.name}: left out: {escape(str(error))}", highlight=False)
+            err.print(f"{exhibit.name}: left out: {error}", highlight=False)
             left_out.add(exhibit.name)
             broken |= not isinstance(error, (NoRecords, NoStudy, FigureError))
             continue

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
 from obdbench.cli.console import ERROR, RUNS_FAILED, err, out, print_json, progress_bar
 from obdbench.cli.options import DEFAULT_STORE, Store, store_option
@@ -78,19 +79,19 @@ def _print_status(store: Path, plan: Sweep, states: SweepStatus) -> None:
     for cell, runs in plan.cells.items():
         at = {run.seed: states.of(run) for run in runs}
         errors = sorted({p.error for p in at.values() if p.error})
-        row = [_mark(at[seed], marks) if seed in at else "" for seed in seeds]
+        row = [Text.from_markup(_mark(at[s], marks)) if s in at else "" for s in seeds]
         table.add_row(cell, *row, ", ".join(errors))
     out.print(table)
     counts = states.counts
     out.print(
         ", ".join(f"{mark} {counts[s]} {s}" for s, mark in marks.items() if counts[s]),
-        highlight=False,
+        markup=True,
     )
     if states.waiting:
         reasons = ", ".join(f"{count} {reason}" for reason, count in states.waiting.most_common())
         out.print(f"Queued: {reasons}", highlight=False)
     if states.unknown:
-        out.print(f"[yellow]What is queued is not known: {states.unknown}[/]", highlight=False)
+        out.print(f"What is queued is not known: {states.unknown}", style="yellow")
     if counts["failed"]:
         _explain_failures(store, plan)
         out.print(
@@ -121,11 +122,12 @@ def report(
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Write a sweep's report as one HTML page: results, runs, figures, published numbers."""
+    from benchmark.names import check_inside
     from obdbench.html_report import write_html_report
     from results.record_store import load_sweep
 
     plan = load_sweep(store, name)
-    path = to or store / "reports" / plan.name / "report.html"
+    path = to or check_inside(store, store / "reports" / plan.name) / "report.html"
     write_html_report(store, plan, path)
     out.print(str(path), highlight=False)
 

@@ -22,7 +22,8 @@ from benchmark.sweep import Sweep
 from obdbench.html_report.content import content
 from obdbench.sweep_status import sweep_status
 from paper_figures import convergence, over_datasets
-from paper_figures.figure import SETTINGS, FigureError
+from paper_figures.figure import SETTINGS, FigureError, literal_dollars
+from paper_figures.table import csv_text
 from results import cell_table, curves_frame, runs_frame
 from results.record_store import readable_records
 
@@ -62,7 +63,7 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
         bibtex=(folder / "papers.bib").read_text("utf-8"),
         unknown=states.unknown,
         damaged=damaged,
-        csv=table.drop(columns="scores").to_csv(index=False),
+        csv=csv_text(table.drop(columns="scores")),
         figures=_figures(records, runs),
         data=_json(content(store, sweep, records, states, table)),
     )
@@ -96,6 +97,7 @@ def _figures(records: Sequence[Record], runs: pd.DataFrame) -> list[tuple[str, M
 
 def _svg(figure: Figure) -> Markup:
     """Encode a figure as an SVG element; the same figure gives the same text."""
+    literal_dollars(figure)
     buffer = io.StringIO()
     with mpl.rc_context({**SETTINGS, "svg.hashsalt": "obdbench", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata=NO_METADATA)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from paper_figures import over_datasets
 from paper_figures.curves import MOST_LINES, convergence
-from paper_figures.figure import DOTS_PER_INCH, FigureError, write_both
-from results.frames import curves_frame
+from paper_figures.figure import DOTS_PER_INCH, FigureError, canvas, literal_dollars, write_both
+from results.frames import curves_frame, runs_frame
 from results.statistics import mean
 from tests.results.conftest import MakeRecord, Record
 from tests.tiny_runs import altered
@@ -173,12 +176,12 @@ def test_files_are_a_pdf_and_a_png_of_the_figure_s_size(make_sweep: Sweep, tmp_p
     assert struct.unpack(">II", header[16:]) == pytest.approx(size, abs=1)
 
 
-@pytest.mark.parametrize("name", ["pbc", "a_method_with_a_long_name", "word " * 40 + "end"])
+@pytest.mark.parametrize("note", ["", "a_note_with_many_letters", "word " * 40 + "end"])
 def test_legend_and_panels_stay_inside_the_figure_and_apart(
-    make_record: MakeRecord, name: str
+    make_record: MakeRecord, note: str
 ) -> None:
     records = [
-        make_record(name, parameters={"synthetic_size": size}, curve=[1, 2])
+        make_record(parameters={"synthetic_size": size, "note": f"{note}{size}"}, curve=[1, 2])
         for size in (16, 32, 64, 128, 256)
     ]
     figure = convergence(curves_frame(records))
@@ -189,7 +192,7 @@ def test_legend_and_panels_stay_inside_the_figure_and_apart(
         panel = axes.get_tightbbox()
         assert panel is not None
         assert legend.y1 <= panel.y0
-        assert panel.height > 0.4 * figure.bbox.height or name.startswith("word")
+        assert panel.height > 0.4 * figure.bbox.height or note.startswith("word")
 
 
 def test_same_records_give_the_same_bytes(make_sweep: Sweep, tmp_path: Path) -> None:
@@ -198,3 +201,32 @@ def test_same_records_give_the_same_bytes(make_sweep: Sweep, tmp_path: Path) -> 
     second = write_both(convergence(curves_frame(records[::-1])), tmp_path / "second", "one")
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
     assert b"CreationDate" not in first[0].read_bytes()
+
+
+def test_a_text_is_drawn_as_it_is_and_not_as_a_formula(
+    make_record: MakeRecord, tmp_path: Path
+) -> None:
+    note = "$\\frac{$\x1b</a>"
+    records = [
+        make_record(parameters={"synthetic_size": 64, "note": note * i}, curve=[1, 2])
+        for i in range(2)
+    ]
+    runs = runs_frame(records)
+    for figure in (
+        convergence(curves_frame(records)), over_datasets.cost(runs), over_datasets.aggregate(runs)
+    ):  # fmt: skip
+        literal_dollars(figure)
+        with mpl.rc_context({"svg.fonttype": "none"}):
+            figure.savefig(tmp_path / "figure.svg")
+        texts = ElementTree.parse(tmp_path / "figure.svg").iter("{http://www.w3.org/2000/svg}text")
+        shown = note.replace("\x1b", "\\x1b")
+        assert any(shown in "".join(text.itertext()) for text in texts)
+
+
+def test_exponents_of_a_logarithmic_scale_stay_formulas() -> None:
+    figure = canvas(3, 3)
+    axes = figure.add_subplot()
+    axes.set(xscale="log", xlim=(1e-3, 1e6))
+    figure.canvas.draw()
+    literal_dollars(figure)
+    assert "$\\mathdefault{10^{2}}$" in [label.get_text() for label in axes.get_xticklabels()]

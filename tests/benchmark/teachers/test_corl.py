@@ -540,3 +540,18 @@ def test_the_authors_policies_need_the_statistics() -> None:
     teacher = import_corl(path, observation_mean=[0.0] * 11, observation_std=[1.0] * 11, facts={})
     found = evaluate_teacher(teacher, "Hopper-v4", d4rl_reference("hopper"), 5, 0)
     assert found["normalized_return"] < 20
+
+
+@pytest.mark.parametrize("kind", ["sparse_coo", "sparse_csr", "nested", "meta"])
+@pytest.mark.filterwarnings("ignore")  # torch calls some of these kinds a prototype
+def test_a_tensor_of_another_kind_is_named(kind: str, write: Callable[..., Path]) -> None:
+    plain = torch.zeros(4, 4)
+    made: dict[str, Callable[[], Tensor]] = {
+        "sparse_coo": plain.to_sparse,
+        "sparse_csr": plain.to_sparse_csr,
+        "nested": lambda: torch.nested.nested_tensor([plain, plain]),
+        "meta": lambda: torch.empty(10**12, 4, device="meta"),
+    }
+    path = write({**checkpoint(), "actor": {"x": made[kind]()}})
+    with pytest.raises(TeacherProblem, match=f"'actor.x' is a {kind} tensor; expected an ordinary"):
+        load(path)
