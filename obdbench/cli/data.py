@@ -56,8 +56,8 @@ def build_if_missing(
         force: Build anew even if a sound one is in the store.
         source: Where the data come from; None for where the name says.
     """
+    keeps = is_stored(name) and not force  # what is replaced may be too damaged to be read
     if seed is None:
-        keeps = is_stored(name) and not force  # what is replaced may be too damaged to be read
         seed = (dataset_card(name)["seed"] if keeps else None) or 0
     source = source or find_source(name.name)
     with progress_bar(f"Building {name}", source.progress_unit, name.size) as bar:
@@ -73,6 +73,8 @@ def build_if_missing(
     err.print(
         f"{name}: {len(dataset):,} transitions, sha256 {dataset.sha256[:16]}", highlight=False
     )
+    if not keeps and (converted := dataset.provenance.get("actions_converted")):
+        err.print(f"Actions were converted: {converted}.", highlight=False)
     for warning in dataset.provenance.get("warnings", ()):
         err.print(f"[bold yellow]Warning:[/] {escape(warning)}", highlight=False)
     return dataset

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmark.datasets.catalog import dataset_card, load_dataset
@@ -125,6 +126,21 @@ def test_what_is_there_is_replaced_by_force_alone(cli: Any, file: Path) -> None:
     assert again.code == 1
     assert "local/mine is in the store already. Give --force to replace it" in again.err
     assert cli("import", file, *LOCAL, *references, "--force").code == 0
+
+
+def test_a_log_of_whole_number_actions_is_taken_and_said_once(cli: Any, tmp_path: Path) -> None:
+    arrays = made_up([20, 30, 10], "ton")
+    arrays |= {"observations": arrays["observations"][:, :4], "actions": np.arange(60)[:, None] % 2}
+    path = write_file(tmp_path / "log.hdf5", arrays)
+    references = ("--reference-random", "22", "--reference-expert", "500")
+    taken = cli("import", path, "--as", "local/c", "--environment", "CartPole-v1", *references)
+    said = "Actions were converted: whole numbers 0 to 1 to one-hot rows of 2."
+    assert taken.code == 0
+    assert taken.err.count(said) == 1
+    info = cli("info", "local/c").out
+    assert re.search(r"^actions converted  whole numbers 0 to 1 to one-hot rows of 2$", info, re.M)
+    dataset = load_dataset(DatasetName.parse("local/c"))
+    assert dataset.actions[:2].tolist() == [[1, 0], [0, 1]]
 
 
 def test_references_may_be_the_suites_own(cli: Any, file: Path) -> None:
