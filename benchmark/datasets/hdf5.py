@@ -290,4 +290,4 @@ def _at_the_limit(terminals: NDArray[np.bool_], limit: int | None) -> NDArray[np
     rows = np.arange(len(terminals))
     starts = np.zeros_like(rows)
     starts[1:] = np.where(terminals[:-1], rows[1:], 0)
-    return (rows - np.maximum.accumulate(starts)) % limit == limit - 1
+    return np.asarray((rows - np.maximum.accumulate(starts)) % limit == limit - 1)
