@@ -98,6 +98,8 @@ def import_(
     environment, reference = d4rl_environment(short), d4rl_reference(short)
     facts = {"recipe": "cal_ql", "dataset": D4RL + short, "environment": environment}
     teacher = import_corl(file, observation_mean=mean, observation_std=std, facts=facts)
+    if converted := teacher.facts.get("checkpoint_converted"):
+        err.print(f"{file}: {converted}.", highlight=False, markup=False)
     measured = evaluate_teacher(teacher, environment, reference, episodes, seed=0)
     _save(teacher, measured, target or imported_path(D4RL + short, "cal_ql"))
 
