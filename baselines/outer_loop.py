@@ -24,7 +24,7 @@ from benchmark.method import (
     require_positive,
 )
 from benchmark.students.network import Parameters, stack
-from benchmark.synthetic_set import SyntheticSet
+from benchmark.synthetic_set import SyntheticSet, require_finite
 
 
 class Targets(NamedTuple):
@@ -168,9 +168,9 @@ class OuterRun:
         self.velocity = [torch.zeros_like(self.observations), torch.zeros_like(self.actions)]
         chances = targets.probabilities
         self.cumulative = None if chances is None else chances.double().cumsum(0)
-        self.start = 0
+        self.start = self.step = 0
         if (state := monitor.resume()) is not None:
-            self.start = int(state.facts["step"])
+            self.start = self.step = int(state.facts["step"])
             self.observations = state.tensors["observations"]
             self.actions = state.tensors["actions"]
             self.velocity = [
@@ -219,6 +219,9 @@ class OuterRun:
         Args:
             observations_gradient: `[N, obs_dim]`.
             actions_gradient: `[N, act_dim]`.
+
+        Raises:
+            NotFinite: The pairs that come out hold such values.
         """
         # As torch.nn.utils.clip_grad_norm_ (its 1e-6 too), then torch.optim.SGD:
         # v <- momentum * v + clip(g);  x <- x - lr * v. Both are in place.
@@ -230,9 +233,11 @@ class OuterRun:
         ):
             velocity.mul_(self.settings.outer_momentum).add_(gradient * scale)
             values.sub_(velocity, alpha=self.settings.outer_learning_rate)
+            require_finite(f"The pairs after the update of outer step {self.step}", values)
 
     def report(self, step: int) -> None:
         """Report the step to the monitor; score and save where these are due."""
+        self.step = step
         self.monitor.progress(step, self.settings.outer_steps)
         if self.monitor.due(step):
             self.monitor.checkpoint(step, self.synthetic_set())
