@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-MOST_NAMES = 80
-"""Names that a message lists at most; of more, it gives the number."""
+FEW_NAMES = 8
+"""Names that a message always lists; more of them would hide what it says."""
 
 
 class ObdBenchError(Exception):
@@ -17,11 +17,18 @@ class ObdBenchError(Exception):
     """
 
 
-def did_you_mean(name: str, available: Iterable[str]) -> str:
-    """A sentence with the names nearest to an unknown one, then the available ones."""
+def did_you_mean(name: str, available: Iterable[str], listed_by: str = "") -> str:
+    """Up to three names nearest to an unknown one, then the available ones or what lists them.
+
+    Args:
+        name: The unknown name; case, spaces and slashes around it do not matter.
+        available: Names that are known.
+        listed_by: Command that prints all of them; "" where there is none.
+    """
     names = sorted(available)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-    if len(names) > MOST_NAMES:
-        return f"{hint}{len(names)} are available."
-    return f"{hint}Available: {', '.join(names) if names else '(none)'}."
+    plain = {known.lower(): known for known in reversed(names)}
+    near = difflib.get_close_matches(name.strip(" /").lower(), plain, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(repr(plain[n]) for n in near)}? " if near else ""
+    if len(names) <= FEW_NAMES or not (near or listed_by):
+        return f"{hint}Available: {', '.join(names) if names else '(none)'}."
+    return f"{hint}Every name: {listed_by}." if listed_by else hint.rstrip()

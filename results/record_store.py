@@ -71,7 +71,8 @@ def load_sweep(store: Path, name: str) -> Sweep:
     if not path.is_file():
         known = started_sweeps(store)
         raise ObdBenchError(
-            f"No sweep {name!r} was started in {store}. {did_you_mean(name, known)}"
+            f"No sweep {name!r} was started in {store}. "
+            f"{did_you_mean(name, known, f'ls {path.parent}')}"
         )
     try:
         stored = msgspec.json.decode(path.read_bytes(), type=_StoredSweep)

@@ -190,7 +190,8 @@ def find_source(name: str) -> DatasetSource:
     guesses = [guess for family in _working_families() for guess in family.meant_by(name)]
     perhaps = "".join(f"Perhaps it is {guess!r}. " for guess in guesses)
     raise UnknownName(
-        f"No dataset is called {name!r}. {perhaps}{did_you_mean(name, dataset_names())}"
+        f"No dataset is called {name!r}. {perhaps}"
+        f"{did_you_mean(name, dataset_names(), 'obdbench data list')}"
     )
 
 

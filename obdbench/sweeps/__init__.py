@@ -36,8 +36,9 @@ def find_sweep(name: str, store: Path) -> Sweep:
         return read_sweep(shipped[name])
     started = started_sweeps(store)
     if name not in started:
+        lists = f"obdbench list, and ls {store / 'sweeps'} for those that were started"
         raise BadConfiguration(
             f"No sweep is called {name!r}, neither shipped nor started in {store} (a file ends in "
-            f".toml). {did_you_mean(name, {*shipped, *started})}"
+            f".toml). {did_you_mean(name, {*shipped, *started}, lists)}"
         )
     return load_sweep(store, name)
