@@ -135,6 +135,17 @@ def test_the_table_of_commands_says_what_their_docstrings_say() -> None:
         assert inspect.getdoc(function).partition("\n")[0] == help_, name  # type: ignore[union-attr]
 
 
+def test_make_quickstart_says_how_the_shell_finds_obdbench() -> None:
+    root = Path(__file__).parents[2]
+    planned = subprocess.run(
+        ["make", "-n", "quickstart", "STAMP=Makefile", "PYTHON=python", "VENV=.venv"],
+        cwd=root, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    line = "source .venv/bin/activate"
+    assert planned.stdout.splitlines()[-1] == f'echo "To type obdbench yourself: {line}"'
+    assert f"`{line}`" in (root / "README.md").read_text()
+
+
 def test_every_command_shows_its_own_options() -> None:
     for words, option in (("run", "--protocol"), ("data build", "--force"), ("list", "--check")):
         result = CliRunner().invoke(app, [*words.split(), "--help"])
