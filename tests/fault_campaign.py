@@ -1,10 +1,11 @@
 """Command lines as a new user might type them, and files as others might have written them.
 
-    python -m tests.fault_campaign [WORD ...]      only the kinds that have one of the words
+    python -m tests.fault_campaign [--show] [WORD ...]    only kinds that have one of the words
 
 Every situation is tried in this process, in a folder of its own, and must end in a sentence that
 says what to do next: exit status 1 or 2, something on the error stream, and no traceback. The
-table says how many of each kind did; the exit status is 1 where one did not.
+table says how many of each kind did; the exit status is 1 where one did not. `--show` prints what
+each was told.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ student = {{width = 8, depth = 2, steps = 2}}
 methods = [{{name = "random", synthetic_size = 4}}]
 """
 HUGE = str(10**30)
+IMPORT = "--as local/x --environment Hopper-v5"
+RETURNS = f"{IMPORT} --reference-random"
+BRIEF = f"teacher train {DATASET} --steps 1 --set width=2 --episodes"
+CARTPOLE = "--as local/x --environment CartPole-v1 --reference-random 22 --reference-expert 500"
+D4RL = "--dataset d4rl/hopper-medium-v2"
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Situation:
 
     Args:
         kind: Group of situations that it is counted in.
-        words: Words of the command line, split at spaces; "_" stands for a space in a word, and a
-            word in braces for a path in the campaign's folder.
+        words: The command line without `obdbench`; `@@` stands for the campaign's folder, `_|_`
+            for a space within a word, and two quotation marks for an empty one.
         says: A part of the message, where the campaign holds it to one.
         statuses: Exit statuses that are right.
     """
@@ -80,7 +86,7 @@ class Found:
             return f"traceback: {(self.traceback or self.err).strip().splitlines()[-1]}"
         if self.status not in situation.statuses:
             return f"status {self.status}, expected one of {situation.statuses}"
-        if self.status and not self.err.strip():
+        if self.status and not (self.out + self.err).strip():
             return "no message"
         if situation.says not in " ".join((self.out + self.err).split()):
             return f"does not say {situation.says!r}: {' '.join(self.err.split())[-300:]}"
@@ -126,14 +132,16 @@ def _alarm() -> Iterator[None]:
 
 def main(words: list[str]) -> int:
     """Try the situations that are asked for, and print the table."""
+    show, words = "--show" in words, [word for word in words if word != "--show"]
     chosen = [s for s in SITUATIONS if not words or any(word in s.kind for word in words)]
     with tempfile.TemporaryDirectory() as name, prepared(Path(name)) as folder:
         results = []
         for situation in chosen:
             found = attempt(situation, folder)
             results.append((situation, found, found.fault(situation)))
-            if os.environ.get("SHOW"):
-                print("$", situation.words, "->", found.status, "|", " ".join(found.err.split())[:420], flush=True)
+            if show:
+                said = " ".join((found.err or found.out).split())[:400]
+                print(f"obdbench {situation.words}\n    {found.status}: {said}", flush=True)
     for situation, _, fault in results:
         if fault:
             print(f"obdbench {situation.words}\n    {fault}")
@@ -206,6 +214,35 @@ def _write_files(folder: Path) -> None:
         torch.save(content, folder / f"{name}.pt")
 
 
+KEPT = (
+    "data build hopper/medium --size 1000000000000000",
+    "data build hopper/medium@301 --seed -1",
+    f"data describe {DATASET} --folder @@/text",
+    f"data import @@/action_half.hdf5 {CARTPOLE}",
+    f"data import @@/half_flags.hdf5 {IMPORT}",
+    f"data import @@/sound.hdf5 {RETURNS} -inf --reference-expert 1",
+    f"density fit {DATASET} --epochs 0",
+    f"density fit {DATASET} --seed -1",
+    f"density import @@/empty --dataset {DATASET}",
+    "new-method mine --folder @@/text",
+    "report tiny --to @@/folder",
+    "report tiny --to @@/text/x.html",
+    "run dbc Hopper/Medium",
+    f"run random {DATASET} --store @@/text",
+    "sweep quickstart.toml",
+    "sweep tiny --share ²/3",
+    "sweep tiny --threads 1000000000",
+    "collect tiny --wait --poll -1",
+    f"teacher eval {DATASET} --episodes 0",
+    f"teacher import @@/numpy.pt {D4RL}",
+    f"teacher train {DATASET} --device tpu",
+    f"teacher train {DATASET} --seed -1",
+    f"teacher train {DATASET} --set learning_rate=-1",
+    f"{BRIEF} 1 --target @@/folder",
+)
+"""Command lines that found a fault once; a test tries them every time."""
+
+
 Change = Callable[[dict[str, np.ndarray]], object]
 
 
@@ -227,10 +264,6 @@ FILES: dict[str, Change] = {
     "no_rows": lambda arrays: arrays.update({key: x[:0] for key, x in arrays.items()}),
     "scalar": _with(rewards=lambda x: np.float32(1)),
 }
-IMPORT = "--as local/x --environment Hopper-v5"
-CARTPOLE = "--as local/x --environment CartPole-v1 --reference-random 22 --reference-expert 500"
-D4RL = "--dataset d4rl/hopper-medium-v2"
-RUN = "random.X.seed0"
 
 SITUATIONS = [
     *(
@@ -276,7 +309,7 @@ SITUATIONS = [
             ("run dbc local/", ""),
             ("run dbc minari/", "minari/ID"),
             ("run dbc minari/hopper", "minari/ID"),
-            ("run dbc mujoco/hopper/medium-v0", "minari/mujoco/hopper/medium-v0"),
+            ("run dbc mujoco/hopper/medium-v0", "minari/..."),
             ("run dbc @@/sound.hdf5", ""),
             ("sweep Quickstart", "Did you mean 'quickstart'"),
             ("sweep quickstart/", "Did you mean 'quickstart'"),
@@ -290,7 +323,7 @@ SITUATIONS = [
             ("sweep @@/text", ""),
             ("sweep @@/bytes.toml", "is not TOML"),
             ("plan tinny", "Did you mean"),
-            ("status tiny.toml", "obdbench status tiny"),
+            ("status tiny.toml", "Did you mean 'tiny'"),
             ("status Tiny", "Did you mean 'tiny'"),
             ("status tiny/", "Did you mean 'tiny'"),
             ("status ''", ""),
@@ -354,7 +387,7 @@ SITUATIONS = [
             (f"teacher train {DATASET} --device tpu", ""),
             ("teacher train nowhere", "obdbench data list"),
             ("teacher eval", "--all"),
-            (f"teacher eval {DATASET}", "td3_bc"),
+            (f"teacher eval {DATASET} --recipe iql", "iql"),
             (f"teacher eval {DATASET} --recipe td3_bc:x", "td3_bc:1"),
             (f"teacher eval {DATASET} --recipe ''", ""),
             (f"density fit {DATASET} --recipe mafs", "Did you mean 'maf'"),
@@ -371,8 +404,8 @@ SITUATIONS = [
             ("run dbc hopper/medium --seed x", ""),
             ("run dbc hopper/medium --set outer_steps=0", "expected 1 or more"),
             ("run dbc hopper/medium --set outer_steps=-1", "expected 1 or more"),
-            ("run dbc hopper/medium --set synthetic_size=0", ""),
-            ("run dbc hopper/medium --set synthetic_size=-4", ""),
+            (f"run random {DATASET} --set synthetic_size=0", "expected 1 to"),
+            (f"run random {DATASET} --set synthetic_size=-4", "expected 1 to"),
             (f"run random {DATASET} --set synthetic_size={10**12}", ""),
             ("run dbc hopper/medium --set outer_learning_rate=nan", ""),
             ("run dbc hopper/medium --set outer_learning_rate=inf", "finite"),
@@ -384,7 +417,7 @@ SITUATIONS = [
             ("sweep tiny --jobs -3", "expected 1 or more"),
             ("sweep tiny --threads 0", ""),
             ("sweep tiny --threads -1", ""),
-            (f"sweep tiny --threads {HUGE}", ""),
+            (f"sweep tiny --threads {10**9}", ""),
             ("sweep tiny --pack 0", ""),
             ("sweep tiny --pack -1", ""),
             ("sweep tiny --share 1", "0/8"),
@@ -407,7 +440,6 @@ SITUATIONS = [
             ("plan tiny --profile nowhere", "No profile is called"),
             ("collect tiny --wait --poll 0", ""),
             ("collect tiny --wait --poll -1", ""),
-            ("collect tiny --wait --poll nan", ""),
             ("data build hopper/medium --size 0", "positive"),
             ("data build hopper/medium --size -1", "positive"),
             (f"data build hopper/medium --size {10**15}", ""),
@@ -416,20 +448,20 @@ SITUATIONS = [
             (f"data build {DATASET} --seed -1", ""),
             ("data build hopper/medium@301 --seed -1", ""),
             (f"data build hopper/medium@301 --seed {HUGE}", ""),
-            (f"data import @@/sound.hdf5 {IMPORT} --reference-random nan --reference-expert 1", ""),
-            (f"data import @@/sound.hdf5 {IMPORT} --reference-random -inf --reference-expert 1", ""),
-            (f"data import @@/sound.hdf5 {IMPORT} --reference-random 0 --reference-expert inf", ""),
-            (f"data import @@/sound.hdf5 {IMPORT} --reference-random 2 --reference-expert 1", ""),
-            (f"data import @@/sound.hdf5 {IMPORT} --reference-random 2", "give both"),
-            (f"data import @@/sound.hdf5 {IMPORT} --reference-random x", ""),
+            (f"data import @@/sound.hdf5 {RETURNS} nan --reference-expert 1", ""),
+            (f"data import @@/sound.hdf5 {RETURNS} -inf --reference-expert 1", ""),
+            (f"data import @@/sound.hdf5 {RETURNS} 0 --reference-expert inf", ""),
+            (f"data import @@/sound.hdf5 {RETURNS} 2 --reference-expert 1", ""),
+            (f"data import @@/sound.hdf5 {RETURNS} 2", "give both"),
+            (f"data import @@/sound.hdf5 {RETURNS} x", ""),
             ("data train-policies hopper --folder @@/policies --steps 0", ""),
             ("data train-policies hopper --folder @@/policies --steps -1", ""),
             (f"teacher train {DATASET} --steps 0", "steps"),
             (f"teacher train {DATASET} --steps -1", "steps"),
             (f"teacher train {DATASET} --seed -1", ""),
             (f"teacher train {DATASET} --seed {HUGE}", ""),
-            (f"teacher train {DATASET} --steps 1 --set width=2 --episodes 0", ""),
-            (f"teacher train {DATASET} --steps 1 --set width=2 --episodes -1", ""),
+            (f"{BRIEF} 0", ""),
+            (f"{BRIEF} -1", ""),
             (f"teacher train {DATASET} --set width=0", ""),
             (f"teacher train {DATASET} --set batch_size=0", ""),
             (f"teacher train {DATASET} --set learning_rate=-1", ""),
@@ -478,7 +510,7 @@ SITUATIONS = [
             ("data import @@/sound.hdf5 --as local/../x --environment Hopper-v5", "local/NAME"),
             ("data import @@/sound.hdf5 --as local/a_|_b --environment Hopper-v5", "local/NAME"),
             (f"data import @@/sound.hdf5 --as local/{'x' * 250} --environment Hopper-v5", "long"),
-            ("data import @@/sound.hdf5 --as d4rl/walker2d-medium-v2", "Walker2d-v4"),
+            ("data import @@/sound.hdf5 --as d4rl/walker2d-medium-v2", "another dataset"),
             ("data import @@/sound.hdf5 --as minari/x-v0", ""),
         )
     ),
@@ -527,10 +559,9 @@ SITUATIONS = [
             ("paper obd-table-1 --store @@/text", ""),
             ("paper obd-table-1 --store @@/nowhere", ""),
             (f"data describe {DATASET} --folder @@/text", ""),
-            (f"data describe {DATASET} --folder @@/f --table @@/folder/x/y/z.md", "", ),
             ("new-method mine --folder @@/text", ""),
-            (f"teacher train {DATASET} --steps 1 --set width=2 --episodes 1 --target @@/folder", ""),
-            (f"teacher train {DATASET} --steps 1 --set width=2 --episodes 1 --target @@/text/x", ""),
+            (f"{BRIEF} 1 --target @@/folder", ""),
+            (f"{BRIEF} 1 --target @@/text/x", ""),
         )
     ),
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,6 +39,13 @@ class ReferenceReturns:
 
     random: float
     expert: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.random) and math.isfinite(self.expert)):
+            raise DatasetProblem(
+                f"The reference returns are {self.random} (random) and {self.expert} (expert); "
+                f"expected finite numbers."
+            )
 
     def normalise(self, returns: float | NDArray[np.float64]) -> float | NDArray[np.float64]:
         """Normalized return: 0 is the random policy, 100 the expert (D4RL, arXiv 2004.07219)."""

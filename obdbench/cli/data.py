@@ -31,6 +31,7 @@ from benchmark.datasets.source import (
 from benchmark.density.log_densities import Fit, find_or_fit
 from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
+from benchmark.spec import LARGEST_SEED
 from obdbench.cli.console import err, out, progress_bar
 from paper_figures.dataset_overview import DatasetDescription, dataset_overview, dataset_table
 from paper_figures.figure import write_figure
@@ -85,7 +86,9 @@ def build(
     name: Annotated[str | None, typer.Argument(help="Name, e.g. hopper/medium-replay.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="All of the suite's own datasets.")] = False,
     size: Annotated[int | None, typer.Option(help="Number of transitions.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the collection.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the collection.", min=0, max=LARGEST_SEED - 1)
+    ] = 0,
     force: Force = False,
 ) -> None:
     """Build a dataset into the local Minari store."""
@@ -289,7 +292,7 @@ def describe(
             description = _described(name, density)
             path = folder / f"{str(name).replace('/', '-')}.png"
             write_figure(dataset_overview(description), path)
-            err.print(f"{path}", highlight=False)
+            err.print(f"{path}", highlight=False, markup=False)
             descriptions.append(description)
             bar.update(done, str(name))
     written = dataset_table(descriptions)

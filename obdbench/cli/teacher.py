@@ -15,6 +15,8 @@ from benchmark.datasets.catalog import dataset_card, load_dataset, local_dataset
 from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl_statistics
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
+from benchmark.provenance import checked_device
+from benchmark.spec import LARGEST_SEED
 from benchmark.teachers.corl import import_corl
 from benchmark.teachers.teacher import TEACHERS, NetworkTeacher, TeacherProblem, evaluate_teacher
 from benchmark.teachers.teacher_files import (
@@ -31,7 +33,7 @@ from obdbench.cli.options import Settings, parse_settings
 
 app = typer.Typer(help="Teachers: train, import, list, evaluate.", no_args_is_help=True)
 
-Episodes = Annotated[int, typer.Option(help="Episodes of the deterministic policy.")]
+Episodes = Annotated[int, typer.Option(help="Episodes of the deterministic policy.", min=1)]
 D4RL = "d4rl/"
 
 
@@ -39,7 +41,10 @@ D4RL = "d4rl/"
 def train(
     dataset: Annotated[str, typer.Argument(help="A dataset of the local store.")],
     recipe: Annotated[str, typer.Option(help="Registered teacher recipe.")] = "td3_bc",
-    seed: Annotated[int, typer.Option(help="Seed of initialisation and minibatches.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(help="Seed of initialisation and minibatches.", min=0, max=LARGEST_SEED - 1),
+    ] = 0,
     steps: Annotated[int | None, typer.Option(help="Gradient steps.")] = None,
     set_: Settings = None,
     target: Annotated[
@@ -52,6 +57,7 @@ def train(
 
     Runs find it as `--teacher RECIPE`, or `--teacher RECIPE:SEED` for a seed other than 0.
     """
+    checked_device(device)
     data = load_dataset(DatasetName.parse(dataset))
     given: dict[str, Any] = parse_settings(set_) | ({} if steps is None else {"steps": steps})
     algorithm = build(TEACHERS[recipe], given, f"recipe {recipe}")

@@ -29,9 +29,15 @@ def find_sweep(name: str, store: Path) -> Sweep:
     from benchmark.sweep import read_sweep
     from results.record_store import load_sweep, started_sweeps
 
-    if name.endswith(".toml"):
-        return read_sweep(Path(name))
     shipped = shipped_sweeps()
+    if name.endswith(".toml"):
+        stem = Path(name).stem
+        if stem in shipped and not Path(name).exists():
+            raise BadConfiguration(
+                f"The sweep file {name} does not exist. {stem!r} is shipped, and named without "
+                f".toml: obdbench sweep {stem}"
+            )
+        return read_sweep(Path(name))
     if name in shipped:
         return read_sweep(shipped[name])
     started = started_sweeps(store)
