@@ -49,7 +49,7 @@ class Transitions(NamedTuple):
 
 
 RATES = {"learning_rate": math.inf, "discount": 1.0, "target_rate": 1.0, "decay_from": 1.0}
-"""Settings that are no counts, with the most that each can be; none is negative."""
+"""Rates and fractions, with the most that each can be; none may be negative."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Column, Table
 
 from benchmark.config import build
@@ -121,7 +122,7 @@ def list_teachers() -> None:
             try:
                 facts = load_teacher(path).facts
             except TeacherProblem as error:
-                table.add_row("", "", "", "", f"broken: {error}", path.name)
+                table.add_row("", "", "", "", escape(f"broken: {error}"), escape(path.name))
                 continue
             seed = f":{facts['seed']}" if facts.get("seed") else ""
             steps = facts.get("parameters", {}).get("steps")
@@ -216,7 +217,7 @@ def _measured(teacher: NetworkTeacher, data: Dataset, episodes: int) -> dict[str
 def _save(teacher: NetworkTeacher, measured: dict[str, float], path: Path) -> None:
     facts = {**teacher.facts, "evaluation": measured}
     save_teacher(dataclasses.replace(teacher, facts=facts), path)
-    err.print(f"{path}: {_sentence(measured)}", highlight=False)
+    err.print(f"{path}: {_sentence(measured)}", highlight=False, markup=False)
 
 
 def _score(measured: dict[str, float] | None) -> str:
