@@ -40,7 +40,7 @@ def submit(
         bool, typer.Option("--wait", help="Stay until all is done, then print the table.")
     ] = False,
     poll: Annotated[
-        float, typer.Option(help="Seconds between looks (--wait).", min=0.01)
+        float, typer.Option(help="Seconds between looks (--wait).", min=0.01, max=86_400)
     ] = POLL_SECONDS,
     retry: Retry = None,
     threads: Threads = 1,
