@@ -6,8 +6,10 @@ STAMP  := $(VENV)/.installed
 
 .PHONY: quickstart test test-slurm slurm-packages browser slurm-up slurm-down bench paper lint setup lock clean
 
+# make runs in a shell of its own, which cannot put obdbench on the caller's PATH: it says how.
 quickstart: $(STAMP)
 	$(BIN)/obdbench sweep quickstart
+	@echo "To type obdbench yourself: source $(BIN)/activate"
 
 # Two processes of one thread each; neighbours, which share fixtures, mostly stay in one of them.
 test: $(STAMP)

@@ -20,6 +20,7 @@ from benchmark.method import (
     Policy,
     Problem,
     State,
+    advice_on_divergence,
     require_positive,
 )
 from benchmark.synthetic_set import SyntheticSet
@@ -160,7 +161,7 @@ class EvolutionRun:
             raise ObdBenchError(
                 f"Candidates {torch.nonzero(~returns.isfinite().all(1))[:8, 0].tolist()} of "
                 f"generation {self.generation} earned returns that are not finite: their policies "
-                f"diverged. Lower the student's learning rate, or sigma."
+                f"diverged. {advice_on_divergence(self.settings, self.problem.student)}"
             )
         return returns.mean(1)
 

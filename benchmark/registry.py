@@ -113,7 +113,8 @@ class Registry(Generic[T]):
     def unknown(self, name: str) -> UnknownName:
         """The error for a name that is not registered, with the nearest names that are."""
         self._discover()
-        hint = did_you_mean(name, self._entries)
+        lists = "obdbench data list" if self.kind == "dataset" else "obdbench list"
+        hint = did_you_mean(name, self._entries, lists)
         return UnknownName(f"No {self.kind} is called {name!r}. {hint}")
 
     def conflicts(self) -> dict[str, str]:

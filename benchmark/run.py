@@ -21,7 +21,7 @@ from benchmark.clocks import SAVE_EVERY_SECONDS, Cost, SaveClock, Stopwatch
 from benchmark.errors import ObdBenchError
 from benchmark.heartbeat import ALIVE, Heartbeat, last_sign
 from benchmark.materials import Materials
-from benchmark.method import Assignment
+from benchmark.method import Assignment, Method, advice_on_divergence
 from benchmark.monitor import STATE, OnProgress, Outcome, RunMonitor, now
 from benchmark.names import check_inside
 from benchmark.packing import DEFAULT_PACK
@@ -43,6 +43,7 @@ from benchmark.registry import load_plugin
 from benchmark.spec import RunSpec
 from benchmark.state import load_state
 from benchmark.stopping import StopRequest
+from benchmark.synthetic_set import NotFinite
 
 
 class WorkerDied(ObdBenchError):
@@ -313,10 +314,17 @@ class _Attempt:
                 ),
             ),
             method_facts=self.outcome.method_facts,
-            error=_failure(error) if error else None,
+            error=_failure(error, self._advice(error, method)) if error else None,
             started=self.outcome.started,
             finished=now(),
         )
+
+    def _advice(self, error: Exception, method: Method | None) -> str:
+        """What else there is to say of an error: where it was, and what to change."""
+        if method is None or not isinstance(error, NotFinite):
+            return ""
+        advice = advice_on_divergence(method, self.spec.student)
+        return f" The method had reached outer step {self.heartbeat.step}. {advice}"
 
     def forget_state(self) -> None:
         """Remove what only an unfinished run needs, and what killed attempts left half-written."""
@@ -329,9 +337,9 @@ def _half_written(folder: Path) -> list[Path]:
     return [*folder.glob(".*.tmp"), *folder.glob(".tmp*")]
 
 
-def _failure(error: Exception) -> Failure:
+def _failure(error: Exception, advice: str) -> Failure:
     text = "".join(traceback.format_exception(error))
-    return Failure(type=type(error).__name__, message=str(error), traceback=text)
+    return Failure(type=type(error).__name__, message=f"{error}{advice}", traceback=text)
 
 
 def _earlier_attempts(folder: Path) -> int:

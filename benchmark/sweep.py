@@ -94,7 +94,10 @@ def read_sweep(path: Path) -> Sweep:
     try:
         values = tomllib.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError as error:
-        raise BadConfiguration(f"The sweep file {path} does not exist.") from error
+        raise BadConfiguration(
+            f"The sweep file {path} does not exist. Give the path of a TOML file, or the name of a "
+            f"shipped sweep without .toml (obdbench list)."
+        ) from error
     except OSError as error:
         raise BadConfiguration(f"The sweep file {path} cannot be read: {error}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -311,7 +311,8 @@ def find_run(run: str, store: StoreFolder = None) -> Run:
         for place in (folder, SHIPPED)
         for record in place.glob(f"*/seed*/{FILE}")
     ]
-    raise ObdBenchError(f"No run {run!r} has a record in {folder}. {did_you_mean(run, known)}")
+    nearest = did_you_mean(run, known, f"ls -d {folder}/*/seed*, as FOLDER.seedN")
+    raise ObdBenchError(f"No run {run!r} has a record in {folder}. {nearest}")
 
 
 def last_set(run: Run) -> Path:

@@ -75,7 +75,8 @@ def load_sweep(store: Path, name: str) -> Sweep:
     if not path.exists():
         known = started_sweeps(store)
         raise ObdBenchError(
-            f"No sweep {name!r} was started in {store}. {did_you_mean(name, known)}"
+            f"No sweep {name!r} was started in {store}. "
+            f"{did_you_mean(name, known, f'ls {path.parent}')}"
         )
     try:
         stored = msgspec.json.decode(read_small(path, MOST_OF_A_SWEEP), type=_StoredSweep)

@@ -161,7 +161,7 @@ def find_profile(name: str) -> Profile:
         looked = ", ".join(map(str, profile_folders()))
         raise BadConfiguration(
             f"No profile is called {name!r} (looked in {looked} and among the shipped ones; a file "
-            f"ends in .toml). {did_you_mean(name, found)}"
+            f"ends in .toml). {did_you_mean(name, found, 'obdbench list')}"
         )
     return read_profile(found[name])
 

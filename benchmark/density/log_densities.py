@@ -162,7 +162,7 @@ def import_log_density(file: Path, dataset: Dataset) -> LogDensity:
     try:
         # Mapped, so that it is no larger than the file, whatever its head says.
         array = np.load(file, allow_pickle=False, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DensityProblem(
             f"{file} cannot be read as a numpy array ({error}); expected a .npy file of plain "
             f"numbers."

@@ -39,7 +39,9 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Stay until all is done, then print the table.")
     ] = False,
-    poll: Annotated[float, typer.Option(help="Seconds between looks (--wait).")] = POLL_SECONDS,
+    poll: Annotated[
+        float, typer.Option(help="Seconds between looks (--wait).", min=0.01, max=86_400)
+    ] = POLL_SECONDS,
     retry: Retry = None,
     threads: Threads = 1,
     store: Store = DEFAULT_STORE,

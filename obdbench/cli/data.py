@@ -37,6 +37,7 @@ from benchmark.datasets.source import (
 from benchmark.density.log_densities import Fit, find_or_fit
 from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
+from benchmark.spec import LARGEST_SEED
 from obdbench.cli.console import err, out, progress_bar
 from paper_figures.dataset_overview import DatasetDescription, dataset_overview, dataset_table
 from paper_figures.figure import write_figure
@@ -82,8 +83,8 @@ def build_if_missing(
         force: Build anew even if a sound one is in the store.
         source: Where the data come from; None for where the name says.
     """
+    keeps = is_stored(name) and not force  # what is replaced may be too damaged to be read
     if seed is None:
-        keeps = is_stored(name) and not force  # what is replaced may be too damaged to be read
         seed = (dataset_card(name)["seed"] if keeps else None) or 0
     source = source or find_source(name.name)
     with progress_bar(f"Building {name}", source.progress_unit, name.size) as bar:
@@ -99,6 +100,8 @@ def build_if_missing(
     err.print(
         f"{name}: {len(dataset):,} transitions, sha256 {dataset.sha256[:16]}", highlight=False
     )
+    if not keeps and (converted := dataset.provenance.get("actions_converted")):
+        err.print(f"Actions were converted: {converted}.", highlight=False)
     for warning in dataset.provenance.get("warnings", ()):
         err.print(Text("Warning:", "bold yellow"), str(warning))
     return dataset
@@ -109,7 +112,9 @@ def build(
     name: Annotated[str | None, typer.Argument(help="Name, e.g. hopper/medium-replay.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="All of the suite's own datasets.")] = False,
     size: Annotated[int | None, typer.Option(help="Number of transitions.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the collection.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the collection.", min=0, max=LARGEST_SEED - 1)
+    ] = 0,
     force: Force = False,
 ) -> None:
     """Build a dataset into the local Minari store."""
@@ -332,7 +337,7 @@ def describe(
             description = _described(name, density)
             path = folder / f"{str(name).replace('/', '-')}.png"
             write_figure(dataset_overview(description), path)
-            err.print(f"{path}", highlight=False)
+            err.print(f"{path}", highlight=False, markup=False)
             descriptions.append(description)
             bar.update(done, str(name))
     written = dataset_table(descriptions)

@@ -14,6 +14,7 @@ from benchmark.density.density import effective_support
 from benchmark.density.log_densities import Fit, LogDensity, find_or_fit, import_log_density
 from benchmark.density.log_densities import stored_densities as stored
 from benchmark.errors import ObdBenchError
+from benchmark.spec import LARGEST_SEED
 from obdbench.cli.console import err, out, progress_bar
 
 app = typer.Typer(help="Log densities of states: fit, import, list.", no_args_is_help=True)
@@ -23,10 +24,15 @@ app = typer.Typer(help="Log densities of states: fit, import, list.", no_args_is
 def fit(
     dataset: Annotated[str, typer.Argument(help="A dataset of the local store.")],
     recipe: Annotated[str, typer.Option(help="Registered density recipe.")] = "maf",
-    seed: Annotated[int, typer.Option(help="Seed of the fit and of the held-out episodes.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Seed of the fit and of the held-out episodes.", min=0, max=LARGEST_SEED - 1
+        ),
+    ] = 0,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Passes over the states (maf). Runs use the recipe's default."),
+        typer.Option(help="Passes over the states (maf). Runs use the recipe's default.", min=1),
     ] = None,
 ) -> None:
     """Fit a density, or check the stored one; a killed fit goes on from its last epoch."""

@@ -35,7 +35,8 @@ def paper(
     known = {exhibit.name: exhibit for exhibit in EXHIBITS}
     if unknown := sorted(set(names or ()) - known.keys()):
         raise ObdBenchError(
-            f"No table or figure is called {unknown[0]!r}. {did_you_mean(unknown[0], known)}"
+            f"No table or figure is called {unknown[0]!r}. "
+            f"{did_you_mean(unknown[0], known, 'obdbench list')}"
         )
     left_out: set[str] = set()
     broken = False

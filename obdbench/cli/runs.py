@@ -34,7 +34,10 @@ Retry = Annotated[
     typer.Option(help="`failed`: take up failed runs again, from their saved state."),
 ]
 Threads = Annotated[
-    int, typer.Option(help="Threads of torch in every process; rounding depends on it.", min=1)
+    int,
+    typer.Option(
+        help="Threads of torch in every process; rounding depends on it.", min=1, max=1024
+    ),
 ]
 
 
@@ -190,7 +193,11 @@ def _share(plan: Sweep, todo: list[RunSpec], share: str | None) -> list[RunSpec]
     if share is None:
         return todo
     parts = share.split("/")
-    if len(parts) != 2 or not all(p.isdigit() for p in parts) or not int(parts[0]) < int(parts[1]):
+    if (
+        len(parts) != 2
+        or not all(p.isdecimal() for p in parts)
+        or not int(parts[0]) < int(parts[1])
+    ):
         raise BadConfiguration(f"--share is {share!r}; expected a place and a number, 0/8 to 7/8.")
     mine = {run.run_id for run in plan.runs[int(parts[0]) :: int(parts[1])]}
     return [run for run in todo if run.run_id in mine]

@@ -137,7 +137,9 @@ def collect(
     wait: Annotated[
         bool, typer.Option("--wait", help="Stay until no run is on the cluster any more.")
     ] = False,
-    poll: Annotated[float, typer.Option(help="Seconds between looks (--wait).")] = POLL_SECONDS,
+    poll: Annotated[
+        float, typer.Option(help="Seconds between looks (--wait).", min=0.01, max=86_400)
+    ] = POLL_SECONDS,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Column, Table
 
 from benchmark.config import build
@@ -15,6 +16,8 @@ from benchmark.datasets.catalog import dataset_card, load_dataset, local_dataset
 from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl_statistics
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
+from benchmark.provenance import checked_device
+from benchmark.spec import LARGEST_SEED
 from benchmark.teachers.corl import import_corl
 from benchmark.teachers.teacher import TEACHERS, NetworkTeacher, TeacherProblem, evaluate_teacher
 from benchmark.teachers.teacher_files import (
@@ -31,7 +34,7 @@ from obdbench.cli.options import Settings, parse_settings
 
 app = typer.Typer(help="Teachers: train, import, list, evaluate.", no_args_is_help=True)
 
-Episodes = Annotated[int, typer.Option(help="Episodes of the deterministic policy.")]
+Episodes = Annotated[int, typer.Option(help="Episodes of the deterministic policy.", min=1)]
 D4RL = "d4rl/"
 
 
@@ -39,7 +42,10 @@ D4RL = "d4rl/"
 def train(
     dataset: Annotated[str, typer.Argument(help="A dataset of the local store.")],
     recipe: Annotated[str, typer.Option(help="Registered teacher recipe.")] = "td3_bc",
-    seed: Annotated[int, typer.Option(help="Seed of initialisation and minibatches.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(help="Seed of initialisation and minibatches.", min=0, max=LARGEST_SEED - 1),
+    ] = 0,
     steps: Annotated[int | None, typer.Option(help="Gradient steps.")] = None,
     set_: Settings = None,
     target: Annotated[
@@ -52,6 +58,7 @@ def train(
 
     Runs find it as `--teacher RECIPE`, or `--teacher RECIPE:SEED` for a seed other than 0.
     """
+    checked_device(device)
     data = load_dataset(DatasetName.parse(dataset))
     given: dict[str, Any] = parse_settings(set_) | ({} if steps is None else {"steps": steps})
     algorithm = build(TEACHERS[recipe], given, f"recipe {recipe}")
@@ -98,6 +105,8 @@ def import_(
     environment, reference = d4rl_environment(short), d4rl_reference(short)
     facts = {"recipe": "cal_ql", "dataset": D4RL + short, "environment": environment}
     teacher = import_corl(file, observation_mean=mean, observation_std=std, facts=facts)
+    if converted := teacher.facts.get("checkpoint_converted"):
+        err.print(f"{file}: {converted}.", highlight=False, markup=False)
     measured = evaluate_teacher(teacher, environment, reference, episodes, seed=0)
     _save(teacher, measured, target or imported_path(D4RL + short, "cal_ql"))
 
@@ -113,7 +122,7 @@ def list_teachers() -> None:
             try:
                 facts = load_teacher(path).facts
             except TeacherProblem as error:
-                table.add_row("", "", "", "", f"broken: {error}", path.name)
+                table.add_row("", "", "", "", escape(f"broken: {error}"), escape(path.name))
                 continue
             seed = f":{facts['seed']}" if facts.get("seed") else ""
             steps = facts.get("parameters", {}).get("steps")
@@ -208,7 +217,7 @@ def _measured(teacher: NetworkTeacher, data: Dataset, episodes: int) -> dict[str
 def _save(teacher: NetworkTeacher, measured: dict[str, float], path: Path) -> None:
     facts = {**teacher.facts, "evaluation": measured}
     save_teacher(dataclasses.replace(teacher, facts=facts), path)
-    err.print(f"{path}: {_sentence(measured)}", highlight=False)
+    err.print(f"{path}: {_sentence(measured)}", highlight=False, markup=False)
 
 
 def _score(measured: dict[str, float] | None) -> str:

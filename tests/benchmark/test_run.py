@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import random
+import re
 import shutil
 import signal
 import time
@@ -221,7 +222,13 @@ def test_a_method_that_raises_leaves_a_failed_record_with_its_error(
     [
         ("silent", "ObdBenchError", "silent ended without a checkpoint"),
         ("goes_back", "ObdBenchError", "for outer step 1 after one for 2; outer steps must rise"),
-        ("diverges", "BadSyntheticSet", "actions of a synthetic set holds 12 values"),
+        (
+            "diverges",
+            "NotFinite",
+            "The actions of a synthetic set: 12 of 12 values are not finite. The method had "
+            "reached outer step 0. Diverges has no learning rate that could be "
+            "lowered",
+        ),
         ("bad_policy", "ObdBenchError", "2 of 2 returns at outer step 0 are not finite"),
         ("peeks", "UndeclaredNeed", "problem.environment without declaring it"),
     ],
@@ -241,6 +248,29 @@ def test_students_that_diverge_fail_the_run_with_a_message(
     record = execute(replace(spec, student=replace(STUDENT, learning_rate=1e30)), tmp_path)
     assert record.status == "failed"
     assert "are not finite: the policies that were scored diverged" in record.error.message
+    assert re.search(
+        r"Lower the learning rate of the student that is scored \(1e\+30\), unless the set itself "
+        r"is far outside the data \(its observations reach [\d.]+, its actions .*\)\. Then: "
+        r"RandomSelection has no learning rate",
+        record.error.message,
+    )
+
+
+@pytest.mark.parametrize("method", ["dbc", "distribution_matching"])
+def test_a_diverging_distillation_names_the_step_and_the_settings_of_its_method(
+    method: str, small_dataset_name: str, tmp_path: Path
+) -> None:
+    spec = tiny_spec(method, small_dataset_name, outer_learning_rate=1e36)
+    rate = 1e30 if method == "dbc" else STUDENT.learning_rate  # its outer steps alone saturate
+    diverges = replace(STUDENT, learning_rate=rate)
+    record = execute(replace(spec, student=diverges, evaluation_student=STUDENT), tmp_path)
+    found = re.fullmatch(
+        r"The .* after the update of outer step (\d): \d+ of \d+ values are not finite\. The "
+        r"method had reached outer step \1\. The distillation diverged: lower outer_learning_rate "
+        rf"\(1e\+36\) or student\.learning_rate \({re.escape(f'{rate:g}')}\)\.",
+        record.error.message,
+    )
+    assert found, record.error.message
 
 
 def test_a_dataset_that_is_not_there_is_named_with_the_command_that_builds_it(

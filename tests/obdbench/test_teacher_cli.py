@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from benchmark.errors import ObdBenchError
@@ -72,6 +73,27 @@ def test_one_dataset_or_all() -> None:
 def test_an_unknown_setting_is_named(small_dataset_name: str, cache: Path) -> None:
     with pytest.raises(ObdBenchError, match="learning_rate"):
         invoke("teacher", "train", small_dataset_name, "--set", "learning_rat=1")
+
+
+def test_an_import_says_what_it_converted(tmp_path: Path, cache: Path) -> None:
+    def network(inputs: int, outputs: int, name: str) -> dict[str, torch.Tensor]:
+        shapes = {"0.weight": (4, inputs), "0.bias": (4,), "2.weight": (outputs, 4)}
+        return {
+            f"module.{name}.{key}": torch.zeros(shape, dtype=torch.float64)
+            for key, shape in {**shapes, "2.bias": (outputs,)}.items()
+        }
+
+    constants = {f"log_std_{name}.constant": torch.zeros(()) for name in ("multiplier", "offset")}
+    critics = {f"critic{index}": network(14, 1, "network") for index in (1, 2)}
+    path = tmp_path / "parallel.pt"
+    torch.save({"actor": network(11, 6, "base_network") | constants, **critics}, path)
+    said = invoke(
+        *("teacher", "import", str(path), "--dataset", "d4rl/hopper-medium-v2", "--episodes", "1")
+    )
+    assert (
+        f"{path}: 'module' removed from a name (12 times), torch.float64 converted to "
+        f"torch.float32 (12 times)."
+    ) in said
 
 
 def test_describe_draws_and_tabulates(small_dataset_name: str, tmp_path: Path) -> None:
