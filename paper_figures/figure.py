@@ -40,6 +40,7 @@ SETTINGS: dict[Any, Any] = {
     "font.size": 8.0,
     "axes.linewidth": 0.6,
     "axes.axisbelow": True,
+    "legend.frameon": False,
     "axes.titlesize": 8.5,
     "text.parse_math": False,
     "svg.fonttype": "none",
