@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import matplotlib as mpl
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -20,18 +22,21 @@ from benchmark.sweep import Sweep
 from obdbench.html_report.content import content
 from obdbench.sweep_status import sweep_status
 from paper_figures import convergence, over_datasets
-from paper_figures.figure import FigureError, page_svg, words
+from paper_figures.figure import SETTINGS, FigureError
 from results import cell_table, curves_frame, runs_frame
 from results.record_store import readable_records
 
-FIGURES: tuple[Callable[[pd.DataFrame, pd.DataFrame], Figure], ...] = (
-    lambda runs, curves: convergence(curves),
-    lambda runs, curves: over_datasets.aggregate(runs),
-    lambda runs, curves: over_datasets.profiles(runs),
-    lambda runs, curves: over_datasets.improvement(runs),
-    lambda runs, curves: over_datasets.ranks(runs),
-    lambda runs, curves: over_datasets.cost(runs),
-)
+FIGURES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Figure]] = {
+    "Normalized return against outer step": lambda runs, curves: convergence(curves),
+    "Interquartile mean and mean over datasets": lambda runs, curves: over_datasets.aggregate(runs),
+    "Performance profiles": lambda runs, curves: over_datasets.profiles(runs),
+    "Probability of improvement": lambda runs, curves: over_datasets.improvement(runs),
+    "Stability of ranks when seeds are drawn again": lambda runs, curves: over_datasets.ranks(runs),
+    "Score against cost": lambda runs, curves: over_datasets.cost(runs),
+}
+
+
+NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
 
 
 def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
@@ -77,15 +82,22 @@ def _json(values: Any) -> Markup:
     return Markup(text)
 
 
-def _figures(records: Sequence[Record], runs: pd.DataFrame) -> list[tuple[str, str, Markup]]:
-    """Draw every figure that these records suffice for; title, caption and SVG."""
+def _figures(records: Sequence[Record], runs: pd.DataFrame) -> list[tuple[str, Markup]]:
+    """Draw every figure that these records suffice for; title and SVG."""
     found = []
     curves = curves_frame(records)
-    for draw in FIGURES:
+    for title, draw in FIGURES.items():
         try:
-            figure = draw(runs, curves)
+            found.append((title, _svg(draw(runs, curves))))
         except FigureError:
             continue
-        title, caption = words(figure)
-        found.append((title, caption, Markup(page_svg(figure))))
     return found
+
+
+def _svg(figure: Figure) -> Markup:
+    """Encode a figure as an SVG element; the same figure gives the same text."""
+    buffer = io.StringIO()
+    with mpl.rc_context({**SETTINGS, "svg.hashsalt": "obdbench", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata=NO_METADATA)
+    text = buffer.getvalue()
+    return Markup(text[text.index("<svg") :])
