@@ -114,7 +114,7 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         left_out = f" {_failed(len(failed))}." if len(failed) else ""
         return finish(
             figure,
-            "Normalized return against the number of synthetic pairs",
+            "Normalized return against the size of the set",
             f"{caption.setting(complete)} Mean over {caption.seeds(seeds)} with "
             f"{caption.percent(LEVEL)} bootstrap band.{left_out}",
         )
