@@ -1,7 +1,7 @@
 """What every figure shares: canvas, title and caption, bands of intervals, files and SVG.
 
-The same content gives the same bytes. PDF and PNG are on white; an SVG inside a page takes its ground
-and the colour of text and axes from the page.
+The same content gives the same bytes. PDF and PNG are on white; an SVG inside a page takes
+its ground and the colour of text and axes from the page.
 """
 
 from __future__ import annotations
@@ -248,8 +248,8 @@ def write_formats(figure: Figure, folder: Path, name: str) -> list[Path]:
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PDF, PNG or SVG, by the ending; the folder is made if it is absent.
 
-    An SVG file is light or dark as its reader is, with a ground of its own: text is never on a ground
-    that another program chose.
+    An SVG file is light or dark as its reader is, with a ground of its own: a browser's is white in
+    the dark too.
     """
     if path.suffix not in _METADATA:
         expected = ", ".join(_METADATA)
