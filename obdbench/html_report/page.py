@@ -22,7 +22,7 @@ from benchmark.sweep import Sweep
 from obdbench.html_report.content import content
 from obdbench.sweep_status import sweep_status
 from paper_figures import convergence, over_datasets
-from paper_figures.figure import SETTINGS, FigureError, literal_dollars
+from paper_figures.figure import SETTINGS, FigureError
 from paper_figures.table import csv_text
 from results import cell_table, curves_frame, runs_frame
 from results.record_store import readable_records
@@ -97,7 +97,6 @@ def _figures(records: Sequence[Record], runs: pd.DataFrame) -> list[tuple[str, M
 
 def _svg(figure: Figure) -> Markup:
     """Encode a figure as an SVG element; the same figure gives the same text."""
-    literal_dollars(figure)
     buffer = io.StringIO()
     with mpl.rc_context({**SETTINGS, "svg.hashsalt": "obdbench", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata=NO_METADATA)
