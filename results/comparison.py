@@ -83,8 +83,8 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Reproduced less published; None where the two have no common unit."""
-        if self.reproduced is None or self.published.dataset.startswith("brax/"):
+        """Reproduced less published; None where the two are not comparable."""
+        if self.reproduced is None or self.verdict == "not comparable":
             return None
         return self.reproduced.value - self.published.value
 
