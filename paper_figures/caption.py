@@ -10,6 +10,10 @@ FEW_SEEDS = 10
 """Below this, bootstrap intervals are visibly too narrow (coverage in `results.statistics`)."""
 
 
+MANY_STUDENTS = 4
+"""From this number on, a caption counts the students and does not describe them."""
+
+
 def percent(level: float) -> str:
     """Write a level as "95 %"."""
     return f"{100 * level:g} %"
@@ -29,6 +33,13 @@ def protocols(details: Iterable[str]) -> str:
     """Write "Protocol quick: 4 students x 10 episodes, last 3 checkpoints."."""
     found = sorted({detail for detail in details if detail})
     return f"Protocol {'; '.join(found)}." if found else "Protocol unknown: nothing has run."
+
+
+def setting(runs: pd.DataFrame) -> str:
+    """Write "Protocol quick: ... Student mlp 4x64, ..., 50 steps.", from runs or checkpoints."""
+    students = sorted(set(runs["student"]))
+    some = "; ".join(students) if len(students) < MANY_STUDENTS else f"{len(students)} different"
+    return f"{protocols(runs['protocol_detail'])} Student: {some}."
 
 
 def intervals(table: pd.DataFrame) -> str:

@@ -18,7 +18,7 @@ from benchmark.sweep import Sweep
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
 from paper_figures.curves import convergence, sizes
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
-from paper_figures.figure import write_both
+from paper_figures.figure import write_formats
 from paper_figures.main_table import main_table
 from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
 from paper_figures.reproduction_table import reproduction_table
@@ -226,7 +226,7 @@ def write(exhibit: Exhibit, store: Path, folder: Path) -> list[Path]:
     """
     made = exhibit.make(gather(exhibit, store))
     if isinstance(made, Figure):
-        return list(write_both(made, folder, exhibit.name))
+        return list(write_formats(made, folder, exhibit.name))
     return made.write(folder, exhibit.name)
 
 
@@ -253,5 +253,5 @@ def write_tables(store: Path, sweep: Sweep) -> SweepTables:
     files = table.write(folder, "table")
     curves = curves_frame(records)
     if (curves["status"] == "complete").any():
-        files.extend(write_both(convergence(curves), folder, "convergence"))
+        files.extend(write_formats(convergence(curves), folder, "convergence"))
     return SweepTables(table, files, damaged)

@@ -42,6 +42,21 @@ def natural_order(label: str) -> list[tuple[float, str]]:
     return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)]
 
 
+PAPERS_ORDER = ("random", "medium-replay", "medium", "medium-expert", "full-replay", "expert")
+
+
+def dataset_order(name: str) -> tuple[str, int, str]:
+    """Sorting key for datasets as the papers' tables have them.
+
+    Environments in alphabetic order, and of each medium-replay, medium, medium-expert.
+    """
+    longest_first = sorted(PAPERS_ORDER, key=len, reverse=True)
+    found = re.search("|".join(longest_first), name)
+    if found is None:
+        return name, -1, ""
+    return name[: found.start()], PAPERS_ORDER.index(found[0]), name[found.end() :]
+
+
 def cell_settings(spec: RunSpec, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Everything but the dataset and the seed that makes a cell, as one flat mapping.
 

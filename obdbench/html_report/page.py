@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib as mpl
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -24,23 +22,20 @@ from benchmark.sweep import Sweep
 from obdbench.html_report.content import content, facts, headline, over_datasets
 from obdbench.sweep_status import sweep_status
 from paper_figures import convergence
-from paper_figures.figure import SETTINGS, FigureError
+from paper_figures.figure import FigureError, page_svg, words
 from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
 from results import cell_table, curves_frame, runs_frame
 from results.record_store import readable_records
 
-CURVES = "Normalized return against outer step"
-MEANS = "Interquartile mean and mean over datasets"
 FIGURES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Figure]] = {
-    CURVES: lambda runs, curves: convergence(curves),
-    MEANS: lambda runs, curves: aggregate(runs),
-    "Performance profiles": lambda runs, curves: profiles(runs),
-    "Probability of improvement": lambda runs, curves: improvement(runs),
-    "Stability of ranks when seeds are drawn again": lambda runs, curves: ranks(runs),
-    "Score against cost": lambda runs, curves: cost(runs),
+    "curves": lambda runs, curves: convergence(curves),
+    "means": lambda runs, curves: aggregate(runs),
+    "profiles": lambda runs, curves: profiles(runs),
+    "improvement": lambda runs, curves: improvement(runs),
+    "ranks": lambda runs, curves: ranks(runs),
+    "cost": lambda runs, curves: cost(runs),
 }
-NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
-WIDE_INCHES = 7.0
+WIDE_INCHES = 6.6
 """Width from which a figure takes the page's whole width; others stand two in a row."""
 
 
@@ -49,13 +44,17 @@ class PageFigure:
     """A figure as the page shows it.
 
     Args:
-        title: Title, which is also its name for those who do not see it.
+        name: Key in `FIGURES`.
+        title: What it shows.
+        caption: Protocol, seeds and intervals; what was left out.
         svg: Element that takes the page's width and colours.
         pixels: Width at which its text has the size that it was drawn for.
         wide: Whether it takes a row of its own.
     """
 
+    name: str
     title: str
+    caption: str
     svg: Markup
     pixels: int
     wide: bool
@@ -75,7 +74,7 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
     overall = over_datasets(runs, table)
     states = sweep_status(store, sweep)
     figures = _figures(records, runs)
-    landing = MEANS if len(overall) else CURVES
+    landing = "means" if len(overall) else "curves"
     folder = resources.files("obdbench.html_report")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((folder / "report.html.template").read_text("utf-8"))
@@ -92,8 +91,8 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
         facts=facts(sweep, records, runs),
         headline=headline(overall if len(overall) else table),
         csv=table.drop(columns="scores").to_csv(index=False),
-        landing=[figure for figure in figures if figure.title == landing],
-        figures=[figure for figure in figures if figure.title != landing],
+        landing=[figure for figure in figures if figure.name == landing],
+        figures=[figure for figure in figures if figure.name != landing],
         data=_json(content(store, sweep, records, states, table, overall)),
     )
     write_atomic(path, page)
@@ -111,20 +110,13 @@ def _figures(records: Sequence[Record], runs: pd.DataFrame) -> list[PageFigure]:
     """Draw every figure that these records suffice for."""
     found = []
     curves = curves_frame(records)
-    for title, draw in FIGURES.items():
+    for name, draw in FIGURES.items():
         try:
             figure = draw(runs, curves)
         except FigureError:
             continue
-        inches = figure.get_figwidth()
-        found.append(PageFigure(title, _svg(figure), round(96 * inches), inches >= WIDE_INCHES))
+        inches, svg = figure.get_figwidth(), Markup(page_svg(figure))
+        found.append(
+            PageFigure(name, *words(figure), svg, round(96 * inches), inches >= WIDE_INCHES)
+        )
     return found
-
-
-def _svg(figure: Figure) -> Markup:
-    """Encode a figure as an SVG element; the same figure gives the same text."""
-    buffer = io.StringIO()
-    with mpl.rc_context({**SETTINGS, "svg.hashsalt": "obdbench", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata=NO_METADATA, transparent=True)
-    text = buffer.getvalue().replace("#000000", "currentColor")
-    return Markup(text[text.index("<svg") :])

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paper_figures.curves import MOST_LINES, convergence
-from paper_figures.figure import DOTS_PER_INCH, FigureError, write_both
+from paper_figures.figure import DOTS_PER_INCH, FigureError, write_formats
 from results.frames import curves_frame
 from results.statistics import mean
 from tests.results.conftest import MakeRecord, Record
@@ -163,7 +163,7 @@ def test_the_best_are_those_of_the_highest_mean_over_seeds_and_datasets(
 
 def test_files_are_a_pdf_and_a_png_of_the_figure_s_size(make_sweep: Sweep, tmp_path: Path) -> None:
     curves = curves_frame(make_sweep(["a", "b", "c", "d"]))
-    pdf, png = write_both(convergence(curves), tmp_path / "figures", "four")
+    pdf, png = write_formats(convergence(curves), tmp_path / "figures", "four")
     assert (pdf.name, png.name) == ("four.pdf", "four.png")
     assert pdf.read_bytes().startswith(b"%PDF-1.")
     assert pdf.read_bytes().rstrip().endswith(b"%%EOF")
@@ -194,7 +194,7 @@ def test_legend_and_panels_stay_inside_the_figure_and_apart(
 
 def test_same_records_give_the_same_bytes(make_sweep: Sweep, tmp_path: Path) -> None:
     records = make_sweep()
-    first = write_both(convergence(curves_frame(records)), tmp_path / "first", "one")
-    second = write_both(convergence(curves_frame(records[::-1])), tmp_path / "second", "one")
+    first = write_formats(convergence(curves_frame(records)), tmp_path / "first", "one")
+    second = write_formats(convergence(curves_frame(records[::-1])), tmp_path / "second", "one")
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
     assert b"CreationDate" not in first[0].read_bytes()
