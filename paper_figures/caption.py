@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from results.labels import dataset_order
+
 FEW_SEEDS = 10
 """Below this, bootstrap intervals are visibly too narrow (coverage in `results.statistics`)."""
 
@@ -61,7 +63,9 @@ def teachers(table: pd.DataFrame) -> str:
     """List every dataset's teacher with its own return."""
     known = table[table["teacher_return"].notna()]
     parts = []
-    for (dataset, teacher), rows in known.groupby(["dataset", "teacher"], sort=True):
+    groups = dict(list(known.groupby(["dataset", "teacher"], sort=True)))
+    for dataset, teacher in sorted(groups, key=lambda key: (dataset_order(key[0]), key[1])):
+        rows = groups[dataset, teacher]
         score = rows["teacher_normalized_return"].mean()
         own = f"{rows['teacher_return'].mean():.1f} (normalized {score:.1f})"
         parts.append(f"{dataset} {own}, {teacher}")

@@ -39,7 +39,7 @@ LEGEND_CHARACTERS = 26
 LEGEND_ENTRY_INCHES = 0.6
 CHARACTER_INCHES = 0.062
 LEGEND: dict[str, Any] = {
-    "frameon": False, "fontsize": 7, "title_fontsize": 7.5, "alignment": "left",
+    "fontsize": 7, "title_fontsize": 7.5, "alignment": "left",
     "handlelength": 3.2,
 }  # fmt: skip
 

@@ -40,6 +40,7 @@ SETTINGS: dict[Any, Any] = {
     "font.size": 8.0,
     "axes.linewidth": 0.6,
     "axes.axisbelow": True,
+    "legend.frameon": False,
     "axes.titlesize": 8.5,
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -225,8 +226,7 @@ def _following_the_page(drawing: str, name: str, box: str, title: str, caption: 
     body = drawing[drawing.index("<svg") :].partition(">")[2]
     body = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)
     body = body.replace(f"stroke: {INK}", "stroke: currentColor")
-    # "font: bold 8px 'DejaVu Sans', ..., sans-serif" becomes weight and size.
-    body = re.sub(r"font: (?:(bold|\d+) )?([\d.]+px) [^;\"]*", _font, body)
+    body = re.sub(r" font-family: [^;\"]*;", "", body)
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", body)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
@@ -235,11 +235,6 @@ def _following_the_page(drawing: str, name: str, box: str, title: str, caption: 
         f'<title id="{name}-name">{html.escape(title)}</title>\n'
         f'<desc id="{name}-text">{html.escape(caption)}</desc>{body}'
     )
-
-
-def _font(found: re.Match[str]) -> str:
-    weight, size = found.groups()
-    return f"font-size: {size}" + (f"; font-weight: {weight}" if weight else "")
 
 
 def write_formats(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -97,7 +97,7 @@ def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
             every_tenth = (2 * place % 10, 10)
             band(axes, list(taus), found, label=label, markevery=every_tenth, **look.line)
         axes.set(xlabel="normalized return", ylabel="fraction of runs above", ylim=(-0.02, 1.02))
-        figure.legend(loc="outside right center", frameon=False, handlelength=3.2)
+        figure.legend(loc="outside right center", handlelength=3.2)
         quiet(axes)
         return finish(
             figure,
@@ -215,9 +215,7 @@ def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         axes.set(xscale="log", xlabel="processor seconds per run", ylabel="normalized return")
         plain_numbers(axes)
         quiet(axes)
-        figure.legend(
-            loc="outside right center", frameon=False, title="from the highest score down"
-        )
+        figure.legend(loc="outside right center", title="from the highest score down")
         return finish(
             figure,
             f"Normalized return against cost, {_where(common)}",

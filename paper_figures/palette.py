@@ -72,7 +72,7 @@ class Look:
 
 FIXED = {
     "av_pbc": Look(BLUE, "-", "o"),
-    "random": Look(NEUTRAL, DOTTED, "s"),
+    "random": Look(NEUTRAL, DOTTED, "p"),
     "teacher": Look(INK, "-", "*"),
     "bc_whole": Look(INK, DASHES[1], "D"),
 }

@@ -84,7 +84,7 @@ def _synthetic(axes: Axes, states: pd.DataFrame, rows: pd.DataFrame) -> None:
             edgecolors=shape.color,
             linewidths=0.8, label=f"{whose} ({len(mine)})",
         )  # fmt: skip
-    axes.legend(frameon=False, fontsize=6.5, loc="best")
+    axes.legend(fontsize=6.5, loc="best")
     axes.set(xlabel="first component", ylabel="second component")
     axes.set_title("synthetic states", fontsize=8)
     quiet(axes)
@@ -135,7 +135,7 @@ def misalignment(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figur
                     _line(axes, mine, str(kind), quantity, seed)
                 _describe(axes, environment, name, quantity)
                 if row == column == 0:
-                    axes.legend(frameon=False, fontsize=7)
+                    axes.legend(fontsize=7)
         return finish(
             figure,
             "Return, pivotal and surrounding error of policies along their training",

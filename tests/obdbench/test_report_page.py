@@ -449,7 +449,8 @@ def test_figures_have_names_and_stay_legible_on_a_phone(page: Path) -> None:
         const box = landing[0].querySelector(".paper"), svg = box.querySelector("svg");
         const look = () => box.dispatchEvent(new Event("scroll"));
         const width = () => svg.getBoundingClientRect().width;
-        const named = svg.getAttribute("aria-labelledby").split(" ").map(id => byId(id).textContent);
+        const names = svg.getAttribute("aria-labelledby").split(" ");
+        const named = names.map(id => byId(id).textContent);
         found.name = [svg.getAttribute("role"), ...named];
         found.shown = ["h3", "figcaption"].map(name => landing[0].querySelector(name).innerText);
         document.body.style.width = "2000px"; found.most = width();

@@ -17,6 +17,7 @@ from paper_figures.main_table import main_table
 from paper_figures.table import Table, escape_latex
 from results.aggregate import cell_table
 from results.frames import runs_frame
+from results.labels import dataset_order
 from results.statistics import stratified
 from tests.results.conftest import MakeRecord, Record, build_spec
 
@@ -227,3 +228,21 @@ def test_a_rounded_zero_has_no_sign(make_record: MakeRecord) -> None:
     records = [make_record(score=-0.01)]
     assert "**0.0**" in table_of(records).markdown()
     assert not math.isnan(table_of(records).data["value"].iloc[0])
+
+
+def test_datasets_are_in_the_papers_order_in_both_layouts(make_sweep: Sweep) -> None:
+    order = ["hopper/medium-replay", "hopper/medium", "hopper/medium-expert", "walker2d/medium"]
+    wide = table_of(make_sweep(sorted(order)))
+    assert wide.columns[-5:] == (*order, "mean")
+    long = table_of(make_sweep(["hopper/medium-expert", "hopper/medium-replay"]))
+    assert list(dict.fromkeys(row[0].text for group in long.groups for row in group)) == [
+        "hopper/medium-replay",
+        "hopper/medium-expert",
+    ]
+    assert wide.caption.index("hopper/medium-replay 2") < wide.caption.index(
+        "hopper/medium-expert 2"
+    )
+    d4rl = ["d4rl/hopper-medium-v2", "d4rl/hopper-medium-expert-v2", "d4rl/hopper-medium-replay-v2"]
+    assert sorted([*d4rl, "mujoco/hopper/expert-v0", "pendulum/mixed"], key=dataset_order) == [
+        d4rl[2], d4rl[0], d4rl[1], "mujoco/hopper/expert-v0", "pendulum/mixed",
+    ]  # fmt: skip
