@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -177,7 +178,8 @@ def _panels(complete: pd.DataFrame, methods: dict[str, str]) -> tuple[dict[str, 
     last = complete.sort_values("outer_step").groupby(["label", "run_id"]).last().reset_index()
     means = last.groupby("label")["normalized_return"].mean()
     references = set(complete.loc[complete["reference"], "label"])
-    common = [label for label in methods if methods[label] in COMMON]
+    count = Counter(methods.values())  # of a method with several labels none is a common line
+    common = [label for label in methods if methods[label] in COMMON and count[methods[label]] == 1]
 
     def select(labels: Sequence[str]) -> list[str]:
         rest = [label for label in labels if label not in references]
@@ -190,13 +192,13 @@ def _panels(complete: pd.DataFrame, methods: dict[str, str]) -> tuple[dict[str, 
         together = [label for labels in groups.values() for label in labels]
         return {"": together}, 0
     kept = {name: select(labels) for name, labels in groups.items()}
-    count = len(methods) - len({label for labels in kept.values() for label in labels})
+    left_out = len(methods) - len({label for labels in kept.values() for label in labels})
     rows = {
         name: labels + sorted(set(common) - set(labels), key=natural_order)
         for name, labels in kept.items()
         if set(labels) - set(common)
     }
-    return rows, count
+    return rows, left_out
 
 
 def _points(

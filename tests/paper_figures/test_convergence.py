@@ -184,6 +184,18 @@ def test_many_methods_are_rows_of_panels_by_family_with_common_lines(
     assert points(guest)[1] == [3.0, 3.0]
 
 
+@pytest.mark.parametrize("method", ["random", "av_pbc", "teacher"])
+def test_many_settings_of_a_common_line_are_a_family_like_any_other(
+    make_record: MakeRecord, method: str
+) -> None:
+    count = MOST_TOGETHER + 2
+    records = [make_record(method, score=n, parameters={"size": 8 + n}) for n in range(count)]
+    figure = convergence(curves_frame([*records, make_record("hades", score=3.0)]))
+    assert len(figure.axes) == 2, "a row of its own, and one of hades"
+    assert all(len(curves_in(axes)) <= MOST_OF_A_FAMILY for axes in figure.axes)
+    convergence(curves_frame(records))
+
+
 def labels_of(figure: Figure) -> list[str]:
     legend = figure.legends[0] if figure.legends else figure.axes[-1].get_legend()
     assert legend is not None
