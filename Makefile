@@ -39,7 +39,7 @@ bench: $(STAMP)
 paper: $(STAMP)
 	rm -rf results/paper
 	$(BIN)/obdbench paper --to results/paper
-	rm -f results/paper/*.csv results/paper/*.tex results/paper/*.pdf
+	rm -f results/paper/*.csv results/paper/*.tex results/paper/*.pdf results/paper/*.svg
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

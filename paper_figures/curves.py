@@ -13,6 +13,7 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import matplotlib as mpl
@@ -30,7 +31,7 @@ from results.statistics import LEVEL, Estimate, mean
 COLUMNS = 3
 MOST_TOGETHER = 8
 """Labels in one panel; with more of them, a family has panels of its own."""
-MOST_OF_A_FAMILY = 8
+MOST_OF_A_FAMILY = 12
 FAR_ABOVE = 1.5
 """A reference above this multiple of everything else in a panel is written, not drawn."""
 UP = "\u2191"
@@ -115,7 +116,7 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         left_out = f" {_failed(len(failed))}." if len(failed) else ""
         return finish(
             figure,
-            "Normalized return against the number of synthetic pairs",
+            "Normalized return against the size of the set",
             f"{caption.setting(complete)} Mean over {caption.seeds(seeds)} with "
             f"{caption.percent(LEVEL)} bootstrap band.{left_out}",
         )
@@ -172,33 +173,31 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
 def _panels(complete: pd.DataFrame, methods: dict[str, str]) -> tuple[dict[str, list[str]], int]:
     """Family -> the labels in its row of panels; also count the labels that are left out.
 
-    Few labels share one row, whose name is "". References are kept, and of each family the methods
-    with the highest mean over last checkpoints.
+    Few labels, or those of one family, share one row, whose name is "". References are kept, and of
+    each family the labels with the highest mean over last checkpoints. A common method of several
+    settings is one of its family like any other.
     """
-    last = complete.sort_values("outer_step").groupby(["label", "run_id"]).last().reset_index()
+    last = complete.sort_values("outer_step").groupby(["label", "run_id"]).last()
     means = last.groupby("label")["normalized_return"].mean()
-    references = set(complete.loc[complete["reference"], "label"])
-    count = Counter(methods.values())  # of a method with several labels none is a common line
-    common = [label for label in methods if methods[label] in COMMON and count[methods[label]] == 1]
-
-    def select(labels: Sequence[str]) -> list[str]:
-        rest = [label for label in labels if label not in references]
-        best = sorted(rest, key=lambda label: (-means[label], natural_order(label)))
-        chosen = {*best[:MOST_OF_A_FAMILY], *references}
-        return [label for label in labels if label in chosen]
-
+    found = Counter(methods.values())
+    common = [x for x in methods if methods[x] in COMMON and found[methods[x]] == 1]
+    always = {*common, *complete.loc[complete["reference"], "label"]}
     groups = by_family(methods)
-    if len(methods) <= MOST_TOGETHER:
-        together = [label for labels in groups.values() for label in labels]
-        return {"": together}, 0
-    kept = {name: select(labels) for name, labels in groups.items()}
-    left_out = len(methods) - len({label for labels in kept.values() for label in labels})
+    kept = set(methods)
+    if len(methods) > MOST_TOGETHER:
+        for labels in groups.values():
+            rest = [label for label in labels if label not in always]
+            rest.sort(key=lambda label: (-means[label], natural_order(label)))
+            kept.difference_update(rest[MOST_OF_A_FAMILY:])
+    groups = {name: [x for x in labels if x in kept] for name, labels in groups.items()}
+    alone = [name for name, labels in groups.items() if set(labels) - set(common)]
+    if len(methods) <= MOST_TOGETHER or len(alone) < 2:
+        return {"": list(chain(*groups.values()))}, len(methods) - len(kept)
     rows = {
-        name: labels + sorted(set(common) - set(labels), key=natural_order)
-        for name, labels in kept.items()
-        if set(labels) - set(common)
+        name: groups[name] + [x for x in sorted(common, key=natural_order) if x not in groups[name]]
+        for name in alone
     }
-    return rows, left_out
+    return rows, len(methods) - len(kept)
 
 
 def _points(

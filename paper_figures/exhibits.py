@@ -216,7 +216,7 @@ def _played(settings: Mapping[str, Any]) -> str:
 
 
 def write(exhibit: Exhibit, store: Path, folder: Path) -> list[Path]:
-    """Make an exhibit and write it: a table as .md, .csv and .tex, a figure as .pdf and .png.
+    """Make an exhibit and write it: a table as .md, .csv, .tex, a figure as .pdf, .png, .svg.
 
     The same records give the same bytes.
 
@@ -226,7 +226,7 @@ def write(exhibit: Exhibit, store: Path, folder: Path) -> list[Path]:
     """
     made = exhibit.make(gather(exhibit, store))
     if isinstance(made, Figure):
-        return list(write_formats(made, folder, exhibit.name))
+        return write_formats(made, folder, exhibit.name)
     return made.write(folder, exhibit.name)
 
 

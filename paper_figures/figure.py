@@ -1,7 +1,7 @@
 """What every figure shares: canvas, title and caption, bands of intervals, files and SVG.
 
-The same content gives the same bytes. PDF and PNG are on white; an SVG takes its background and the
-colour of text and axes from the page that it stands in.
+The same content gives the same bytes. PDF and PNG are on white; an SVG inside a page takes
+its ground and the colour of text and axes from the page.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ LINE = 1.3 / 72
 MARGIN_INCHES = 0.06
 XML = '<?xml version="1.0" encoding="utf-8"?>\n'
 STANDALONE = (
-    "<style>svg{color:#1b1f24;font-family:system-ui,sans-serif}"
-    "@media (prefers-color-scheme:dark){svg{color:#e6eaee}}</style>"
+    "<style>svg{color:#1b1f24;background:#fff;font-family:system-ui,sans-serif}"
+    "@media (prefers-color-scheme:dark){svg{color:#e6eaee;background:#14181d}}</style>"
 )
 _METADATA: dict[str, dict[str, str | None]] = {
     ".pdf": {"CreationDate": None, "ModDate": None, "Creator": "OBD-Bench", "Producer": None},
@@ -248,7 +248,8 @@ def write_formats(figure: Figure, folder: Path, name: str) -> list[Path]:
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PDF, PNG or SVG, by the ending; the folder is made if it is absent.
 
-    An SVG file is light or dark as its reader is, where it stands on its own or as a picture.
+    An SVG file is light or dark as its reader is, with a ground of its own: a browser's is white in
+    the dark too.
     """
     if path.suffix not in _METADATA:
         expected = ", ".join(_METADATA)

@@ -474,3 +474,12 @@ def _distillation(run: RunSpec) -> str:
     """Everything that a run's sets depend on, and when they are scored."""
     every = run.protocol.checkpoint_every
     return json.dumps([run.method, run.parameters, run.teacher, every, run.distillation_axes])
+
+
+def test_the_quick_starts_curves_have_at_least_eight_points() -> None:
+    sweep = read_sweep(Path(str(resources.files("obdbench.sweeps") / "quickstart.toml")))
+    for run in sweep.runs:
+        steps = run.resolved_parameters.get("outer_steps")
+        if steps:
+            assert sum(run.protocol.due(step, steps) for step in range(steps + 1)) >= 8
+    assert {run.protocol.name for run in sweep.runs} == {"quickstart"}, "no name for two protocols"

@@ -184,22 +184,25 @@ def test_many_methods_are_rows_of_panels_by_family_with_common_lines(
     assert points(guest)[1] == [3.0, 3.0]
 
 
-@pytest.mark.parametrize("method", ["random", "av_pbc", "teacher"])
-def test_many_settings_of_a_common_line_are_a_family_like_any_other(
-    make_record: MakeRecord, method: str
-) -> None:
-    count = MOST_TOGETHER + 2
-    records = [make_record(method, score=n, parameters={"size": 8 + n}) for n in range(count)]
-    figure = convergence(curves_frame([*records, make_record("hades", score=3.0)]))
-    assert len(figure.axes) == 2, "a row of its own, and one of hades"
-    assert all(len(curves_in(axes)) <= MOST_OF_A_FAMILY for axes in figure.axes)
-    convergence(curves_frame(records))
+def test_settings_of_common_methods_have_panels_like_any_other(make_record: MakeRecord) -> None:
+    records = [
+        make_record(name, parameters={"synthetic_size": size}, curve=[1.0, float(size)])
+        for name in ("av_pbc", "random")
+        for size in (16, 32, 64, 128, 256)
+    ]
+    figure = convergence(curves_frame(records))
+    assert [len(curves) for curves in map(labels_in, figure.axes)] == [5, 5]
+    (only,) = convergence(curves_frame([*records[:5], make_record("pbc")])).axes
+    assert len(only.lines) == 5 + 2, "few labels share a panel"
+
+
+def labels_in(axes: Axes) -> list[str]:
+    found = axes.get_legend()
+    return [text.get_text() for text in found.get_texts()] if found else []
 
 
 def labels_of(figure: Figure) -> list[str]:
-    legend = figure.legends[0] if figure.legends else figure.axes[-1].get_legend()
-    assert legend is not None
-    return [text.get_text() for text in legend.get_texts()]
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 @pytest.mark.parametrize("more", [1, 3])

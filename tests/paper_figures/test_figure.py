@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from paper_figures.figure import SETTINGS, canvas, finish, page_svg, plain_numbers, write_figure
 from paper_figures.palette import INK
+from tests.paper_figures.test_palette import contrast
 
 SVG = "{http://www.w3.org/2000/svg}"
 HREF = "{http://www.w3.org/1999/xlink}href"
@@ -88,7 +90,10 @@ def test_an_svg_file_has_title_and_caption_and_is_dark_where_its_reader_is(tmp_p
     svg = ElementTree.parse(tmp_path / "one.svg").getroot()
     assert {"A < B", "5 & 6 seeds"} <= {element.text for element in svg.iter(f"{SVG}text")}
     (style,) = svg.iter(f"{SVG}style")
-    assert "prefers-color-scheme:dark" in str(style.text)
+    light, dark = str(style.text).split("@media (prefers-color-scheme:dark)")
+    for rules in (light, dark):  # a browser's own ground is white in the dark too
+        found = dict(re.findall(r"[{;](color|background):(#\w+)", rules))
+        assert contrast(found["color"], found["background"]) > 12
 
 
 def test_logarithmic_ticks_are_plain_numbers(tmp_path: Path) -> None:
