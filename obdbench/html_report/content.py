@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +19,18 @@ from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from benchmark.synthetic_set import load_synthetic_set
 from obdbench.sweep_status import SweepStatus
-from results import Best, best_and_ties
+from paper_figures import caption
+from results import Best, best_and_ties, stratified
+from results.aggregate import common_scores
 from results.comparison import RULE, Comparison, compare, published_cells
 
 PIXELS = 1000
 """Number of values that a coordinate of a set's picture can take, from 0."""
 FLAT = 1e-9
 """Points that differ by less than this along an axis differ only by rounding."""
+
+FLOOR = "random"
+"""The method that picks pairs at random: it competes, and is shown with the references."""
 
 Rank = Literal["best", "tie", "undecided", ""]
 
@@ -36,6 +41,7 @@ def content(
     records: Sequence[Record],
     states: SweepStatus,
     table: pd.DataFrame,
+    overall: pd.DataFrame,
 ) -> dict[str, Any]:
     """Gather everything that the page's script needs, ready for JSON.
 
@@ -45,15 +51,16 @@ def content(
         records: Records of its runs.
         states: Status of all its runs.
         table: What `results.cell_table` gives for the sweep.
+        overall: What `over_datasets` gives for it.
     """
-    best = best_and_ties(table)
     provenance: dict[str, int] = {}
     by_id = {record.run_id: record for record in records}
     return {
         "name": sweep.name,
         "description": sweep.description,
         "counts": dict(states.counts),
-        "cells": [_cell(row, best[row["dataset"]]) for _, row in table.iterrows()],
+        "overall": _cells(overall),
+        "cells": _cells(table),
         "specs": {cell: _spec(runs[0]) for cell, runs in sweep.cells.items()},
         "labels": dict(zip(table["cell_id"], table["label"], strict=True)),
         "runs": [
@@ -68,13 +75,108 @@ def content(
     }  # fmt: skip
 
 
+def over_datasets(runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Average each method over the datasets; no rows where there is one dataset.
+
+    Args:
+        runs: What `results.runs_frame` gives for the records.
+        table: What `results.cell_table` gives for the sweep.
+
+    Returns:
+        Rows like those of `table`, for the methods with complete runs on every dataset that has
+        records: the mean over datasets with its stratified interval, and the costs' means.
+    """
+    common, of_all = common_scores(runs), table["dataset"].nunique()
+    if len(common.datasets) < 2:
+        return table.iloc[:0]
+    count = len(common.datasets)
+    where = f"mean over {count}{'' if count == of_all else f' of {of_all}'} datasets"
+    rows = []
+    cells = table[table["dataset"].isin(common.datasets)].groupby("label")
+    for label, scores in common.scores.items():
+        mine, found = cells.get_group(label), stratified(scores)
+        sums = mine[["n", "n_expected", "n_failed"]].sum()
+        means = mine[["wall_seconds", "outer_steps", "environment_steps"]].mean()
+        score = {"value": found.value, "low": found.low, "high": found.high, "dataset": where}
+        rows.append(mine.iloc[0].to_dict() | dict(sums) | dict(means) | score | {"cell_id": ""})
+    return pd.DataFrame(rows, columns=table.columns)
+
+
+def headline(rows: pd.DataFrame) -> str:
+    """Say which method scores highest, and what it is to be compared with.
+
+    Args:
+        rows: Rows of one dataset, or of the mean over all.
+    """
+    best = next(iter(best_and_ties(rows).values()), None)
+    if best is None or best.best is None or rows["dataset"].nunique() != 1:
+        return ""
+    by_label = rows.set_index("label")
+    row = by_label.loc[best.best]
+    text = f"{best.best} scores highest ({row['dataset']}): {row['value']:.1f}"
+    if math.isfinite(row["low"]):
+        text += f" [{row['low']:.1f}, {row['high']:.1f}]"
+    if level := [*best.ties, *best.undecided]:
+        text += f"; not told apart from it: {_some(level)}"
+    apart = by_label[by_label["reference"] | (by_label["method"] == FLOOR)].dropna(subset="value")
+    known = [f"{name} {value:.1f}" for name, value in apart["value"].items() if name != best.best]
+    return f"{text}. For comparison: {', '.join(known)}." if known else f"{text}."
+
+
+def facts(sweep: Sweep, records: Sequence[Record], runs: pd.DataFrame) -> dict[str, str]:
+    """List what was run, when, with which versions, and how it was scored, in words by name."""
+    found = {
+        "Methods": _some([run.method for run in sweep.runs], 12),
+        "Datasets": _some([run.dataset for run in sweep.runs], 3),
+        "Seeds": caption.seeds(len(cell) for cell in sweep.cells.values()).removesuffix(" seeds"),
+    }
+    if not records:
+        return found
+    made = [record.provenance for record in records]
+    hours = sum(r.cost.wall_seconds + r.cost.evaluation_wall_seconds for r in records) / 3600
+    commits = _some([f"{m.commit[:7]}{' changed since' * bool(m.dirty)}" for m in made if m.commit])
+    return found | {
+        "Scored by": _some([text for text in runs["protocol_detail"] if text]),
+        "Student": _some([text for text in runs["student"] if text]),
+        "When": f"{_minute(min(r.started for r in records))} to "
+                f"{_minute(max(r.finished for r in records))} UTC",
+        "Version": "; ".join(f"{name} {_some([m.packages.get(name, 'unknown') for m in made])}"
+                             for name in ("obdbench", "torch"))
+                   + f"; Python {_some([m.python for m in made])}"
+                   + (f"; commit {commits}" if commits else ""),
+        "Machine": _some([m.device for m in made]),
+        "Work": f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes",
+    }  # fmt: skip
+
+
+def _minute(moment: str) -> str:
+    """Shorten an ISO time to the minute."""
+    return moment[:16].replace("T", " ")
+
+
+def _some(texts: Iterable[str], most: int = 3) -> str:
+    """Join the first few different ones, and count those that are left out."""
+    found = list(dict.fromkeys(texts))
+    more = len(found) - most
+    return ", ".join(found[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
+    best = best_and_ties(table)
+    return [_cell(row, best[row["dataset"]]) for _, row in table.iterrows()]
+
+
 def _cell(row: pd.Series, best: Best) -> dict[str, Any]:
     keys = (
         "cell_id", "dataset", "method", "label", "reference", "value", "low", "high", "n",
         "n_expected", "n_failed", "wall_seconds", "outer_steps", "environment_steps", "used",
         "level",
     )  # fmt: skip
-    return {key: _plain(row[key]) for key in keys} | {"rank": _rank(row["label"], best)}
+    apart = bool(row["reference"]) or row["method"] == FLOOR
+    return {key: _plain(row[key]) for key in keys} | {
+        "rank": _rank(row["label"], best),
+        "apart": apart,
+    }
 
 
 def _rank(label: str, best: Best) -> Rank:

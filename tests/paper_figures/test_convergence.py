@@ -259,7 +259,7 @@ def test_legend_title_caption_and_panels_stay_inside_the_figure_and_apart(
     make_record: MakeRecord, name: str
 ) -> None:
     records = [
-        make_record(parameters={"synthetic_size": size, "note": f"{note}{size}"}, curve=[1, 2])
+        make_record(name, parameters={"synthetic_size": size}, curve=[1, 2])
         for size in (16, 32, 64, 128, 256)
     ]
     figure = convergence(curves_frame(records))
