@@ -178,7 +178,7 @@ def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
         highlight=False,
     )
     if states.unknown:
-        err.print(f"[yellow]{states.unknown}[/]", highlight=False)
+        err.print(states.unknown, style="yellow", highlight=False, markup=False)
     return todo
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,7 +67,8 @@ def _status_values(store: Path, plan: Sweep, states: SweepStatus) -> dict[str, A
     ]  # fmt: skip
     return {
         "sweep": plan.name, "store": str(store), "counts": dict(states.counts),
-        "waiting": dict(states.waiting), "unknown": states.unknown, "runs": runs,
+        "waiting": dict(states.waiting), "unknown": states.unknown,
+        "remarks": list(states.remarks), "runs": runs,
     }  # fmt: skip
 
 
@@ -90,7 +91,11 @@ def _print_status(store: Path, plan: Sweep, states: SweepStatus) -> None:
         reasons = ", ".join(f"{count} {reason}" for reason, count in states.waiting.most_common())
         out.print(f"Queued: {reasons}", highlight=False)
     if states.unknown:
-        out.print(f"[yellow]What is queued is not known: {states.unknown}[/]", highlight=False)
+        out.print(
+            f"What is queued is not known: {states.unknown}",
+            style="yellow", highlight=False, markup=False,
+        )  # fmt: skip
+    _remark(states.remarks)
     if counts["failed"]:
         _explain_failures(store, plan)
         out.print(
@@ -142,17 +147,23 @@ def collect(
     """Give runs whose job died a record with the cause, then print and write the table.
 
     May be called at any time, also while jobs run; they are not touched. Ends with status 3 where
-    runs failed.
+    runs failed, with status 1 where SLURM does not answer: the table is then of what is there.
     """
+    from benchmark.errors import ObdBenchError
     from results.record_store import load_sweep
     from slurm.cluster import Cluster
 
     plan = load_sweep(store, name)
-    if wait:
-        watch(Cluster(store), plan, poll)
-    else:
-        settle(Cluster(store))
-    show(store, plan, as_json)
+    settled = True
+    try:
+        if wait:
+            watch(Cluster(store), plan, poll)
+        else:
+            settle(Cluster(store))
+    except ObdBenchError as error:
+        settled = False
+        err.print(f"Nothing was noted: {error}", highlight=False, markup=False)
+    show(store, plan, as_json, settled)
 
 
 def cancel(name: Name, store: Store = DEFAULT_STORE) -> None:
@@ -162,6 +173,9 @@ def cancel(name: Name, store: Store = DEFAULT_STORE) -> None:
 
     plan = load_sweep(store, name)
     count = Cluster(store).cancel(plan.name)
+    if not count:
+        err.print(f"No run of {name} waits or works on a cluster.", highlight=False)
+        return
     err.print(
         f"{count} runs were cancelled. Note them as such: obdbench collect {name}"
         f"{store_option(store)}",
@@ -185,23 +199,32 @@ def watch(
     """
     from obdbench.sweep_status import sweep_status
     from slurm.cluster import QueueFull
-    from slurm.scheduler import Unreachable
+    from slurm.scheduler import NoSlurm, Unreachable
 
     mine = {run.run_id for run in plan.runs}
+    said: set[str] = set()
+
+    def say_once(sentence: str) -> None:
+        if sentence not in said:
+            err.print(sentence, highlight=False, markup=False)
+        said.add(sentence)
+
     with progress_bar(plan.name, "runs", len(plan.runs)) as bar:
         while True:
             try:
                 settled = cluster.settle()
                 _tell(settled.died, settled.unwritten)
+                for remark in cluster.scheduler.remarks():
+                    say_once(remark)
                 if send is None and not settled.live & mine:
                     return
                 if send is not None:
                     send()
                     send = None
-            except QueueFull:
-                pass
-            except Unreachable as error:  # the controller is being restarted, say
-                err.print(f"{error} Asking again in {poll:.0f} s.", highlight=False, markup=False)
+            except NoSlurm:
+                raise  # asking again is of no use
+            except (QueueFull, Unreachable) as error:  # the controller is being restarted, say
+                say_once(f"{error} Asking again every {poll:.0f} s.")
             states = sweep_status(cluster.store, plan)
             done = sum(p.fraction for p in states.at.values() if p.state != "queued")
             queued, failed = states.counts["queued"], states.counts["failed"]
@@ -213,6 +236,13 @@ def settle(cluster: Cluster) -> None:
     """Give runs whose job died a record with the cause, and print it."""
     settled = cluster.settle()
     _tell(settled.died, settled.unwritten)
+    _remark(cluster.scheduler.remarks())
+
+
+def _remark(remarks: Sequence[str]) -> None:
+    """Print what the scheduler's answer lacked."""
+    for remark in remarks:
+        err.print(remark, highlight=False, markup=False)
 
 
 def _tell(died: dict[str, str], unwritten: dict[str, str]) -> None:
@@ -228,11 +258,17 @@ def _tell(died: dict[str, str], unwritten: dict[str, str]) -> None:
         )
 
 
-def show(store: Path, plan: Sweep, as_json: bool = False) -> None:
+def show(store: Path, plan: Sweep, as_json: bool = False, settled: bool = True) -> None:
     """Print and write a sweep's table, and say on the other stream what it lacks.
 
+    Args:
+        store: Folder of records.
+        plan: The sweep.
+        as_json: Print JSON instead of the table.
+        settled: Whether SLURM could be asked before.
+
     Raises:
-        Exit: Runs failed: status 3.
+        Exit: SLURM could not be asked: status 1. Runs failed: status 3.
     """
     from obdbench.sweep_status import sweep_status
 
@@ -245,6 +281,8 @@ def show(store: Path, plan: Sweep, as_json: bool = False) -> None:
             f"Some runs failed; see: obdbench status {plan.name}{store_option(store)}",
             highlight=False,
         )
+    if not settled:
+        raise typer.Exit(ERROR)
     _exit_where_failed(states, whole)
 
 

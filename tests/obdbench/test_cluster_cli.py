@@ -37,8 +37,8 @@ def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(
 ) -> None:
     result: Result = cli("submit", sweep_file, "--dry-run")
     assert result.code == 0
-    assert "2 runs in 2 jobs, 1 array would be submitted" in result.out
-    assert "2 jobs (1 run each), 100 at a time; cpus 1, memory 4G, time 4:00:00" in result.out
+    assert "2 runs in 1 job, 1 array would be submitted" in result.out
+    assert "1 job (2 runs each), less than a minute each, 100 at a time; cpus 1" in result.out
     assert "export OMP_NUM_THREADS=1" in result.out
     assert "2 runs to do, about 0.00 CPU hours" in result.out
     assert not journal.read_text()
@@ -49,7 +49,7 @@ def test_submitting_returns_at_once_and_the_rest_is_done_from_anywhere(
     cli: Any, sweep_file: Path, scheduler: FakeScheduler, journal: Path, record_store: Path
 ) -> None:
     sent = cli("submit", sweep_file)
-    assert "2 runs in 2 jobs, 1 array submitted" in sent.out
+    assert "2 runs in 1 job, 1 array submitted" in sent.out
     assert f"obdbench status tiny --store {record_store}" in sent.err
     scheduler.jobs = taken(journal)
     status = cli("status", "tiny")
@@ -64,7 +64,7 @@ def test_submitting_returns_at_once_and_the_rest_is_done_from_anywhere(
     assert collected.err.count(": Cancelled") == 2
     assert "2 failed" in cli("status", "tiny").out
     again = cli("submit", sweep_file, "--retry", "failed")
-    assert "2 runs in 2 jobs" in again.out
+    assert "2 runs in 1 job" in again.out
     scheduler.answers = False
     assert "What is queued is not known: `squeue` failed" in cli("status", "tiny").out
     assert cli("collect", "tiny").code == 1
@@ -89,7 +89,7 @@ def test_a_plan_rests_on_what_was_measured(
 ) -> None:
     before = cli("plan", sweep_file, "--profile", "cpu")
     assert re.search(r"rough \(\d+ records\)", before.out), "the shipped records are not used"
-    assert "2 runs in 2 jobs, 1 array to submit" in before.out
+    assert "2 runs in 1 job, 1 array to submit" in before.out
     cli("sweep", sweep_file, "--share", "0/2")
     between = cli("plan", sweep_file)
     assert "measured (1 records)" in between.out

@@ -14,10 +14,11 @@ from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from obdbench.sweep_status import sweep_status
 from results.record_store import run_status
+from slurm.answers import JobState
 from slurm.cluster import Cluster, QueueFull
 from slurm.fates import fate
 from slurm.profile import Profile, build_profile, make_arrays
-from slurm.scheduler import JobState, Unreachable
+from slurm.scheduler import Unreachable
 from slurm.submissions import note, submissions
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken
 from tests.tiny_runs import execute, tiny_spec
@@ -297,7 +298,7 @@ def test_jobs_are_given_plain_values_and_what_their_shape_asks_for(
         "test", "the test",
     )  # fmt: skip
     submit(cluster, runs, profile)
-    script = next((cluster.store / "jobs").glob("*/*_submission.sh")).read_text()
+    script = next((cluster.store / "jobs").glob("*/array.sh")).read_text()
     for line in (
         "#SBATCH --array=0-2%2", "#SBATCH --mem=3G", "#SBATCH --partition=p", "#SBATCH --requeue",
         "#SBATCH --reservation=course", "#SBATCH --time=60", "#SBATCH --signal=USR2@120",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm.scheduler import JobKey, JobState, Scheduler, Unreachable
+from slurm.answers import Answer, JobKey, JobState
+from slurm.scheduler import Scheduler, Unreachable
 
 SQUEUE = """\
 obd.a.1|0|RUNNING|None|n1|12_0
@@ -44,8 +45,8 @@ def put(folder: Path, name: str, prints: str, status: int = 0) -> Path:
 
 def test_the_queue_is_one_query_for_all_arrays(commands: Path) -> None:
     arguments = put(commands, "squeue", SQUEUE)
-    jobs = Scheduler().queue(["obd.a.1", "obd.b.2"])
-    assert "--name=obd.a.1,obd.b.2" in arguments.read_text()
+    jobs = Scheduler().queue(["obd.a.1", "obd.b.2", "obd.b.3"]).jobs
+    assert "--name=obd.a.1,obd.b.2,obd.b.3" in arguments.read_text()
     assert jobs[JobKey("obd.a.1", 0)] == JobState("RUNNING", node="n1", number="12_0")
     assert jobs[JobKey("obd.a.1", 1)] == JobState("PENDING", "Resources", number="12_1")
     assert jobs[JobKey("obd.b.2", 0)].reason.startswith("ReqNodeNotAvail")
@@ -54,7 +55,7 @@ def test_the_queue_is_one_query_for_all_arrays(commands: Path) -> None:
 
 def test_the_history_holds_jobs_that_began_or_ended(commands: Path) -> None:
     put(commands, "sacct", SACCT)
-    jobs = Scheduler().history(["obd.a.1", "obd.b.2"])
+    jobs = Scheduler().history(["obd.a.1", "obd.b.2"]).jobs
     assert jobs == {
         JobKey("obd.a.1", 0): JobState("COMPLETED", "", "n1", "0:0"),
         JobKey("obd.a.1", 1): JobState("CANCELLED", "", "n2", "0:0"),
@@ -64,7 +65,7 @@ def test_the_history_holds_jobs_that_began_or_ended(commands: Path) -> None:
 
 def test_a_site_without_accounting_has_no_history(commands: Path) -> None:
     put(commands, "sacct", "Slurm accounting storage is disabled", status=1)
-    assert Scheduler().history(["obd.a.1"]) == {}
+    assert Scheduler().history(["obd.a.1"]) == Answer()
 
 
 def test_a_controller_that_does_not_answer_is_an_error_of_its_own(commands: Path) -> None:
@@ -77,9 +78,11 @@ def test_a_machine_without_slurm_is_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Unreachable, match="squeue is not on this machine"):
+    with pytest.raises(
+        Unreachable, match="No SLURM was found: `squeue` is not on this machine.*obdbench sweep"
+    ):
         Scheduler().queue(["obd.a.1"])
-    assert Scheduler().queue([]) == {}
+    assert Scheduler().queue([]) == Answer()
 
 
 @pytest.mark.parametrize(
