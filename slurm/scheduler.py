@@ -25,7 +25,7 @@ from slurm.answers import (
     read_queue_line,
 )
 
-SECONDS = 60
+SECONDS: float = 60
 SBATCH_SECONDS = 180
 """A busy controller lets sbatch ask again for two minutes."""
 USUAL_ARRAY_SIZE = 1001
@@ -233,8 +233,9 @@ def _json_is_filtered() -> bool:
     return version is None or (int(version[1]), int(version[2])) >= (23, 2)
 
 
-def _run(*words: str, seconds: float = SECONDS) -> str:
+def _run(*words: str, seconds: float | None = None) -> str:
     """What a command prints."""
+    seconds = seconds or SECONDS
     try:
         done = subprocess.run(
             words,
@@ -253,7 +254,7 @@ def _run(*words: str, seconds: float = SECONDS) -> str:
         ) from error
     except subprocess.TimeoutExpired as error:
         raise Unreachable(
-            f"`{words[0]}` gave no answer in {seconds:.0f} s. Try again later."
+            f"`{words[0]}` gave no answer in {seconds:g} s. Try again later."
         ) from error
     except subprocess.CalledProcessError as error:
         said = " ".join((error.stderr.strip() or error.stdout.strip()).splitlines())

@@ -106,9 +106,9 @@ def _print_submission(store: Path, todo: Sequence[RunSpec], profile: Profile, th
     expected = _expected(costs, profile)
     arrays = make_arrays(todo, profile, _array_size(), expected)
     _print_arrays(arrays, "would be submitted", expected)
-    for number, array in enumerate(arrays):
-        out.print(f"array {number}: {array.shape}", highlight=False, markup=False)
-        for line in setup_lines(array.shape, threads):
+    for shape in {str(array.shape): array.shape for array in arrays}.values():
+        out.print(f"{shape}:", highlight=False, markup=False)
+        for line in setup_lines(shape, threads):
             out.print(f"    {line}", highlight=False, markup=False)
     _print_hours(store, costs, todo, profile)
 
@@ -157,49 +157,42 @@ def _count(number: int, thing: str) -> str:
 
 def _print_arrays(arrays: Sequence[Array], verb: str, expected: Expected) -> None:
     """One line per array, with the expected minutes of its jobs."""
-    from slurm.profile import seconds_of
+    from slurm.profile import Array, seconds_of
 
     out.print(f"{_size(arrays)} {verb}", highlight=False)
-    if len(arrays) > len({str(array.shape) for array in arrays}) and all(
-        len(array.jobs) == 1 for array in arrays
-    ):
-        arrays = _as_single_jobs(arrays)
+    shapes: dict[str, list[Array]] = defaultdict(list)
+    for array in arrays:
+        shapes[str(array.shape)].append(array)
+    if len(arrays) > len(shapes) and all(len(array.jobs) == 1 for array in arrays):
+        out.print(
+            "This SLURM takes no job arrays (MaxArraySize or MaxJobCount): the jobs are sent one "
+            "by one, and the profile's parallelism is not kept.",
+            highlight=False,
+        )
+        arrays = [
+            Array(same[0].shape, tuple(job for array in same for job in array.jobs), len(same))
+            for same in shapes.values()
+        ]
     for number, array in enumerate(arrays):
         sizes = Counter(len(job) for job in array.jobs)
         packs = ", ".join(
             f"{count} of {size}" if len(sizes) > 1 else f"{_count(size, 'run')} each"
             for size, count in sorted(sizes.items())
         )
+        minutes = _minutes([seconds_of(job, expected) for job in array.jobs])
         out.print(
             f"  array {number}: {_count(len(array.jobs), 'job')} "
-            f"({'by runs: ' * (len(sizes) > 1)}{packs}), {_minutes([seconds_of(job, expected) for job in array.jobs])}, "
+            f"({'by runs: ' * (len(sizes) > 1)}{packs}), {minutes}, "
             f"{array.parallelism} at a time; {array.shape}",
             highlight=False,
             markup=False,
         )
     if arrays:
         out.print(
-            "Minutes are estimates from the costs of earlier records, one run after the other.",
+            "Minutes are estimates from the costs of earlier records, one run after the other; "
+            "where none was made on a GPU, of records made on a CPU.",
             highlight=False,
         )
-
-
-def _as_single_jobs(arrays: Sequence[Array]) -> list[Array]:
-    """Jobs that are sent one by one, since SLURM takes no arrays here, by what they ask for."""
-    from slurm.profile import Array
-
-    out.print(
-        "This SLURM takes no job arrays (MaxArraySize or MaxJobCount): the jobs are sent one by "
-        "one, and the profile's parallelism is not kept.",
-        highlight=False,
-    )
-    shapes: dict[str, list[Array]] = defaultdict(list)
-    for array in arrays:
-        shapes[str(array.shape)].append(array)
-    return [
-        Array(same[0].shape, tuple(job for array in same for job in array.jobs), len(same))
-        for same in shapes.values()
-    ]
 
 
 def _minutes(seconds: Sequence[float | None]) -> str:
@@ -226,8 +219,13 @@ def _costs(store: Path) -> dict[str, Costs]:
 
 
 def _expected(costs: Mapping[str, Costs], profile: Profile) -> Expected:
-    """Expected seconds of a run on the device that its method gets."""
-    return lambda run: costs[_device(profile, run.method)].of(run).seconds
+    """Expected seconds of a run on the device that its method gets, or else on a CPU."""
+
+    def seconds(run: RunSpec) -> float | None:
+        there = costs[_device(profile, run.method)].of(run).seconds
+        return costs["cpu"].of(run).seconds if there is None else there
+
+    return seconds
 
 
 def _device(profile: Profile, method: str) -> str:
