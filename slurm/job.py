@@ -57,7 +57,10 @@ class Job:
         runs = [RunSpec.from_dict(run) for run in self.runs]
         before = _written(runs, conditions.store)
         try:
-            with stopped_by_signals(stop, SAVE_SHARE * self.grace) as received:
+            with (
+                stopped_by_signals(stop, SAVE_SHARE * self.grace) as received,
+                conditions.applied(),  # packs are made of what the plug-ins register
+            ):
                 execute_here(runs, conditions)
         except Stopped:
             if WARNING not in received:

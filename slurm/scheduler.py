@@ -84,8 +84,6 @@ class Scheduler:
         """
         if not names:
             return Answer()
-        if "squeue" not in self._without_json and not _json_is_filtered():
-            self._without_json.add("squeue")
         return self._ask(
             ["squeue", "--noheader", "--array", "--states=all", f"--name={','.join(names)}",
              *_at(cluster)],
@@ -193,6 +191,8 @@ class Scheduler:
     ) -> Answer:
         """The answer as JSON where the command has it, else as text."""
         command, answer = words[0], None
+        if command not in self._without_json and not _has_sound_json(command):
+            self._without_json.add(command)
         if command not in self._without_json:
             try:
                 answer = read_json(_run(*words, "--json"), names, read_entry)
@@ -224,10 +224,13 @@ def _at(cluster: str) -> list[str]:
     return [f"--clusters={cluster}"] if cluster else []
 
 
-def _json_is_filtered() -> bool:
-    """Whether `squeue --json` keeps to the jobs asked for; before 23.02 it prints them all."""
+def _has_sound_json(command: str) -> bool:
+    """Whether a command's JSON can be used: it can since 23.02, and where no version is told.
+
+    Before, squeue printed the jobs of everybody, and sacct exit code 0 for jobs that failed.
+    """
     try:
-        version = re.search(r"slurm\D*(\d+)\.(\d+)", _run("squeue", "--version"))
+        version = re.search(r"slurm\D*(\d+)\.(\d+)", _run(command, "--version"))
     except CommandFailed:
         return True
     return version is None or (int(version[1]), int(version[2])) >= (23, 2)

@@ -48,11 +48,9 @@ def batch_script(name: str, folder: Path, array: Array, threads: int) -> str:
         **{key.replace("_", "-"): value for key, value in shape.sbatch.items()},
     }
     # srun gets the variables that this script exports and the cores of the job, which it does
-    # not take from sbatch since SLURM 22.05.
-    step = {
-        "unbuffered": True, "export": "ALL", "cpus-per-task": shape.cpus,
-        "output": f"{log}.out", "error": f"{log}.err",
-    }  # fmt: skip
+    # not take from sbatch since SLURM 22.05. It prints to this script's logs: names of its own
+    # with a `%%` stop it.
+    step = {"unbuffered": True, "export": "ALL", "cpus-per-task": shape.cpus}
     command = shlex.join([sys.executable, "-u", "-m", "slurm.job", str(folder)])
     return "\n".join(
         [

@@ -74,7 +74,7 @@ class Submission:
         path = self.folder / RUNS
         try:
             runs = [RunSpec.from_dict(run) for run in json.loads(path.read_text("utf-8"))]
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (OSError, TypeError, ValueError, ObdBenchError) as error:
             raise ObdBenchError(
                 f"{path} does not hold the runs of submitted jobs ({error}). Move "
                 f"{self._path} away; runs that wait for their record are then sent again."

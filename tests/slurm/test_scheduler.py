@@ -267,13 +267,20 @@ def test_without_json_the_queue_is_read_as_lines(commands: Path, json_answer: st
     assert JobKey("obd.a.1", 1) in Scheduler().queue(["obd.a.1"]).jobs
 
 
-def test_json_that_would_be_of_everybodys_jobs_is_not_asked_for(commands: Path) -> None:
-    arguments = put(commands, "squeue", SQUEUE)
-    script = (commands / "squeue").read_text()
-    version = '[ "$1" = --version ] && { echo slurm 22.05.8; exit; }'
-    (commands / "squeue").write_text(script.replace("#!/bin/sh", f"#!/bin/sh\n{version}"))
-    assert Scheduler().queue(["obd.a.1"]).skipped == 0
-    assert "--json" not in arguments.read_text()
+@pytest.mark.parametrize(("version", "used"), [("22.05.8", False), ("23.02.1", True)])
+def test_json_of_versions_that_print_it_wrong_is_not_asked_for(
+    commands: Path, version: str, used: bool
+) -> None:
+    for name, prints in (("squeue", SQUEUE), ("sacct", SACCT)):
+        arguments = put(commands, name, prints)
+        answer = f'[ "$1" = --version ] && {{ echo slurm {version}; exit; }}\n'
+        noted = (commands / name).read_text().replace(f"> {arguments}", f">> {arguments}")
+        (commands / name).write_text(noted.replace("#!/bin/sh\n", f"#!/bin/sh\n{answer}"))
+    scheduler = Scheduler()
+    assert scheduler.queue(["obd.a.1"]).skipped == 0
+    assert scheduler.history(["obd.a.1"]).skipped == 0
+    for name in ("squeue", "sacct"):
+        assert ("--json" in (commands / f"{name}.arguments").read_text()) is used
 
 
 @pytest.mark.parametrize(
