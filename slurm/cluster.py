@@ -215,7 +215,9 @@ class Cluster:
             runs = [run.as_dict() for run in job]
             Job(runs, plain.as_dict(), shape.grace, requeues).write(noted.folder, place)
         script = noted.folder / SCRIPT
-        script.write_text(batch_script(noted.name, noted.folder, array, conditions.threads))
+        script.write_text(
+            batch_script(noted.name, noted.folder, array, conditions.threads), "utf-8"
+        )
         try:
             noted.confirm(self.scheduler.submit(script))
         except NoSlurm:

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.files import write_atomic
 from benchmark.local import execute_here
 from benchmark.record import FILE
 from benchmark.run import Conditions, record_death, run_folder
@@ -47,8 +46,8 @@ class Job:
     requeues: int
 
     def write(self, folder: Path, place: int) -> None:
-        """Leave the job where it will look for it."""
-        write_atomic(_work(folder, place), json.dumps(asdict(self)))
+        """Leave the job where it will look for it, before anybody knows of the folder."""
+        _work(folder, place).write_text(json.dumps(asdict(self)), "utf-8")
 
     def __call__(self) -> None:
         """Work on the runs until they have records, or until a signal."""

@@ -165,7 +165,8 @@ class Scheduler:
             )
         }
         size = sizes.get("MaxArraySize", USUAL_ARRAY_SIZE)
-        return max(1, min(size, sizes.get("MaxJobCount", LARGEST)))
+        # sbatch asks again for two minutes, in vain, for an array of MaxJobCount jobs.
+        return max(1, min(size, sizes.get("MaxJobCount", LARGEST + 1) - 1))
 
     def remarks(self) -> list[str]:
         """A sentence per kind of thing that could not be read or asked."""

@@ -89,7 +89,7 @@ def _print_status(store: Path, plan: Sweep, states: SweepStatus) -> None:
     )
     if states.waiting:
         reasons = ", ".join(f"{count} {reason}" for reason, count in states.waiting.most_common())
-        out.print(f"Queued: {reasons}", highlight=False)
+        out.print(f"Queued: {reasons}", highlight=False, markup=False)
     if states.unknown:
         out.print(
             f"What is queued is not known: {states.unknown}",

@@ -134,13 +134,13 @@ def test_lines_that_are_no_jobs_are_counted_and_nobody_is_called_dead(
         "squeue",
         f'echo; echo "*** Maintenance | Monday ***"\n'
         f"while read name last; do for i in $(seq 0 $last); do\n"
-        f'echo "$name|$i|BEAMING_UP|a | b||12_$i"; done; done < {journal}',
+        f'echo "$name|$i|BEAMING_UP|a | b[/x]||12_$i"; done; done < {journal}',
     )
     assert cli("submit", sweep_file).code == 0
     remark = "2 lines of `squeue` could not be read and were skipped."
     status, collected = cli("status", "tiny"), cli("collect", "tiny")
     assert (status.code, status.err.count(remark)) == (0, 1)
-    assert "Queued: 2 a | b" in status.out
+    assert "Queued: 2 a | b[/x]" in status.out
     assert (collected.code, collected.err.count(remark)) == (0, 1)
     assert "2 runs are still queued or running" in collected.err
     assert f'"remarks": [\n  "{remark}"' in cli("status", "tiny", "--json").out

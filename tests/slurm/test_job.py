@@ -134,6 +134,7 @@ def test_a_job_is_read_from_its_file_by_its_place_in_the_array(
 ) -> None:
     """In a folder with every symbol of SLURM's names of files."""
     folder = tmp_path / "100% %j %A_%a"
+    folder.mkdir()
     runs = [tiny_spec("random", small_dataset_name, seed=seed) for seed in range(2)]
     for place, run in enumerate(runs):
         job(tmp_path, [run]).write(folder, place)
