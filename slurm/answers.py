@@ -199,7 +199,7 @@ def _places(text: str) -> Iterator[int]:
     """
     for part in text.split("%")[0].strip("[]").split(","):
         if (found := TASKS.fullmatch(part)) is None:
-            raise ValueError(f"{part!r} is no range of places")
+            raise ValueError(f"{part!r} is not a range of places")
         first, last, step = found.groups()
         yield from range(int(first), min(int(last or first), LARGEST) + 1, int(step or 1))
 
@@ -208,10 +208,10 @@ def _state(value: object) -> str:
     """A state that may be a list of a state and flags, of which any sign of life counts."""
     words = [value] if isinstance(value, str) else value
     if not isinstance(words, list) or not words:
-        raise ValueError(f"{value!r} is no state")
+        raise ValueError(f"{value!r} is not a state")
     for word in words:
         if not isinstance(word, str) or not re.fullmatch("[A-Z_]+", word):
-            raise ValueError(f"{word!r} is no state")
+            raise ValueError(f"{word!r} is not a state")
     return str(next((word for word in words if word not in ENDED), words[0]))
 
 
@@ -222,17 +222,17 @@ def _number(value: object) -> int | None:
     if value is None or value == NO_VALUE:
         return None
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is not a number")
     return int(value) if value != "" else None
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str | None):
-        raise ValueError(f"{value!r} is no text")
+        raise ValueError(f"{value!r} is not a text")
     return value or ""
 
 
 def _table(value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping | None):
-        raise ValueError(f"{value!r} is no table")
+        raise ValueError(f"{value!r} is not a table")
     return value or {}
