@@ -1,7 +1,7 @@
 """Job states in what `squeue` and `sacct` print, as JSON or as lines.
 
 Sites put banners before it, versions add states and change how JSON says a number. What cannot be
-read is skipped and counted; where it names an array, a job that lacks is not taken to be gone.
+read is skipped and counted; where it names an array, a missing job is not taken to be gone.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Answer:
     Args:
         jobs: The jobs of the arrays that were asked for.
         skipped: Number of lines, or JSON entries, that could not be read.
-        doubtful: Arrays that unreadable lines name: a job of theirs that lacks may be there.
+        doubtful: Arrays that unreadable lines name: a missing job of theirs may be there.
     """
 
     jobs: dict[JobKey, JobState] = field(default_factory=dict)
@@ -200,8 +200,10 @@ def _places(text: str) -> Iterator[int]:
     for part in text.split("%")[0].strip("[]").split(","):
         if (found := TASKS.fullmatch(part)) is None:
             raise ValueError(f"{part!r} is not a range of places")
-        first, last, step = found.groups()
-        yield from range(int(first), min(int(last or first), LARGEST) + 1, int(step or 1))
+        first, last, step = int(found[1]), int(found[2] or found[1]), int(found[3] or 1)
+        if not first <= last <= LARGEST:
+            raise ValueError(f"{part!r} is not a range of an array's places")
+        yield from range(first, last + 1, step)
 
 
 def _state(value: object) -> str:

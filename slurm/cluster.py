@@ -184,7 +184,7 @@ class Cluster:
     def _queue(self, known: Sequence[Submission]) -> dict[JobKey, JobState]:
         """The jobs of submissions that the controllers hold.
 
-        A job that lacks where a line about its array could not be read is unknown, not gone.
+        A missing job of an array that an unreadable line names is unknown, not gone.
         """
         queue: dict[JobKey, JobState] = {}
         doubtful: set[str] = set()
@@ -192,8 +192,8 @@ class Cluster:
             answer = self.scheduler.queue(names, cluster)
             queue |= answer.jobs
             doubtful |= answer.doubtful
-        lacking = (key for s in known if s.name in doubtful for key in s.keys if key not in queue)
-        return queue | dict.fromkeys(lacking, UNKNOWN)
+        missing = (key for s in known if s.name in doubtful for key in s.keys if key not in queue)
+        return queue | dict.fromkeys(missing, UNKNOWN)
 
     def _one_at_a_time(self) -> FileLock:
         """Held while jobs are sent or settled: two shells never send the same runs."""

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from slurm.answers import Answer, JobKey, JobState
+from slurm.answers import (
+    Answer,
+    JobKey,
+    JobState,
+    read_history_entry,
+    read_history_line,
+    read_json,
+    read_lines,
+    read_queue_entry,
+    read_queue_line,
+)
 from slurm.scheduler import NoSlurm, Scheduler, Unreachable, UnreadableAnswer
 
 SQUEUE = """\
@@ -206,6 +218,9 @@ def test_the_queue_is_read_from_json_whatever_the_version_calls_a_number(
         {**OLD_QUEUE[0], "nodes": {"list": ["n1"]}},
         {**OLD_QUEUE[1], "array_task_string": "1,3,..."},
         {**OLD_QUEUE[1], "array_task_string": "0x3F"},
+        {**OLD_QUEUE[1], "array_task_string": "5-3"},
+        {**OLD_QUEUE[1], "array_task_string": "0-9:0"},
+        {**OLD_QUEUE[1], "array_task_string": "0-99999999999"},
         "obd.a.1",
         None,
     ],
@@ -236,6 +251,37 @@ SACCT_JSON = [
                    "signal": {"signal_id": 9, "name": "KILL"}}},
     {"name": "obd.b.2", "state": "FAILED"},
 ]  # fmt: skip
+
+
+def altered(text: str, draw: random.Random) -> str:
+    """A text with one to five pieces taken out, doubled, or put in."""
+    for _ in range(draw.randint(1, 5)):
+        start = draw.randrange(len(text) + 1)
+        end = min(len(text), start + draw.randint(0, 12))
+        piece = draw.choice(
+            ["", "|", "\n", "\x00", "\u00e9", "[]", "null", "-1", text[start:end] * 2]
+        )
+        text = text[:start] + piece + text[end:]
+    return text
+
+
+def test_no_alteration_of_an_answer_ends_in_another_error() -> None:
+    """600 answers, as lines and as JSON; whole lines are read whatever stands between them."""
+    draw = random.Random(0)
+    names = ["obd.a.1", "obd.b.2"]
+    for _ in range(150):
+        for text, read in ((SQUEUE, read_queue_line), (SACCT, read_history_line)):
+            changed = altered(text, draw)
+            answer = read_lines(changed, names, read)
+            whole = [line for line in text.splitlines() if line in changed.splitlines()]
+            expected = read_lines("\n".join(whole), names, read)
+            assert expected.jobs.keys() <= answer.jobs.keys()
+        for entries, reader in (
+            (draw.choice([OLD_QUEUE, NEW_QUEUE]), read_queue_entry),
+            (SACCT_JSON, read_history_entry),
+        ):
+            with contextlib.suppress(ValueError):  # then lines are asked for
+                read_json(altered(as_json([*entries]), draw), names, reader)
 
 
 def test_the_accounting_is_read_from_json(commands: Path) -> None:
