@@ -234,9 +234,12 @@ class Cluster:
         return ""
 
     def _in_queue(self, noted: Submission, sent: Sent, error: ObdBenchError) -> bool:
-        """Whether SLURM has an array all the same: sbatch may fail after it was taken."""
+        """Whether SLURM has an array all the same: sbatch may fail after it was taken.
+
+        SLURM lists jobs that it refused as FAILED for some minutes.
+        """
         try:
-            return bool(self._queue([noted]))
+            return any(not state.ended for state in self._queue([noted]).values())
         except Unreachable as silent:  # the note stays: `settle` asks again
             raise self._full(f"{error} {silent}", sent) from silent
 

@@ -422,6 +422,25 @@ def test_a_damaged_list_of_runs_is_named(
         cluster.settle()
 
 
+def test_a_refused_job_that_slurm_lists_as_failed_is_refused(
+    cluster: Cluster,
+    scheduler: FakeScheduler,
+    runs: list[RunSpec],
+    journal: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put_sbatch(journal, "echo Requested node configuration is not available >&2; exit 1")
+
+    def answer(names: Sequence[str], cluster: str = "") -> Answer:
+        listed = taken(journal, "FAILED")
+        return Answer({key: s for key, s in listed.items() if key.name in names})
+
+    monkeypatch.setattr(scheduler, "queue", answer)
+    sent = cluster.submit("test", runs, PROFILE, Conditions(cluster.store))
+    assert (sent.arrays, sent.refused) == ([], runs)
+    assert list(submissions(cluster.store)) == []
+
+
 def test_a_retry_that_is_refused_again_is_among_the_refused(
     cluster: Cluster, runs: list[RunSpec], journal: Path
 ) -> None:
