@@ -83,11 +83,10 @@ def new_method(
     for template, path in files.items():
         text = (resources.files("obdbench.templates") / template).read_text("utf-8")
         write_atomic(path, Template(text).substitute(name=name, class_name=class_name))
-        out.print(str(path), highlight=False)
+        out.print(str(path))
     code, _, sweep = (str(path) for path in files.values())
     out.print(
         f"Next: obdbench check-method {code}\n      obdbench --plugin {code} sweep {sweep}",
-        highlight=False,
     )
 
 
@@ -150,8 +149,8 @@ def _show(name: str, results: list[CheckResult]) -> None:
         )
     out.print(table)
     if missed := [result.check for result in results if result.outcome == "not reached"]:
-        out.print(f"not reached: {', '.join(missed)}", highlight=False)
+        out.print(f"not reached: {', '.join(missed)}")
     counts = Counter(result.outcome for result in results)
     said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in COLOURS if counts[outcome])
     seconds = sum(result.seconds for result in results)
-    out.print(f"{name}: {said}, in {seconds:.1f} s", highlight=False)
+    out.print(f"{name}: {said}, in {seconds:.1f} s")

@@ -97,11 +97,9 @@ def build_if_missing(
             source=source,
         )
         bar.update(bar.total or 0)
-    err.print(
-        f"{name}: {len(dataset):,} transitions, sha256 {dataset.sha256[:16]}", highlight=False
-    )
+    err.print(f"{name}: {len(dataset):,} transitions, sha256 {dataset.sha256[:16]}")
     if not keeps and (converted := dataset.provenance.get("actions_converted")):
-        err.print(f"Actions were converted: {converted}.", highlight=False)
+        err.print(f"Actions were converted: {converted}.")
     for warning in dataset.provenance.get("warnings", ()):
         err.print(Text("Warning:", "bold yellow"), str(warning))
     return dataset
@@ -247,7 +245,7 @@ def info(name: Name) -> None:
         (key.replace("_", " "), str(value)) for key, value in provenance.items() if value != ""
     ]
     for key, value in [*rows.items(), *origin, *(("warning", text) for text in warnings)]:
-        out.print(f"{key:<18} {value}", highlight=False, markup=False)
+        out.print(f"{key:<18} {value}")
 
 
 @app.command(name="train-policies")
@@ -337,7 +335,7 @@ def describe(
             description = _described(name, density)
             path = folder / f"{str(name).replace('/', '-')}.png"
             write_figure(dataset_overview(description), path)
-            err.print(f"{path}", highlight=False, markup=False)
+            err.print(f"{path}")
             descriptions.append(description)
             bar.update(done, str(name))
     written = dataset_table(descriptions)

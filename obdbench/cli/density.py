@@ -107,4 +107,4 @@ def _say(path: Path, density: LogDensity) -> None:
     parts.append(f"effective support of p^-0.25, floored at 1 %, {support:.3f}")
     if bad["count"]:
         parts.append(f"{bad['count']} values were not finite ({bad['rule']})")
-    err.print("; ".join(parts), highlight=False)
+    err.print("; ".join(parts))

@@ -46,13 +46,13 @@ def paper(
         try:
             paths = write(exhibit, store or SHIPPED, to)
         except ObdBenchError as error:
-            err.print(f"{exhibit.name}: left out: {error}", highlight=False)
+            err.print(f"{exhibit.name}: left out: {error}")
             left_out.add(exhibit.name)
             broken |= not isinstance(error, (NoRecords, NoStudy, FigureError))
             continue
-        out.print(f"{exhibit.name}: {exhibit.shows}", highlight=False)
+        out.print(f"{exhibit.name}: {exhibit.shows}")
         for path in paths:
-            out.print(f"  {path}", highlight=False, markup=False)
+            out.print(f"  {path}")
     if broken or left_out & set(names or ()):
         raise typer.Exit(1)
 
@@ -76,5 +76,4 @@ def study(
     out.print(
         f"{name}: {measured} items measured now, {count} in all. "
         f"Tables and figures: obdbench paper{store_option(store)}",
-        highlight=False,
     )

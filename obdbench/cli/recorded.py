@@ -38,12 +38,11 @@ def verify(run: Run, store: Store = DEFAULT_STORE) -> None:
             record, Path(folder), lambda _, step, total: bar.update(step / max(total, 1))
         )
     for change in found.changed:
-        out.print(f"changed: {change}", highlight=False, markup=False)
+        out.print(f"changed: {change}")
     out.print(
         f"{record.run_id}: {found.verdict}. Recorded {found.recorded:.3f}, now {found.found:.3f}"
         + ("" if found.verdict == "exact" else f"; tolerance {found.tolerance:.1f}")
         + ".",
-        highlight=False,
     )
     if found.verdict == "differs":
         raise typer.Exit(1)
@@ -66,4 +65,4 @@ def export(
     default = f"{found.run_id}.{format_}"
     if format_ == "minari":
         default = f"obdbench/{method.replace('_', '-')}-v0"
-    out.print(export_set(path, format_, to or default), highlight=False)
+    out.print(export_set(path, format_, to or default))

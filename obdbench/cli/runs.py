@@ -90,7 +90,6 @@ def run(
         raise ObdBenchError(f"{record.failure.type}: {record.failure.message}")
     out.print(
         f"{spec.run_id}: normalized return {record.mean_score.normalized_return:.2f}",
-        highlight=False,
     )
 
 
@@ -178,7 +177,6 @@ def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
     ]
     err.print(
         ", ".join([f"{plan.name}: {len(plan.runs)} runs", *listed, f"{len(todo)} to do"]),
-        highlight=False,
     )
     if states.unknown:
         err.print(str(states.unknown), style="yellow")
@@ -225,9 +223,7 @@ def _work(todo: list[RunSpec], plan: Sweep, conditions: Conditions, jobs: int) -
                 with stopped_by_signals(conditions.stop, SECONDS_TO_SAVE) as received:
                     execute_here(todo, conditions, poll)
             except Stopped as stopped:
-                err.print(
-                    f"Stopped: {stopped}. The same command goes on from here.", highlight=False
-                )
+                err.print(f"Stopped: {stopped}. The same command goes on from here.")
                 status = QUEUE_AGAIN if WARNING in received else 128 + END
                 raise typer.Exit(status) from None
         poll()

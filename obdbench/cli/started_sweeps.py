@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,7 +68,8 @@ def _status_values(store: Path, plan: Sweep, states: SweepStatus) -> dict[str, A
     ]  # fmt: skip
     return {
         "sweep": plan.name, "store": str(store), "counts": dict(states.counts),
-        "waiting": dict(states.waiting), "unknown": states.unknown, "runs": runs,
+        "waiting": dict(states.waiting), "unknown": states.unknown,
+        "remarks": list(states.remarks), "runs": runs,
     }  # fmt: skip
 
 
@@ -89,15 +90,15 @@ def _print_status(store: Path, plan: Sweep, states: SweepStatus) -> None:
     )
     if states.waiting:
         reasons = ", ".join(f"{count} {reason}" for reason, count in states.waiting.most_common())
-        out.print(f"Queued: {reasons}", highlight=False)
+        out.print(f"Queued: {reasons}")
     if states.unknown:
         out.print(f"What is queued is not known: {states.unknown}", style="yellow")
+    _remark(states.remarks)
     if counts["failed"]:
         _explain_failures(store, plan)
         out.print(
             f"Failed runs go on with: obdbench sweep {plan.name} --retry failed"
             f"{store_option(store)}",
-            highlight=False,
         )
 
 
@@ -129,7 +130,7 @@ def report(
     plan = load_sweep(store, name)
     path = to or check_inside(store, store / "reports" / plan.name) / "report.html"
     write_html_report(store, plan, path)
-    out.print(str(path), highlight=False)
+    out.print(str(path))
 
 
 def collect(
@@ -146,17 +147,23 @@ def collect(
     """Give runs whose job died a record with the cause, then print and write the table.
 
     May be called at any time, also while jobs run; they are not touched. Ends with status 3 where
-    runs failed.
+    runs failed, with status 1 where SLURM does not answer: the table is then of what is there.
     """
+    from benchmark.errors import ObdBenchError
     from results.record_store import load_sweep
     from slurm.cluster import Cluster
 
     plan = load_sweep(store, name)
-    if wait:
-        watch(Cluster(store), plan, poll)
-    else:
-        settle(Cluster(store))
-    show(store, plan, as_json)
+    settled = True
+    try:
+        if wait:
+            watch(Cluster(store), plan, poll)
+        else:
+            settle(Cluster(store))
+    except ObdBenchError as error:
+        settled = False
+        err.print(f"Nothing was noted: {error}")
+    show(store, plan, as_json, settled)
 
 
 def cancel(name: Name, store: Store = DEFAULT_STORE) -> None:
@@ -166,10 +173,12 @@ def cancel(name: Name, store: Store = DEFAULT_STORE) -> None:
 
     plan = load_sweep(store, name)
     count = Cluster(store).cancel(plan.name)
+    if not count:
+        err.print(f"No run of {name} waits or works on a cluster.")
+        return
     err.print(
         f"{count} runs were cancelled. Note them as such: obdbench collect {name}"
         f"{store_option(store)}",
-        highlight=False,
     )
 
 
@@ -189,23 +198,32 @@ def watch(
     """
     from obdbench.sweep_status import sweep_status
     from slurm.cluster import QueueFull
-    from slurm.scheduler import Unreachable
+    from slurm.scheduler import NoSlurm, Unreachable
 
     mine = {run.run_id for run in plan.runs}
+    said: set[str] = set()
+
+    def say_once(sentence: str) -> None:
+        if sentence not in said:
+            err.print(sentence)
+        said.add(sentence)
+
     with progress_bar(plan.name, "runs", len(plan.runs)) as bar:
         while True:
             try:
                 settled = cluster.settle()
                 _tell(settled.died, settled.unwritten)
+                for remark in cluster.scheduler.remarks():
+                    say_once(remark)
                 if send is None and not settled.live & mine:
                     return
                 if send is not None:
                     send()
                     send = None
-            except QueueFull:
-                pass
-            except Unreachable as error:  # the controller is being restarted, say
-                err.print(f"{error} Asking again in {poll:.0f} s.", highlight=False, markup=False)
+            except NoSlurm:
+                raise  # asking again is of no use
+            except (QueueFull, Unreachable) as error:  # the controller is being restarted, say
+                say_once(f"{error} Asking again every {poll:.0f} s.")
             states = sweep_status(cluster.store, plan)
             done = sum(p.fraction for p in states.at.values() if p.state != "queued")
             queued, failed = states.counts["queued"], states.counts["failed"]
@@ -217,38 +235,50 @@ def settle(cluster: Cluster) -> None:
     """Give runs whose job died a record with the cause, and print it."""
     settled = cluster.settle()
     _tell(settled.died, settled.unwritten)
+    _remark(cluster.scheduler.remarks())
+
+
+def _remark(remarks: Sequence[str]) -> None:
+    """Print what the scheduler's answer lacked."""
+    for remark in remarks:
+        err.print(remark)
 
 
 def _tell(died: dict[str, str], unwritten: dict[str, str]) -> None:
     """Print which runs were given a failed record, and which records could not be written."""
     for run, kind in died.items():
-        err.print(f"{run}: {kind}", highlight=False, markup=False)
+        err.print(f"{run}: {kind}")
     for run, problem in unwritten.items():
         err.print(
             f"{run}: its job died, and its record cannot be written ({problem}). Make room and "
             f"run this again.",
-            highlight=False,
-            markup=False,
         )
 
 
-def show(store: Path, plan: Sweep, as_json: bool = False) -> None:
+def show(store: Path, plan: Sweep, as_json: bool = False, settled: bool = True) -> None:
     """Print and write a sweep's table, and say on the other stream what it lacks.
 
+    Args:
+        store: Folder of records.
+        plan: The sweep.
+        as_json: Print JSON instead of the table.
+        settled: Whether SLURM could be asked before.
+
     Raises:
-        Exit: Runs failed: status 3.
+        Exit: SLURM could not be asked: status 1. Runs failed: status 3.
     """
     from obdbench.sweep_status import sweep_status
 
     whole = _print_table(store, plan, as_json)
     states = sweep_status(store, plan)
     if open_ := states.counts["queued"] + states.counts["running"]:
-        err.print(f"{open_} runs are still queued or running.", highlight=False)
+        err.print(f"{open_} runs are still queued or running.")
     if states.counts["failed"]:
         err.print(
             f"Some runs failed; see: obdbench status {plan.name}{store_option(store)}",
-            highlight=False,
         )
+    if not settled:
+        raise typer.Exit(ERROR)
     _exit_where_failed(states, whole)
 
 
@@ -266,7 +296,7 @@ def _print_table(store: Path, plan: Sweep, as_json: bool) -> bool:
 
     report = write_tables(store, plan)
     for message in report.damaged:
-        err.print(f"A record cannot be read: {message}", highlight=False, markup=False)
+        err.print(f"A record cannot be read: {message}")
     if as_json:
         rows = report.table.data.to_dict("records")
         files = [str(path) for path in report.files]
@@ -282,7 +312,7 @@ def _print_table(store: Path, plan: Sweep, as_json: bool) -> bool:
         return not report.damaged
     out.print(report.table.rich())
     for path in report.files:
-        out.print(str(path), highlight=False)
+        out.print(str(path))
     return not report.damaged
 
 
@@ -302,7 +332,7 @@ def _explain_failures(store: Path, plan: Sweep) -> None:
         if error:
             examples.setdefault(f"{error['type']}: {error['message'].splitlines()[0]}", path)
     for message, path in examples.items():
-        out.print(f"{message}\n  {path}", highlight=False, markup=False)
+        out.print(f"{message}\n  {path}")
 
 
 def _mark(at: RunStatus, marks: dict[RunState, str]) -> str:

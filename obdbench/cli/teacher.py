@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from benchmark.config import build
@@ -106,7 +105,7 @@ def import_(
     facts = {"recipe": "cal_ql", "dataset": D4RL + short, "environment": environment}
     teacher = import_corl(file, observation_mean=mean, observation_std=std, facts=facts)
     if converted := teacher.facts.get("checkpoint_converted"):
-        err.print(f"{file}: {converted}.", highlight=False, markup=False)
+        err.print(f"{file}: {converted}.")
     measured = evaluate_teacher(teacher, environment, reference, episodes, seed=0)
     _save(teacher, measured, target or imported_path(D4RL + short, "cal_ql"))
 
@@ -122,7 +121,7 @@ def list_teachers() -> None:
             try:
                 facts = load_teacher(path).facts
             except TeacherProblem as error:
-                table.add_row("", "", "", "", escape(f"broken: {error}"), escape(path.name))
+                table.add_row("", "", "", "", f"broken: {error}", path.name)
                 continue
             seed = f":{facts['seed']}" if facts.get("seed") else ""
             steps = facts.get("parameters", {}).get("steps")
@@ -155,7 +154,7 @@ def evaluate(
     if dataset is not None:
         data = load_dataset(DatasetName.parse(dataset))
         measured = _measured(find_teacher(data, recipe), data, episodes)
-        out.print(_sentence(measured), highlight=False)
+        out.print(_sentence(measured))
         return
     out.print(_evaluate_all(recipe, episodes))
 
@@ -217,7 +216,7 @@ def _measured(teacher: NetworkTeacher, data: Dataset, episodes: int) -> dict[str
 def _save(teacher: NetworkTeacher, measured: dict[str, float], path: Path) -> None:
     facts = {**teacher.facts, "evaluation": measured}
     save_teacher(dataclasses.replace(teacher, facts=facts), path)
-    err.print(f"{path}: {_sentence(measured)}", highlight=False, markup=False)
+    err.print(f"{path}: {_sentence(measured)}")
 
 
 def _score(measured: dict[str, float] | None) -> str:
