@@ -668,12 +668,13 @@ def test_work_on_several_machines_and_versions_is_named_and_counted(
     assert "When" not in facts(sweep, [], runs_frame([]))
 
 
-@pytest.fixture(scope="module")
-def wide(store: Path, sweep: Sweep) -> tuple[Sweep, list[Record]]:
-    """Two methods on two datasets, of which one lacks `dbc`'s runs; and `raises` on one."""
+Scores = dict[str, tuple[tuple[float, ...], ...]]
+"""Method -> scores by seed on `hopper/medium@2000`, and on another dataset."""
+
+
+def scored(store: Path, sweep: Sweep, scores: Scores) -> list[Record]:
     of = {r.spec.method: r for r in sweep_records(store, sweep)}
-    scores = {"random": ((0.0, 2.0), (10.0, 30.0)), "dbc": ((40.0, 44.0), (60.0, 64.0, 68.0))}
-    records = [
+    return [
         altered(of[method], spec=spec, run_id=spec.run_id, cell_id=spec.cell_id,
                 score__normalized_return=score)
         for method, on in scores.items()
@@ -681,6 +682,16 @@ def wide(store: Path, sweep: Sweep) -> tuple[Sweep, list[Record]]:
         for seed, score in enumerate(values)
         for spec in (tiny_spec(method, dataset, seed=seed),)
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def wide(store: Path, sweep: Sweep) -> tuple[Sweep, list[Record]]:
+    """Two methods on two datasets, of which one lacks `dbc`'s runs; and `raises` on one."""
+    scores: Scores = {
+        "random": ((0.0, 2.0), (10.0, 30.0)),
+        "dbc": ((40.0, 44.0), (60.0, 64.0, 68.0)),
+    }
+    records = scored(store, sweep, scores)
     return Sweep("wide", "", tuple(record.spec for record in records)), records
 
 
@@ -698,6 +709,19 @@ def test_the_mean_over_datasets_weighs_every_dataset_alike(
     text = headline(overall.reset_index())
     assert text.startswith("dbc scores highest (mean over 2 datasets): 53.0 [")
     assert text.endswith("For comparison: random 10.5.")
+
+
+def test_means_over_datasets_are_told_apart_by_all_datasets(store: Path, sweep: Sweep) -> None:
+    """On the first dataset nothing is apart; over both, every seed shows the difference."""
+    scores: Scores = {
+        "dbc": ((30.0, 10.0, 20.0), (90.0, 80.0, 85.0)),
+        "random": ((10.0, 30.0, 20.0), (5.0, 6.0, 4.0)),
+    }
+    runs = runs_frame(scored(store, sweep, scores))
+    table = cell_table(runs)
+    first = table[table["dataset"] == "hopper/medium@2000"]
+    assert "not told apart from it: random" in headline(first)
+    assert "not told apart" not in headline(over_datasets(runs, table))
 
 
 def test_a_method_that_lacks_a_dataset_has_no_mean_over_them(
