@@ -83,7 +83,6 @@ def test_local_processes_give_the_records_of_this_process(
     for spec in specs:
         assert sets(tmp_path, spec) == sets(inline[0], spec)
     assert polls
-    assert not list((tmp_path / "jobs").rglob("*_log.*")), "logs of jobs that went well are kept"
     assert {r.provenance.threads for r in local} == {1}
 
 
@@ -182,9 +181,9 @@ def test_no_process_outlives_an_interrupt(small_dataset_name: str, tmp_path: Pat
     before = set(psutil.Process().children(recursive=True))
     with pytest.raises(_Stop):
         execute_in_processes([spec], Conditions(tmp_path), 1, stop_when_begun)
-    assert len(workers - before) == 2, "submitit's controller and the worker"
+    assert len(workers - before) == 1
     ended, _ = psutil.wait_procs(workers - before, timeout=10)
-    assert len(ended) == 2
+    assert len(ended) == 1
     assert existing_record(folder) is None
     assert run_status(tmp_path, spec).state == "stopped"
 
