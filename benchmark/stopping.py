@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -63,6 +65,7 @@ def stopped_by_signals(stop: StopRequest, seconds: float) -> Iterator[list[int]]
             signal.setitimer(signal.ITIMER_REAL, seconds)
         came.append(number)
         stop.ask()
+        _print_nowhere_without_a_terminal()
 
     def give_up(number: int, _: FrameType | None) -> None:
         raise Stopped(f"no state was saved within {seconds:.0f} s")
@@ -83,10 +86,21 @@ def ended_by_signals() -> Iterator[None]:
     """
 
     def end(number: int, _: FrameType | None) -> None:
+        _print_nowhere_without_a_terminal()
         sys.exit(128 + number)
 
     with _handled({END: end, HANGUP: end}):
         yield
+
+
+def _print_nowhere_without_a_terminal() -> None:
+    """Let go of a terminal that was closed: printing on it is an error, and would be the end."""
+    for number in (1, 2):
+        with contextlib.suppress(OSError):  # it is closed already
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, number)
+                os.close(nowhere)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import ctypes
 import io
+import logging
 import os
 import random
 import signal
@@ -403,6 +404,8 @@ def surroundings(folder: Path) -> Iterator[None]:
     os.environ.update({name: str(folder / part) for name, part in names.items()})
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+    # Packs whose states are at different steps go on one by one, and say so each time.
+    logging.getLogger("benchmark").setLevel(logging.ERROR)
     prctl(SUBREAPER, 1)
     try:
         yield

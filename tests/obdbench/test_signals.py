@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import multiprocessing
 import os
+import pty
+import select
 import signal
 import sys
 import time
@@ -15,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from rich.console import Console
 
 from benchmark.files import atomic_path
 from benchmark.heartbeat import ALIVE, last_sign
@@ -22,7 +27,7 @@ from benchmark.monitor import STATE
 from benchmark.state import load_state
 from benchmark.stopping import HANGUP, Stopped, StopRequest, ended_by_signals, stopped_by_signals
 from obdbench.cli import app as commands
-from obdbench.cli import main
+from obdbench.cli import console, main
 
 ENDLESS = """
 [[methods]]
@@ -105,6 +110,46 @@ def test_a_single_run_saves_its_state_at_a_signal(
         assert process.exitcode == status
     assert "Stopped: asked to stop. The same command goes on from here." in log.read_text()
     assert load_state(folder / STATE)[1]["method"]["step"] > 0
+
+
+def test_a_closed_terminal_saves_the_state(
+    small_dataset_name: str, record_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Printing on a terminal that is no longer there is an error, which must not be the end."""
+    monkeypatch.setenv("TERM", "xterm")
+    number, terminal = pty.fork()
+    if not number:
+        status: object = 1
+        try:
+            sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1)
+            sys.argv = ["obdbench", "run", "dbc", small_dataset_name, *SMALL]
+            main()
+        except SystemExit as end:
+            status = end.code
+        finally:
+            os._exit(int(str(status)))
+    deadline = time.monotonic() + 60
+    while not any((s := last_sign(f.parent)) and s["step"] for f in record_store.rglob(ALIVE)):
+        assert time.monotonic() < deadline
+        if select.select([terminal], [], [], 0.05)[0]:
+            os.read(terminal, 65536)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == 128 + HANGUP
+    (state,) = record_store.rglob(STATE)
+    assert load_state(state)[1]["method"]["step"] > 0
+
+
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_progress_into_a_log_on_a_full_disk_fails_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "err", Console(file=FullDisk()))
+    monkeypatch.setattr(console, "PLAIN_SECONDS", -1.0)
+    with pytest.raises(OSError, match="No space left"):
+        console.err.print("there is no room for this")
+    console.ProgressBar("a run", "steps", 10).update(1)
 
 
 def test_a_hang_up_asks_once_but_not_under_nohup() -> None:
