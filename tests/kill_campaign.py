@@ -434,10 +434,9 @@ def several(steps: int = 6) -> list[RunSpec]:
 
 
 def campaign(
-    folder: Path, seed: int, count: int, seconds: float = float("inf")
-) -> dict[str, Tally]:
+    folder: Path, tallies: dict[str, Tally], seed: int, count: int, seconds: float = float("inf")
+) -> None:
     """Kill so often, or for so long; the file operations come first and are not counted."""
-    tallies: dict[str, Tally] = {}
     deadline = time.monotonic() + seconds
     reference = undisturbed(several(), folder / "reference")
     one = undisturbed(several()[:1], folder / "one")
@@ -453,13 +452,12 @@ def campaign(
         kills -= tally.kills
         kill_at_random(reference, kind, rng, folder / "killed" / str(number), tally)
         kills += tally.kills
-    return tallies
 
 
-def campaign_on_slurm(folder: Path, seed: int, count: int) -> Tally:
+def campaign_on_slurm(folder: Path, tally: Tally, seed: int, count: int) -> None:
     """Kill jobs of a SLURM that is started for it."""
     reference, rng = undisturbed(several(), folder / "reference"), random.Random(seed)
-    tally, machine = Tally(span=4.0), OneNodeCluster(folder / "machine")
+    machine = OneNodeCluster(folder / "machine")
     os.environ |= machine.environment
     machine.start()
     try:
@@ -467,7 +465,6 @@ def campaign_on_slurm(folder: Path, seed: int, count: int) -> Tally:
             kill_on_slurm(reference, machine, rng, folder / f"store{tally.kills}", tally)
     finally:
         machine.stop()
-    return tally
 
 
 def show(tallies: dict[str, Tally]) -> bool:
@@ -506,11 +503,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, surroundings(Path(name)):
         build_dataset(DatasetName.parse(DATASET))
         began = time.monotonic()
-        tallies = campaign(Path(name), given.seed, given.count, 60 * given.minutes)
-        if given.slurm:
-            tallies[ON_SLURM] = campaign_on_slurm(Path(name) / "slurm", given.seed, given.slurm)
-        print(f"seed {given.seed}, count {given.count}, {time.monotonic() - began:.0f} s")
-        sys.exit(not show(tallies))
+        tallies: dict[str, Tally] = {}
+        try:
+            campaign(Path(name), tallies, given.seed, given.count, 60 * given.minutes)
+            if given.slurm:
+                tallies[ON_SLURM] = Tally(span=6.0)
+                campaign_on_slurm(Path(name) / "slurm", tallies[ON_SLURM], given.seed, given.slurm)
+        finally:  # what was seen before an interrupt counts
+            print(f"seed {given.seed}, count {given.count}, {time.monotonic() - began:.0f} s")
+            whole = show(tallies)
+        sys.exit(not whole)
 
 
 if __name__ == "__main__":
