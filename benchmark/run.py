@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,9 @@ from benchmark.spec import RunSpec
 from benchmark.state import load_state
 from benchmark.stopping import StopRequest
 from benchmark.synthetic_set import NotFinite
+
+LOCK_SECONDS = 0.1
+"""Between looks at a run that another process works on."""
 
 
 class WorkerDied(ObdBenchError):
@@ -152,7 +156,7 @@ def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
         OSError: A record could not be written. Where several could not, the message names each.
     """
     store = conditions.store
-    with conditions.applied(), _locked(store, specs):
+    with conditions.applied(), _locked(store, specs, conditions.stop):
         tidy(specs, store)
         todo = [spec for spec in specs if not is_complete(run_folder(store, spec))]
         problems: list[OSError] = []
@@ -180,7 +184,7 @@ def record_death(spec: RunSpec, store: Path, error: WorkerDied) -> bool:
     """
     folder = run_folder(store, spec)
     try:
-        with _locked(store, [spec], wait=False):
+        with _locked(store, [spec]):
             if is_complete(folder):
                 return False
             attempt = _Attempt(spec, folder)
@@ -349,20 +353,37 @@ def _earlier_attempts(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def _locked(store: Path, specs: Sequence[RunSpec], *, wait: bool = True) -> Iterator[None]:
-    """While it is open no other process works on these runs; it waits for one that does.
+def _locked(
+    store: Path, specs: Sequence[RunSpec], stop: StopRequest | None = None
+) -> Iterator[None]:
+    """While it is open no other process works on these runs.
 
     The system releases the locks of a process that dies.
 
+    Args:
+        store: Folder of records.
+        specs: The runs.
+        stop: Until it is asked, a process that works on one of them is waited for; with None it is
+            not.
+
     Raises:
-        Timeout: Another process works on one of them, and waiting is not wanted.
+        Timeout: Another process works on one of them, and is not waited for.
+        Stopped: A stop was requested while it was waited for.
     """
     with contextlib.ExitStack() as locks:
         for folder in sorted(run_folder(store, spec) for spec in specs):  # one order: no deadlock
             check_inside(store, folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=-1 if wait else 0)
-            locks.enter_context(lock)
+            lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+            while True:
+                try:
+                    locks.enter_context(lock)
+                    break
+                except Timeout:
+                    if stop is None:
+                        raise
+                    stop.check()
+                    time.sleep(LOCK_SECONDS)
         yield
 
 

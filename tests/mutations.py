@@ -255,6 +255,13 @@ MUTATIONS = (
         "n=3, cutoff=0.99)",
         ("tests/benchmark/test_registry.py",),
     ),
+    Mutation(
+        "workers: deaf to the end of the process that started them",
+        "benchmark/local_worker.py",
+        "    os.kill(os.getpid(), END)",
+        "    pass",
+        ("tests/obdbench/test_signals.py",),
+    ),
 )
 
 
