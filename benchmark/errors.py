@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 MOST_NAMES = 80
@@ -25,3 +27,25 @@ def did_you_mean(name: str, available: Iterable[str]) -> str:
     if len(names) > MOST_NAMES:
         return f"{hint}{len(names)} are available."
     return f"{hint}Available: {', '.join(names) if names else '(none)'}."
+
+
+ADVICE = {
+    errno.ENOSPC: "Make room there, or use another folder.",
+    errno.EDQUOT: "Make room there, or use another folder.",
+    errno.EROFS: "It can be read only; write to another folder.",
+    errno.EACCES: "Your user may not do that there; use another folder, or ask its owner.",
+    errno.EPERM: "Your user may not do that there; use another folder, or ask its owner.",
+    errno.ENOTDIR: "A file is where a folder must be; name a folder, or move the file away.",
+    errno.EEXIST: "A file is where a folder must be; name a folder, or move the file away.",
+    errno.EISDIR: "A folder is where a file must be; name a file, or move the folder away.",
+    errno.ENAMETOOLONG: "Take a shorter name.",
+}
+"""What a user can do after an error of the system."""
+
+
+def system_error(error: OSError) -> str:
+    """A sentence on an error of the system: the path, what the system says, and what to do."""
+    if error.errno is None or error.filename is None:
+        return str(error)
+    said = f"{error.filename} cannot be used: {os.strerror(error.errno)}."
+    return f"{said} {ADVICE.get(error.errno, '')}".strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmark.errors import ObdBenchError
+from benchmark.files import write_atomic
 from results.statistics import Estimate
 
 DOTS_PER_INCH = 200
@@ -109,6 +111,9 @@ def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PDF or PNG, by the ending; the folder is made if it is absent."""
     if path.suffix not in _METADATA:
         raise FigureError(f"A figure cannot be written as {path.name!r}; expected .pdf or .png.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()  # a full disk is then an error of the disk, not one of matplotlib's
     with mpl.rc_context(SETTINGS):
-        figure.savefig(path, metadata=_METADATA[path.suffix], dpi=DOTS_PER_INCH)
+        figure.savefig(
+            buffer, format=path.suffix[1:], metadata=_METADATA[path.suffix], dpi=DOTS_PER_INCH
+        )
+    write_atomic(path, buffer.getvalue())

@@ -34,7 +34,13 @@ from benchmark.datasets.source import DatasetName, DatasetSource, find_source, s
 from benchmark.environments.batch import highest
 from benchmark.environments.lookup import find_specification, make_batched
 from benchmark.errors import ObdBenchError
-from benchmark.files import Fingerprint, atomic_path, file_sha256, write_atomic
+from benchmark.files import (
+    Fingerprint,
+    atomic_path,
+    file_sha256,
+    system_errors_name,
+    write_atomic,
+)
 
 CARD = "card.json"
 FLAT_COPY = "transitions.safetensors"
@@ -67,23 +73,29 @@ def build_dataset(
     Raises:
         DatasetProblem: The dataset is in the store with another seed, or is not sound.
     """
+    if is_stored(name) and not force:  # without a lock, which a read-only folder could not hold
+        return _load_seed(name, seed)
     name.folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(name.folder.with_suffix(".lock")):  # of two builders, the second finds it done
-        if is_stored(name) and not force:
-            found = dataset_card(name)["seed"]
-            if found not in (None, seed):
-                raise DatasetProblem(
-                    f"{name} is in the store with seed {found}, you asked for seed {seed}. "
-                    f"Build over it with `{name.rebuild_command(seed)}`."
-                )
-            return load_dataset(name)
+    with FileLock(f"{name.folder}.lock"):
+        if is_stored(name) and not force:  # another builder was faster
+            return _load_seed(name, seed)
         source = source or find_source(name.name)
         dataset = source.build(str(name), name.size, seed, threads, progress)
-        published = name.size is None
-        write_dataset(
-            name, dataset, seed=None if published else seed, description=source.description
-        )
+        seed_of = None if name.size is None else seed  # published data have none
+        with system_errors_name(name.folder):
+            write_dataset(name, dataset, seed=seed_of, description=source.description)
     return dataset
+
+
+def _load_seed(name: DatasetName, seed: int) -> Dataset:
+    """Load a stored dataset, unless it was collected with another seed."""
+    found = dataset_card(name)["seed"]
+    if found not in (None, seed):
+        raise DatasetProblem(
+            f"{name} is in the store with seed {found}, you asked for seed {seed}. "
+            f"Build over it with `{name.rebuild_command(seed)}`."
+        )
+    return load_dataset(name)
 
 
 def is_stored(name: DatasetName) -> bool:

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from benchmark.errors import ObdBenchError
+from benchmark.errors import ObdBenchError, system_error
 from benchmark.registry import load_plugin
 from obdbench.cli.console import ERROR, INTERRUPTED, err, never_fail_to_print
 from obdbench.cli.lazy import Command, command_tree
@@ -166,12 +166,13 @@ def root(
 
 
 def main() -> None:
-    """Entry point: the suite's own errors are printed as one message, without a traceback."""
+    """Entry point: errors of the suite and of the system are one message, without a traceback."""
     never_fail_to_print()
     try:
         app()
-    except ObdBenchError as error:
-        err.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
+    except (ObdBenchError, OSError) as error:
+        message = system_error(error) if isinstance(error, OSError) else str(error)
+        err.print(f"[bold red]Error:[/] {escape(message)}", highlight=False)
         sys.exit(ERROR)
     except SystemExit as end:
         if end.code == INTERRUPTED:
