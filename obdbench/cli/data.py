@@ -32,13 +32,13 @@ from benchmark.density.log_densities import Fit, find_or_fit
 from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
 from obdbench.cli.console import err, out, progress_bar
+from obdbench.cli.options import Force
 from paper_figures.dataset_overview import DatasetDescription, dataset_overview, dataset_table
 from paper_figures.figure import write_figure
 
 app = typer.Typer(help="Datasets: build, fetch, import, list, inspect.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name of a dataset, e.g. hopper/medium-replay.")]
-Force = Annotated[bool, typer.Option(help="Replace the one that is in the store.")]
 
 
 def build_if_missing(

@@ -58,12 +58,11 @@ def export(
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Write a run's last synthetic set in a format that others read."""
-    from obdbench.export import export_set
+    from obdbench.export import export_set, minari_id
     from obdbench.face import find_run, last_set
 
     found = find_run(run, store)
-    path, method = last_set(found), found.record.spec.method
     default = f"{found.run_id}.{format_}"
     if format_ == "minari":
-        default = f"obdbench/{method.replace('_', '-')}-v0"
-    out.print(export_set(path, format_, to or default), highlight=False)
+        default = minari_id(found.run_id)
+    out.print(export_set(last_set(found), format_, to or default), highlight=False, markup=False)
