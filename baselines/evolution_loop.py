@@ -20,6 +20,7 @@ from benchmark.method import (
     Policy,
     Problem,
     State,
+    require_above_zero,
     require_positive,
 )
 from benchmark.synthetic_set import SyntheticSet
@@ -64,9 +65,7 @@ class Evolution(Method):
         for name in ("max_steps", "environment_steps"):
             if getattr(self, name) is not None:
                 require_positive(self, name)
-        for name in ("sigma", "learning_rate"):
-            if (value := getattr(self, name)) <= 0:
-                raise BadParameter(f"{name} of {type(self).__name__} is {value}; expected above 0.")
+        require_above_zero(self, "sigma", "learning_rate")
         if self.population < 2 or (self.strategy == "open_es" and self.population % 2):
             raise BadParameter(
                 f"population of {type(self).__name__} is {self.population}; expected 2 or more, "

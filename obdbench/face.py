@@ -338,6 +338,17 @@ def last_set(run: Run) -> Path:
     return check_set(record, sets[-1], run.folder)
 
 
+def check_sets(run: Run) -> None:
+    """Check that the sets next to a record are those that were scored; some may be left out.
+
+    Raises:
+        ObdBenchError: One is another.
+    """
+    for checkpoint in run.record.checkpoints:
+        if checkpoint.synthetic_set and (run.folder / checkpoint.synthetic_set).exists():
+            check_set(run.record, checkpoint, run.folder)
+
+
 def check_same_data(store: Path, plan: Sweep, datasets: Sequence[Dataset]) -> None:
     """Refuse to put runs next to records of the sweep that were made on other content.
 

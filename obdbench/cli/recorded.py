@@ -24,28 +24,30 @@ def verify(run: Run, store: Store = DEFAULT_STORE) -> None:
     """
     from benchmark.datasets.source import DatasetName
     from obdbench.cli.data import build_if_missing
-    from obdbench.face import find_run
+    from obdbench.face import check_sets, find_run
     from obdbench.verify import verify as verify_record
 
-    record = find_run(run, store).record
+    found = find_run(run, store)
+    record = found.record
+    check_sets(found)
     _ = record.mean_score, record.spec.method_instance  # before data are built for nothing
     build_if_missing(DatasetName.parse(record.spec.dataset))
     with (
         tempfile.TemporaryDirectory() as folder,
         progress_bar(record.run_id, "steps", 1.0) as bar,
     ):
-        found = verify_record(
+        result = verify_record(
             record, Path(folder), lambda _, step, total: bar.update(step / max(total, 1))
         )
-    for change in found.changed:
+    for change in result.changed:
         out.print(f"changed: {change}", highlight=False, markup=False)
     out.print(
-        f"{record.run_id}: {found.verdict}. Recorded {found.recorded:.3f}, now {found.found:.3f}"
-        + ("" if found.verdict == "exact" else f"; tolerance {found.tolerance:.1f}")
+        f"{record.run_id}: {result.verdict}. Recorded {result.recorded:.3f}, now {result.found:.3f}"
+        + ("" if result.verdict == "exact" else f"; tolerance {result.tolerance:.1f}")
         + ".",
         highlight=False,
     )
-    if found.verdict == "differs":
+    if result.verdict == "differs":
         raise typer.Exit(1)
 
 

@@ -51,6 +51,7 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
     runs = runs_frame(records)
     table = cell_table(runs_frame(records, sweep.runs))
     states = sweep_status(store, sweep)
+    values = content(store, sweep, records, states, table)
     folder = resources.files("obdbench.html_report")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((folder / "report.html.template").read_text("utf-8"))
@@ -64,7 +65,8 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
         damaged=damaged,
         csv=table.drop(columns="scores").to_csv(index=False),
         figures=_figures(records, runs),
-        data=_json(content(store, sweep, records, states, table)),
+        altered=values["altered"],
+        data=_json(values),
     )
     write_atomic(path, page)
 

@@ -80,7 +80,7 @@ def test_a_sweep_goes_on_past_a_damaged_record_and_a_retry_keeps_it_aside(
     record: Path, cli: Any, sweep_file: Path
 ) -> None:
     whole, other = record.read_text("utf-8"), record.parents[1] / "seed1" / FILE
-    for number, damage in enumerate((UNREADABLE | ALTERED).values()):
+    for number, damage in enumerate((UNREADABLE["cut short"], ALTERED["another version"])):
         record.write_text(damage(whole), "utf-8")
         other.unlink()
         found = cli("sweep", sweep_file, "--jobs", "1")
@@ -106,15 +106,33 @@ def test_the_report_shows_the_rest_and_a_warning(
     assert str(record) in page
 
 
+def test_the_report_shows_the_rest_where_a_set_was_altered(
+    record: Path, cli: Any, record_store: Path
+) -> None:
+    (set_,) = record.parent.glob("set-*.safetensors")
+    set_.write_bytes(set_.read_bytes()[:-1] + b"x")
+    assert cli("report", "tiny").code == 0
+    page = (record_store / "reports" / "tiny" / "report.html").read_text("utf-8")
+    assert page.count("A set is not the one that was scored, and is not shown") == 1
+    assert "2 done" in cli("status", "tiny").out
+    for command in ("export", "verify"):
+        found = cli(command, record.parent)
+        assert found.code == 1 and f"{set_} has sha256" in found.err
+
+
 def test_a_damaged_list_of_runs_is_one_message_with_what_to_do(
     record: Path, cli: Any, record_store: Path
 ) -> None:
     path = record_store / "sweeps" / "tiny.json"
+    whole = json.loads(path.read_text("utf-8"))
     for content in (
         "", "[]", "{}", "null", "\x00", '{"name": "tiny", "description": "", "runs": [{}]}',
-        '{"name": "tiny", "description": "", "runs": [{"method": 3}]}',
+        '{"name": "tiny", "description": "", "runs": [{"method": 3}]}', "\ud800",
+        '{"name": "tiny", "description": "", "runs": []}', "[" * 100_000,
+        json.dumps({**whole, "name": "../../elsewhere"}), json.dumps({**whole, "description": "x"}),
+        json.dumps({**whole, "runs": whole["runs"][:1]}), json.dumps({**whole, "more": 1}),
     ):  # fmt: skip
-        path.write_text(content, "utf-8")
+        path.write_text(content, "utf-8", errors="surrogatepass")
         for command in ("status", "table", "report", "collect"):
             found = cli(command, "tiny")
             assert found.code == 1, content
