@@ -6,7 +6,6 @@ its ids, and its score from its returns. `json_schema` describes the file for ot
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -22,7 +21,7 @@ from msgspec import Meta, Struct
 from benchmark.clocks import Cost
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError, did_you_mean
-from benchmark.files import file_sha256, write_atomic
+from benchmark.files import file_sha256, json_sha256, write_atomic
 from benchmark.spec import RunSpec
 
 SCHEMA = "obdbench.record/2"
@@ -259,7 +258,7 @@ def write_record(path: Path, record: Record) -> None:
     if (where := _not_finite(values)) is not None:
         raise BadRecord(f"{path} would hold a value that is not finite at {where}.")
     _check(_convert(values, path), path)
-    values[DIGEST] = _digest(values)
+    values[DIGEST] = json_sha256(values)
     write_atomic(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
@@ -274,7 +273,7 @@ def read_record(path: Path) -> Record:
     said = values.pop(DIGEST, None)
     record = _convert(values, path)
     _check(record, path)
-    if said is not None and said != (found := _digest(values)):
+    if said is not None and said != (found := json_sha256(values)):
         raise BadRecord(
             f"{path} was altered: its content has sha256 {found[:16]}, it says {str(said)[:16]}. "
             f"Put it back, or run this run again."
@@ -326,10 +325,6 @@ def json_schema() -> dict[str, Any]:
     digest = {"type": "string", "description": "Digest of all other keys, in canonical JSON."}
     schema["$defs"]["Record"]["properties"][DIGEST] = digest
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _decode(path: Path) -> dict[str, Any]:

@@ -8,11 +8,10 @@ is safe on a shared file system and needs no server.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +21,7 @@ import psutil
 from msgspec import Meta
 
 from benchmark.errors import ObdBenchError, did_you_mean
-from benchmark.files import write_atomic
+from benchmark.files import json_sha256, write_atomic
 from benchmark.heartbeat import ALIVE, Sign, last_sign
 from benchmark.record import FILE, BadRecord, Record, read_record
 from benchmark.run import run_folder
@@ -70,7 +69,7 @@ def save_sweep(store: Path, sweep: Sweep) -> None:
         "description": sweep.description,
         "runs": [run.as_dict() for run in sweep.runs],
     }
-    text = json.dumps(values | {"sha256": _digest(values)}, indent=1) + "\n"
+    text = json.dumps(values | {"sha256": json_sha256(values)}, indent=1) + "\n"
     write_atomic(_sweep_path(store, sweep.name), text)
 
 
@@ -123,12 +122,8 @@ class _StoredSweep(msgspec.Struct, forbid_unknown_fields=True):
         if self.name != name:
             raise ObdBenchError(f"it is that of {self.name!r}")
         values = {"name": name, "description": self.description, "runs": self.runs}
-        if self.sha256 not in (None, _digest(values)):
+        if self.sha256 not in (None, json_sha256(values)):
             raise ObdBenchError("it was altered: its content has another sha256 than it says")
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def started_sweeps(store: Path) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import gymnasium
 import minari
+import msgspec
 import numpy as np
 from filelock import FileLock
 from gymnasium.spaces import Discrete
@@ -38,6 +39,7 @@ from benchmark.files import (
     Fingerprint,
     atomic_path,
     file_sha256,
+    json_sha256,
     system_errors_name,
     write_atomic,
 )
@@ -49,6 +51,33 @@ CARD_KEYS = (
     "name", "environment", "source", "size", "seed", "episodes", "returns", "reference_returns",
     "shapes", "sha256", "hdf5",
 )  # fmt: skip
+
+
+CARD_DIGEST = "card_sha256"
+"""Key of the digest of all others; cards that older versions wrote have none."""
+
+
+class _Returns(msgspec.Struct):
+    mean: float
+    sd: float
+    max: float
+
+
+class _Card(msgspec.Struct):
+    """Types of what a card must hold."""
+
+    name: str
+    environment: str
+    source: str
+    size: int
+    seed: int | None
+    episodes: int
+    returns: _Returns
+    reference_returns: ReferenceReturns
+    shapes: dict[str, list[int]]
+    sha256: str
+    hdf5: Fingerprint
+    provenance: dict[str, Any] = {}
 
 
 def build_dataset(
@@ -156,7 +185,7 @@ def local_datasets() -> list[DatasetName]:
     for path in sorted(store_folder().rglob(CARD)):
         try:
             name = DatasetName.parse(json.loads(path.read_text("utf-8"))["name"])
-        except (json.JSONDecodeError, KeyError, TypeError, ObdBenchError):
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError, ObdBenchError):
             continue  # another program's, or of a plug-in that is not loaded: `info` reports it
         if name.folder == path.parent:
             names.append(name)
@@ -178,10 +207,17 @@ def dataset_card(name: DatasetName) -> dict[str, Any]:
         )
     try:
         card: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetProblem(f"{path} is not JSON ({error}). {repair}") from error
     if lacking := [key for key in CARD_KEYS if key not in card]:
         raise DatasetProblem(f"{path} lacks {', '.join(map(repr, lacking))}. {repair}")
+    said = card.pop(CARD_DIGEST, None)
+    if said is not None and said != json_sha256(card):
+        raise DatasetProblem(f"{path} was altered: its content has another sha256. {repair}")
+    try:
+        msgspec.convert(card, _Card)
+    except msgspec.ValidationError as error:
+        raise DatasetProblem(f"{path} is not the card of a dataset: {error}. {repair}") from error
     if card["name"] != str(name):
         raise DatasetProblem(
             f"{path} is the card of {card['name']!r}, expected {str(name)!r}: two datasets share a "
@@ -231,6 +267,7 @@ def write_dataset(
         "sha256": dataset.sha256,
         "hdf5": asdict(Fingerprint.of(name.folder / EPISODES)),
     }
+    card[CARD_DIGEST] = json_sha256(card)
     write_atomic(name.folder / CARD, json.dumps(card, indent=1) + "\n")
 
 

@@ -39,6 +39,13 @@ class ReferenceReturns:
     random: float
     expert: float
 
+    def __post_init__(self) -> None:
+        if self.random == self.expert:
+            raise DatasetProblem(
+                f"The returns of the random policy and of the expert are both {self.random}; "
+                f"normalisation needs two different ones."
+            )
+
     def normalise(self, returns: float | NDArray[np.float64]) -> float | NDArray[np.float64]:
         """Normalized return: 0 is the random policy, 100 the expert (D4RL, arXiv 2004.07219)."""
         return 100.0 * (returns - self.random) / (self.expert - self.random)

@@ -176,7 +176,7 @@ def import_log_density(file: Path, dataset: Dataset) -> LogDensity:
     """
     try:
         array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DensityProblem(
             f"{file} cannot be read as a numpy array ({error}); expected a .npy file of plain "
             f"numbers."

@@ -34,7 +34,10 @@ Retry = Annotated[
     typer.Option(help="`failed`: take up failed runs again, from their saved state."),
 ]
 Threads = Annotated[
-    int, typer.Option(help="Threads of torch in every process; rounding depends on it.", min=1)
+    int,
+    typer.Option(
+        help="Threads of torch in every process; rounding depends on it.", min=1, max=1024
+    ),
 ]
 
 
