@@ -161,14 +161,8 @@ def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
     """
     store = conditions.store
     tidy(specs, store)
-    if not all(is_complete(run_folder(store, spec)) for spec in specs):
-        _do(specs, conditions)
-    return [read_record(run_folder(store, spec) / FILE) for spec in specs]
-
-
-def _do(specs: Sequence[RunSpec], conditions: Conditions) -> None:
-    """Do those of the runs that no other process did in the meantime."""
-    store = conditions.store
+    if all(is_complete(run_folder(store, spec)) for spec in specs):
+        return [read_record(run_folder(store, spec) / FILE) for spec in specs]
     with conditions.applied(), _locked(store, specs):
         for folder in (run_folder(store, spec) for spec in specs):
             if (aside := put_aside_damaged(folder)) is not None:
@@ -179,6 +173,7 @@ def _do(specs: Sequence[RunSpec], conditions: Conditions) -> None:
             for spec in todo:
                 _advance([spec], conditions, problems)
         _raise_all(problems)
+        return [read_record(run_folder(store, spec) / FILE) for spec in specs]
 
 
 def tidy(specs: Sequence[RunSpec], store: Path) -> None:
