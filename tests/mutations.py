@@ -160,8 +160,8 @@ MUTATIONS = (
     Mutation(
         "sweep: the grid's axes side by side, not crossed",
         "benchmark/sweep.py",
-        "in itertools.product(*grid.values()):",
-        "in zip(*grid.values(), strict=False):",
+        "in itertools.product(*row.grid.values()):",
+        "in zip(*row.grid.values(), strict=False):",
         ("tests/benchmark/test_sweep.py",),
     ),
     Mutation(

@@ -172,6 +172,7 @@ def check_retry(retry: str | None) -> None:
 
 def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
     """The runs that are to be done; their counts are printed."""
+    from benchmark.record import BadRecord
     from obdbench.sweep_status import sweep_status
 
     states = sweep_status(store, plan)
@@ -188,6 +189,10 @@ def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
     )
     if states.unknown:
         err.print(str(states.unknown), style="yellow")
+    for run in plan.runs:
+        if states.of(run).error == BadRecord.__name__:
+            fate = "put aside" if run in todo else "left; --retry failed puts it aside"
+            err.print(f"A record cannot be read, and is {fate}: {states.of(run).message}")
     return todo
 
 

@@ -179,7 +179,7 @@ def test_no_process_outlives_an_interrupt(small_dataset_name: str, tmp_path: Pat
     workers: set[psutil.Process] = set()
 
     def stop_when_begun() -> None:
-        if (sign := last_sign(folder)) and sign["step"]:
+        if (sign := last_sign(folder)) and sign.step:
             workers.update(psutil.Process().children(recursive=True))
             assert run_status(tmp_path, spec).state == "running"
             raise _Stop
