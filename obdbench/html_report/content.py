@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.datasets.diversity import PrincipalComponents
+from benchmark.errors import ObdBenchError
 from benchmark.record import Record, check_set
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
@@ -55,6 +56,7 @@ def content(
     """
     provenance: dict[str, int] = {}
     by_id = {record.run_id: record for record in records}
+    pictures, altered = _pictures(store, sweep, by_id)
     return {
         "name": sweep.name,
         "description": sweep.description,
@@ -67,7 +69,7 @@ def content(
             _run(run, by_id.get(run.run_id), states.of(run).state, provenance)
             for run in sweep.runs
         ],
-        "pictures": _pictures(store, sweep, by_id),
+        "pictures": pictures, "altered": altered,
         "provenance": [json.loads(facts) for facts in provenance],
         "published": [_published(one) for one in compare(published_cells(), records)
                       if one.reproduced is not None],
@@ -223,19 +225,24 @@ def _run(
 
 def _pictures(
     store: Path, sweep: Sweep, records: Mapping[str, Record]
-) -> dict[str, dict[str, Any]]:
-    """Picture the first stored set of each cell, by run id."""
-    pictures = {}
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Picture the first stored set of each cell, by run id; also say which sets were altered."""
+    pictures, altered = {}, []
     for runs in sweep.cells.values():
         for run in runs:
             record = records.get(run.run_id)
             if record is None or not record.checkpoints or not record.checkpoints[-1].synthetic_set:
                 continue
             folder, last = run_folder(store, run), record.checkpoints[-1]
-            if (folder / str(last.synthetic_set)).exists():
+            if not (folder / str(last.synthetic_set)).exists():
+                continue
+            try:
                 pictures[run.run_id] = picture(check_set(record, last, folder))
-                break
-    return pictures
+            except ObdBenchError as error:
+                altered.append(str(error))
+                continue
+            break
+    return pictures, altered
 
 
 def picture(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +27,10 @@ from benchmark.files import file_sha256
 from benchmark.heartbeat import ALIVE
 from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
-from benchmark.run import WorkerDied, existing_record, record_death, run_folder
+from benchmark.run import WorkerDied, _locked, existing_record, record_death, run_folder
 from benchmark.spec import RunSpec
 from benchmark.state import load_state, save_state
+from benchmark.stopping import Stopped, StopRequest
 from benchmark.synthetic_set import load_synthetic_set
 from tests.tiny_runs import PLUGIN, PROTOCOL, STUDENT, execute, numbers, sets, tiny_spec
 
@@ -511,6 +513,17 @@ def test_a_state_saved_on_other_data_is_refused(
     error = execute(spec, tmp_path).error
     assert "was saved with the data of sha256 0000" in error.message
     assert "remove the file to start this run anew" in error.message
+
+
+def test_a_run_that_waits_for_another_process_hears_a_stop(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    spec, stop = tiny_spec("random", small_dataset_name), StopRequest()
+    timer = threading.Timer(0.3, stop.ask)
+    with _locked(tmp_path, [spec]), pytest.raises(Stopped):
+        timer.start()
+        execute(spec, tmp_path, stop=stop)
+    assert execute(spec, tmp_path).status == "complete"
 
 
 def test_two_processes_never_work_on_one_run(small_dataset_name: str, tmp_path: Path) -> None:
