@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.datasets.d4rl_facts import d4rl_reference
+from benchmark.datasets.snapshots import suite_reference
 from benchmark.files import file_sha256
 from benchmark.record import read_record
 from paper_figures.exhibits import EXHIBITS, write
@@ -233,6 +235,34 @@ def test_every_row_has_a_verdict_that_the_page_explains() -> None:
 def test_every_number_with_an_interval_stands_in_a_table_of_claims() -> None:
     in_rows = sum(len(re.findall(WITH_INTERVAL, row.here + row.difference)) for row in ROWS)
     assert len(re.findall(WITH_INTERVAL, PAGE)) == in_rows > 150
+
+
+def test_the_readme_has_the_means_on_both_scales() -> None:
+    readme = (ROOT / "README.md").read_text()
+    order = ("random", "dbc", "pbc", "av_pbc", "bc_whole")
+    table = (PAPER / "obd-table-1.md").read_text()
+    head = [name.strip() for name in table.splitlines()[0].strip("|").split("|")]
+    rows = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()[2:]
+        if line.startswith("|")
+    }
+    for scale, column in (("the suite's", "mean"), ("D4RL's", "mean, D4RL's scale")):
+        means = " | ".join(rows[name][head.index(column)] for name in order)
+        assert f"| shipped, {scale} scale | {means} |" in readme
+    published = json.loads((FOLDER / "obd.json").read_text())["tables"]["table1"]["values"]
+    means = " | ".join(f"{np.mean(list(published[name].values())):.1f}" for name in order)
+    assert f"| published, D4RL's scale | {means} |" in readme
+    experts = (
+        suite_reference("HalfCheetah-v5").expert,
+        d4rl_reference("halfcheetah-medium-v2").expert,
+    )
+    assert (
+        "is a return of {:,.0f} on the suite's scale and {:,.0f} on D4RL's".format(*experts)
+        in readme
+    )
+    (pbc,) = [claim for claim in claims() if claim.row == "PBC above DBC"]
+    assert f"but DBC and PBC ({pbc.difference_texts[0]})" in readme
 
 
 def test_the_text_about_all_methods_has_the_differences_of_the_records() -> None:
