@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import threading
@@ -66,7 +67,10 @@ class Heartbeat:
 
     def __enter__(self) -> Heartbeat:
         self._beat(alive=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # a machine without free threads must not end the run either
+            logging.getLogger(__name__).warning("%s shows no progress: %s", self.folder, error)
         return self
 
     def __exit__(
@@ -76,7 +80,8 @@ class Heartbeat:
         trace: TracebackType | None,
     ) -> None:
         self._ended.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         if error is None:
             (self.folder / ALIVE).unlink(missing_ok=True)
         else:

@@ -70,7 +70,8 @@ def mean_difference(
         first, second = (
             np.array([found[seed] for seed in sorted(found)]) for found in (scores, other[task])
         )
-        values.append(float(first.mean() - second.mean()))
+        some = len(first) and len(second)
+        values.append(float(first.mean() - second.mean()) if some else math.nan)
         samples += [first - second] if here else [first, second]
         paired &= here
         n += len(first) + len(second)

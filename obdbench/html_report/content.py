@@ -217,6 +217,7 @@ def _run(
         "provenance": provenance.setdefault(facts, len(provenance)),
         "sha256": record.checkpoints[-1].sha256 if record.checkpoints else None,
         "finished": record.finished,
+        "noted": dict(sorted(record.method_facts.items())),
     }
     if record.error is not None:
         row["error"] = values["error"]

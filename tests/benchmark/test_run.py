@@ -542,3 +542,17 @@ def test_two_processes_never_work_on_one_run(small_dataset_name: str, tmp_path: 
     assert record is not None
     assert record.status == "complete"
     assert record.cost.attempts == 1
+
+
+def test_a_machine_without_free_threads_does_not_end_a_run(
+    small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    spec = tiny_spec("random", small_dataset_name)
+    expected = execute(spec, tmp_path / "expected")
+    monkeypatch.setattr("benchmark.heartbeat.threading.Thread.start", refuse)
+    record = execute(spec, tmp_path / "threadless")
+    assert numbers(record) == numbers(expected)
+    assert not (run_folder(tmp_path / "threadless", spec) / ALIVE).exists()

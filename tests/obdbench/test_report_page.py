@@ -169,7 +169,16 @@ def test_a_run_has_a_page_of_its_own(page: Path, sweep: Sweep) -> None:
     assert found["problems"] == []
     assert found["focused"]
     assert f"obdbench verify {run.run_id}" in found["text"]
-    for words in ("Spec", "Cost", "Provenance", "dataset_sha256", "packages.torch", "sha256"):
+    for words in (
+        "Spec",
+        "Cost",
+        "Noted by the method",
+        "gradient norm median",
+        "Provenance",
+        "dataset_sha256",
+        "packages.torch",
+        "sha256",
+    ):
         assert words in found["text"]
     assert found["circles"] == 4 + 4, "the curve's checkpoints, and the pairs of the set"
 

@@ -102,3 +102,9 @@ def test_a_task_of_one_seed_leaves_the_mean_without_an_interval() -> None:
     assert not mean_difference(
         {"a": X, "b": {0: 1.0}}, {"a": Y, "b": {0: 0.0}}
     ).estimate.has_interval
+
+
+def test_a_cell_without_a_score_has_no_difference() -> None:
+    found = difference({}, Y)
+    assert math.isnan(found.estimate.value)
+    assert not found.estimate.has_interval
