@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from results.statistics import LEVEL, Estimate
+from results.statistics import LEVEL, Estimate, StatisticsError
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,25 @@ def mean_difference(
 
     Returns:
         The difference of the means; paired if it is so on every task.
+
+    Raises:
+        StatisticsError: The two have different tasks.
     """
+    if unmatched := sorted(one.keys() ^ other.keys()):
+        raise StatisticsError(
+            f"task {unmatched[0]!r} has scores of one side only; compare means over the tasks "
+            f"that both have: {sorted(one.keys() & other.keys())}."
+        )
     values, samples, paired, n = [], [], True, 0
     for task, scores in one.items():
-        here = scores.keys() == other[task].keys()
+        same = scores.keys() == other[task].keys()
         first, second = (
             np.array([found[seed] for seed in sorted(found)]) for found in (scores, other[task])
         )
         some = len(first) and len(second)
         values.append(float(first.mean() - second.mean()) if some else math.nan)
-        samples += [first - second] if here else [first, second]
-        paired &= here
+        samples += [first - second] if same else [first, second]
+        paired &= same
         n += len(first) + len(second)
     value = float(np.mean(values))
     if min(map(len, samples)) < 2:

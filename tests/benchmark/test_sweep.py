@@ -246,7 +246,7 @@ last = 4
 """
     protocol = parse(HEAD + table + RANDOM).runs[0].protocol
 
-    assert dataclasses.astuple(protocol) == ("mine", 1, 2, 3, 4, 1)
+    assert dataclasses.astuple(protocol) == ("mine", 1, 2, 3, 4, 1, 0)
 
 
 PBC = '[[methods]]\nname = "pbc"\n'

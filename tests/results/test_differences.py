@@ -10,6 +10,7 @@ from scipy.stats import t as t_distribution
 from scipy.stats import ttest_ind, ttest_rel
 
 from results.differences import difference, holm, mean_difference
+from results.statistics import StatisticsError
 
 X = {0: 12.0, 1: 15.5, 2: 11.0, 3: 19.0}
 Y = {0: 10.0, 1: 14.0, 2: 10.5, 3: 16.0}
@@ -102,6 +103,13 @@ def test_a_task_of_one_seed_leaves_the_mean_without_an_interval() -> None:
     assert not mean_difference(
         {"a": X, "b": {0: 1.0}}, {"a": Y, "b": {0: 0.0}}
     ).estimate.has_interval
+
+
+def test_means_over_other_tasks_are_not_compared() -> None:
+    with pytest.raises(
+        StatisticsError, match=r"'b' has scores of one side only; .* both have: \['a'\]"
+    ):
+        mean_difference({"a": X, "b": X}, {"a": Y})
 
 
 def test_a_cell_without_a_score_has_no_difference() -> None:
