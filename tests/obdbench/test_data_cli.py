@@ -276,7 +276,7 @@ def test_build_all_builds_the_suites_own_and_sums_up(
         (["fetch", "mujoco/hopper/medium-v0"], "Perhaps it is 'minari/mujoco/hopper/medium-v0'"),
         (["fetch", "d4rl/hopper-medium-v2@9"], "the size that it was published with"),
         (["fetch", "hopper/medium"], "not fetched. Use `obdbench data build hopper/medium`"),
-        (["fetch", "local/mine"], "Use `obdbench data import FILE.hdf5 --as local/mine"),
+        (["fetch", "local/mine"], "Use `obdbench data import FILE --as local/mine"),
         (["fetch", "minari/their/set-v0", "--mirror", "http://x"], "--mirror is for D4RL's files"),
         (["fetch", NAME, "--measure-references"], "are for Minari's"),
         (["fetch", NAME, "--environment", "Hopper-v5"], "are for Minari's"),
@@ -289,7 +289,7 @@ def test_build_all_builds_the_suites_own_and_sums_up(
             "expected two finite numbers",
         ),
         (["fetch", NAME, "--mirror", "/a/folder"], "expected http:// or https://"),
-        (["info", "local/mine"], "Build it with `obdbench data import FILE.hdf5 --as local/mine"),
+        (["info", "local/mine"], "Build it with `obdbench data import FILE --as local/mine"),
         (["info", "local/my mine"], "expected local/NAME of letters"),
         (["import", "{file}", "--as", "mine"], "a name that begins with local/, or d4rl/"),
         (
