@@ -31,7 +31,8 @@ from benchmark.environments.mujoco_tasks import VELOCITY_LIMIT, clips_velocities
 TOLERANCE = 1e-3
 """Largest error that passes: absolute, and relative to the stored value where that is above 1.
 
-States are stored as float32, whose rounding (6e-8) a step multiplies, by up to a thousand in what was seen."""
+States are stored as float32, whose rounding (6e-8) a step multiplies, by up to a thousand in what
+was seen."""
 
 _CARTPOLE = "gymnasium.envs.classic_control.cartpole:CartPoleEnv"
 _Restore = Callable[[NDArray[np.float64]], None]

@@ -219,7 +219,10 @@ def test_references_may_be_measured(cli: Any, tmp_path: Path) -> None:
 
 def test_a_log_of_whole_number_actions_is_taken_and_said_once(cli: Any, tmp_path: Path) -> None:
     arrays = made_up([20, 30, 10], "ton")
-    arrays |= {"observations": arrays["observations"][:, :4], "actions": np.arange(60)[:, None] % 2}
+    arrays |= {
+        "observations": arrays["observations"][:, :4] / 100,
+        "actions": np.arange(60)[:, None] % 2,
+    }
     path = write_file(tmp_path / "log.hdf5", arrays)
     references = ("--reference-random", "22", "--reference-expert", "500")
     taken = cli("import", path, "--as", "local/c", "--environment", "CartPole-v1", *references)
