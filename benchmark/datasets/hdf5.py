@@ -160,11 +160,14 @@ def check_storage(path: Path, file: h5py.File) -> None:
         if not isinstance(link, h5py.HardLink):
             target = getattr(link, "path", "")
             return f"is a link to {target!r} of {getattr(link, 'filename', 'the same file')}"
-        if not isinstance(data := file[name], h5py.Dataset):
-            return None
-        if data.is_virtual or data.external:
-            return "takes its numbers from other files"
-        claimed += max(data.size or 0, math.prod(data.chunks or ())) * data.dtype.itemsize
+        try:
+            if not isinstance(data := file[name], h5py.Dataset):
+                return None
+            if data.is_virtual or data.external:
+                return "takes its numbers from other files"
+            claimed += max(data.size or 0, math.prod(data.chunks or ())) * data.dtype.itemsize
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            return f"cannot be opened ({error})"
         return None
 
     # A function that raises while h5py visits would end in a SystemError.
@@ -172,7 +175,7 @@ def check_storage(path: Path, file: h5py.File) -> None:
     if found:
         raise DatasetProblem(
             f"{path}: {found[0]!r} {found[1]}; expected the array itself. Copy the data into one "
-            f"file."
+            f"file, or get it again."
         )
     check_claim(path, claimed, "its arrays")
 

@@ -93,7 +93,7 @@ def replay(
     """Replay a dataset's actions.
 
     Args:
-        dataset: Of a HalfCheetah, Hopper, Walker2d (v4, v5) or CartPole environment.
+        dataset: Data of HalfCheetah, Hopper, Walker2d (v4, v5) or CartPole.
         episodes: How many episodes, evenly spread over the data; None for all.
         progress: Called with (transitions so far, transitions in all).
 

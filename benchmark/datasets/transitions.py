@@ -272,15 +272,15 @@ def _parquet(path: Path) -> _File:
     table = file.read(columns=flat)
     arrays = {}
     for key, name in spelled.items():
-        parts = [_column(path, column, table[column]) for column in wanted[name]]
+        parts = [_column(path, column, table[column].combine_chunks()) for column in wanted[name]]
         alone = len(parts) == 1 and wanted[name] == [name]
         arrays[key] = parts[0] if alone else np.stack(parts, axis=1)
     return _File(path, arrays, spelled)
 
 
-def _column(path: Path, name: str, column: Any) -> NDArray[Any]:
+def _column(path: Path, name: str, chunk: Any) -> NDArray[Any]:
     """A column of numbers `[N]`, or of lists of equally many numbers `[N, dim]`."""
-    rows, chunk = len(column), column.combine_chunks()
+    rows = len(chunk)
     if chunk.null_count:
         raise DatasetProblem(
             f"{path}: {chunk.null_count:,} rows of {name!r} are empty. Fill them, or leave "
