@@ -160,22 +160,27 @@ def check_storage(path: Path, file: h5py.File) -> None:
         if not isinstance(link, h5py.HardLink):
             target = getattr(link, "path", "")
             return f"is a link to {target!r} of {getattr(link, 'filename', 'the same file')}"
-        try:
-            if not isinstance(data := file[name], h5py.Dataset):
-                return None
-            if data.is_virtual or data.external:
-                return "takes its numbers from other files"
-            claimed += max(data.size or 0, math.prod(data.chunks or ())) * data.dtype.itemsize
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            return f"cannot be opened ({error})"
+        if not isinstance(data := file[name], h5py.Dataset):
+            return None
+        if data.is_virtual or data.external:
+            return "takes its numbers from other files"
+        claimed += max(data.size or 0, math.prod(data.chunks or ())) * data.dtype.itemsize
         return None
 
-    # A function that raises while h5py visits would end in a SystemError.
-    found = file.visititems_links(lambda name, link: (p := problem_of(name, link)) and (name, p))
+    # What is damaged (an array, a name) ends in a SystemError where h5py finds it while it visits.
+    try:
+        found = file.visititems_links(
+            lambda name, link: (p := problem_of(name, link)) and (name, p)
+        )
+    except SystemError as error:
+        raise DatasetProblem(
+            f"{path} cannot be read as HDF5 ({error.__cause__ or error}). It is damaged: get it "
+            f"again."
+        ) from error
     if found:
         raise DatasetProblem(
             f"{path}: {found[0]!r} {found[1]}; expected the array itself. Copy the data into one "
-            f"file, or get it again."
+            f"file."
         )
     check_claim(path, claimed, "its arrays")
 
