@@ -367,7 +367,7 @@ def test_a_damaged_file_is_refused(write: Callable[[Path, Arrays], Path], tmp_pa
             read(path)
     for at in range(40, len(sound), len(sound) // 20):
         path.write_bytes(sound[:at] + bytes([sound[at] ^ 0xFF]) + sound[at + 1 :])
-        try:  # a flipped bit in the numbers of HDF5 may be another number; nothing else gets through
+        try:  # a flipped bit may be another number in HDF5, but nothing else than a refusal
             read(path)
         except DatasetProblem:
             continue
