@@ -20,7 +20,15 @@ from baselines.selection import (
     needs_of_labels,
     require_available,
 )
-from benchmark.method import BadParameter, Method, Monitor, Problem, State, require_positive
+from benchmark.method import (
+    Method,
+    Monitor,
+    Problem,
+    State,
+    require_above_zero,
+    require_below_one,
+    require_positive,
+)
 from benchmark.students.heads import bc_loss_gradient
 from benchmark.students.network import Parameters, stack
 from benchmark.synthetic_set import SyntheticSet, require_finite
@@ -50,11 +58,9 @@ class Matching(Method):
     outer_batch: int = 256
 
     def __post_init__(self) -> None:
-        require_positive(self, "outer_steps", "outer_batch")
-        if not self.outer_learning_rate > 0:
-            raise BadParameter(
-                f"outer_learning_rate is {self.outer_learning_rate}; expected more than 0."
-            )
+        require_positive(self, "synthetic_size", "outer_steps", "outer_batch")
+        require_above_zero(self, "outer_learning_rate")
+        require_below_one(self, "outer_momentum")
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]

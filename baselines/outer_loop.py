@@ -22,6 +22,8 @@ from benchmark.method import (
     Monitor,
     Problem,
     State,
+    require_above_zero,
+    require_below_one,
     require_positive,
 )
 from benchmark.students.network import Parameters, stack
@@ -99,7 +101,9 @@ class OBD(Method):
     head_scalars: Literal["student", "trained"] = "student"
 
     def __post_init__(self) -> None:
-        require_positive(self, "outer_steps", "outer_batch")
+        require_positive(self, "synthetic_size", "outer_steps", "outer_batch")
+        require_above_zero(self, "outer_learning_rate", "outer_gradient_clip")
+        require_below_one(self, "outer_momentum")
 
     @abstractmethod
     def targets(self, problem: Problem) -> Targets:

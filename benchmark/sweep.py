@@ -27,7 +27,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +39,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from benchmark.config import BadConfiguration, build
+from benchmark.datasets.source import DatasetName
 from benchmark.errors import did_you_mean
 from benchmark.method import METHODS
 from benchmark.names import check_name
@@ -43,6 +47,7 @@ from benchmark.protocol import Protocol, protocol_named
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
 
+MOST_RUNS = 1_000_000
 RECIPES = {"teacher": RunSpec.teacher, "density": RunSpec.density}
 """Keys that name a recipe, with their defaults; each may be an axis of a grid too."""
 
@@ -121,21 +126,74 @@ def build_sweep(values: Mapping[str, Any], where: str) -> Sweep:
         if not isinstance(method.get("name"), str):
             raise BadConfiguration(f"Every [[methods]] of {where} needs a name; got {method!r}.")
     check_name(f"The name in {where}", file.name)
+    _check_once([str(DatasetName.parse(name)) for name in file.datasets], f"datasets of {where}")
     shared = _seeds(file.seeds, f"seeds in {where}")
-    cells = [
-        (cell, _seeds(method.get("seeds", shared), f"seeds of {method['name']} in {where}"))
-        for dataset in file.datasets
+    rows = [
+        _MethodRow(
+            method["name"],
+            *_grid(file, method, where),
+            _seeds(method.get("seeds", shared), f"seeds of {method['name']} in {where}"),
+        )
         for method in file.methods
-        for cell in _cells(file, dataset, method, where)
     ]
-    every_seed = dict.fromkeys(seed for _, seeds in cells for seed in seeds)
-    runs = [cell.with_seed(seed) for seed in every_seed for cell, seeds in cells if seed in seeds]
+    count = len(file.datasets) * sum(row.runs for row in rows)
+    if count > MOST_RUNS:
+        raise BadConfiguration(
+            f"{where} asks for {count:,} runs; expected at most {MOST_RUNS:,}. Take fewer seeds or "
+            f"choices in its grids, or divide it into several sweeps."
+        )
+    cells = [
+        (row, cell)
+        for dataset in file.datasets
+        for row in rows
+        for cell in _cells(file, dataset, row, where)
+    ]
+    _check_apart(cells, where)
+    every_seed = dict.fromkeys(seed for row, _ in cells for seed in row.seeds)
+    runs = [cell.with_seed(s) for s in every_seed for row, cell in cells if s in row.seeds]
     return Sweep(file.name, file.description, _unique(runs))
 
 
-def _seeds(seeds: Any, where: str) -> list[int]:
-    if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
-        return list(range(seeds))
+@dataclass(frozen=True)
+class _MethodRow:
+    """One entry of [[methods]]: the values and the axes that hold for it, and its seeds."""
+
+    name: str
+    fixed: Mapping[str, Any]
+    grid: Mapping[str, Sequence[Any]]
+    seeds: Sequence[int]
+
+    @property
+    def runs(self) -> int:
+        """Number of runs on each dataset, at most: a method may not have the axis of a recipe."""
+        return math.prod(map(len, self.grid.values())) * len(self.seeds)
+
+
+def _check_once(choices: Sequence[Any], where: str) -> None:
+    """Raise BadConfiguration where a choice stands twice, which would be the same runs twice."""
+    counts = Counter(map(repr, choices))  # a choice may be a list, which has no hash
+    if twice := [choice for choice, count in counts.items() if count > 1]:
+        raise BadConfiguration(f"{twice[0]} stands twice in {where}; expected each once.")
+
+
+def _check_apart(cells: Sequence[tuple[_MethodRow, RunSpec]], where: str) -> None:
+    """Raise BadConfiguration where two entries of [[methods]] ask for the same runs."""
+    rows: dict[str, list[_MethodRow]] = {}
+    for row, cell in cells:
+        others = rows.setdefault(cell.cell_id, [])
+        if any(o is not row and not set(o.seeds).isdisjoint(row.seeds) for o in others):
+            raise BadConfiguration(
+                f"Two entries of [[methods]] of {where} ask for the same runs: those of {row.name} "
+                f"with the same settings ({cell.cell_id}). Remove one of them."
+            )
+        others.append(row)
+
+
+def _seeds(seeds: Any, where: str) -> Sequence[int]:
+    if isinstance(seeds, range):
+        return seeds
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and 1 <= seeds < sys.maxsize:
+        return range(seeds)
     if isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds):
         if len(set(seeds)) < len(seeds):
             raise BadConfiguration(f"{where} is {seeds!r}; expected each seed once.")
@@ -145,10 +203,10 @@ def _seeds(seeds: Any, where: str) -> list[int]:
     )
 
 
-def _cells(
-    file: _SweepFile, dataset: str, method: Mapping[str, Any], where: str
-) -> Iterator[RunSpec]:
-    """Every cell of one method on one dataset: its own grid times the sweep's.
+def _grid(
+    file: _SweepFile, method: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The values of one method, and its axes: its own grid times the sweep's.
 
     A value or an axis that a method gives itself goes before the sweep's grid.
     """
@@ -165,20 +223,26 @@ def _cells(
             f"expected one of them."
         )
     shared = {k: v for k, v in shared_grid.items() if "." in k or k in RECIPES or k in fields}
-    grid = {k: v for k, v in shared.items() if k not in fixed} | own_grid
-    for combination in itertools.product(*grid.values()):
-        chosen = dict(zip(grid, combination, strict=True))
-        parameters = fixed | {k: v for k, v in chosen.items() if "." not in k and k not in RECIPES}
+    return fixed, {k: v for k, v in shared.items() if k not in fixed} | own_grid
+
+
+def _cells(file: _SweepFile, dataset: str, row: _MethodRow, where: str) -> Iterator[RunSpec]:
+    """Every cell of one method on one dataset."""
+    for combination in itertools.product(*row.grid.values()):
+        chosen = dict(zip(row.grid, combination, strict=True))
+        parameters = {**row.fixed} | {
+            k: v for k, v in chosen.items() if "." not in k and k not in RECIPES
+        }
         values = _overwritten("student", file.student, chosen)
         student = build(StudentSpec, values, f"[student] of {where}")
         # The scoring student is the student with the differences of [evaluation_student].
         values = _overwritten("evaluation_student", file.evaluation_student, chosen)
         scoring = build(student, values, f"[evaluation_student] of {where}")
         yield RunSpec.create(
-            method=name,
+            method=row.name,
             dataset=dataset,
             parameters=parameters,
-            where=f"[[methods]] {name} of {where}",
+            where=f"[[methods]] {row.name} of {where}",
             teacher=_recipe("teacher", file.teacher, chosen, where),
             density=_recipe("density", file.density, chosen, where),
             student=student,
@@ -196,6 +260,7 @@ def _axes(grid: Any, where: str) -> dict[str, list[Any]]:
         if isinstance(value, Mapping):
             axes |= {f"{key}.{inner}": choices for inner, choices in _axes(value, where).items()}
         elif isinstance(value, list) and value:
+            _check_once(value, f"{key} in {where}")
             axes[key] = value
         else:
             raise BadConfiguration(f"{key} in {where} is {value!r}; expected a list of choices.")

@@ -229,7 +229,10 @@ def _fill(
     tops = {label: max(_top(point) for point in points.values()) for label, points in shown.items()}
     highest = max((top for label, top in tops.items() if label not in references), default=math.inf)
     far = [
-        label for label in shown if label in references and tops[label] > FAR_ABOVE * highest > 0
+        label
+        for label, points in shown.items()
+        if label in references
+        and max(point.value for point in points.values()) > FAR_ABOVE * highest > 0
     ]
     if far:
         means = ", ".join(

@@ -12,7 +12,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.errors import ObdBenchError
-from benchmark.names import check_inside
 from benchmark.record import Record, check_set, record_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
@@ -238,27 +237,29 @@ def write(exhibit: Exhibit, store: Path, folder: Path) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class SweepTables:
-    """Table of a sweep, the files that were written, and what is wrong with damaged records."""
+class SweepTable:
+    """Table of a sweep, with what its figure is drawn from.
+
+    Args:
+        table: The main table.
+        curves: One row per checkpoint.
+        damaged: What is wrong with each record that cannot be read; its run counts as missing.
+    """
 
     table: Table
-    files: list[Path]
+    curves: pd.DataFrame
     damaged: list[str]
 
+    def write(self, folder: Path) -> list[Path]:
+        """Write the table, and the figure where a run is complete; return their paths."""
+        files = self.table.write(folder, "table")
+        if (self.curves["status"] == "complete").any():
+            files.extend(write_formats(convergence(self.curves), folder, "convergence"))
+        return files
 
-def write_tables(store: Path, sweep: Sweep) -> SweepTables:
-    """Write `<store>/reports/<sweep>/` from the sweep's records, over what is there.
 
-    Damaged records are left out: their runs count as missing.
-
-    Returns:
-        The table, the paths of its files, and a message for each damaged record.
-    """
+def sweep_table(store: Path, sweep: Sweep) -> SweepTable:
+    """Draw up the table of a sweep, in spite of damaged records."""
     records, damaged = readable_records(store, sweep)
     table = main_table(cell_table(runs_frame(records, sweep.runs)))
-    folder = check_inside(store, store / "reports" / sweep.name)
-    files = table.write(folder, "table")
-    curves = curves_frame(records)
-    if (curves["status"] == "complete").any():
-        files.extend(write_formats(convergence(curves), folder, "convergence"))
-    return SweepTables(table, files, damaged)
+    return SweepTable(table, curves_frame(records), damaged)

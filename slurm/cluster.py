@@ -143,6 +143,8 @@ class Cluster:
         Raises:
             Unreachable: SLURM does not answer. Nothing was changed.
         """
+        if not any(submissions(self.store)):  # also in a store that can only be read
+            return Settled()
         with self._one_at_a_time():
             # The queue is asked before records are looked at: a job that has ended by the answer
             # has written all that it ever will.

@@ -1,19 +1,32 @@
-"""The batch script of an array: what sbatch is asked for, and the job's command."""
+"""The batch script of an array, which submitit composes: what sbatch is asked for, and the command.
+
+Sending is not submitit's here (`slurm.scheduler`): it takes sbatch's answer by position, hands the
+variables of an enclosing job on, and learns where a job's work lies only after SLURM has the job.
+"""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
+from submitit import SlurmExecutor
+
 from benchmark.local import THREAD_VARIABLES
-from benchmark.stopping import WARNING
 from slurm.profile import Array, JobShape
 
 HANDED_ON = ("MINARI_DATASETS_PATH", "OBDBENCH_CACHE")
 """Variables that jobs need, whatever the site does with the submitting shell's environment."""
+
+
+class _Composer(SlurmExecutor):
+    """submitit's executor, to compose a script: that needs no SLURM on this machine."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        """Say that SLURM is there; whether it is shows when the script is sent."""
+        return 2
 
 
 def batch_script(name: str, folder: Path, array: Array, threads: int) -> str:
@@ -28,39 +41,33 @@ def batch_script(name: str, folder: Path, array: Array, threads: int) -> str:
     shape, size = array.shape, len(array.jobs)
     # `%` begins one of SLURM's own symbols in a name of a file.
     log = f"{str(folder).replace('%', '%%')}/{'%A_%a' if size > 1 else '%j'}_0_log"
-    options = {
-        "job-name": name,
-        "partition": shape.partition,
-        "account": shape.account,
-        "qos": shape.qos,
-        "constraint": shape.constraint,
-        "nodes": 1,
-        "gpus-per-node": shape.gpus or None,
-        "cpus-per-task": shape.cpus,
-        "mem": shape.memory,
-        "time": shape.minutes,
-        "signal": f"{WARNING.name.removeprefix('SIG')}@{shape.grace}",
-        "array": f"0-{size - 1}%{min(size, array.parallelism)}" if size > 1 else None,
-        "output": f"{log}.out",
-        "error": f"{log}.err",
-        "open-mode": "append",
-        "requeue": True,
-        **{key.replace("_", "-"): value for key, value in shape.sbatch.items()},
-    }
-    # srun gets the variables that this script exports and the cores of the job, which it does
-    # not take from sbatch since SLURM 22.05. It prints to this script's logs: names of its own
-    # with a `%%` stop it.
-    step = {"unbuffered": True, "export": "ALL", "cpus-per-task": shape.cpus}
-    command = shlex.join([sys.executable, "-u", "-m", "slurm.job", str(folder)])
-    return "\n".join(
-        [
-            "#!/bin/bash",
-            *(f"#SBATCH {flag}" for flag in _flags(options)),
-            *setup_lines(shape, threads),
-            f"srun {' '.join(_flags(step))} {command}",
-            "",
-        ]
-    )
+    executor = _Composer(folder)
+    executor.update_parameters(
+        job_name=name,
+        partition=shape.partition,
+        account=shape.account,
+        qos=shape.qos,
+        constraint=shape.constraint,
+        gpus_per_node=shape.gpus or None,
+        cpus_per_task=shape.cpus,
+        mem=shape.memory,
+        time=shape.minutes,
+        signal_delay_s=shape.grace,
+        array_parallelism=array.parallelism,
+        wckey=None,
+        setup=setup_lines(shape, threads),
+        use_srun=False,  # submitit's srun gets a name of a log with symbols, which `%%` breaks
+        additional_parameters={
+            "output": f"{log}.out", "error": f"{log}.err", "requeue": True, **shape.sbatch,
+        },
+    )  # fmt: skip
+    if size > 1:
+        executor.parameters["map_count"] = size
+    # srun gets the variables that the script exports and the cores of the job, which it does not
+    # take from sbatch since SLURM 22.05, and prints to the script's logs.
+    step = ["srun", "--unbuffered", "--export=ALL", f"--cpus-per-task={shape.cpus}"]
+    command = [*step, sys.executable, "-u", "-m", "slurm.job", str(folder)]
+    return executor._make_submission_file_text(shlex.join(command), uid="")
 
 
 def setup_lines(shape: JobShape, threads: int) -> list[str]:
@@ -73,13 +80,4 @@ def setup_lines(shape: JobShape, threads: int) -> list[str]:
     return [
         *shape.setup,
         *(f"export {key}={shlex.quote(str(value))}" for key, value in exported.items()),
-    ]
-
-
-def _flags(options: Mapping[str, object]) -> list[str]:
-    """Options of a command; True stands for one without a value, None and False for none."""
-    return [
-        f"--{key}" if value is True else f"--{key}={shlex.quote(str(value))}"
-        for key, value in options.items()
-        if value is not None and value is not False
     ]

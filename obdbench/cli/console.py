@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import json
 import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -152,11 +152,12 @@ class ProgressBar:
         rate = done / elapsed if elapsed else 0.0
         total = self.total or done
         left = f", about {(total - done) / rate:.0f} s left" if 0 < done < total else ""
-        err.print(
-            f"{self.title}: {done:,.6g} of {total:,.0f} {self.unit}, {elapsed:.0f} s{left}"
-            f"{' - ' + note if note else ''}",
-            highlight=False,
-        )
+        with contextlib.suppress(OSError):  # a log on a full disk fails no run
+            err.print(
+                f"{self.title}: {done:,.6g} of {total:,.0f} {self.unit}, {elapsed:.0f} s{left}"
+                f"{' - ' + note if note else ''}",
+                highlight=False,
+            )
 
 
 def _amount(unit: str) -> ProgressColumn:
@@ -166,7 +167,7 @@ def _amount(unit: str) -> ProgressColumn:
     return MofNCompleteColumn() if unit == "runs" else TextColumn("{task.percentage:.0f} %")
 
 
-@contextmanager
+@contextlib.contextmanager
 def progress_bar(title: str, unit: str, total: float | None) -> Iterator[ProgressBar]:
     """A progress bar that is closed with the block."""
     bar = ProgressBar(title, unit, total)

@@ -42,6 +42,7 @@ from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
 from benchmark.spec import LARGEST_SEED
 from obdbench.cli.console import err, out, progress_bar
+from obdbench.cli.options import Force
 from paper_figures.dataset_overview import DatasetDescription, dataset_overview, dataset_table
 from paper_figures.figure import write_figure
 
@@ -70,7 +71,6 @@ MeasureReferences = Annotated[
         "tenth of the data's episodes as 100.",
     ),
 ]
-Force = Annotated[bool, typer.Option(help="Replace the one that is in the store.")]
 
 
 def build_if_missing(

@@ -11,11 +11,18 @@ from rich.table import Table
 from benchmark.datasets.catalog import load_dataset, local_datasets
 from benchmark.datasets.source import DatasetName
 from benchmark.density.density import effective_support
-from benchmark.density.log_densities import Fit, LogDensity, find_or_fit, import_log_density
+from benchmark.density.log_densities import (
+    IMPORTED,
+    Fit,
+    LogDensity,
+    find_or_fit,
+    import_log_density,
+)
 from benchmark.density.log_densities import stored_densities as stored
 from benchmark.errors import ObdBenchError
 from benchmark.spec import LARGEST_SEED
 from obdbench.cli.console import err, out, progress_bar
+from obdbench.cli.options import Force, check_free
 
 app = typer.Typer(help="Log densities of states: fit, import, list.", no_args_is_help=True)
 
@@ -55,11 +62,13 @@ def import_(
         Path, typer.Argument(help="A numpy array (.npy) with one value per transition.")
     ],
     dataset: Annotated[str, typer.Option(help="The dataset whose states they belong to.")],
+    force: Force = False,
 ) -> None:
     """Import log densities made elsewhere; runs use them with the density recipe "imported"."""
     data = load_dataset(DatasetName.parse(dataset))
-    density = import_log_density(file, data)
-    _say(Fit.of("imported").path(data), density)
+    path = Fit.of(IMPORTED).path(data)
+    check_free(path, force)
+    _say(path, import_log_density(file, data))
 
 
 @app.command(name="list")

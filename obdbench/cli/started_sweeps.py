@@ -11,6 +11,7 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
+from benchmark.errors import system_error
 from obdbench.cli.console import ERROR, RUNS_FAILED, err, out, print_json, progress_bar
 from obdbench.cli.options import DEFAULT_STORE, Store, store_option
 
@@ -62,7 +63,7 @@ def _status_values(store: Path, plan: Sweep, states: SweepStatus) -> dict[str, A
         {
             "run_id": run.run_id, "method": run.method, "dataset": run.dataset, "seed": run.seed,
             "state": states.of(run).state, "fraction": states.of(run).fraction,
-            "error": states.of(run).error,
+            "error": states.of(run).error, "message": states.of(run).message,
         }
         for run in plan.runs
     ]  # fmt: skip
@@ -95,14 +96,21 @@ def _print_status(store: Path, plan: Sweep, states: SweepStatus) -> None:
         out.print(f"What is queued is not known: {states.unknown}", style="yellow")
     _remark(states.remarks)
     if counts["failed"]:
-        _explain_failures(store, plan)
+        _explain_failures(store, plan, states)
         out.print(
             f"Failed runs go on with: obdbench sweep {plan.name} --retry failed"
             f"{store_option(store)}",
         )
 
 
-def table(name: Name, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+def table(
+    name: Name,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to write to; reports/NAME of the store by default.")
+    ] = None,
+    store: Store = DEFAULT_STORE,
+    as_json: Json = False,
+) -> None:
     """Print a sweep's table and write it as Markdown, CSV and LaTeX, with its figure.
 
     Ends with status 3 where runs failed.
@@ -111,7 +119,7 @@ def table(name: Name, store: Store = DEFAULT_STORE, as_json: Json = False) -> No
     from results.record_store import load_sweep
 
     plan = load_sweep(store, name)
-    whole = _print_table(store, plan, as_json)
+    whole = _print_table(store, plan, as_json, to)
     _exit_where_failed(sweep_status(store, plan), whole)
 
 
@@ -123,12 +131,11 @@ def report(
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Write a sweep's report as one HTML page: results, runs, figures, published numbers."""
-    from benchmark.names import check_inside
     from obdbench.html_report import write_html_report
-    from results.record_store import load_sweep
+    from results.record_store import load_sweep, reports_folder
 
     plan = load_sweep(store, name)
-    path = to or check_inside(store, store / "reports" / plan.name) / "report.html"
+    path = to or reports_folder(store, plan) / "report.html"
     write_html_report(store, plan, path)
     out.print(str(path))
 
@@ -290,47 +297,53 @@ def _exit_where_failed(states: SweepStatus, whole: bool = True) -> None:
         raise typer.Exit(ERROR)
 
 
-def _print_table(store: Path, plan: Sweep, as_json: bool) -> bool:
-    """Print and write a sweep's table; whether every record could be read."""
-    from paper_figures.exhibits import write_tables
+def _print_table(store: Path, plan: Sweep, as_json: bool, to: Path | None = None) -> bool:
+    """Print a sweep's table, then write it; whether all could be read and written."""
+    from paper_figures.exhibits import sweep_table
+    from results.record_store import reports_folder
 
-    report = write_tables(store, plan)
-    for message in report.damaged:
-        err.print(f"A record cannot be read: {message}")
+    result = sweep_table(store, plan)
+    if not as_json:
+        out.print(result.table.rich())
+    files: list[Path] = []
+    problem = ""
+    try:
+        files = result.write(to or reports_folder(store, plan))
+    except OSError as error:
+        problem = system_error(error)
     if as_json:
-        rows = report.table.data.to_dict("records")
-        files = [str(path) for path in report.files]
         print_json(
             {
                 "sweep": plan.name,
-                "caption": report.table.caption,
-                "rows": rows,
-                "files": files,
-                "damaged": report.damaged,
+                "caption": result.table.caption,
+                "rows": result.table.data.to_dict("records"),
+                "files": [str(path) for path in files],
+                "damaged": result.damaged,
             }
         )
-        return not report.damaged
-    out.print(report.table.rich())
-    for path in report.files:
-        out.print(str(path))
-    return not report.damaged
+    else:
+        for path in files:
+            out.print(str(path))
+    for message in result.damaged:
+        err.print(f"A record cannot be read: {message}")
+    if problem:
+        err.print(
+            f"The table was not written: {problem} Elsewhere: obdbench table {plan.name} --to "
+            f"FOLDER{store_option(store)}"
+        )
+    return not (result.damaged or problem)
 
 
-def _explain_failures(store: Path, plan: Sweep) -> None:
+def _explain_failures(store: Path, plan: Sweep, states: SweepStatus) -> None:
     """One line for every distinct error, with a record that holds its traceback."""
-    from benchmark.record import FILE, BadRecord, peek_record
+    from benchmark.record import FILE
     from benchmark.run import run_folder
 
     examples: dict[str, Path] = {}
     for run in plan.runs:
-        path = run_folder(store, run) / FILE
-        try:
-            error = peek_record(path).error if path.exists() else None
-        except BadRecord as damage:
-            examples.setdefault(f"{type(damage).__name__}: {damage}", path)
-            continue
-        if error:
-            examples.setdefault(f"{error['type']}: {error['message'].splitlines()[0]}", path)
+        if states.of(run).error:
+            said = f"{states.of(run).error}: {states.of(run).message}"
+            examples.setdefault(said, run_folder(store, run) / FILE)
     for message, path in examples.items():
         out.print(f"{message}\n  {path}")
 

@@ -29,12 +29,13 @@ from benchmark.teachers.teacher_files import (
     shipped_teachers,
 )
 from obdbench.cli.console import err, out, progress_bar
-from obdbench.cli.options import Settings, parse_settings
+from obdbench.cli.options import Force, Settings, check_free, parse_settings
 
 app = typer.Typer(help="Teachers: train, import, list, evaluate.", no_args_is_help=True)
 
 Episodes = Annotated[int, typer.Option(help="Episodes of the deterministic policy.", min=1)]
 D4RL = "d4rl/"
+OR_TARGET = ", or --target for another file"
 
 
 @app.command()
@@ -52,6 +53,7 @@ def train(
     ] = None,
     episodes: Episodes = 100,
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    force: Force = False,
 ) -> None:
     """Train a teacher offline; a killed training goes on from its saved state.
 
@@ -62,6 +64,7 @@ def train(
     given: dict[str, Any] = parse_settings(set_) | ({} if steps is None else {"steps": steps})
     algorithm = build(TEACHERS[recipe], given, f"recipe {recipe}")
     path = target or cached_path(data, recipe, seed)
+    check_free(path, force, OR_TARGET)
     state = path.with_suffix(".state")
     total = dataclasses.asdict(algorithm)["steps"]
     with progress_bar(f"Training {recipe} on {dataset}", "steps", total) as bar:
@@ -94,12 +97,15 @@ def import_(
     target: Annotated[
         Path | None, typer.Option(help="File to write, instead of one in the cache.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Import a CORL checkpoint; no code of the file is run.
 
     Runs on that dataset find it as `--teacher cal_ql`.
     """
     short = dataset.removeprefix(D4RL)
+    path = target or imported_path(D4RL + short, "cal_ql")
+    check_free(path, force, OR_TARGET)
     mean, std = d4rl_statistics(short)
     environment, reference = d4rl_environment(short), d4rl_reference(short)
     facts = {"recipe": "cal_ql", "dataset": D4RL + short, "environment": environment}
@@ -107,7 +113,7 @@ def import_(
     if converted := teacher.facts.get("checkpoint_converted"):
         err.print(f"{file}: {converted}.")
     measured = evaluate_teacher(teacher, environment, reference, episodes, seed=0)
-    _save(teacher, measured, target or imported_path(D4RL + short, "cal_ql"))
+    _save(teacher, measured, path)
 
 
 @app.command(name="list")

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.datasets.diversity import PrincipalComponents
+from benchmark.errors import ObdBenchError
 from benchmark.record import Record, check_set
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
@@ -55,6 +56,7 @@ def content(
     """
     provenance: dict[str, int] = {}
     by_id = {record.run_id: record for record in records}
+    pictures, altered = _pictures(store, sweep, by_id)
     return {
         "name": sweep.name,
         "description": sweep.description,
@@ -67,7 +69,7 @@ def content(
             _run(run, by_id.get(run.run_id), states.of(run).state, provenance)
             for run in sweep.runs
         ],
-        "pictures": _pictures(store, sweep, by_id),
+        "pictures": pictures, "altered": altered,
         "provenance": [json.loads(facts) for facts in provenance],
         "published": [_published(one) for one in compare(published_cells(), records)
                       if one.reproduced is not None],
@@ -84,7 +86,8 @@ def over_datasets(runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Rows like those of `table`, for the methods with complete runs on every dataset that has
-        records: the mean over datasets with its stratified interval, and the costs' means.
+        records: the mean over datasets with its interval, and the costs' means. ``scores`` are the
+        means over datasets of each seed that all of them have.
     """
     common, of_all = common_scores(runs), table["dataset"].nunique()
     if len(common.datasets) < 2:
@@ -98,8 +101,19 @@ def over_datasets(runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
         sums = mine[["n", "n_expected", "n_failed"]].sum()
         means = mine[["wall_seconds", "outer_steps", "environment_steps"]].mean()
         score = {"value": found.value, "low": found.low, "high": found.high, "dataset": where}
+        score |= _scores_over_datasets(mine)
         rows.append(mine.iloc[0].to_dict() | dict(sums) | dict(means) | score | {"cell_id": ""})
     return pd.DataFrame(rows, columns=table.columns)
+
+
+def _scores_over_datasets(cells: pd.DataFrame) -> dict[str, tuple[float, ...]]:
+    """Mean over the cells of each seed that all of them have, by which methods are compared."""
+    scores = [dict(zip(row["seeds"], row["scores"], strict=True)) for _, row in cells.iterrows()]
+    seeds = sorted(set.intersection(*(set(one) for one in scores)))
+    return {
+        "seeds": tuple(seeds),
+        "scores": tuple(sum(one[seed] for one in scores) / len(scores) for seed in seeds),
+    }
 
 
 def headline(rows: pd.DataFrame) -> str:
@@ -209,6 +223,7 @@ def _run(
         "provenance": provenance.setdefault(facts, len(provenance)),
         "sha256": record.checkpoints[-1].sha256 if record.checkpoints else None,
         "finished": record.finished,
+        "noted": dict(sorted(record.method_facts.items())),
     }
     if record.error is not None:
         row["error"] = values["error"]
@@ -217,19 +232,24 @@ def _run(
 
 def _pictures(
     store: Path, sweep: Sweep, records: Mapping[str, Record]
-) -> dict[str, dict[str, Any]]:
-    """Picture the first stored set of each cell, by run id."""
-    pictures = {}
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Picture the first stored set of each cell, by run id; also say which sets were altered."""
+    pictures, altered = {}, []
     for runs in sweep.cells.values():
         for run in runs:
             record = records.get(run.run_id)
             if record is None or not record.checkpoints or not record.checkpoints[-1].synthetic_set:
                 continue
             folder, last = run_folder(store, run), record.checkpoints[-1]
-            if (folder / str(last.synthetic_set)).exists():
+            if not (folder / str(last.synthetic_set)).exists():
+                continue
+            try:
                 pictures[run.run_id] = picture(check_set(record, last, folder))
-                break
-    return pictures
+            except ObdBenchError as error:
+                altered.append(str(error))
+                continue
+            break
+    return pictures, altered
 
 
 def picture(path: Path) -> dict[str, Any]:

@@ -76,6 +76,7 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
     states = sweep_status(store, sweep)
     figures = _figures(records, runs)
     landing = "means" if len(overall) else "curves"
+    values = content(store, sweep, records, states, table, overall)
     folder = resources.files("obdbench.html_report")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((folder / "report.html.template").read_text("utf-8"))
@@ -94,7 +95,8 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
         csv=csv_text(table.drop(columns=["scores", "seeds"])),
         landing=[figure for figure in figures if figure.name == landing],
         figures=[figure for figure in figures if figure.name != landing],
-        data=_json(content(store, sweep, records, states, table, overall)),
+        altered=values["altered"],
+        data=_json(values),
     )
     write_atomic(path, page)
 

@@ -312,6 +312,13 @@ function cost(run) {
     list(Object.fromEntries(Object.entries(run.cost).map(([key, value]) => [key, amount(key, value)]))) + `</dl>`;
 }
 
+function noted(run) {
+  if (!Object.keys(run.noted ?? {}).length) return "";
+  const shown = Object.entries(run.noted).map(([key, value]) =>
+    [key.replaceAll("_", " "), typeof value === "number" ? Number(value.toPrecision(4)) : value ?? "not finite"]);
+  return `<h3>Noted by the method</h3><dl>` + list(Object.fromEntries(shown)) + `</dl>`;
+}
+
 function provenance(run) {
   if (run.provenance == null) return "";
   return `<h3>Provenance</h3><dl>${list(data.provenance[run.provenance])}` +
@@ -326,7 +333,7 @@ function drawRun(id) {
     (run.score == null ? "" : `, normalized return <strong>${number(run.score, 2)}</strong>`) +
     `</p>` + siblings(run) + failure(run.error) + `<div class="pictures">${curve(run.curve)}${picture(run)}</div>` +
     reproduction(run) + `<div class="columns"><div><h3>Spec</h3><dl>${list(data.specs[run.cell])}` +
-    `<dt>seed</dt><dd>${run.seed}</dd></dl></div><div>${cost(run)}</div><div>${provenance(run)}</div></div>`;
+    `<dt>seed</dt><dd>${run.seed}</dd></dl></div><div>${cost(run)}${noted(run)}</div><div>${provenance(run)}</div></div>`;
 }
 
 // --- published ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +27,10 @@ from benchmark.files import file_sha256
 from benchmark.heartbeat import ALIVE
 from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
-from benchmark.run import WorkerDied, existing_record, record_death, run_folder
+from benchmark.run import WorkerDied, _locked, existing_record, record_death, run_folder
 from benchmark.spec import RunSpec
 from benchmark.state import load_state, save_state
+from benchmark.stopping import Stopped, StopRequest
 from benchmark.synthetic_set import load_synthetic_set
 from tests.tiny_runs import PLUGIN, PROTOCOL, STUDENT, execute, numbers, sets, tiny_spec
 
@@ -513,6 +515,17 @@ def test_a_state_saved_on_other_data_is_refused(
     assert "remove the file to start this run anew" in error.message
 
 
+def test_a_run_that_waits_for_another_process_hears_a_stop(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    spec, stop = tiny_spec("random", small_dataset_name), StopRequest()
+    timer = threading.Timer(0.3, stop.ask)
+    with _locked(tmp_path, [spec]), pytest.raises(Stopped):
+        timer.start()
+        execute(spec, tmp_path, stop=stop)
+    assert execute(spec, tmp_path).status == "complete"
+
+
 def test_two_processes_never_work_on_one_run(small_dataset_name: str, tmp_path: Path) -> None:
     """The second waits, and finds it done."""
     spec = tiny_spec("dbc", small_dataset_name, outer_steps=40)
@@ -529,3 +542,17 @@ def test_two_processes_never_work_on_one_run(small_dataset_name: str, tmp_path: 
     assert record is not None
     assert record.status == "complete"
     assert record.cost.attempts == 1
+
+
+def test_a_machine_without_free_threads_does_not_end_a_run(
+    small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    spec = tiny_spec("random", small_dataset_name)
+    expected = execute(spec, tmp_path / "expected")
+    monkeypatch.setattr("benchmark.heartbeat.threading.Thread.start", refuse)
+    record = execute(spec, tmp_path / "threadless")
+    assert numbers(record) == numbers(expected)
+    assert not (run_folder(tmp_path / "threadless", spec) / ALIVE).exists()

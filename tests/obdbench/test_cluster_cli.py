@@ -253,11 +253,14 @@ def test_a_warned_process_saves_and_says_so_by_its_status(
         text=True,
     )
     deadline = time.monotonic() + 90
-    while not list(record_store.glob("*/seed0/set-00000002.safetensors")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
-    process.send_signal(WARNING)
-    _, errors = process.communicate(timeout=60)
+    try:
+        while not list(record_store.glob("*/seed0/set-00000002.safetensors")):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(WARNING)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 75
     assert "The same command goes on from here" in errors
     assert list(record_store.glob("*/seed0/state.safetensors"))

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 import obdbench
 from benchmark.protocol import PROTOCOLS
 from benchmark.registry import load_plugin
-from benchmark.stopping import END
+from benchmark.stopping import END, HANGUP
 from obdbench import catalogue
 from obdbench.cli import lazy
 from obdbench.cli.app import COMMANDS, app
@@ -191,7 +191,7 @@ def test_the_page_of_the_command_line_names_every_command_and_status() -> None:
     for name in COMMANDS:
         assert re.search(rf"\b{name}\b", rows), name
     statuses = [int(status) for status in re.findall(r"^\| (\d+) \|", page, re.M)]
-    assert statuses == [0, 1, 2, RUNS_FAILED, QUEUE_AGAIN, INTERRUPTED, 128 + END]
+    assert statuses == [0, 1, 2, RUNS_FAILED, QUEUE_AGAIN, 128 + HANGUP, INTERRUPTED, 128 + END]
     said = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
     for status in statuses:
         assert re.search(rf"\b{status},", said), status

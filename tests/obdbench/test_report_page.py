@@ -169,7 +169,16 @@ def test_a_run_has_a_page_of_its_own(page: Path, sweep: Sweep) -> None:
     assert found["problems"] == []
     assert found["focused"]
     assert f"obdbench verify {run.run_id}" in found["text"]
-    for words in ("Spec", "Cost", "Provenance", "dataset_sha256", "packages.torch", "sha256"):
+    for words in (
+        "Spec",
+        "Cost",
+        "Noted by the method",
+        "gradient norm median",
+        "Provenance",
+        "dataset_sha256",
+        "packages.torch",
+        "sha256",
+    ):
         assert words in found["text"]
     assert found["circles"] == 4 + 4, "the curve's checkpoints, and the pairs of the set"
 
@@ -698,6 +707,21 @@ def test_the_mean_over_datasets_weighs_every_dataset_alike(
     text = headline(overall.reset_index())
     assert text.startswith("dbc scores highest (mean over 2 datasets): 53.0 [")
     assert text.endswith("For comparison: random 10.5.")
+
+
+def test_methods_are_compared_over_datasets_by_the_means_of_their_seeds(
+    wide: tuple[Sweep, list[Record]],
+) -> None:
+    """On the first dataset alone, or with another number of seeds on each, others would be told."""
+    sweep, records = wide
+    table = cell_table(runs_frame(records, sweep.runs))
+    overall = over_datasets(runs_frame(records), table).set_index("label")
+    scores = table[table["label"] == "dbc"].set_index("dataset")["scores"]
+    by_dataset = list(scores)
+    shared = min(len(found) for found in by_dataset)
+    expected = [sum(found[seed] for found in by_dataset) / 2 for seed in range(shared)]
+    assert list(overall.loc["dbc", "scores"]) == pytest.approx(expected)
+    assert list(overall.loc["dbc", "seeds"]) == list(range(shared))
 
 
 def test_a_method_that_lacks_a_dataset_has_no_mean_over_them(

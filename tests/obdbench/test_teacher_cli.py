@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from benchmark.errors import ObdBenchError
 from benchmark.teachers.teacher import NetworkTeacher
+from benchmark.teachers.teacher_files import imported_path
 from obdbench.cli.app import app
 
 TINY = ["--steps", "6", "--set", "width=4", "--set", "batch_size=4", "--set", "report_every=3"]
@@ -38,9 +39,26 @@ def test_a_trained_teacher_is_listed_and_evaluated(
     assert "local" in listed
     assert recipe in listed
     assert not list(cache.rglob("*.state"))
+    (file,) = cache.rglob("*.safetensors")
+    before = file.read_bytes()
+    with pytest.raises(ObdBenchError, match="exists already, and nothing was done"):
+        invoke("teacher", "train", small_dataset_name, "--recipe", recipe, "--steps", "1")
+    assert file.read_bytes() == before
     shown = invoke("teacher", "eval", small_dataset_name, "--recipe", recipe, "--episodes", "2")
     assert "normalized return" in shown
     assert "over 2 episodes" in shown
+
+
+def test_an_import_replaces_an_earlier_one_only_with_force(cache: Path, tmp_path: Path) -> None:
+    words = ("teacher", "import", str(tmp_path / "none.pt"), "--dataset", "d4rl/hopper-medium-v2")
+    path = imported_path("d4rl/hopper-medium-v2", "cal_ql")
+    path.parent.mkdir()
+    path.write_text("the earlier one")
+    with pytest.raises(ObdBenchError, match="Give --force to replace it, or --target"):
+        invoke(*words)
+    with pytest.raises(ObdBenchError, match=r"none\.pt"):  # it is read now
+        invoke(*words, "--force")
+    assert path.read_text() == "the earlier one"
 
 
 def test_another_seed_is_another_teacher(small_dataset_name: str, cache: Path) -> None:

@@ -388,8 +388,10 @@ def test_names_of_files_are_escaped_for_slurm_and_for_the_shell(
     cluster = Cluster(tmp_path / "100% %j 'x'", scheduler)
     submit(cluster, runs)
     folder = next(path for path in (cluster.store / "jobs").iterdir() if path.is_dir())
-    *options, command = (folder / "array.sh").read_text().splitlines()
-    flags = [shlex.split(line.removeprefix("#SBATCH "))[0] for line in options[1:12]]
+    script = (folder / "array.sh").read_text().splitlines()
+    (command,) = (line for line in script if line.startswith("srun "))
+    options = [line.removeprefix("#SBATCH ") for line in script if line.startswith("#SBATCH ")]
+    flags = [shlex.split(line)[0] for line in options]
     escaped = str(folder).replace("%", "%%")
     assert f"--output={escaped}/%A_%a_0_log.out" in flags
     assert f"--error={escaped}/%A_%a_0_log.err" in flags
