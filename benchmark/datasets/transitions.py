@@ -256,13 +256,20 @@ def _parquet(path: Path) -> _File:
             f"the transitions with numpy.savez."
         ) from error
     file = parquet.ParquetFile(path)
-    columns: dict[str, list[tuple[int, str]]] = {}  # per array, its columns by their number
+    columns: dict[str, list[tuple[int, str]]] = {}  # per array, its columns with their numbers
     for column in file.schema_arrow.names:
         part = _PARTS.fullmatch(column)
         known = part is not None and any(part[1] in names for names in SPELLINGS.values())
         name, number = (part[1], int(part[2])) if part and known else (column, -1)
         columns.setdefault(name, []).append((number, column))
     spelled = _spelled(path, columns)
+    for name in spelled.values():
+        numbers = [number for number, _ in sorted(columns[name])]
+        if numbers not in ([-1], [*range(len(numbers))], [*range(1, len(numbers) + 1)]):
+            raise DatasetProblem(
+                f"{path} has the columns {', '.join(repr(c) for _, c in sorted(columns[name]))}; "
+                f"expected {name!r}, or {name + '_0'!r} and so on without a gap."
+            )
     wanted = {name: [c for _, c in sorted(columns[name])] for name in spelled.values()}
     flat = [column for names in wanted.values() for column in names]
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
@@ -444,6 +451,7 @@ def _as_d4rl(
 ) -> Dataset:
     """D4RL's view of rows without next observations, through an HDF5 file in memory."""
     says_cuts = {"timeouts", "episode_lengths", "episode_starts", "episode_ids"} & {*file.arrays}
+    says_cuts |= {"dones"} if {"terminals", "dones"} <= {*file.arrays} else set()
     with h5py.File("rows", "w", driver="core", backing_store=False) as rows:
         for key in ("observations", "actions", "rewards"):
             rows[key] = file.floats(key)

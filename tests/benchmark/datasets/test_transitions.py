@@ -190,6 +190,27 @@ def test_rows_without_next_observations_are_read_as_d4rls(
     assert read(tmp_path / "d4rl.hdf5").sha256 == expected.sha256
 
 
+@pytest.mark.parametrize(
+    "ends",
+    [
+        {"terminals": [4], "dones": [4, 9, 11]},
+        {"terminals": [4], "timeouts": [9, 11]},
+        {"dones": [4, 9, 11], "truncations": [9, 11]},
+        {"terminals": [4], "episode_starts": [0, 5, 10]},
+    ],
+    ids=str,
+)
+def test_rows_without_next_observations_may_say_their_cuts_in_other_ways(
+    ends: dict[str, list[int]], tmp_path: Path
+) -> None:
+    arrays = made_up([5, 5, 2], "too")
+    expected = read(write_file(tmp_path / "d4rl.hdf5", arrays))
+    assert expected.lengths.tolist() == [5, 4, 1]
+    flags = {key: np.isin(np.arange(12), at) for key, at in ends.items()}
+    plain = {key: arrays[key] for key in ("observations", "actions", "rewards")}
+    assert read(npz(tmp_path, {**plain, **flags})).sha256 == expected.sha256
+
+
 # --- ends -----------------------------------------------------------------------------------------
 LENGTHS = [5, 4, 1, 3]
 ENDS = {
@@ -386,6 +407,8 @@ def test_parquet_asks_for_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ({"actions": [[0.0] * 3] * 12 + [[0.0] * 2]}, "the lists of 'actions' are empty or differ"),
         ({"rewards": [0.0] * 12 + [None]}, "1 rows of 'rewards' are empty"),
         ({"rewards": ["a"] * 13}, "'rewards' has dtype|holds Python objects"),
+        ({"rewards_0": [0.0] * 13}, r"the columns 'rewards', 'rewards_0'; expected 'rewards', or"),
+        ({"done_0": [0] * 13, "done_2": [0] * 13}, r"the columns 'done_0', 'done_2'; expected"),
     ],
 )
 def test_columns_of_parquet_are_checked(change: Any, says: str, tmp_path: Path) -> None:
