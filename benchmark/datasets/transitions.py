@@ -355,8 +355,8 @@ def _check_shapes(file: _File) -> tuple[int, bool]:
     """The number of transitions, and whether each episode has an observation more than those."""
     shapes = {key: array.shape for key, array in file.arrays.items()}
     observations, rows = shapes["observations"], shapes["actions"][:1]
-    per_row = ["rewards"] + [key for key in ("next_observations", "episode_ids") if key in shapes]
-    lists = {"rewards", "terminals", "dones", "timeouts", "episode_starts"} & shapes.keys()
+    per_row = {"rewards", "next_observations", "episode_ids", "episode_starts"} & shapes.keys()
+    lists = shapes.keys() - {"observations", "actions", "next_observations"}
     if (
         len(observations) != 2
         or 0 in observations

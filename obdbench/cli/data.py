@@ -16,6 +16,7 @@ from rich.text import Text
 
 from benchmark.datasets.catalog import (
     build_dataset,
+    check_fits_environment,
     dataset_card,
     is_stored,
     load_dataset,
@@ -265,12 +266,13 @@ def replay(
 ) -> None:
     """Step the environment from each stored state, and compare rewards and next states."""
     from benchmark.datasets.replay import TOLERANCE, replay
-    from benchmark.datasets.transitions import read_transitions
+    from benchmark.datasets.transitions import clip_controls, read_transitions
 
     if environment is not None:
         # Actions as they are in the file, before an import clips them; returns need no scale.
         scale = ReferenceReturns(0.0, 1.0)
         dataset = read_transitions(Path(name), name=name, env_id=environment, reference=scale)
+        check_fits_environment(clip_controls(dataset))
     elif Path(name).is_file():
         raise DatasetProblem(
             f"{name} is a file, which does not say where it was collected. Name the environment "

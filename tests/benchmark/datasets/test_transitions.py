@@ -323,6 +323,7 @@ REFUSED: dict[str, tuple[Arrays, str]] = {
         {**rows(), "observations": np.zeros((4, 5, 11))},
         r"observations \[4, 5, 11\].*Join",
     ),
+    "few starts": ({**rows(), "is_first": np.zeros(3)}, r"is_first \[3\]; expected observations"),
     "short": ({**rows(), "rewards": np.zeros(12)}, r"rewards \[12\].*expected observations"),
     "flags": ({**rows(), "terminals": np.full(13, 2)}, r"'terminals' is 2 in row 0"),
     "few flags": ({**rows(), "terminals": np.zeros(3)}, r"'terminals' has 3 entries; .*\(13\)"),
