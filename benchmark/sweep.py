@@ -19,6 +19,7 @@ synthetic_size = [16, 64]      # a hyper-parameter, for the methods that have it
 name = "av_pbc"
 outer_steps = 1000
 seeds = 10                               # only for this method
+datasets = ["hopper/*"]                  # likewise: those of the sweep's that match a pattern
 grid.outer_learning_rate = [0.1, 0.3]    # likewise
 ```
 """
@@ -31,6 +32,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import filter as matching
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +47,8 @@ from benchmark.students.spec import StudentSpec
 
 RECIPES = {"teacher": RunSpec.teacher, "density": RunSpec.density}
 """Keys that name a recipe, with their defaults; each may be an axis of a grid too."""
+OF_ENTRY = ("name", "datasets", "grid", "seeds")
+"""Keys of a [[methods]] entry that are not hyper-parameters."""
 
 
 @dataclass(frozen=True)
@@ -119,15 +123,37 @@ def build_sweep(values: Mapping[str, Any], where: str) -> Sweep:
             f"digits, '_', '-' and '.'."
         )
     shared = _seeds(file.seeds, f"seeds in {where}")
+    chosen = [_datasets(file, method, where) for method in file.methods]
     cells = [
         (cell, _seeds(method.get("seeds", shared), f"seeds of {method['name']} in {where}"))
         for dataset in file.datasets
-        for method in file.methods
+        for method, datasets in zip(file.methods, chosen, strict=True)
+        if dataset in datasets
         for cell in _cells(file, dataset, method, where)
     ]
     every_seed = dict.fromkeys(seed for _, seeds in cells for seed in seeds)
     runs = [cell.with_seed(seed) for seed in every_seed for cell, seeds in cells if seed in seeds]
     return Sweep(file.name, file.description, _unique(runs))
+
+
+def _datasets(file: _SweepFile, method: Mapping[str, Any], where: str) -> set[str]:
+    """The sweep's datasets that a method's own `datasets` match; all where it has none."""
+    patterns = method.get("datasets", file.datasets)
+    wanted = f"datasets of {method['name']} in {where}"
+    if not (isinstance(patterns, list) and patterns and all(isinstance(p, str) for p in patterns)):
+        raise BadConfiguration(
+            f"{wanted} is {patterns!r}; expected a list of names or patterns, such as "
+            f"{file.datasets[:1]} or ['hopper/*']."
+        )
+    found: set[str] = set()
+    for pattern in patterns:
+        if not (matched := matching(file.datasets, pattern)):
+            raise BadConfiguration(
+                f"{pattern!r} in {wanted} matches none of the sweep's datasets. "
+                f"{did_you_mean(pattern, file.datasets)}"
+            )
+        found.update(matched)
+    return found
 
 
 def _seeds(seeds: Any, where: str) -> list[int]:
@@ -151,7 +177,7 @@ def _cells(
     """
     name = method["name"]
     fields = {field.name for field in dataclasses.fields(METHODS[name])}
-    fixed = {k: v for k, v in method.items() if k not in ("name", "grid", "seeds")}
+    fixed = {k: v for k, v in method.items() if k not in OF_ENTRY}
     own_grid = _axes(method.get("grid", {}), f"the grid of {name} in {where}")
     shared_grid = _axes(file.grid, f"[grid] of {where}")
     _check_axes(shared_grid, file.methods, f"[grid] of {where}")
