@@ -99,10 +99,13 @@ class Fit(NamedTuple):
 
     def path(self, dataset: Dataset) -> Path:
         """The file of these log densities in the store."""
-        key = json.dumps([FORMAT, dataset.sha256, *self], sort_keys=True)
+        return self.path_for(DatasetName.parse(dataset.name), dataset.sha256)
+
+    def path_for(self, name: DatasetName, sha256: str) -> Path:
+        """The same, by the dataset's name and the digest of its content."""
+        key = json.dumps([FORMAT, sha256, *self], sort_keys=True)
         digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-        folder = DatasetName.parse(dataset.name).folder
-        return folder / f"log_density.{self.recipe}.{digest}.safetensors"
+        return name.folder / f"log_density.{self.recipe}.{digest}.safetensors"
 
 
 def find_or_fit(dataset: Dataset, fit: Fit, progress: FitProgress | None = None) -> LogDensity:
