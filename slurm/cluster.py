@@ -7,8 +7,10 @@ What a run did is read from its record; whether it may still work, from one quer
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError
 
 from benchmark.errors import ObdBenchError
-from benchmark.local import THREAD_VARIABLES
+from benchmark.local import THREAD_VARIABLES, last_lines
 from benchmark.run import Conditions, record_death
 from benchmark.spec import RunSpec
 from slurm.fates import Refused, fate
@@ -114,6 +116,53 @@ class Cluster:
                     noted.confirm()
                     sent.arrays.append(array)
         return sent
+
+    def send(
+        self, name: str, work: Callable[[], None], shape: JobShape, threads: int, *, again: bool
+    ) -> str:
+        """Send one piece of work that is not a run, unless a job for it may still work.
+
+        Args:
+            name: What the work is called; the same work must have the same name.
+            work: What the job does, by reference: nodes import it. It must be able to go on where
+                an earlier attempt was ended.
+            shape: What the job asks for.
+            threads: Threads of its process.
+            again: Send it also where an earlier job for it has ended.
+
+        Returns:
+            "submitted", or the state of the job that is there.
+
+        Raises:
+            Unreachable, QueueFull: SLURM does not answer, or takes no further jobs now.
+            ObdBenchError: An earlier job for it has ended, or SLURM can never serve this one.
+        """
+        with self._one_at_a_time():
+            sent = sorted((self.store / FOLDER).glob(f"{name}.*"))
+            known = self.scheduler.queue([folder.name for folder in sent])
+            if live := [state.state.lower() for state in known.values() if not state.ended]:
+                return live[0]
+            if sent and not again:
+                logs = [log.read_text(errors="replace") for log in sent[-1].glob("*_log.err")]
+                end = last_lines("".join(logs)) or "(no log)"
+                raise ObdBenchError(
+                    f"The job {sent[-1].name} ended without a result; `--retry failed` sends it "
+                    f"again. The end of its log:\n{end}"
+                )
+            number = f"{name}.{len(sent):04d}-{secrets.token_hex(4)}"
+            executor = SlurmExecutor(self.store / FOLDER / number, max_num_timeout=NEVER)
+            executor.update_parameters(**sbatch_options(number, shape, 1, threads))
+            try:
+                executor.submit(work)
+            except FailedJobError as error:
+                shutil.rmtree(self.store / FOLDER / number, ignore_errors=True)
+                message = str(error).strip()
+                if any(words in message for words in TEMPORARY):
+                    raise QueueFull(f"SLURM takes no more jobs now ({message}).") from error
+                raise ObdBenchError(
+                    f"SLURM refused the job {number} ({message}). Asked for: {shape}."
+                ) from error
+            return "submitted"
 
     def states(self) -> dict[str, JobState]:
         """The live jobs of the runs that still wait for their record, by run id; one query.

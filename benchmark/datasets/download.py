@@ -98,12 +98,11 @@ def remote_size(url: str, advice: str, stall: float = 10.0) -> int | None:
     try:
         headers = {"Accept-Encoding": "identity", "User-Agent": "obdbench"}
         with requests.get(url, stream=True, timeout=stall, headers=headers) as answer:
-            answer.raise_for_status()
+            if not answer.ok:
+                status = f"{answer.status_code} {answer.reason}"
+                raise DownloadProblem(f"{url} was answered with {status}. {advice}")
             length = answer.headers.get("Content-Length", "")
             return int(length) if length.isdigit() else None
-    except requests.HTTPError as error:
-        status = f"{error.response.status_code} {error.response.reason}"
-        raise DownloadProblem(f"{url} was answered with {status}. {advice}") from error
     except requests.RequestException as error:
         raise DownloadProblem(
             f"{url} cannot be reached ({type(error).__name__}). {advice}"

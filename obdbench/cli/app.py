@@ -55,6 +55,10 @@ COMMANDS = {
         "Print what a sweep costs: runs and hours by method and dataset, from measured costs.",
         ("sweep",),
     ),
+    "reproduce": Command(
+        "reproduce:reproduce",
+        "Reproduce a paper's table or figure: data, teachers, densities, runs, tables.",
+    ),
     "study": Command(
         "paper:study", "Measure what `obdbench paper` shows next to the runs' scores.", ("study",)
     ),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from obdbench.cli.started_sweeps import POLL_SECONDS, settle, show, watch
 from slurm.scheduler import Scheduler, Unreachable
 
 if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
+    from benchmark.run import Conditions
     from benchmark.spec import RunSpec
     from benchmark.sweep import Sweep
     from results.costs import CostEstimate
@@ -49,7 +51,6 @@ def submit(
     `status` and `collect` go on from there, in any shell.
     """
     from benchmark.run import Conditions
-    from slurm.cluster import Cluster
     from slurm.profile import find_profile
 
     check_retry(retry)
@@ -57,16 +58,40 @@ def submit(
     if dry_run:
         _print_submission(store, runs_to_do(store, plan, retry), chosen, threads)
         return
+    conditions = Conditions(store, tuple(context.obj or ()), threads=threads)
+    send(plan, conditions, chosen, retry, poll if wait else None)
+    if wait:
+        show(store, plan)
+
+
+def send(
+    plan: Sweep,
+    conditions: Conditions,
+    profile: Profile,
+    retry: str | None,
+    poll: float | None = None,
+) -> None:
+    """Submit every run of a sweep that is not done yet.
+
+    Args:
+        plan: The sweep.
+        conditions: Store, threads and plug-ins.
+        profile: What jobs ask for.
+        retry: "failed" to take up failed runs again.
+        poll: Seconds between looks until all is done; None returns at once.
+    """
+    from slurm.cluster import Cluster
+
+    store = conditions.store
     begin(plan, store)
     cluster = Cluster(store)
-    conditions = Conditions(cluster.store, tuple(context.obj or ()), threads=threads)
+    conditions = dataclasses.replace(conditions, store=cluster.store)
     settle(cluster)
     todo = runs_to_do(store, plan, retry)
-    if wait:
-        watch(cluster, plan, poll, lambda: cluster.submit(plan.name, todo, chosen, conditions))
-        show(store, plan)
+    if poll is not None:
+        watch(cluster, plan, poll, lambda: cluster.submit(plan.name, todo, profile, conditions))
     elif todo:
-        _print_sent(cluster, plan, cluster.submit(plan.name, todo, chosen, conditions))
+        _print_sent(cluster, plan, cluster.submit(plan.name, todo, profile, conditions))
 
 
 def _print_sent(cluster: Cluster, plan: Sweep, sent: Sent) -> None:
@@ -121,7 +146,7 @@ def plan(
     todo = [run for run in sweep.runs if states.of(run).state != "done"]
     chosen = find_profile(profile) if profile else Profile("none")
     if as_json:
-        print_json(_hours_values(store, todo, chosen, sweep.runs))
+        print_json(hours_values(store, todo, chosen, sweep.runs))
         return
     _print_hours(store, todo, chosen, sweep.runs)
     if profile:
@@ -148,7 +173,7 @@ def _print_arrays(arrays: Sequence[Array], verb: str) -> None:
         )
 
 
-def _hours_values(
+def hours_values(
     store: Path, todo: Sequence[RunSpec], profile: Profile, all_runs: Sequence[RunSpec]
 ) -> dict[str, Any]:
     """Runs and hours of each method and dataset, and their sums.
@@ -196,7 +221,7 @@ def _print_hours(
     store: Path, todo: Sequence[RunSpec], profile: Profile, all_runs: Sequence[RunSpec] = ()
 ) -> None:
     """A row for each method and dataset, and the sum."""
-    values = _hours_values(store, todo, profile, all_runs or todo)
+    values = hours_values(store, todo, profile, all_runs or todo)
     table = Table(
         "method", "dataset", Column("runs", justify="right"), Column("to do", justify="right"),
         Column("hours", justify="right"), Column("hours left", justify="right"),
@@ -210,17 +235,22 @@ def _print_hours(
             ", ".join(row["estimated_from"]) + rests, row["device"],
         )  # fmt: skip
     out.print(table)
-    names = {"cpu": "CPU", "cuda": "GPU"}
-    total = " and ".join(
-        f"{h:.2f} {names.get(d, d)} hours" for d, h in values["hours_left"].items()
-    )
-    out.print(f"{len(todo)} runs to do, about {total or '0 hours'}", highlight=False)
+    out.print(f"{len(todo)} runs to do, {in_words(values)}", highlight=False)
     if values["unknown"]:
         out.print(
             f"{values['unknown']} of them are not counted: neither {store} nor the shipped records "
             f"hold one of their method on such a device. One seed of each gives the estimate.",
             highlight=False,
         )
+
+
+def in_words(values: Mapping[str, Any]) -> str:
+    """Say the hours of `hours_values`: "about 970.2 CPU hours, and 4 runs of unknown cost"."""
+    names = {"cpu": "CPU", "cuda": "GPU"}
+    known = [f"{h:,.2f} {names.get(d, d)} hours" for d, h in values["hours_left"].items() if h]
+    if values["unknown"]:
+        known.append(f"{values['unknown']} runs of unknown cost")
+    return f"about {' and '.join(known)}" if known else "0 hours"
 
 
 def _hours(estimates: Sequence[CostEstimate]) -> float | None:
