@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what a command works with is imported when it works, so tha
     from benchmark.run import Conditions
     from benchmark.spec import RunSpec
     from benchmark.sweep import Sweep
+    from benchmark.work import Rates
     from results.costs import CostEstimate
     from slurm.cluster import Cluster, Sent
     from slurm.profile import Array, Profile
@@ -130,14 +131,19 @@ def plan(
     profile: Annotated[
         str | None, typer.Option(help="A profile: adds the jobs and arrays it would become.")
     ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure this machine's rates anew.")
+    ] = False,
     store: Store = DEFAULT_STORE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Print what a sweep costs: runs and hours by method and dataset, from measured costs.
+    """Print what a sweep costs: runs and CPU hours by method and dataset.
 
-    Runs that are done cost nothing more; the rest is estimated from the records in the store and
-    from those that the suite ships, which were made on one slow core.
+    Runs that are done cost nothing more. The rest is the mean of this machine's records of the same
+    cell, or else counted: the method's products at a rate that is measured here, once for every
+    size. What is known by neither is unknown.
     """
+    from benchmark.work import Rates
     from obdbench.sweep_status import sweep_status
     from slurm.profile import Profile, find_profile, make_arrays
 
@@ -145,10 +151,11 @@ def plan(
     states = sweep_status(store, sweep)
     todo = [run for run in sweep.runs if states.of(run).state != "done"]
     chosen = find_profile(profile) if profile else Profile("none")
+    rates = Rates(anew=measure)
     if as_json:
-        print_json(hours_values(store, todo, chosen, sweep.runs))
+        print_json(hours_values(store, todo, chosen, sweep.runs, rates))
         return
-    _print_hours(store, todo, chosen, sweep.runs)
+    _print_hours(store, todo, chosen, sweep.runs, rates)
     if profile:
         _print_arrays(make_arrays(todo, chosen, _array_size()), "to submit")
 
@@ -174,20 +181,26 @@ def _print_arrays(arrays: Sequence[Array], verb: str) -> None:
 
 
 def hours_values(
-    store: Path, todo: Sequence[RunSpec], profile: Profile, all_runs: Sequence[RunSpec]
+    store: Path,
+    todo: Sequence[RunSpec],
+    profile: Profile,
+    all_runs: Sequence[RunSpec],
+    rates: Rates | None = None,
 ) -> dict[str, Any]:
     """Runs and hours of each method and dataset, and their sums.
 
-    Hours are None where one of the runs has no estimate; the sums then leave it out, and `unknown`
-    counts such runs.
+    Hours are CPU hours, None where one of the runs has no estimate; the sums then leave it out, and
+    `unknown` counts such runs.
     """
+    from benchmark.work import Rates, processor
     from results.costs import Costs
     from results.record_store import all_records
     from results.shipping import SHIPPED
 
     found = {r.run_id: r for place in (SHIPPED, store) for r in all_records(place)}
     records = list(found.values())
-    costs = {device: Costs(records, device) for device in ("cpu", "cuda")}
+    rates, pack = rates or Rates(), profile.shape.pack
+    costs = {device: Costs(all_runs, records, device, rates, pack) for device in ("cpu", "cuda")}
     groups: dict[tuple[str, str], list[RunSpec]] = defaultdict(list)
     for run in all_runs:
         groups[run.method, run.dataset].append(run)
@@ -214,14 +227,24 @@ def hours_values(
                 "device": device,
             }
         )
-    return {"rows": rows, "to_do": len(todo), "hours_left": dict(sums), "unknown": unknown}
+    return {
+        "rows": rows,
+        "to_do": len(todo),
+        "hours_left": dict(sums),
+        "unknown": unknown,
+        "processor": processor(),
+    }
 
 
 def _print_hours(
-    store: Path, todo: Sequence[RunSpec], profile: Profile, all_runs: Sequence[RunSpec] = ()
+    store: Path,
+    todo: Sequence[RunSpec],
+    profile: Profile,
+    all_runs: Sequence[RunSpec] = (),
+    rates: Rates | None = None,
 ) -> None:
     """A row for each method and dataset, and the sum."""
-    values = hours_values(store, todo, profile, all_runs or todo)
+    values = hours_values(store, todo, profile, all_runs or todo, rates)
     table = Table(
         "method", "dataset", Column("runs", justify="right"), Column("to do", justify="right"),
         Column("hours", justify="right"), Column("hours left", justify="right"),
@@ -238,10 +261,12 @@ def _print_hours(
     out.print(f"{len(todo)} runs to do, {in_words(values)}", highlight=False)
     if values["unknown"]:
         out.print(
-            f"{values['unknown']} of them are not counted: neither {store} nor the shipped records "
-            f"hold one of their method on such a device. One seed of each gives the estimate.",
+            f"The cost of {values['unknown']} of them is unknown: their method does not count its "
+            f"products for such a device, and neither {store} nor the shipped records hold a run "
+            f"of their cell. One seed of each gives the estimate.",
             highlight=False,
         )
+    out.print(f"Counted hours are those of one core of this machine ({values['processor']}).")
 
 
 def in_words(values: Mapping[str, Any]) -> str:
@@ -250,7 +275,9 @@ def in_words(values: Mapping[str, Any]) -> str:
     known = [f"{h:,.2f} {names.get(d, d)} hours" for d, h in values["hours_left"].items() if h]
     if values["unknown"]:
         known.append(f"{values['unknown']} runs of unknown cost")
-    return f"about {' and '.join(known)}" if known else "0 hours"
+    elif not known:
+        known = ["0.00 CPU hours"]
+    return f"about {' and '.join(known)}"
 
 
 def _hours(estimates: Sequence[CostEstimate]) -> float | None:
