@@ -27,7 +27,7 @@ from benchmark.method import METHODS
 from benchmark.protocol import protocol_named
 from benchmark.spec import NONE
 from benchmark.sweep import RECIPES, Sweep, build_sweep
-from benchmark.teachers.teacher import TEACHERS
+from benchmark.teachers.teacher import TEACHERS, TeacherRecipe
 from benchmark.teachers.teacher_files import (
     SHIPPED,
     TeacherName,
@@ -35,8 +35,10 @@ from benchmark.teachers.teacher_files import (
     load_teacher,
     teacher_file,
 )
+from benchmark.work import Rates
 from obdbench.sweeps import shipped_sweeps
 from paper_figures.exhibits import EXHIBITS, Exhibit
+from results.costs import fitting_seconds, training_seconds
 
 Scale = Literal["small", "paper"]
 Data = Literal["own", "d4rl"]
@@ -115,11 +117,25 @@ class Reproduction:
         except ObdBenchError as error:
             return dataclasses.replace(now, problem=str(error))
 
+    def seconds(self, step: Step, rates: Rates) -> float | None:
+        """CPU seconds of a step that is to be done; None where they are not known.
+
+        Fetching and building data is not counted.
+        """
+        if step.done or step.kind == "dataset":
+            return 0.0
+        if step.kind == "density":
+            recipe = Fit.of(step.recipe)
+            return fitting_seconds(recipe.built(), step.dataset, rates)
+        return training_seconds(self._teacher_recipe(step), step.dataset, rates)
+
+    def _teacher_recipe(self, step: Step) -> TeacherRecipe:
+        name = TeacherName.parse(step.recipe).recipe
+        return build(TEACHERS[name], self.teacher_settings, f"the recipe {name}")
+
     def _teacher(self, step: Step, sha256: str | None) -> Step:
         teacher = TeacherName.parse(step.recipe)
-        recipe = build(
-            TEACHERS[teacher.recipe], self.teacher_settings, f"the recipe {teacher.recipe}"
-        )
+        recipe = self._teacher_recipe(step)
         path = teacher_file(step.dataset, sha256, teacher)
         if path is None:
             steps = getattr(recipe, "steps", None)

@@ -7,30 +7,41 @@ made elsewhere; else unknown. Records of other sizes, datasets or devices are no
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from statistics import fmean
 
+import numpy as np
 import torch
 
 from benchmark.datasets.catalog import Dimensions, dimensions
+from benchmark.datasets.dataset import Dataset, ReferenceReturns
 from benchmark.datasets.source import DatasetName
+from benchmark.density.density import DensityRecipe
+from benchmark.environments.lookup import action_space
 from benchmark.environments.rollout import rollout
 from benchmark.evaluation import Ensembles
 from benchmark.packing import DEFAULT_PACK, make_packs
 from benchmark.protocol import Protocol
 from benchmark.record import Record
+from benchmark.scaling import action_bounds
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
 from benchmark.students.student import StudentPolicy
+from benchmark.teachers.teacher import TeacherRecipe
 from benchmark.work import Rates, training_work, unit_scaling
 
 SAMPLE_STEPS = 40
 """Environment steps of each episode in a sample; hoppers fall after some twenty."""
+SAMPLE_GRADIENTS = 10
+"""Gradient steps of a teacher in a sample."""
+SAMPLE_STATES = 1000
+"""Made-up states in a sample of a teacher's training or a density's fit."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +157,59 @@ def _play(sizes: Dimensions, student: StudentSpec, protocol: Protocol, threads: 
         threads=threads,
         max_steps=SAMPLE_STEPS,
     ).environment_steps
+
+
+def training_seconds(recipe: TeacherRecipe, dataset: str, rates: Rates) -> float | None:
+    """CPU seconds of a teacher's training; None where the recipe does not count gradient steps."""
+    sizes = _dimensions(dataset)
+    if sizes is None or not hasattr(recipe, "steps"):
+        return None
+    few = dataclasses.replace(recipe, steps=SAMPLE_GRADIENTS, report_every=SAMPLE_GRADIENTS)  # type: ignore[call-arg]
+    data = _made_up(sizes)
+
+    def sample() -> float:
+        few.train(data, 0)
+        return SAMPLE_GRADIENTS
+
+    key = ("teacher", type(recipe).__name__, asdict(few), sizes.observation, sizes.action)
+    return float(recipe.steps * rates.seconds(key, sample))
+
+
+def fitting_seconds(recipe: DensityRecipe, dataset: str, rates: Rates) -> float | None:
+    """CPU seconds of fitting a density; None where it is not known.
+
+    It is not where the recipe counts no epochs, or the size of the data is not known yet.
+    """
+    sizes = _dimensions(dataset)
+    if sizes is None or sizes.transitions is None or not hasattr(recipe, "epochs"):
+        return None
+    once = dataclasses.replace(recipe, epochs=1)  # type: ignore[call-arg]
+
+    def sample() -> float:
+        once.fit(torch.randn(SAMPLE_STATES, sizes.observation), 0)
+        return SAMPLE_STATES
+
+    key = ("density", type(recipe).__name__, asdict(once), sizes.observation)
+    return float(recipe.epochs * sizes.transitions * rates.seconds(key, sample))
+
+
+def _made_up(sizes: Dimensions) -> Dataset:
+    """Transitions of these sizes, in one episode."""
+    draw = np.random.default_rng(0)
+    low, high = action_bounds(action_space(sizes.environment))
+    actions = draw.uniform(low, high, (SAMPLE_STATES, sizes.action))
+    ends = np.arange(SAMPLE_STATES) == SAMPLE_STATES - 1
+    return Dataset(
+        name="made up",
+        env_id=sizes.environment,
+        states=draw.standard_normal((SAMPLE_STATES + 1, sizes.observation)).astype(np.float32),
+        actions=actions.astype(np.float32),
+        rewards=draw.standard_normal(SAMPLE_STATES).astype(np.float32),
+        terminations=np.zeros(SAMPLE_STATES, bool),
+        truncations=ends,
+        lengths=np.array([SAMPLE_STATES]),
+        reference=ReferenceReturns(0.0, 1.0),
+    )
 
 
 @cache

@@ -185,13 +185,15 @@ class Dimensions(NamedTuple):
     """What a plan must know of a dataset, without its transitions.
 
     environment: gymnasium id that policies are scored in; observation and action: numbers of each;
-    length: mean length of an episode of the data, the time limit where they are not there.
+    length: mean length of an episode of the data, the time limit where they are not there;
+    transitions: their number, None where it is not known before they are there.
     """
 
     environment: str
     observation: int
     action: int
     length: float
+    transitions: int | None
 
 
 def dimensions(name: DatasetName) -> Dimensions | None:
@@ -207,7 +209,7 @@ def dimensions(name: DatasetName) -> Dimensions | None:
         action_dim = len(action_bounds(environment.action_space)[0])
         sizes, limit = (environment.observation_dim, action_dim), environment.max_episode_steps
     length = card["size"] / card["episodes"] if card else float(limit or 1000)
-    return Dimensions(env_id, *sizes, length)
+    return Dimensions(env_id, *sizes, length, card["size"] if card else name.size)
 
 
 def write_dataset(

@@ -97,6 +97,10 @@ class Fit(NamedTuple):
         built = build(DENSITIES[recipe], parameters or {}, f"the density recipe {recipe}")
         return cls(recipe, asdict(built), seed)
 
+    def built(self) -> DensityRecipe:
+        """The recipe with these settings."""
+        return build(DENSITIES[self.recipe], self.parameters, f"the density recipe {self.recipe}")
+
     def path(self, dataset: Dataset) -> Path:
         """The file of these log densities in the store."""
         return self.path_for(DatasetName.parse(dataset.name), dataset.sha256)
@@ -203,7 +207,7 @@ def held_out_episodes(dataset: Dataset, seed: int) -> NDArray[np.bool_]:
 
 def _fit(dataset: Dataset, fit: Fit, state: Path, progress: FitProgress | None) -> LogDensity:
     began = time.monotonic()
-    recipe = build(DENSITIES[fit.recipe], fit.parameters, f"the density recipe {fit.recipe}")
+    recipe = fit.built()
     states = _normalised(dataset)
     episode_is_out = held_out_episodes(dataset, fit.seed)
     is_out = torch.from_numpy(np.repeat(episode_is_out, dataset.lengths))

@@ -117,6 +117,7 @@ def _print_plan(
     work: Reproduction, steps: list[Step], store: Path, profile: Profile | None
 ) -> list[str]:
     """Print every step with its cost; return what keeps the plan from being begun."""
+    from benchmark.work import Rates
     from obdbench.cli.cluster import hours_values, in_words
     from obdbench.sweep_status import sweep_status
     from slurm.profile import Profile
@@ -124,18 +125,34 @@ def _print_plan(
     sweep = work.sweep
     states = sweep_status(store, sweep)
     todo = [run for run in sweep.runs if states.of(run).state != "done"]
-    table = Table("step", Column("what", no_wrap=True), "state", "how", title=work.exhibit.shows)
+    rates, title = Rates(), work.exhibit.shows
+    hours_column = Column("CPU hours", justify="right")
+    table = Table("step", Column("what", no_wrap=True), "state", hours_column, "how", title=title)
+    total, unknown = 0.0, 0
     for step in steps:
         what = step.dataset if not step.recipe else f"{step.recipe} on {step.dataset}"
         size = "" if step.fetched is None else f", {step.fetched / 1e6:,.1f} MB"
         state = "missing" if step.problem else STATES[step.done]
         how = "see below" if step.problem else step.says + size
-        table.add_row(step.kind, escape(what), state, escape(how))
-    hours = hours_values(store, todo, profile or Profile("none"), sweep.runs)
-    cells = f"{len(sweep.runs)} runs of {len(sweep.cells)} cells"
-    table.add_row("sweep", sweep.name, f"{len(todo)} to do", f"{cells}; {in_words(hours)}")
-    table.add_row("tables", work.exhibit.name, "to do", str(store / "reports" / sweep.name))
+        seconds = work.seconds(step, rates)
+        total, unknown = total + (seconds or 0.0) / 3600, unknown + (seconds is None)
+        shown = "?" if seconds is None else f"{seconds / 3600:,.2f}" if seconds else ""
+        table.add_row(step.kind, escape(what), state, shown, escape(how))
+    hours = hours_values(store, todo, profile or Profile("none"), sweep.runs, rates)
+    cells = f"{len(sweep.runs)} runs of {len(sweep.cells)} cells: {in_words(hours)}"
+    of_runs = sum(hours["hours_left"].values())
+    shown = f"{of_runs:,.2f}" if of_runs or not hours["unknown"] else "?"
+    table.add_row("sweep", sweep.name, f"{len(todo)} to do", shown, cells)
+    table.add_row("tables", work.exhibit.name, "to do", "", str(store / "reports" / sweep.name))
     out.print(table)
+    counts = {"steps": unknown, "runs": hours["unknown"]}
+    without = [f"{count} {what}" for what, count in counts.items() if count]
+    out.print(
+        f"In all about {total + of_runs:,.2f} CPU hours, at the speed of one core of this machine "
+        f"({hours['processor']})"
+        + (f"; not counted: {' and '.join(without)} of unknown cost." if without else "."),
+        highlight=False,
+    )
     problems = [step.problem for step in steps if step.problem]
     needed = _disk(work, steps)
     place = next(folder for folder in (store, *store.resolve().parents) if folder.exists())

@@ -13,13 +13,17 @@ import torch
 
 from baselines.obd import AV_PBC_PUBLISHED, DBC
 from benchmark import work
+from benchmark.datasets.dataset import Dataset
+from benchmark.density.knn import KNN
+from benchmark.density.maf import MAF
 from benchmark.method import METHODS
 from benchmark.protocol import Protocol
 from benchmark.record import Record
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
+from benchmark.teachers.td3_bc import TD3BC
 from benchmark.work import Rates, training_work
-from results.costs import Costs
+from results.costs import Costs, fitting_seconds, training_seconds
 from tests.tiny_runs import altered, execute, execute_pack, tiny_spec
 
 
@@ -201,6 +205,32 @@ def test_a_counted_run_takes_what_was_planned_within_a_factor_of_two(
     execute_pack(runs, tmp_path)
     taken = time.process_time() - began
     assert 0.5 < planned / taken < 2.0, f"planned {planned:.2f} s, taken {taken:.2f} s"
+
+
+def test_a_training_and_a_fit_take_what_was_planned_within_a_factor_of_two(
+    small_dataset: Dataset,
+) -> None:
+    recipe = TD3BC(steps=150, width=32, batch_size=64)
+    fit = MAF(epochs=3)
+    states = torch.from_numpy(small_dataset.observations)
+    planned = [
+        training_seconds(recipe, small_dataset.name, Rates()),
+        fitting_seconds(fit, small_dataset.name, Rates()),
+    ]
+    taken = []
+    for piece in (lambda: recipe.train(small_dataset, 0), lambda: fit.fit(states, 0)):
+        began = time.process_time()
+        piece()  # type: ignore[no-untyped-call]
+        taken.append(time.process_time() - began)
+    for expected, found in zip(planned, taken, strict=True):
+        assert expected is not None and 0.5 < expected / found < 2.0, (planned, taken)
+
+
+def test_trainings_and_fits_of_unknown_size_are_unknown(small_dataset: Dataset) -> None:
+    unseen = "d4rl/walker2d-full-replay-v2"
+    assert fitting_seconds(MAF(), unseen, Rates()) is None
+    assert fitting_seconds(KNN(), small_dataset.name, Rates()) is None
+    assert training_seconds(TD3BC(), "local/nowhere", Rates()) is None
 
 
 def test_a_sample_is_short_whatever_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
