@@ -48,6 +48,10 @@ class Transitions(NamedTuple):
     next_observations: Tensor  # normalised [B, obs_dim]
 
 
+RATES = {"learning_rate": math.inf, "discount": 1.0, "target_rate": 1.0, "decay_from": 1.0}
+"""Rates and fractions, with the most that each can be; none may be negative."""
+
+
 @dataclass(frozen=True)
 class OfflineRecipe(TeacherRecipe):
     """Gradient steps on minibatches of a dataset, with target networks.
@@ -81,6 +85,11 @@ class OfflineRecipe(TeacherRecipe):
                 raise TeacherProblem(
                     f"{field} of the recipe {self.name} is {getattr(self, field)}; expected 1 or "
                     f"more."
+                )
+        for field, most in RATES.items():
+            if not 0 <= (value := getattr(self, field)) <= most:
+                raise TeacherProblem(
+                    f"{field} of the recipe {self.name} is {value:g}; expected 0 to {most:g}."
                 )
 
     @abstractmethod

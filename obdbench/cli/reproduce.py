@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
-from dataclasses import dataclass, field
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from benchmark.errors import ObdBenchError
@@ -109,7 +109,7 @@ def _list() -> None:
     for exhibit in reproducible().values():
         at_scale = ON_D4RL + exhibit.sweep
         paper = at_scale if at_scale in shipped else "-"
-        table.add_row(exhibit.name, escape(exhibit.shows), exhibit.sweep, paper)
+        table.add_row(exhibit.name, exhibit.shows, exhibit.sweep, paper)
     out.print(table)
 
 
@@ -118,7 +118,7 @@ def _print_plan(
 ) -> list[str]:
     """Print every step with its cost; return what keeps the plan from being begun."""
     from benchmark.work import Rates
-    from obdbench.cli.cluster import hours_values, in_words
+    from obdbench.cli.cluster import costs_by_device, hours_values, in_words
     from obdbench.sweep_status import sweep_status
     from slurm.profile import Profile
 
@@ -137,8 +137,10 @@ def _print_plan(
         seconds = work.seconds(step, rates)
         total, unknown = total + (seconds or 0.0) / 3600, unknown + (seconds is None)
         shown = "?" if seconds is None else f"{seconds / 3600:,.2f}" if seconds else ""
-        table.add_row(step.kind, escape(what), state, shown, escape(how))
-    hours = hours_values(store, todo, profile or Profile("none"), sweep.runs, rates)
+        table.add_row(step.kind, what, state, shown, how)
+    chosen = profile or Profile("none")
+    costs = costs_by_device(store, sweep.runs, chosen, rates)
+    hours = hours_values(costs, todo, chosen, sweep.runs)
     cells = f"{len(sweep.runs)} runs of {len(sweep.cells)} cells: {in_words(hours)}"
     of_runs = sum(hours["hours_left"].values())
     shown = f"{of_runs:,.2f}" if of_runs or not hours["unknown"] else "?"
@@ -151,7 +153,6 @@ def _print_plan(
         f"In all about {total + of_runs:,.2f} CPU hours, at the speed of one core of this machine "
         f"({hours['processor']})"
         + (f"; not counted: {' and '.join(without)} of unknown cost." if without else "."),
-        highlight=False,
     )
     problems = [step.problem for step in steps if step.problem]
     needed = _disk(work, steps)
@@ -159,7 +160,6 @@ def _print_plan(
     free = shutil.disk_usage(place).free
     out.print(
         f"Disk: about {needed / 1e9:.2f} GB, of {free / 1e9:,.0f} GB free in {place}.",
-        highlight=False,
     )
     if needed > free:
         problems.append(
@@ -189,57 +189,24 @@ def _disk(work: Reproduction, steps: list[Step]) -> float:
     return total
 
 
-@dataclass
-class StepJob:
-    """One step as the work of a job: plain values only, so that it can be read from its file.
+def _words(work: Reproduction, step: Step, device: str) -> list[str]:
+    """The command that makes a step, from the state that an earlier attempt has saved."""
+    from benchmark.teachers.teacher_files import TeacherName
 
-    Args:
-        kind: "dataset", "teacher" or "density".
-        dataset: Name of the dataset.
-        recipe: Name of the teacher, or of the density recipe.
-        settings: Settings of the teacher's recipe.
-        device: Torch device of a teacher's training.
-    """
-
-    kind: str
-    dataset: str
-    recipe: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    device: str = "cpu"
-
-    def __call__(self) -> None:
-        """Make it, from the state that an earlier attempt has saved if there is one."""
-        from benchmark.datasets.source import DatasetName
-        from benchmark.teachers.teacher_files import TeacherName
-        from obdbench.cli.data import build_if_missing
-        from obdbench.cli.density import fit
-        from obdbench.cli.teacher import train_teacher
-
-        if self.kind == "dataset":
-            build_if_missing(DatasetName.parse(self.dataset))
-        elif self.kind == "density":
-            fit(self.dataset, self.recipe, seed=0, epochs=None)
-        else:
-            teacher = TeacherName.parse(self.recipe)
-            train_teacher(
-                self.dataset, teacher.recipe, teacher.seed, self.settings, device=self.device
-            )
-
-    def checkpoint(self) -> Any:
-        """The same job again, for submitit where SLURM has met its time limit."""
-        from submitit.core.utils import DelayedSubmission
-
-        return DelayedSubmission(self)
-
-    @property
-    def name(self) -> str:
-        """Name of its jobs: the same work has the same one."""
-        key = repr((self.kind, self.dataset, self.recipe, sorted(self.settings.items())))
-        return f"obd.{self.kind}.{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    if step.kind == "density":
+        return ["density", "fit", step.dataset, "--recipe", step.recipe]
+    name = TeacherName.parse(step.recipe)
+    settings = [
+        word
+        for key, value in work.teacher_settings.items()
+        for word in ("--set", f"{key}={json.dumps(value)}")  # such plain values are TOML too
+    ]
+    options = ["--recipe", name.recipe, "--seed", str(name.seed), "--device", device, *settings]
+    return ["teacher", "train", step.dataset, *options]
 
 
-def _job(work: Reproduction, step: Step, device: str = "cpu") -> StepJob | None:
-    """The work of a step, looked at again: the ones before it may have made it; None where done.
+def _is_left(work: Reproduction, step: Step) -> bool:
+    """Whether a step is still to be done, looked at again: those before it may have made it.
 
     Raises:
         ObdBenchError: It cannot be had.
@@ -247,15 +214,27 @@ def _job(work: Reproduction, step: Step, device: str = "cpu") -> StepJob | None:
     now = work.look(step)
     if now.problem:
         raise ObdBenchError(now.problem)
-    settings = dict(work.teacher_settings) if step.kind == "teacher" else {}
-    return None if now.done else StepJob(step.kind, step.dataset, step.recipe, settings, device)
+    return not now.done
 
 
 def _prepare(work: Reproduction, steps: list[Step]) -> None:
     """Make here, one after the other, what the runs stand on."""
+    from benchmark.datasets.source import DatasetName
+    from benchmark.teachers.teacher_files import TeacherName
+    from obdbench.cli.data import build_if_missing
+    from obdbench.cli.density import fit
+    from obdbench.cli.teacher import train_teacher
+
     for step in steps:
-        if not step.done and (job := _job(work, step)) is not None:
-            job()
+        if step.done or not _is_left(work, step):
+            continue
+        if step.kind == "dataset":
+            build_if_missing(DatasetName.parse(step.dataset))
+        elif step.kind == "density":
+            fit(step.dataset, step.recipe, seed=0, epochs=None)
+        else:
+            name = TeacherName.parse(step.recipe)
+            train_teacher(step.dataset, name.recipe, name.seed, work.teacher_settings)
 
 
 def _on_cluster(
@@ -266,29 +245,31 @@ def _on_cluster(
     retry: str | None,
 ) -> bool:
     """Fetch data here, and send what is to be done next; whether every run has its record."""
-    from obdbench.cli.cluster import send
+    from obdbench.cli.cluster import send_sweep
     from obdbench.sweep_status import sweep_status
     from slurm.cluster import Cluster
+    from slurm.job import Command
 
     _prepare(work, [step for step in steps if step.kind == "dataset"])
-    cluster = Cluster(conditions.store)
+    cluster, shape = Cluster(conditions.store), profile.shape
+    plugins = [word for path in conditions.plugins for word in ("--plugin", path)]
     waiting = False
     for step in steps:
-        if step.kind == "dataset" or (job := _job(work, step, profile.shape.device)) is None:
+        if step.kind == "dataset" or not _is_left(work, step):
             continue
         waiting = True
-        state = cluster.send(
-            job.name, job, profile.shape, conditions.threads, again=retry is not None
-        )
-        err.print(f"{step.kind} {step.recipe} on {step.dataset}: {state}", highlight=False)
+        words = _words(work, step, shape.device)
+        name = f"obd.{step.kind}.{hashlib.sha256(json.dumps(words).encode()).hexdigest()[:8]}"
+        command = Command([sys.executable, "-m", "obdbench", *plugins, *words], profile.requeues)
+        state = cluster.send(name, command, shape, again=retry is not None)
+        err.print(f"{step.kind} {step.recipe} on {step.dataset}: {state}")
     if not waiting:
-        send(work.sweep, conditions, profile, retry)
+        send_sweep(work.sweep, conditions, profile, retry)
         counts = sweep_status(conditions.store, work.sweep).counts
         waiting = bool(counts["queued"] + counts["running"])
     if waiting:
         err.print(
             "The same command goes on when these jobs have ended; it may be called at any time.",
-            highlight=False,
         )
     return not waiting
 
@@ -308,11 +289,11 @@ def _show(work: Reproduction, store: Path) -> None:
     try:
         paths += write(work.exhibit, store, folder)
     except ObdBenchError as error:  # no run is complete, or one record is damaged
-        err.print(f"{work.exhibit.name}: left out: {escape(str(error))}", highlight=False)
+        err.print(f"{work.exhibit.name}: left out: {error!s}")
     if found:
         table = reproduction_table(found)
         paths += table.write(folder, "published")
         out.print(table.rich())
     for path in paths:
-        out.print(str(path), highlight=False, markup=False)
+        out.print(str(path))
     show(store, work.sweep)

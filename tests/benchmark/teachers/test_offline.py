@@ -92,6 +92,19 @@ def test_a_training_that_diverges_says_so(recipe: OfflineRecipe, toy: Dataset) -
         recipe.train(broken, 0)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("learning_rate", -1.0), ("discount", 1.5), ("target_rate", -0.1), ("decay_from", 2.0)],
+)
+@every_recipe
+def test_rates_and_fractions_out_of_range_are_refused(
+    recipe: OfflineRecipe, field: str, value: float
+) -> None:
+    said = f"{field} of the recipe {recipe.name} is {value:g}; expected 0 to "
+    with pytest.raises(TeacherProblem, match=said):
+        dataclasses.replace(recipe, **{field: value})
+
+
 @every_recipe
 def test_the_state_of_another_training_is_refused(
     recipe: OfflineRecipe, toy: Dataset, tmp_path: Path
