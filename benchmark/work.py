@@ -7,6 +7,7 @@ timed at its own size, and the rate is kept in the cache folder, by processor, t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import time
@@ -49,7 +50,7 @@ class Work:
         """CPU seconds of one run, where R are advanced together."""
         if not self.multiply_adds:
             return 0.0
-        # What fills the processor alone is not faster in company, and need not be sampled in it.
+        # Large products fill the processor: they are not faster together, and one run is sampled.
         together = max(1, min(runs, int(SAMPLE / self.sampled)))
 
         def sample() -> float:
@@ -112,7 +113,12 @@ class Rates:
         return found
 
     def _write(self, name: str) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        """Keep a rate; a cache that cannot be written costs the next process a measurement."""
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._store(name)
+
+    def _store(self, name: str) -> None:
         with FileLock(f"{self._path}.lock"):
             stored = self._read()
             stored.setdefault(self._machine, {})[name] = self._known[name]

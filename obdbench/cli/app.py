@@ -53,7 +53,7 @@ COMMANDS = {
     ),
     "plan": Command(
         "cluster:plan",
-        "Print what a sweep costs: runs and hours by method and dataset, from measured costs.",
+        "Print what a sweep costs: runs and CPU hours by method and dataset.",
         ("sweep",),
     ),
     "reproduce": Command(

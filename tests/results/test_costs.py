@@ -149,7 +149,9 @@ def test_the_products_of_training_are_counted_as_they_are_done() -> None:
 
 
 # --- measured rates -------------------------------------------------------------------------------
-def test_a_rate_is_measured_once_and_again_when_asked(own_cache: Path) -> None:
+def test_a_rate_is_measured_once_and_again_when_asked(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
 
     def sample() -> float:
@@ -169,6 +171,8 @@ def test_a_rate_is_measured_once_and_again_when_asked(own_cache: Path) -> None:
     assert {f", {threads} threads, " in " ".join(stored) for threads in (1, 2)} == {True}
     (own_cache / "rates.json").write_text("{")
     assert Rates().seconds(("a", 1), sample) > 0, "a damaged cache is measured again"
+    monkeypatch.setenv("OBDBENCH_CACHE", str(own_cache / "rates.json"))  # no folder
+    assert Rates().seconds(("a", 1), sample) > 0, "a cache that cannot be written is done without"
 
 
 @pytest.mark.parametrize(
