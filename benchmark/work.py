@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import torch
 from filelock import FileLock
 
@@ -58,6 +60,10 @@ class Work:
             return self.sampled * together
 
         return self.multiply_adds * rates.seconds((self.key, together), sample)
+
+
+_Stored = dict[str, dict[str, Annotated[float, msgspec.Meta(gt=0)]]]
+"""Seconds per unit by key, by machine."""
 
 
 class Rates:
@@ -107,8 +113,8 @@ class Rates:
     def _read(self) -> dict[str, dict[str, float]]:
         """The stored rates; none where the file is missing or damaged."""
         try:
-            found: dict[str, dict[str, float]] = json.loads(self._path.read_text("utf-8"))
-        except (OSError, json.JSONDecodeError):
+            found = msgspec.json.decode(self._path.read_bytes(), type=_Stored)
+        except (OSError, msgspec.MsgspecError):
             return {}
         return found
 

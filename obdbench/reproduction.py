@@ -53,6 +53,8 @@ TEACHER_AT: dict[Scale, dict[str, Any]] = {
     "paper": {"steps": 1_000_000, "decay_from": 1.0},
 }
 """Settings of the teachers that are trained: a million steps at constant rates in the papers."""
+AT_ONCE = 9
+"""Datasets whose server is asked at a time: those of a table."""
 TABLES = ("student", "evaluation_student", "protocol")
 TOP_LEVEL = ("seeds", "datasets", *RECIPES)
 
@@ -102,7 +104,7 @@ class Reproduction:
             *(Step("teacher", run.dataset, run.teacher) for run in runs if run.teacher != NONE),
             *(Step("density", run.dataset, run.density) for run in runs if run.density != NONE),
         ]
-        with ThreadPoolExecutor(len(wanted)) as pool:  # each may have to wait for a server
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # each may have to wait for a server
             return list(pool.map(self.look, dict.fromkeys(wanted)))
 
     def look(self, step: Step) -> Step:

@@ -168,9 +168,11 @@ def test_a_rate_is_measured_once_and_again_when_asked(
     Rates(anew=True).seconds(("a", 1), sample)
     assert len(calls) > 3 * 1 + measured
     stored = json.loads((own_cache / "rates.json").read_text())
+    machine = next(iter(stored))
     assert {f", {threads} threads, " in " ".join(stored) for threads in (1, 2)} == {True}
-    (own_cache / "rates.json").write_text("{")
-    assert Rates().seconds(("a", 1), sample) > 0, "a damaged cache is measured again"
+    for damage in ("{", "[3]", json.dumps({machine: dict.fromkeys(stored[machine], 0.0)})):
+        (own_cache / "rates.json").write_text(damage)
+        assert Rates().seconds(("a", 1), sample) > 0, "a damaged cache is measured again"
     monkeypatch.setenv("OBDBENCH_CACHE", str(own_cache / "rates.json"))  # no folder
     assert Rates().seconds(("a", 1), sample) > 0, "a cache that cannot be written is done without"
 
