@@ -70,7 +70,7 @@ class Job:
 
     def _queue_again(self, unfinished: list[RunSpec]) -> None:
         """Give the runs to the same job's next start, or give up after too many."""
-        if int(os.environ.get("SLURM_RESTART_COUNT", "0")) >= self.requeues:
+        if _too_often(self.requeues):
             error = TimedOut(
                 f"The job was queued again {self.requeues} times and met its time limit each time. "
                 f"Its state is saved: raise `time` or `requeues` in the profile, and retry."
@@ -115,13 +115,19 @@ class Command:
             status = process.wait()
         if not warned or status == 0:
             sys.exit(status if status >= 0 else 128 - status)
-        if int(os.environ.get("SLURM_RESTART_COUNT", "0")) >= self.requeues:
+        if _too_often(self.requeues):
             sys.exit(
-                f"The job was queued again {self.requeues} times; raise `time` in the profile."
+                f"The job was queued again {self.requeues} times; raise `time` or `requeues` in the "
+                f"profile."
             )
         command = ["scontrol", "requeue", _number()]
         _insist(lambda: subprocess.run(command, check=True, timeout=60), ASK_AGAIN_SECONDS)
         sys.exit(QUEUED_AGAIN)
+
+
+def _too_often(requeues: int) -> bool:
+    """Whether this job was queued again as often as it may."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) >= requeues
 
 
 def _work(folder: Path, place: int) -> Path:
