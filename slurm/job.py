@@ -117,8 +117,8 @@ class Command:
             sys.exit(status if status >= 0 else 128 - status)
         if _too_often(self.requeues):
             sys.exit(
-                f"The job was queued again {self.requeues} times; raise `time` or `requeues` in the "
-                f"profile."
+                f"The job was queued again {self.requeues} times; raise `time` or `requeues` in "
+                f"the profile."
             )
         command = ["scontrol", "requeue", _number()]
         _insist(lambda: subprocess.run(command, check=True, timeout=60), ASK_AGAIN_SECONDS)

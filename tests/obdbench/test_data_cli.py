@@ -229,11 +229,23 @@ def test_a_log_of_whole_number_actions_is_taken_and_said_once(cli: Any, tmp_path
     said = "Actions were converted: whole numbers 0 to 1 to one-hot rows of 2."
     assert taken.code == 0
     assert taken.err.count(said) == 1
-    assert "46 of 61 observations are outside the space of CartPole-v1" in taken.err
     info = cli("info", "local/c").out
     assert re.search(r"^actions converted  whole numbers 0 to 1 to one-hot rows of 2$", info, re.M)
     dataset = load_dataset(DatasetName.parse("local/c"))
     assert dataset.actions[:2].tolist() == [[1, 0], [0, 1]]
+
+
+def test_observations_outside_a_bounded_space_are_said_of_a_file_of_ones_own(
+    cli: Any, tmp_path: Path
+) -> None:
+    arrays = made_up([20, 30, 10], "ton")
+    arrays |= {"observations": arrays["observations"][:, :4], "actions": np.arange(60)[:, None] % 2}
+    path = write_file(tmp_path / "log.hdf5", arrays)
+    references = ("--reference-random", "22", "--reference-expert", "500")
+    taken = cli("import", path, "--as", "local/far", "--environment", "CartPole-v1", *references)
+    assert taken.code == 0
+    assert "observations are outside the space of CartPole-v1, the first in row 0" in taken.err
+    assert "outside the space" in cli("info", "local/far").out.replace("\n", " ")
 
 
 def test_references_may_be_the_suites_own(cli: Any, file: Path) -> None:
