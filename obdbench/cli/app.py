@@ -59,6 +59,7 @@ COMMANDS = {
     "reproduce": Command(
         "reproduce:reproduce",
         "Reproduce a paper's table or figure: data, teachers, densities, runs, tables.",
+        ("exhibit",),
     ),
     "study": Command(
         "paper:study", "Measure what `obdbench paper` shows next to the runs' scores.", ("study",)
