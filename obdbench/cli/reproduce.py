@@ -141,7 +141,11 @@ def _print_plan(
     chosen = profile or Profile("none")
     costs = costs_by_device(store, sweep.runs, chosen, rates)
     hours = hours_values(costs, todo, chosen, sweep.runs)
-    cells = f"{len(sweep.runs)} runs of {len(sweep.cells)} cells: {in_words(hours)}"
+    sources = dict.fromkeys(source for row in hours["rows"] for source in row["estimated_from"])
+    cells = (
+        f"{len(sweep.runs)} runs of {len(sweep.cells)} cells: {in_words(hours)} "
+        f"({', '.join(sources)})"
+    )
     of_runs = sum(hours["hours_left"].values())
     shown = f"{of_runs:,.2f}" if of_runs or not hours["unknown"] else "?"
     table.add_row("sweep", sweep.name, f"{len(todo)} to do", shown, cells)
@@ -150,7 +154,7 @@ def _print_plan(
     counts = {"steps": unknown, "runs": hours["unknown"]}
     without = [f"{count} {what}" for what, count in counts.items() if count]
     out.print(
-        f"In all about {total + of_runs:,.2f} CPU hours, at the speed of one core of this machine "
+        f"In all about {total + of_runs:,.2f} CPU hours, counted ones on one core of this machine "
         f"({hours['processor']})"
         + (f"; not counted: {' and '.join(without)} of unknown cost." if without else "."),
     )
