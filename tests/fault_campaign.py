@@ -479,14 +479,14 @@ SITUATIONS = [
     *(
         Situation("files: data to import", words, says)
         for words, says in (
-            (f"data import @@/nowhere.hdf5 {IMPORT}", "cannot be read as HDF5"),
-            (f"data import @@/folder.hdf5 {IMPORT}", "cannot be read as HDF5"),
-            (f"data import @@/empty {IMPORT}", "cannot be read as HDF5"),
-            (f"data import @@/text {IMPORT}", "cannot be read as HDF5"),
-            (f"data import @@/values.npz {IMPORT}", "cannot be read as HDF5"),
-            (f"data import @@/list.pt {IMPORT}", "cannot be read as HDF5"),
-            (f"data import '' {IMPORT}", "cannot be read as HDF5"),
-            (f"data import @@/no_rewards.hdf5 {IMPORT}", "lacks 'rewards'"),
+            (f"data import @@/nowhere.hdf5 {IMPORT}", "It is missing"),
+            (f"data import @@/folder.hdf5 {IMPORT}", "Is a directory"),
+            (f"data import @@/empty {IMPORT}", "none of .npz"),
+            (f"data import @@/text {IMPORT}", "none of .npz"),
+            (f"data import @@/values.npz {IMPORT}", "has no observations"),
+            (f"data import @@/list.pt {IMPORT}", "has no observations"),
+            (f"data import '' {IMPORT}", "Is a directory"),
+            (f"data import @@/no_rewards.hdf5 {IMPORT}", "has no rewards"),
             (f"data import @@/half_flags.hdf5 {IMPORT}", "in row 0, expected true or false"),
             (f"data import @@/nan.hdf5 {IMPORT}", "NaN or infinite"),
             (f"data import @@/words.hdf5 {IMPORT}", "expected numbers"),
@@ -509,7 +509,10 @@ SITUATIONS = [
             ("data import @@/sound.hdf5 --as local/ --environment Hopper-v5", "local/NAME"),
             ("data import @@/sound.hdf5 --as local/../x --environment Hopper-v5", "local/NAME"),
             ("data import @@/sound.hdf5 --as local/a_|_b --environment Hopper-v5", "local/NAME"),
-            (f"data import @@/sound.hdf5 --as local/{'x' * 250} --environment Hopper-v5", "256 characters"),
+            (
+                f"data import @@/sound.hdf5 --as local/{'x' * 250} --environment Hopper-v5",
+                "256 characters",
+            ),
             ("data import @@/sound.hdf5 --as d4rl/walker2d-medium-v2", "another dataset"),
             ("data import @@/sound.hdf5 --as minari/x-v0", ""),
         )
