@@ -26,9 +26,10 @@ from benchmark.method import (
     require_below_one,
     require_positive,
 )
-from benchmark.students.network import Parameters, stack
+from benchmark.students.network import Network, Parameters, stack
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet, require_finite
+from benchmark.work import SAMPLE, Work, weights_of
 
 PAPER_SIZE = 256
 """Pairs of the sets in OBD's Table 1."""
@@ -129,6 +130,52 @@ class OBD(Method):
         """The run before its first outer step, or at the step of its saved state."""
         require_available(problem, self.synthetic_size)
         return OuterRun(self, self.targets(problem), problem, monitor)
+
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Work | None:
+        """Outer steps, each T inner steps, their adjoint, and the gradient of the outer loss."""
+        network = student.network(observation_dim, action_dim)
+        # Products per layer: three of a training step, six of its adjoint (benchmark.students
+        # and baselines.meta_gradient); one more where the backward pass is repeated.
+        products = 10 if self.adjoint_noise == "fresh" else 9
+        inner = products * weights_of(network) * self.synthetic_size
+        outer = 3 * weights_of(network) * self.outer_batch
+        steps = max(1, min(student.steps, int((SAMPLE - outer) / inner)))
+
+        def sample(runs: int) -> None:
+            self._sample_step(network, dataclasses.replace(student, steps=steps), runs, action_dim)
+
+        one_step, sampled = inner * student.steps + outer, inner * steps + outer
+        settings = (self.synthetic_size, self.outer_batch, products, steps)
+        key = ("outer step", observation_dim, action_dim, student, settings)
+        return Work(float(self.outer_steps * one_step), sample, float(sampled), key)
+
+    def _sample_step(
+        self, network: Network, student: StudentSpec, runs: int, action_dim: int
+    ) -> None:
+        """Do one outer step of R runs on made-up numbers, all that is drawn for it included."""
+        loop = InnerLoop(
+            network, student.policy_head, student.steps, student.learning_rate, student.momentum
+        )
+        generator = torch.Generator().manual_seed(0)
+
+        def drawn(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator)
+
+        initial = stack([network.initialise(generator) for _ in range(runs)])
+        size, batch = self.synthetic_size, self.outer_batch
+        noise = [drawn(loop.steps, runs, size, action_dim) if loop.head.noisy else None] * 2
+        loop.gradient(
+            initial,
+            Pairs(drawn(runs, size, network.sizes[0]), drawn(runs, size, action_dim).tanh()),
+            OuterBatch(
+                drawn(runs, batch, network.sizes[0]),
+                drawn(runs, batch, action_dim).tanh(),
+                None,
+                drawn(runs, batch, action_dim) if loop.head.noisy else None,
+            ),
+            noise[0],
+            noise[1] if self.adjoint_noise == "fresh" else None,
+        )
 
     def pack_key(self) -> Hashable:
         """Settings of the outer loop: runs of any objective are packed where these are equal."""

@@ -25,6 +25,7 @@ from baselines.obd import AvPBC
 from baselines.outer_loop import Draw, OuterRun, inner_loop
 from benchmark.method import BadParameter, Method, Monitor, Problem, require_positive
 from benchmark.students.network import Parameters
+from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet
 
 
@@ -50,6 +51,9 @@ class ProgressiveAvPBC(AvPBC):
                 f"stages is {self.stages}; expected at most {self.synthetic_size} (synthetic_size) "
                 f"and {self.outer_steps} (outer_steps)."
             )
+
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> None:
+        """None: the cost of a step changes with the stage, and is not counted."""
 
     def pack_key(self) -> Hashable | None:
         """None: a run changes its inner loop with the stage, so runs are not packed."""

@@ -15,8 +15,10 @@ from baselines.evolution_loop import Evolution, EvolutionRun
 from benchmark.method import BadParameter, Method, Monitor, Problem, require_positive
 from benchmark.scaling import Scaling
 from benchmark.students.network import Network, Parameters
+from benchmark.students.spec import StudentSpec
 from benchmark.students.student import Batch, StudentPolicy, train_students
 from benchmark.teachers.teacher import Teacher
+from benchmark.work import Work, training_work
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class TeacherReference(Method):
 
     needs: ClassVar[frozenset[str]] = frozenset({"dataset", "teacher"})
     reference: ClassVar[bool] = True
+
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Work | None:
+        """Nothing: the teacher is there."""
+        return Work(0.0)
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Submit the teacher as the run's one checkpoint."""
@@ -69,6 +75,13 @@ class BCWhole(Method):
     def __post_init__(self) -> None:
         require_positive(self, "steps", "batch_size")
 
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Work | None:
+        """Training steps on minibatches."""
+        return training_work(
+            self._trained_as(student), observation_dim, action_dim,
+            pairs=self.batch_size, students=1, steps=self.steps,
+        )  # fmt: skip
+
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Train one student, and submit it."""
         if len(problem.dataset) == 0:
@@ -82,15 +95,17 @@ class BCWhole(Method):
             chosen = torch.randint(len(actions), (self.batch_size,), generator=batches)
             return observations[chosen][None], actions[chosen][None]
 
-        student = problem.student
-        if self.optimizer == "adam":
-            student = dataclasses.replace(
-                student, optimizer="adam", learning_rate=self.learning_rate
-            )
+        student = self._trained_as(problem.student)
         policy = train_students(
             student, batch, problem.scaling, [problem.generator("student")], self.steps
         )
         monitor.checkpoint(self.steps, policy)
+
+    def _trained_as(self, student: StudentSpec) -> StudentSpec:
+        """The student under the optimiser that is asked for."""
+        if self.optimizer == "student":
+            return student
+        return dataclasses.replace(student, optimizer="adam", learning_rate=self.learning_rate)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from benchmark.method import BadParameter, Method, Monitor, Problem, require_positive
+from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet
+from benchmark.work import Work
 
 Labels = Literal["data", "teacher"]
 """Whose actions a pair carries."""
@@ -78,6 +80,10 @@ class Selection(Method):
 @dataclass(frozen=True)
 class RandomSelection(Selection):
     """Draws transitions uniformly."""
+
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Work | None:
+        """Nothing worth counting."""
+        return Work(0.0)
 
     def rows(self, problem: Problem) -> Tensor:
         """Draw rows uniformly without replacement `[N]`."""

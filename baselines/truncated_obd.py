@@ -23,6 +23,8 @@ from baselines.meta_gradient import MetaGradient
 from baselines.obd import AvPBC
 from baselines.outer_loop import OuterRun, inner_loop
 from benchmark.method import BadParameter, Method, Monitor, Problem, require_positive
+from benchmark.students.spec import StudentSpec
+from benchmark.work import Work
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class TruncatedAvPBC(AvPBC):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "window")
+
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Work | None:
+        """Av-PBC's work on a training that costs as much as a window and what is before it."""
+        share = self.expected_products(student.steps)
+        steps = max(1, round(share * student.steps))
+        return super().work(observation_dim, action_dim, dataclasses.replace(student, steps=steps))
 
     def pack_key(self) -> Hashable | None:
         """None: every run draws windows of its own, so runs cannot advance in lock-step."""

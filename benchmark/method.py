@@ -22,6 +22,7 @@ from benchmark.seeds import derive_seed
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet
 from benchmark.teachers.teacher import Teacher
+from benchmark.work import Work
 
 NEEDS = ("dataset", "teacher", "log_density", "environment")
 
@@ -214,6 +215,13 @@ class Method(ABC):
 
         The same problem and hyper-parameters must give the same checkpoints.
         """
+
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Work | None:
+        """Count the products of a run, for plans; None where the method does not say.
+
+        Scoring is not part of it.
+        """
+        return None
 
     def student_for(self, student: StudentSpec) -> StudentSpec:
         """Give the student to distil for and to score with: the sweep's, or a variant of it."""

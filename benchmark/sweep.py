@@ -19,6 +19,7 @@ synthetic_size = [16, 64]      # a hyper-parameter, for the methods that have it
 name = "av_pbc"
 outer_steps = 1000
 seeds = 10                               # only for this method
+datasets = ["hopper/*"]                  # likewise: those of the sweep's that match a pattern
 grid.outer_learning_rate = [0.1, 0.3]    # likewise
 ```
 """
@@ -31,8 +32,9 @@ import math
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from fnmatch import filter as matching
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +52,8 @@ from benchmark.students.spec import StudentSpec
 MOST_RUNS = 1_000_000
 RECIPES = {"teacher": RunSpec.teacher, "density": RunSpec.density}
 """Keys that name a recipe, with their defaults; each may be an axis of a grid too."""
+OF_ENTRY = ("name", "datasets", "grid", "seeds")
+"""Keys of a [[methods]] entry that are not hyper-parameters."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +137,11 @@ def build_sweep(values: Mapping[str, Any], where: str) -> Sweep:
             method["name"],
             *_grid(file, method, where),
             _seeds(method.get("seeds", shared), f"seeds of {method['name']} in {where}"),
+            _datasets(file, method, where),
         )
         for method in file.methods
     ]
-    count = len(file.datasets) * sum(row.runs for row in rows)
+    count = sum(len(row.datasets) * row.runs for row in rows)
     if count > MOST_RUNS:
         raise BadConfiguration(
             f"{where} asks for {count:,} runs; expected at most {MOST_RUNS:,}. Take fewer seeds or "
@@ -146,6 +151,7 @@ def build_sweep(values: Mapping[str, Any], where: str) -> Sweep:
         (row, cell)
         for dataset in file.datasets
         for row in rows
+        if dataset in row.datasets
         for cell in _cells(file, dataset, row, where)
     ]
     _check_apart(cells, where)
@@ -156,12 +162,13 @@ def build_sweep(values: Mapping[str, Any], where: str) -> Sweep:
 
 @dataclass(frozen=True)
 class _MethodRow:
-    """One entry of [[methods]]: the values and the axes that hold for it, and its seeds."""
+    """One entry of [[methods]]: the values and axes that hold for it, its seeds and datasets."""
 
     name: str
     fixed: Mapping[str, Any]
     grid: Mapping[str, Sequence[Any]]
     seeds: Sequence[int]
+    datasets: Set[str]
 
     @property
     def runs(self) -> int:
@@ -189,6 +196,26 @@ def _check_apart(cells: Sequence[tuple[_MethodRow, RunSpec]], where: str) -> Non
         others.append(row)
 
 
+def _datasets(file: _SweepFile, method: Mapping[str, Any], where: str) -> set[str]:
+    """The sweep's datasets that a method's own `datasets` match; all where it has none."""
+    patterns = method.get("datasets", file.datasets)
+    wanted = f"datasets of {method['name']} in {where}"
+    if not (isinstance(patterns, list) and patterns and all(isinstance(p, str) for p in patterns)):
+        raise BadConfiguration(
+            f"{wanted} is {patterns!r}; expected a list of names or patterns, such as "
+            f"{file.datasets[:1]} or ['hopper/*']."
+        )
+    found: set[str] = set()
+    for pattern in patterns:
+        if not (matched := matching(file.datasets, pattern)):
+            raise BadConfiguration(
+                f"{pattern!r} in {wanted} matches none of the sweep's datasets. "
+                f"{did_you_mean(pattern, file.datasets)}"
+            )
+        found.update(matched)
+    return found
+
+
 def _seeds(seeds: Any, where: str) -> Sequence[int]:
     if isinstance(seeds, range):
         return seeds
@@ -212,7 +239,7 @@ def _grid(
     """
     name = method["name"]
     fields = {field.name for field in dataclasses.fields(METHODS[name])}
-    fixed = {k: v for k, v in method.items() if k not in ("name", "grid", "seeds")}
+    fixed = {k: v for k, v in method.items() if k not in OF_ENTRY}
     own_grid = _axes(method.get("grid", {}), f"the grid of {name} in {where}")
     shared_grid = _axes(file.grid, f"[grid] of {where}")
     _check_axes(shared_grid, file.methods, f"[grid] of {where}")

@@ -1,20 +1,47 @@
-"""Estimates of the seconds that runs will take, from the records of earlier runs.
+"""Estimates of the CPU seconds that runs will take.
 
-A run's seconds are taken from, in this order: records of its own cell; records of the same method,
-dataset and student, per outer step and per scored episode; records of the same method on anything,
-which is rough. Records of another kind of device are not used.
+In this order: the mean of complete records of the same settings made on this machine; the method's
+counted products at this machine's measured rate, with its scoring; records of the same settings
+made elsewhere; else unknown. Records of other sizes, datasets or devices are not used.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import platform
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
 from statistics import fmean
-from typing import Any
 
+import numpy as np
+import torch
+
+from benchmark.datasets.catalog import Dimensions, dimensions
+from benchmark.datasets.dataset import Dataset, ReferenceReturns
+from benchmark.datasets.source import DatasetName
+from benchmark.density.density import DensityRecipe
+from benchmark.environments.lookup import action_space
+from benchmark.environments.rollout import rollout
+from benchmark.evaluation import Ensembles
+from benchmark.packing import DEFAULT_PACK, make_packs
+from benchmark.protocol import Protocol
 from benchmark.record import Record
+from benchmark.scaling import action_bounds
 from benchmark.spec import RunSpec
+from benchmark.students.spec import StudentSpec
+from benchmark.students.student import StudentPolicy
+from benchmark.teachers.teacher import TeacherRecipe
+from benchmark.work import Rates, training_work, unit_scaling
+
+SAMPLE_STEPS = 40
+"""Environment steps of each episode in a sample; hoppers fall after some twenty."""
+SAMPLE_GRADIENTS = 10
+"""Gradient steps of a teacher in a sample."""
+SAMPLE_STATES = 1000
+"""Made-up states in a sample of a teacher's training or a density's fit."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +49,8 @@ class CostEstimate:
     """Expected seconds of a run.
 
     Args:
-        seconds: Wall time with scoring; None where no similar run was measured.
-        source: "measured", "by the step", "rough" or "unknown".
+        seconds: CPU seconds with scoring; None where they are not known.
+        source: "measured here", "counted", "measured elsewhere" or "unknown".
         records: Number of records that the estimate rests on.
     """
 
@@ -32,64 +59,171 @@ class CostEstimate:
     records: int = 0
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """One record's seconds, split into what grows with outer steps and with scored episodes."""
-
-    total: float
-    method: float
-    scoring: float
-
-
 class Costs:
-    """Measured costs, from the most specific kind of record to the least.
+    """What runs will cost.
 
     Args:
+        runs: The runs that are planned; those that can be packed are taken to advance together.
         records: Earlier runs; incomplete ones are left out.
-        device: "cpu" or "cuda": the kind of device that the planned runs will use.
+        device: "cpu" or "cuda": the kind of device that the runs will use. Nothing is counted for
+            a device other than this machine's processor.
+        rates: Measured rates of this machine.
+        pack: Largest number of runs that one process advances together.
     """
 
-    def __init__(self, records: Iterable[Record], device: str = "cpu") -> None:
-        self._found: list[dict[Hashable, list[_Measured]]] = [defaultdict(list) for _ in KEYS]
+    def __init__(
+        self,
+        runs: Sequence[RunSpec],
+        records: Iterable[Record],
+        device: str = "cpu",
+        rates: Rates | None = None,
+        pack: int = DEFAULT_PACK,
+    ) -> None:
+        self.device, self.rates = device, rates or Rates()
+        self._together = {run.run_id: len(pack) for pack in make_packs(runs, pack) for run in pack}
+        self._seconds: dict[tuple[Hashable, bool], list[float]] = defaultdict(list)
+        self._lengths: dict[tuple[str, str], list[float]] = defaultdict(list)
         for record in records:
             on = record.provenance.device.split(":")[0].split(" ")[0]
-            if record.status != "complete" or on != device:
+            if record.status != "complete":
                 continue
-            run, steps = record.spec, _outer_steps(record.parameters)
-            wall, scoring = record.cost.wall_seconds, record.cost.evaluation_wall_seconds
-            measured = _Measured(
-                wall + scoring, wall / (steps or 1), scoring / _episodes(run, steps)
-            )
-            for found, (_, key) in zip(self._found, KEYS, strict=True):
-                found[key(run)].append(measured)
+            run, cost = record.spec, record.cost
+            episodes = sum(len(row) for point in record.checkpoints for row in point.lengths)
+            length = cost.evaluation_environment_steps / episodes
+            self._lengths[run.method, run.dataset].append(length)
+            if on == device:
+                here = record.provenance.host == platform.node()
+                seconds = cost.cpu_seconds + cost.evaluation_wall_seconds
+                self._seconds[_settings(run), here].append(seconds)
 
     def of(self, run: RunSpec) -> CostEstimate:
-        """Estimate one run from the most specific records that there are."""
-        for found, (source, key) in zip(self._found, KEYS, strict=True):
-            if known := found.get(key(run)):
-                seconds = fmean(m.total for m in known)
-                if source != "measured":
-                    steps = _outer_steps(run.resolved_parameters)
-                    method = fmean(m.method for m in known) * (steps or 1)
-                    seconds = method + fmean(m.scoring for m in known) * _episodes(run, steps)
-                return CostEstimate(seconds, source, len(known))
+        """Estimate one run."""
+        for here, source in ((True, "measured here"), (False, "measured elsewhere")):
+            if known := self._seconds.get((_settings(run), here)):
+                return CostEstimate(fmean(known), source, len(known))
+            if here and (seconds := self._counted(run)) is not None:
+                return CostEstimate(seconds, "counted")
         return CostEstimate(None, "unknown")
 
+    def _counted(self, run: RunSpec) -> float | None:
+        """CPU seconds of distillation and scoring; None where the method does not say."""
+        sizes = _dimensions(run.dataset)
+        if self.device != "cpu" or sizes is None:
+            return None
+        work = run.method_instance.work(sizes.observation, sizes.action, run.student)
+        pairs = int(run.resolved_parameters.get("synthetic_size", 0))
+        reference = run.method_instance.reference
+        if work is None or not (pairs or reference):
+            return None
+        # A reference is scored as it is, one policy; a set by students that are trained on it.
+        policies = Protocol("one", 1, run.protocol.episodes, 1, 1) if reference else run.protocol
+        scoring = self._episodes(run, sizes, policies)
+        if not reference:
+            scoring += training_work(
+                run.scoring_student, sizes.observation, sizes.action, pairs,
+                policies.students * policies.ensemble, run.scoring_student.steps,
+            ).seconds(self.rates)  # fmt: skip
+        distillation = work.seconds(self.rates, self._together.get(run.run_id, 1))
+        return distillation + _checkpoints(run) * scoring
 
-def _outer_steps(parameters: Mapping[str, Any]) -> int:
-    """Outer steps; 0 for a method that has none."""
-    return int(parameters.get("outer_steps", 0))
+    def _episodes(self, run: RunSpec, sizes: Dimensions, protocol: Protocol) -> float:
+        """CPU seconds of the episodes of one checkpoint."""
+        student = run.scoring_student
+
+        def sample() -> float:
+            return _play(sizes, student, protocol, self.rates.threads)
+
+        known = self._lengths.get((run.method, run.dataset))
+        length = fmean(known) if known else sizes.length
+        played = (protocol.students, protocol.ensemble, protocol.episodes)
+        each = self.rates.seconds(("episodes", sizes.environment, student, played), sample)
+        return each * protocol.students * protocol.episodes * length
 
 
-def _episodes(run: RunSpec, steps: int) -> int:
-    """Number of episodes played by all checkpoints of a run together."""
-    protocol = run.protocol
-    checkpoints = 1 if not steps else 1 + -(-steps // protocol.checkpoint_every)
-    return checkpoints * protocol.students * protocol.ensemble * protocol.episodes
+def _play(sizes: Dimensions, student: StudentSpec, protocol: Protocol, threads: int) -> float:
+    """Play the first steps of a checkpoint's episodes with untrained students; give their steps."""
+    network = student.network(sizes.observation, sizes.action)
+    drawn = network.initialise(torch.Generator().manual_seed(0))
+    count = protocol.students * protocol.ensemble
+    weights = [(w.expand(count, -1, -1), b.expand(count, -1, -1)) for w, b in drawn]
+    scaling = unit_scaling(sizes.observation, sizes.action)
+    students = StudentPolicy(network, student.policy_head, weights, scaling)
+    return rollout(
+        sizes.environment,
+        students if protocol.ensemble == 1 else Ensembles(students, protocol.ensemble),
+        policies=protocol.students,
+        episodes=protocol.episodes,
+        seeds=list(range(protocol.episodes)),
+        threads=threads,
+        max_steps=SAMPLE_STEPS,
+    ).environment_steps
 
 
-KEYS: tuple[tuple[str, Callable[[RunSpec], Any]], ...] = (
-    ("measured", lambda run: run.cell_id),
-    ("by the step", lambda run: (run.method, run.dataset, run.student)),
-    ("rough", lambda run: run.method),
-)
+def training_seconds(recipe: TeacherRecipe, dataset: str, rates: Rates) -> float | None:
+    """CPU seconds of a teacher's training; None where the recipe does not count gradient steps."""
+    sizes = _dimensions(dataset)
+    if sizes is None or not hasattr(recipe, "steps"):
+        return None
+    few = dataclasses.replace(recipe, steps=SAMPLE_GRADIENTS, report_every=SAMPLE_GRADIENTS)  # type: ignore[call-arg]
+    data = _made_up(sizes)
+
+    def sample() -> float:
+        few.train(data, 0)
+        return SAMPLE_GRADIENTS
+
+    key = ("teacher", type(recipe).__name__, asdict(few), sizes.observation, sizes.action)
+    return float(recipe.steps * rates.seconds(key, sample))
+
+
+def fitting_seconds(recipe: DensityRecipe, dataset: str, rates: Rates) -> float | None:
+    """CPU seconds of fitting a density; None where it is not known.
+
+    It is not where the recipe counts no epochs, or the size of the data is not known yet.
+    """
+    sizes = _dimensions(dataset)
+    if sizes is None or sizes.transitions is None or not hasattr(recipe, "epochs"):
+        return None
+    once = dataclasses.replace(recipe, epochs=1)  # type: ignore[call-arg]
+
+    def sample() -> float:
+        once.fit(torch.randn(SAMPLE_STATES, sizes.observation), 0)
+        return SAMPLE_STATES
+
+    key = ("density", type(recipe).__name__, asdict(once), sizes.observation)
+    return float(recipe.epochs * sizes.transitions * rates.seconds(key, sample))
+
+
+def _made_up(sizes: Dimensions) -> Dataset:
+    """Transitions of these sizes, in one episode."""
+    draw = np.random.default_rng(0)
+    low, high = action_bounds(action_space(sizes.environment))
+    actions = draw.uniform(low, high, (SAMPLE_STATES, sizes.action))
+    ends = np.arange(SAMPLE_STATES) == SAMPLE_STATES - 1
+    return Dataset(
+        name="made up",
+        env_id=sizes.environment,
+        states=draw.standard_normal((SAMPLE_STATES + 1, sizes.observation)).astype(np.float32),
+        actions=actions.astype(np.float32),
+        rewards=draw.standard_normal(SAMPLE_STATES).astype(np.float32),
+        terminations=np.zeros(SAMPLE_STATES, bool),
+        truncations=ends,
+        lengths=np.array([SAMPLE_STATES]),
+        reference=ReferenceReturns(0.0, 1.0),
+    )
+
+
+@cache
+def _dimensions(dataset: str) -> Dimensions | None:
+    return dimensions(DatasetName.parse(dataset))
+
+
+def _settings(run: RunSpec) -> Hashable:
+    """What was chosen for a run, whatever the version of its method: the same costs the same."""
+    chosen = json.dumps(dict(run.parameters), sort_keys=True)
+    return (run.method, run.dataset, chosen, run.student, run.scoring_student, run.protocol)
+
+
+def _checkpoints(run: RunSpec) -> int:
+    """Number of results that a run scores."""
+    steps = int(run.resolved_parameters.get("outer_steps", 0))
+    return 1 if not steps else 1 + -(-steps // run.protocol.checkpoint_every)

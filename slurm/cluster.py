@@ -5,6 +5,8 @@ What a run did is read from its record; whether it may still work, from one quer
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,12 +15,13 @@ from pathlib import Path
 from filelock import FileLock
 
 from benchmark.errors import ObdBenchError
+from benchmark.local import last_lines
 from benchmark.run import Conditions, record_death
 from benchmark.spec import RunSpec
 from slurm.answers import JobKey, JobState
 from slurm.fates import Refused, fate
-from slurm.job import Job
-from slurm.profile import Array, Expected, Profile, make_arrays
+from slurm.job import Command, Job
+from slurm.profile import Array, Expected, JobShape, Profile, make_arrays
 from slurm.scheduler import CommandFailed, NoSlurm, Scheduler, Unreachable, UnreadableAnswer
 from slurm.script import batch_script
 from slurm.submissions import FOLDER, Submission, note, submissions
@@ -111,6 +114,53 @@ class Cluster:
                 if refusal := self._send(noted, array, conditions, profile.requeues, sent):
                     self._refuse(array, refusal, sent)
         return sent
+
+    def send(self, name: str, command: Command, shape: JobShape, *, again: bool) -> str:
+        """Send a command that is not a run, unless a job for it may still work.
+
+        Args:
+            name: Name of the work; the same work must have the same name.
+            command: What the job does.
+            shape: What the job asks for.
+            again: Send it also where an earlier job for it has ended.
+
+        Returns:
+            "submitted", or the state of the job that is there.
+
+        Raises:
+            Unreachable, QueueFull: SLURM does not answer, or takes no further jobs now.
+            ObdBenchError: An earlier job for it has ended, or SLURM can never serve this one.
+        """
+        with self._one_at_a_time():
+            sent = sorted((self.store / FOLDER).glob(f"{name}.*"))
+            known = self.scheduler.queue([folder.name for folder in sent])
+            if live := [job.state.lower() for job in known.jobs.values() if not job.ended]:
+                return live[0]
+            if known.doubtful:
+                return UNKNOWN.state.lower()
+            if sent and not again:
+                logs = [log.read_text(errors="replace") for log in sent[-1].glob("*_log.err")]
+                raise ObdBenchError(
+                    f"The job {sent[-1].name} ended without a result; `--retry failed` sends it "
+                    f"again. The end of its log:\n{last_lines(''.join(logs)) or '(no log)'}"
+                )
+            folder = self.store / FOLDER / f"{name}.{len(sent):04d}-{secrets.token_hex(4)}"
+            folder.mkdir()
+            command.write(folder, 0)
+            script, alone = folder / SCRIPT, Array(shape, ([],), 1)
+            script.write_text(batch_script(folder.name, folder, alone, shape.cpus), "utf-8")
+            try:
+                self.scheduler.submit(script)
+            except (Unreachable, UnreadableAnswer) as error:
+                if any(not job.ended for job in self.scheduler.queue([folder.name]).jobs.values()):
+                    return "submitted"
+                shutil.rmtree(folder)
+                if isinstance(error, CommandFailed) and not _temporary(error.said):
+                    raise ObdBenchError(
+                        f"SLURM refused the job {folder.name} ({error.said}). Asked for: {shape}."
+                    ) from error
+                raise QueueFull(f"SLURM takes no more jobs now ({error}).") from error
+            return "submitted"
 
     def states(self) -> dict[str, JobState]:
         """The live jobs of the runs that still wait for their record, by run id; one query.

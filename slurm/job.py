@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -69,7 +70,7 @@ class Job:
 
     def _queue_again(self, unfinished: list[RunSpec]) -> None:
         """Give the runs to the same job's next start, or give up after too many."""
-        if int(os.environ.get("SLURM_RESTART_COUNT", "0")) >= self.requeues:
+        if _too_often(self.requeues):
             error = TimedOut(
                 f"The job was queued again {self.requeues} times and met its time limit each time. "
                 f"Its state is saved: raise `time` or `requeues` in the profile, and retry."
@@ -83,6 +84,50 @@ class Job:
             (1 - SAVE_SHARE) * self.grace,
         )
         sys.exit(QUEUED_AGAIN)
+
+
+@dataclass
+class Command:
+    """A job that is not of runs: a command that goes on where an earlier attempt was ended.
+
+    Args:
+        words: The command; it keeps its state by itself.
+        requeues: Number of times that the job may be queued again.
+    """
+
+    words: list[str]
+    requeues: int
+
+    def write(self, folder: Path, place: int) -> None:
+        """Leave the job where it will look for it."""
+        _work(folder, place).write_text(json.dumps(asdict(self)), "utf-8")
+
+    def __call__(self) -> None:
+        """Run the command; end it when SLURM warns, and have the job queued again."""
+        warned = []
+        with subprocess.Popen(self.words) as process:
+
+            def end(*_: object) -> None:
+                warned.append(True)
+                process.terminate()
+
+            signal.signal(WARNING, end)
+            status = process.wait()
+        if not warned or status == 0:
+            sys.exit(status if status >= 0 else 128 - status)
+        if _too_often(self.requeues):
+            sys.exit(
+                f"The job was queued again {self.requeues} times; raise `time` or `requeues` in "
+                f"the profile."
+            )
+        command = ["scontrol", "requeue", _number()]
+        _insist(lambda: subprocess.run(command, check=True, timeout=60), ASK_AGAIN_SECONDS)
+        sys.exit(QUEUED_AGAIN)
+
+
+def _too_often(requeues: int) -> bool:
+    """Whether this job was queued again as often as it may."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) >= requeues
 
 
 def _work(folder: Path, place: int) -> Path:
@@ -118,7 +163,9 @@ def _insist(request: Callable[[], object], seconds: float) -> None:
 def main(folder: Path) -> None:
     """Do the work that lies in a folder for this place of its array."""
     place = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
-    Job(**json.loads(_work(folder, place).read_text("utf-8")))()
+    values = json.loads(_work(folder, place).read_text("utf-8"))
+    work = Command(**values) if "words" in values else Job(**values)
+    work()
 
 
 if __name__ == "__main__":

@@ -181,8 +181,8 @@ MUTATIONS = (
     Mutation(
         "SLURM: queued again once too often",
         "slurm/job.py",
-        '"0")) >= self.requeues:',
-        '"0")) > self.requeues:',
+        '"0")) >= requeues',
+        '"0")) > requeues',
         ("tests/slurm/test_job.py",),
     ),
     Mutation(

@@ -11,7 +11,7 @@ import contextlib
 import json
 import shutil
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import minari
@@ -46,6 +46,7 @@ from benchmark.files import (
     system_errors_name,
     write_atomic,
 )
+from benchmark.scaling import action_bounds
 
 CARD = "card.json"
 FLAT_COPY = "transitions.safetensors"
@@ -228,6 +229,37 @@ def dataset_card(name: DatasetName) -> dict[str, Any]:
             f"folder, or it was copied here. {repair}"
         )
     return card
+
+
+class Dimensions(NamedTuple):
+    """What a plan must know of a dataset, without its transitions.
+
+    environment: gymnasium id that policies are scored in; observation and action: numbers of each;
+    length: mean length of an episode of the data, the time limit where they are not there;
+    transitions: their number, None where it is not known before they are there.
+    """
+
+    environment: str
+    observation: int
+    action: int
+    length: float
+    transitions: int | None
+
+
+def dimensions(name: DatasetName) -> Dimensions | None:
+    """Sizes of a dataset, from its card or, where it is not in the store, its environment.
+
+    None where neither is known.
+    """
+    card = dataset_card(name) if is_stored(name) else None
+    env_id = card["environment"] if card else find_source(name.name).environment_id
+    if env_id is None:
+        return None
+    with contextlib.closing(make_batched(env_id, 1)) as environment:
+        action_dim = len(action_bounds(environment.action_space)[0])
+        sizes, limit = (environment.observation_dim, action_dim), environment.max_episode_steps
+    length = card["size"] / card["episodes"] if card else float(limit or 1000)
+    return Dimensions(env_id, *sizes, length, card["size"] if card else name.size)
 
 
 def write_dataset(

@@ -18,7 +18,7 @@ from benchmark.datasets.d4rl_facts import (
     d4rl_reference,
 )
 from benchmark.datasets.dataset import AskedReference, Dataset, DatasetProblem, OnProgress
-from benchmark.datasets.download import Patience, TrustedFiles, download
+from benchmark.datasets.download import Patience, TrustedFiles, download, remote_size
 from benchmark.datasets.hdf5 import read_d4rl_file
 from benchmark.datasets.source import DatasetFamily, DatasetSource
 from benchmark.errors import did_you_mean
@@ -56,6 +56,16 @@ class D4RLSource(DatasetSource):
         return f"obdbench data fetch {name}"
 
     @property
+    def environment_id(self) -> str | None:
+        return d4rl_environment(self.dataset)
+
+    def check(self, name: str) -> int | None:
+        """See `DatasetSource.check`: a file in the cache, or the server that has it."""
+        if self.file or self._cached.exists():
+            return None
+        return remote_size(self.url, self._advice(name))
+
+    @property
     def url(self) -> str:
         """Address that the file is fetched from."""
         folder = self.mirror or os.environ.get(MIRROR) or PUBLIC_ADDRESS
@@ -77,20 +87,16 @@ class D4RLSource(DatasetSource):
 
         Trusted last: what a wrong address answers with must not become the file to expect.
         """
-        path = cache_folder() / "d4rl" / d4rl_file_name(self.dataset)
+        path = self._cached
         trusted = TrustedFiles(path.with_name("trusted.json"))
         expected = d4rl_fingerprint(self.dataset) or trusted.fingerprint(path.name)
         if path.exists() and Fingerprint.of(path) != expected:
             path.unlink()
-        advice = (
-            f"Give a mirror's address with --mirror or {MIRROR}, or import a copy of the file with "
-            f"`obdbench data import FILE --as {name}`."
-        )
         download(
             self.url,
             path,
             expected=expected,
-            advice=advice,
+            advice=self._advice(name),
             patience=self.patience,
             progress=progress,
         )
@@ -101,6 +107,16 @@ class D4RLSource(DatasetSource):
             raise
         trusted.trust(path.name, Fingerprint.of(path), self.url)
         return _with_facts(dataset, {"url": self.url}, [])
+
+    @property
+    def _cached(self) -> Path:
+        return cache_folder() / "d4rl" / d4rl_file_name(self.dataset)
+
+    def _advice(self, name: str) -> str:
+        return (
+            f"Give a mirror's address with --mirror or {MIRROR}, or import a copy of the file with "
+            f"`obdbench data import FILE --as {name}`."
+        )
 
     def _read(self, name: str, path: Path) -> Dataset:
         environment, reference = d4rl_environment(self.dataset), d4rl_reference(self.dataset)

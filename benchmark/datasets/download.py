@@ -85,6 +85,32 @@ def download(
             _let_pooch_fetch(transfer, patience, advice)
 
 
+def remote_size(url: str, advice: str, stall: float = 10.0) -> int | None:
+    """Ask a server for a file without taking it.
+
+    Returns:
+        Its bytes; None where the server does not say.
+
+    Raises:
+        DownloadProblem: The server does not give the file, or does not answer within `stall`
+            seconds.
+    """
+    import requests
+
+    try:
+        headers = {"Accept-Encoding": "identity", "User-Agent": "obdbench"}
+        with requests.get(url, stream=True, timeout=stall, headers=headers) as answer:
+            if not answer.ok:
+                status = f"{answer.status_code} {answer.reason}"
+                raise DownloadProblem(f"{url} was answered with {status}. {advice}")
+            length = answer.headers.get("Content-Length", "")
+            return int(length) if length.isdigit() else None
+    except requests.RequestException as error:
+        raise DownloadProblem(
+            f"{url} cannot be reached ({type(error).__name__}). {advice}"
+        ) from error
+
+
 class TrustedFiles:
     """Trust on first use: a file without a published digest must stay what it first was.
 

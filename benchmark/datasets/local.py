@@ -28,10 +28,16 @@ class LocalSource(DatasetSource):
     def command(self, name: str) -> str:
         return f"obdbench data import FILE --as {name} --environment ID"
 
+    def check(self, name: str) -> int | None:
+        raise self._missing(name)
+
     def build(
         self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None
     ) -> Dataset:
-        raise DatasetProblem(
+        raise self._missing(name)
+
+    def _missing(self, name: str) -> DatasetProblem:
+        return DatasetProblem(
             f"The dataset {name} is not in the local store, and only its file can bring it there. "
             f"Use `{self.command(name)}`."
         )
@@ -50,6 +56,9 @@ class FileSource(LocalSource):
     file: Path = Path()
     environment: str = ""
     reference: AskedReference = None
+
+    def check(self, name: str) -> int | None:
+        return None
 
     def build(
         self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None

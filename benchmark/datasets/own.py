@@ -44,6 +44,10 @@ class SnapshotMixture(DatasetSource):
     default_size: int = 200_000
     folder: Path | None = None
 
+    @property
+    def environment_id(self) -> str | None:
+        return load_snapshots(self.environment, self.folder).env_id
+
     def build(
         self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None
     ) -> Dataset:
@@ -132,6 +136,10 @@ class ScriptedMixture(DatasetSource):
     noise: tuple[float, ...]
     reference: ReferenceReturns
     default_size: int = 50_000
+
+    @property
+    def environment_id(self) -> str | None:
+        return self.env_id
 
     def build(
         self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None

@@ -48,6 +48,22 @@ class DatasetSource(ABC):
             progress: Called with (done, total) in `progress_unit`.
         """
 
+    def check(self, name: str) -> int | None:
+        """Check that `build` can begin, at the cost of one question to a server at most.
+
+        Returns:
+            Bytes that it fetches; None where it fetches none, or the server does not say.
+
+        Raises:
+            ObdBenchError: It cannot; the message says what to do.
+        """
+        return None
+
+    @property
+    def environment_id(self) -> str | None:
+        """Gymnasium id that policies are scored in, where it is known before the data are there."""
+        return None
+
     def command(self, name: str) -> str:
         """The command that brings the dataset into the local store."""
         return f"obdbench data build {name}"

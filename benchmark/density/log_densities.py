@@ -100,11 +100,19 @@ class Fit(NamedTuple):
         built = build(DENSITIES[recipe], parameters or {}, f"the density recipe {recipe}")
         return cls(recipe, asdict(built), seed)
 
+    def built(self) -> DensityRecipe:
+        """The recipe with these settings."""
+        return build(DENSITIES[self.recipe], self.parameters, f"the density recipe {self.recipe}")
+
     def path(self, dataset: Dataset) -> Path:
         """The file of these log densities, also where there is none yet."""
-        key = json.dumps([FORMAT, dataset.sha256, *self], sort_keys=True)
+        return self.path_for(DatasetName.parse(dataset.name), dataset.sha256)
+
+    def path_for(self, name: DatasetName, sha256: str) -> Path:
+        """The same, by the dataset's name and the digest of its content."""
+        key = json.dumps([FORMAT, sha256, *self], sort_keys=True)
         digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-        path = DatasetName.parse(dataset.name).folder / f"{PREFIX}.{self.recipe}.{digest}{SUFFIX}"
+        path = name.folder / f"{PREFIX}.{self.recipe}.{digest}{SUFFIX}"
         if path.exists() or os.access(path.parent, os.W_OK):
             return path
         return _own_folder() / path.name
@@ -217,7 +225,7 @@ def held_out_episodes(dataset: Dataset, seed: int) -> NDArray[np.bool_]:
 
 def _fit(dataset: Dataset, fit: Fit, state: Path, progress: FitProgress | None) -> LogDensity:
     began = time.monotonic()
-    recipe = build(DENSITIES[fit.recipe], fit.parameters, f"the density recipe {fit.recipe}")
+    recipe = fit.built()
     states = _normalised(dataset)
     episode_is_out = held_out_episodes(dataset, fit.seed)
     is_out = torch.from_numpy(np.repeat(episode_is_out, dataset.lengths))

@@ -55,7 +55,11 @@ def teacher_cache() -> Path:
 
 def cached_path(dataset: Dataset, recipe: str, seed: int = 0) -> Path:
     """File of a teacher that was trained here on exactly this data with this recipe and seed."""
-    return teacher_cache() / f"{dataset.sha256[:16]}.{recipe}.seed{seed}.safetensors"
+    return _trained_path(dataset.sha256, TeacherName(recipe, seed))
+
+
+def _trained_path(sha256: str, teacher: TeacherName) -> Path:
+    return teacher_cache() / f"{sha256[:16]}.{teacher.recipe}.seed{teacher.seed}.safetensors"
 
 
 def imported_path(dataset_name: str, recipe: str) -> Path:
@@ -78,22 +82,33 @@ def local_teachers() -> list[Path]:
     return sorted(teacher_cache().glob("*.safetensors"))
 
 
-def find_teacher(dataset: Dataset, name: str) -> NetworkTeacher:
-    """Load the teacher of a dataset by its name, for example `td3_bc` or `td3_bc:1`.
+def teacher_file(dataset_name: str, sha256: str | None, teacher: TeacherName) -> Path | None:
+    """File of a dataset's teacher; None where there is none.
 
     The first that exists is taken: the one trained here on exactly this data with this recipe and
     seed; then, for seed 0, the one imported for data of this name; then the shipped one.
+
+    Args:
+        dataset_name: Name of the dataset.
+        sha256: Digest of its content; None where it is not on this machine.
+        teacher: Recipe and seed.
+    """
+    candidates = [] if sha256 is None else [_trained_path(sha256, teacher)]
+    if teacher.seed == 0:
+        candidates.append(imported_path(dataset_name, teacher.recipe))
+        candidates.append(shipped_path(dataset_name, teacher.recipe))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def find_teacher(dataset: Dataset, name: str) -> NetworkTeacher:
+    """Load the teacher of a dataset by its name, for example `td3_bc` or `td3_bc:1`.
 
     Raises:
         TeacherProblem: There is none, or its dimensions are not the dataset's.
         UnknownName: The recipe is not registered.
     """
     teacher = TeacherName.parse(name)
-    candidates = [cached_path(dataset, teacher.recipe, teacher.seed)]
-    if teacher.seed == 0:
-        candidates.append(imported_path(dataset.name, teacher.recipe))
-        candidates.append(shipped_path(dataset.name, teacher.recipe))
-    found = next((path for path in candidates if path.is_file()), None)
+    found = teacher_file(dataset.name, dataset.sha256, teacher)
     if found is None:
         seed = f" --seed {teacher.seed}" if teacher.seed else ""
         raise TeacherProblem(

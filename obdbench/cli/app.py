@@ -53,8 +53,13 @@ COMMANDS = {
     ),
     "plan": Command(
         "cluster:plan",
-        "Print what a sweep costs: runs and hours by method and dataset, from measured costs.",
+        "Print what a sweep costs: runs and CPU hours by method and dataset.",
         ("sweep",),
+    ),
+    "reproduce": Command(
+        "reproduce:reproduce",
+        "Reproduce a paper's table or figure: data, teachers, densities, runs, tables.",
+        ("exhibit",),
     ),
     "study": Command(
         "paper:study", "Measure what `obdbench paper` shows next to the runs' scores.", ("study",)

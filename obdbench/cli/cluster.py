@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,10 @@ from obdbench.cli.started_sweeps import POLL_SECONDS, settle, show, watch
 from slurm.scheduler import USUAL_ARRAY_SIZE, Scheduler, Unreachable
 
 if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
+    from benchmark.run import Conditions
     from benchmark.spec import RunSpec
     from benchmark.sweep import Sweep
+    from benchmark.work import Rates
     from results.costs import CostEstimate, Costs
     from slurm.cluster import Cluster, Sent
     from slurm.profile import Array, Expected, Profile
@@ -49,23 +52,48 @@ def submit(
     `status` and `collect` go on from there, in any shell.
     """
     from benchmark.run import Conditions
-    from slurm.cluster import Cluster
-    from slurm.profile import find_profile, make_arrays
+    from slurm.profile import find_profile
 
     check_retry(retry)
     chosen, plan = find_profile(profile), find_sweep(name, store)
     if dry_run:
         _print_submission(store, runs_to_do(store, plan, retry), chosen, threads)
         return
+    conditions = Conditions(store, tuple(context.obj or ()), threads=threads)
+    send_sweep(plan, conditions, chosen, retry, poll if wait else None)
+    if wait:
+        show(store, plan)
+
+
+def send_sweep(
+    plan: Sweep,
+    conditions: Conditions,
+    profile: Profile,
+    retry: str | None,
+    poll: float | None = None,
+) -> None:
+    """Submit every run of a sweep that is not done yet.
+
+    Args:
+        plan: The sweep.
+        conditions: Store, threads and plug-ins.
+        profile: What jobs ask for.
+        retry: "failed" to take up failed runs again.
+        poll: Seconds between looks until all is done; None returns at once.
+    """
+    from slurm.cluster import Cluster
+    from slurm.profile import make_arrays
+
+    store = conditions.store
     cluster = Cluster(store)
     size = cluster.scheduler.max_array_size()  # no SLURM is said before datasets are built
     begin(plan, store)
-    conditions = Conditions(cluster.store, tuple(context.obj or ()), threads=threads)
+    conditions = dataclasses.replace(conditions, store=cluster.store)
     settle(cluster)
     todo = runs_to_do(store, plan, retry)
-    expected = _expected(_costs(store), chosen)
+    expected = _expected(costs_by_device(store, todo, profile), profile)
     if todo:
-        _print_arrays(make_arrays(todo, chosen, size, expected), "to submit", expected)
+        _print_arrays(make_arrays(todo, profile, size, expected), "to submit", expected)
     ignored = sorted(key for key in os.environ if key.startswith("SBATCH_"))
     if ignored and "SLURM_JOB_ID" not in os.environ:
         err.print(
@@ -73,11 +101,10 @@ def submit(
         )  # fmt: skip
 
     def send() -> Sent:
-        return cluster.submit(plan.name, todo, chosen, conditions, expected)
+        return cluster.submit(plan.name, todo, profile, conditions, expected)
 
-    if wait:
+    if poll is not None:
         watch(cluster, plan, poll, send)
-        show(store, plan)
     elif todo:
         _print_sent(cluster, plan, send())
 
@@ -101,7 +128,7 @@ def _print_submission(store: Path, todo: Sequence[RunSpec], profile: Profile, th
     from slurm.profile import make_arrays
     from slurm.script import setup_lines
 
-    costs = _costs(store)
+    costs = costs_by_device(store, todo, profile)
     expected = _expected(costs, profile)
     arrays = make_arrays(todo, profile, _array_size(), expected)
     _print_arrays(arrays, "would be submitted", expected)
@@ -117,14 +144,19 @@ def plan(
     profile: Annotated[
         str | None, typer.Option(help="A profile: adds the jobs and arrays it would become.")
     ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure this machine's rates anew.")
+    ] = False,
     store: Store = DEFAULT_STORE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Print what a sweep costs: runs and hours by method and dataset, from measured costs.
+    """Print what a sweep costs: runs and CPU hours by method and dataset.
 
-    Runs that are done cost nothing more; the rest is estimated from the records in the store and
-    from those that the suite ships, which were made on one slow core.
+    Runs that are done cost nothing more. The rest is the mean of this machine's records of the same
+    cell, or else counted: the method's products at a rate that is measured here, once for every
+    size. What is known by neither is unknown.
     """
+    from benchmark.work import Rates
     from obdbench.sweep_status import sweep_status
     from slurm.profile import Profile, find_profile, make_arrays
 
@@ -132,9 +164,9 @@ def plan(
     states = sweep_status(store, sweep)
     todo = [run for run in sweep.runs if states.of(run).state != "done"]
     chosen = find_profile(profile) if profile else Profile("none")
-    costs = _costs(store)
+    costs = costs_by_device(store, sweep.runs, chosen, Rates(anew=measure))
     if as_json:
-        print_json(_hours_values(costs, todo, chosen, sweep.runs))
+        print_json(hours_values(costs, todo, chosen, sweep.runs))
         return
     _print_hours(store, costs, todo, chosen, sweep.runs)
     if profile:
@@ -185,8 +217,8 @@ def _print_arrays(arrays: Sequence[Array], verb: str, expected: Expected) -> Non
         )
     if arrays:
         out.print(
-            "Minutes are estimates from the costs of earlier records, one run after the other; "
-            "where none was made on a GPU, of records made on a CPU.",
+            "Minutes are estimates for one core of this machine, one run after the other; for a "
+            "GPU too, unless records of the same runs were made on one.",
         )
 
 
@@ -195,7 +227,7 @@ def _minutes(seconds: Sequence[float | None]) -> str:
     known = sorted(value / 60 for value in seconds if value is not None)
     unknown = len(seconds) - len(known)
     if not known:
-        return "expected minutes unknown (nothing like them was measured)"
+        return "expected minutes unknown (their method does not count its work)"
     low, high = (f"{max(1, round(value))}" for value in (known[0], known[-1]))
     each = f"about {low if low == high else f'{low} to {high}'} min each"
     if known[-1] < 1:
@@ -203,14 +235,18 @@ def _minutes(seconds: Sequence[float | None]) -> str:
     return f"{each} ({unknown} unknown)" if unknown else each
 
 
-def _costs(store: Path) -> dict[str, Costs]:
-    """Measured costs by kind of device: of the shipped records and of the store's."""
+def costs_by_device(
+    store: Path, runs: Sequence[RunSpec], profile: Profile, rates: Rates | None = None
+) -> dict[str, Costs]:
+    """Costs of planned runs by kind of device, from the shipped records, the store's and rates."""
+    from benchmark.work import Rates
     from results.costs import Costs
     from results.record_store import all_records
     from results.shipping import SHIPPED
 
     found = {r.run_id: r for place in (SHIPPED, store) for r in all_records(place)}
-    return {device: Costs(list(found.values()), device) for device in ("cpu", "cuda")}
+    records, pack, rates = list(found.values()), profile.shape.pack, rates or Rates()
+    return {device: Costs(runs, records, device, rates, pack) for device in ("cpu", "cuda")}
 
 
 def _expected(costs: Mapping[str, Costs], profile: Profile) -> Expected:
@@ -227,7 +263,7 @@ def _device(profile: Profile, method: str) -> str:
     return profile.of(method).device.split(":")[0]
 
 
-def _hours_values(
+def hours_values(
     costs: Mapping[str, Costs],
     todo: Sequence[RunSpec],
     profile: Profile,
@@ -235,9 +271,11 @@ def _hours_values(
 ) -> dict[str, Any]:
     """Runs and hours of each method and dataset, and their sums.
 
-    Hours are None where one of the runs has no estimate; the sums then leave it out, and `unknown`
-    counts such runs.
+    Hours are CPU hours, None where one of the runs has no estimate; the sums then leave it out, and
+    `unknown` counts such runs.
     """
+    from benchmark.work import processor
+
     groups: dict[tuple[str, str], list[RunSpec]] = defaultdict(list)
     for run in all_runs:
         groups[run.method, run.dataset].append(run)
@@ -264,7 +302,13 @@ def _hours_values(
                 "device": device,
             }
         )
-    return {"rows": rows, "to_do": len(todo), "hours_left": dict(sums), "unknown": unknown}
+    return {
+        "rows": rows,
+        "to_do": len(todo),
+        "hours_left": dict(sums),
+        "unknown": unknown,
+        "processor": processor(),
+    }
 
 
 def _print_hours(
@@ -275,7 +319,7 @@ def _print_hours(
     all_runs: Sequence[RunSpec] = (),
 ) -> None:
     """A row for each method and dataset, and the sum."""
-    values = _hours_values(costs, todo, profile, all_runs or todo)
+    values = hours_values(costs, todo, profile, all_runs or todo)
     table = Table(
         "method", "dataset", Column("runs", justify="right"), Column("to do", justify="right"),
         Column("hours", justify="right"), Column("hours left", justify="right"),
@@ -289,16 +333,25 @@ def _print_hours(
             ", ".join(row["estimated_from"]) + rests, row["device"],
         )  # fmt: skip
     out.print(table)
-    names = {"cpu": "CPU", "cuda": "GPU"}
-    total = " and ".join(
-        f"{h:.2f} {names.get(d, d)} hours" for d, h in values["hours_left"].items()
-    )
-    out.print(f"{len(todo)} runs to do, about {total or '0 hours'}")
+    out.print(f"{len(todo)} runs to do, {in_words(values)}")
     if values["unknown"]:
         out.print(
-            f"{values['unknown']} of them are not counted: neither {store} nor the shipped records "
-            f"hold one of their method on such a device. One seed of each gives the estimate.",
+            f"The cost of {values['unknown']} of them is unknown: their method does not count its "
+            f"products for such a device, and neither {store} nor the shipped records hold a run "
+            f"of their cell. One seed of each gives the estimate.",
         )
+    out.print(f"Counted hours are those of one core of this machine ({values['processor']}).")
+
+
+def in_words(values: Mapping[str, Any]) -> str:
+    """Say the hours of `hours_values`: "about 970.2 CPU hours, and 4 runs of unknown cost"."""
+    names = {"cpu": "CPU", "cuda": "GPU"}
+    known = [f"{h:,.2f} {names.get(d, d)} hours" for d, h in values["hours_left"].items() if h]
+    if values["unknown"]:
+        known.append(f"{values['unknown']} runs of unknown cost")
+    elif not known:
+        known = ["0.00 CPU hours"]
+    return f"about {' and '.join(known)}"
 
 
 def _hours(estimates: Sequence[CostEstimate]) -> float | None:

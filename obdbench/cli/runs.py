@@ -124,7 +124,7 @@ def sweep(
 ) -> None:
     """Do every run of a sweep that is not done yet on this machine, then print its table."""
     from benchmark.provenance import checked_device
-    from benchmark.run import Conditions, tidy
+    from benchmark.run import Conditions
     from obdbench.cli.started_sweeps import show
 
     if jobs is not None and (jobs < 1 or (share and jobs > 1)):
@@ -136,12 +136,33 @@ def sweep(
     check_retry(retry)
     checked_device(device)
     plan = find_sweep(name, store)
-    begin(plan, store)
-    tidy(plan.runs, store)
-    if todo := _share(plan, runs_to_do(store, plan, retry), share):
-        _work(todo, plan, conditions, 1 if share else jobs or os.cpu_count() or 1)
+    do_here(plan, conditions, 1 if share else jobs, retry, share)
     if share is None:
         show(store, plan)
+
+
+def do_here(
+    plan: Sweep,
+    conditions: Conditions,
+    jobs: int | None,
+    retry: str | None,
+    share: str | None = None,
+) -> None:
+    """Do every run of a sweep that is not done yet on this machine.
+
+    Args:
+        plan: The sweep.
+        conditions: Store, device and the like.
+        jobs: Processes at a time; None for one per core.
+        retry: "failed" to take up failed runs again.
+        share: Part of the runs, "0/8" to "7/8"; None for all.
+    """
+    from benchmark.run import tidy
+
+    begin(plan, conditions.store)
+    tidy(plan.runs, conditions.store)
+    if todo := _share(plan, runs_to_do(conditions.store, plan, retry), share):
+        _work(todo, plan, conditions, jobs or os.cpu_count() or 1)
 
 
 def begin(plan: Sweep, store: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,9 +61,37 @@ def train(
     Runs find it as `--teacher RECIPE`, or `--teacher RECIPE:SEED` for a seed other than 0.
     """
     checked_device(device)
-    data = load_dataset(DatasetName.parse(dataset))
     given: dict[str, Any] = parse_settings(set_) | ({} if steps is None else {"steps": steps})
-    algorithm = build(TEACHERS[recipe], given, f"recipe {recipe}")
+    train_teacher(
+        dataset, recipe, seed, given, target=target, episodes=episodes, device=device, force=force
+    )
+
+
+def train_teacher(
+    dataset: str,
+    recipe: str,
+    seed: int,
+    settings: Mapping[str, Any],
+    *,
+    target: Path | None = None,
+    episodes: int = 100,
+    device: str = "cpu",
+    force: bool = False,
+) -> None:
+    """Train a teacher on a dataset of the local store, measure it and write its file.
+
+    Args:
+        dataset: Name of the dataset.
+        recipe: Registered recipe.
+        seed: Seed of initialisation and minibatches.
+        settings: Settings of the recipe; those left out keep their defaults.
+        target: File to write; None for the one in the cache, where runs find it.
+        episodes: Episodes of the measurement.
+        device: Torch device.
+        force: Replace the teacher that is there.
+    """
+    data = load_dataset(DatasetName.parse(dataset))
+    algorithm = build(TEACHERS[recipe], settings, f"recipe {recipe}")
     path = target or cached_path(data, recipe, seed)
     check_free(path, force, OR_TARGET)
     state = path.with_suffix(".state")

@@ -493,10 +493,16 @@ def test_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
         read_sweep(path)
 
 
+def shipped(name: str) -> Sweep:
+    return read_sweep(Path(str(resources.files("obdbench.sweeps") / f"{name}.toml")))
+
+
+@pytest.mark.parametrize("data", ["", "d4rl_"])
 @pytest.mark.parametrize("name", ["cross_architecture", "ensembles"])
-def test_shipped_sweeps_that_change_who_is_scored_score_the_main_tables_sets(name: str) -> None:
-    folder = resources.files("obdbench.sweeps")
-    sweep, main = (read_sweep(Path(str(folder / f"{n}.toml"))) for n in (name, "main_table"))
+def test_shipped_sweeps_that_change_who_is_scored_score_the_main_tables_sets(
+    name: str, data: str
+) -> None:
+    sweep, main = shipped(data + name), shipped(f"{data}main_table")
     distilled, wanted = ({_distillation(run) for run in plan.runs} for plan in (main, sweep))
     assert wanted <= distilled
 
@@ -505,6 +511,61 @@ def _distillation(run: RunSpec) -> str:
     """Everything that a run's sets depend on, and when they are scored."""
     every = run.protocol.checkpoint_every
     return json.dumps([run.method, run.parameters, run.teacher, every, run.distillation_axes])
+
+
+def test_sweeps_on_d4rl_take_the_authors_outer_steps_on_each_environment() -> None:
+    """Facts of the authors' code: `../shared/facts/obd_paper.json`, and docs/deviations.md."""
+    published = {"dbc": (200_000, 50_000), "pbc": (200_000, 50_000), "av_pbc": (50_000, 20_000)}
+    sweep = shipped("d4rl_main_table")
+    assert len({run.dataset for run in sweep.runs}) == 9
+    for method, (elsewhere, hopper) in published.items():
+        runs = [run for run in sweep.runs if run.method == f"{method}_published"]
+        assert len(runs) == 9 * 5
+        for run in runs:
+            wanted = hopper if run.dataset.startswith("d4rl/hopper") else elsewhere
+            assert run.resolved_parameters["outer_steps"] == wanted
+    assert {run.teacher for run in sweep.runs if run.teacher != "none"} == {"cal_ql"}
+    assert sum(run.method == "random" for run in sweep.runs) == 9 * 10
+
+
+# --- datasets of a method -------------------------------------------------------------------------
+def test_a_method_may_be_for_some_of_the_datasets_only() -> None:
+    text = HEAD.replace('["hopper/medium"]', '["hopper/medium", "walker2d/medium"]')
+    assert text != HEAD
+    sweep = parse(
+        text
+        + 'seeds = 2\n[[methods]]\nname = "dbc"\ndatasets = ["hopper/*"]\nouter_steps = 7\n'
+        + '[[methods]]\nname = "dbc"\ndatasets = ["walker2d/medium"]\nouter_steps = 9\n'
+        + RANDOM
+    )
+    found = [(r.dataset, r.method, r.parameters.get("outer_steps"), r.seed) for r in sweep.runs]
+    assert sorted(found, key=str) == sorted(
+        [
+            (dataset, method, steps, seed)
+            for seed in (0, 1)
+            for dataset, method, steps in [
+                ("hopper/medium", "dbc", 7),
+                ("walker2d/medium", "dbc", 9),
+                ("hopper/medium", "random", None),
+                ("walker2d/medium", "random", None),
+            ]
+        ],
+        key=str,
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ('["hoper/*"]', r"'hoper/\*' in datasets of dbc in sweep.toml matches none of the sweep's"),
+        ('["walker2d/medium"]', "matches none of the sweep's datasets"),
+        ('"hopper/*"', "datasets of dbc in sweep.toml is 'hopper/\\*'; expected a list of names"),
+        ("[]", r"datasets of dbc in sweep.toml is \[\]; expected a list of names or patterns"),
+    ],
+)
+def test_datasets_of_a_method_that_match_nothing_are_refused(value: str, message: str) -> None:
+    with pytest.raises(ObdBenchError, match=message):
+        parse(HEAD + f'[[methods]]\nname = "dbc"\ndatasets = {value}\n')
 
 
 def test_the_quick_starts_curves_have_at_least_eight_points() -> None:

@@ -181,29 +181,55 @@ def test_a_shape_without_any_measured_run_says_so(
         f'name = "new"\ndatasets = ["{small_dataset_name}"]\n[[methods]]\nname = "deaf"\n'
     )
     result = cli("--plugin", PLUGIN, "submit", path)
-    assert "expected minutes unknown (nothing like them was measured)" in result.out, result.err
+    assert "expected minutes unknown (their method does not count its work)" in result.out, (
+        result.err
+    )
 
 
-def test_a_plan_rests_on_what_was_measured(
+def test_a_plan_is_counted_until_its_own_cells_are_measured(
     cli: Any, sweep_file: Path, scheduler: FakeScheduler
 ) -> None:
     before = cli("plan", sweep_file, "--profile", "cpu")
-    assert re.search(r"rough \(\d+ records\)", before.out), "the shipped records are not used"
+    assert re.search(r"│ counted +│ cpu", before.out)
+    assert "Counted hours are those of one core of this machine (" in before.out
     assert "2 runs in 1 job, 1 array to submit" in before.out
     cli("sweep", sweep_file, "--share", "0/2")
     between = cli("plan", sweep_file)
-    assert "measured (1 records)" in between.out
+    assert "measured here (1 records)" in between.out
     assert "1 runs to do, about 0.00 CPU hours" in between.out
+
+
+def test_rates_are_measured_once_and_anew_when_asked(
+    cli: Any, sweep_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OBDBENCH_CACHE", str(tmp_path / "cache"))
+    rates = tmp_path / "cache" / "rates.json"
+    cli("plan", sweep_file)
+    first = rates.read_bytes()
+    cli("plan", sweep_file)
+    assert rates.read_bytes() == first
+    cli("plan", sweep_file, "--measure")
+    assert rates.read_bytes() != first
 
 
 def test_what_was_never_measured_is_said_to_be_unknown(cli: Any, tmp_path: Path) -> None:
     path = tmp_path / "published.toml"
     path.write_text(
-        'name = "p"\ndatasets = ["hopper/medium"]\nseeds = 3\n[[methods]]\nname = "dbc_published"\n'
+        'name = "p"\ndatasets = ["hopper/medium"]\nseeds = 3\n[[methods]]\nname = "sdr"\n'
     )
     result = cli("plan", path)
-    assert "?" in result.out
-    assert "3 of them are not counted: neither" in result.out
+    assert "?" in result.out and "0.00" not in result.out
+    assert "3 runs to do, about 3 runs of unknown cost" in result.out
+    assert "The cost of 3 of them is unknown: their method does not count" in result.out
+
+
+def test_a_device_of_unknown_speed_is_never_free(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "gpu.toml").write_text('gpus = 1\ndevice = "cuda"\n')
+    path = tmp_path / "published.toml"
+    path.write_text('name = "p"\ndatasets = ["hopper/medium"]\n[[methods]]\nname = "dbc"\n')
+    result = cli("plan", path, "--profile", str(tmp_path / "gpu.toml"))
+    assert "1 runs to do, about 1 runs of unknown cost" in result.out
+    assert "GPU hours" not in result.out
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from results.record_store import run_status
 from slurm.answers import Answer, JobState
 from slurm.cluster import Cluster, QueueFull
 from slurm.fates import fate
+from slurm.job import Command
 from slurm.profile import Profile, build_profile, make_arrays
 from slurm.scheduler import Unreachable
 from slurm.submissions import note, submissions
@@ -488,3 +489,45 @@ def test_jobs_are_given_plain_values_and_what_their_shape_asks_for(
 
 def test_a_folder_is_known_by_the_id_alone(runs: list[RunSpec], tmp_path: Path) -> None:
     assert tmp_path / record_folder(runs[1].run_id) == run_folder(tmp_path, runs[1])
+
+
+# --- work that is not a run -----------------------------------------------------------------------
+TRAINING = Command(["true"], requeues=5)
+
+
+def send(cluster: Cluster, *, again: bool = False) -> str:
+    return cluster.send("obd.teacher.1a", TRAINING, PROFILE.shape, again=again)
+
+
+def test_a_command_is_sent_once_while_its_job_lives_and_again_only_when_asked(
+    cluster: Cluster, scheduler: FakeScheduler, journal: Path
+) -> None:
+    assert send(cluster) == "submitted"
+    scheduler.jobs = taken(journal, "RUNNING")
+    assert send(cluster) == "running"
+    assert send(cluster, again=True) == "running"
+    scheduler.jobs = taken(journal, "FAILED")
+    (folder,) = (cluster.store / "jobs").glob("obd.teacher.1a.*")
+    (folder / "12_0_log.err").write_text("Error: it diverged.\n")
+    with pytest.raises(ObdBenchError, match=r"ended without a result; .*\n.*it diverged"):
+        send(cluster)
+    assert len(journal.read_text().splitlines()) == 1
+    assert send(cluster, again=True) == "submitted"
+    assert len(set(journal.read_text().split("\n"))) == 3, "two jobs of one name"
+    assert list(submissions(cluster.store)) == [], "no run waits for it"
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "says"),
+    [
+        ("invalid partition", ObdBenchError, "SLURM refused the job obd.teacher.1a"),
+        ("Unable to contact slurm controller", QueueFull, "SLURM takes no more jobs now"),
+    ],
+)
+def test_a_command_that_slurm_does_not_take_leaves_nothing(
+    cluster: Cluster, journal: Path, words: str, error: type[ObdBenchError], says: str
+) -> None:
+    (journal.parent / "sbatch").write_text(f"#!/bin/sh\necho {words} >&2; exit 1\n")
+    with pytest.raises(error, match=says):
+        send(cluster)
+    assert not list((cluster.store / "jobs").glob("obd.*"))

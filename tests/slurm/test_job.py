@@ -15,7 +15,7 @@ from benchmark.registry import load_plugin
 from benchmark.run import Conditions, existing_record, run_folder
 from benchmark.spec import RunSpec
 from benchmark.stopping import END, WARNING, Stopped, StopRequest, stopped_by_signals
-from slurm.job import QUEUED_AGAIN, Job, _insist, main
+from slurm.job import QUEUED_AGAIN, Command, Job, _insist, main
 from tests.tiny_runs import PLUGIN, execute, numbers, sets, tiny_spec
 
 GRACE = 20
@@ -42,7 +42,7 @@ def requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return asked
 
 
-def in_a_process(work: Job, pause: float, restarts: int = 0) -> multiprocessing.Process:
+def in_a_process(work: Job | Command, pause: float, restarts: int = 0) -> multiprocessing.Process:
     """The job as the second element of an array has it."""
 
     def act() -> None:
@@ -190,3 +190,39 @@ def test_a_controller_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(subprocess.CalledProcessError):
         _insist(request, seconds=0)
     assert len(asked) == 1
+
+
+# --- commands -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("restarts", "asked"), [(0, "requeue 7_1\n"), (5, "")])
+def test_a_command_that_is_warned_is_ended_and_queued_again(
+    restarts: int, asked: str, tmp_path: Path, requeued: Path
+) -> None:
+    began = tmp_path / "began"
+    work = Command(["sh", "-c", f"echo $$ > {began}; exec sleep 60"], requeues=5)
+    process = in_a_process(work, 0, restarts)
+    deadline = time.monotonic() + 60
+    while not (began.exists() and began.read_text()):
+        assert time.monotonic() < deadline and process.is_alive()
+        time.sleep(0.02)
+    assert process.pid is not None
+    os.kill(process.pid, WARNING)
+    process.join(60)
+    assert process.exitcode == (QUEUED_AGAIN if asked else 1)
+    assert (requeued.read_text() if requeued.exists() else "") == asked
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(began.read_text()), 0)
+
+
+@pytest.mark.parametrize(("line", "status"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)])
+def test_a_commands_status_is_the_jobs(
+    line: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Command(["sh", "-c", line], requeues=5).write(tmp_path, 0)
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    before = signal.getsignal(WARNING)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(tmp_path)
+    finally:
+        signal.signal(WARNING, before)
+    assert ended.value.code == status

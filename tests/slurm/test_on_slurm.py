@@ -29,8 +29,11 @@ from slurm.answers import (
     read_queue_entry,
 )
 from slurm.scheduler import Scheduler
+from tests.d4rl_files import write_file
+from tests.file_server import serve
+from tests.obdbench import test_reproduce as tiny
 from tests.one_node_cluster import OneNodeCluster
-from tests.slurm.conftest import Bench, wait_until
+from tests.slurm.conftest import GRACE, Bench, wait_until
 from tests.tiny_runs import PLUGIN, numbers, sets, tiny_spec
 
 pytestmark = pytest.mark.slurm
@@ -493,3 +496,51 @@ def _attempt(bench: Bench, run: RunSpec) -> int:
     except FileNotFoundError:
         return 0
     return int(sign["attempt"]) if sign["pid"] and sign["step"] else 0
+
+
+def test_a_paper_table_is_reproduced_with_its_teacher_density_and_runs_as_jobs(
+    slurm: OneNodeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Called again whenever jobs have ended."""
+    for variable, folder in (("MINARI_DATASETS_PATH", "datasets"), ("OBDBENCH_CACHE", "cache")):
+        monkeypatch.setenv(variable, str(tmp_path / folder))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    profile, store = tmp_path / "site.toml", tmp_path / "runs"
+    profile.write_text(f'memory = "1G"\ntime = "0:10:00"\ngrace = {GRACE}\n')
+    settings = {k: v for k, v in tiny.TINY.items() if k not in ("steps", "batch_size")}
+    command = [
+        "reproduce",
+        "sdw-main",
+        "--scale",
+        "paper",
+        "--data",
+        "d4rl",
+        *tiny.options(settings),
+    ]
+    command += ["--profile", str(profile), "--store", str(store)]
+    said = []
+
+    def call() -> bool:
+        done = subprocess.run(
+            [sys.executable, "-m", "obdbench", *command],
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        said.append(done.stderr)
+        return "The same command goes on" not in done.stderr
+
+    with serve() as mirror:
+        monkeypatch.setenv("OBDBENCH_D4RL_MIRROR", mirror.url)
+        mirror.content = write_file(tmp_path / "hopper.hdf5", tiny.stand_in()).read_bytes()
+        assert not call()
+    for work in ("teacher cal_ql", "density maf"):
+        assert f"{work} on d4rl/hopper-medium-v2: submitted" in said[0]
+    wait_until(lambda: not jobs(slurm, "pending,running,completing"), "both have ended")
+    assert not call(), said[-1]
+    wait_until(lambda: not jobs(slurm, "pending,running,completing"), "the runs have ended")
+    assert call(), said[-1]
+    assert len(list(store.glob("*/seed0/record.json"))) == 2
+    (table,) = store.glob("reports/d4rl_sdw_main.*/sdw-main.md")
+    assert "sdw_obd" in table.read_text() and "No expected run is missing or failed" in (
+        table.read_text()
+    )

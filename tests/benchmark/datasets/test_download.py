@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.datasets.download import DownloadProblem, Patience, download
+from benchmark.datasets.download import DownloadProblem, Patience, download, remote_size
 from benchmark.files import Fingerprint
 from tests.file_server import FileServer
 
@@ -232,3 +232,18 @@ def test_a_disk_that_takes_no_bytes(server: FileServer, target: Path) -> None:
     target.with_name("file.hdf5.part").mkdir(parents=True)
     with pytest.raises(DownloadProblem, match=r"file\.hdf5\.part cannot be written"):
         get(server, target)
+
+
+# --- asked for, not taken -------------------------------------------------------------------------
+def test_a_size_is_asked_for_without_the_file(server: FileServer) -> None:
+    assert remote_size(f"{server.url}/file", ADVICE) == len(CONTENT)
+
+
+def test_a_file_that_cannot_be_had_is_said_before_it_is_fetched(server: FileServer) -> None:
+    server.plan = [403]
+    with pytest.raises(DownloadProblem, match=rf"/file was answered with 403 .*{ADVICE}"):
+        remote_size(f"{server.url}/file", ADVICE)
+    with pytest.raises(DownloadProblem, match=rf"/file cannot be reached .*{ADVICE}"):
+        remote_size("http://127.0.0.1:9/file", ADVICE)
+    with pytest.raises(DownloadProblem, match=rf"cannot be reached .*{ADVICE}"):
+        remote_size("/a/folder", ADVICE)
