@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
-from benchmark.teachers.cal_ql import CalQL
+from benchmark.teachers.cal_ql import CalQL, CORLCalQL
 from benchmark.teachers.iql import IQL
 from benchmark.teachers.offline import OfflineRecipe
 from benchmark.teachers.td3_bc import TD3BC
@@ -22,6 +22,7 @@ RECIPES: list[OfflineRecipe] = [
     TD3BC(**SMALL),  # type: ignore[arg-type]
     IQL(**SMALL),  # type: ignore[arg-type]
     CalQL(**SMALL, candidates=2),  # type: ignore[arg-type]
+    CORLCalQL(**SMALL, candidates=2),  # type: ignore[arg-type]
 ]
 every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 
@@ -151,7 +152,20 @@ def test_actions_outside_the_environments_bounds_are_refused(toy: Dataset) -> No
         RECIPES[0].train(loud, 0)
 
 
-@pytest.mark.parametrize("field", ["steps", "batch_size", "width", "report_every"])
-def test_settings_below_one_are_refused(field: str) -> None:
-    with pytest.raises(TeacherProblem, match=f"{field} of the recipe iql is 0"):
-        IQL(**{field: 0})  # type: ignore[arg-type]
+COUNTS = [
+    (recipe, field.name)
+    for recipe in (TD3BC, IQL, CalQL)
+    for field in dataclasses.fields(recipe)
+    if isinstance(field.default, int)
+]
+
+
+@pytest.mark.parametrize(("recipe", "field"), COUNTS, ids=str)
+def test_counts_below_one_are_refused(recipe: type[OfflineRecipe], field: str) -> None:
+    with pytest.raises(TeacherProblem, match=f"{field} of the recipe {recipe.name} is 0"):
+        recipe(**{field: 0})
+
+
+def test_every_count_of_a_recipe_is_among_those_tested() -> None:
+    names = {field for _, field in COUNTS}
+    assert names >= {"steps", "batch_size", "width", "report_every", "policy_delay", "candidates"}
