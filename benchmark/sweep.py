@@ -223,9 +223,9 @@ def _recipe(key: str, file: _SweepFile, dataset: str, chosen: Mapping[str, Any],
     if isinstance(recipe, dict) and key not in chosen:
         for name in recipe:
             if name not in ("default", *file.datasets):
-                hint = did_you_mean(name, ["default", *file.datasets])
                 raise BadConfiguration(
-                    f"{name!r} in [{key}] of {where} is no dataset of it. {hint}"
+                    f"{name!r} in [{key}] of {where} is none of the sweep's datasets. "
+                    f"{did_you_mean(name, ['default', *file.datasets])}"
                 )
         recipe = recipe.get(dataset, recipe.get("default", RECIPES[key]))
     if not isinstance(recipe, str):

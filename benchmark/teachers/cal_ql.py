@@ -28,7 +28,6 @@ from benchmark.datasets.dataset import Dataset
 from benchmark.teachers.offline import (
     Critics,
     Draws,
-    Initialisation,
     Learner,
     OfflineRecipe,
     Optimised,
@@ -67,7 +66,7 @@ class CalQL(OfflineRecipe):
     candidates: int = 10
     actor_learning_rate: float = 1e-4
     actor_layers: int = 2
-    initialisation: Initialisation = "uniform"
+    initialisation: Literal["uniform", "orthogonal"] = "uniform"
     log_std_scalars: Literal["fixed", "trained"] = "fixed"
 
     name: ClassVar[str] = "cal_ql"
@@ -96,7 +95,7 @@ class CORLCalQL(CalQL):
     conservatism: float = 10.0
     actor_learning_rate: float = 3e-5
     actor_layers: int = 3
-    initialisation: Initialisation = "orthogonal"
+    initialisation: Literal["uniform", "orthogonal"] = "orthogonal"
     log_std_scalars: Literal["fixed", "trained"] = "trained"
 
     name: ClassVar[str] = "cal_ql_corl"

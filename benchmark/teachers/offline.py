@@ -64,7 +64,7 @@ class OfflineRecipe(TeacherRecipe):
         discount: Factor of the reward per step into the future.
         target_rate: Polyak rate of the target networks: the fraction of the way to the trained
             network that they move per step.
-        width: Units of each of the two hidden layers of every network.
+        width: Units per hidden layer; a network has two, where a recipe says nothing else.
         decay_from: Fraction of the steps after which the learning rates fall linearly to zero;
             1.0 keeps them constant, as the papers do.
     """
