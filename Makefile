@@ -6,8 +6,10 @@ STAMP  := $(VENV)/.installed
 
 .PHONY: quickstart test test-slurm slurm-packages browser slurm-up slurm-down bench paper lint setup lock clean
 
+# make runs in a shell of its own, which cannot put obdbench on the caller's PATH: it says how.
 quickstart: $(STAMP)
 	$(BIN)/obdbench sweep quickstart
+	@echo "To type obdbench yourself: source $(BIN)/activate"
 
 # Two processes of one thread each; neighbours, which share fixtures, mostly stay in one of them.
 test: $(STAMP)
@@ -39,7 +41,7 @@ bench: $(STAMP)
 paper: $(STAMP)
 	rm -rf results/paper
 	$(BIN)/obdbench paper --to results/paper
-	rm -f results/paper/*.csv results/paper/*.tex results/paper/*.pdf
+	rm -f results/paper/*.csv results/paper/*.tex results/paper/*.pdf results/paper/*.svg
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -50,17 +52,39 @@ lint: $(STAMP)
 setup: $(STAMP)
 
 # The stamp is newer than the lock file when the environment is as pinned: a second run installs nothing.
-$(STAMP): requirements.lock pyproject.toml
+# Every file that is installed has a hash in the lock files; nothing is built, so no hash is missing for a build.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+HASHED := install --quiet --require-hashes --no-deps --only-binary :all:
+$(STAMP): requirements.lock requirements.cpu.lock requirements.cuda.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "OBD-Bench needs Python 3.11 or newer; set PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(PIP) $(HASHED) -r requirements.cpu.lock 2> /dev/null || true  # torch without CUDA, where pip is told of one
+	$(PIP) $(HASHED) -r requirements.lock
+	$(PIP) check > /dev/null || $(PIP) $(HASHED) -r requirements.cuda.lock  # what torch with CUDA needs
 	rm -rf obdbench.egg-info  # an older version's would be found before the installed entry points
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	$(PIP) check > /dev/null || { $(PIP) check; echo "The lock files lack what is named above on this machine: make lock" >&2; exit 1; }
 	touch $@
 
-# Pins the versions of the environment in use; torch without its local build tag, so that it resolves anywhere.
+# Pins the versions of the environment in use, each with the sha256 of every file that the package index has of it.
+# Of torch also that of its CPU build, which has no entry in the public index; and what its CUDA build needs besides.
+LOCK := build/lock
+COMPILE := $(LOCK)/venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 lock:
-	$(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu$$//' > requirements.lock
+	rm -rf $(LOCK)
+	$(PYTHON) -m venv $(LOCK)/venv
+	$(LOCK)/venv/bin/python -m pip install --quiet uv
+	$(PIP) freeze --all --exclude-editable | grep -v '^pip==' > $(LOCK)/installed
+	sed 's/+[a-z0-9]*$$//' $(LOCK)/installed > $(LOCK)/pinned.in
+	$(COMPILE) --no-deps $(LOCK)/pinned.in -o $(LOCK)/all.lock
+	grep '^torch==' $(LOCK)/pinned.in > $(LOCK)/torch.in
+	$(COMPILE) --constraint $(LOCK)/pinned.in --no-emit-package torch $(LOCK)/torch.in -o $(LOCK)/cuda.lock
+	if torch=$$(grep '^torch==.*+cpu$$' $(LOCK)/installed); then \
+	  $(PIP) download --quiet --no-deps --dest $(LOCK)/local $$torch && \
+	  hash=$$($(PIP) hash $(LOCK)/local/torch-*.whl | grep -- --hash) && \
+	  printf '%s \\\n    %s\n' $$torch $$hash > requirements.cpu.lock; fi
+	mv $(LOCK)/all.lock requirements.lock
+	mv $(LOCK)/cuda.lock requirements.cuda.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info

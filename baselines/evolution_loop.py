@@ -20,6 +20,9 @@ from benchmark.method import (
     Policy,
     Problem,
     State,
+    advice_on_divergence,
+    require_above_zero,
+    require_below_one,
     require_positive,
 )
 from benchmark.synthetic_set import SyntheticSet
@@ -66,11 +69,8 @@ class Evolution(Method):
         for name in ("max_steps", "environment_steps"):
             if getattr(self, name) is not None:
                 require_positive(self, name)
-        for name in ("sigma", "learning_rate"):
-            if (value := getattr(self, name)) <= 0:
-                raise BadParameter(f"{name} of {type(self).__name__} is {value}; expected above 0.")
-        if not 0 <= self.beta1 < 1:
-            raise BadParameter(f"beta1 of {type(self).__name__} is {self.beta1}; expected [0, 1).")
+        require_above_zero(self, "sigma", "learning_rate")
+        require_below_one(self, "beta1")
         if self.population < 2 or (self.strategy == "open_es" and self.population % 2):
             raise BadParameter(
                 f"population of {type(self).__name__} is {self.population}; expected 2 or more, "
@@ -160,7 +160,7 @@ class EvolutionRun:
             raise ObdBenchError(
                 f"Candidates {torch.nonzero(~returns.isfinite().all(1))[:8, 0].tolist()} of "
                 f"generation {self.generation} earned returns that are not finite: their policies "
-                f"diverged. Lower the student's learning rate, or sigma."
+                f"diverged. {advice_on_divergence(self.settings, self.problem.student)}"
             )
         return returns.mean(1)
 

@@ -20,10 +20,18 @@ from baselines.selection import (
     needs_of_labels,
     require_available,
 )
-from benchmark.method import BadParameter, Method, Monitor, Problem, State, require_positive
+from benchmark.method import (
+    Method,
+    Monitor,
+    Problem,
+    State,
+    require_above_zero,
+    require_below_one,
+    require_positive,
+)
 from benchmark.students.heads import bc_loss_gradient
 from benchmark.students.network import Parameters, stack
-from benchmark.synthetic_set import SyntheticSet
+from benchmark.synthetic_set import SyntheticSet, require_finite
 
 
 @dataclass(frozen=True)
@@ -50,11 +58,9 @@ class Matching(Method):
     outer_batch: int = 256
 
     def __post_init__(self) -> None:
-        require_positive(self, "outer_steps", "outer_batch")
-        if not self.outer_learning_rate > 0:
-            raise BadParameter(
-                f"outer_learning_rate is {self.outer_learning_rate}; expected more than 0."
-            )
+        require_positive(self, "synthetic_size", "outer_steps", "outer_batch")
+        require_above_zero(self, "outer_learning_rate")
+        require_below_one(self, "outer_momentum")
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
@@ -117,9 +123,9 @@ class LearnedPairs:
         if inner_rate_learning_rate > 0:
             rates["log_inner_rate"] = inner_rate_learning_rate
         velocity = {name: torch.zeros_like(values[name]) for name in rates}
-        self.start = 0
+        self.start = self.step = 0
         if (state := monitor.resume()) is not None:
-            self.start = int(state.facts["step"])
+            self.start = self.step = int(state.facts["step"])
             values = {name: state.tensors[name] for name in values}
             velocity = {name: state.tensors[f"{name}_velocity"] for name in rates}
         self.rates = rates
@@ -152,7 +158,11 @@ class LearnedPairs:
         self._report(self.method.outer_steps)
 
     def descend(self, loss: Tensor) -> None:
-        """Take one step of SGD with momentum, as `torch.optim.SGD`, on all that is learned."""
+        """Take one step of SGD with momentum, as `torch.optim.SGD`, on all that is learned.
+
+        Raises:
+            NotFinite: What comes out holds such values.
+        """
         gradients = torch.autograd.grad(loss, [self.values[name] for name in self.rates])
         with torch.no_grad():
             # v <- momentum * v + g;  x <- x - rate * v, in place: `values` stay leaves of the graph
@@ -160,8 +170,11 @@ class LearnedPairs:
             for (name, rate), gradient in zip(self.rates.items(), gradients, strict=True):
                 self.velocity[name].mul_(self.method.outer_momentum).add_(gradient)
                 self.values[name].sub_(self.velocity[name], alpha=rate)
+                what = f"The {name} after the update of outer step {self.step}"
+                require_finite(what, self.values[name])
 
     def _report(self, step: int) -> None:
+        self.step = step
         self.monitor.progress(step, self.method.outer_steps)
         if self.monitor.due(step):
             if "log_inner_rate" in self.values:

@@ -22,11 +22,13 @@ from benchmark.method import (
     Monitor,
     Problem,
     State,
+    require_above_zero,
+    require_below_one,
     require_positive,
 )
 from benchmark.students.network import Parameters, stack
 from benchmark.students.spec import StudentSpec
-from benchmark.synthetic_set import SyntheticSet
+from benchmark.synthetic_set import SyntheticSet, require_finite
 
 PAPER_SIZE = 256
 """Pairs of the sets in OBD's Table 1."""
@@ -99,7 +101,9 @@ class OBD(Method):
     head_scalars: Literal["student", "trained"] = "student"
 
     def __post_init__(self) -> None:
-        require_positive(self, "outer_steps", "outer_batch")
+        require_positive(self, "synthetic_size", "outer_steps", "outer_batch")
+        require_above_zero(self, "outer_learning_rate", "outer_gradient_clip")
+        require_below_one(self, "outer_momentum")
 
     @abstractmethod
     def targets(self, problem: Problem) -> Targets:
@@ -214,10 +218,10 @@ class OuterRun:
         self.velocity = [torch.zeros_like(self.observations), torch.zeros_like(self.actions)]
         chances = targets.probabilities
         self.cumulative = None if chances is None else chances.double().cumsum(0)
-        self.start = 0
+        self.start = self.step = 0
         self.gradient_norms: list[float] = []
         if (state := monitor.resume()) is not None:
-            self.start = int(state.facts["step"])
+            self.start = self.step = int(state.facts["step"])
             self.gradient_norms = state.tensors["gradient_norms"].tolist()
             self.observations = state.tensors["observations"]
             self.actions = state.tensors["actions"]
@@ -267,6 +271,9 @@ class OuterRun:
         Args:
             observations_gradient: `[N, obs_dim]`.
             actions_gradient: `[N, act_dim]`.
+
+        Raises:
+            NotFinite: The pairs that come out hold such values.
         """
         # As torch.nn.utils.clip_grad_norm_ (its 1e-6 too), then torch.optim.SGD:
         # v <- momentum * v + clip(g);  x <- x - lr * v. Both are in place.
@@ -278,10 +285,12 @@ class OuterRun:
         ):
             velocity.mul_(self.settings.outer_momentum).add_(gradient * scale)
             values.sub_(velocity, alpha=self.settings.rate)
+            require_finite(f"The pairs after the update of outer step {self.step}", values)
         self.gradient_norms.append(float(norm))
 
     def report(self, step: int) -> None:
         """Report the step to the monitor; score and save where these are due."""
+        self.step = step
         self.monitor.progress(step, self.settings.outer_steps)
         if self.monitor.due(step):
             self.monitor.note(**self.facts())

@@ -44,7 +44,7 @@ class Selection(Method):
     teacher_samples: int = 10
 
     def __post_init__(self) -> None:
-        require_positive(self, "teacher_samples")
+        require_positive(self, "synthetic_size", "teacher_samples")
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from baselines.selection import WITH_TEACHER, Labels, Selection, draw_rows, in_blocks
-from benchmark.method import BadParameter, Problem
+from benchmark.method import BadParameter, Problem, require_below_one
 
 STEP_SCALE = 100  # of tanh(t / 100), the paper's schedule
 
@@ -43,9 +43,7 @@ class SDR(Selection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("lambda1", "lambda2"):
-            if not 0 <= (value := getattr(self, name)) < 1:
-                raise BadParameter(f"{name} is {value}; expected at least 0, less than 1.")
+        require_below_one(self, "lambda1", "lambda2")
 
     def rows(self, problem: Problem) -> Tensor:
         """Choose transitions `[N]`.

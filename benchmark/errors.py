@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
-MOST_NAMES = 80
-"""Names that a message lists at most; of more, it gives the number."""
+FEW_NAMES = 8
+"""Names that a message always lists; more of them would hide what it says."""
 
 
 class ObdBenchError(Exception):
@@ -17,11 +19,40 @@ class ObdBenchError(Exception):
     """
 
 
-def did_you_mean(name: str, available: Iterable[str]) -> str:
-    """A sentence with the names nearest to an unknown one, then the available ones."""
+def did_you_mean(name: str, available: Iterable[str], listed_by: str = "") -> str:
+    """Up to three names nearest to an unknown one, then the available ones or what lists them.
+
+    Args:
+        name: The unknown name; case, spaces and slashes around it do not matter.
+        available: Names that are known.
+        listed_by: Command that prints all of them; "" where there is none.
+    """
     names = sorted(available)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-    if len(names) > MOST_NAMES:
-        return f"{hint}{len(names)} are available."
-    return f"{hint}Available: {', '.join(names) if names else '(none)'}."
+    plain = {known.lower(): known for known in reversed(names)}
+    near = difflib.get_close_matches(name.strip(" /").lower(), plain, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(repr(plain[n]) for n in near)}? " if near else ""
+    if len(names) <= FEW_NAMES or not (near or listed_by):
+        return f"{hint}Available: {', '.join(names) if names else '(none)'}."
+    return f"{hint}Every name: {listed_by}." if listed_by else hint.rstrip()
+
+
+ADVICE = {
+    errno.ENOSPC: "Make room there, or use another folder.",
+    errno.EDQUOT: "Make room there, or use another folder.",
+    errno.EROFS: "It can be read only; write to another folder.",
+    errno.EACCES: "Your user may not do that there; use another folder, or ask its owner.",
+    errno.EPERM: "Your user may not do that there; use another folder, or ask its owner.",
+    errno.ENOTDIR: "A file is where a folder must be; name a folder, or move the file away.",
+    errno.EEXIST: "A file is where a folder must be; name a folder, or move the file away.",
+    errno.EISDIR: "A folder is where a file must be; name a file, or move the folder away.",
+    errno.ENAMETOOLONG: "Take a shorter name.",
+}
+"""What a user can do after an error of the system."""
+
+
+def system_error(error: OSError) -> str:
+    """A sentence on an error of the system: the path, what the system says, and what to do."""
+    if error.errno is None or error.filename is None:
+        return str(error)
+    said = f"{error.filename} cannot be used: {os.strerror(error.errno)}."
+    return f"{said} {ADVICE.get(error.errno, '')}".strip()

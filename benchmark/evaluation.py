@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmark.environments.rollout import Episodes, rollout
+from benchmark.errors import ObdBenchError
 from benchmark.method import Policy
 from benchmark.protocol import Protocol
 from benchmark.scaling import Scaling
@@ -87,8 +88,18 @@ def _clone(
     scaling: Scaling,
     axes: Mapping[str, str | int],
 ) -> Policy:
-    """Return the given policies, or train students on the whole set."""
+    """Return the given policies, or train students on the whole set.
+
+    Raises:
+        ObdBenchError: The result is neither.
+    """
     if not isinstance(result, SyntheticSet):
+        if not (callable(result) and hasattr(result, "count")):
+            raise ObdBenchError(
+                f"The result of the method is a {type(result).__name__}; expected "
+                f"SyntheticSet(observations, actions) of tensors, or policies: a callable with "
+                f"`count`."
+            )
         return result
     observations = scaling.observations_in(result.observations)
     actions = scaling.actions_in(result.actions)

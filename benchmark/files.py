@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
+import re
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from benchmark.errors import ObdBenchError
+
+MOST_BYTES = 2**26
+"""Bytes that a record, a card or another file of text may have."""
 
 
 @contextlib.contextmanager
@@ -17,21 +28,42 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
     The content is flushed to disk before the rename, so that a machine that dies at any moment
     leaves either the old file or the new one. On an error the temporary file is removed.
+
+    Raises:
+        OSError: The disk is full, read-only or the like; it names the target.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    with system_errors_name(target):
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def system_errors_name(path: Path) -> Iterator[None]:
+    """Raise errors of the system as an `OSError` of this path while it is written.
+
+    A full disk is an `OSError` without a name for Python and HDF5, and no `OSError` at all for
+    safetensors.
+    """
     try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except (OSError, SafetensorError) as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        number = error.errno if isinstance(error, OSError) else found and int(found[1])
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def write_atomic(target: Path, content: str | bytes) -> None:
@@ -40,10 +72,40 @@ def write_atomic(target: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+class UnfitFile(ObdBenchError):
+    """Something else than a file of a size that a file of its kind can have."""
+
+
+def read_small(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Read a file whole, once it is known that it ends and fits into memory.
+
+    Args:
+        path: A record, card, list or the like; from others, it may be a link to a device.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: There is none, or it cannot be read.
+        UnfitFile: It is something else than a file, or too large.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnfitFile(f"{path} is a folder, a pipe or a device; expected a file. Move it away.")
+    if status.st_size > most:
+        raise UnfitFile(
+            f"{path} has {status.st_size:,} bytes; expected at most {most:,}. Move it away."
+        )
+    return path.read_bytes()
+
+
 def file_sha256(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def json_sha256(values: Mapping[str, Any]) -> str:
+    """The sha256 of JSON values in canonical form, in hexadecimal."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,49 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 import os
 import platform
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated
 
+import msgspec
 import psutil
+from msgspec import Meta
 
-from benchmark.files import write_atomic
+from benchmark.files import UnfitFile, read_small, write_atomic
 
 ALIVE = "alive.json"
 HEARTBEAT_SECONDS = 2.0
+
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class Sign(msgspec.Struct, frozen=True, kw_only=True):
+    """A sign of life, as the heartbeat file holds it.
+
+    Args:
+        host: Name of the machine.
+        pid: Process that works on the run; None after an interrupt.
+        process_started: When that process began, in seconds since 1970; process ids come again.
+        attempt: Number of the attempt, from 1.
+        step: Outer step.
+        total: Outer steps of the method; 0 before it says how many.
+    """
+
+    host: str
+    pid: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None
+    process_started: float
+    attempt: Count
+    step: Count
+    total: Count
+
+    @property
+    def fraction(self) -> float:
+        """Share of the outer steps that are done."""
+        return min(self.step / self.total, 1.0) if self.total else 0.0
 
 
 class Heartbeat:
@@ -38,7 +67,10 @@ class Heartbeat:
 
     def __enter__(self) -> Heartbeat:
         self._beat(alive=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # a machine without free threads must not end the run either
+            logging.getLogger(__name__).warning("%s shows no progress: %s", self.folder, error)
         return self
 
     def __exit__(
@@ -48,7 +80,8 @@ class Heartbeat:
         trace: TracebackType | None,
     ) -> None:
         self._ended.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         if error is None:
             (self.folder / ALIVE).unlink(missing_ok=True)
         else:
@@ -59,25 +92,24 @@ class Heartbeat:
             self._beat(alive=True)
 
     def _beat(self, *, alive: bool) -> None:
-        facts = {
-            "host": platform.node(),
-            "pid": os.getpid() if alive else None,
-            "process_started": psutil.Process().create_time(),
-            "attempt": self.attempt,
-            "step": self.step,
-            "total": self.total,
-        }
+        sign = Sign(
+            host=platform.node(),
+            pid=os.getpid() if alive else None,
+            process_started=psutil.Process().create_time(),
+            attempt=self.attempt,
+            step=self.step,
+            total=self.total,
+        )
         with contextlib.suppress(OSError):  # a full disk must not end a run that can go on
-            write_atomic(self.folder / ALIVE, json.dumps(facts))
+            write_atomic(self.folder / ALIVE, msgspec.json.encode(sign))
 
 
-def last_sign(folder: Path) -> dict[str, Any] | None:
-    """The last heartbeat of a run without a record: host, pid, attempt, step, total steps.
+def last_sign(folder: Path) -> Sign | None:
+    """The last sign of life of a run without a record.
 
-    None if there is none.
+    None if there is none, or none that can be read: the run then counts as not running.
     """
     try:
-        sign: dict[str, Any] = json.loads((folder / ALIVE).read_text("utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        return msgspec.json.decode(read_small(folder / ALIVE), type=Sign)
+    except (FileNotFoundError, msgspec.MsgspecError, ValueError, RecursionError, UnfitFile):
         return None
-    return sign

@@ -7,25 +7,30 @@ whoever wrote it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import shutil
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import submitit
+from typing import IO, cast
 
 from benchmark.packing import Pack, make_packs
 from benchmark.provenance import checked_device
 from benchmark.record import FILE
 from benchmark.run import Conditions, WorkerDied, execute, is_complete, record_death, run_folder
 from benchmark.spec import RunSpec
+from benchmark.stopping import SECONDS_TO_SAVE
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """What bounds the threads of BLAS and OpenMP in a process that begins."""
 POLL_SECONDS = 0.25
+SECONDS_TO_END = 5.0
+"""For workers to end after Ctrl-C; a step that takes longer is left to the save before it."""
 LOG_LINES = 20
+LOG_BYTES = 64 * 1024
 
 
 def execute_here(
@@ -54,7 +59,7 @@ def execute_in_processes(
     jobs: int,
     on_poll: Callable[[], None] | None = None,
 ) -> None:
-    """Do the runs in processes of submitit's local executor, each with its share of them.
+    """Do the runs in worker processes, each with its share of them; none outlives this process.
 
     A process that dies costs the run that it was working on (a failed record says so; a retry goes
     on from that run's saved state); its other runs are given to a new process.
@@ -67,39 +72,25 @@ def execute_in_processes(
 
     Raises:
         ObdBenchError: The device is not one of this machine.
+        Stopped: The runs were asked to end, and have saved their state.
     """
     checked_device(conditions.device)  # once here, not as the death of every process
-    packs = make_packs(runs, conditions.pack, jobs)
-    running = [_submit(share, conditions) for share in _shares(packs, jobs)]
+    running: list[_Worker] = []
     try:
+        for share in _shares(make_packs(runs, conditions.pack, jobs), jobs):
+            running.append(_start(share, conditions))
         while running:
             time.sleep(POLL_SECONDS)
-            for worker in [worker for worker in running if worker.job.done()]:
+            conditions.stop.check()
+            for worker in [worker for worker in running if worker.process.poll() is not None]:
                 running.remove(worker)
                 if rest := _runs_left(worker, conditions):
                     again = make_packs(rest, conditions.pack, jobs)
-                    running.append(_submit(again, conditions))
+                    running.append(_start(again, conditions))
             if on_poll:
                 on_poll()
     finally:
-        for worker in running:
-            worker.job.cancel(check=False)
-        while not all(worker.job.done() for worker in running):  # none outlives this process
-            time.sleep(POLL_SECONDS)
-
-
-def execute_packs(
-    packs: Sequence[Sequence[Mapping[str, Any]]], conditions: Mapping[str, Any]
-) -> None:
-    """What a worker process does: packs of runs, one after the other, given as plain values.
-
-    Args:
-        packs: Runs as `RunSpec.as_dict`.
-        conditions: Conditions as `Conditions.as_dict` gives them.
-    """
-    here = Conditions.from_dict(conditions)
-    for pack in packs:
-        execute([RunSpec.from_dict(run) for run in pack], here)
+        _end(running, SECONDS_TO_SAVE if conditions.stop.asked else SECONDS_TO_END)
 
 
 def last_lines(log: str) -> str:
@@ -109,32 +100,72 @@ def last_lines(log: str) -> str:
 
 @dataclass
 class _Worker:
-    """A process, the runs that it was given, and when the record of each was written before."""
+    """A process with its pipe and log, its runs, and when their records were written before.
 
-    job: submitit.Job[None]
+    The log has no name: it is gone with this process, however that ends.
+    """
+
+    process: subprocess.Popen[bytes]
+    pipe: IO[bytes]
+    log: IO[bytes]
     runs: list[RunSpec]
     written: dict[str, int | None]
 
 
-def _submit(packs: Sequence[Pack], conditions: Conditions) -> _Worker:
+def _start(packs: Sequence[Pack], conditions: Conditions) -> _Worker:
     runs = [run for pack in packs for run in pack]
-    executor = submitit.AutoExecutor(folder=conditions.store / "jobs" / "%j", cluster="local")
-    executor.update_parameters(timeout_min=7 * 24 * 60, name="obdbench")
     written = {run.run_id: _record_time(run, conditions) for run in runs}
     plain = [[run.as_dict() for run in pack] for pack in packs]
-    with _thread_limit(conditions.threads):
-        job = executor.submit(execute_packs, plain, conditions.as_dict())
-    return _Worker(job, runs, written)
+    work = json.dumps({"packs": plain, "conditions": conditions.as_dict()}).encode() + b"\n"
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker has ended
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "benchmark.local_worker"],
+        env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(conditions.threads))},
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+    )
+    pipe = cast(IO[bytes], process.stdin)
+    with contextlib.suppress(BrokenPipeError):  # it died already, which is noticed like any death
+        pipe.write(work)
+        pipe.flush()  # and left open: its end tells the worker to end
+    return _Worker(process, pipe, log, runs, written)
+
+
+def _end(workers: Sequence[_Worker], seconds: float) -> None:
+    """Ask workers to save their state and end; kill what has not ended in time.
+
+    They are killed at once where this process is asked a second time, by another Ctrl-C.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        for worker in workers:
+            _close_pipe(worker)
+        for worker in workers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+    finally:
+        for worker in workers:
+            worker.process.kill()
+            worker.process.wait()
+            worker.log.close()
+
+
+def _close_pipe(worker: _Worker) -> None:
+    with contextlib.suppress(BrokenPipeError):  # of a worker that died before it read its work
+        worker.pipe.close()
 
 
 def _runs_left(worker: _Worker, conditions: Conditions) -> list[RunSpec]:
     """Runs that a finished process did not get to, without the one that it died in."""
+    _close_pipe(worker)
+    with worker.log as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
+        words = log.read().decode(errors="replace") or "(no log)"
     rest = [run for run in worker.runs if _untouched(run, worker.written[run.run_id], conditions)]
     if not rest:
-        shutil.rmtree(worker.job.paths.folder, ignore_errors=True)
         return []
-    log = worker.job.stderr() or worker.job.stdout() or "(no log)"
-    record_death(rest[0], conditions.store, WorkerDied.with_log(last_lines(log)))
+    record_death(rest[0], conditions.store, WorkerDied.with_log(last_lines(words)))
     return rest[1:]
 
 
@@ -158,18 +189,3 @@ def _shares(packs: Sequence[Pack], jobs: int) -> list[list[Pack]]:
     """Packs dealt like cards, the largest first; a cell's seeds go to different processes."""
     ordered = sorted(packs, key=lambda pack: (-len(pack), pack[0].cell_id, pack[0].seed))
     return [ordered[start::jobs] for start in range(min(jobs, len(ordered)))]
-
-
-@contextlib.contextmanager
-def _thread_limit(threads: int) -> Iterator[None]:
-    """Child processes started while it is open inherit a bound on threads of BLAS and OpenMP."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -256,6 +256,39 @@ def require_positive(method: Method, *names: str) -> None:
             raise BadParameter(f"{name} of {type(method).__name__} is {value}; expected 1 or more.")
 
 
+def require_above_zero(method: Method, *names: str) -> None:
+    """Raise BadParameter where one of these hyper-parameters is 0 or less."""
+    for name in names:
+        if not (value := getattr(method, name)) > 0:
+            raise BadParameter(f"{name} of {type(method).__name__} is {value}; expected above 0.")
+
+
+def require_below_one(method: Method, *names: str) -> None:
+    """Raise BadParameter where one of these hyper-parameters is below 0, or 1 or more."""
+    for name in names:
+        if not 0 <= (value := getattr(method, name)) < 1:
+            raise BadParameter(
+                f"{name} of {type(method).__name__} is {value}; expected at least 0, less than 1."
+            )
+
+
+def advice_on_divergence(method: Method, student: StudentSpec) -> str:
+    """A sentence: what to change where the numbers of a method stopped being finite."""
+    rates = {
+        name: value
+        for name, value in vars(method).items()
+        if name.endswith(("learning_rate", "sigma")) and value
+    }
+    if rates:
+        rates["student.learning_rate"] = student.learning_rate
+        shown = " or ".join(f"{name} ({value:g})" for name, value in rates.items())
+        return f"The distillation diverged: lower {shown}."
+    return (
+        f"{type(method).__name__} has no learning rate that could be lowered: the values come from "
+        f"its inputs, such as the teacher, or from its own computation."
+    )
+
+
 METHODS: Registry[Method] = Registry(
     "method",
     "obdbench.methods",

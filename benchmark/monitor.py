@@ -18,7 +18,7 @@ from benchmark.errors import ObdBenchError
 from benchmark.evaluation import score
 from benchmark.heartbeat import Heartbeat
 from benchmark.materials import Materials
-from benchmark.method import Policy, State
+from benchmark.method import Policy, State, advice_on_divergence
 from benchmark.record import Checkpoint, MethodFact
 from benchmark.state import load_state, save_state
 from benchmark.synthetic_set import SyntheticSet, save_synthetic_set
@@ -131,7 +131,7 @@ class RunMonitor:
             raise ObdBenchError(
                 f"{int((~np.isfinite(episodes.returns)).sum())} of {episodes.returns.size} returns "
                 f"at outer step {step} are not finite: the policies that were scored diverged. "
-                f"Lower the learning rate that they are trained with."
+                f"{self._advice(result)}"
             )
         name = digest = None
         if isinstance(result, SyntheticSet):
@@ -208,6 +208,22 @@ class RunMonitor:
                 )
             finite = isinstance(value, str) or math.isfinite(value)
             self.outcome.method_facts[name] = value if finite else None
+
+    def _advice(self, result: SyntheticSet | Policy) -> str:
+        """A sentence: what to change where scored policies diverged."""
+        advice = advice_on_divergence(self.spec.method_instance, self.spec.student)
+        if not isinstance(result, SyntheticSet):
+            return (
+                f"They are the method's own. If it trains a student, lower student.learning_rate "
+                f"({self.spec.student.learning_rate:g}); else: {advice}"
+            )
+        reach = [float(values.abs().max()) for values in (result.observations, result.actions)]
+        return (
+            f"Lower the learning rate of the student that is scored "
+            f"({self.spec.scoring_student.learning_rate:g}), unless the set itself is far outside "
+            f"the data (its observations reach {reach[0]:.3g}, its actions {reach[1]:.3g}). Then: "
+            f"{advice}"
+        )
 
     def _scored(self, step: int) -> bool:
         return any(checkpoint.outer_step == step for checkpoint in self.outcome.checkpoints)

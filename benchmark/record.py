@@ -6,6 +6,7 @@ its ids, and its score from its returns. `json_schema` describes the file for ot
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ from msgspec import Meta, Struct
 from benchmark.clocks import Cost
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError, did_you_mean
-from benchmark.files import file_sha256, write_atomic
+from benchmark.files import UnfitFile, file_sha256, json_sha256, read_small, write_atomic
+from benchmark.names import check_name
 from benchmark.protocol import Protocol
 from benchmark.spec import RunSpec
 
@@ -31,6 +33,12 @@ Status = Literal["complete", "failed"]
 Need = Literal["dataset", "teacher", "log_density", "environment"]
 MethodFact = float | int | str | None
 OuterStep = Annotated[int, Meta(ge=0)]
+MOST_THREADS = 1024
+Threads = Annotated[int, Meta(ge=1, le=MOST_THREADS)]
+Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)$")]
+"""Time in UTC, ISO 8601."""
+DIGEST = "sha256"
+"""Key of a record's file that holds the digest of all others; older records have none."""
 
 
 class BadRecord(ObdBenchError):
@@ -143,7 +151,7 @@ class Provenance(_Part, frozen=True, kw_only=True):
     python: str
     device: str
     host: str
-    threads: int
+    threads: Threads
     environment: str | None
     dataset_sha256: str | None
     seeds: Seeds
@@ -201,8 +209,8 @@ class Record(_Part, frozen=True, kw_only=True):
     provenance: Provenance
     method_facts: dict[str, MethodFact] = {}
     error: Failure | None
-    started: str
-    finished: str
+    started: Time
+    finished: Time
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values (JSON)."""
@@ -258,6 +266,7 @@ def write_record(path: Path, record: Record) -> None:
     if (where := _not_finite(values)) is not None:
         raise BadRecord(f"{path} would hold a value that is not finite at {where}.")
     _check(_convert(values, path), path)
+    values[DIGEST] = json_sha256(values)
     write_atomic(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
@@ -269,30 +278,33 @@ def read_record(path: Path) -> Record:
             two different things.
     """
     values = _decode(path)
+    said = values.pop(DIGEST, None)
     record = _convert(values, path)
     _check(record, path)
+    if said is not None and said != (found := json_sha256(values)):
+        raise BadRecord(
+            f"{path} was altered: its content has sha256 {found[:16]}, it says {str(said)[:16]}. "
+            f"Put it back, or run this run again."
+        )
     return record
 
 
-class Peek(Struct):
-    """The two facts of a record that `status` asks thousands of files for."""
+def put_aside_damaged(folder: Path) -> Path | None:
+    """Rename a run's record that cannot be read, so that a new one does not replace it.
 
-    status: Status
-    error: dict[str, Any] | None = None
-
-
-def peek_record(path: Path) -> Peek:
-    """Whether a record is complete, without the checks of `read_record`.
-
-    Raises:
-        BadRecord: The file is not a record.
+    Returns:
+        Its new path, `record.json.damaged` or with a number after it; None where nothing was wrong.
     """
+    path = folder / FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Peek)
-    except msgspec.MsgspecError as error:
-        raise BadRecord(
-            f"{path} is not a record ({error}). Move it away and run its sweep again."
-        ) from error
+        if path.exists():
+            read_record(path)
+        return None
+    except BadRecord:
+        names = (f"{FILE}.damaged{number or ''}" for number in itertools.count())
+        aside = next(folder / name for name in names if not (folder / name).exists())
+        path.rename(aside)
+        return aside
 
 
 def check_set(record: Record, checkpoint: Checkpoint, folder: Path) -> Path:
@@ -303,7 +315,7 @@ def check_set(record: Record, checkpoint: Checkpoint, folder: Path) -> Path:
     """
     if checkpoint.synthetic_set is None:
         raise BadRecord(f"{record.run_id} scored policies at {checkpoint.outer_step}, not a set.")
-    path = folder / checkpoint.synthetic_set
+    path = folder / check_name(f"A synthetic set of {record.run_id}", checkpoint.synthetic_set)
     if not path.is_file():
         raise BadRecord(f"{path} does not exist, but {record.run_id} names it.")
     if (found := file_sha256(path)) != checkpoint.sha256:
@@ -318,13 +330,15 @@ def check_set(record: Record, checkpoint: Checkpoint, folder: Path) -> Path:
 def json_schema() -> dict[str, Any]:
     """JSON schema of a record's file, generated from the types above."""
     schema: dict[str, Any] = msgspec.json.schema(Record)
+    digest = {"type": "string", "description": "Digest of all other keys, in canonical JSON."}
+    schema["$defs"]["Record"]["properties"][DIGEST] = digest
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def _decode(path: Path) -> dict[str, Any]:
     try:
-        values = msgspec.json.decode(path.read_bytes())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        values = msgspec.json.decode(read_small(path))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, UnfitFile) as error:
         raise BadRecord(
             f"{path} is not JSON ({error}). Move it away and run its sweep again."
         ) from error

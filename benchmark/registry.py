@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.names import BadName, check_name
 
 T = TypeVar("T")
 
@@ -67,6 +68,7 @@ class Registry(Generic[T]):
         Raises:
             DuplicateName: The name is taken by something else.
             BrokenPlugin: The entry is not of this registry's kind.
+            BadName: The name cannot be the name of a file.
         """
         self._discover()
         origin = origin or _origin_of(entry)
@@ -111,11 +113,12 @@ class Registry(Generic[T]):
     def unknown(self, name: str) -> UnknownName:
         """The error for a name that is not registered, with the nearest names that are."""
         self._discover()
-        hint = did_you_mean(name, self._entries)
+        lists = "obdbench data list" if self.kind == "dataset" else "obdbench list"
+        hint = did_you_mean(name, self._entries, lists)
         return UnknownName(f"No {self.kind} is called {name!r}. {hint}")
 
     def conflicts(self) -> dict[str, str]:
-        """Entries of other distributions whose name is taken, with the reason."""
+        """Entries of distributions whose name is taken or cannot be one, with the reason."""
         self._discover()
         return dict(self._conflicts)
 
@@ -137,10 +140,11 @@ class Registry(Generic[T]):
             distribution = _distribution_name(point.dist)
             try:
                 self._add(point.name, point.value, distribution)
-            except DuplicateName as error:  # the first stays usable; `broken` reports the second
+            except (DuplicateName, BadName) as error:  # `broken` reports it; the others stay usable
                 self._conflicts[f"{point.name} of {distribution}"] = str(error)
 
     def _add(self, name: str, entry: T | str, origin: str) -> None:
+        check_name(f"The name of a {self.kind} of {origin}", name, parts=True)
         if name in self._entries:
             if self._entries[name] == entry:
                 return

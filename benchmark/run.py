@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,18 +22,21 @@ from benchmark.clocks import SAVE_EVERY_SECONDS, Cost, SaveClock, Stopwatch
 from benchmark.errors import ObdBenchError
 from benchmark.heartbeat import ALIVE, Heartbeat, last_sign
 from benchmark.materials import Materials
-from benchmark.method import Assignment
+from benchmark.method import Assignment, Method, advice_on_divergence
 from benchmark.monitor import STATE, OnProgress, Outcome, RunMonitor, now
+from benchmark.names import check_inside
 from benchmark.packing import DEFAULT_PACK
 from benchmark.provenance import checked_device, provenance
 from benchmark.record import (
     FILE,
+    BadRecord,
     Failure,
     Need,
     Provenance,
     Record,
     Seeds,
     Status,
+    put_aside_damaged,
     read_record,
     record_folder,
     score_of,
@@ -42,6 +46,10 @@ from benchmark.registry import load_plugin
 from benchmark.spec import RunSpec
 from benchmark.state import load_state
 from benchmark.stopping import StopRequest
+from benchmark.synthetic_set import NotFinite
+
+LOCK_SECONDS = 0.1
+"""Between looks at a run that another process works on."""
 
 
 class WorkerDied(ObdBenchError):
@@ -121,25 +129,33 @@ def run_folder(store: Path, spec: RunSpec) -> Path:
 
 
 def existing_record(folder: Path) -> Record | None:
-    """The record in a run's folder, if it has one."""
+    """The record in a run's folder, if it has one.
+
+    Raises:
+        BadRecord: It cannot be read.
+    """
     path = folder / FILE
     return read_record(path) if path.exists() else None
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a run's folder holds a complete record."""
-    record = existing_record(folder)
+    """Whether a run's folder holds a complete record; a damaged one is none."""
+    try:
+        record = existing_record(folder)
+    except BadRecord:
+        return False
     return record is not None and record.status == "complete"
 
 
 def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
     """Do one run, or several that may be advanced together, and leave a record of each.
 
-    Complete records are returned as they are. A run that raises leaves a failed record with the
-    error. A run that is killed leaves its saved state, from which the next call goes on to the same
-    numbers. Runs that are advanced together have the numbers of the runs one by one, and their
-    seconds are equal shares of the pack's. Where a pack raises, its runs are done one by one from
-    their saved states: an error is the record of the run that it belongs to.
+    Complete records are returned as they are, also from a store that can only be read. A record
+    that cannot be read is put aside (`put_aside_damaged`). A run that raises leaves a failed record
+    with the error. A run that is killed leaves its saved state, from which the next call goes on to
+    the same numbers. Runs that are advanced together have the numbers of the runs one by one, and
+    their seconds are equal shares of the pack's. Where a pack raises, its runs are done one by one
+    from their saved states: an error is the record of the run that it belongs to.
 
     Args:
         specs: One run, or the runs of a pack (`benchmark.packing.make_packs`).
@@ -150,8 +166,13 @@ def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
         OSError: A record could not be written. Where several could not, the message names each.
     """
     store = conditions.store
-    with conditions.applied(), _locked(store, specs):
-        tidy(specs, store)
+    tidy(specs, store)
+    if all(is_complete(run_folder(store, spec)) for spec in specs):
+        return [read_record(run_folder(store, spec) / FILE) for spec in specs]
+    with conditions.applied(), _locked(store, specs, conditions.stop):
+        for folder in (run_folder(store, spec) for spec in specs):
+            if (aside := put_aside_damaged(folder)) is not None:
+                logging.getLogger(__name__).warning("A damaged record was renamed to %s", aside)
         todo = [spec for spec in specs if not is_complete(run_folder(store, spec))]
         problems: list[OSError] = []
         if len(todo) == 1 or (todo and not _advance(todo, conditions, problems)):
@@ -166,8 +187,9 @@ def tidy(specs: Sequence[RunSpec], store: Path) -> None:
     for folder in (run_folder(store, spec) for spec in specs):
         left = [folder / STATE, folder / ALIVE, *_half_written(folder)]
         if any(path.exists() for path in left) and is_complete(folder):
-            for path in left:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a store that can only be read keeps them
+                for path in left:
+                    path.unlink(missing_ok=True)
 
 
 def record_death(spec: RunSpec, store: Path, error: WorkerDied) -> bool:
@@ -178,9 +200,10 @@ def record_death(spec: RunSpec, store: Path, error: WorkerDied) -> bool:
     """
     folder = run_folder(store, spec)
     try:
-        with _locked(store, [spec], wait=False):
+        with _locked(store, [spec]):
             if is_complete(folder):
                 return False
+            put_aside_damaged(folder)
             attempt = _Attempt(spec, folder)
             cost = attempt.outcome.cost
             cost.attempts = max(1, cost.attempts - 1)  # this is not one: the last one died
@@ -312,10 +335,17 @@ class _Attempt:
                 ),
             ),
             method_facts=self.outcome.method_facts,
-            error=_failure(error) if error else None,
+            error=_failure(error, self._advice(error, method)) if error else None,
             started=self.outcome.started,
             finished=now(),
         )
+
+    def _advice(self, error: Exception, method: Method | None) -> str:
+        """What else there is to say of an error: where it was, and what to change."""
+        if method is None or not isinstance(error, NotFinite):
+            return ""
+        advice = advice_on_divergence(method, self.spec.student)
+        return f" The method had reached outer step {self.heartbeat.step}. {advice}"
 
     def forget_state(self) -> None:
         """Remove what only an unfinished run needs, and what killed attempts left half-written."""
@@ -328,31 +358,49 @@ def _half_written(folder: Path) -> list[Path]:
     return [*folder.glob(".*.tmp"), *folder.glob(".tmp*")]
 
 
-def _failure(error: Exception) -> Failure:
+def _failure(error: Exception, advice: str) -> Failure:
     text = "".join(traceback.format_exception(error))
-    return Failure(type=type(error).__name__, message=str(error), traceback=text)
+    return Failure(type=type(error).__name__, message=f"{error}{advice}", traceback=text)
 
 
 def _earlier_attempts(folder: Path) -> int:
     """Processes that worked on a run before, from its last sign of life or its failed record."""
     sign, record = last_sign(folder), existing_record(folder)
-    return max(sign["attempt"] if sign else 0, record.cost.attempts if record else 0)
+    return max(sign.attempt if sign else 0, record.cost.attempts if record else 0)
 
 
 @contextlib.contextmanager
-def _locked(store: Path, specs: Sequence[RunSpec], *, wait: bool = True) -> Iterator[None]:
-    """While it is open no other process works on these runs; it waits for one that does.
+def _locked(
+    store: Path, specs: Sequence[RunSpec], stop: StopRequest | None = None
+) -> Iterator[None]:
+    """While it is open no other process works on these runs.
 
     The system releases the locks of a process that dies.
 
+    Args:
+        store: Folder of records.
+        specs: The runs.
+        stop: Until it is asked, a process that works on one of them is waited for; with None it is
+            not.
+
     Raises:
-        Timeout: Another process works on one of them, and waiting is not wanted.
+        Timeout: Another process works on one of them, and is not waited for.
+        Stopped: A stop was requested while it was waited for.
     """
     with contextlib.ExitStack() as locks:
         for folder in sorted(run_folder(store, spec) for spec in specs):  # one order: no deadlock
+            check_inside(store, folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=-1 if wait else 0)
-            locks.enter_context(lock)
+            lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+            while True:
+                try:
+                    locks.enter_context(lock)
+                    break
+                except Timeout:
+                    if stop is None:
+                        raise
+                    stop.check()
+                    time.sleep(LOCK_SECONDS)
         yield
 
 

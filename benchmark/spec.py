@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from benchmark.config import BadConfiguration, build
+from benchmark.names import check_name
 from benchmark.protocol import Protocol
 from benchmark.students.spec import StudentSpec
 
@@ -62,6 +63,14 @@ class RunSpec:
     evaluation_student: StudentSpec | None = None
 
     def __post_init__(self) -> None:
+        check_name("The method of a run", self.method)
+        name, separator, size = self.dataset.partition("@")
+        check_name("The dataset of a run", name, parts=True)
+        if separator and not (size.isascii() and size.isdigit()):
+            raise BadConfiguration(
+                f"A run of {self.method} has the dataset {self.dataset!r}; expected NAME or "
+                f"NAME@SIZE."
+            )
         if not 0 <= self.seed < LARGEST_SEED:
             raise BadConfiguration(
                 f"A run of {self.method} has seed {self.seed}; expected a number from 0 to 2^63-1."

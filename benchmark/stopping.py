@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-from collections.abc import Iterator
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType
 
@@ -37,10 +40,14 @@ WARNING = signal.SIGUSR2
 """Before the time limit, as sbatch's `--signal` asks for it. The job queues itself again."""
 END = signal.SIGTERM
 """When the job is cancelled or pre-empted. SLURM itself queues it again, or does not."""
+HANGUP = signal.SIGHUP
+"""When the terminal is closed. nohup has it ignored, and it stays so."""
+SECONDS_TO_SAVE = 60.0
+"""Between a signal and the end, for the step under way and the save."""
 
 
 @contextlib.contextmanager
-def stopped_by_signals(stop: StopRequest, seconds: float) -> Iterator[set[int]]:
+def stopped_by_signals(stop: StopRequest, seconds: float) -> Iterator[list[int]]:
     """Signals ask `stop` while this is open. The block raises `Stopped` once the state is saved.
 
     Args:
@@ -49,24 +56,63 @@ def stopped_by_signals(stop: StopRequest, seconds: float) -> Iterator[set[int]]:
             the save before it.
 
     Yields:
-        The signals that came; a set that fills.
+        The signals that came, in order; a list that fills.
     """
-    came: set[int] = set()
+    came: list[int] = []
 
     def ask(number: int, _: FrameType | None) -> None:
         if not came:
             signal.setitimer(signal.ITIMER_REAL, seconds)
-        came.add(number)
+        came.append(number)
         stop.ask()
+        _print_nowhere_without_a_terminal()
 
     def give_up(number: int, _: FrameType | None) -> None:
         raise Stopped(f"no state was saved within {seconds:.0f} s")
 
-    handlers = {WARNING: ask, END: ask, signal.SIGALRM: give_up}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    with _handled({WARNING: ask, END: ask, HANGUP: ask, signal.SIGALRM: give_up}):
+        try:
+            yield came
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Signals end the process with status 128 + signal while this is open.
+
+    By default they would end it where it stands; so what is being written is removed, and what was
+    started is ended.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        _print_nowhere_without_a_terminal()
+        sys.exit(128 + number)
+
+    with _handled({END: end, HANGUP: end}):
+        yield
+
+
+def _print_nowhere_without_a_terminal() -> None:
+    """Let go of a terminal that was closed: printing on it is an error, and would be the end."""
+    for number in (1, 2):
+        with contextlib.suppress(OSError):  # it is closed already
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _handled(handlers: Mapping[int, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+    """Handlers of signals while this is open; a hang-up that is ignored stays ignored."""
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
+        if number != HANGUP or signal.getsignal(HANGUP) is not signal.SIG_IGN
+    }
     try:
-        yield came
+        yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -28,8 +28,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
+import math
+import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,12 +40,15 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from benchmark.config import BadConfiguration, build
+from benchmark.datasets.source import DatasetName
 from benchmark.errors import did_you_mean
 from benchmark.method import METHODS
+from benchmark.names import check_name
 from benchmark.protocol import Protocol, protocol_named
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
 
+MOST_RUNS = 1_000_000
 RECIPES = {"teacher": RunSpec.teacher, "density": RunSpec.density}
 """Keys that name a recipe, with their defaults; each may be an axis of a grid too."""
 
@@ -73,6 +78,9 @@ class Sweep:
     description: str
     runs: tuple[RunSpec, ...]
 
+    def __post_init__(self) -> None:
+        check_name("The name of a sweep", self.name)
+
     @property
     def cells(self) -> dict[str, list[RunSpec]]:
         """The runs of each cell."""
@@ -92,10 +100,13 @@ def read_sweep(path: Path) -> Sweep:
     try:
         values = tomllib.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError as error:
-        raise BadConfiguration(f"The sweep file {path} does not exist.") from error
+        raise BadConfiguration(
+            f"The sweep file {path} does not exist. Give the path of a TOML file, or the name of a "
+            f"shipped sweep without .toml (obdbench list)."
+        ) from error
     except OSError as error:
         raise BadConfiguration(f"The sweep file {path} cannot be read: {error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadConfiguration(f"{path} is not TOML: {error}.") from error
     return build_sweep(values, str(path))
 
@@ -109,31 +120,81 @@ def build_sweep(values: Mapping[str, Any], where: str) -> Sweep:
 
     Raises:
         BadConfiguration: A key is unknown (with the nearest valid ones), or a value does not fit.
+        BadName: The sweep's name cannot be the name of a file.
     """
     file = build(_SweepFile, values, where)
     for method in file.methods:
         if not isinstance(method.get("name"), str):
             raise BadConfiguration(f"Every [[methods]] of {where} needs a name; got {method!r}.")
-    if not re.fullmatch(r"[\w.-]+", file.name) or file.name.startswith("."):
-        raise BadConfiguration(
-            f"The name in {where} is {file.name!r}; it names files, so it may hold only letters, "
-            f"digits, '_', '-' and '.'."
-        )
+    check_name(f"The name in {where}", file.name)
+    _check_once([str(DatasetName.parse(name)) for name in file.datasets], f"datasets of {where}")
     shared = _seeds(file.seeds, f"seeds in {where}")
-    cells = [
-        (cell, _seeds(method.get("seeds", shared), f"seeds of {method['name']} in {where}"))
-        for dataset in file.datasets
+    rows = [
+        _MethodRow(
+            method["name"],
+            *_grid(file, method, where),
+            _seeds(method.get("seeds", shared), f"seeds of {method['name']} in {where}"),
+        )
         for method in file.methods
-        for cell in _cells(file, dataset, method, where)
     ]
-    every_seed = dict.fromkeys(seed for _, seeds in cells for seed in seeds)
-    runs = [cell.with_seed(seed) for seed in every_seed for cell, seeds in cells if seed in seeds]
+    count = len(file.datasets) * sum(row.runs for row in rows)
+    if count > MOST_RUNS:
+        raise BadConfiguration(
+            f"{where} asks for {count:,} runs; expected at most {MOST_RUNS:,}. Take fewer seeds or "
+            f"choices in its grids, or divide it into several sweeps."
+        )
+    cells = [
+        (row, cell)
+        for dataset in file.datasets
+        for row in rows
+        for cell in _cells(file, dataset, row, where)
+    ]
+    _check_apart(cells, where)
+    every_seed = dict.fromkeys(seed for row, _ in cells for seed in row.seeds)
+    runs = [cell.with_seed(s) for s in every_seed for row, cell in cells if s in row.seeds]
     return Sweep(file.name, file.description, _unique(runs))
 
 
-def _seeds(seeds: Any, where: str) -> list[int]:
-    if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
-        return list(range(seeds))
+@dataclass(frozen=True)
+class _MethodRow:
+    """One entry of [[methods]]: the values and the axes that hold for it, and its seeds."""
+
+    name: str
+    fixed: Mapping[str, Any]
+    grid: Mapping[str, Sequence[Any]]
+    seeds: Sequence[int]
+
+    @property
+    def runs(self) -> int:
+        """Number of runs on each dataset, at most: a method may not have the axis of a recipe."""
+        return math.prod(map(len, self.grid.values())) * len(self.seeds)
+
+
+def _check_once(choices: Sequence[Any], where: str) -> None:
+    """Raise BadConfiguration where a choice stands twice, which would be the same runs twice."""
+    counts = Counter(map(repr, choices))  # a choice may be a list, which has no hash
+    if twice := [choice for choice, count in counts.items() if count > 1]:
+        raise BadConfiguration(f"{twice[0]} stands twice in {where}; expected each once.")
+
+
+def _check_apart(cells: Sequence[tuple[_MethodRow, RunSpec]], where: str) -> None:
+    """Raise BadConfiguration where two entries of [[methods]] ask for the same runs."""
+    rows: dict[str, list[_MethodRow]] = {}
+    for row, cell in cells:
+        others = rows.setdefault(cell.cell_id, [])
+        if any(o is not row and not set(o.seeds).isdisjoint(row.seeds) for o in others):
+            raise BadConfiguration(
+                f"Two entries of [[methods]] of {where} ask for the same runs: those of {row.name} "
+                f"with the same settings ({cell.cell_id}). Remove one of them."
+            )
+        others.append(row)
+
+
+def _seeds(seeds: Any, where: str) -> Sequence[int]:
+    if isinstance(seeds, range):
+        return seeds
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and 1 <= seeds < sys.maxsize:
+        return range(seeds)
     if isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds):
         if len(set(seeds)) < len(seeds):
             raise BadConfiguration(f"{where} is {seeds!r}; expected each seed once.")
@@ -143,10 +204,10 @@ def _seeds(seeds: Any, where: str) -> list[int]:
     )
 
 
-def _cells(
-    file: _SweepFile, dataset: str, method: Mapping[str, Any], where: str
-) -> Iterator[RunSpec]:
-    """Every cell of one method on one dataset: its own grid times the sweep's.
+def _grid(
+    file: _SweepFile, method: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The values of one method, and its axes: its own grid times the sweep's.
 
     A value or an axis that a method gives itself goes before the sweep's grid.
     """
@@ -163,20 +224,26 @@ def _cells(
             f"expected one of them."
         )
     shared = {k: v for k, v in shared_grid.items() if "." in k or k in RECIPES or k in fields}
-    grid = {k: v for k, v in shared.items() if k not in fixed} | own_grid
-    for combination in itertools.product(*grid.values()):
-        chosen = dict(zip(grid, combination, strict=True))
-        parameters = fixed | {k: v for k, v in chosen.items() if "." not in k and k not in RECIPES}
+    return fixed, {k: v for k, v in shared.items() if k not in fixed} | own_grid
+
+
+def _cells(file: _SweepFile, dataset: str, row: _MethodRow, where: str) -> Iterator[RunSpec]:
+    """Every cell of one method on one dataset."""
+    for combination in itertools.product(*row.grid.values()):
+        chosen = dict(zip(row.grid, combination, strict=True))
+        parameters = {**row.fixed} | {
+            k: v for k, v in chosen.items() if "." not in k and k not in RECIPES
+        }
         values = _overwritten("student", file.student, chosen)
         student = build(StudentSpec, values, f"[student] of {where}")
         # The scoring student is the student with the differences of [evaluation_student].
         values = _overwritten("evaluation_student", file.evaluation_student, chosen)
         scoring = build(student, values, f"[evaluation_student] of {where}")
         yield RunSpec.create(
-            method=name,
+            method=row.name,
             dataset=dataset,
             parameters=parameters,
-            where=f"[[methods]] {name} of {where}",
+            where=f"[[methods]] {row.name} of {where}",
             teacher=_recipe("teacher", file, dataset, chosen, where),
             density=_recipe("density", file, dataset, chosen, where),
             student=student,
@@ -194,6 +261,7 @@ def _axes(grid: Any, where: str) -> dict[str, list[Any]]:
         if isinstance(value, Mapping):
             axes |= {f"{key}.{inner}": choices for inner, choices in _axes(value, where).items()}
         elif isinstance(value, list) and value:
+            _check_once(value, f"{key} in {where}")
             axes[key] = value
         else:
             raise BadConfiguration(f"{key} in {where} is {value!r}; expected a list of choices.")

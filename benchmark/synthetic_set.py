@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmark.config import build
+from benchmark.environments.lookup import check_stored_id
 from benchmark.errors import ObdBenchError
 from benchmark.files import atomic_path, file_sha256
 from benchmark.scaling import Scaling
@@ -24,6 +25,18 @@ FORMAT = "obdbench.synthetic-set/1"
 
 class BadSyntheticSet(ObdBenchError):
     """A synthetic set of the wrong shape, type or content."""
+
+
+class NotFinite(BadSyntheticSet):
+    """Values of a set, or of what it is made by, that are not finite."""
+
+
+def require_finite(what: str, values: Tensor) -> None:
+    """Raise NotFinite with the number of values that are not finite."""
+    finite = values.isfinite()
+    if not bool(finite.all()):
+        count = int((~finite).sum())
+        raise NotFinite(f"{what}: {count} of {values.numel()} values are not finite.")
 
 
 @dataclass(frozen=True)
@@ -44,17 +57,13 @@ class SyntheticSet:
 
     def __post_init__(self) -> None:
         for name, value in (("observations", self.observations), ("actions", self.actions)):
+            _require_tensor(name, value)
             if value.ndim != 2 or value.dtype != torch.float32:
                 raise BadSyntheticSet(
-                    f"{name} of a synthetic set must be float32 [N, dim]; got {value.dtype} "
-                    f"{list(value.shape)}."
+                    f"{name} of a synthetic set must be torch.float32 [N, dim]; got {value.dtype} "
+                    f"{list(value.shape)}. Convert it with .float(), and give it two dimensions."
                 )
-            if not bool(torch.isfinite(value).all()):
-                count = int((~torch.isfinite(value)).sum())
-                raise BadSyntheticSet(
-                    f"{name} of a synthetic set holds {count} values that are not finite: the "
-                    f"distillation diverged. Lower the outer learning rate."
-                )
+            require_finite(f"The {name} of a synthetic set", value)
         if len(self.observations) != len(self.actions):
             raise BadSyntheticSet(
                 f"A synthetic set pairs observations with actions; got {len(self.observations)} "
@@ -76,12 +85,23 @@ class SyntheticSet:
         return torch.nonzero(self.stages <= stage)[:, 0]
 
     def _check_stages(self, stages: Tensor) -> None:
+        _require_tensor("stages", stages)
         found = sorted(set(stages.tolist()))
-        if stages.shape != (len(self),) or found != list(range(len(found))):
+        fits = stages.dtype == torch.int64 and stages.shape == (len(self),)
+        if not fits or found != list(range(len(found))):
             raise BadSyntheticSet(
-                f"stages of a synthetic set of {len(self)} pairs must be {len(self)} numbers that "
-                f"take every value from 0 on; got shape {list(stages.shape)}, values {found[:8]}."
+                f"stages of a synthetic set of {len(self)} pairs must be {len(self)} numbers "
+                f"(torch.int64) that take every value from 0 on; got {stages.dtype} "
+                f"{list(stages.shape)}, values {found[:8]}."
             )
+
+
+def _require_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise BadSyntheticSet(
+            f"{name} of a synthetic set is a {type(value).__module__}.{type(value).__qualname__}; "
+            f"expected a torch.Tensor. Make one with torch.from_numpy or torch.tensor."
+        )
 
 
 def save_synthetic_set(
@@ -116,6 +136,7 @@ def load_synthetic_set(path: Path) -> tuple[SyntheticSet, Scaling, dict[str, Any
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         if card["format"] != FORMAT:
             raise BadSyntheticSet(f"{path} has format {card['format']!r}, expected {FORMAT!r}.")
+        check_stored_id(str(card.get("environment", "")), path)
         scaling = Scaling(
             tensors["observation_mean"],
             tensors["observation_std"],
@@ -124,7 +145,7 @@ def load_synthetic_set(path: Path) -> tuple[SyntheticSet, Scaling, dict[str, Any
         )
         pairs = SyntheticSet(tensors["observations"], tensors["actions"], tensors.get("stages"))
         return pairs, scaling, card
-    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadSyntheticSet(
             f"{path} cannot be read as a synthetic set: {type(error).__name__}: {error}."
         ) from error

@@ -119,7 +119,7 @@ def find(name: str) -> list[Entry]:
     if not found:
         known = {other for kind in kinds() for other in names(kind)}
         raise UnknownName(
-            f"Nothing is called {name!r}. {did_you_mean(name, known)} Every name: obdbench list."
+            f"Nothing is called {name!r}. {did_you_mean(name, known, 'obdbench list')}"
         )
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,11 @@ def export_set(source: Path, kind: str, target: str) -> str:
     return FORMATS[kind](source, pairs, card, target)
 
 
+def minari_id(run_id: str) -> str:
+    """Id of a run's set as a Minari dataset: the run's own, in the characters that Minari takes."""
+    return f"obdbench/sets/{re.sub(r'[^A-Za-z0-9_]+', '-', run_id)}-v0"
+
+
 def _safetensors(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -> str:
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
@@ -78,6 +84,7 @@ def _csv(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -
 
 
 def _minari(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -> str:
+    _check_free(target)
     space = action_space(card["environment"])
     actions = pairs.actions.numpy()
     if isinstance(space, Box):  # a learned action may leave the box that it would be clipped to
@@ -112,6 +119,22 @@ def _minari(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str
         description=f"Synthetic set of {card['run_id']}: every pair is an episode of one step.",
     )
     return f"Minari dataset {target}"
+
+
+def _check_free(target: str) -> None:
+    try:
+        minari.dataset.minari_dataset.parse_dataset_id(target)
+    except (ValueError, TypeError) as error:  # a TypeError where the version is left out
+        raise ObdBenchError(
+            f"{target!r} is not the id of a Minari dataset; expected letters, digits, '-', '_' and "
+            f"a version, such as {minari_id('my.run.seed0')}."
+        ) from error
+    folder = minari.storage.get_dataset_path(target)
+    if folder.exists():
+        raise ObdBenchError(
+            f"The Minari dataset {target} exists already, in {folder}. Give another id with --to, "
+            f"or remove it first: minari delete {target}"
+        )
 
 
 FORMATS: dict[str, Callable[[Path, SyntheticSet, dict[str, Any], str], str]] = {

@@ -31,10 +31,16 @@ from benchmark.teachers.teacher_files import find_teacher
 from obdbench.policies import DistilledSet, html_rows
 from obdbench.sweeps import DEFAULT_STORE, find_sweep
 from paper_figures import Table
-from paper_figures.exhibits import write_tables
+from paper_figures.exhibits import sweep_table
 from results import runs_frame
 from results.comparison import published_cells
-from results.record_store import all_records, run_status, save_sweep, sweep_records
+from results.record_store import (
+    all_records,
+    readable_records,
+    reports_folder,
+    run_status,
+    save_sweep,
+)
 from results.shipping import SHIPPED
 
 RESULT_COLUMNS = {
@@ -210,7 +216,9 @@ def sweep(
         execute_in_processes(todo, conditions, processes)
     elif todo:
         execute_here(todo, conditions)
-    return write_tables(folder, plan).table
+    result = sweep_table(folder, plan)
+    result.write(reports_folder(folder, plan))
+    return result.table
 
 
 def results(store: StoreFolder = None) -> pd.DataFrame:
@@ -311,7 +319,8 @@ def find_run(run: str, store: StoreFolder = None) -> Run:
         for place in (folder, SHIPPED)
         for record in place.glob(f"*/seed*/{FILE}")
     ]
-    raise ObdBenchError(f"No run {run!r} has a record in {folder}. {did_you_mean(run, known)}")
+    nearest = did_you_mean(run, known, f"ls -d {folder}/*/seed*, as FOLDER.seedN")
+    raise ObdBenchError(f"No run {run!r} has a record in {folder}. {nearest}")
 
 
 def last_set(run: Run) -> Path:
@@ -330,6 +339,17 @@ def last_set(run: Run) -> Path:
     return check_set(record, sets[-1], run.folder)
 
 
+def check_sets(run: Run) -> None:
+    """Check that the sets next to a record are those that were scored; some may be left out.
+
+    Raises:
+        ObdBenchError: One is another.
+    """
+    for checkpoint in run.record.checkpoints:
+        if checkpoint.synthetic_set and (run.folder / checkpoint.synthetic_set).exists():
+            check_set(run.record, checkpoint, run.folder)
+
+
 def check_same_data(store: Path, plan: Sweep, datasets: Sequence[Dataset]) -> None:
     """Refuse to put runs next to records of the sweep that were made on other content.
 
@@ -337,7 +357,7 @@ def check_same_data(store: Path, plan: Sweep, datasets: Sequence[Dataset]) -> No
         ObdBenchError: A record in the store was made on other content of a dataset.
     """
     held = {dataset.name: dataset.sha256 for dataset in datasets}
-    for record in sweep_records(store, plan):
+    for record in readable_records(store, plan)[0]:
         name, found = record.spec.dataset, record.provenance.dataset_sha256
         if found not in (None, held[name]):
             raise ObdBenchError(

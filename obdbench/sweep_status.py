@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.errors import ObdBenchError
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from results.record_store import RunState, RunStatus, run_status
 from slurm.cluster import Cluster
-from slurm.scheduler import Unreachable
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,13 @@ class SweepStatus:
         waiting: Number of queued runs by the reason that the scheduler gives.
         unknown: Reason why the scheduler could not be asked; None where it could, or no job was
             submitted.
+        remarks: What else the scheduler's answer lacked, a sentence each.
     """
 
     at: Mapping[str, RunStatus]
     waiting: Counter[str]
     unknown: str | None = None
+    remarks: Sequence[str] = ()
 
     @property
     def counts(self) -> Counter[RunState]:
@@ -42,9 +44,10 @@ class SweepStatus:
 def sweep_status(store: Path, sweep: Sweep) -> SweepStatus:
     """Read every run's status from its folder, and ask the scheduler once if jobs were sent."""
     queue, unknown = {}, None
+    cluster = Cluster(store)
     try:  # before the folders: what has left the queue by then has its record
-        queue = Cluster(store).states()
-    except Unreachable as error:
+        queue = cluster.states()
+    except ObdBenchError as error:  # no answer, or a damaged note of what was submitted
         unknown = str(error)
     at = {run.run_id: run_status(store, run) for run in sweep.runs}
     waiting: Counter[str] = Counter()
@@ -52,4 +55,4 @@ def sweep_status(store: Path, sweep: Sweep) -> SweepStatus:
         if run_id in at and at[run_id].state not in ("done", "running"):
             at[run_id] = RunStatus("queued")
             waiting[job.reason or job.state.lower()] += 1
-    return SweepStatus(at, waiting, unknown)
+    return SweepStatus(at, waiting, unknown, cluster.scheduler.remarks())

@@ -1,7 +1,7 @@
 """Tables and figures, each made only from records."""
 
 from paper_figures.curves import convergence
-from paper_figures.figure import FigureError, write_both, write_figure
+from paper_figures.figure import FigureError, write_figure, write_formats
 from paper_figures.main_table import main_table
 from paper_figures.table import Cell, Table, escape_latex
 
@@ -12,6 +12,6 @@ __all__ = [
     "convergence",
     "escape_latex",
     "main_table",
-    "write_both",
     "write_figure",
+    "write_formats",
 ]

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from results.labels import dataset_order
+
 INTERVALS = {
     "t": "Student's t",
     "BCa": "BCa bootstrap",
@@ -19,6 +21,10 @@ APART = (
     "level corrected for the table's comparisons (Holm)"
 )
 """What it means that two cells are not apart (`results.differences`)."""
+
+
+MANY_STUDENTS = 4
+"""From this number on, a caption counts the students and does not describe them."""
 
 
 def percent(level: float) -> str:
@@ -42,6 +48,13 @@ def protocols(details: Iterable[str]) -> str:
     return f"Protocol {'; '.join(found)}." if found else "Protocol unknown: nothing has run."
 
 
+def setting(runs: pd.DataFrame) -> str:
+    """Write "Protocol quick: ... Student mlp 4x64, ..., 50 steps.", from runs or checkpoints."""
+    students = sorted(set(runs["student"]))
+    some = "; ".join(students) if len(students) < MANY_STUDENTS else f"{len(students)} different"
+    return f"{protocols(runs['protocol_detail'])} Student: {some}."
+
+
 def intervals(table: pd.DataFrame) -> str:
     """State what the intervals of a cell table are."""
     level = percent(float(table["level"].iloc[0]))
@@ -58,7 +71,9 @@ def teachers(table: pd.DataFrame) -> str:
     """List every dataset's teacher with its own return."""
     known = table[table["teacher_return"].notna()]
     parts = []
-    for (dataset, teacher), rows in known.groupby(["dataset", "teacher"], sort=True):
+    groups = dict(list(known.groupby(["dataset", "teacher"], sort=True)))
+    for dataset, teacher in sorted(groups, key=lambda key: (dataset_order(key[0]), key[1])):
+        rows = groups[dataset, teacher]
         score = rows["teacher_normalized_return"].mean()
         own = f"{rows['teacher_return'].mean():.1f} (normalized {score:.1f})"
         parts.append(f"{dataset} {own}, {teacher}")

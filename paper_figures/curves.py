@@ -3,54 +3,47 @@
 Against outer step, a method with several checkpoints is a line with its confidence band, over the
 steps that all of its runs have; where runs end at different steps, their last points are drawn at
 the mean of those. One with a single checkpoint (random, teacher, bc_whole) is a horizontal line, as
-it does not depend on the outer step. Where there are too many methods the best are drawn, and the
-figure says so.
+it does not depend on the outer step, with one marker that carries the interval. Many methods are
+drawn in a row of panels per family, with random pairs, Av-PBC and the teacher in each.
 """
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, FigureError, band, canvas, quiet
-from results.labels import natural_order
+from paper_figures.figure import SETTINGS, FigureError, band, canvas, finish, plain_numbers, quiet
+from paper_figures.palette import COMMON, Look, by_family, family, looks
+from results.labels import dataset_order, natural_order
 from results.statistics import LEVEL, Estimate, mean
 
 COLUMNS = 3
-MOST_LINES = 24
-PANEL_INCHES = (3.3, 2.5)
-# At 8 points: one line of the legend, an entry without its text, and a character of its text.
-LEGEND_ROW_INCHES = 0.17
-LEGEND_ENTRY_INCHES = 0.65
-CHARACTER_INCHES = 0.068
-
-# References are grey: colour belongs to the methods under comparison.
-REFERENCE_GREYS = ((0.15, 0.15, 0.15), (0.5, 0.5, 0.5))
-LINE_STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
-
-@dataclass(frozen=True)
-class Style:
-    """Look of one method in every panel: colour, dashes and marker tell it apart.
-
-    ``marker`` is empty for a method that is a horizontal line in all panels.
-    """
-
-    color: tuple[float, float, float]
-    linestyle: Any
-    marker: str
+MOST_TOGETHER = 8
+"""Labels in one panel; with more of them, a family has panels of its own."""
+MOST_OF_A_FAMILY = 12
+FAR_ABOVE = 1.5
+"""A reference above this multiple of everything else in a panel is written, not drawn."""
+UP = "\u2191"
+PANEL_INCHES = (2.5, 2.05)
+LEGEND_CHARACTERS = 26
+# At 7 points: an entry of the legend without its text, and a character of its text.
+LEGEND_ENTRY_INCHES = 0.6
+CHARACTER_INCHES = 0.062
+LEGEND: dict[str, Any] = {
+    "fontsize": 7, "title_fontsize": 7.5, "alignment": "left",
+    "handlelength": 3.2,
+}  # fmt: skip
 
 
 def convergence(curves: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> Figure:
@@ -99,117 +92,176 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
             f"settings; a curve over sizes needs one. Give it a sweep of one student and protocol."
         )
     failed = runs[(runs["status"] != "complete") & runs["method"].isin(methods)]
-    datasets = sorted(set(complete["dataset"]))
+    datasets = sorted(set(complete["dataset"]), key=dataset_order)
+    styles = looks({method: method for method in methods})
     with mpl.rc_context(SETTINGS):
-        figure = canvas(PANEL_INCHES[0] * len(datasets) + 1.2, PANEL_INCHES[1] + 0.6)
-        palette = sns.color_palette("colorblind", len(methods))
-        for place, dataset in enumerate(datasets, start=1):
-            axes = figure.add_subplot(1, len(datasets), place)
-            for method, color in zip(methods, palette, strict=True):
+        figure, panels = _canvas(len(datasets), methods)
+        for dataset, axes in zip(datasets, panels, strict=True):
+            for method, look in styles.items():
                 mine = complete[(complete["method"] == method) & (complete["dataset"] == dataset)]
                 found = {
                     int(size): mean(list(rows["normalized_return"]), seed=seed)
                     for size, rows in mine.groupby("synthetic_size", sort=True)
                 }
-                band(axes, list(found), list(found.values()), color, marker="o", markersize=3,
-                     label=method)  # fmt: skip
+                band(axes, list(found), list(found.values()), label=method, **look.line)
             axes.set_xscale("log", base=2)
             ticks = sorted({int(size) for size in complete["synthetic_size"]})
+            plain_numbers(axes)
             axes.set_xticks(ticks, [str(size) for size in ticks])
-            axes.set(xlabel="synthetic pairs", ylabel="normalized return", title=dataset)
+            axes.set_title(dataset)
             quiet(axes)
-        axes.legend(frameon=False)
+        _label_outer(panels, "synthetic pairs")
+        figure.legend(handles=_handles(styles, methods), loc="outside right center", **LEGEND)
         seeds = complete.groupby(["dataset", "label"])["seed"].nunique()
-        left_out = f"; {len(failed)} failed runs left out" if len(failed) else ""
-        figure.suptitle(
-            f"Mean over {caption.seeds(seeds)} with {caption.percent(LEVEL)} band{left_out}",
-            fontsize=8,
+        left_out = f" {_failed(len(failed))}." if len(failed) else ""
+        return finish(
+            figure,
+            "Normalized return against the size of the set",
+            f"{caption.setting(complete)} Mean over {caption.seeds(seeds)} with "
+            f"{caption.percent(LEVEL)} band.{left_out}",
         )
-    return figure
 
 
 def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: float) -> Figure:
-    datasets = sorted(set(curves["dataset"]))
-    complete, left_out = _best(complete)
-    styles = _styles(complete)
-    figure, panels = _canvas(len(datasets), list(styles))
-    for dataset, axes in zip(datasets, panels, strict=True):
-        shown = complete[complete["dataset"] == dataset]
-        for label, runs in shown.groupby("label", sort=True):
-            _line(axes, runs, styles[str(label)], seed=seed, level=level)
-        if shown.empty:
-            axes.set(xticks=[], yticks=[])
-        axes.set_title(_title(curves[curves["dataset"] == dataset]), fontsize=8.5)
-        axes.set(xlabel="outer step", ylabel="normalized return")
-        axes.margins(x=0.02)
-        quiet(axes)
-    figure.suptitle(
-        f"{caption.protocols(complete['protocol_detail'])}\n"
-        f"Mean over seeds with {caption.percent(level)} band"
-        + (f"; {left_out} methods of lower mean are not drawn" if left_out else ""),
-        fontsize=8,
+    datasets = sorted(set(curves["dataset"]), key=dataset_order)
+    methods = dict(zip(complete["label"], complete["method"], strict=True))
+    groups, left_out = _panels(complete, methods)
+    drawn = {label: methods[label] for labels in groups.values() for label in labels}
+    styles = looks(drawn)
+    references = set(complete.loc[complete["reference"], "label"])
+    points = _points(complete, list(drawn), seed=seed, level=level)
+    figure, panels = _canvas(len(datasets), list(drawn), len(groups))
+    for row, (name, labels) in enumerate(groups.items()):
+        in_row = panels[row * len(datasets) : (row + 1) * len(datasets)]
+        guests = {label for label in labels if name and family(methods[label]) != name}
+        for dataset, axes in zip(datasets, in_row, strict=True):
+            shown = {
+                label: _last(points[dataset, label]) if label in guests else points[dataset, label]
+                for label in labels
+                if (dataset, label) in points
+            }
+            _fill(axes, shown, styles, references & guests if name else references)
+            if row == 0:
+                axes.set_title(_title(curves[curves["dataset"] == dataset]))
+        if name:
+            in_row[-1].legend(
+                handles=_handles(styles, labels), title=name, loc="center left",
+                bbox_to_anchor=(1.02, 0.5), **LEGEND,
+            )  # fmt: skip
+    if len(groups) == 1:
+        figure.legend(handles=_handles(styles, list(drawn)), loc="outside right center", **LEGEND)
+    for start in range(0, len(panels), len(datasets) if len(groups) > 1 else len(panels)):
+        # Families have rows of their own, whose steps differ.
+        _label_outer(panels[start : start + len(datasets)], "outer step")
+    seeds = complete.groupby(["dataset", "label"])["seed"].nunique()
+    notes = [f"Mean over {caption.seeds(seeds)} with {caption.percent(level)} band."]
+    if any(axes.containers for axes in panels):
+        notes.append("A horizontal line: one score, its marker has the interval.")
+    if len(groups) > 1:
+        notes.append("Methods of another family: their last checkpoint.")
+    if any(axes.texts for axes in panels):
+        notes.append(f"{UP}: references far above the panel, with their mean.")
+    if left_out:
+        notes.append(f"{left_out} methods of lower mean are not drawn.")
+    return finish(
+        figure,
+        "Normalized return against outer step" + (", by family of methods" * (len(groups) > 1)),
+        " ".join([caption.setting(complete), *notes]),
     )
-    _legend(figure, styles)
-    return figure
 
 
-def _best(complete: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Select the rows of the labels that are drawn, and count the other labels.
+def _panels(complete: pd.DataFrame, methods: dict[str, str]) -> tuple[dict[str, list[str]], int]:
+    """Family -> the labels in its row of panels; also count the labels that are left out.
 
-    References are kept, and the methods with the highest mean over last checkpoints.
+    Few labels, or those of one family, share one row, whose name is "". References are kept, and of
+    each family the labels with the highest mean over last checkpoints. A common method of several
+    settings is one of its family like any other.
     """
-    last = complete.sort_values("outer_step").groupby(["label", "reference", "run_id"]).last()
-    means = last["normalized_return"].groupby(["label", "reference"]).mean().reset_index()
-    methods = means[~means["reference"]].sort_values(
-        ["normalized_return", "label"], ascending=[False, True]
-    )
-    dropped = set(methods["label"].iloc[MOST_LINES:])
-    return complete[~complete["label"].isin(dropped)], len(dropped)
+    last = complete.sort_values("outer_step").groupby(["label", "run_id"]).last()
+    means = last.groupby("label")["normalized_return"].mean()
+    found = Counter(methods.values())
+    common = [x for x in methods if methods[x] in COMMON and found[methods[x]] == 1]
+    always = {*common, *complete.loc[complete["reference"], "label"]}
+    groups = by_family(methods)
+    kept = set(methods)
+    if len(methods) > MOST_TOGETHER:
+        for labels in groups.values():
+            rest = [label for label in labels if label not in always]
+            rest.sort(key=lambda label: (-means[label], natural_order(label)))
+            kept.difference_update(rest[MOST_OF_A_FAMILY:])
+    groups = {name: [x for x in labels if x in kept] for name, labels in groups.items()}
+    alone = [name for name, labels in groups.items() if set(labels) - set(common)]
+    if len(methods) <= MOST_TOGETHER or len(alone) < 2:
+        return {"": list(chain(*groups.values()))}, len(methods) - len(kept)
+    rows = {
+        name: groups[name] + [x for x in sorted(common, key=natural_order) if x not in groups[name]]
+        for name in alone
+    }
+    return rows, len(methods) - len(kept)
 
 
-def _canvas(panels: int, labels: list[str]) -> tuple[Figure, list[Axes]]:
-    columns = 2 if panels == 4 else min(panels, COLUMNS)
-    rows = math.ceil(panels / columns)
-    # A single panel is widened so that the headline and the legend fit.
-    width = max(columns * PANEL_INCHES[0], 4.8)
-    legend_rows = math.ceil(len(labels) / _legend_columns(width, labels))
-    legend_rows *= max(_wrapped(label, width).count("\n") + 1 for label in labels)
-    height = rows * PANEL_INCHES[1] + 0.5 + LEGEND_ROW_INCHES * legend_rows
-    figure = canvas(width, height)
-    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+def _points(
+    complete: pd.DataFrame, labels: Sequence[str], *, seed: int, level: float
+) -> dict[tuple[str, str], dict[float, Estimate]]:
+    """(dataset, label) -> means over seeds, by outer step."""
+    found = {}
+    for (dataset, label), runs in complete.groupby(["dataset", "label"], sort=True):
+        if label in labels:
+            seeds = runs["run_id"].nunique()
+            found[str(dataset), str(label)] = {
+                float(step): mean(list(rows["normalized_return"]), seed=seed, level=level)
+                for step, rows in runs.groupby(_steps(runs), sort=True)
+                if len(rows) == seeds
+            }
+    return found
 
 
-def _styles(complete: pd.DataFrame) -> dict[str, Style]:
-    """Map each label to its style, methods first, in natural order."""
-    reference = complete["reference"]
-    methods = sorted(set(complete.loc[~reference, "label"]), key=natural_order)
-    references = sorted(set(complete.loc[reference, "label"]), key=natural_order)
-    several = complete.groupby(["dataset", "label"])["outer_step"].nunique() > 1
-    curved = {label for (_, label), is_curve in several.items() if is_curve}
-    palette = sns.color_palette("colorblind", 10)
-    colors = [palette[i % len(palette)] for i in range(len(methods))]
-    colors += [REFERENCE_GREYS[i % len(REFERENCE_GREYS)] for i in range(len(references))]
-    return {
-        label: Style(
-            color,
-            LINE_STYLES[i % len(LINE_STYLES)],
-            MARKERS[i % len(MARKERS)] if label in curved else "",
+def _fill(
+    axes: Axes,
+    shown: dict[str, dict[float, Estimate]],
+    styles: dict[str, Look],
+    references: set[str],
+) -> None:
+    """Draw the labels of one panel: curves, and horizontal lines whose markers stand apart.
+
+    References that would press all else to the bottom are named with their mean at the top.
+    """
+    tops = {label: max(_top(point) for point in points.values()) for label, points in shown.items()}
+    highest = max((top for label, top in tops.items() if label not in references), default=math.inf)
+    far = [
+        label
+        for label, points in shown.items()
+        if label in references
+        and max(point.value for point in points.values()) > FAR_ABOVE * highest > 0
+    ]
+    if far:
+        means = ", ".join(
+            f"{label} {max(shown.pop(label).values(), key=_top).value:.0f}" for label in far
         )
-        for i, (label, color) in enumerate(zip(methods + references, colors, strict=True))
-    }
+        axes.text(
+            0.02, 0.98, f"{UP} {means}", transform=axes.transAxes, ha="left", va="top", fontsize=6.5
+        )
+    flat = [label for label, points in shown.items() if len(points) == 1]
+    for label, points in shown.items():
+        if label in flat:
+            (point,) = points.values()
+            _horizontal(axes, point, styles[label], (flat.index(label) + 0.5) / len(flat))
+        else:
+            band(axes, list(points), list(points.values()), **styles[label].line)
+    if not shown:
+        axes.set(xticks=[], yticks=[])
+    elif len(flat) == len(shown):
+        axes.set_xticks([])
+    axes.margins(x=0.02, y=0.16 if far else None)
+    quiet(axes)
 
 
-def _line(axes: Axes, runs: pd.DataFrame, style: Style, *, seed: int, level: float) -> None:
-    seeds = runs["run_id"].nunique()
-    points = {
-        float(step): mean(list(rows["normalized_return"]), seed=seed, level=level)
-        for step, rows in runs.groupby(_steps(runs), sort=True)
-        if len(rows) == seeds
-    }
-    if len(points) == 1:
-        _horizontal(axes, next(iter(points.values())), style)
-    else:
-        band(axes, list(points), list(points.values()), **asdict(style), markersize=3)
+def _top(point: Estimate) -> float:
+    return point.high if point.has_interval else point.value
+
+
+def _last(points: dict[float, Estimate]) -> dict[float, Estimate]:
+    return {max(points): points[max(points)]}
 
 
 def _steps(runs: pd.DataFrame) -> pd.Series:
@@ -224,37 +276,59 @@ def _steps(runs: pd.DataFrame) -> pd.Series:
     return before.where(steps < last, end)
 
 
-def _horizontal(axes: Axes, point: Estimate, style: Style) -> None:
-    axes.axhline(point.value, color=style.color, linestyle=style.linestyle, linewidth=1.2)
-    if point.has_interval:
-        axes.axhspan(point.low, point.high, color=style.color, alpha=0.1, linewidth=0)
+def _horizontal(axes: Axes, p: Estimate, look: Look, place: float) -> None:
+    """Draw a line across the panel, and its marker and interval at a fraction of the width."""
+    axes.axhline(p.value, color=look.color, linestyle=look.linestyle, linewidth=1.0)
+    axes.errorbar(
+        place, p.value, transform=axes.get_yaxis_transform(), elinewidth=0.9, **look.dots,
+        yerr=[[p.value - p.low], [p.high - p.value]] if p.has_interval else None,
+    )  # fmt: skip
 
 
 def _title(runs: pd.DataFrame) -> str:
-    """Name the dataset, the seeds behind its lines, and what was left out."""
-    seeds = runs[runs["status"] == "complete"].groupby("label")["seed"].nunique()
-    text = f"{runs['dataset'].iloc[0]} ({caption.seeds(seeds)})"
+    """Name the dataset, and what was left out."""
     failed = runs[runs["status"] != "complete"]["run_id"].nunique()
-    return f"{text}\n{failed} failed run{'s' if failed > 1 else ''} left out" if failed else text
+    return f"{runs['dataset'].iloc[0]}\n{_failed(failed)}" if failed else runs["dataset"].iloc[0]
 
 
-def _legend(figure: Figure, styles: Mapping[str, Style]) -> None:
-    width = float(figure.get_size_inches()[0])
-    handles = [
-        Line2D([], [], **asdict(style), markersize=3, linewidth=1.2, label=_wrapped(label, width))
-        for label, style in styles.items()
-    ]
-    columns = _legend_columns(width, list(styles))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+def _failed(count: int) -> str:
+    return f"{count} failed run{'s' if count > 1 else ''} left out"
 
 
-def _legend_columns(width: float, labels: list[str]) -> int:
-    """Number of entries as wide as the longest that fit next to each other, one to four."""
-    longest = max(len(line) for label in labels for line in _wrapped(label, width).split("\n"))
-    fit = int(width / (LEGEND_ENTRY_INCHES + CHARACTER_INCHES * longest))
-    return min(max(fit, 1), 4, len(labels))
+def _canvas(datasets: int, labels: Sequence[str], families: int = 1) -> tuple[Figure, list[Axes]]:
+    """Make a canvas of panels, row by row, with room for the legend on their right.
+
+    Of one family the panels fill a block, of several each has a row.
+    """
+    columns = datasets if families > 1 else (2 if datasets == 4 else min(datasets, COLUMNS))
+    count = datasets * families
+    rows = math.ceil(count / columns)
+    longest = max(len(line) for label in labels for line in _wrapped(label).split("\n"))
+    legend = LEGEND_ENTRY_INCHES + CHARACTER_INCHES * longest
+    legend_lines = sum(_wrapped(label).count("\n") + 1 for label in labels)
+    # A single panel is widened so that the title fits.
+    figure = canvas(
+        max(columns * PANEL_INCHES[0], 3.4) + legend,
+        max(rows * PANEL_INCHES[1] + 0.3, 0.15 * legend_lines + 0.2 if families == 1 else 0),
+    )
+    return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
 
 
-def _wrapped(label: str, width: float) -> str:
-    """Break the label into lines that fit a figure of this width in inches."""
-    return textwrap.fill(label, int((width - LEGEND_ENTRY_INCHES) / CHARACTER_INCHES))
+def _label_outer(panels: Sequence[Axes], across: str) -> None:
+    """Name the axes of the panels at the left and at the bottom; the others have the same."""
+    for place, axes in enumerate(panels):
+        spec = axes.get_subplotspec()
+        assert spec is not None
+        columns = spec.get_gridspec().ncols
+        if spec.is_first_col():
+            axes.set_ylabel("normalized return")
+        if place + columns >= len(panels) and axes.get_xticks().size:
+            axes.set_xlabel(across)
+
+
+def _handles(styles: dict[str, Look], labels: Sequence[str]) -> list[Line2D]:
+    return [Line2D([], [], label=_wrapped(label), **styles[label].line) for label in labels]
+
+
+def _wrapped(label: str) -> str:
+    return textwrap.fill(label, LEGEND_CHARACTERS)

@@ -24,7 +24,8 @@ from benchmark.datasets.diversity import (
     normalised_states,
 )
 from benchmark.seeds import numpy_generator
-from paper_figures.figure import SETTINGS, canvas, density_cloud
+from paper_figures.figure import SETTINGS, canvas, density_cloud, finish
+from paper_figures.palette import BLUE
 from paper_figures.table import Cell, Table
 
 SHOWN_STATES = 6_000
@@ -54,7 +55,7 @@ def dataset_overview(description: DatasetDescription) -> Figure:
     """
     dataset = description.dataset
     with mpl.rc_context(SETTINGS):
-        figure = canvas(9.6, 3.1)
+        figure = canvas(9.6, 2.8)
         returns, lengths, coverage = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
         _histogram(returns, dataset.episode_returns, "return of an episode")
         upper = returns.secondary_xaxis(
@@ -63,11 +64,12 @@ def dataset_overview(description: DatasetDescription) -> Figure:
         upper.set_xlabel("normalized return")
         _histogram(lengths, dataset.lengths, "steps of an episode")
         _coverage(coverage, description)
-        figure.suptitle(
-            f"{dataset.name}: {len(dataset):,} transitions, {len(dataset.lengths):,} episodes, "
-            f"{dataset.env_id}"
+        return finish(
+            figure,
+            f"{dataset.name}: returns, episode lengths and states",
+            f"{len(dataset):,} transitions, {len(dataset.lengths):,} episodes, {dataset.env_id}. "
+            f"States: a random sample of at most {SHOWN_STATES:,}, dense ones drawn last.",
         )
-    return figure
 
 
 def dataset_table(descriptions: Sequence[DatasetDescription]) -> Table:
@@ -127,7 +129,7 @@ def _numbers(description: DatasetDescription) -> dict[str, Any]:
 
 
 def _histogram(axes: Axes, values: Any, label: str) -> None:
-    axes.hist(values, bins=40, color=sns.color_palette("colorblind")[0])
+    axes.hist(values, bins=40, color=BLUE)
     axes.set(xlabel=label, ylabel="episodes")
     sns.despine(ax=axes)
 

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.synthetic_set import SyntheticSet
-from paper_figures.figure import SETTINGS, FigureError, canvas, require_rows
+from paper_figures.figure import SETTINGS, FigureError, canvas, finish, require_rows
+from paper_figures.palette import BLUE, HUES, INK, NEUTRAL
+from results.labels import dataset_order
 
 PICTURE_INCHES = (1.6, 1.2)
 CARTPOLE_INCHES = (1.7, 1.4)
@@ -33,12 +35,12 @@ def rendered_states(measured: pd.DataFrame) -> Figure:
         FigureError: The study has no rows.
     """
     require_rows(measured, "rendered_states")
-    datasets = sorted(set(measured["item"]))
+    datasets = sorted(set(measured["item"]), key=dataset_order)
     steps = sorted(set(measured["step"]))
     count = int(measured.groupby("item")["pair"].nunique().max())
     rows_in_all = len(datasets) * len(steps)
     with mpl.rc_context(SETTINGS):
-        figure = canvas(PICTURE_INCHES[0] * count + 0.7, PICTURE_INCHES[1] * rows_in_all + 0.7)
+        figure = canvas(PICTURE_INCHES[0] * count + 0.4, PICTURE_INCHES[1] * rows_in_all + 0.4)
         panels = figure.subplots(rows_in_all, count, squeeze=False)
         for axes in panels.flat:
             axes.set(xticks=[], yticks=[])
@@ -54,13 +56,13 @@ def rendered_states(measured: pd.DataFrame) -> Figure:
                             f"after {step} step{'s' * (step > 1)}" if step else "distilled"
                         )
                     if row == 0:
-                        axes.set_title(
-                            f"{dataset}, pair {pair}" if column == 0 else f"pair {pair}", fontsize=7
-                        )
-        figure.suptitle(
-            "Distilled states, and those that follow while the distilled action is held"
+                        over = f"{dataset}\n" if column == 0 else ""
+                        axes.set_title(f"{over}pair {pair}", fontsize=7, loc="left")
+        return finish(
+            figure,
+            "Distilled states, and those that follow",
+            "A column per pair of the set; downwards, the distilled action is held.",
         )
-    return figure
 
 
 def _decoded(picture: str) -> NDArray[np.uint8]:
@@ -86,17 +88,18 @@ def cartpole_pairs(sets: Mapping[str, SyntheticSet]) -> Figure:
             )
     count = max(map(len, sets.values()))
     with mpl.rc_context(SETTINGS):
-        figure = canvas(CARTPOLE_INCHES[0] * len(sets), CARTPOLE_INCHES[1] * count + 0.4)
+        figure = canvas(CARTPOLE_INCHES[0] * len(sets), CARTPOLE_INCHES[1] * count + 0.2)
         panels = figure.subplots(count, len(sets), squeeze=False)
         for column, (name, pairs) in enumerate(sets.items()):
             for row in range(count):
                 _draw_cartpole(panels[row, column], pairs, row)
             panels[0, column].set_title(name, fontsize=7)
-        figure.suptitle(
-            "Grey: cart and pole; orange: their velocities; blue: which push the pair teaches",
-            fontsize=8,
+        return finish(
+            figure,
+            "HaDES's pairs on CartPole",
+            "A column per set. Arrows at the pole's tip and right below the cart (orange): their "
+            "velocities; the lowest arrow (blue, thick): the push that the pair teaches.",
         )
-    return figure
 
 
 def _draw_cartpole(axes: Axes, pairs: SyntheticSet, row: int) -> None:
@@ -107,15 +110,15 @@ def _draw_cartpole(axes: Axes, pairs: SyntheticSet, row: int) -> None:
     x, speed, angle, spin = pairs.observations[row].tolist()
     left, right = pairs.actions[row].tolist()
     tip = np.array([np.sin(angle), np.cos(angle)]) * POLE
-    axes.axhline(0, color="#c8c8c8", linewidth=0.6)
-    axes.add_patch(Rectangle((-0.25, -0.12), 0.5, 0.24, color="#777777"))
-    axes.plot([0, tip[0]], [0, tip[1]], color="#444444", linewidth=3, solid_capstyle="round")
+    axes.axhline(0, color=NEUTRAL, linewidth=0.6)
+    axes.add_patch(Rectangle((-0.25, -0.12), 0.5, 0.24, color=NEUTRAL))
+    axes.plot([0, tip[0]], [0, tip[1]], color=INK, linewidth=3, solid_capstyle="round")
     along = np.array([np.cos(angle), -np.sin(angle)])
-    _arrow(axes, (0.0, -0.3), (_length(speed), -0.3), "#d55e00")
+    _arrow(axes, (0.0, -0.3), (_length(speed), -0.3), HUES[0])
     end = tip + _length(spin) * along
-    _arrow(axes, (tip[0], tip[1]), (end[0], end[1]), "#d55e00")
+    _arrow(axes, (tip[0], tip[1]), (end[0], end[1]), HUES[0])
     push = 0.8 * np.tanh(right - left)
-    _arrow(axes, (0.0, -0.55), (push, -0.55), "#0072b2")
+    _arrow(axes, (0.0, -0.55), (push, -0.55), BLUE, width=2.2)
     axes.text(
         0, -0.9, f"x {x:+.1f}, v {speed:+.1f}, angle {np.degrees(angle):+.0f}°, spin {spin:+.1f}",
         ha="center", fontsize=5.5,
@@ -127,5 +130,11 @@ def _length(velocity: float) -> float:
     return float(np.tanh(2 * velocity))
 
 
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
-    axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": color, "lw": 1.3})
+def _arrow(
+    axes: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    color: str,
+    width: float = 1.2,
+) -> None:
+    axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": color, "lw": width})

@@ -18,7 +18,7 @@ from benchmark.sweep import Sweep
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
 from paper_figures.curves import convergence, sizes
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
-from paper_figures.figure import write_both
+from paper_figures.figure import write_formats
 from paper_figures.main_table import main_table
 from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
 from paper_figures.reproduction_table import reproduction_table
@@ -222,7 +222,7 @@ def _played(settings: Mapping[str, Any]) -> str:
 
 
 def write(exhibit: Exhibit, store: Path, folder: Path) -> list[Path]:
-    """Make an exhibit and write it: a table as .md, .csv and .tex, a figure as .pdf and .png.
+    """Make an exhibit and write it: a table as .md, .csv, .tex, a figure as .pdf, .png, .svg.
 
     The same records give the same bytes.
 
@@ -232,32 +232,34 @@ def write(exhibit: Exhibit, store: Path, folder: Path) -> list[Path]:
     """
     made = exhibit.make(gather(exhibit, store))
     if isinstance(made, Figure):
-        return list(write_both(made, folder, exhibit.name))
+        return write_formats(made, folder, exhibit.name)
     return made.write(folder, exhibit.name)
 
 
 @dataclass(frozen=True)
-class SweepTables:
-    """Table of a sweep, the files that were written, and what is wrong with damaged records."""
+class SweepTable:
+    """Table of a sweep, with what its figure is drawn from.
+
+    Args:
+        table: The main table.
+        curves: One row per checkpoint.
+        damaged: What is wrong with each record that cannot be read; its run counts as missing.
+    """
 
     table: Table
-    files: list[Path]
+    curves: pd.DataFrame
     damaged: list[str]
 
+    def write(self, folder: Path) -> list[Path]:
+        """Write the table, and the figure where a run is complete; return their paths."""
+        files = self.table.write(folder, "table")
+        if (self.curves["status"] == "complete").any():
+            files.extend(write_formats(convergence(self.curves), folder, "convergence"))
+        return files
 
-def write_tables(store: Path, sweep: Sweep) -> SweepTables:
-    """Write `<store>/reports/<sweep>/` from the sweep's records, over what is there.
 
-    Damaged records are left out: their runs count as missing.
-
-    Returns:
-        The table, the paths of its files, and a message for each damaged record.
-    """
+def sweep_table(store: Path, sweep: Sweep) -> SweepTable:
+    """Draw up the table of a sweep, in spite of damaged records."""
     records, damaged = readable_records(store, sweep)
     table = main_table(cell_table(runs_frame(records, sweep.runs)))
-    folder = store / "reports" / sweep.name
-    files = table.write(folder, "table")
-    curves = curves_frame(records)
-    if (curves["status"] == "complete").any():
-        files.extend(write_both(convergence(curves), folder, "convergence"))
-    return SweepTables(table, files, damaged)
+    return SweepTable(table, curves_frame(records), damaged)

@@ -14,7 +14,7 @@ import pandas as pd
 from paper_figures import caption
 from paper_figures.table import DAGGER, NOTHING, Cell, Table, estimate_cell
 from results.aggregate import COSTS, Best, best_and_ties
-from results.labels import natural_order
+from results.labels import dataset_order, natural_order
 from results.statistics import Estimate, stratified
 
 LONG_LAYOUT_DATASETS = 2
@@ -46,7 +46,7 @@ def main_table(table: pd.DataFrame, *, seed: int = 0) -> Table:
 def _long(table: pd.DataFrame, best: Mapping[str, Best]) -> Table:
     groups = [
         tuple(_dataset_row(row, best) for _, row in rows.iterrows())
-        for _, dataset in table.groupby("dataset", sort=True)
+        for _, dataset in table.groupby("dataset", sort=False)
         for rows in _methods_and_references(dataset)
     ]
     return Table(
@@ -65,7 +65,7 @@ def _dataset_row(row: pd.Series, best: Mapping[str, Best]) -> Cells:
 
 
 def _wide(table: pd.DataFrame, best: Mapping[str, Best], *, seed: int) -> Table:
-    datasets = sorted(set(table["dataset"]))
+    datasets = list(table["dataset"].unique())
     groups = []
     averages = []
     for rows in _methods_and_references(table):
@@ -174,7 +174,7 @@ def _methods_and_references(table: pd.DataFrame) -> list[pd.DataFrame]:
 
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:
     keys = [
-        (str(d), natural_order(str(x)))
+        (dataset_order(str(d)), natural_order(str(x)))
         for d, x in zip(table["dataset"], table["label"], strict=True)
     ]
     order = sorted(range(len(keys)), key=keys.__getitem__)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import textwrap
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from paper_figures import caption
-from paper_figures.curves import MARKERS
-from paper_figures.figure import SETTINGS, FigureError, band, canvas, quiet
+from paper_figures.figure import (
+    SETTINGS,
+    FigureError,
+    band,
+    canvas,
+    finish,
+    plain_numbers,
+    quiet,
+)
+from paper_figures.palette import NEUTRAL, Look, looks, on_color
 from results.aggregate import CommonScores, common_scores, rank_probabilities
 from results.statistics import (
     LEVEL,
@@ -28,7 +38,8 @@ ROW_INCHES = 0.21
 THRESHOLDS = 60
 MOST_METHODS = 24
 PROFILES = 6
-PALETTE = sns.color_palette("colorblind", 10)
+WRITTEN_SHARE = 0.07
+"""Smallest share of a bar of ranks in which the rank is written."""
 
 
 def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
@@ -43,26 +54,29 @@ def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     """
     common = _common(runs)
     labels, left = _best(common)
+    styles = _looks(runs, labels)
     with mpl.rc_context(SETTINGS):
-        figure = canvas(6.5, 1.2 + ROW_INCHES * len(labels))
+        figure = canvas(6.5, 0.7 + ROW_INCHES * len(labels))
         for place, (name, statistic) in enumerate(
             (("IQM", iqm_over_runs), ("mean", mean_over_tasks)), start=1
         ):
             axes = figure.add_subplot(1, 2, place)
             for row, label in enumerate(labels):
+                look = styles[label]
                 found = stratified(common.scores[label], statistic, seed=seed)
                 if found.has_interval:
                     axes.plot(
-                        [found.low, found.high], [row, row], color=_color(common, label), lw=4,
+                        [found.low, found.high], [row, row], color=look.color, lw=6, alpha=0.35,
                         solid_capstyle="butt",  # a bar ends where its interval does
                     )  # fmt: skip
-                axes.plot(found.value, row, "|", color="black", markersize=8)
+                axes.plot(found.value, row, **look.dots | {"markersize": 3.5})
             axes.set_yticks(range(len(labels)), labels if place == 1 else [""] * len(labels))
             axes.set_xlabel(f"{name} of normalized return")
             axes.set_ylim(len(labels) - 0.5, -0.5)
             quiet(axes)
-        figure.suptitle(_headline(common, left), fontsize=8)
-    return figure
+        return finish(
+            figure, f"Normalized return over {_where(common)}", _caption(runs, common, left)
+        )
 
 
 def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
@@ -75,16 +89,21 @@ def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     every = [s for label in labels for task in common.scores[label].values() for s in task]
     taus = np.linspace(min(every) - 1, max(every) + 1, THRESHOLDS)
     with mpl.rc_context(SETTINGS):
-        figure = canvas(6.0, 3.4)
+        figure = canvas(6.5, 3.0)
         axes = figure.add_subplot()
-        for label, color in zip(labels, PALETTE, strict=False):
+        for place, (label, look) in enumerate(_looks(runs, labels).items()):
             found = performance_profile(common.scores[label], list(taus), seed=seed).estimates
-            band(axes, list(taus), found, color, label=label)
+            # Markers of different lines stand at different places, or they would hide each other.
+            every_tenth = (2 * place % 10, 10)
+            band(axes, list(taus), found, label=label, markevery=every_tenth, **look.line)
         axes.set(xlabel="normalized return", ylabel="fraction of runs above", ylim=(-0.02, 1.02))
-        axes.legend(frameon=False, loc="upper right")
+        figure.legend(loc="outside right center", handlelength=3.2)
         quiet(axes)
-        figure.suptitle(_headline(common, left), fontsize=8)
-    return figure
+        return finish(
+            figure,
+            f"Fraction of runs above each normalized return, {_where(common)}",
+            _caption(runs, common, left),
+        )
 
 
 def improvement(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
@@ -94,30 +113,33 @@ def improvement(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     """
     common = _common(runs)
     labels, left = _best(common)
+    colors = mpl.colormaps["RdBu_r"]
     with mpl.rc_context(SETTINGS):
-        side = 1.6 + 0.36 * len(labels)
-        figure = canvas(max(side + 0.8, 4.2), side)  # wide enough for the headline
+        side = 1.2 + 0.3 * len(labels)
+        figure = canvas(max(side + 1.0, 4.2), side)
         axes = figure.add_subplot()
-        values = np.full((len(labels), len(labels)), 0.5)
+        values = np.full((len(labels), len(labels)), 50.0)
         for (i, x), (j, y) in itertools.combinations(enumerate(labels), 2):
             found = probability_of_improvement(common.scores[x], common.scores[y], seed=seed)
             sure = found.has_interval and (found.low > 0.5 or found.high < 0.5)
-            values[i, j], values[j, i] = found.value, 1 - found.value
+            values[i, j], values[j, i] = 100 * found.value, 100 * (1 - found.value)
             for row, column in ((i, j), (j, i)):
                 axes.text(
-                    column, row, f"{100 * values[row, column]:.0f}", ha="center", va="center",
+                    column, row, f"{values[row, column]:.0f}", ha="center", va="center",
                     fontsize=6.5, fontweight="bold" if sure else "normal",
-                    color="white" if abs(found.value - 0.5) > 0.35 else "black",
+                    color=on_color(colors(values[row, column] / 100)),
                 )  # fmt: skip
-        axes.imshow(values, cmap="RdBu_r", vmin=0, vmax=1)
+        image = axes.imshow(values, cmap=colors, vmin=0, vmax=100)
         axes.set_xticks(range(len(labels)), labels, rotation=90)
         axes.set_yticks(range(len(labels)), labels)
-        figure.suptitle(
-            f"P(row's run > column's run), %; bold: the {caption.percent(LEVEL)} interval excludes "
-            f"50\n{_headline(common, left)}",
-            fontsize=8,
+        axes.set(xlabel="... a run of this method", ylabel="A run of this method beats ...")
+        bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=25)
+        bar.set_label("probability (%)")
+        return finish(
+            figure,
+            f"Probability of improvement over {_where(common)}",
+            f"{_caption(runs, common, left)} Bold: the interval excludes 50 %.",
         )
-    return figure
 
 
 def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
@@ -128,22 +150,40 @@ def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     common = _common(runs)
     labels, left = _best(common, references=False)
     found = rank_probabilities({label: common.scores[label] for label in labels}, seed=seed)
-    colors = sns.color_palette("viridis", len(labels))
+    colors = mpl.colormaps["viridis"].resampled(len(labels))
     with mpl.rc_context(SETTINGS):
-        figure = canvas(6.0, 1.4 + ROW_INCHES * len(labels))
+        figure = canvas(6.5, 0.8 + ROW_INCHES * len(labels))
         axes = figure.add_subplot()
         edge = np.zeros(len(labels))
         for rank in found.columns:
             share = found.loc[labels, rank].to_numpy()
-            axes.barh(labels, share, left=edge, color=colors[rank - 1], label=str(rank), height=0.8)
+            color = colors(rank - 1)
+            axes.barh(
+                labels, share, left=edge, color=color, label=str(rank), height=0.85,
+                edgecolor=on_color(color), linewidth=0.2,
+            )  # fmt: skip
+            for row in np.flatnonzero(share >= WRITTEN_SHARE):
+                axes.text(
+                    edge[row] + share[row] / 2, float(row), str(rank), ha="center", va="center",
+                    fontsize=6, color=on_color(color),
+                )  # fmt: skip
             edge += share
-        axes.set(
-            xlim=(0, 1), xlabel="probability of rank (dark: first) when the seeds are drawn again"
-        )
+        axes.set(xlim=(0, 1), xlabel="probability of each rank when the seeds are drawn again")
         axes.invert_yaxis()
+        axes.margins(y=0.01)
         quiet(axes)
-        figure.suptitle(_headline(common, left), fontsize=8)
-    return figure
+        scale = BoundaryNorm(np.arange(len(labels) + 1) + 0.5, len(labels))
+        bar = figure.colorbar(
+            ScalarMappable(scale, ListedColormap(colors(range(len(labels))))),
+            ax=axes, aspect=30, ticks=MaxNLocator(integer=True),
+        )  # fmt: skip
+        bar.set_label("rank (1: highest mean)")
+        bar.ax.invert_yaxis()
+        return finish(
+            figure,
+            f"Stability of the ranks by mean normalized return, {_where(common)}",
+            _caption(runs, common, left),
+        )
 
 
 def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
@@ -158,29 +198,29 @@ def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     seconds = complete.groupby("label")["cpu_seconds"].mean()
     labels, left = _best(common, references=False)
     with mpl.rc_context(SETTINGS):
-        figure = canvas(6.5, 3.6)
+        figure = canvas(6.5, max(3.2, 0.3 + 0.16 * len(labels)))
         axes = figure.add_subplot()
         found = {label: stratified(common.scores[label], seed=seed) for label in labels}
-        for place, label in enumerate(labels):
+        for label, look in _looks(runs, labels).items():
             e = found[label]
             axes.errorbar(
-                seconds[label], e.value, label=label,
+                seconds[label], e.value, label=label, elinewidth=0.8, **look.dots,
                 yerr=[[e.value - e.low], [e.high - e.value]] if e.has_interval else None,
-                fmt=MARKERS[place % len(MARKERS)], color=PALETTE[place % len(PALETTE)],
-                markersize=4, linewidth=0.8,
             )  # fmt: skip
         front: list[tuple[float, float]] = []
         for label in sorted(labels, key=lambda name: (seconds[name], name)):
             if not front or found[label].value > front[-1][1]:
                 front.append((float(seconds[label]), found[label].value))
-        axes.step(*zip(*front, strict=True), where="post", color="0.6", linewidth=0.8, ls="--")
+        axes.step(*zip(*front, strict=True), where="post", color=NEUTRAL, linewidth=0.8, ls="--")
         axes.set(xscale="log", xlabel="processor seconds per run", ylabel="normalized return")
+        plain_numbers(axes)
         quiet(axes)
-        figure.legend(loc="outside right upper", frameon=False)
-        figure.suptitle(
-            f"{_headline(common, left)}\nDashed: no cheaper method scores higher", fontsize=8
+        figure.legend(loc="outside right center", title="from the highest score down")
+        return finish(
+            figure,
+            f"Normalized return against cost, {_where(common)}",
+            f"{_caption(runs, common, left)} Dashed: no cheaper method scores higher.",
         )
-    return figure
 
 
 def _common(runs: pd.DataFrame) -> CommonScores:
@@ -214,16 +254,25 @@ def _best(
     return labels[:most], max(0, len(labels) - most)
 
 
-def _headline(common: CommonScores, left: int = 0) -> str:
+def _looks(runs: pd.DataFrame, labels: Sequence[str]) -> dict[str, Look]:
+    """Looks of these labels, in their order."""
+    methods = dict(zip(runs["label"], runs["method"], strict=True))
+    found = looks({label: methods[label] for label in labels})
+    return {label: found[label] for label in labels}
+
+
+def _where(common: CommonScores) -> str:
     count = len(common.datasets)
-    where = common.datasets[0] if count == 1 else f"{count} datasets"
-    text = f"{where}, {caption.seeds(common.seeds)}; {caption.percent(LEVEL)} intervals"
+    return common.datasets[0] if count == 1 else f"{count} datasets"
+
+
+def _caption(runs: pd.DataFrame, common: CommonScores, left: int) -> str:
+    text = (
+        f"{caption.setting(runs)} {_where(common)}, {caption.seeds(common.seeds)}; "
+        f"{caption.percent(LEVEL)} intervals."
+    )
     if common.left_out:
-        text += f"; not on every dataset: {', '.join(common.left_out)}"
+        text += f" Not on every dataset: {', '.join(common.left_out)}."
     if left:
-        text += f"; {left} methods of lower mean are not drawn"
-    return textwrap.fill(text, 100)
-
-
-def _color(common: CommonScores, label: str) -> tuple[float, float, float]:
-    return (0.55, 0.55, 0.55) if label in common.references else PALETTE[0]
+        text += f" {left} methods of lower mean are not drawn."
+    return text

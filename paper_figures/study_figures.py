@@ -7,15 +7,27 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, band, canvas, density_cloud, quiet, require_rows
+from paper_figures.figure import (
+    SETTINGS,
+    band,
+    canvas,
+    density_cloud,
+    finish,
+    plain_numbers,
+    quiet,
+    require_rows,
+)
+from paper_figures.palette import BLUE, HUES, INK, NEUTRAL, dataset_look, look, on_color
 from paper_figures.table import Cell, Table, estimate_cell
+from results.labels import dataset_order
 from results.statistics import LEVEL, mean
 
-SET_MARKERS = {"av_pbc": ("o", "#d55e00"), "sdw_obd": ("^", "#cc79a7")}
+SETS = ("av_pbc", "sdw_obd")
 ROW_INCHES = 2.5
 
 
@@ -29,7 +41,7 @@ def state_density(measured: pd.DataFrame) -> Figure:
         FigureError: The study has no rows.
     """
     require_rows(measured, "state_density")
-    datasets = sorted(set(measured["item"]))
+    datasets = sorted(set(measured["item"]), key=dataset_order)
     with mpl.rc_context(SETTINGS):
         figure = canvas(8.6, ROW_INCHES * len(datasets) + 0.4)
         for row, dataset in enumerate(datasets):
@@ -42,12 +54,12 @@ def state_density(measured: pd.DataFrame) -> Figure:
             _colored(first, states, facts, dataset)
             _synthetic(second, states, rows)
             _histogram(third, states, facts)
-        figure.suptitle(
+        return finish(
+            figure,
+            "State density of the datasets, and where synthetic states lie",
             f"{len(states):,} states of each dataset on their first two principal components; "
-            f"synthetic states of one seed",
-            fontsize=8,
+            f"synthetic states of one seed. Dashed: the floor of log p.",
         )
-    return figure
 
 
 def _colored(axes: Axes, states: pd.DataFrame, facts: pd.Series, dataset: str) -> None:
@@ -62,14 +74,17 @@ def _colored(axes: Axes, states: pd.DataFrame, facts: pd.Series, dataset: str) -
 
 
 def _synthetic(axes: Axes, states: pd.DataFrame, rows: pd.DataFrame) -> None:
-    axes.scatter(states["x"], states["y"], s=2, color="#c8c8c8", linewidths=0, rasterized=True)
-    for whose, (marker, color) in SET_MARKERS.items():
-        mine = rows[rows["whose"] == whose]
+    axes.scatter(
+        states["x"], states["y"], s=2, color=NEUTRAL, alpha=0.4, linewidths=0, rasterized=True
+    )
+    for whose in SETS:
+        mine, shape = rows[rows["whose"] == whose], look(whose)
         axes.scatter(
-            mine["x"], mine["y"], s=11, marker=marker, facecolors="none", edgecolors=color,
+            mine["x"], mine["y"], s=11, marker=shape.marker, facecolors="none",
+            edgecolors=shape.color,
             linewidths=0.8, label=f"{whose} ({len(mine)})",
         )  # fmt: skip
-    axes.legend(frameon=False, fontsize=6.5)
+    axes.legend(fontsize=6.5, loc="best")
     axes.set(xlabel="first component", ylabel="second component")
     axes.set_title("synthetic states", fontsize=8)
     quiet(axes)
@@ -78,9 +93,9 @@ def _synthetic(axes: Axes, states: pd.DataFrame, rows: pd.DataFrame) -> None:
 def _histogram(axes: Axes, states: pd.DataFrame, facts: pd.Series) -> None:
     values = states["log_density"].to_numpy()
     low = min(facts["floor"], float(np.quantile(values, 0.005)))
-    axes.hist(values.clip(low), bins=40, color="#0072b2", alpha=0.8)
-    axes.axvline(facts["floor"], color="black", linewidth=1, linestyle="--")
-    axes.set(xlabel="log p (nats), floored at the dashed line", ylabel="states")
+    axes.hist(values.clip(low), bins=40, color=BLUE, alpha=0.8)
+    axes.axvline(facts["floor"], color=INK, linewidth=1, linestyle="--")
+    axes.set(xlabel="log p (nats)", ylabel="states")
     axes.set_title(f"effective support of the weights {facts['support']:.0%}", fontsize=8)
     quiet(axes)
 
@@ -90,8 +105,6 @@ PANELS = {
     "pivotal_error": "pivotal error",
     "surrounding_error": "surrounding error",
 }
-KIND_COLORS = {"medium-expert": "#0072b2", "medium-replay": "#d55e00"}
-KIND_MARKERS = {"medium-expert": "o", "medium-replay": "s"}
 PANEL_INCHES = (2.5, 2.1)
 
 
@@ -111,7 +124,7 @@ def misalignment(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figur
     require_rows(measured, "misalignment")
     environments = sorted(set(measured["environment"]))
     with mpl.rc_context(SETTINGS):
-        figure = canvas(PANEL_INCHES[0] * len(PANELS), PANEL_INCHES[1] * len(environments) + 0.5)
+        figure = canvas(PANEL_INCHES[0] * len(PANELS), PANEL_INCHES[1] * len(environments))
         for row, environment in enumerate(environments):
             rows = measured[measured["environment"] == environment]
             for column, (quantity, name) in enumerate(PANELS.items()):
@@ -122,14 +135,14 @@ def misalignment(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figur
                     _line(axes, mine, str(kind), quantity, seed)
                 _describe(axes, environment, name, quantity)
                 if row == column == 0:
-                    axes.legend(frameon=False, fontsize=7)
-        figure.suptitle(
+                    axes.legend(fontsize=7)
+        return finish(
+            figure,
+            "Return, pivotal and surrounding error of policies along their training",
             f"States of quality (medium-expert) and of diversity (medium-replay), labelled by one "
-            f"teacher; training goes to the right\nMean over policies ({played}) with "
-            f"{caption.percent(LEVEL)} band; errors are mean squares in the unit box",
-            fontsize=8,
+            f"teacher; training goes to the right. Mean over policies ({played}) with "
+            f"{caption.percent(LEVEL)} band; errors are mean squares in the unit box.",
         )
-    return figure
 
 
 def _line(axes: Axes, rows: pd.DataFrame, kind: str, quantity: str, seed: int) -> None:
@@ -137,8 +150,7 @@ def _line(axes: Axes, rows: pd.DataFrame, kind: str, quantity: str, seed: int) -
     for _, stage in rows.groupby("steps", sort=True):
         losses.append(float(stage["training_loss"].mean()))
         found.append(mean(list(stage[quantity]), seed=seed))
-    look = {"marker": KIND_MARKERS.get(kind, "^"), "markersize": 2.5, "linewidth": 1.1}
-    band(axes, losses, found, KIND_COLORS.get(kind, "black"), label=kind, **look)
+    band(axes, losses, found, label=kind, **dataset_look(kind).line | {"markersize": 2.5})
 
 
 def _describe(axes: Axes, environment: str, name: str, quantity: str) -> None:
@@ -147,8 +159,7 @@ def _describe(axes: Axes, environment: str, name: str, quantity: str) -> None:
     if quantity != "normalized_return":
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+    plain_numbers(axes)
     axes.set(xlabel="training loss", ylabel=name)
     axes.set_title(environment, fontsize=8)
     quiet(axes)
@@ -204,7 +215,7 @@ def multi_task(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Table:
 
 GRIDS = {"architecture": ("depth", "width"), "training": ("learning_rate", "steps")}
 NAMES = {"learning_rate": "learning rate", "steps": "gradient steps"}
-PANEL_INCHES = (3.6, 2.3)
+MAP_INCHES = (4.0, 2.1)
 
 
 def transfer(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figure:
@@ -221,35 +232,37 @@ def transfer(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figure:
     require_rows(measured, "transfer")
     kinds = sorted(set(zip(measured["environment"], measured["pairs"], strict=True)))
     with mpl.rc_context(SETTINGS):
-        figure = canvas(2 * PANEL_INCHES[0], PANEL_INCHES[1] * len(kinds) + 0.4)
+        figure = canvas(2 * MAP_INCHES[0], MAP_INCHES[1] * len(kinds))
         for row, (environment, pairs) in enumerate(kinds):
             rows = measured[(measured["environment"] == environment) & (measured["pairs"] == pairs)]
             students = rows.groupby(["grid", *GRIDS["architecture"], *GRIDS["training"]])
             best = float(students["return"].mean().max())
-            for column, grid in enumerate(GRIDS):
-                axes = figure.add_subplot(len(kinds), 2, 2 * row + column + 1)
-                _heat_map(axes, rows[rows["grid"] == grid], *GRIDS[grid], best, seed)
+            panels = [figure.add_subplot(len(kinds), 2, 2 * row + 1 + place) for place in (0, 1)]
+            for axes, grid in zip(panels, GRIDS, strict=True):
+                image = _heat_map(axes, rows[rows["grid"] == grid], *GRIDS[grid], best, seed)
                 axes.set_title(
                     f"{environment}, {pairs} pairs, {rows['item'].nunique()} sets", fontsize=8
                 )
-        figure.suptitle(
-            f"Mean return over sets ({played} each) with {caption.percent(LEVEL)} "
-            f"interval\nFramed: the student that the sets were evolved for",
-            fontsize=8,
+            figure.colorbar(image, ax=panels, aspect=25, pad=0.01).set_label("return")
+        return finish(
+            figure,
+            "Return of HaDES's sets under other architectures and hyper-parameters",
+            f"Mean over sets ({played} each) with {caption.percent(LEVEL)} interval. "
+            f"Framed: the student that the sets were evolved for.",
         )
-    return figure
 
 
 def _heat_map(
     axes: Axes, rows: pd.DataFrame, down: str, across: str, best: float, seed: int
-) -> None:
+) -> AxesImage:
     downs, acrosses = sorted(set(rows[down])), sorted(set(rows[across]))
     values = np.full((len(downs), len(acrosses)), np.nan)
+    colors = mpl.colormaps["viridis"]
     for (y, x), cell in rows.groupby([down, across]):
         i, j = downs.index(y), acrosses.index(x)
         found = mean(list(cell["return"]), seed=seed)
         values[i, j] = found.value
-        color = "white" if found.value < 0.55 * best else "black"
+        color = on_color(colors(found.value / best))
         axes.text(j, i - 0.12, f"{found.value:.0f}", ha="center", va="center", color=color)
         if found.has_interval:
             axes.text(
@@ -257,9 +270,10 @@ def _heat_map(
                 color=color, fontsize=5.5,
             )  # fmt: skip
         if bool(cell["home"].any()):
-            frame = Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, lw=1.6, color="#d55e00")
+            frame = Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, lw=1.8, color=HUES[0])
             axes.add_patch(frame)
-    axes.imshow(values, cmap="viridis", vmin=0, vmax=best, aspect="auto")
+    image = axes.imshow(values, cmap=colors, vmin=0, vmax=best, aspect="auto")
     axes.set_xticks(range(len(acrosses)), [f"{value:g}" for value in acrosses])
     axes.set_yticks(range(len(downs)), [f"{value:g}" for value in downs])
     axes.set(xlabel=NAMES.get(across, across), ylabel=NAMES.get(down, down))
+    return image

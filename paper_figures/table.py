@@ -14,9 +14,12 @@ from rich import table as rich_table
 from rich.text import Text
 
 from benchmark.files import write_atomic
+from benchmark.names import visible
 
 DAGGER = "\u2020"
 NOTHING = "\u2013"
+_FORMULA = ("=", "+", "-", "@", "\t")
+"""How a text begins that a spreadsheet may take for a formula."""
 
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -65,7 +68,7 @@ class Table:
 
     def csv(self) -> str:
         """Unrounded numbers as comma-separated values; empty where there is none."""
-        return str(self.data.to_csv(index=False, lineterminator="\n"))
+        return csv_text(self.data)
 
     def write(self, folder: Path, name: str) -> list[Path]:
         """Write ``<name>.md``, ``.csv`` and ``.tex`` into a folder, and return their paths."""
@@ -153,14 +156,39 @@ def estimate_cell(
     return Cell(rounded(value, sign), detail)
 
 
+def csv_text(frame: pd.DataFrame) -> str:
+    """Comma-separated values with a head; numbers are not rounded.
+
+    A text that a spreadsheet would compute (`=cmd...`) gets an apostrophe in front; a number never.
+    """
+    texts = frame.select_dtypes(["object", "string"]).map(_not_a_formula, na_action="ignore")
+    return str(frame.assign(**texts).to_csv(index=False, lineterminator="\n"))
+
+
+def _not_a_formula(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    value = visible(value, one_line=True)
+    if not value.lstrip(" ").startswith(_FORMULA):
+        return value
+    try:
+        _ = [float(part) for part in value.split()]  # the scores of seeds, in one cell
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
 def escape_latex(text: str) -> str:
     """Escape text for LaTeX; a hyphen before a number becomes a minus sign."""
+    text = visible(text, one_line=True)
     escaped = "".join(_LATEX.get(character, character) for character in text)
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped)
 
 
 def _latex_row(row: Sequence[Cell]) -> str:
-    return f"{' & '.join(_latex_cell(cell) for cell in row)} \\\\"
+    text = " & ".join(_latex_cell(cell) for cell in row)
+    # After the end of a row LaTeX takes "[" and "*" for options of the end.
+    return f"{'{}' if text.startswith(('[', '*')) else ''}{text} \\\\"
 
 
 def _latex_cell(cell: Cell) -> str:
@@ -171,7 +199,9 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    return re.sub(r"([\\|*<`])", r"\\\1", text)
+    # Brackets are those of intervals nearly everywhere; only "](" makes a link or a picture.
+    text = re.sub(r"([\\|*<`$])", r"\\\1", visible(text, one_line=True))
+    return text.replace("](", "]\\(")
 
 
 def _markdown_cell(cell: Cell) -> str:

@@ -13,6 +13,7 @@ from paper_figures import caption
 from paper_figures.figure import FigureError
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
 from results.comparison import published_training_steps
+from results.labels import dataset_order
 from results.statistics import LEVEL, Estimate, mean
 
 WHOLE, SET = "bc_whole", "av_pbc"
@@ -35,7 +36,11 @@ def training_cost(records: Sequence[Record], *, seed: int = 0) -> Table:
     for record in records:
         if record.status == "complete":
             found[record.spec.dataset][record.spec.method].append(record)
-    both = {name: cells for name, cells in sorted(found.items()) if cells[WHOLE] and cells[SET]}
+    both = {
+        name: found[name]
+        for name in sorted(found, key=dataset_order)
+        if found[name][WHOLE] and found[name][SET]
+    }
     if not both:
         raise FigureError(f"No dataset has complete runs of {WHOLE} and of {SET}.")
     rows, data = [], []

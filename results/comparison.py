@@ -100,8 +100,8 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Reproduced less published, in the paper's unit; None where nothing was reproduced."""
-        if self.reproduced is None:
+        """Reproduced less published, in the paper's unit; None where the paper was not tested."""
+        if self.reproduced is None or self.verdict == "not tested":
             return None
         return self.reproduced.value - self.published.value
 

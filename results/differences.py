@@ -47,8 +47,8 @@ def difference(
     """
     paired = one.keys() == other.keys()
     first, second = (np.array([scores[seed] for seed in sorted(scores)]) for scores in (one, other))
-    value = float(first.mean() - second.mean())
     n = len(first) + len(second)
+    value = float(first.mean() - second.mean()) if len(first) and len(second) else math.nan
     if min(len(first), len(second)) < 2:
         return Difference(Estimate(value, math.nan, math.nan, n, level, "none"), math.nan, paired)
     if paired:

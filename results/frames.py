@@ -51,6 +51,7 @@ CURVE_COLUMNS = {
     "method": "str",
     "label": "str",
     "reference": "bool",
+    "student": "str",
     "protocol_detail": "str",
     "seed": "int64",
     "outer_step": "Int64",

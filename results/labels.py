@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmark.errors import ObdBenchError
+from benchmark.names import visible
 from benchmark.spec import RunSpec
 
 _ABSENT = object()
@@ -40,6 +41,21 @@ def natural_order(label: str) -> list[tuple[float, str]]:
     parts = re.split(r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)", label)
     # Text and numbers alternate, so two keys compare text with text and number with number.
     return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)]
+
+
+PAPERS_ORDER = ("random", "medium-replay", "medium", "medium-expert", "full-replay", "expert")
+
+
+def dataset_order(name: str) -> tuple[str, int, str]:
+    """Sorting key for datasets as the papers' tables have them.
+
+    Environments in alphabetic order, and of each medium-replay, medium, medium-expert.
+    """
+    longest_first = sorted(PAPERS_ORDER, key=len, reverse=True)
+    found = re.search("|".join(longest_first), name)
+    if found is None:
+        return name, -1, ""
+    return name[: found.start()], PAPERS_ORDER.index(found[0]), name[found.end() :]
 
 
 def cell_settings(spec: RunSpec, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -105,7 +121,8 @@ def _label(method: str, settings: Mapping[str, Any], shown: Iterable[str]) -> st
         for key in shown
         if settings.get(key) is not None
     ]
-    return f"{method} ({', '.join(parts)})" if parts else method
+    label = f"{method} ({', '.join(parts)})" if parts else method
+    return visible(label, one_line=True)
 
 
 def _disambiguate(plain: Mapping[str, str], cells: Cells) -> dict[str, str]:

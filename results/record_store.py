@@ -7,27 +7,32 @@ is safe on a shared file system and needs no server.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import psutil
+from msgspec import Meta
 
 from benchmark.errors import ObdBenchError, did_you_mean
-from benchmark.files import write_atomic
-from benchmark.heartbeat import ALIVE, last_sign
-from benchmark.record import FILE, BadRecord, Record, peek_record, read_record
+from benchmark.files import json_sha256, read_small, write_atomic
+from benchmark.heartbeat import ALIVE, Sign, last_sign
+from benchmark.names import check_inside, check_name
+from benchmark.record import FILE, BadRecord, Record, read_record
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 
 SWEEPS = "sweeps"
 """Folder of the sweeps that were started in a store."""
+MOST_OF_A_SWEEP = 2**30
+"""Bytes that the list of a sweep's runs may have: about a million runs."""
 STALE_SECONDS = 120.0
 """A run on another host counts as stopped after this long without a sign of life."""
 
@@ -43,21 +48,32 @@ class RunStatus:
             cluster's scheduler holds it.
         fraction: Share of its outer steps at the last sign of life; 1 for a run with a record.
         error: Type of the error of a failed run.
+        message: What that error says, in one line. A run whose record cannot be read counts as
+            failed, and this names its file.
     """
 
     state: RunState
     fraction: float = 0.0
     error: str | None = None
+    message: str = field(default="", compare=False)
 
 
 def save_sweep(store: Path, sweep: Sweep) -> None:
-    """Store the runs that a sweep asks for, so that `status` and tables know what is missing."""
+    """Store the runs that a sweep asks for, so that `status` and tables know what is missing.
+
+    Nothing is written where that is there already: the store of a sweep that is done may be one
+    that can only be read.
+    """
+    with contextlib.suppress(ObdBenchError):  # none, or a damaged one
+        if load_sweep(store, sweep.name) == sweep:
+            return
     values = {
         "name": sweep.name,
         "description": sweep.description,
         "runs": [run.as_dict() for run in sweep.runs],
     }
-    write_atomic(_sweep_path(store, sweep.name), json.dumps(values, indent=1) + "\n")
+    text = json.dumps(values | {"sha256": json_sha256(values)}, indent=1) + "\n"
+    write_atomic(check_inside(store, _sweep_path(store, sweep.name)), text)
 
 
 def load_sweep(store: Path, name: str) -> Sweep:
@@ -68,15 +84,17 @@ def load_sweep(store: Path, name: str) -> Sweep:
             file was damaged.
     """
     path = _sweep_path(store, name)
-    if not path.is_file():
+    if not path.exists():
         known = started_sweeps(store)
         raise ObdBenchError(
-            f"No sweep {name!r} was started in {store}. {did_you_mean(name, known)}"
+            f"No sweep {name!r} was started in {store}. "
+            f"{did_you_mean(name, known, f'ls {path.parent}')}"
         )
     try:
-        stored = msgspec.json.decode(path.read_bytes(), type=_StoredSweep)
+        stored = msgspec.json.decode(read_small(path, MOST_OF_A_SWEEP), type=_StoredSweep)
+        stored.check(name)
         runs = tuple(RunSpec.from_dict(run) for run in stored.runs)
-    except (msgspec.MsgspecError, ObdBenchError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ObdBenchError) as error:
         raise ObdBenchError(
             f"{path} is not the list of a sweep's runs ({error}). Start the sweep again from its "
             f"file, which writes it anew: obdbench sweep FILE"
@@ -84,12 +102,32 @@ def load_sweep(store: Path, name: str) -> Sweep:
     return Sweep(stored.name, stored.description, runs)
 
 
-class _StoredSweep(msgspec.Struct):
-    """What the file of a started sweep holds."""
+class _StoredSweep(msgspec.Struct, forbid_unknown_fields=True):
+    """What the file of a started sweep holds.
+
+    Args:
+        name: Name of the sweep and of the file.
+        description: Its description.
+        runs: Its runs, as `RunSpec.as_dict`.
+        sha256: Digest of the rest; None in files that older versions wrote.
+    """
 
     name: str
     description: str
-    runs: list[dict[str, Any]]
+    runs: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    sha256: str | None = None
+
+    def check(self, name: str) -> None:
+        """Hold the content against the name of its file and against its digest.
+
+        Raises:
+            ObdBenchError: It was altered, or copied from another name.
+        """
+        if self.name != name:
+            raise ObdBenchError(f"it is that of {self.name!r}")
+        values = {"name": name, "description": self.description, "runs": self.runs}
+        if self.sha256 not in (None, json_sha256(values)):
+            raise ObdBenchError("it was altered: its content has another sha256 than it says")
 
 
 def started_sweeps(store: Path) -> list[str]:
@@ -130,26 +168,26 @@ def run_status(store: Path, run: RunSpec) -> RunStatus:
     folder = run_folder(store, run)
     if (folder / FILE).exists():
         try:
-            record = peek_record(folder / FILE)
+            record = read_record(folder / FILE)
         except BadRecord as error:
-            return RunStatus("failed", 1.0, type(error).__name__)
-        if record.status == "complete":
+            return RunStatus("failed", 1.0, type(error).__name__, str(error))
+        if record.error is None:
             return RunStatus("done", 1.0)
         if not _alive(folder):
-            return RunStatus("failed", 1.0, (record.error or {}).get("type"))
+            first = next(iter(record.error.message.splitlines()), "")
+            return RunStatus("failed", 1.0, record.error.type, first)
     sign = last_sign(folder)
     if sign is None:
         return RunStatus("stopped" if (folder / "state.safetensors").exists() else "missing")
-    fraction = sign["step"] / sign["total"] if sign["total"] else 0.0
-    return RunStatus("running" if _alive(folder) else "stopped", fraction)
+    return RunStatus("running" if _alive(folder) else "stopped", sign.fraction)
 
 
 def _alive(folder: Path) -> bool:
     """Whether the process that last worked on a run still exists."""
     sign = last_sign(folder)
-    if sign is None or sign["pid"] is None:
+    if sign is None or sign.pid is None:
         return False
-    if sign["host"] == platform.node():
+    if sign.host == platform.node():
         return _same_process(sign)
     try:
         return time.time() - (folder / ALIVE).stat().st_mtime < STALE_SECONDS
@@ -157,17 +195,22 @@ def _alive(folder: Path) -> bool:
         return False
 
 
-def _same_process(sign: Mapping[str, Any]) -> bool:
+def _same_process(sign: Sign) -> bool:
     """Whether the process lives and is not a later one with the same id."""
     try:
-        process = psutil.Process(sign["pid"])
+        process = psutil.Process(sign.pid)
         return (
             process.status() != psutil.STATUS_ZOMBIE
-            and abs(process.create_time() - sign["process_started"]) < 1.0
+            and abs(process.create_time() - sign.process_started) < 1.0
         )
     except psutil.NoSuchProcess:
         return False
 
 
+def reports_folder(store: Path, sweep: Sweep) -> Path:
+    """Folder of a sweep's table, figure and report."""
+    return check_inside(store, store / "reports" / sweep.name)
+
+
 def _sweep_path(store: Path, name: str) -> Path:
-    return store / SWEEPS / f"{name}.json"
+    return store / SWEEPS / f"{check_name('The name of a sweep', name)}.json"

@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from benchmark.errors import ObdBenchError
-from benchmark.files import write_atomic
+from benchmark.files import UnfitFile, read_small, write_atomic
+from benchmark.names import check_name
 
 SCHEMA = "obdbench.study/1"
 
@@ -51,7 +52,12 @@ class StudyResult:
 
 def result_path(store: Path, study: str, item: str) -> Path:
     """Path of an item's result."""
-    return store / "studies" / study / f"{item.replace('/', '-')}.json"
+    return (
+        store
+        / "studies"
+        / check_name("The name of a study", study)
+        / f"{item.replace('/', '-')}.json"
+    )
 
 
 def write_result(store: Path, result: StudyResult) -> Path:
@@ -87,12 +93,12 @@ def read_result(path: Path) -> StudyResult:
         BadStudyResult: The file is something else.
     """
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(read_small(path))
         schema = values.pop("schema")
         if schema != SCHEMA:
             raise BadStudyResult(f"{path} has schema {schema!r}; expected {SCHEMA!r}.")
         return StudyResult(**values)
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+    except (UnfitFile, ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
         raise BadStudyResult(
             f"{path} cannot be read as a study's result ({error}). Remove it to have it measured "
             f"again."

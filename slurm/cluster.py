@@ -1,42 +1,38 @@
 """Runs on a cluster: submitted and left alone, looked at later, and each ended as a record.
 
-Nothing here waits for submitit's results, which never come from a job that dies in certain ways.
 What a run did is read from its record; whether it may still work, from one query of the scheduler.
 """
 
 from __future__ import annotations
 
-import os
-import shlex
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock
-from submitit import SlurmExecutor
-from submitit.core.utils import FailedJobError
 
 from benchmark.errors import ObdBenchError
-from benchmark.local import THREAD_VARIABLES
 from benchmark.run import Conditions, record_death
 from benchmark.spec import RunSpec
+from slurm.answers import JobKey, JobState
 from slurm.fates import Refused, fate
 from slurm.job import Job
-from slurm.profile import Array, JobShape, Profile, make_arrays
-from slurm.scheduler import JobKey, JobState, Scheduler
+from slurm.profile import Array, Expected, Profile, make_arrays
+from slurm.scheduler import CommandFailed, NoSlurm, Scheduler, Unreachable, UnreadableAnswer
+from slurm.script import batch_script
 from slurm.submissions import FOLDER, Submission, note, submissions
 
-NEVER = 10**6
-"""Submitit's own count of time-outs is not used: it takes any warning in a short job for one."""
-
-HANDED_ON = ("MINARI_DATASETS_PATH", "OBDBENCH_CACHE")
-"""Variables that jobs need, whatever the site does with the submitting shell's environment."""
+SCRIPT = "array.sh"
+UNKNOWN = JobState("UNKNOWN")
+"""A job that an unreadable line may have told of: it is left alone."""
 
 TEMPORARY = (
-    "Unable to contact", "temporarily", "timed out", "Job violates accounting/QOS policy",
-    "AssocMaxSubmitJobLimit", "QOSMaxSubmitJobPerUserLimit", "Zero Bytes were transmitted",
+    "unable to contact", "temporarily", "timed out", "job violates accounting/qos policy",
+    "assocmaxsubmitjoblimit", "qosmaxsubmitjobperuserlimit", "zero bytes were transmitted",
+    "connection refused", "connection failure", "authentication error", "unexpected message",
 )  # fmt: skip
-"""In what sbatch says when the same request may be taken later."""
+"""In what sbatch says, in lower case, when the same request may be taken later."""
 
 
 class QueueFull(ObdBenchError):
@@ -84,7 +80,12 @@ class Cluster:
         self.scheduler = scheduler or Scheduler()
 
     def submit(
-        self, sweep: str, runs: Sequence[RunSpec], profile: Profile, conditions: Conditions
+        self,
+        sweep: str,
+        runs: Sequence[RunSpec],
+        profile: Profile,
+        conditions: Conditions,
+        expected: Expected = lambda _: None,
     ) -> Sent:
         """Send the runs and return at once; runs that the cluster can never serve fail.
 
@@ -93,9 +94,10 @@ class Cluster:
             runs: In the order in which they are to begin.
             profile: What jobs ask for; its device goes before that of the conditions.
             conditions: Under which the runs are done; the store is the cluster's.
+            expected: Estimate by which short runs share a job.
 
         Raises:
-            Unreachable: SLURM does not answer. Nothing more was sent.
+            Unreachable: SLURM does not answer. Nothing was sent.
             QueueFull: It takes no further jobs now. What it took is noted; the same call sends the
                 rest.
         """
@@ -103,16 +105,11 @@ class Cluster:
         with self._one_at_a_time():
             live = self.live()  # looked up again: another shell may have been faster
             runs = [run for run in runs if run.run_id not in live]
-            for array in make_arrays(runs, profile, self.scheduler.max_array_size()):
+            size = self.scheduler.max_array_size()
+            for array in make_arrays(runs, profile, size, expected):
                 noted = note(self.store, sweep, array)
-                try:
-                    self._send(noted, array, conditions, profile.requeues)
-                except FailedJobError as error:
-                    noted.forget(keep_logs=False)
-                    self._not_taken(array, str(error), sent)
-                else:
-                    noted.confirm()
-                    sent.arrays.append(array)
+                if refusal := self._send(noted, array, conditions, profile.requeues, sent):
+                    self._refuse(array, refusal, sent)
         return sent
 
     def states(self) -> dict[str, JobState]:
@@ -122,7 +119,7 @@ class Cluster:
             Unreachable: SLURM does not answer.
         """
         known = list(submissions(self.store))
-        queue = self.scheduler.queue([s.name for s in known])
+        queue = self._queue(known)
         return {
             run: queue[key]
             for submission in known
@@ -146,26 +143,33 @@ class Cluster:
         Raises:
             Unreachable: SLURM does not answer. Nothing was changed.
         """
+        if not any(submissions(self.store)):  # also in a store that can only be read
+            return Settled()
         with self._one_at_a_time():
             # The queue is asked before records are looked at: a job that has ended by the answer
             # has written all that it ever will.
             known = list(submissions(self.store))
-            queue = self.scheduler.queue([s.name for s in known])
-            gone = [s.name for s in known if any(_ended(queue.get(key)) for key in s.keys)]
-            history = self.scheduler.history(gone)
+            queue = self._queue(known)
+            gone = [s for s in known if any(_ended(queue.get(key)) for key in s.keys)]
+            history: dict[JobKey, JobState] = {}
+            for cluster, names in _by_cluster(gone):
+                history |= self.scheduler.history(names, cluster).jobs
             live: set[str] = set()
             for submission in known:
                 for key, runs in zip(submission.keys, submission.jobs, strict=True):
                     if key in queue and not queue[key].ended:
                         live.update(runs)
-            self.scheduler.end([job.number for job in queue.values() if job.held])
+                held = [
+                    queue[key].number for key in submission.keys if key in queue and queue[key].held
+                ]
+                self.scheduler.end(held, submission.cluster)
             settled = Settled(live=frozenset(live))
             for submission in known:
                 self._settle(submission, queue, history, settled)
         return settled
 
     def cancel(self, sweep: str) -> int:
-        """Ends the jobs of a sweep.
+        """End the jobs of a sweep.
 
         Returns:
             How many runs had a live job.
@@ -175,36 +179,81 @@ class Cluster:
         """
         known = [s for s in submissions(self.store) if s.sweep == sweep]
         count = len(self.live() & {run for s in known for run in s.runs})
-        self.scheduler.cancel([s.name for s in known])
+        for cluster, names in _by_cluster(known):
+            self.scheduler.cancel(names, cluster)
         return count
+
+    def _queue(self, known: Sequence[Submission]) -> dict[JobKey, JobState]:
+        """The jobs of submissions that the controllers hold.
+
+        A missing job of an array that an unreadable line names is unknown, not gone.
+        """
+        queue: dict[JobKey, JobState] = {}
+        doubtful: set[str] = set()
+        for cluster, names in _by_cluster(known):
+            answer = self.scheduler.queue(names, cluster)
+            queue |= answer.jobs
+            doubtful |= answer.doubtful
+        missing = (key for s in known if s.name in doubtful for key in s.keys if key not in queue)
+        return queue | dict.fromkeys(missing, UNKNOWN)
 
     def _one_at_a_time(self) -> FileLock:
         """Held while jobs are sent or settled: two shells never send the same runs."""
         (self.store / FOLDER).mkdir(parents=True, exist_ok=True)
         return FileLock(self.store / FOLDER / ".lock")
 
-    def _send(self, noted: Submission, array: Array, conditions: Conditions, requeues: int) -> None:
-        executor = SlurmExecutor(noted.folder, max_num_timeout=NEVER)
-        executor.update_parameters(
-            **sbatch_options(noted.name, array.shape, array.parallelism, conditions.threads)
+    def _send(
+        self, noted: Submission, array: Array, conditions: Conditions, requeues: int, sent: Sent
+    ) -> str:
+        """Send one array; what sbatch said where SLURM can never take it, else "".
+
+        Raises:
+            NoSlurm: There is no sbatch.
+            QueueFull: SLURM does not take it now, or nobody can tell whether it did.
+        """
+        shape = array.shape
+        plain = replace(conditions, store=self.store, device=shape.device, pack=shape.pack)
+        for place, job in enumerate(array.jobs):
+            runs = [run.as_dict() for run in job]
+            Job(runs, plain.as_dict(), shape.grace, requeues).write(noted.folder, place)
+        script = noted.folder / SCRIPT
+        script.write_text(
+            batch_script(noted.name, noted.folder, array, conditions.threads), "utf-8"
         )
-        plain = replace(conditions, store=self.store, device=array.shape.device).as_dict()
-        executor.submit_array(
-            [
-                Job([run.as_dict() for run in job], plain, array.shape.grace, requeues)
-                for job in array.jobs
-            ]
+        try:
+            noted.confirm(self.scheduler.submit(script))
+        except NoSlurm:
+            noted.forget(keep_logs=False)
+            raise
+        except (Unreachable, UnreadableAnswer) as error:
+            if not self._in_queue(noted, sent, error):
+                noted.forget(keep_logs=False)
+                if isinstance(error, CommandFailed) and not _temporary(error.said):
+                    return error.said
+                raise self._full(str(error), sent) from error
+            noted.confirm()
+        sent.arrays.append(array)
+        return ""
+
+    def _in_queue(self, noted: Submission, sent: Sent, error: ObdBenchError) -> bool:
+        """Whether SLURM has an array all the same: sbatch may fail after it was taken.
+
+        SLURM lists jobs that it refused as FAILED for some minutes.
+        """
+        try:
+            return any(not state.ended for state in self._queue([noted]).values())
+        except Unreachable as silent:  # the note stays: `settle` asks again
+            raise self._full(f"{error} {silent}", sent) from silent
+
+    def _full(self, message: str, sent: Sent) -> QueueFull:
+        jobs = sum(len(one.jobs) for one in sent.arrays)
+        return QueueFull(
+            f"SLURM takes no more jobs now ({message}). {jobs} jobs were sent; the same command "
+            f"sends the rest later."
         )
 
-    def _not_taken(self, array: Array, message: str, sent: Sent) -> None:
-        """Fails the runs of an array that SLURM can never take."""
-        message = message.strip()
-        if any(words in message for words in TEMPORARY):
-            jobs = sum(len(one.jobs) for one in sent.arrays)
-            raise QueueFull(
-                f"SLURM takes no more jobs now ({message}). {jobs} jobs were sent; the same "
-                f"command sends the rest later."
-            )
+    def _refuse(self, array: Array, message: str, sent: Sent) -> None:
+        """Fail the runs of an array that SLURM can never take."""
         sent.refused.extend(array.runs)
         for run in array.runs:
             record_death(run, self.store, Refused.with_log(message, f"Asked for: {array.shape}."))
@@ -253,29 +302,14 @@ def _ended(state: JobState | None) -> bool:
     return state is None or state.ended
 
 
-def sbatch_options(name: str, shape: JobShape, parallelism: int, threads: int) -> dict[str, object]:
-    """Submitit's parameters for jobs of a shape."""
-    exported = {
-        **{key: os.environ[key] for key in HANDED_ON if key in os.environ},
-        **dict.fromkeys(THREAD_VARIABLES, threads),
-        **shape.environment,
-    }
-    return {
-        "job_name": name,
-        "partition": shape.partition,
-        "account": shape.account,
-        "qos": shape.qos,
-        "constraint": shape.constraint,
-        "gpus_per_node": shape.gpus or None,
-        "cpus_per_task": shape.cpus,
-        "mem": shape.memory,
-        "time": shape.minutes,
-        "signal_delay_s": shape.grace,
-        "array_parallelism": parallelism,
-        "wckey": None,
-        "setup": [
-            *shape.setup,
-            *(f"export {key}={shlex.quote(str(value))}" for key, value in exported.items()),
-        ],
-        "additional_parameters": {"requeue": True, **shape.sbatch},
-    }
+def _temporary(said: str) -> bool:
+    """Whether the same request may be taken later."""
+    return any(words in said.lower() for words in TEMPORARY)
+
+
+def _by_cluster(known: Iterable[Submission]) -> Iterable[tuple[str, list[str]]]:
+    """Names of arrays by the cluster that took them."""
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for submission in known:
+        names[submission.cluster].append(submission.name)
+    return names.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmark.run import WorkerDied
-from slurm.scheduler import JobState
+from slurm.answers import JobState
 
 
 class OutOfMemory(WorkerDied):

@@ -1,20 +1,23 @@
-"""What a job of the cluster does: a pack of runs; when warned, it saves and is queued again."""
+"""A job of the cluster: its runs, pack by pack; when warned, it saves and is queued again.
+
+python -m slurm.job FOLDER      in a job of the array whose work lies in that folder
+"""
 
 from __future__ import annotations
 
+import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from submitit.core.utils import DelayedSubmission
-
-from benchmark.run import Conditions, execute, record_death
+from benchmark.local import execute_here
+from benchmark.record import FILE
+from benchmark.run import Conditions, record_death, run_folder
 from benchmark.spec import RunSpec
 from benchmark.stopping import END, WARNING, Stopped, StopRequest, stopped_by_signals
 from slurm.fates import TimedOut
@@ -22,14 +25,16 @@ from slurm.fates import TimedOut
 SAVE_SHARE = 0.6
 """Share of the grace that a save may take; what is left is for queueing again."""
 ASK_AGAIN_SECONDS = 5.0
+QUEUED_AGAIN = 75
+"""Exit status of a job that is queued again; SLURM does not look at it."""
 
 
 @dataclass
 class Job:
-    """A job, as submitit pickles it: plain values only, so that it can be read from its file.
+    """A job as plain values, which it finds in a file of JSON.
 
     Args:
-        runs: The runs of one pack, as `RunSpec.as_dict`.
+        runs: Its runs, as `RunSpec.as_dict`.
         conditions: Store, device and the like, as `Conditions.as_dict`.
         grace: Seconds between the warning and the end.
         requeues: Number of times that the job may be queued again.
@@ -40,43 +45,81 @@ class Job:
     grace: int
     requeues: int
 
+    def write(self, folder: Path, place: int) -> None:
+        """Leave the job where it will look for it, before anybody knows of the folder."""
+        _work(folder, place).write_text(json.dumps(asdict(self)), "utf-8")
+
     def __call__(self) -> None:
         """Work on the runs until they have records, or until a signal."""
-        queue_again = signal.getsignal(WARNING)  # submitit's
         stop = StopRequest()
         conditions = Conditions.from_dict(self.conditions, stop=stop)
+        runs = [RunSpec.from_dict(run) for run in self.runs]
+        before = _written(runs, conditions.store)
         try:
-            with stopped_by_signals(stop, SAVE_SHARE * self.grace) as received:
-                execute([RunSpec.from_dict(run) for run in self.runs], conditions)
+            with (
+                stopped_by_signals(stop, SAVE_SHARE * self.grace) as received,
+                conditions.applied(),  # packs are made of what the plug-ins register
+            ):
+                execute_here(runs, conditions)
         except Stopped:
             if WARNING not in received:
                 sys.exit(128 + END)  # cancelled, or SLURM itself queues the job again
-            self._queue_again(queue_again, conditions.store)
+            now = _written(runs, conditions.store)
+            self._queue_again([run for run in runs if now[run.run_id] == before[run.run_id]])
 
-    def checkpoint(self) -> DelayedSubmission:
-        """The same job again, for submitit; the runs find their own saved states."""
-        return DelayedSubmission(self)
-
-    def _queue_again(self, queue_again: Any, store: Path) -> None:
+    def _queue_again(self, unfinished: list[RunSpec]) -> None:
         """Give the runs to the same job's next start, or give up after too many."""
         if int(os.environ.get("SLURM_RESTART_COUNT", "0")) >= self.requeues:
             error = TimedOut(
                 f"The job was queued again {self.requeues} times and met its time limit each time. "
                 f"Its state is saved: raise `time` or `requeues` in the profile, and retry."
             )
-            for run in self.runs:
-                record_death(RunSpec.from_dict(run), store, error)
+            for run in unfinished:
+                record_death(run, Path(self.conditions["store"]), error)
             return
-        _insist(lambda: queue_again(WARNING, None), (1 - SAVE_SHARE) * self.grace)
+        command = ["scontrol", "requeue", _number()]
+        _insist(
+            lambda: subprocess.run(command, check=True, timeout=60),
+            (1 - SAVE_SHARE) * self.grace,
+        )
+        sys.exit(QUEUED_AGAIN)
 
 
-def _insist(request: Callable[[], None], seconds: float) -> None:
+def _work(folder: Path, place: int) -> Path:
+    return folder / f"{place}.json"
+
+
+def _number() -> str:
+    """This job's number; the last element of an array shares its plain one with the whole."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ["SLURM_JOB_ID"]
+
+
+def _written(runs: list[RunSpec], store: Path) -> dict[str, int]:
+    """When each run's record was written, in nanoseconds; 0 without one."""
+    paths = {run.run_id: run_folder(store, run) / FILE for run in runs}
+    return {run: path.stat().st_mtime_ns if path.exists() else 0 for run, path in paths.items()}
+
+
+def _insist(request: Callable[[], object], seconds: float) -> None:
     """Repeat a request while a controller that is being restarted does not answer."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return request()
+            request()
+            return
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
             if time.monotonic() + ASK_AGAIN_SECONDS > deadline:
                 raise
             time.sleep(ASK_AGAIN_SECONDS)
+
+
+def main(folder: Path) -> None:
+    """Do the work that lies in a folder for this place of its array."""
+    place = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
+    Job(**json.loads(_work(folder, place).read_text("utf-8")))()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -7,7 +7,8 @@ gpus = 1
 cpus = 4
 memory = "16G"
 time = "4:00:00"
-pack = 16                      # most runs that share a job
+pack = 16                      # most runs that are advanced together
+group_minutes = 10             # short packs share a job until it is expected to take this long
 device = "cuda"
 parallelism = 50               # most jobs at a time
 setup = ["module load cuda"]   # shell lines before the work
@@ -25,9 +26,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,8 @@ from slurm.profiles import profile_files, profile_folders
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d)(?::(?P<seconds>\d\d))?")
 MEMORY = re.compile(r"\d+[KMGT]?B?")
 VARIABLE = re.compile(r"[A-Za-z_]\w*")
+LEAST = {"gpus": 0, "cpus": 1, "pack": 1, "group_minutes": 0, "grace": 1}
+"""Smallest values of a shape's whole numbers."""
 SECONDS_TO_SPARE = 60
 """SLURM may send its warning this much too early."""
 
@@ -59,6 +63,8 @@ class JobShape:
             its state at the limit and is queued again.
         grace: Seconds before the limit at which it begins to save.
         pack: Largest number of runs that one job advances together.
+        group_minutes: Expected minutes up to which a job is given further packs; 0 for one pack
+            per job. Starting a job takes longer than a short run.
         device: Torch device of the heavy products.
         setup: Shell lines before the work.
         environment: Variables for the work.
@@ -75,13 +81,14 @@ class JobShape:
     time: str = "4:00:00"
     grace: int = 120
     pack: int = DEFAULT_PACK
+    group_minutes: int = 10
     device: str = "cpu"
     setup: list[str] = field(default_factory=list)
     environment: Mapping[str, Any] = field(default_factory=dict)
     sbatch: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, least in (("gpus", 0), ("cpus", 1), ("pack", 1), ("grace", 1)):
+        for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise BadConfiguration(f"{name} is {getattr(self, name)}; expected {least} or more")
         if not MEMORY.fullmatch(self.memory):
@@ -161,7 +168,7 @@ def find_profile(name: str) -> Profile:
         looked = ", ".join(map(str, profile_folders()))
         raise BadConfiguration(
             f"No profile is called {name!r} (looked in {looked} and among the shipped ones; a file "
-            f"ends in .toml). {did_you_mean(name, found)}"
+            f"ends in .toml). {did_you_mean(name, found, 'obdbench list')}"
         )
     return read_profile(found[name])
 
@@ -177,7 +184,7 @@ def read_profile(path: Path) -> Profile:
         values = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise BadConfiguration(f"The profile {path} cannot be read: {error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadConfiguration(f"{path} is not TOML: {error}.") from error
     return build_profile(values, path.stem, str(path))
 
@@ -225,7 +232,7 @@ class Array:
 
     Args:
         shape: What each asks for.
-        jobs: The runs of each.
+        jobs: The runs of each: one pack, or several short ones.
         parallelism: Most of them at a time.
     """
 
@@ -239,7 +246,16 @@ class Array:
         return [run for job in self.jobs for run in job]
 
 
-def make_arrays(runs: Sequence[RunSpec], profile: Profile, max_array_size: int) -> list[Array]:
+Expected = Callable[[RunSpec], float | None]
+"""Expected seconds of a run; None where nothing like it was measured."""
+
+
+def make_arrays(
+    runs: Sequence[RunSpec],
+    profile: Profile,
+    max_array_size: int,
+    expected: Expected = lambda _: None,
+) -> list[Array]:
     """The arrays of a list of runs.
 
     Every run is in one job; jobs of the same shape share arrays; arrays that work side by side
@@ -249,6 +265,7 @@ def make_arrays(runs: Sequence[RunSpec], profile: Profile, max_array_size: int) 
         runs: In the order in which they are to begin.
         profile: Says what jobs ask for.
         max_array_size: Most jobs of an array.
+        expected: Estimate by which short packs share a job; without one, each has its own.
     """
     shapes: dict[str, tuple[JobShape, list[RunSpec]]] = {}
     for run in runs:
@@ -256,11 +273,35 @@ def make_arrays(runs: Sequence[RunSpec], profile: Profile, max_array_size: int) 
         shapes.setdefault(json.dumps(asdict(shape), sort_keys=True), (shape, []))[1].append(run)
     pieces: list[tuple[JobShape, list[Pack]]] = []
     for shape, group in shapes.values():
-        packs = make_packs(group, shape.pack)
-        starts = range(0, len(packs), max_array_size)
-        pieces += [(shape, packs[start : start + max_array_size]) for start in starts]
-    jobs = sum(len(packs) for _, packs in pieces)
+        jobs = _grouped(make_packs(group, shape.pack), shape.group_minutes * 60, expected)
+        starts = range(0, len(jobs), max_array_size)
+        pieces += [(shape, jobs[start : start + max_array_size]) for start in starts]
+    count = sum(len(jobs) for _, jobs in pieces)
     return [
-        Array(shape, tuple(packs), max(1, profile.parallelism * len(packs) // jobs))
-        for shape, packs in pieces
+        Array(shape, tuple(jobs), max(1, profile.parallelism * len(jobs) // count))
+        for shape, jobs in pieces
     ]
+
+
+def seconds_of(job: Pack, expected: Expected) -> float | None:
+    """Expected seconds of runs one after the other; None where one is unknown."""
+    each = [expected(run) for run in job]
+    known = [seconds for seconds in each if seconds is not None]
+    return sum(known) if len(known) == len(each) else None
+
+
+def _grouped(packs: Sequence[Pack], limit: float, expected: Expected) -> list[Pack]:
+    """Jobs of one pack or more; each pack goes to the job that was left with most room, if any."""
+    jobs: list[Pack] = []
+    roomy, room = 0, 0.0
+    for pack in packs:
+        seconds = seconds_of(pack, expected)
+        needed = math.inf if seconds is None else seconds
+        if jobs and needed <= room:
+            jobs[roomy] = jobs[roomy] + pack
+            room -= needed
+        else:
+            jobs.append(pack)
+            if limit - needed > room:
+                roomy, room = len(jobs) - 1, limit - needed
+    return jobs

@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import ObdBenchError
-from benchmark.files import write_atomic
+from benchmark.files import UnfitFile, read_small, write_atomic
 from benchmark.local import last_lines
 from benchmark.record import FILE, record_folder
 from benchmark.spec import RunSpec
+from slurm.answers import JobKey
 from slurm.profile import Array
-from slurm.scheduler import JobKey
 
 FOLDER = "jobs"
 RUNS = "runs.json"
+CLUSTER = "cluster"
 PROVISIONAL = ".provisional.json"
 LOG_BYTES = 20_000
 
@@ -61,23 +62,39 @@ class Submission:
 
     @property
     def folder(self) -> Path:
-        """Folder of submitit's files and the jobs' logs."""
+        """Folder of the jobs' work and logs."""
         return self.store / FOLDER / self.name
 
     def specs(self) -> dict[str, RunSpec]:
-        """Its runs by id."""
-        runs = (
-            RunSpec.from_dict(run)
-            for run in json.loads((self.folder / "runs.json").read_text("utf-8"))
-        )
+        """Its runs by id.
+
+        Raises:
+            ObdBenchError: Their file is damaged or gone.
+        """
+        path = self.folder / RUNS
+        try:
+            runs = [RunSpec.from_dict(run) for run in json.loads(path.read_text("utf-8"))]
+        except (OSError, TypeError, ValueError, ObdBenchError) as error:
+            raise ObdBenchError(
+                f"{path} does not hold the runs of submitted jobs ({error}). Move "
+                f"{self._path} away; runs that wait for their record are then sent again."
+            ) from error
         return {run.run_id: run for run in runs}
 
-    def confirm(self) -> None:
+    @property
+    def cluster(self) -> str:
+        """Name of the cluster that took it, where sbatch said one; else ""."""
+        path = self.folder / CLUSTER
+        return path.read_text("utf-8").strip() if path.exists() else ""
+
+    def confirm(self, cluster: str = "") -> None:
         """Notes that the scheduler took it. The time of writing stays."""
+        if cluster:
+            write_atomic(self.folder / CLUSTER, cluster)
         self._path.rename(self._path.with_name(f"{self.name}.json"))
 
     def forget(self, *, keep_logs: bool) -> None:
-        """Removes the note, and submitit's files unless their logs are wanted."""
+        """Removes the note, and the jobs' folder unless their logs are wanted."""
         for path in (self._path, self._path.with_name(f"{self.name}.json")):
             path.unlink(missing_ok=True)
         if not keep_logs:
@@ -131,10 +148,14 @@ def _read(store: Path, path: Path) -> Submission:
     provisional = path.name.endswith(PROVISIONAL)
     name = path.name.removesuffix(PROVISIONAL if provisional else ".json")
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(read_small(path))
         jobs = tuple(tuple(job) for job in values["jobs"])
         sweep = str(values["sweep"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        for run in (run for job in jobs for run in job):
+            record_folder(run)
+    except (
+        UnfitFile, ValueError, RecursionError, KeyError, TypeError, AttributeError
+    ) as error:  # fmt: skip
         raise ObdBenchError(
             f"{path} is not a note of submitted jobs ({error}). Move it away; `squeue` lists the "
             f"jobs named {name}."

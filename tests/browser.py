@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 import re
@@ -49,13 +51,8 @@ def visit(page: Path, script: str, width: int = 1200) -> dict[str, Any]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip("needs chromium: apt-get install chromium")
-    text = page.read_text()
     copy = page.with_name(f"driven-{page.name}")
-    copy.write_text(
-        text.replace("<head>", f"<head>{CATCH}", 1).replace(
-            "</body>", f"{DRAWN}{DRIVE % script}</body>", 1
-        )
-    )
+    copy.write_text(_driven(page.read_text(), script))
     done = subprocess.run(
         [
             chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
@@ -68,3 +65,17 @@ def visit(page: Path, script: str, width: int = 1200) -> dict[str, Any]:
     assert answer, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(html.unescape(answer.group(1)))
     return found
+
+
+def _driven(text: str, script: str) -> str:
+    """Puts the scripts into the page, and their digests next to that of the page's own script."""
+    head, tail = CATCH, DRAWN + DRIVE % script
+    own = re.findall("<script>(.*?)</script>", head + tail, re.S)
+    digests = (base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in own)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    assert "script-src 'sha256-" in text, "the page allows other scripts than its own"
+    return (
+        text.replace("<head>", f"<head>{head}", 1)
+        .replace("script-src ", f"script-src {allowed} ", 1)
+        .replace("</body>", f"{tail}</body>", 1)
+    )

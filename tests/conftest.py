@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -36,6 +37,16 @@ def interrupts_arrive() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """No process that a test started is left by it; Python's own helpers end with this one."""
+    yield
+    left = [child for child in psutil.Process().children() if child.status() != "zombie"]
+    commands = [" ".join(child.cmdline()) for child in left]
+    helpers = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
+    assert [text for text in commands if not any(helper in text for helper in helpers)] == []
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -160,8 +160,8 @@ MUTATIONS = (
     Mutation(
         "sweep: the grid's axes side by side, not crossed",
         "benchmark/sweep.py",
-        "in itertools.product(*grid.values()):",
-        "in zip(*grid.values(), strict=False):",
+        "in itertools.product(*row.grid.values()):",
+        "in zip(*row.grid.values(), strict=False):",
         ("tests/benchmark/test_sweep.py",),
     ),
     Mutation(
@@ -254,6 +254,13 @@ MUTATIONS = (
         "n=3, cutoff=0.5)",
         "n=3, cutoff=0.99)",
         ("tests/benchmark/test_registry.py",),
+    ),
+    Mutation(
+        "workers: deaf to the end of the process that started them",
+        "benchmark/local_worker.py",
+        "    os.kill(os.getpid(), END)",
+        "    pass",
+        ("tests/obdbench/test_signals.py",),
     ),
 )
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from benchmark.contract.tiny import CannotBeMade
+from benchmark.contract.tiny import STUDENT, CannotBeMade
 from benchmark.contract.trial import DoesNotRun, Trial
 from benchmark.errors import ObdBenchError
-from benchmark.method import Method, UndeclaredNeed
-from benchmark.synthetic_set import BadSyntheticSet
+from benchmark.method import Method, UndeclaredNeed, advice_on_divergence
+from benchmark.synthetic_set import BadSyntheticSet, NotFinite
 
 Outcome = Literal["passed", "FAILED", "not applicable", "not reached"]
 
@@ -100,7 +100,9 @@ class Check:
         except DoesNotRun as stop:
             owner = _reported_by(stop.error)
             if owner == self.name:
-                return "FAILED", described(stop.error), stop.error
+                diverged = isinstance(stop.error, NotFinite)
+                advice = f" {advice_on_divergence(trial.method, STUDENT)}" if diverged else ""
+                return "FAILED", described(stop.error) + advice, stop.error
             return "not reached", f"The method does not get through a run: see {owner}.", None
         except Exception as error:  # a method may fail in any way, and each is a row of the report
             return "FAILED", described(error), error

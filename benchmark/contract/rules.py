@@ -439,6 +439,11 @@ def require_well_formed(found: Observed) -> None:
 def _require_actions(policy: Policy, found: Observed, step: int) -> None:
     observations = found.toy.dataset.observations
     actions = actions_of(policy, observations)
+    if not isinstance(actions, np.ndarray):
+        raise Broken(
+            f"The policies of outer step {step} gave a {type(actions).__name__}; expected a numpy "
+            f"array of float32. Of a tensor, .numpy() makes one."
+        )
     shape = (policy.count, len(observations), found.problem.action_dim)
     if actions.shape != shape or actions.dtype != np.float32 or not np.isfinite(actions).all():
         raise Broken(

@@ -15,6 +15,7 @@ from typing import Any
 
 import gymnasium
 import minari
+import msgspec
 import numpy as np
 from filelock import FileLock
 from gymnasium.spaces import Box, Discrete
@@ -32,10 +33,19 @@ from benchmark.datasets.dataset import (
 )
 from benchmark.datasets.source import DatasetName, DatasetSource, find_source, store_folder
 from benchmark.environments.batch import highest
-from benchmark.environments.lookup import find_specification, make_batched
+from benchmark.environments.lookup import check_stored_id, find_specification, make_batched
 from benchmark.environments.rollout import require_time_limit
 from benchmark.errors import ObdBenchError
-from benchmark.files import Fingerprint, atomic_path, file_sha256, write_atomic
+from benchmark.files import (
+    Fingerprint,
+    UnfitFile,
+    atomic_path,
+    file_sha256,
+    json_sha256,
+    read_small,
+    system_errors_name,
+    write_atomic,
+)
 
 CARD = "card.json"
 FLAT_COPY = "transitions.safetensors"
@@ -44,6 +54,33 @@ CARD_KEYS = (
     "name", "environment", "source", "size", "seed", "episodes", "returns", "reference_returns",
     "shapes", "sha256", "hdf5",
 )  # fmt: skip
+
+
+CARD_DIGEST = "card_sha256"
+"""Key of the digest of all others; cards that older versions wrote have none."""
+
+
+class _Returns(msgspec.Struct):
+    mean: float
+    sd: float
+    max: float
+
+
+class _Card(msgspec.Struct):
+    """Types of what a card must hold."""
+
+    name: str
+    environment: str
+    source: str
+    size: int
+    seed: int | None
+    episodes: int
+    returns: _Returns
+    reference_returns: ReferenceReturns
+    shapes: dict[str, list[int]]
+    sha256: str
+    hdf5: Fingerprint
+    provenance: dict[str, Any] = {}
 
 
 def build_dataset(
@@ -68,23 +105,29 @@ def build_dataset(
     Raises:
         DatasetProblem: The dataset is in the store with another seed, or is not sound.
     """
+    if is_stored(name) and not force:  # without a lock, which a read-only folder could not hold
+        return _load_seed(name, seed)
     name.folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(name.folder.with_suffix(".lock")):  # of two builders, the second finds it done
-        if is_stored(name) and not force:
-            found = dataset_card(name)["seed"]
-            if found not in (None, seed):
-                raise DatasetProblem(
-                    f"{name} is in the store with seed {found}, you asked for seed {seed}. "
-                    f"Build over it with `{name.rebuild_command(seed)}`."
-                )
-            return load_dataset(name)
+    with FileLock(f"{name.folder}.lock"):
+        if is_stored(name) and not force:  # another builder was faster
+            return _load_seed(name, seed)
         source = source or find_source(name.name)
         dataset = source.build(str(name), name.size, seed, threads, progress)
-        published = name.size is None
-        write_dataset(
-            name, dataset, seed=None if published else seed, description=source.description
-        )
+        seed_of = None if name.size is None else seed  # published data have none
+        with system_errors_name(name.folder):
+            write_dataset(name, dataset, seed=seed_of, description=source.description)
     return dataset
+
+
+def _load_seed(name: DatasetName, seed: int) -> Dataset:
+    """Load a stored dataset, unless it was collected with another seed."""
+    found = dataset_card(name)["seed"]
+    if found not in (None, seed):
+        raise DatasetProblem(
+            f"{name} is in the store with seed {found}, you asked for seed {seed}. "
+            f"Build over it with `{name.rebuild_command(seed)}`."
+        )
+    return load_dataset(name)
 
 
 def is_stored(name: DatasetName) -> bool:
@@ -127,7 +170,7 @@ def load_dataset(name: DatasetName) -> Dataset:
             raise DatasetProblem(f"{flat} has values that are not finite in {key!r}. {repair}")
     dataset = Dataset(
         name=str(name),
-        env_id=card["environment"],
+        env_id=check_stored_id(card["environment"], name.folder / CARD),
         reference=ReferenceReturns(**card["reference_returns"]),
         provenance=card.get("provenance", {}),
         **arrays,
@@ -145,8 +188,8 @@ def local_datasets() -> list[DatasetName]:
     names = []
     for path in sorted(store_folder().rglob(CARD)):
         try:
-            name = DatasetName.parse(json.loads(path.read_text("utf-8"))["name"])
-        except (json.JSONDecodeError, KeyError, TypeError, ObdBenchError):
+            name = DatasetName.parse(json.loads(read_small(path))["name"])
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError, ObdBenchError):
             continue  # another program's, or of a plug-in that is not loaded: `info` reports it
         if name.folder == path.parent:
             names.append(name)
@@ -167,11 +210,18 @@ def dataset_card(name: DatasetName) -> dict[str, Any]:
             f"Build it with `{name.build_command}`."
         )
     try:
-        card: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
+        card: dict[str, Any] = json.loads(read_small(path))
+    except (UnfitFile, ValueError, RecursionError) as error:
         raise DatasetProblem(f"{path} is not JSON ({error}). {repair}") from error
     if lacking := [key for key in CARD_KEYS if key not in card]:
         raise DatasetProblem(f"{path} lacks {', '.join(map(repr, lacking))}. {repair}")
+    said = card.pop(CARD_DIGEST, None)
+    if said is not None and said != json_sha256(card):
+        raise DatasetProblem(f"{path} was altered: its content has another sha256. {repair}")
+    try:
+        msgspec.convert(card, _Card)
+    except msgspec.ValidationError as error:
+        raise DatasetProblem(f"{path} is not the card of a dataset: {error}. {repair}") from error
     if card["name"] != str(name):
         raise DatasetProblem(
             f"{path} is the card of {card['name']!r}, expected {str(name)!r}: two datasets share a "
@@ -221,6 +271,7 @@ def write_dataset(
         "sha256": dataset.sha256,
         "hdf5": asdict(Fingerprint.of(name.folder / EPISODES)),
     }
+    card[CARD_DIGEST] = json_sha256(card)
     write_atomic(name.folder / CARD, json.dumps(card, indent=1) + "\n")
 
 

@@ -127,7 +127,8 @@ class D4RLFamily(DatasetFamily):
     def source(self, name: str) -> D4RLSource:
         if name not in self.names():
             raise UnknownName(
-                f"No D4RL dataset is called {name!r}. {did_you_mean(name, self.names())}"
+                f"No D4RL dataset is called {name!r}. "
+                f"{did_you_mean(name, self.names(), 'obdbench data list')}"
             )
         return D4RLSource(name.removeprefix(PREFIX))
 

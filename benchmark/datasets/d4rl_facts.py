@@ -83,7 +83,7 @@ def d4rl_statistics(name: str) -> tuple[list[float], list[float]]:
     if name not in datasets:
         raise UnknownName(
             f"There are no observation statistics of a D4RL dataset {name!r}. "
-            f"{did_you_mean(name, datasets)}"
+            f"{did_you_mean(name, datasets, 'obdbench data list')}"
         )
     return datasets[name]["mean"], datasets[name]["std"]
 

@@ -184,10 +184,11 @@ def check_dataset(dataset: Dataset) -> None:
         DatasetProblem: The message names the array, what was found and what was expected.
     """
     for name, array in dataset.arrays().items():
-        if array.dtype != _DTYPES[name]:
+        if not isinstance(array, np.ndarray) or array.dtype != _DTYPES[name]:
+            found = getattr(array, "dtype", "none")
             raise DatasetProblem(
-                f"{dataset.name}: {name} has dtype {array.dtype}, expected "
-                f"{np.dtype(_DTYPES[name])}. Convert it where the dataset is made."
+                f"{dataset.name}: {name} is a {type(array).__name__} of dtype {found}, expected a "
+                f"numpy array of {np.dtype(_DTYPES[name])}. Convert it where the dataset is made."
             )
     _check_shapes(dataset)
     for name in ("states", "actions", "rewards"):

@@ -75,6 +75,8 @@ def download(
         raise DownloadProblem(
             f"{url!r} is not an address to download from; expected http:// or https://. {advice}"
         )
+    if target.exists():  # without a lock, which a read-only folder could not hold
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.exists():
@@ -100,6 +102,8 @@ class TrustedFiles:
 
     def trust(self, name: str, fingerprint: Fingerprint, url: str) -> None:
         """Store the fingerprint of a file unless one is recorded already."""
+        if name in self._entries():
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.path}.lock"):
             entries = self._entries()

@@ -13,15 +13,23 @@ and reward are left out. An episode that the end of the file cuts counts as trun
 whose last row is true in both. After a terminal the next observation is the file's own
 `next_observations` where it has them, else row i + 1 as in D4RL: that is the next episode's first,
 and no learner that stops at terminations ever uses it. The dataset's provenance says which.
+
+Like D4RL's reader it takes numbers of any type (float64, whole-number rewards, flags 0.0 and 1.0),
+a column `[N, 1]` where a list belongs, and a file without `timeouts`, whose episodes end at the
+environment's time limit (D4RL's loop counts one step too few after a terminal). Discrete actions
+may be whole numbers: they become one-hot rows.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from benchmark.datasets.dataset import (
@@ -31,20 +39,26 @@ from benchmark.datasets.dataset import (
     ReferenceReturns,
     check_finite,
 )
-from benchmark.environments.lookup import find_specification
+from benchmark.environments.batch import one_hot
+from benchmark.environments.lookup import action_space, find_specification
 
-_DIMENSIONS = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1, "timeouts": 1}
+_REQUIRED = ("observations", "actions", "rewards", "terminals")
+_OPTIONAL = ("timeouts", "next_observations")
+MOST_BYTES = 2**30
+"""Bytes that the arrays of a file may need however small the file is."""
+MOST_COMPRESSION = 64
+"""How many times larger than their file arrays may be beyond that; D4RL's are twice as large."""
 _BLOCK = 1 << 16  # rows of `next_observations` in memory at a time
 
 
 def read_d4rl_file(path: Path, *, name: str, env_id: str, reference: ReferenceReturns) -> Dataset:
-    """Read the q-learning view of a file; float64 is converted to float32.
+    """Read the q-learning view of a file; every number is converted to float32.
 
     It holds at most twice the file's observations, and everything else once.
 
     Args:
-        path: HDF5 with `observations [N, obs_dim]`, `actions [N, act_dim]`, `rewards`, `terminals`
-            and `timeouts` `[N]`; `next_observations [N, obs_dim]` may be there.
+        path: HDF5 with `observations [N, obs_dim]`, `actions [N, act_dim]` (or `[N]`), `rewards`
+            and `terminals` `[N]`; `timeouts [N]` and `next_observations [N, obs_dim]` may be there.
         name: Name of the dataset.
         env_id: Id of the environment that policies are scored in.
         reference: Returns that normalisation stands on.
@@ -56,27 +70,87 @@ def read_d4rl_file(path: Path, *, name: str, env_id: str, reference: ReferenceRe
     limit = find_specification(env_id).max_episode_steps
     try:
         with h5py.File(path, "r") as file:
-            view = _QLearningView(path, file)
+            check_storage(path, file)
+            view = _QLearningView(path, file, limit)
             states, facts, warnings = view.states()
+            actions, converted = view.actions(env_id)
             terminations, truncations = np.zeros((2, len(view.rows)), dtype=bool)
             terminations[view.ends], truncations[view.ends] = view.terminated, ~view.terminated
             return Dataset(
                 name=name,
                 env_id=env_id,
                 states=states,
-                actions=view.floats("actions")[view.rows],
-                rewards=view.floats("rewards")[view.rows],
+                actions=actions[view.rows],
+                rewards=view.floats("rewards").reshape(-1)[view.rows],
                 terminations=terminations,
                 truncations=truncations,
                 lengths=view.lengths,
                 reference=reference,
-                provenance={**facts, "warnings": [*view.overlong(limit, env_id), *warnings]},
+                provenance={
+                    **facts,
+                    **converted,
+                    "warnings": [*view.about_ends(limit, env_id), *warnings],
+                },
             )
-    except (OSError, RuntimeError, KeyError, ValueError) as error:  # h5py, by what is damaged
+    # What h5py raises, by what is damaged; MemoryError where a shape is beyond all measure.
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
         raise DatasetProblem(
             f"{path} cannot be read as HDF5 ({error}). It is missing, cut short, or of another "
             f"kind: get it again."
         ) from error
+
+
+def check_storage(path: Path, file: h5py.File) -> None:
+    """Check that an open file holds its arrays itself, and no more than its size allows.
+
+    A file may name other files of this machine as parts of it, and a small one may say that it
+    holds more than any memory does.
+
+    Raises:
+        DatasetProblem: It is one of these.
+    """
+    claimed = 0
+
+    def problem_of(name: str, link: object) -> str | None:
+        nonlocal claimed
+        if not isinstance(link, h5py.HardLink):
+            target = getattr(link, "path", "")
+            return f"is a link to {target!r} of {getattr(link, 'filename', 'the same file')}"
+        if not isinstance(data := file[name], h5py.Dataset):
+            return None
+        if data.is_virtual or data.external:
+            return "takes its numbers from other files"
+        claimed += max(data.size or 0, math.prod(data.chunks or ())) * data.dtype.itemsize
+        return None
+
+    # A function that raises while h5py visits would end in a SystemError.
+    found = file.visititems_links(lambda name, link: (p := problem_of(name, link)) and (name, p))
+    if found:
+        raise DatasetProblem(
+            f"{path}: {found[0]!r} {found[1]}; expected the array itself. Copy the data into one "
+            f"file."
+        )
+    check_claim(path, claimed, "its arrays")
+
+
+def check_claim(path: Path, claimed: int, what: str) -> None:
+    """Check that arrays are not much larger than the file that they come from.
+
+    Args:
+        path: The file; compressed data are smaller than what is claimed.
+        claimed: Bytes that the arrays need in memory.
+        what: Which arrays, for the message.
+
+    Raises:
+        DatasetProblem: They are larger than `MOST_BYTES` and `MOST_COMPRESSION` times the file.
+    """
+    size = path.stat().st_size
+    if claimed > max(MOST_BYTES, MOST_COMPRESSION * size):
+        raise DatasetProblem(
+            f"{path} has {size:,} bytes, but {what} need {claimed:,}; expected at most "
+            f"{MOST_BYTES:,}, or {MOST_COMPRESSION} times the file. It is damaged, or made to fill "
+            f"the memory: get it again. If it is sound, write it with less compression."
+        )
 
 
 class _QLearningView:
@@ -89,10 +163,13 @@ class _QLearningView:
         terminated: Whether each episode ended in a terminal `[E]`.
     """
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
+    def __init__(self, path: Path, file: h5py.File, limit: int | None) -> None:
         self.path, self.file = path, file
         self._check_layout()
-        terminals, timeouts = self._flags("terminals"), self._flags("timeouts")
+        terminals = self._flags("terminals")
+        timeouts = (
+            self._flags("timeouts") if "timeouts" in file else _at_the_limit(terminals, limit)
+        )
         last = terminals | timeouts
         makes_transition = ~timeouts
         makes_transition[-1] = False
@@ -161,18 +238,42 @@ class _QLearningView:
     def floats(self, key: str) -> FloatArray:
         """Read a whole array as float32; HDF5 converts while reading, so without a float64 copy."""
         data = self.file[key]
-        if data.dtype.kind != "f":
-            raise DatasetProblem(
-                f"{self.path}: {key!r} has dtype {data.dtype}, expected float32 or float64. "
-                f"Convert it."
-            )
+        if data.dtype.kind == "b":  # an enumeration in HDF5, which converts none of these
+            return np.asarray(data[:], dtype=np.float32)
         array = np.empty(data.shape, dtype=np.float32)
         data.read_direct(array)
         check_finite(f"{self.path}: {key!r}", array)
         return array
 
-    def overlong(self, limit: int | None, env_id: str) -> list[str]:
-        """A warning where episodes are longer than the environment's time limit."""
+    def actions(self, env_id: str) -> tuple[FloatArray, dict[str, str]]:
+        """The action of every row `[N, act_dim]`, and what was converted.
+
+        One number per row of an environment with discrete actions is the action taken; that of
+        another environment is an action of one dimension.
+        """
+        given = self.floats("actions")
+        if given.shape[1:] not in ((), (1,)):
+            return given, {}
+        taken, space = given.reshape(-1), action_space(env_id)
+        if not isinstance(space, Discrete):
+            return taken[:, None], {}
+        first, last = int(space.start), int(space.start + space.n - 1)
+        wrong = np.flatnonzero((taken != np.floor(taken)) | (taken < first) | (taken > last))
+        if len(wrong):
+            raise DatasetProblem(
+                f"{self.path}: the action of row {wrong[0]} is {taken[wrong[0]]:g}; {env_id} has "
+                f"discrete actions: expected whole numbers from {first} to {last}, [N] or [N, 1], "
+                f"or one-hot rows [N, {space.n}]. Check the file, or name the environment that it "
+                f"was collected in."
+            )
+        said = f"whole numbers {first} to {last} to one-hot rows of {space.n}"
+        return one_hot(taken.astype(np.int64), space), {"actions_converted": said}
+
+    def about_ends(self, limit: int | None, env_id: str) -> list[str]:
+        """Warnings where ends were not in the file, or episodes are beyond the time limit."""
+        if "timeouts" not in self.file:
+            ends = f"every {limit} steps, the time limit of {env_id}" if limit else "nowhere else"
+            return [f"{self.path.name} has no 'timeouts': episodes end at terminals and {ends}."]
         if limit is None or self.lengths.max() <= limit:
             return []
         return [
@@ -182,40 +283,70 @@ class _QLearningView:
         ]
 
     def _flags(self, key: str) -> NDArray[np.bool_]:
-        values: NDArray[Any] = self.file[key][:]
-        if values.dtype.kind not in "bui" or not np.isin(values, (0, 1)).all():
+        values: NDArray[Any] = self.file[key][:].reshape(-1)
+        wrong = np.flatnonzero((values != 0) & (values != 1))
+        if len(wrong):
             raise DatasetProblem(
-                f"{self.path}: {key!r} has dtype {values.dtype}, expected booleans (or whole "
-                f"numbers 0 and 1). Convert it."
+                f"{self.path}: {key!r} is {values[wrong[0]]:g} in row {wrong[0]}, expected true or "
+                f"false, or 1 and 0 of any type, in every row. Mark the last row of every episode "
+                f"by 1, all others by 0."
             )
         return values.astype(bool)
 
     def _check_layout(self) -> None:
         """Check the keys, the numbers of dimensions, and that all have one length."""
         path, file = self.path, self.file
-        lacking = [key for key in _DIMENSIONS if not isinstance(file.get(key), h5py.Dataset)]
+        lacking = [key for key in _REQUIRED if not _is_array(file.get(key))]
         if lacking:
             there = ", ".join(map(repr, list(file)[:8])) + (", ..." if len(file) > 8 else "")
             hint = (
                 "It is the data of a Minari dataset: put its folder into the local Minari store, "
                 "and use it as minari/ID."
                 if "episode_0" in file
-                else f"Expected D4RL's format, with {', '.join(_DIMENSIONS)}."
+                else f"Expected D4RL's format, with {', '.join(_REQUIRED)} and timeouts."
             )
             raise DatasetProblem(
                 f"{path} lacks {', '.join(map(repr, lacking))}; it has {there or 'nothing'}. {hint}"
             )
-        keys = [*_DIMENSIONS, *(["next_observations"] if "next_observations" in file else [])]
+        keys = [*_REQUIRED, *(key for key in _OPTIONAL if key in file)]
+        for key in keys:
+            kind = file[key].dtype if _is_array(file[key]) else "no array"
+            if getattr(kind, "kind", "O") not in "fiub":
+                raise DatasetProblem(
+                    f"{path}: {key!r} has dtype {kind}, expected numbers, such as float32. Convert "
+                    f"it."
+                )
         shapes: dict[str, tuple[int, ...]] = {key: file[key].shape for key in keys}
-        fits = all(
-            len(shape) == _DIMENSIONS.get(key, 2)
-            and shape[:1] == shapes["rewards"]
-            and 0 not in shape
-            for key, shape in shapes.items()
-        )
-        if not fits or shapes.get("next_observations") not in (None, shapes["observations"]):
+        if not _fit(shapes):
             found = ", ".join(f"{key} {list(shape)}" for key, shape in shapes.items())
             raise DatasetProblem(
                 f"{path} has {found}; expected observations (and next_observations, if any) "
                 f"[N, obs_dim], actions [N, act_dim] and everything else [N], of one N."
             )
+
+
+def _is_array(item: object) -> bool:
+    return isinstance(item, h5py.Dataset) and item.shape is not None
+
+
+def _fit(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether arrays of these shapes make rows, one number per row in lists."""
+    observations, rows = shapes["observations"], shapes["rewards"][:1]
+    lists = [shapes[key] for key in ("rewards", "terminals", "timeouts") if key in shapes]
+    return (
+        len(observations) == 2
+        and shapes.get("next_observations", observations) == observations
+        and len(shapes["actions"]) in (1, 2)
+        and all(shape[1:] in ((), (1,)) for shape in lists)
+        and all(shape[:1] == rows and 0 not in shape for shape in shapes.values())
+    )
+
+
+def _at_the_limit(terminals: NDArray[np.bool_], limit: int | None) -> NDArray[np.bool_]:
+    """Rows `[N]` at which the time limit cuts an episode, counted from the one before's end."""
+    if limit is None:
+        return np.zeros_like(terminals)
+    rows = np.arange(len(terminals))
+    starts = np.zeros_like(rows)
+    starts[1:] = np.where(terminals[:-1], rows[1:], 0)
+    return np.asarray((rows - np.maximum.accumulate(starts)) % limit == limit - 1)

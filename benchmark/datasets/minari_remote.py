@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import h5py
 import minari
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 from minari.dataset.minari_dataset import MinariDataset, parse_dataset_id
 from numpy.typing import NDArray
@@ -28,11 +30,13 @@ from benchmark.datasets.dataset import (
     OnProgress,
     ReferenceReturns,
 )
+from benchmark.datasets.hdf5 import check_claim, check_storage
 from benchmark.datasets.references import find_reference, measure_reference, reference_options
 from benchmark.datasets.source import NAMESPACE, DatasetFamily, DatasetSource, store_folder
 from benchmark.environments.batch import one_hot
 from benchmark.environments.lookup import (
     UnknownEnvironment,
+    check_stored_id,
     find_specification,
     make_batched,
     variant_id,
@@ -141,8 +145,13 @@ def _open(minari_id: str) -> MinariDataset:
     if not (folder / "data").exists():
         _download(minari_id, folder)
     try:
+        for path in (folder / "data").glob("*.hdf5"):
+            with h5py.File(path, "r") as file:
+                check_storage(path, file)
         return minari.load_dataset(minari_id)
-    except (OSError, ValueError, KeyError, AssertionError) as error:
+    except (
+        OSError, RuntimeError, ValueError, KeyError, AssertionError, TypeError, AttributeError
+    ) as error:  # by what is damaged  # fmt: skip
         raise DatasetProblem(
             f"The Minari dataset {minari_id} in {folder} cannot be opened ({error}). Delete that "
             f"folder and fetch it again."
@@ -165,6 +174,12 @@ def _download(minari_id: str, folder: Path) -> None:
         ) from error
 
 
+def _stored_id(specification: EnvSpec, original: MinariDataset) -> str:
+    """The id of a specification that a dataset names, which neither imports nor reads anything."""
+    check_stored_id(specification.id, original.storage.data_path)
+    return check_stored_id(variant_id(specification), original.storage.data_path)
+
+
 def _environment(original: MinariDataset, asked: str | None) -> tuple[str, list[str]]:
     """The id of the environment to score in, and a warning where the data are of another."""
     # Minari keeps the environment of the collection and the one to evaluate in, often the same.
@@ -177,7 +192,7 @@ def _environment(original: MinariDataset, asked: str | None) -> tuple[str, list[
             f"Name it with --environment, e.g. --environment Hopper-v5."
         )
     try:
-        ids = [variant_id(specification) for specification in named]
+        ids = [_stored_id(specification, original) for specification in named]
     except UnknownEnvironment as error:
         if asked is None:
             raise UnknownEnvironment(
@@ -274,7 +289,11 @@ def _read(original: MinariDataset, progress: OnProgress | None) -> dict[str, NDA
     """
     observation_dim, action_dim = _dimensions(original)
     space = original.action_space
-    total, episodes = original.total_steps, original.total_episodes
+    total, episodes = int(original.total_steps), int(original.total_episodes)
+    data = next(Path(original.storage.data_path).glob("*.hdf5"), None)
+    if data is not None:
+        claimed = 4 * (total + episodes) * (observation_dim + action_dim + 2)
+        check_claim(data, claimed, f"{total:,} transitions in {episodes:,} episodes")
     arrays: dict[str, NDArray[Any]] = {
         "states": np.empty((total + episodes, observation_dim), np.float32),
         "actions": np.zeros((total, action_dim), np.float32),

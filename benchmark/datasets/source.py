@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from benchmark.datasets.dataset import AskedReference, Dataset, DatasetProblem, OnProgress
 from benchmark.errors import did_you_mean
+from benchmark.names import check_name
 from benchmark.registry import Registry, UnknownName
 
 NAMESPACE = "obdbench"
@@ -107,6 +108,10 @@ FAMILIES: Registry[DatasetFamily] = Registry(
 )
 
 
+MOST_TRANSITIONS = 10**9
+"""Transitions to ask for; collecting so many takes days, and more is a slip of the key."""
+
+
 @dataclass(frozen=True)
 class DatasetName:
     """A name with a size: `hopper/medium`, or `hopper/medium@50000`.
@@ -124,10 +129,12 @@ class DatasetName:
 
         Raises:
             UnknownName: No dataset has the name.
+            BadName: It cannot be the name of a folder.
             DatasetProblem: The size is not a positive number, or not to be chosen.
         """
         name, separator, size = text.partition("@")
         default = find_source(name).default_size
+        check_name("The name of a dataset", name, parts=True)
         if not separator:
             return cls(name, default)
         if default is None:
@@ -135,10 +142,10 @@ class DatasetName:
                 f"{text!r} asks for {size!r} transitions, but {name} only comes in the size that "
                 f"it was published with. Write {name}."
             )
-        if not (size.isascii() and size.isdigit()) or int(size) < 1:
+        if not (size.isascii() and size.isdigit()) or not 1 <= int(size[:30]) <= MOST_TRANSITIONS:
             raise DatasetProblem(
-                f"The size in {text!r} is {size!r}; expected a positive number of transitions, "
-                f"e.g. {name}@50000."
+                f"The size in {text!r} is {size!r}; expected a positive number of transitions, at "
+                f"most {MOST_TRANSITIONS:,}, e.g. {name}@50000."
             )
         return cls(name, int(size))
 
@@ -191,7 +198,8 @@ def find_source(name: str) -> DatasetSource:
     guesses = [guess for family in _working_families() for guess in family.meant_by(name)]
     perhaps = "".join(f"Perhaps it is {guess!r}. " for guess in guesses)
     raise UnknownName(
-        f"No dataset is called {name!r}. {perhaps}{did_you_mean(name, dataset_names())}"
+        f"No dataset is called {name!r}. {perhaps}"
+        f"{did_you_mean(name, dataset_names(), 'obdbench data list')}"
     )
 
 

@@ -1,6 +1,7 @@
 """Log densities of a dataset's states: fitted once and stored next to the dataset.
 
-A file is `log_density.<recipe>.<digest>.safetensors` in the dataset's folder of the Minari store.
+A file is `log_density.<recipe>.<digest>.safetensors` in the dataset's folder of the Minari store,
+or in `OBDBENCH_CACHE` where others share that folder and it can only be read.
 The digest covers the dataset's content, the recipe, its settings and the seed, so that a change of
 any of them gives another file. The measurements of the fit are JSON in the file's metadata.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -35,13 +37,14 @@ from benchmark.density.density import (
     FitProgress,
     finite_log_density,
 )
-from benchmark.files import atomic_path, file_sha256
+from benchmark.files import atomic_path, cache_folder, file_sha256
 from benchmark.scaling import STD_FLOOR
 from benchmark.seeds import numpy_generator
 
 FORMAT = "obdbench.log_density/1"
 HELD_OUT_FRACTION = 0.1
 IMPORTED = "imported"
+PREFIX, SUFFIX = "log_density", ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,13 @@ class Fit(NamedTuple):
         return cls(recipe, asdict(built), seed)
 
     def path(self, dataset: Dataset) -> Path:
-        """The file of these log densities in the store."""
+        """The file of these log densities, also where there is none yet."""
         key = json.dumps([FORMAT, dataset.sha256, *self], sort_keys=True)
         digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-        folder = DatasetName.parse(dataset.name).folder
-        return folder / f"log_density.{self.recipe}.{digest}.safetensors"
+        path = DatasetName.parse(dataset.name).folder / f"{PREFIX}.{self.recipe}.{digest}{SUFFIX}"
+        if path.exists() or os.access(path.parent, os.W_OK):
+            return path
+        return _own_folder() / path.name
 
 
 def find_or_fit(dataset: Dataset, fit: Fit, progress: FitProgress | None = None) -> LogDensity:
@@ -115,6 +120,9 @@ def find_or_fit(dataset: Dataset, fit: Fit, progress: FitProgress | None = None)
         DensityProblem: The stored file was altered, or nothing can be fitted.
     """
     path = fit.path(dataset)
+    if path.exists():  # without a lock, which a read-only folder could not hold
+        return load_log_density(path, dataset)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
             state = path.with_suffix(".state")
@@ -146,9 +154,16 @@ def load_log_density(path: Path, dataset: Dataset) -> LogDensity:
 
 
 def stored_densities(name: DatasetName) -> list[tuple[Path, dict[str, Any]]]:
-    """List every file of log densities next to a dataset, with its facts."""
-    paths = sorted(name.folder.glob("log_density.*.safetensors"))
-    return [(path, _read(path)[0]) for path in paths]
+    """List every file of log densities of a dataset, with its facts."""
+    folders = (name.folder, _own_folder())
+    paths = [path for folder in folders for path in sorted(folder.glob(f"{PREFIX}.*{SUFFIX}"))]
+    found = [(path, _read(path)[0]) for path in paths]
+    return [(path, facts) for path, facts in found if facts["dataset"] == str(name)]
+
+
+def _own_folder() -> Path:
+    """Folder of log densities of datasets whose own folder cannot be written to."""
+    return cache_folder() / "densities"
 
 
 def import_log_density(file: Path, dataset: Dataset) -> LogDensity:
@@ -160,8 +175,9 @@ def import_log_density(file: Path, dataset: Dataset) -> LogDensity:
         DensityProblem: It is not an array of numbers, or not one per transition.
     """
     try:
-        array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        # Mapped, so that it is no larger than the file, whatever its head says.
+        array = np.load(file, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
         raise DensityProblem(
             f"{file} cannot be read as a numpy array ({error}); expected a .npy file of plain "
             f"numbers."
@@ -178,6 +194,7 @@ def import_log_density(file: Path, dataset: Dataset) -> LogDensity:
     source = {"file": file.name, "sha256": file_sha256(file)}
     facts = _facts(dataset, fit, values, bad) | {"source": source}
     path = fit.path(dataset)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         _write(path, LogDensity(values, facts))
     return load_log_density(path, dataset)
@@ -286,7 +303,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensor]:
                 f"is made again."
             )
         return json.loads(metadata["facts"]), values
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise DensityProblem(
             f"{path} cannot be read as log densities ({error}). Remove it, and it is made again."
         ) from error

@@ -7,9 +7,11 @@ import difflib
 import importlib
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -142,6 +144,34 @@ def _registered(env_id: str) -> EnvSpec:
     if specification is None:
         raise UnknownEnvironment(_unknown_message(name))
     return specification
+
+
+def check_stored_id(env_id: str, file: Path | str) -> str:
+    """Check an environment id that was read from a file, and give it back.
+
+    Files come from others. None decides which code is imported, nor what an environment opens.
+
+    Args:
+        env_id: Id as it was read.
+        file: Where, for the message.
+
+    Raises:
+        UnknownEnvironment: The id would import a module that is not loaded, or names a file.
+    """
+    plain, _, arguments = env_id.partition("{")
+    module = plain.rpartition(":")[0]
+    if module and module not in sys.modules:
+        raise UnknownEnvironment(
+            f"{file} names the environment {env_id!r}, which would import {module!r}; a file "
+            f"imports nothing. If you trust it, load that module yourself: write `import {module}` "
+            f"into a .py file and give that with --plugin."
+        )
+    if "/" in arguments or "\\" in arguments:
+        raise UnknownEnvironment(
+            f"{file} names the environment {env_id!r}, which would read a file of this machine. "
+            f"Register it under an id of its own, in a plug-in."
+        )
+    return env_id
 
 
 def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:

@@ -58,6 +58,14 @@ class StudentSpec:
                 raise ObdBenchError(
                     f"student.{field} is {getattr(self, field)}; expected 1 or more."
                 )
+        if not self.learning_rate > 0:
+            raise ObdBenchError(f"student.learning_rate is {self.learning_rate}; expected above 0.")
+        if not 0 <= self.momentum < 1:
+            raise ObdBenchError(
+                f"student.momentum is {self.momentum}; expected at least 0, less than 1."
+            )
+        if not self.weight_decay >= 0:
+            raise ObdBenchError(f"student.weight_decay is {self.weight_decay}; expected 0 or more.")
 
     @property
     def policy_head(self) -> Head:

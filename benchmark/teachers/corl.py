@@ -6,7 +6,9 @@ own that builds tensors and plain containers and nothing that torch does not lis
 list one class is added, an inert one under the name of CORL's module `__main__.Scalar`.
 
 Before that, the zip file is checked for damage and a foreign layout, which torch does not look for;
-afterwards, the shapes and numbers of the networks are.
+afterwards, the shapes and numbers of the networks are. Numbers of another precision are converted
+to float32, and names lose what DataParallel and torch.compile put into them; the teacher's facts
+say so.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import struct
 import tempfile
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +59,12 @@ _SAVE_AGAIN = (
     "Save only the state dictionaries: torch.save({'actor': actor.state_dict(), "
     "'critic1': critic_1.state_dict(), 'critic2': critic_2.state_dict()}, path)."
 )
+_NETWORKS = ("actor", "critic1", "critic2")
+_WRAPPERS = ("module", "_orig_mod")
+"""Parts of names that DataParallel and torch.compile add, once per layer of wrapping."""
+_SHELVES = ("state_dict", "model_state_dict", "model")
+"""Keys under which others keep the state dictionaries."""
+_DEEPEST = 4  # dictionaries within each other; a pickle may hold one that contains itself
 
 
 def import_corl(
@@ -68,12 +77,14 @@ def import_corl(
     """Import a Cal-QL checkpoint (`.pt`) of CORL; no code of the file is run.
 
     Args:
-        path: The checkpoint: state dictionaries `actor` (tanh-Gaussian), `critic1` and `critic2`.
+        path: The checkpoint: state dictionaries `actor` (tanh-Gaussian), `critic1` and `critic2`,
+            or one dictionary of `actor.base_network.0.weight` and so on; perhaps in `state_dict`.
         observation_mean: Mean observation `[obs_dim]` of the dataset that the policy learned from.
         observation_std: Standard deviations `[obs_dim]` of the same dataset, as measured: 1e-3 is
             added here, as CORL does before it divides. See `benchmark.datasets.d4rl_facts`.
         facts: Further JSON values to keep with the teacher (dataset, environment, ...). `recipe`,
-            `checkpoint` and `checkpoint_sha256` are filled in here.
+            `checkpoint`, `checkpoint_sha256` and, where something was converted,
+            `checkpoint_converted` are filled in here.
 
     Raises:
         TeacherProblem: The file cannot be read, holds more than tensors and plain containers, or
@@ -81,7 +92,8 @@ def import_corl(
     """
     mean, std = _statistics(observation_mean, observation_std)
     content, sha256 = _read(path)
-    actor = _network(content, "actor", "base_network", len(mean), path)
+    checkpoint = _Checkpoint(path, content)
+    actor = checkpoint.network("actor", "base_network", len(mean))
     outputs = len(actor[-1][1])
     if outputs % 2:
         raise TeacherProblem(
@@ -89,7 +101,7 @@ def import_corl(
             f"log standard deviation per action."
         )
     inputs = len(mean) + outputs // 2
-    critics = [_network(content, f"critic{i}", "network", inputs, path) for i in (1, 2)]
+    critics = [checkpoint.network(f"critic{i}", "network", inputs) for i in (1, 2)]
     shapes = [[tuple(weight.shape) for weight, _ in layers] for layers in critics]
     if shapes[0] != shapes[1] or shapes[0][-1][0] != 1:
         raise TeacherProblem(
@@ -97,9 +109,11 @@ def import_corl(
             f"{shapes[1]}; expected the same, and 1 output."
         )
     constants = {
-        name: float(_tensor(content["actor"], f"{name}.constant", 0, "actor", path))
+        name: float(checkpoint.tensor("actor", f"{name}.constant", 0))
         for name in ("log_std_multiplier", "log_std_offset")
     }
+    said = [f"{change} ({count} times)" for change, count in checkpoint.converted.items()]
+    converted = {"checkpoint_converted": ", ".join(said)} if said else {}
     return NetworkTeacher(
         actor=actor,
         critics=[
@@ -109,7 +123,13 @@ def import_corl(
         observation_mean=mean,
         observation_std=std + STD_FLOOR,
         action_noise="gaussian",
-        facts={**facts, "recipe": "cal_ql", "checkpoint": path.name, "checkpoint_sha256": sha256},
+        facts={
+            **facts,
+            "recipe": "cal_ql",
+            "checkpoint": path.name,
+            "checkpoint_sha256": sha256,
+            **converted,
+        },
         **constants,
     )
 
@@ -131,6 +151,8 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
             -1
         ].strip()
         reason = re.split(r"\n| Please use", told)[0][:200]
+        if "numpy" in reason:
+            reason += "; make tensors of numpy arrays with torch.from_numpy before you save them"
         raise TeacherProblem(
             f"{path} cannot be read as a checkpoint of tensors and plain containers "
             f"({type(error).__name__}: {reason}); nothing of it was run. If it is damaged, copy it "
@@ -142,7 +164,23 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
             f"{path} holds a {type(content).__name__}, expected a dictionary with 'actor', "
             f"'critic1' and 'critic2'. {_SAVE_AGAIN}"
         )
+    _check_plain(content, path)
     return content, hashlib.sha256(file).hexdigest()
+
+
+def _check_plain(content: object, path: Path, where: str = "", depth: int = 3) -> None:
+    """Raise TeacherProblem for a tensor that has no numbers of its own: asking for them fails."""
+    if isinstance(content, dict) and depth:
+        for key, value in content.items():
+            _check_plain(value, path, f"{where}.{str(key)[:80]}", depth - 1)
+    if isinstance(content, Tensor):
+        kind = "nested" if content.is_nested else str(content.layout).removeprefix("torch.")
+        kind = content.device.type if content.device.type != "cpu" else kind
+        if kind != "strided":
+            raise TeacherProblem(
+                f"{path}: {where.removeprefix('.')!r} is a {kind} tensor; expected an ordinary one "
+                f"(layout strided) with its numbers in the file. {_SAVE_AGAIN}"
+            )
 
 
 def _check_zip(file: bytes, path: Path) -> None:
@@ -198,70 +236,121 @@ def _only_scalar() -> Iterator[None]:
             torch.serialization.add_safe_globals(before)
 
 
-def _network(content: dict[str, Any], name: str, module: str, inputs: int, path: Path) -> Layers:
-    """Weight `[out, in]` and bias `[out]` of every linear layer, with a ReLU between any two.
+class _Checkpoint:
+    """The three networks of a loaded file, checked and converted as they are read.
 
-    Args:
-        content: The checkpoint's dictionary.
-        name: Key of the network's state dictionary, for example "actor".
-        module: Prefix of its layers' keys; layer i has `module.{2 i}.weight` and `.bias`.
-        inputs: Numbers that the first layer must take.
+    Attributes:
         path: The file, for messages.
+        states: State dictionary of each network, by the names that CORL gives.
+        converted: What was changed on the way, with the number of times.
     """
-    state = content.get(name)
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        found = f"a {type(state).__name__}" if name in content else "missing"
-        raise TeacherProblem(
-            f"{path}: {name!r} is {found}, expected a state dictionary of tensors by name. The "
-            f"file has {_shown(list(content))}. {_SAVE_AGAIN}"
-        )
-    layers: Layers = []
-    unread = {key for key in state if key.startswith(f"{module}.")}
-    while (layer := f"{module}.{2 * len(layers)}") + ".weight" in unread:
-        weight = _tensor(state, f"{layer}.weight", 2, name, path)
-        bias = _tensor(state, f"{layer}.bias", 1, name, path)
-        if weight.shape != (len(bias), inputs):
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        self.path, self.content = path, content
+        self.converted: Counter[str] = Counter()
+        self.states: dict[str, dict[str, Any]] = {}
+        for name, value in _leaves(content):
+            parts = name.split(".")
+            network, *rest = [p for p in parts if p not in (*_WRAPPERS, *_SHELVES)] or [""]
+            if network not in _NETWORKS or not rest:
+                continue
+            state, key = self.states.setdefault(network, {}), ".".join(rest)
+            if key in state:
+                raise TeacherProblem(
+                    f"{path} has {key!r} of {network!r} twice, the second time as {name[:80]!r}: "
+                    f"which one is meant cannot be told. {_SAVE_AGAIN}"
+                )
+            state[key] = value
+            self.converted.update(f"{p!r} removed from a name" for p in parts if p in _WRAPPERS)
+
+    def network(self, name: str, module: str, inputs: int) -> Layers:
+        """Weight `[out, in]` and bias `[out]` of every linear layer, with a ReLU between any two.
+
+        Args:
+            name: Key of the network's state dictionary, for example "actor".
+            module: Prefix of its layers' keys; layer i has `module.{2 i}.weight` and `.bias`.
+            inputs: Numbers that the first layer must take.
+        """
+        state = self.states.get(name)
+        if state is None:
+            value = self.content.get(name)
+            found = f"a {type(value).__name__}" if name in self.content else "missing"
             raise TeacherProblem(
-                f"{path}: {layer} of {name!r} has weight {tuple(weight.shape)} and bias "
-                f"{tuple(bias.shape)}, expected {inputs} inputs and a bias per output. An actor "
-                f"takes the observations, a critic the actions too: give the statistics of the "
-                f"dataset that the policy learned from."
+                f"{self.path}: {name!r} is {found}, expected a state dictionary of tensors by "
+                f"name. The file has {_shown(list(self.content))}. {_SAVE_AGAIN}"
             )
-        layers.append((weight, bias))
-        unread -= {f"{layer}.weight", f"{layer}.bias"}
-        inputs = len(bias)
-    if unread or not layers:
-        raise TeacherProblem(
-            f"{path}: {name!r} has no {layer + '.weight'!r}; expected linear layers {module}.0, "
-            f"{module}.2, ... without a gap. Its keys: {_shown(list(state))}."
-        )
-    return layers
+        layers: Layers = []
+        unread = {key for key in state if key.startswith(f"{module}.")}
+        while (layer := f"{module}.{2 * len(layers)}") + ".weight" in unread:
+            weight = self.tensor(name, f"{layer}.weight", 2)
+            bias = self.tensor(name, f"{layer}.bias", 1)
+            if weight.shape != (len(bias), inputs):
+                raise TeacherProblem(
+                    f"{self.path}: {layer} of {name!r} has weight {tuple(weight.shape)} and bias "
+                    f"{tuple(bias.shape)}, expected {inputs} inputs and a bias per output. An "
+                    f"actor takes the observations, a critic the actions too: give the statistics "
+                    f"of the dataset that the policy learned from."
+                )
+            layers.append((weight, bias))
+            unread -= {f"{layer}.weight", f"{layer}.bias"}
+            inputs = len(bias)
+        if unread or not layers:
+            raise TeacherProblem(
+                f"{self.path}: {name!r} has no {layer + '.weight'!r}; expected linear layers "
+                f"{module}.0, {module}.2, ... without a gap. Its keys: {_shown(list(state))}."
+            )
+        return layers
+
+    def tensor(self, network: str, key: str, dims: int) -> Tensor:
+        """Check a finite tensor and copy it as float32, so that the file can be closed."""
+        value = self.states[network].get(key)
+        # A tensor that is not contiguous may repeat one number of the file 2^60 times.
+        if not (
+            isinstance(value, Tensor)
+            and type(value) in (Tensor, torch.nn.Parameter)
+            and value.layout == torch.strided
+            and value.is_floating_point()
+            and value.dim() == dims
+            and value.numel() > 0
+            and value.is_contiguous()
+        ):
+            found = f"a {type(value).__name__}" if key in self.states[network] else "missing"
+            if isinstance(value, Tensor):
+                dense = value.layout == torch.strided and value.is_contiguous()
+                found = (
+                    f"of shape {tuple(value.shape)}, type {value.dtype}"
+                    f"{'' if dense else ', not contiguous'}"
+                )
+            raise TeacherProblem(
+                f"{self.path}: {key!r} of {network!r} is {found}, expected a contiguous tensor of "
+                f"floating-point numbers with {dims} dimensions, not empty."
+            )
+        if value.dtype != torch.float32:
+            self.converted[f"{value.dtype} converted to torch.float32"] += 1
+        single: Tensor = value.detach().to(torch.float32, copy=True)
+        if bad := int((~single.isfinite()).sum()):
+            cause = (
+                "larger than float32 holds"
+                if bool(value.isfinite().all())
+                else "not finite: the training diverged"
+            )
+            raise TeacherProblem(
+                f"{self.path}: {bad} of {value.numel()} numbers in {key!r} of {network!r} are "
+                f"{cause}. Import an earlier checkpoint."
+            )
+        return single
 
 
-def _tensor(state: dict[str, Any], key: str, dims: int, network: str, path: Path) -> Tensor:
-    """Check a finite float32 tensor and copy it to memory of its own, so the file can be closed."""
-    value = state.get(key)
-    # A tensor that is not contiguous may repeat one number of the file 2^60 times.
-    if not (
-        type(value) is Tensor
-        and value.dtype == torch.float32
-        and value.dim() == dims
-        and value.numel() > 0
-        and value.is_contiguous()
-    ):
-        found = f"a {type(value).__name__}" if key in state else "missing"
-        if isinstance(value, Tensor):
-            found = f"of shape {tuple(value.shape)} and type {value.dtype}"
-        raise TeacherProblem(
-            f"{path}: {key!r} of {network!r} is {found}, expected a contiguous tensor of torch."
-            f"float32 with {dims} dimensions, not empty."
-        )
-    if bad := int((~value.isfinite()).sum()):
-        raise TeacherProblem(
-            f"{path}: {bad} of {value.numel()} numbers in {key!r} of {network!r} are not finite: "
-            f"the training diverged. Import an earlier checkpoint."
-        )
-    return value.detach().clone()
+def _leaves(content: dict[Any, Any], depth: int = 1) -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of what is in the dictionaries of networks, wherever they stand."""
+    known = {*_NETWORKS, *_WRAPPERS, *_SHELVES}
+    for key, value in content.items():
+        if not isinstance(key, str):
+            continue
+        if isinstance(value, dict) and depth <= _DEEPEST and known.issuperset(key.split(".")):
+            yield from ((f"{key}.{name}", leaf) for name, leaf in _leaves(value, depth + 1))
+        else:
+            yield key, value
 
 
 def _statistics(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:

@@ -52,6 +52,10 @@ class Transitions(NamedTuple):
     next_observations: Tensor  # normalised [B, obs_dim]
 
 
+FRACTIONS = ("discount", "target_rate", "decay_from", "expectile")
+"""Settings that are at most 1."""
+
+
 @dataclass(frozen=True)
 class OfflineRecipe(TeacherRecipe):
     """Gradient steps on minibatches of a dataset, with target networks.
@@ -84,6 +88,11 @@ class OfflineRecipe(TeacherRecipe):
             if isinstance(value, int) and value < 1:  # every whole number is a count
                 raise TeacherProblem(
                     f"{field} of the recipe {self.name} is {value}; expected 1 or more."
+                )
+            most = 1.0 if field in FRACTIONS else math.inf
+            if isinstance(value, float) and not 0 <= value <= most:
+                raise TeacherProblem(
+                    f"{field} of the recipe {self.name} is {value:g}; expected 0 to {most:g}."
                 )
 
     @abstractmethod

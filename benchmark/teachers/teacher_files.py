@@ -150,7 +150,7 @@ def load_teacher(path: Path) -> NetworkTeacher:
     try:
         facts = json.loads(metadata["teacher"])
         known = facts["format"] == FORMAT
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise TeacherProblem(f"{path} is a safetensors file but not a teacher: {error}.") from error
     if not known:
         raise TeacherProblem(f"{path} has format {facts['format']!r}, expected {FORMAT!r}.")

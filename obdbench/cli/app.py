@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 from typer.core import TyperGroup
 
-from benchmark.errors import ObdBenchError
+from benchmark.errors import ObdBenchError, system_error
 from benchmark.registry import load_plugin
+from benchmark.stopping import ended_by_signals
 from obdbench.cli.console import ERROR, INTERRUPTED, err, never_fail_to_print
 from obdbench.cli.lazy import Command, command_tree
 
@@ -119,7 +120,7 @@ HELP = """Reproducibility benchmark suite for offline behaviour distillation.
 
 Exit status: 0, all is done; 1, an error, which is printed; 2, wrong usage; 3, some runs of the
 sweep failed; 75, the state is saved after SLURM's warning and the same command goes on; 130,
-Ctrl-C; 143, ended by SIGTERM, the state is saved.
+Ctrl-C; 143, ended by SIGTERM, and 129, its terminal was closed: the state of runs is saved.
 """
 
 
@@ -166,12 +167,14 @@ def root(
 
 
 def main() -> None:
-    """Entry point: the suite's own errors are printed as one message, without a traceback."""
+    """Entry point: errors of the suite and of the system are one message, without a traceback."""
     never_fail_to_print()
     try:
-        app()
-    except ObdBenchError as error:
-        err.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
+        with ended_by_signals():
+            app()
+    except (ObdBenchError, OSError) as error:
+        message = system_error(error) if isinstance(error, OSError) else str(error)
+        err.print(Text("Error:", "bold red"), message)
         sys.exit(ERROR)
     except SystemExit as end:
         if end.code == INTERRUPTED:

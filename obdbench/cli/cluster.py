@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,17 +15,14 @@ from obdbench.cli.console import err, out, print_json
 from obdbench.cli.options import DEFAULT_STORE, Store, find_sweep, store_option
 from obdbench.cli.runs import Retry, Threads, begin, check_retry, runs_to_do
 from obdbench.cli.started_sweeps import POLL_SECONDS, settle, show, watch
-from slurm.scheduler import Scheduler, Unreachable
+from slurm.scheduler import USUAL_ARRAY_SIZE, Scheduler, Unreachable
 
 if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
     from benchmark.spec import RunSpec
     from benchmark.sweep import Sweep
-    from results.costs import CostEstimate
+    from results.costs import CostEstimate, Costs
     from slurm.cluster import Cluster, Sent
-    from slurm.profile import Array, Profile
-
-USUAL_ARRAY_SIZE = 1001
-"""SLURM's default, for plans that are made away from the cluster."""
+    from slurm.profile import Array, Expected, Profile
 
 
 def submit(
@@ -39,7 +37,9 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Stay until all is done, then print the table.")
     ] = False,
-    poll: Annotated[float, typer.Option(help="Seconds between looks (--wait).")] = POLL_SECONDS,
+    poll: Annotated[
+        float, typer.Option(help="Seconds between looks (--wait).", min=0.01, max=86_400)
+    ] = POLL_SECONDS,
     retry: Retry = None,
     threads: Threads = 1,
     store: Store = DEFAULT_STORE,
@@ -50,54 +50,66 @@ def submit(
     """
     from benchmark.run import Conditions
     from slurm.cluster import Cluster
-    from slurm.profile import find_profile
+    from slurm.profile import find_profile, make_arrays
 
     check_retry(retry)
     chosen, plan = find_profile(profile), find_sweep(name, store)
     if dry_run:
         _print_submission(store, runs_to_do(store, plan, retry), chosen, threads)
         return
-    begin(plan, store)
     cluster = Cluster(store)
+    size = cluster.scheduler.max_array_size()  # no SLURM is said before datasets are built
+    begin(plan, store)
     conditions = Conditions(cluster.store, tuple(context.obj or ()), threads=threads)
     settle(cluster)
     todo = runs_to_do(store, plan, retry)
+    expected = _expected(_costs(store), chosen)
+    if todo:
+        _print_arrays(make_arrays(todo, chosen, size, expected), "to submit", expected)
+    ignored = sorted(key for key in os.environ if key.startswith("SBATCH_"))
+    if ignored and "SLURM_JOB_ID" not in os.environ:
+        err.print(
+            f"Not used: {', '.join(ignored)}. What jobs ask for stands in the profile.",
+        )  # fmt: skip
+
+    def send() -> Sent:
+        return cluster.submit(plan.name, todo, chosen, conditions, expected)
+
     if wait:
-        watch(cluster, plan, poll, lambda: cluster.submit(plan.name, todo, chosen, conditions))
+        watch(cluster, plan, poll, send)
         show(store, plan)
     elif todo:
-        _print_sent(cluster, plan, cluster.submit(plan.name, todo, chosen, conditions))
+        _print_sent(cluster, plan, send())
 
 
 def _print_sent(cluster: Cluster, plan: Sweep, sent: Sent) -> None:
-    _print_arrays(sent.arrays, "submitted")
+    out.print(f"{_size(sent.arrays)} submitted")
     where = store_option(cluster.store)
     if sent.refused:
         err.print(
-            f"[red]SLURM refused {len(sent.refused)} runs[/]; "
-            f"why: obdbench status {plan.name}{where}",
-            highlight=False,
+            f"SLURM refused {len(sent.refused)} runs; why: obdbench status {plan.name}{where}",
+            style="red",
         )
     err.print(
         f"How far they are: obdbench status {plan.name}{where}\n"
         f"Their table:      obdbench collect {plan.name}{where}",
-        highlight=False,
     )
 
 
 def _print_submission(store: Path, todo: Sequence[RunSpec], profile: Profile, threads: int) -> None:
     """Print what would be submitted and about how long it will take."""
-    from slurm.cluster import sbatch_options
     from slurm.profile import make_arrays
+    from slurm.script import setup_lines
 
-    arrays = make_arrays(todo, profile, _array_size())
-    _print_arrays(arrays, "would be submitted")
-    for number, array in enumerate(arrays):
-        options = sbatch_options(f"array {number}", array.shape, array.parallelism, threads)
-        out.print(f"array {number}: {array.shape}", highlight=False, markup=False)
-        for line in options["setup"]:  # type: ignore[attr-defined]
-            out.print(f"    {line}", highlight=False, markup=False)
-    _print_hours(store, todo, profile)
+    costs = _costs(store)
+    expected = _expected(costs, profile)
+    arrays = make_arrays(todo, profile, _array_size(), expected)
+    _print_arrays(arrays, "would be submitted", expected)
+    for shape in {str(array.shape): array.shape for array in arrays}.values():
+        out.print(f"{shape}:")
+        for line in setup_lines(shape, threads):
+            out.print(f"    {line}")
+    _print_hours(store, costs, todo, profile)
 
 
 def plan(
@@ -120,49 +132,112 @@ def plan(
     states = sweep_status(store, sweep)
     todo = [run for run in sweep.runs if states.of(run).state != "done"]
     chosen = find_profile(profile) if profile else Profile("none")
+    costs = _costs(store)
     if as_json:
-        print_json(_hours_values(store, todo, chosen, sweep.runs))
+        print_json(_hours_values(costs, todo, chosen, sweep.runs))
         return
-    _print_hours(store, todo, chosen, sweep.runs)
+    _print_hours(store, costs, todo, chosen, sweep.runs)
     if profile:
-        _print_arrays(make_arrays(todo, chosen, _array_size()), "to submit")
+        expected = _expected(costs, chosen)
+        arrays = make_arrays(todo, chosen, _array_size(), expected)
+        _print_arrays(arrays, "to submit", expected)
 
 
-def _print_arrays(arrays: Sequence[Array], verb: str) -> None:
-    """One line per array."""
+def _size(arrays: Sequence[Array]) -> str:
+    """How many runs, jobs and arrays there are."""
     jobs = sum(len(array.jobs) for array in arrays)
     runs = sum(len(array.runs) for array in arrays)
-    many = "array" if len(arrays) == 1 else "arrays"
-    out.print(f"{runs} runs in {jobs} jobs, {len(arrays)} {many} {verb}", highlight=False)
+    return f"{_count(runs, 'run')} in {_count(jobs, 'job')}, {_count(len(arrays), 'array')}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _print_arrays(arrays: Sequence[Array], verb: str, expected: Expected) -> None:
+    """One line per array, with the expected minutes of its jobs."""
+    from slurm.profile import Array, seconds_of
+
+    out.print(f"{_size(arrays)} {verb}")
+    shapes: dict[str, list[Array]] = defaultdict(list)
+    for array in arrays:
+        shapes[str(array.shape)].append(array)
+    if len(arrays) > len(shapes) and all(len(array.jobs) == 1 for array in arrays):
+        out.print(
+            "This SLURM takes no job arrays (MaxArraySize or MaxJobCount): the jobs are sent one "
+            "by one, and the profile's parallelism is not kept.",
+        )
+        arrays = [
+            Array(same[0].shape, tuple(job for array in same for job in array.jobs), len(same))
+            for same in shapes.values()
+        ]
     for number, array in enumerate(arrays):
         sizes = Counter(len(job) for job in array.jobs)
         packs = ", ".join(
-            f"{count} of {size}" if len(sizes) > 1 else f"{size} run{'s' if size > 1 else ''} each"
+            f"{count} of {size}" if len(sizes) > 1 else f"{_count(size, 'run')} each"
             for size, count in sorted(sizes.items())
         )
+        minutes = _minutes([seconds_of(job, expected) for job in array.jobs])
         out.print(
-            f"  array {number}: {len(array.jobs)} jobs ({'by runs: ' * (len(sizes) > 1)}{packs}), "
+            f"  array {number}: {_count(len(array.jobs), 'job')} "
+            f"({'by runs: ' * (len(sizes) > 1)}{packs}), {minutes}, "
             f"{array.parallelism} at a time; {array.shape}",
-            highlight=False,
-            markup=False,
         )
+    if arrays:
+        out.print(
+            "Minutes are estimates from the costs of earlier records, one run after the other; "
+            "where none was made on a GPU, of records made on a CPU.",
+        )
+
+
+def _minutes(seconds: Sequence[float | None]) -> str:
+    """The expected minutes of jobs, from the shortest to the longest."""
+    known = sorted(value / 60 for value in seconds if value is not None)
+    unknown = len(seconds) - len(known)
+    if not known:
+        return "expected minutes unknown (nothing like them was measured)"
+    low, high = (f"{max(1, round(value))}" for value in (known[0], known[-1]))
+    each = f"about {low if low == high else f'{low} to {high}'} min each"
+    if known[-1] < 1:
+        each = "less than a minute each"
+    return f"{each} ({unknown} unknown)" if unknown else each
+
+
+def _costs(store: Path) -> dict[str, Costs]:
+    """Measured costs by kind of device: of the shipped records and of the store's."""
+    from results.costs import Costs
+    from results.record_store import all_records
+    from results.shipping import SHIPPED
+
+    found = {r.run_id: r for place in (SHIPPED, store) for r in all_records(place)}
+    return {device: Costs(list(found.values()), device) for device in ("cpu", "cuda")}
+
+
+def _expected(costs: Mapping[str, Costs], profile: Profile) -> Expected:
+    """Expected seconds of a run on the device that its method gets, or else on a CPU."""
+
+    def seconds(run: RunSpec) -> float | None:
+        there = costs[_device(profile, run.method)].of(run).seconds
+        return costs["cpu"].of(run).seconds if there is None else there
+
+    return seconds
+
+
+def _device(profile: Profile, method: str) -> str:
+    return profile.of(method).device.split(":")[0]
 
 
 def _hours_values(
-    store: Path, todo: Sequence[RunSpec], profile: Profile, all_runs: Sequence[RunSpec]
+    costs: Mapping[str, Costs],
+    todo: Sequence[RunSpec],
+    profile: Profile,
+    all_runs: Sequence[RunSpec],
 ) -> dict[str, Any]:
     """Runs and hours of each method and dataset, and their sums.
 
     Hours are None where one of the runs has no estimate; the sums then leave it out, and `unknown`
     counts such runs.
     """
-    from results.costs import Costs
-    from results.record_store import all_records
-    from results.shipping import SHIPPED
-
-    found = {r.run_id: r for place in (SHIPPED, store) for r in all_records(place)}
-    records = list(found.values())
-    costs = {device: Costs(records, device) for device in ("cpu", "cuda")}
     groups: dict[tuple[str, str], list[RunSpec]] = defaultdict(list)
     for run in all_runs:
         groups[run.method, run.dataset].append(run)
@@ -171,7 +246,7 @@ def _hours_values(
     sums: defaultdict[str, float] = defaultdict(float)
     unknown = 0
     for (method, dataset), runs in groups.items():
-        device = profile.of(method).device.split(":")[0]
+        device = _device(profile, method)
         estimates = {run.run_id: costs[device].of(run) for run in runs}
         open_ = [estimate for run, estimate in estimates.items() if run in left]
         unknown += sum(e.seconds is None for e in open_)
@@ -193,10 +268,14 @@ def _hours_values(
 
 
 def _print_hours(
-    store: Path, todo: Sequence[RunSpec], profile: Profile, all_runs: Sequence[RunSpec] = ()
+    store: Path,
+    costs: Mapping[str, Costs],
+    todo: Sequence[RunSpec],
+    profile: Profile,
+    all_runs: Sequence[RunSpec] = (),
 ) -> None:
     """A row for each method and dataset, and the sum."""
-    values = _hours_values(store, todo, profile, all_runs or todo)
+    values = _hours_values(costs, todo, profile, all_runs or todo)
     table = Table(
         "method", "dataset", Column("runs", justify="right"), Column("to do", justify="right"),
         Column("hours", justify="right"), Column("hours left", justify="right"),
@@ -214,12 +293,11 @@ def _print_hours(
     total = " and ".join(
         f"{h:.2f} {names.get(d, d)} hours" for d, h in values["hours_left"].items()
     )
-    out.print(f"{len(todo)} runs to do, about {total or '0 hours'}", highlight=False)
+    out.print(f"{len(todo)} runs to do, about {total or '0 hours'}")
     if values["unknown"]:
         out.print(
             f"{values['unknown']} of them are not counted: neither {store} nor the shipped records "
             f"hold one of their method on such a device. One seed of each gives the estimate.",
-            highlight=False,
         )
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import json
 import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -25,7 +25,10 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.segment import Segment
 from rich.text import Text
+
+from benchmark.names import visible
 
 ERROR = 1
 """Status of a process that met an error, which it has printed."""
@@ -36,8 +39,24 @@ INTERRUPTED = 130
 
 PIPE_WIDTH = 160
 
-out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-err = Console(stderr=True, soft_wrap=True)
+
+class _PlainText(Console):
+    """A console on which text is never obeyed: no markup, and what steers a terminal is shown.
+
+    Names and messages come from files that others made. A style is given as such: `style="red"`,
+    or a `rich.text.Text`.
+    """
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else visible(text), style, control)
+
+
+_SETTINGS: dict[str, Any] = {"soft_wrap": True, "markup": False, "emoji": False, "highlight": False}
+out = _PlainText(width=None if sys.stdout.isatty() else PIPE_WIDTH, **_SETTINGS)
+err = _PlainText(stderr=True, **_SETTINGS)
 
 PLAIN_SECONDS = 15.0
 
@@ -108,13 +127,13 @@ class ProgressBar:
         self._bar: Progress | None = None
         if err.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 _amount(unit),
                 TransferSpeedColumn() if unit == "bytes" else _Rate(unit),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 console=err,
             )
             self._task = self._bar.add_task(title, total=total, note="")
@@ -133,11 +152,12 @@ class ProgressBar:
         rate = done / elapsed if elapsed else 0.0
         total = self.total or done
         left = f", about {(total - done) / rate:.0f} s left" if 0 < done < total else ""
-        err.print(
-            f"{self.title}: {done:,.6g} of {total:,.0f} {self.unit}, {elapsed:.0f} s{left}"
-            f"{' - ' + note if note else ''}",
-            highlight=False,
-        )
+        with contextlib.suppress(OSError):  # a log on a full disk fails no run
+            err.print(
+                f"{self.title}: {done:,.6g} of {total:,.0f} {self.unit}, {elapsed:.0f} s{left}"
+                f"{' - ' + note if note else ''}",
+                highlight=False,
+            )
 
 
 def _amount(unit: str) -> ProgressColumn:
@@ -147,7 +167,7 @@ def _amount(unit: str) -> ProgressColumn:
     return MofNCompleteColumn() if unit == "runs" else TextColumn("{task.percentage:.0f} %")
 
 
-@contextmanager
+@contextlib.contextmanager
 def progress_bar(title: str, unit: str, total: float | None) -> Iterator[ProgressBar]:
     """A progress bar that is closed with the block."""
     bar = ProgressBar(title, unit, total)

@@ -13,8 +13,8 @@ from string import Template
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 import obdbench
 from benchmark import contract
@@ -24,6 +24,7 @@ from benchmark.contract.check import Outcome
 from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
 from benchmark.method import METHODS
+from benchmark.names import check_name
 from benchmark.registry import load_plugin
 from obdbench.cli.console import out
 from obdbench.cli.options import parse_settings
@@ -82,16 +83,16 @@ def new_method(
     for template, path in files.items():
         text = (resources.files("obdbench.templates") / template).read_text("utf-8")
         write_atomic(path, Template(text).substitute(name=name, class_name=class_name))
-        out.print(str(path), highlight=False)
+        out.print(str(path))
     code, _, sweep = (str(path) for path in files.values())
     out.print(
         f"Next: obdbench check-method {code}\n      obdbench --plugin {code} sweep {sweep}",
-        highlight=False,
     )
 
 
 def _check_name(name: str, class_name: str) -> None:
     """Raise BadConfiguration for a name that the files or the registry cannot use."""
+    check_name("The name of a method", name)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise BadConfiguration(
             f"The name {name!r} names a Python module too: expected lower-case letters, digits and "
@@ -133,7 +134,7 @@ def _show(name: str, results: list[CheckResult]) -> None:
     """Print failures first, one line each as a compiler does, then the other checks."""
     for result in results:
         if result.outcome == "FAILED":
-            out.print(escape(str(result)), style=COLOURS["FAILED"], soft_wrap=True, highlight=False)
+            out.print(str(result), style=COLOURS["FAILED"], soft_wrap=True)
     table = Table(Column("check", no_wrap=True), "", Column("s", justify="right"), "", title=name)
     for result in sorted(results, key=lambda result: list(COLOURS).index(result.outcome)):
         if result.outcome == "not reached":
@@ -142,14 +143,14 @@ def _show(name: str, results: list[CheckResult]) -> None:
         message = "see above" if result.outcome == "FAILED" else result.message
         table.add_row(
             result.check,
-            f"[{colour}]{result.outcome}[/]",
+            Text(result.outcome, colour),
             f"{result.seconds:.1f}",
-            escape(message),
+            message,
         )
     out.print(table)
     if missed := [result.check for result in results if result.outcome == "not reached"]:
-        out.print(f"not reached: {', '.join(missed)}", highlight=False)
+        out.print(f"not reached: {', '.join(missed)}")
     counts = Counter(result.outcome for result in results)
     said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in COLOURS if counts[outcome])
     seconds = sum(result.seconds for result in results)
-    out.print(f"{escape(name)}: {said}, in {seconds:.1f} s", highlight=False)
+    out.print(f"{name}: {said}, in {seconds:.1f} s")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from benchmark.datasets.catalog import (
     build_dataset,
@@ -37,7 +37,9 @@ from benchmark.datasets.source import (
 from benchmark.density.log_densities import Fit, find_or_fit
 from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
+from benchmark.spec import LARGEST_SEED
 from obdbench.cli.console import err, out, progress_bar
+from obdbench.cli.options import Force
 from paper_figures.dataset_overview import DatasetDescription, dataset_overview, dataset_table
 from paper_figures.figure import write_figure
 
@@ -64,7 +66,6 @@ MeasureReferences = Annotated[
         "tenth of the data's episodes as 100.",
     ),
 ]
-Force = Annotated[bool, typer.Option(help="Replace the one that is in the store.")]
 
 
 def build_if_missing(
@@ -82,8 +83,8 @@ def build_if_missing(
         force: Build anew even if a sound one is in the store.
         source: Where the data come from; None for where the name says.
     """
+    keeps = is_stored(name) and not force  # what is replaced may be too damaged to be read
     if seed is None:
-        keeps = is_stored(name) and not force  # what is replaced may be too damaged to be read
         seed = (dataset_card(name)["seed"] if keeps else None) or 0
     source = source or find_source(name.name)
     with progress_bar(f"Building {name}", source.progress_unit, name.size) as bar:
@@ -96,11 +97,11 @@ def build_if_missing(
             source=source,
         )
         bar.update(bar.total or 0)
-    err.print(
-        f"{name}: {len(dataset):,} transitions, sha256 {dataset.sha256[:16]}", highlight=False
-    )
+    err.print(f"{name}: {len(dataset):,} transitions, sha256 {dataset.sha256[:16]}")
+    if not keeps and (converted := dataset.provenance.get("actions_converted")):
+        err.print(f"Actions were converted: {converted}.")
     for warning in dataset.provenance.get("warnings", ()):
-        err.print(f"[bold yellow]Warning:[/] {escape(warning)}", highlight=False)
+        err.print(Text("Warning:", "bold yellow"), str(warning))
     return dataset
 
 
@@ -109,7 +110,9 @@ def build(
     name: Annotated[str | None, typer.Argument(help="Name, e.g. hopper/medium-replay.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="All of the suite's own datasets.")] = False,
     size: Annotated[int | None, typer.Option(help="Number of transitions.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the collection.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the collection.", min=0, max=LARGEST_SEED - 1)
+    ] = 0,
     force: Force = False,
 ) -> None:
     """Build a dataset into the local Minari store."""
@@ -198,12 +201,12 @@ def list_datasets() -> None:
         card = stored.get(name)
         if card is not None:
             returns = [f"{card['returns'][key]:.0f}" for key in ("mean", "sd", "max")]
-            table.add_row(name, f"{card['size']:,}", *returns, "yes", escape(card["source"]))
+            table.add_row(name, f"{card['size']:,}", *returns, "yes", card["source"])
             continue
         try:
             source = find_source(name)
         except ObdBenchError as error:
-            table.add_row(name, "", "", "", "", "", escape(f"broken: {error}"))
+            table.add_row(name, "", "", "", "", "", f"broken: {error}")
             continue
         size = source.default_size
         table.add_row(
@@ -211,7 +214,7 @@ def list_datasets() -> None:
             "" if size is None else f"{size:,}",
             *("", "", ""),
             "fetch" if size is None else "no",
-            escape(source.description),
+            source.description,
         )
     out.print(table)
 
@@ -242,7 +245,7 @@ def info(name: Name) -> None:
         (key.replace("_", " "), str(value)) for key, value in provenance.items() if value != ""
     ]
     for key, value in [*rows.items(), *origin, *(("warning", text) for text in warnings)]:
-        out.print(f"{key:<18} {value}", highlight=False, markup=False)
+        out.print(f"{key:<18} {value}")
 
 
 @app.command(name="train-policies")
@@ -332,7 +335,7 @@ def describe(
             description = _described(name, density)
             path = folder / f"{str(name).replace('/', '-')}.png"
             write_figure(dataset_overview(description), path)
-            err.print(f"{path}", highlight=False)
+            err.print(f"{path}")
             descriptions.append(description)
             bar.update(done, str(name))
     written = dataset_table(descriptions)

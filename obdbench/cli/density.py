@@ -6,16 +6,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from benchmark.datasets.catalog import load_dataset, local_datasets
 from benchmark.datasets.source import DatasetName
 from benchmark.density.density import effective_support
-from benchmark.density.log_densities import Fit, LogDensity, find_or_fit, import_log_density
+from benchmark.density.log_densities import (
+    IMPORTED,
+    Fit,
+    LogDensity,
+    find_or_fit,
+    import_log_density,
+)
 from benchmark.density.log_densities import stored_densities as stored
 from benchmark.errors import ObdBenchError
+from benchmark.spec import LARGEST_SEED
 from obdbench.cli.console import err, out, progress_bar
+from obdbench.cli.options import Force, check_free
 
 app = typer.Typer(help="Log densities of states: fit, import, list.", no_args_is_help=True)
 
@@ -24,10 +31,15 @@ app = typer.Typer(help="Log densities of states: fit, import, list.", no_args_is
 def fit(
     dataset: Annotated[str, typer.Argument(help="A dataset of the local store.")],
     recipe: Annotated[str, typer.Option(help="Registered density recipe.")] = "maf",
-    seed: Annotated[int, typer.Option(help="Seed of the fit and of the held-out episodes.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Seed of the fit and of the held-out episodes.", min=0, max=LARGEST_SEED - 1
+        ),
+    ] = 0,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Passes over the states (maf). Runs use the recipe's default."),
+        typer.Option(help="Passes over the states (maf). Runs use the recipe's default.", min=1),
     ] = None,
 ) -> None:
     """Fit a density, or check the stored one; a killed fit goes on from its last epoch."""
@@ -50,11 +62,13 @@ def import_(
         Path, typer.Argument(help="A numpy array (.npy) with one value per transition.")
     ],
     dataset: Annotated[str, typer.Option(help="The dataset whose states they belong to.")],
+    force: Force = False,
 ) -> None:
     """Import log densities made elsewhere; runs use them with the density recipe "imported"."""
     data = load_dataset(DatasetName.parse(dataset))
-    density = import_log_density(file, data)
-    _say(Fit.of("imported").path(data), density)
+    path = Fit.of(IMPORTED).path(data)
+    check_free(path, force)
+    _say(path, import_log_density(file, data))
 
 
 @app.command(name="list")
@@ -67,7 +81,7 @@ def list_densities() -> None:
         try:
             entries = stored(name)
         except ObdBenchError as error:
-            table.add_row(str(name), "", escape(f"broken: {error}"))
+            table.add_row(str(name), "", f"broken: {error}")
             continue
         for _, facts in entries:
             settings = ", ".join(f"{k}={v}" for k, v in facts["parameters"].items())
@@ -102,4 +116,4 @@ def _say(path: Path, density: LogDensity) -> None:
     parts.append(f"effective support of p^-0.25, floored at 1 %, {support:.3f}")
     if bad["count"]:
         parts.append(f"{bad['count']} values were not finite ({bad['rule']})")
-    err.print("; ".join(parts), highlight=False)
+    err.print("; ".join(parts))

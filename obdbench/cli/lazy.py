@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import typer
+from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
@@ -55,7 +56,7 @@ def load_command(name: str, target: str) -> Any:
     module, _, attribute = target.partition(":")
     found = getattr(importlib.import_module(f"{PACKAGE}.{module}"), attribute)
     if isinstance(found, typer.Typer):
-        return get_command(found).commands[name]  # type: ignore[attr-defined]
+        return _as_written(get_command(found).commands[name])  # type: ignore[attr-defined]
     return _single(name, found)
 
 
@@ -97,4 +98,13 @@ def _single(name: str, function: Callable[..., Any], **settings: Any) -> Any:
     """A command that belongs to no group yet."""
     app = typer.Typer(add_completion=False)
     app.command(name, **settings)(function)
-    return get_command(app)
+    return _as_written(get_command(app))
+
+
+def _as_written(command: Any) -> Any:
+    """The command, with help that shows brackets as they are: typer takes them for markup."""
+    command.help = command.help and escape(command.help)
+    for parameter in command.params:
+        if help_ := getattr(parameter, "help", None):
+            parameter.help = escape(help_)
+    return command

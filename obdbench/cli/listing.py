@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from obdbench import catalogue
 from obdbench.catalogue import Entry
@@ -56,11 +56,11 @@ def _print_entries(kind: str, entries: Iterable[Entry]) -> None:
     table = Table(kind, "from", "what it is")
     for entry in entries:
         if entry.problem is None:
-            table.add_row(*map(escape, (entry.name, entry.origin, entry.summary)))
+            table.add_row(entry.name, entry.origin, entry.summary)
     out.print(table)
     for entry in entries:
         if entry.problem is not None:
-            out.print(f"[red]broken[/] {escape(f'{entry.name}: {entry.problem}')}", highlight=False)
+            out.print(Text("broken", "red"), f"{entry.name}: {entry.problem}")
 
 
 def _checked(entry: Entry) -> Entry:
@@ -89,14 +89,13 @@ def _describe(name: str, as_json: bool) -> None:
         print_json([{"kind": e.kind, **_plain(e), **dataclasses.asdict(d)} for e, d in found])
         return
     for entry, described in found:
-        out.print(f"[bold]{escape(entry.name)}[/]: {entry.kind}, from {escape(entry.origin)}",
-                  highlight=False)  # fmt: skip
-        out.print(escape(described.text), highlight=False)
+        out.print(Text.assemble((entry.name, "bold"), f": {entry.kind}, from {entry.origin}"))
+        out.print(described.text)
         for key, value in described.facts.items():
-            out.print(f"{key}: {escape(value)}", highlight=False)
+            out.print(f"{key}: {value}")
         if described.settings:
             table = Table("setting", "type", "default", "what it means")
             for setting in described.settings:
                 row = (setting.name, setting.type, str(setting.default), setting.meaning)
-                table.add_row(*map(escape, row))
+                table.add_row(*row)
             out.print(table)

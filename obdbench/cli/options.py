@@ -18,6 +18,26 @@ Settings = Annotated[
 ]
 
 
+Force = Annotated[bool, typer.Option(help="Replace what is there under that name.")]
+
+
+def check_free(path: Path, force: bool, otherwise: str = "") -> None:
+    """Refuse to write over a file that another command may have made.
+
+    Args:
+        path: File that is to be written.
+        force: Whether the user wants that.
+        otherwise: What else the user can do, e.g. ", or --target for another file".
+
+    Raises:
+        BadConfiguration: It exists.
+    """
+    if path.exists() and not force:
+        raise BadConfiguration(
+            f"{path} exists already, and nothing was done. Give --force to replace it{otherwise}."
+        )
+
+
 def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:
     """Values by key, each read as TOML where it is, else as text.
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from benchmark.errors import ObdBenchError, did_you_mean
 from obdbench.cli.console import err, out, progress_bar
@@ -36,7 +35,8 @@ def paper(
     known = {exhibit.name: exhibit for exhibit in EXHIBITS}
     if unknown := sorted(set(names or ()) - known.keys()):
         raise ObdBenchError(
-            f"No table or figure is called {unknown[0]!r}. {did_you_mean(unknown[0], known)}"
+            f"No table or figure is called {unknown[0]!r}. "
+            f"{did_you_mean(unknown[0], known, 'obdbench list')}"
         )
     left_out: set[str] = set()
     broken = False
@@ -46,13 +46,13 @@ def paper(
         try:
             paths = write(exhibit, store or SHIPPED, to)
         except ObdBenchError as error:
-            err.print(f"{exhibit.name}: left out: {escape(str(error))}", highlight=False)
+            err.print(f"{exhibit.name}: left out: {error}")
             left_out.add(exhibit.name)
             broken |= not isinstance(error, (NoRecords, NoStudy, FigureError))
             continue
-        out.print(f"{exhibit.name}: {exhibit.shows}", highlight=False)
+        out.print(f"{exhibit.name}: {exhibit.shows}")
         for path in paths:
-            out.print(f"  {path}", highlight=False, markup=False)
+            out.print(f"  {path}")
     if broken or left_out & set(names or ()):
         raise typer.Exit(1)
 
@@ -76,5 +76,4 @@ def study(
     out.print(
         f"{name}: {measured} items measured now, {count} in all. "
         f"Tables and figures: obdbench paper{store_option(store)}",
-        highlight=False,
     )

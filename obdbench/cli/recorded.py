@@ -24,28 +24,29 @@ def verify(run: Run, store: Store = DEFAULT_STORE) -> None:
     """
     from benchmark.datasets.source import DatasetName
     from obdbench.cli.data import build_if_missing
-    from obdbench.face import find_run
+    from obdbench.face import check_sets, find_run
     from obdbench.verify import verify as verify_record
 
-    record = find_run(run, store).record
+    found = find_run(run, store)
+    record = found.record
+    check_sets(found)
     _ = record.mean_score, record.spec.method_instance  # before data are built for nothing
     build_if_missing(DatasetName.parse(record.spec.dataset))
     with (
         tempfile.TemporaryDirectory() as folder,
         progress_bar(record.run_id, "steps", 1.0) as bar,
     ):
-        found = verify_record(
+        result = verify_record(
             record, Path(folder), lambda _, step, total: bar.update(step / max(total, 1))
         )
-    for change in found.changed:
-        out.print(f"changed: {change}", highlight=False, markup=False)
+    for change in result.changed:
+        out.print(f"changed: {change}")
     out.print(
-        f"{record.run_id}: {found.verdict}. Recorded {found.recorded:.3f}, now {found.found:.3f}"
-        + ("" if found.verdict == "exact" else f"; tolerance {found.tolerance:.1f}")
+        f"{record.run_id}: {result.verdict}. Recorded {result.recorded:.3f}, now {result.found:.3f}"
+        + ("" if result.verdict == "exact" else f"; tolerance {result.tolerance:.1f}")
         + ".",
-        highlight=False,
     )
-    if found.verdict == "differs":
+    if result.verdict == "differs":
         raise typer.Exit(1)
 
 
@@ -58,12 +59,11 @@ def export(
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Write a run's last synthetic set in a format that others read."""
-    from obdbench.export import export_set
+    from obdbench.export import export_set, minari_id
     from obdbench.face import find_run, last_set
 
     found = find_run(run, store)
-    path, method = last_set(found), found.record.spec.method
     default = f"{found.run_id}.{format_}"
     if format_ == "minari":
-        default = f"obdbench/{method.replace('_', '-')}-v0"
-    out.print(export_set(path, format_, to or default), highlight=False)
+        default = minari_id(found.run_id)
+    out.print(export_set(last_set(found), format_, to or default))

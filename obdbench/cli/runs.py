@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,13 @@ import typer
 from benchmark.config import BadConfiguration, build
 from benchmark.errors import ObdBenchError
 from benchmark.packing import DEFAULT_PACK
-from benchmark.stopping import END, WARNING, Stopped, stopped_by_signals
+from benchmark.stopping import (
+    SECONDS_TO_SAVE,
+    WARNING,
+    Stopped,
+    StopRequest,
+    stopped_by_signals,
+)
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.options import DEFAULT_STORE, Store, find_sweep, parse_settings
 
@@ -23,7 +31,6 @@ if TYPE_CHECKING:  # what a command works with is imported when it works, so tha
 
 QUEUE_AGAIN = 75
 """Exit status of a process that SLURM warned: its state is saved, the same command goes on."""
-SECONDS_TO_SAVE = 60.0
 
 WORDS: dict[RunState, str] = {
     "done": "done", "failed": "failed", "running": "running elsewhere", "queued": "queued",
@@ -34,7 +41,10 @@ Retry = Annotated[
     typer.Option(help="`failed`: take up failed runs again, from their saved state."),
 ]
 Threads = Annotated[
-    int, typer.Option(help="Threads of torch in every process; rounding depends on it.", min=1)
+    int,
+    typer.Option(
+        help="Threads of torch in every process; rounding depends on it.", min=1, max=1024
+    ),
 ]
 
 
@@ -82,12 +92,12 @@ def run(
             plugins=tuple(context.obj or ()),
             on_progress=lambda _, step, total: bar.update(step / max(total, 1)),
         )
-        (record,) = execute([spec], conditions)
+        with _saved_by_signals(conditions.stop):
+            (record,) = execute([spec], conditions)
     if record.status == "failed":
         raise ObdBenchError(f"{record.failure.type}: {record.failure.message}")
     out.print(
         f"{spec.run_id}: normalized return {record.mean_score.normalized_return:.2f}",
-        highlight=False,
     )
 
 
@@ -162,6 +172,7 @@ def check_retry(retry: str | None) -> None:
 
 def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
     """The runs that are to be done; their counts are printed."""
+    from benchmark.record import BadRecord
     from obdbench.sweep_status import sweep_status
 
     states = sweep_status(store, plan)
@@ -175,10 +186,13 @@ def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
     ]
     err.print(
         ", ".join([f"{plan.name}: {len(plan.runs)} runs", *listed, f"{len(todo)} to do"]),
-        highlight=False,
     )
     if states.unknown:
-        err.print(f"[yellow]{states.unknown}[/]", highlight=False)
+        err.print(str(states.unknown), style="yellow")
+    for run in plan.runs:
+        if states.of(run).error == BadRecord.__name__:
+            fate = "put aside" if run in todo else "left; --retry failed puts it aside"
+            err.print(f"A record cannot be read, and is {fate}: {states.of(run).message}")
     return todo
 
 
@@ -190,14 +204,18 @@ def _share(plan: Sweep, todo: list[RunSpec], share: str | None) -> list[RunSpec]
     if share is None:
         return todo
     parts = share.split("/")
-    if len(parts) != 2 or not all(p.isdigit() for p in parts) or not int(parts[0]) < int(parts[1]):
+    if (
+        len(parts) != 2
+        or not all(p.isdecimal() for p in parts)
+        or not int(parts[0]) < int(parts[1])
+    ):
         raise BadConfiguration(f"--share is {share!r}; expected a place and a number, 0/8 to 7/8.")
     mine = {run.run_id for run in plan.runs[int(parts[0]) :: int(parts[1])]}
     return [run for run in todo if run.run_id in mine]
 
 
 def _work(todo: list[RunSpec], plan: Sweep, conditions: Conditions, jobs: int) -> None:
-    """Do the runs; a process that SLURM warns saves its state and says so by its exit status."""
+    """Do the runs, with a progress bar."""
     from benchmark.local import execute_here, execute_in_processes
     from results.record_store import run_status
 
@@ -211,16 +229,24 @@ def _work(todo: list[RunSpec], plan: Sweep, conditions: Conditions, jobs: int) -
             running = sum(p.fraction for p in at.values() if p.state == "running")
             bar.update(len(done) + failed + running, f"{failed} failed" if failed else "")
 
-        if jobs > 1:
-            execute_in_processes(todo, conditions, jobs, poll)
-        else:
-            try:
-                with stopped_by_signals(conditions.stop, SECONDS_TO_SAVE) as received:
-                    execute_here(todo, conditions, poll)
-            except Stopped as stopped:
-                err.print(
-                    f"Stopped: {stopped}. The same command goes on from here.", highlight=False
-                )
-                status = QUEUE_AGAIN if WARNING in received else 128 + END
-                raise typer.Exit(status) from None
+        with _saved_by_signals(conditions.stop):
+            if jobs > 1:
+                execute_in_processes(todo, conditions, jobs, poll)
+            else:
+                execute_here(todo, conditions, poll)
         poll()
+
+
+@contextlib.contextmanager
+def _saved_by_signals(stop: StopRequest) -> Iterator[None]:
+    """Signals save the state of the runs in the block and end the command, which says so.
+
+    Raises:
+        Exit: 75 after SLURM's warning, else 128 + signal.
+    """
+    try:
+        with stopped_by_signals(stop, SECONDS_TO_SAVE) as received:
+            yield
+    except Stopped as stopped:
+        err.print(f"Stopped: {stopped}. The same command goes on from here.")
+        raise typer.Exit(QUEUE_AGAIN if WARNING in received else 128 + received[0]) from None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
+from benchmark.errors import system_error
 from obdbench.cli.console import ERROR, RUNS_FAILED, err, out, print_json, progress_bar
 from obdbench.cli.options import DEFAULT_STORE, Store, store_option
 
@@ -61,13 +63,14 @@ def _status_values(store: Path, plan: Sweep, states: SweepStatus) -> dict[str, A
         {
             "run_id": run.run_id, "method": run.method, "dataset": run.dataset, "seed": run.seed,
             "state": states.of(run).state, "fraction": states.of(run).fraction,
-            "error": states.of(run).error,
+            "error": states.of(run).error, "message": states.of(run).message,
         }
         for run in plan.runs
     ]  # fmt: skip
     return {
         "sweep": plan.name, "store": str(store), "counts": dict(states.counts),
-        "waiting": dict(states.waiting), "unknown": states.unknown, "runs": runs,
+        "waiting": dict(states.waiting), "unknown": states.unknown,
+        "remarks": list(states.remarks), "runs": runs,
     }  # fmt: skip
 
 
@@ -78,29 +81,36 @@ def _print_status(store: Path, plan: Sweep, states: SweepStatus) -> None:
     for cell, runs in plan.cells.items():
         at = {run.seed: states.of(run) for run in runs}
         errors = sorted({p.error for p in at.values() if p.error})
-        row = [_mark(at[seed], marks) if seed in at else "" for seed in seeds]
+        row = [Text.from_markup(_mark(at[s], marks)) if s in at else "" for s in seeds]
         table.add_row(cell, *row, ", ".join(errors))
     out.print(table)
     counts = states.counts
     out.print(
         ", ".join(f"{mark} {counts[s]} {s}" for s, mark in marks.items() if counts[s]),
-        highlight=False,
+        markup=True,
     )
     if states.waiting:
         reasons = ", ".join(f"{count} {reason}" for reason, count in states.waiting.most_common())
-        out.print(f"Queued: {reasons}", highlight=False)
+        out.print(f"Queued: {reasons}")
     if states.unknown:
-        out.print(f"[yellow]What is queued is not known: {states.unknown}[/]", highlight=False)
+        out.print(f"What is queued is not known: {states.unknown}", style="yellow")
+    _remark(states.remarks)
     if counts["failed"]:
-        _explain_failures(store, plan)
+        _explain_failures(store, plan, states)
         out.print(
             f"Failed runs go on with: obdbench sweep {plan.name} --retry failed"
             f"{store_option(store)}",
-            highlight=False,
         )
 
 
-def table(name: Name, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+def table(
+    name: Name,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to write to; reports/NAME of the store by default.")
+    ] = None,
+    store: Store = DEFAULT_STORE,
+    as_json: Json = False,
+) -> None:
     """Print a sweep's table and write it as Markdown, CSV and LaTeX, with its figure.
 
     Ends with status 3 where runs failed.
@@ -109,7 +119,7 @@ def table(name: Name, store: Store = DEFAULT_STORE, as_json: Json = False) -> No
     from results.record_store import load_sweep
 
     plan = load_sweep(store, name)
-    whole = _print_table(store, plan, as_json)
+    whole = _print_table(store, plan, as_json, to)
     _exit_where_failed(sweep_status(store, plan), whole)
 
 
@@ -122,12 +132,12 @@ def report(
 ) -> None:
     """Write a sweep's report as one HTML page: results, runs, figures, published numbers."""
     from obdbench.html_report import write_html_report
-    from results.record_store import load_sweep
+    from results.record_store import load_sweep, reports_folder
 
     plan = load_sweep(store, name)
-    path = to or store / "reports" / plan.name / "report.html"
+    path = to or reports_folder(store, plan) / "report.html"
     write_html_report(store, plan, path)
-    out.print(str(path), highlight=False)
+    out.print(str(path))
 
 
 def collect(
@@ -135,24 +145,32 @@ def collect(
     wait: Annotated[
         bool, typer.Option("--wait", help="Stay until no run is on the cluster any more.")
     ] = False,
-    poll: Annotated[float, typer.Option(help="Seconds between looks (--wait).")] = POLL_SECONDS,
+    poll: Annotated[
+        float, typer.Option(help="Seconds between looks (--wait).", min=0.01, max=86_400)
+    ] = POLL_SECONDS,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
     """Give runs whose job died a record with the cause, then print and write the table.
 
     May be called at any time, also while jobs run; they are not touched. Ends with status 3 where
-    runs failed.
+    runs failed, with status 1 where SLURM does not answer: the table is then of what is there.
     """
+    from benchmark.errors import ObdBenchError
     from results.record_store import load_sweep
     from slurm.cluster import Cluster
 
     plan = load_sweep(store, name)
-    if wait:
-        watch(Cluster(store), plan, poll)
-    else:
-        settle(Cluster(store))
-    show(store, plan, as_json)
+    settled = True
+    try:
+        if wait:
+            watch(Cluster(store), plan, poll)
+        else:
+            settle(Cluster(store))
+    except ObdBenchError as error:
+        settled = False
+        err.print(f"Nothing was noted: {error}")
+    show(store, plan, as_json, settled)
 
 
 def cancel(name: Name, store: Store = DEFAULT_STORE) -> None:
@@ -162,10 +180,12 @@ def cancel(name: Name, store: Store = DEFAULT_STORE) -> None:
 
     plan = load_sweep(store, name)
     count = Cluster(store).cancel(plan.name)
+    if not count:
+        err.print(f"No run of {name} waits or works on a cluster.")
+        return
     err.print(
         f"{count} runs were cancelled. Note them as such: obdbench collect {name}"
         f"{store_option(store)}",
-        highlight=False,
     )
 
 
@@ -185,23 +205,32 @@ def watch(
     """
     from obdbench.sweep_status import sweep_status
     from slurm.cluster import QueueFull
-    from slurm.scheduler import Unreachable
+    from slurm.scheduler import NoSlurm, Unreachable
 
     mine = {run.run_id for run in plan.runs}
+    said: set[str] = set()
+
+    def say_once(sentence: str) -> None:
+        if sentence not in said:
+            err.print(sentence)
+        said.add(sentence)
+
     with progress_bar(plan.name, "runs", len(plan.runs)) as bar:
         while True:
             try:
                 settled = cluster.settle()
                 _tell(settled.died, settled.unwritten)
+                for remark in cluster.scheduler.remarks():
+                    say_once(remark)
                 if send is None and not settled.live & mine:
                     return
                 if send is not None:
                     send()
                     send = None
-            except QueueFull:
-                pass
-            except Unreachable as error:  # the controller is being restarted, say
-                err.print(f"{error} Asking again in {poll:.0f} s.", highlight=False, markup=False)
+            except NoSlurm:
+                raise  # asking again is of no use
+            except (QueueFull, Unreachable) as error:  # the controller is being restarted, say
+                say_once(f"{error} Asking again every {poll:.0f} s.")
             states = sweep_status(cluster.store, plan)
             done = sum(p.fraction for p in states.at.values() if p.state != "queued")
             queued, failed = states.counts["queued"], states.counts["failed"]
@@ -213,38 +242,50 @@ def settle(cluster: Cluster) -> None:
     """Give runs whose job died a record with the cause, and print it."""
     settled = cluster.settle()
     _tell(settled.died, settled.unwritten)
+    _remark(cluster.scheduler.remarks())
+
+
+def _remark(remarks: Sequence[str]) -> None:
+    """Print what the scheduler's answer lacked."""
+    for remark in remarks:
+        err.print(remark)
 
 
 def _tell(died: dict[str, str], unwritten: dict[str, str]) -> None:
     """Print which runs were given a failed record, and which records could not be written."""
     for run, kind in died.items():
-        err.print(f"{run}: {kind}", highlight=False, markup=False)
+        err.print(f"{run}: {kind}")
     for run, problem in unwritten.items():
         err.print(
             f"{run}: its job died, and its record cannot be written ({problem}). Make room and "
             f"run this again.",
-            highlight=False,
-            markup=False,
         )
 
 
-def show(store: Path, plan: Sweep, as_json: bool = False) -> None:
+def show(store: Path, plan: Sweep, as_json: bool = False, settled: bool = True) -> None:
     """Print and write a sweep's table, and say on the other stream what it lacks.
 
+    Args:
+        store: Folder of records.
+        plan: The sweep.
+        as_json: Print JSON instead of the table.
+        settled: Whether SLURM could be asked before.
+
     Raises:
-        Exit: Runs failed: status 3.
+        Exit: SLURM could not be asked: status 1. Runs failed: status 3.
     """
     from obdbench.sweep_status import sweep_status
 
     whole = _print_table(store, plan, as_json)
     states = sweep_status(store, plan)
     if open_ := states.counts["queued"] + states.counts["running"]:
-        err.print(f"{open_} runs are still queued or running.", highlight=False)
+        err.print(f"{open_} runs are still queued or running.")
     if states.counts["failed"]:
         err.print(
             f"Some runs failed; see: obdbench status {plan.name}{store_option(store)}",
-            highlight=False,
         )
+    if not settled:
+        raise typer.Exit(ERROR)
     _exit_where_failed(states, whole)
 
 
@@ -256,49 +297,55 @@ def _exit_where_failed(states: SweepStatus, whole: bool = True) -> None:
         raise typer.Exit(ERROR)
 
 
-def _print_table(store: Path, plan: Sweep, as_json: bool) -> bool:
-    """Print and write a sweep's table; whether every record could be read."""
-    from paper_figures.exhibits import write_tables
+def _print_table(store: Path, plan: Sweep, as_json: bool, to: Path | None = None) -> bool:
+    """Print a sweep's table, then write it; whether all could be read and written."""
+    from paper_figures.exhibits import sweep_table
+    from results.record_store import reports_folder
 
-    report = write_tables(store, plan)
-    for message in report.damaged:
-        err.print(f"A record cannot be read: {message}", highlight=False, markup=False)
+    result = sweep_table(store, plan)
+    if not as_json:
+        out.print(result.table.rich())
+    files: list[Path] = []
+    problem = ""
+    try:
+        files = result.write(to or reports_folder(store, plan))
+    except OSError as error:
+        problem = system_error(error)
     if as_json:
-        rows = report.table.data.to_dict("records")
-        files = [str(path) for path in report.files]
         print_json(
             {
                 "sweep": plan.name,
-                "caption": report.table.caption,
-                "rows": rows,
-                "files": files,
-                "damaged": report.damaged,
+                "caption": result.table.caption,
+                "rows": result.table.data.to_dict("records"),
+                "files": [str(path) for path in files],
+                "damaged": result.damaged,
             }
         )
-        return not report.damaged
-    out.print(report.table.rich())
-    for path in report.files:
-        out.print(str(path), highlight=False)
-    return not report.damaged
+    else:
+        for path in files:
+            out.print(str(path))
+    for message in result.damaged:
+        err.print(f"A record cannot be read: {message}")
+    if problem:
+        err.print(
+            f"The table was not written: {problem} Elsewhere: obdbench table {plan.name} --to "
+            f"FOLDER{store_option(store)}"
+        )
+    return not (result.damaged or problem)
 
 
-def _explain_failures(store: Path, plan: Sweep) -> None:
+def _explain_failures(store: Path, plan: Sweep, states: SweepStatus) -> None:
     """One line for every distinct error, with a record that holds its traceback."""
-    from benchmark.record import FILE, BadRecord, peek_record
+    from benchmark.record import FILE
     from benchmark.run import run_folder
 
     examples: dict[str, Path] = {}
     for run in plan.runs:
-        path = run_folder(store, run) / FILE
-        try:
-            error = peek_record(path).error if path.exists() else None
-        except BadRecord as damage:
-            examples.setdefault(f"{type(damage).__name__}: {damage}", path)
-            continue
-        if error:
-            examples.setdefault(f"{error['type']}: {error['message'].splitlines()[0]}", path)
+        if states.of(run).error:
+            said = f"{states.of(run).error}: {states.of(run).message}"
+            examples.setdefault(said, run_folder(store, run) / FILE)
     for message, path in examples.items():
-        out.print(f"{message}\n  {path}", highlight=False, markup=False)
+        out.print(f"{message}\n  {path}")
 
 
 def _mark(at: RunStatus, marks: dict[RunState, str]) -> str:

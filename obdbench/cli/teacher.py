@@ -15,6 +15,8 @@ from benchmark.datasets.catalog import dataset_card, load_dataset, local_dataset
 from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl_statistics
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
+from benchmark.provenance import checked_device
+from benchmark.spec import LARGEST_SEED
 from benchmark.teachers.corl import import_corl
 from benchmark.teachers.teacher import TEACHERS, NetworkTeacher, TeacherProblem, evaluate_teacher
 from benchmark.teachers.teacher_files import (
@@ -27,19 +29,23 @@ from benchmark.teachers.teacher_files import (
     shipped_teachers,
 )
 from obdbench.cli.console import err, out, progress_bar
-from obdbench.cli.options import Settings, parse_settings
+from obdbench.cli.options import Force, Settings, check_free, parse_settings
 
 app = typer.Typer(help="Teachers: train, import, list, evaluate.", no_args_is_help=True)
 
-Episodes = Annotated[int, typer.Option(help="Episodes of the deterministic policy.")]
+Episodes = Annotated[int, typer.Option(help="Episodes of the deterministic policy.", min=1)]
 D4RL = "d4rl/"
+OR_TARGET = ", or --target for another file"
 
 
 @app.command()
 def train(
     dataset: Annotated[str, typer.Argument(help="A dataset of the local store.")],
     recipe: Annotated[str, typer.Option(help="Registered teacher recipe.")] = "td3_bc",
-    seed: Annotated[int, typer.Option(help="Seed of initialisation and minibatches.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(help="Seed of initialisation and minibatches.", min=0, max=LARGEST_SEED - 1),
+    ] = 0,
     steps: Annotated[int | None, typer.Option(help="Gradient steps.")] = None,
     set_: Settings = None,
     target: Annotated[
@@ -47,15 +53,18 @@ def train(
     ] = None,
     episodes: Episodes = 100,
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    force: Force = False,
 ) -> None:
     """Train a teacher offline; a killed training goes on from its saved state.
 
     Runs find it as `--teacher RECIPE`, or `--teacher RECIPE:SEED` for a seed other than 0.
     """
+    checked_device(device)
     data = load_dataset(DatasetName.parse(dataset))
     given: dict[str, Any] = parse_settings(set_) | ({} if steps is None else {"steps": steps})
     algorithm = build(TEACHERS[recipe], given, f"recipe {recipe}")
     path = target or cached_path(data, recipe, seed)
+    check_free(path, force, OR_TARGET)
     state = path.with_suffix(".state")
     total = dataclasses.asdict(algorithm)["steps"]
     with progress_bar(f"Training {recipe} on {dataset}", "steps", total) as bar:
@@ -88,18 +97,23 @@ def import_(
     target: Annotated[
         Path | None, typer.Option(help="File to write, instead of one in the cache.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Import a CORL checkpoint; no code of the file is run.
 
     Runs on that dataset find it as `--teacher cal_ql`.
     """
     short = dataset.removeprefix(D4RL)
+    path = target or imported_path(D4RL + short, "cal_ql")
+    check_free(path, force, OR_TARGET)
     mean, std = d4rl_statistics(short)
     environment, reference = d4rl_environment(short), d4rl_reference(short)
     facts = {"recipe": "cal_ql", "dataset": D4RL + short, "environment": environment}
     teacher = import_corl(file, observation_mean=mean, observation_std=std, facts=facts)
+    if converted := teacher.facts.get("checkpoint_converted"):
+        err.print(f"{file}: {converted}.")
     measured = evaluate_teacher(teacher, environment, reference, episodes, seed=0)
-    _save(teacher, measured, target or imported_path(D4RL + short, "cal_ql"))
+    _save(teacher, measured, path)
 
 
 @app.command(name="list")
@@ -146,7 +160,7 @@ def evaluate(
     if dataset is not None:
         data = load_dataset(DatasetName.parse(dataset))
         measured = _measured(find_teacher(data, recipe), data, episodes)
-        out.print(_sentence(measured), highlight=False)
+        out.print(_sentence(measured))
         return
     out.print(_evaluate_all(recipe, episodes))
 
@@ -208,7 +222,7 @@ def _measured(teacher: NetworkTeacher, data: Dataset, episodes: int) -> dict[str
 def _save(teacher: NetworkTeacher, measured: dict[str, float], path: Path) -> None:
     facts = {**teacher.facts, "evaluation": measured}
     save_teacher(dataclasses.replace(teacher, facts=facts), path)
-    err.print(f"{path}: {_sentence(measured)}", highlight=False)
+    err.print(f"{path}: {_sentence(measured)}")
 
 
 def _score(measured: dict[str, float] | None) -> str:

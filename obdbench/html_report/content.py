@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,19 +13,25 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.datasets.diversity import PrincipalComponents
+from benchmark.errors import ObdBenchError
 from benchmark.record import Record, check_set
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from benchmark.synthetic_set import load_synthetic_set
 from obdbench.sweep_status import SweepStatus
-from results import Best, best_and_ties
+from paper_figures import caption
+from results import Best, best_and_ties, stratified
+from results.aggregate import common_scores
 from results.comparison import RULE, Comparison, compare, published_cells
 
 PIXELS = 1000
 """Number of values that a coordinate of a set's picture can take, from 0."""
 FLAT = 1e-9
 """Points that differ by less than this along an axis differ only by rounding."""
+
+FLOOR = "random"
+"""The method that picks pairs at random: it competes, and is shown with the references."""
 
 Rank = Literal["best", "tie", "undecided", ""]
 
@@ -36,6 +42,7 @@ def content(
     records: Sequence[Record],
     states: SweepStatus,
     table: pd.DataFrame,
+    overall: pd.DataFrame,
 ) -> dict[str, Any]:
     """Gather everything that the page's script needs, ready for JSON.
 
@@ -45,27 +52,132 @@ def content(
         records: Records of its runs.
         states: Status of all its runs.
         table: What `results.cell_table` gives for the sweep.
+        overall: What `over_datasets` gives for it.
     """
-    best = best_and_ties(table)
     provenance: dict[str, int] = {}
     by_id = {record.run_id: record for record in records}
+    pictures, altered = _pictures(store, sweep, by_id)
     return {
         "name": sweep.name,
         "description": sweep.description,
         "counts": dict(states.counts),
-        "cells": [_cell(row, best[row["dataset"]]) for _, row in table.iterrows()],
+        "overall": _cells(overall),
+        "cells": _cells(table),
         "specs": {cell: _spec(runs[0]) for cell, runs in sweep.cells.items()},
         "labels": dict(zip(table["cell_id"], table["label"], strict=True)),
         "runs": [
             _run(run, by_id.get(run.run_id), states.of(run).state, provenance)
             for run in sweep.runs
         ],
-        "pictures": _pictures(store, sweep, by_id),
+        "pictures": pictures, "altered": altered,
         "provenance": [json.loads(facts) for facts in provenance],
         "published": [_published(one) for one in compare(published_cells(), records)
                       if one.reproduced is not None],
         "rule": RULE,
     }  # fmt: skip
+
+
+def over_datasets(runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Average each method over the datasets; no rows where there is one dataset.
+
+    Args:
+        runs: What `results.runs_frame` gives for the records.
+        table: What `results.cell_table` gives for the sweep.
+
+    Returns:
+        Rows like those of `table`, for the methods with complete runs on every dataset that has
+        records: the mean over datasets with its interval, and the costs' means. ``scores`` are the
+        means over datasets of each seed that all of them have.
+    """
+    common, of_all = common_scores(runs), table["dataset"].nunique()
+    if len(common.datasets) < 2:
+        return table.iloc[:0]
+    count = len(common.datasets)
+    where = f"mean over {count}{'' if count == of_all else f' of {of_all}'} datasets"
+    rows = []
+    cells = table[table["dataset"].isin(common.datasets)].groupby("label")
+    for label, scores in common.scores.items():
+        mine, found = cells.get_group(label), stratified(scores)
+        sums = mine[["n", "n_expected", "n_failed"]].sum()
+        means = mine[["wall_seconds", "outer_steps", "environment_steps"]].mean()
+        score = {"value": found.value, "low": found.low, "high": found.high, "dataset": where}
+        score |= _scores_over_datasets(mine)
+        rows.append(mine.iloc[0].to_dict() | dict(sums) | dict(means) | score | {"cell_id": ""})
+    return pd.DataFrame(rows, columns=table.columns)
+
+
+def _scores_over_datasets(cells: pd.DataFrame) -> dict[str, tuple[float, ...]]:
+    """Mean over the cells of each seed that all of them have, by which methods are compared."""
+    scores = [dict(zip(row["seeds"], row["scores"], strict=True)) for _, row in cells.iterrows()]
+    seeds = sorted(set.intersection(*(set(one) for one in scores)))
+    return {
+        "seeds": tuple(seeds),
+        "scores": tuple(sum(one[seed] for one in scores) / len(scores) for seed in seeds),
+    }
+
+
+def headline(rows: pd.DataFrame) -> str:
+    """Say which method scores highest, and what it is to be compared with.
+
+    Args:
+        rows: Rows of one dataset, or of the mean over all.
+    """
+    best = next(iter(best_and_ties(rows).values()), None)
+    if best is None or best.best is None or rows["dataset"].nunique() != 1:
+        return ""
+    by_label = rows.set_index("label")
+    row = by_label.loc[best.best]
+    text = f"{best.best} scores highest ({row['dataset']}): {row['value']:.1f}"
+    if math.isfinite(row["low"]):
+        text += f" [{row['low']:.1f}, {row['high']:.1f}]"
+    if level := [*best.ties, *best.undecided]:
+        text += f"; not told apart from it: {_some(level)}"
+    apart = by_label[by_label["reference"] | (by_label["method"] == FLOOR)].dropna(subset="value")
+    known = [f"{name} {value:.1f}" for name, value in apart["value"].items() if name != best.best]
+    return f"{text}. For comparison: {', '.join(known)}." if known else f"{text}."
+
+
+def facts(sweep: Sweep, records: Sequence[Record], runs: pd.DataFrame) -> dict[str, str]:
+    """List what was run, when, with which versions, and how it was scored, in words by name."""
+    found = {
+        "Methods": _some([run.method for run in sweep.runs], 12),
+        "Datasets": _some([run.dataset for run in sweep.runs], 3),
+        "Seeds": caption.seeds(len(cell) for cell in sweep.cells.values()).removesuffix(" seeds"),
+    }
+    if not records:
+        return found
+    made = [record.provenance for record in records]
+    hours = sum(r.cost.wall_seconds + r.cost.evaluation_wall_seconds for r in records) / 3600
+    commits = _some([f"{m.commit[:7]}{' changed since' * bool(m.dirty)}" for m in made if m.commit])
+    return found | {
+        "Scored by": _some([text for text in runs["protocol_detail"] if text]),
+        "Student": _some([text for text in runs["student"] if text]),
+        "When": f"{_minute(min(r.started for r in records))} to "
+                f"{_minute(max(r.finished for r in records))} UTC",
+        "Version": "; ".join(f"{name} {_some([m.packages.get(name, 'unknown') for m in made])}"
+                             for name in ("obdbench", "torch"))
+                   + f"; Python {_some([m.python for m in made])}"
+                   + (f"; commit {commits}" if commits else ""),
+        "Machine": _some([m.device for m in made]),
+        "Work": f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes",
+    }  # fmt: skip
+
+
+def _minute(moment: str) -> str:
+    """Shorten an ISO time to the minute."""
+    return moment[:16].replace("T", " ")
+
+
+def _some(texts: Iterable[str], most: int = 3) -> str:
+    """Join the first few different ones, and count those that are left out."""
+    found = list(dict.fromkeys(texts))
+    more = len(found) - most
+    return ", ".join(found[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
+    best = best_and_ties(table)
+    return [_cell(row, best[row["dataset"]]) for _, row in table.iterrows()]
 
 
 def _cell(row: pd.Series, best: Best) -> dict[str, Any]:
@@ -74,7 +186,11 @@ def _cell(row: pd.Series, best: Best) -> dict[str, Any]:
         "n_expected", "n_failed", "wall_seconds", "outer_steps", "environment_steps", "used",
         "level",
     )  # fmt: skip
-    return {key: _plain(row[key]) for key in keys} | {"rank": _rank(row["label"], best)}
+    apart = bool(row["reference"]) or row["method"] == FLOOR
+    return {key: _plain(row[key]) for key in keys} | {
+        "rank": _rank(row["label"], best),
+        "apart": apart,
+    }
 
 
 def _rank(label: str, best: Best) -> Rank:
@@ -107,6 +223,7 @@ def _run(
         "provenance": provenance.setdefault(facts, len(provenance)),
         "sha256": record.checkpoints[-1].sha256 if record.checkpoints else None,
         "finished": record.finished,
+        "noted": dict(sorted(record.method_facts.items())),
     }
     if record.error is not None:
         row["error"] = values["error"]
@@ -115,19 +232,24 @@ def _run(
 
 def _pictures(
     store: Path, sweep: Sweep, records: Mapping[str, Record]
-) -> dict[str, dict[str, Any]]:
-    """Picture the first stored set of each cell, by run id."""
-    pictures = {}
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Picture the first stored set of each cell, by run id; also say which sets were altered."""
+    pictures, altered = {}, []
     for runs in sweep.cells.values():
         for run in runs:
             record = records.get(run.run_id)
             if record is None or not record.checkpoints or not record.checkpoints[-1].synthetic_set:
                 continue
             folder, last = run_folder(store, run), record.checkpoints[-1]
-            if (folder / str(last.synthetic_set)).exists():
+            if not (folder / str(last.synthetic_set)).exists():
+                continue
+            try:
                 pictures[run.run_id] = picture(check_set(record, last, folder))
-                break
-    return pictures
+            except ObdBenchError as error:
+                altered.append(str(error))
+                continue
+            break
+    return pictures, altered
 
 
 def picture(path: Path) -> dict[str, Any]:

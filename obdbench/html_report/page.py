@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
+import base64
+import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib as mpl
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -19,24 +19,46 @@ from matplotlib.figure import Figure
 from benchmark.files import write_atomic
 from benchmark.record import Record
 from benchmark.sweep import Sweep
-from obdbench.html_report.content import content
+from obdbench.html_report.content import content, facts, headline, over_datasets
 from obdbench.sweep_status import sweep_status
-from paper_figures import convergence, over_datasets
-from paper_figures.figure import SETTINGS, FigureError
+from paper_figures import convergence
+from paper_figures.figure import FigureError, page_svg, words
+from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
+from paper_figures.table import csv_text
 from results import cell_table, curves_frame, runs_frame
 from results.record_store import readable_records
 
 FIGURES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Figure]] = {
-    "Normalized return against outer step": lambda runs, curves: convergence(curves),
-    "Interquartile mean and mean over datasets": lambda runs, curves: over_datasets.aggregate(runs),
-    "Performance profiles": lambda runs, curves: over_datasets.profiles(runs),
-    "Probability of improvement": lambda runs, curves: over_datasets.improvement(runs),
-    "Stability of ranks when seeds are drawn again": lambda runs, curves: over_datasets.ranks(runs),
-    "Score against cost": lambda runs, curves: over_datasets.cost(runs),
+    "curves": lambda runs, curves: convergence(curves),
+    "means": lambda runs, curves: aggregate(runs),
+    "profiles": lambda runs, curves: profiles(runs),
+    "improvement": lambda runs, curves: improvement(runs),
+    "ranks": lambda runs, curves: ranks(runs),
+    "cost": lambda runs, curves: cost(runs),
 }
+WIDE_INCHES = 6.6
+"""Width from which a figure takes the page's whole width; others stand two in a row."""
 
 
-NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure as the page shows it.
+
+    Args:
+        name: Key in `FIGURES`.
+        title: What it shows.
+        caption: Protocol, seeds and intervals; what was left out.
+        svg: Element that takes the page's width and colours.
+        pixels: Width at which its text has the size that it was drawn for.
+        wide: Whether it takes a row of its own.
+    """
+
+    name: str
+    title: str
+    caption: str
+    svg: Markup
+    pixels: int
+    wide: bool
 
 
 def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
@@ -50,28 +72,33 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
     records, damaged = readable_records(store, sweep)
     runs = runs_frame(records)
     table = cell_table(runs_frame(records, sweep.runs))
+    overall = over_datasets(runs, table)
     states = sweep_status(store, sweep)
+    figures = _figures(records, runs)
+    landing = "means" if len(overall) else "curves"
+    values = content(store, sweep, records, states, table, overall)
     folder = resources.files("obdbench.html_report")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((folder / "report.html.template").read_text("utf-8"))
+    script = (folder / "report.js").read_text("utf-8")
     page = template.render(
         name=sweep.name,
         description=sweep.description,
-        style=_trusted(folder / "report.css"),
-        script=_trusted(folder / "report.js"),
+        style=Markup((folder / "report.css").read_text("utf-8")),
+        script=Markup(script),
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         bibtex=(folder / "papers.bib").read_text("utf-8"),
         unknown=states.unknown,
         damaged=damaged,
-        csv=table.drop(columns="scores").to_csv(index=False),
-        figures=_figures(records, runs),
-        data=_json(content(store, sweep, records, states, table)),
+        facts=facts(sweep, records, runs),
+        headline=headline(overall if len(overall) else table),
+        csv=csv_text(table.drop(columns=["scores", "seeds"])),
+        landing=[figure for figure in figures if figure.name == landing],
+        figures=[figure for figure in figures if figure.name != landing],
+        altered=values["altered"],
+        data=_json(values),
     )
     write_atomic(path, page)
-
-
-def _trusted(file: Traversable) -> Markup:
-    """Read a file of the suite, which is not escaped."""
-    return Markup(file.read_text("utf-8"))
 
 
 def _json(values: Any) -> Markup:
@@ -82,22 +109,17 @@ def _json(values: Any) -> Markup:
     return Markup(text)
 
 
-def _figures(records: Sequence[Record], runs: pd.DataFrame) -> list[tuple[str, Markup]]:
-    """Draw every figure that these records suffice for; title and SVG."""
+def _figures(records: Sequence[Record], runs: pd.DataFrame) -> list[PageFigure]:
+    """Draw every figure that these records suffice for."""
     found = []
     curves = curves_frame(records)
-    for title, draw in FIGURES.items():
+    for name, draw in FIGURES.items():
         try:
-            found.append((title, _svg(draw(runs, curves))))
+            figure = draw(runs, curves)
         except FigureError:
             continue
+        inches, svg = figure.get_figwidth(), Markup(page_svg(figure))
+        found.append(
+            PageFigure(name, *words(figure), svg, round(96 * inches), inches >= WIDE_INCHES)
+        )
     return found
-
-
-def _svg(figure: Figure) -> Markup:
-    """Encode a figure as an SVG element; the same figure gives the same text."""
-    buffer = io.StringIO()
-    with mpl.rc_context({**SETTINGS, "svg.hashsalt": "obdbench", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata=NO_METADATA)
-    text = buffer.getvalue()
-    return Markup(text[text.index("<svg") :])

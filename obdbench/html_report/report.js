@@ -1,10 +1,12 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
-const PAGE = 200;
+const PAGE = 200, SIBLINGS = 20;
 const MARKS = {done: "●", failed: "✗", running: "▶", queued: "○", stopped: "◐", missing: "·"};
 const byId = id => document.getElementById(id);
 const escapes = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"};
 const safe = value => String(value ?? "").replace(/[&<>"']/g, c => escapes[c]);
+// A name may break where its words do.
+const breakable = name => safe(name).replace(/[_/]/g, "$&<wbr>");
 const number = (value, digits = 1) =>
   value == null ? "–" : value.toLocaleString("en", {minimumFractionDigits: digits, maximumFractionDigits: digits});
 const interval = c => c.low == null ? "" : ` <small>[${number(c.low)}, ${number(c.high)}]</small>`;
@@ -47,17 +49,40 @@ function sortable(table, columns, rows, draw, state) {
   return refresh;
 }
 
-function fill(table, rows) {
-  const width = table.tHead.rows[0].cells.length;
-  table.tBodies[0].innerHTML = rows.join("") || `<tr><td colspan="${width}">Nothing matches.</td></tr>`;
+const across = (table, cell, text) => `<tr><${cell} colspan="${table.tHead.rows[0].cells.length}">${text}</${cell}></tr>`;
+
+function fill(table, rows, empty = "Nothing matches.") {
+  table.tBodies[0].innerHTML = rows.join("") || across(table, "td", empty);
 }
 
 function choices(select, values) {
   for (const value of values) select.add(new Option(value, value));
 }
 
+// --- a table that is wider than its place -------------------------------------------------------
+
+// What scrolls sideways fades where it goes on, says so, and is reached by the keyboard.
+function hintAtMore(box) {
+  const hint = document.createElement("p");
+  Object.assign(hint, {className: "hint", hidden: true, textContent: "Scroll sideways for more \u2192"});
+  hint.setAttribute("aria-hidden", "true");
+  box.before(hint);
+  const look = () => {
+    const beyond = box.scrollWidth - box.clientWidth;
+    hint.hidden = beyond < 2;
+    box.classList.toggle("more-left", box.scrollLeft > 1);
+    box.classList.toggle("more-right", beyond - box.scrollLeft > 1);
+    if (beyond > 1 || box.scrollHeight > box.clientHeight) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  };
+  box.addEventListener("scroll", look, {passive: true});
+  const observer = new ResizeObserver(look);
+  for (const element of [box, box.firstElementChild]) observer.observe(element);
+}
+
 // --- results ------------------------------------------------------------------------------------
 
+const everywhere = [...data.overall, ...data.cells];
 const ends = data.cells.flatMap(c => [c.low ?? c.value, c.high ?? c.value]).filter(v => v != null);
 const [least, most] = [Math.min(0, ...ends), Math.max(100, ...ends)];
 const place = value => (100 * (value - least) / (most - least)).toFixed(1);
@@ -70,8 +95,8 @@ const bar = c => c.value == null ? "" :
 const RANKS = {tie: "†", undecided: "?"};
 
 const resultColumns = [
-  {name: "Dataset", key: c => c.dataset},
   {name: "Method", key: c => c.label},
+  {name: "Dataset", key: c => c.dataset},
   {name: "Score [CI]", key: c => c.value, down: true, number: true},
   {name: "Interval"},
   {name: "n", key: c => c.n, down: true, number: true},
@@ -81,47 +106,62 @@ const resultColumns = [
   {name: "Used", key: c => c.used},
 ];
 
+// The mean over datasets, one dataset, or every dataset.
+const chosen = () => byId("dataset").value ? everywhere.filter(c => c.dataset === byId("dataset").value) : data.cells;
+
 function shownCells() {
-  const words = byId("find").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const dataset = byId("dataset").value, used = byId("used").value;
-  return data.cells.filter(c =>
+  const words = byId("find").value.toLowerCase().split(/\s+/).filter(Boolean), used = byId("used").value;
+  return chosen().filter(c =>
     words.every(w => `${c.dataset} ${c.label}`.toLowerCase().includes(w)) &&
-    (!dataset || c.dataset === dataset) && (!used || c.used === used) &&
-    !(byId("no-references").checked && c.reference));
+    (!used || c.used === used) && !(byId("no-references").checked && c.apart));
+}
+
+function resultRow(c) {
+  const n = c.n < c.n_expected ? `${c.n}/${c.n_expected}` : c.n;
+  return `<tr class="${c.reference ? "reference" : c.rank}">` +
+    `<th scope="row"><a href="${cellHash(c.cell_id || c.label)}">${breakable(c.label)}</a></th>` +
+    `<td>${safe(c.dataset)}</td>` +
+    `<td class="number score">${number(c.value)}${interval(c)}<span class="rank">${RANKS[c.rank] ?? ""}</span></td>` +
+    `<td>${bar(c)}</td>` +
+    `<td class="number">${n}</td><td class="number">${number(c.wall_seconds)}</td>` +
+    `<td class="number">${number(c.outer_steps, 0)}</td><td class="number">${number(c.environment_steps, 0)}</td>` +
+    `<td>${safe(c.used)}</td></tr>`;
 }
 
 function drawResults(cells) {
-  byId("results-count").textContent = counted(cells, data.cells, "cells");
-  fill(byId("results-table"), cells.map(c => {
-    const n = c.n < c.n_expected ? `${c.n}/${c.n_expected}` : c.n;
-    return `<tr class="${c.reference ? "reference" : c.rank}"><td>${safe(c.dataset)}</td>` +
-      `<td><a href="${cellHash(c.cell_id)}">${safe(c.label)}</a></td>` +
-      `<td class="number score">${number(c.value)}${interval(c)}<span class="rank">${RANKS[c.rank] ?? ""}</span></td>` +
-      `<td>${bar(c)}</td>` +
-      `<td class="number">${n}</td><td class="number">${number(c.wall_seconds)}</td>` +
-      `<td class="number">${number(c.outer_steps, 0)}</td><td class="number">${number(c.environment_steps, 0)}</td>` +
-      `<td>${safe(c.used)}</td></tr>`;
-  }));
+  const table = byId("results-table"), apart = cells.filter(c => c.apart);
+  byId("results-count").textContent = counted(cells, chosen(), byId("dataset").value ? "methods" : "cells");
+  table.classList.toggle("one-dataset", Boolean(byId("dataset").value));
+  fill(table, cells.filter(c => !c.apart).map(resultRow), apart.length ? "Only references match." : undefined);
+  table.tBodies[1].innerHTML = apart.length ? across(table, "th", "For comparison") + apart.map(resultRow).join("") : "";
 }
 
-const refreshResults = sortable(byId("results-table"), resultColumns, shownCells, drawResults, {by: 0, down: false});
-choices(byId("dataset"), [...new Set(data.cells.map(c => c.dataset))].sort());
+const refreshResults = sortable(byId("results-table"), resultColumns, shownCells, drawResults, {by: 2, down: true});
+choices(byId("dataset"), new Set(everywhere.map(c => c.dataset)));
+if (byId("dataset").options.length !== 1) byId("dataset").add(new Option("every dataset", ""), data.overall.length ? null : 0);
+byId("dataset").selectedIndex = 0;
+byId("dataset").parentElement.hidden = byId("dataset").options.length === 1;
 choices(byId("used"), [...new Set(data.cells.map(c => c.used).filter(Boolean))].sort());
 for (const id of ["find", "dataset", "used", "no-references"]) byId(id).addEventListener("input", refreshResults);
-byId("counts").textContent = Object.entries(data.counts).map(([state, n]) => `${n} ${state}`).join(", ");
+byId("counts").innerHTML = `${number(data.runs.length, 0)} runs: ` + Object.entries(data.counts).map(([state, n]) =>
+  `<a class="state-${state}" href="#runs" data-state="${state}">${MARKS[state]} ${number(n, 0)} ${state}</a>`).join(", ");
+for (const link of byId("counts").querySelectorAll("a")) link.addEventListener("click", () => {
+  byId("find-run").value = "";
+  byId("state").value = link.dataset.state;
+});
 byId("results-note").textContent =
-  `Normalized return: 100 is the reference expert, 0 the random policy; mean over n seeds with ` +
+  `Normalized return: 100 is the reference expert, 0 the random policy; mean over n seeds (runs, where the mean is over datasets) with ` +
   `${100 * (data.cells[0]?.level ?? 0.95)} % interval (Student's t below 30 seeds). Bold: the highest ` +
   `mean of a dataset among distillation methods; †: not apart from it (the interval of the difference holds 0, corrected for the table's comparisons); ` +
   (data.cells.some(c => c.rank === "undecided") ? "?: one of the two has a single seed and no interval to tell by; " : "") +
-  `grey: references. Seconds are a run's share of wall time without scoring.`;
+  `grey: references, which distil nothing. Bars go from 0 to 100. Seconds are a run's share of wall time without scoring.`;
 
 // --- runs ---------------------------------------------------------------------------------------
 
 let onlyCell = "", shownRuns = PAGE;
 const runColumns = [
-  {name: "Dataset", key: r => data.specs[r.cell].dataset},
   {name: "Method", key: r => data.labels[r.cell]},
+  {name: "Dataset", key: r => data.specs[r.cell].dataset},
   {name: "Seed", key: r => r.seed, number: true},
   {name: "State", key: r => r.state},
   {name: "Score", key: r => r.score, down: true, number: true},
@@ -132,15 +172,15 @@ const runColumns = [
 function filteredRuns() {
   const words = byId("find-run").value.toLowerCase().split(/\s+/).filter(Boolean);
   const state = byId("state").value;
-  return data.runs.filter(r => (!onlyCell || r.cell === onlyCell) && (!state || r.state === state) &&
+  return data.runs.filter(r => (!onlyCell || r.cell === onlyCell || data.labels[r.cell] === onlyCell) && (!state || r.state === state) &&
     words.every(w => `${data.specs[r.cell].dataset} ${data.labels[r.cell]} ${r.error?.type ?? ""}`.toLowerCase().includes(w)));
 }
 
 function drawRuns(runs) {
   byId("runs-count").textContent = counted(runs, data.runs, "runs");
   fill(byId("runs-table"), runs.slice(0, shownRuns).map(r =>
-    `<tr><td>${safe(data.specs[r.cell].dataset)}</td>` +
-    `<td><a href="${runHash(runId(r))}">${safe(data.labels[r.cell])}</a></td>` +
+    `<tr><th scope="row"><a href="${runHash(runId(r))}">${breakable(data.labels[r.cell])}</a></th>` +
+    `<td>${safe(data.specs[r.cell].dataset)}</td>` +
     `<td class="number">${r.seed}</td><td class="state-${r.state}">${MARKS[r.state]} ${r.state}</td>` +
     `<td class="number">${number(r.score)}</td><td class="number">${number(r.cost?.wall_seconds)}</td>` +
     `<td>${safe(r.error?.type)}</td></tr>`));
@@ -148,13 +188,14 @@ function drawRuns(runs) {
   byId("more").textContent = `Show more (${shownRuns} of ${runs.length})`;
 }
 
-const refreshRuns = sortable(byId("runs-table"), runColumns, filteredRuns, drawRuns, {by: 1, down: false});
+const refreshRuns = sortable(byId("runs-table"), runColumns, filteredRuns, drawRuns, {by: 0, down: false});
 choices(byId("state"), [...new Set(data.runs.map(r => r.state))].sort());
 for (const id of ["find-run", "state"]) byId(id).addEventListener("input", () => { shownRuns = PAGE; refreshRuns(); });
 byId("more").addEventListener("click", () => { shownRuns += PAGE; refreshRuns(); });
 
 function runsHeading(cell) {
   if (!cell) return "Runs";
+  if (Object.values(data.labels).includes(cell)) return `Runs of ${cell}`;
   return Object.hasOwn(data.specs, cell) ? `Runs of ${data.labels[cell]} on ${data.specs[cell].dataset}` : `No cell ${cell}`;
 }
 
@@ -175,7 +216,7 @@ function drawMatrix() {
   for (const r of data.runs) rows.set(r.cell, (rows.get(r.cell) ?? new Map()).set(r.seed, r));
   byId("matrix").tHead.innerHTML = `<tr><th scope="col">Cell</th>${seeds.map(s => `<th scope="col">${s}</th>`).join("")}</tr>`;
   byId("matrix").tBodies[0].innerHTML = [...rows].map(([cell, found]) =>
-    `<tr><th scope="row">${safe(data.specs[cell].dataset)} ${safe(data.labels[cell])}</th>` + seeds.map(s => {
+    `<tr><th scope="row">${breakable(data.specs[cell].dataset)} ${breakable(data.labels[cell])}</th>` + seeds.map(s => {
       const r = found.get(s);
       return r ? `<td><a class="state-${r.state}" href="${runHash(runId(r))}" ` +
         `aria-label="seed ${s}: ${r.state}">${MARKS[r.state]}</a></td>` : "<td></td>";
@@ -185,20 +226,32 @@ function drawMatrix() {
 
 // --- one run ------------------------------------------------------------------------------------
 
+// Round numbers that divide a range into about `count` steps.
+function ticks(from, to, count) {
+  const rough = (to - from) / count || 1, power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find(m => m * power >= rough);
+  const found = [];
+  for (let k = Math.ceil(from / step); k * step <= to * (1 + 1e-9); k += 1) found.push(Number((k * step).toPrecision(12)));
+  return found;
+}
+
 function curve(points) {
   if (!points?.length) return "";
-  const [w, h, pad] = [360, 200, 30];
+  const [w, h, left, bottom] = [560, 300, 46, 40];
   const xs = points.map(p => p[0]), ys = points.map(p => p[1]);
   const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(0, ...ys), Math.max(1, ...ys)];
-  const x = v => pad + (w - 2 * pad) * (x1 > x0 ? (v - x0) / (x1 - x0) : .5);
-  const y = v => h - pad - (h - 2 * pad) * (v - y0) / (y1 - y0);
-  return `<figure><svg viewBox="0 0 ${w} ${h}" role="img" aria-label="normalized return against outer step">` +
-    `<g font-size="10" fill="currentColor"><text x="4" y="${y(y1) + 4}">${number(y1)}</text>` +
-    `<text x="4" y="${y(y0) + 4}">${number(y0)}</text><text x="${pad}" y="${h - 8}">${x0}</text>` +
-    `<text x="${w - pad}" y="${h - 8}" text-anchor="end">${x1}</text></g>` +
-    `<polyline fill="none" stroke="var(--link)" stroke-width="2" points="${points.map(p => `${x(p[0])},${y(p[1])}`).join(" ")}"/>` +
-    points.map(p => `<circle cx="${x(p[0])}" cy="${y(p[1])}" r="4" fill="var(--link)"><title>step ${p[0]}: ${p[1]}</title></circle>`).join("") +
-    `</svg><figcaption>Normalized return against outer step</figcaption></figure>`;
+  const x = v => left + (w - left - 24) * (x1 > x0 ? (v - x0) / (x1 - x0) : .5);
+  const y = v => h - bottom - (h - bottom - 14) * (v - y0) / (y1 - y0);
+  const across = v => `<line class="grid" x1="${left}" x2="${w - 12}" y1="${y(v)}" y2="${y(v)}"/>` +
+    `<text x="${left - 7}" y="${y(v) + 4}" text-anchor="end">${v.toLocaleString("en")}</text>`;
+  const below = v => `<text x="${x(v)}" y="${h - bottom + 17}" text-anchor="middle">${v.toLocaleString("en")}</text>`;
+  return `<figure><svg class="curve" viewBox="0 0 ${w} ${h}" role="img" aria-label="normalized return against outer step">` +
+    ticks(y0, y1, 5).map(across).join("") + ticks(x0, x1, 5).map(below).join("") +
+    `<text x="${(left + w) / 2}" y="${h - 4}" text-anchor="middle">outer step</text>` +
+    `<polyline points="${points.map(p => `${x(p[0])},${y(p[1])}`).join(" ")}"/>` +
+    points.map(p => `<circle cx="${x(p[0])}" cy="${y(p[1])}" r="4"><title>step ${p[0]}: ${p[1]}</title></circle>`).join("") +
+    `</svg><figcaption>Normalized return against outer step: ` +
+    `${points.map(p => `${number(p[0], 0)}: ${number(p[1])}`).join(", ")}</figcaption></figure>`;
 }
 
 const pictured = new Map(Object.keys(data.pictures).map(id => [runsById.get(id).cell, id]));
@@ -212,9 +265,9 @@ function picture(run) {
   const found = data.pictures[runId(run)];
   if (!found) return elsewhere(pictured.get(run.cell));
   return `<figure class="pairs"><svg viewBox="-20 -20 1040 1040" role="img" aria-label="the synthetic pairs">` +
-    found.points.map(([x, y, c]) => `<circle cx="${x}" cy="${999 - y}" r="12" fill="hsl(${250 - c * .25} 70% 50%)" fill-opacity=".75"/>`).join("") +
+    found.points.map(([x, y, c]) => `<circle cx="${x}" cy="${999 - y}" r="12" style="--share: ${(c / 9.99).toFixed(1)}%"/>`).join("") +
     `</svg><figcaption>The pairs on the two directions in which their observations differ most ` +
-    `(${number(100 * found.explained, 0)} % of the spread); colour: the action's first component</figcaption></figure>`;
+    `(${number(100 * found.explained, 0)} % of the spread); colour: the action's first component, <span class="low">low</span> to <span class="high">high</span></figcaption></figure>`;
 }
 
 function list(values, prefix = "") {
@@ -237,14 +290,33 @@ function failure(error) {
 
 function reproduction(run) {
   if (run.state !== "done") return "";
-  return `<h3>Reproduce</h3><pre>obdbench verify ${safe(runId(run))}</pre>` +
-    `<p class="note">Add <code>--store FOLDER</code> where the record is in a store other than the default.</p>`;
+  const id = safe(runId(run));
+  return `<h3>Reproduce</h3><pre>obdbench verify ${id}${run.sha256 ? `\nobdbench export ${id} --format npz` : ""}</pre>` +
+    `<p class="note">Add <code>--store FOLDER</code> where the record is in a store other than the default. ` +
+    `The record is <code>${safe(run.cell)}/seed${run.seed}/record.json</code> there.</p>`;
+}
+
+// Every seed of the cell with its score, or with its state where it has none.
+function siblings(run) {
+  const seeds = data.runs.filter(r => r.cell === run.cell).map(r => {
+    const text = `seed ${r.seed}: ${r.score == null ? `${MARKS[r.state]} ${r.state}` : number(r.score)}`;
+    return r === run ? `<strong>${text}</strong>` : `<a href="${runHash(runId(r))}">${text}</a>`;
+  });
+  return `<p class="siblings"><a href="${cellHash(run.cell)}">All seeds of this cell</a>: ` +
+    `${seeds.slice(0, SIBLINGS).join(", ")}${seeds.length > SIBLINGS ? ", ..." : ""}</p>`;
 }
 
 function cost(run) {
   if (!run.cost) return "";
   return `<h3>Cost</h3><dl>` +
     list(Object.fromEntries(Object.entries(run.cost).map(([key, value]) => [key, amount(key, value)]))) + `</dl>`;
+}
+
+function noted(run) {
+  if (!Object.keys(run.noted ?? {}).length) return "";
+  const shown = Object.entries(run.noted).map(([key, value]) =>
+    [key.replaceAll("_", " "), typeof value === "number" ? Number(value.toPrecision(4)) : value ?? "not finite"]);
+  return `<h3>Noted by the method</h3><dl>` + list(Object.fromEntries(shown)) + `</dl>`;
 }
 
 function provenance(run) {
@@ -259,20 +331,20 @@ function drawRun(id) {
   view.innerHTML = `<h2>${safe(data.labels[run.cell])} on ${safe(data.specs[run.cell].dataset)}, seed ${run.seed}</h2>` +
     `<p><span class="state-${run.state}">${MARKS[run.state]} ${run.state}</span>` +
     (run.score == null ? "" : `, normalized return <strong>${number(run.score, 2)}</strong>`) +
-    ` (<a href="${cellHash(run.cell)}">all seeds of this cell</a>)</p>` + failure(run.error) +
-    `<div class="pictures">${curve(run.curve)}${picture(run)}</div>` + reproduction(run) +
-    `<h3>Spec</h3><dl>${list(data.specs[run.cell])}<dt>seed</dt><dd>${run.seed}</dd></dl>` + cost(run) + provenance(run);
+    `</p>` + siblings(run) + failure(run.error) + `<div class="pictures">${curve(run.curve)}${picture(run)}</div>` +
+    reproduction(run) + `<div class="columns"><div><h3>Spec</h3><dl>${list(data.specs[run.cell])}` +
+    `<dt>seed</dt><dd>${run.seed}</dd></dl></div><div>${cost(run)}${noted(run)}</div><div>${provenance(run)}</div></div>`;
 }
 
 // --- published ----------------------------------------------------------------------------------
 
 const LONG = 60;
 const publishedColumns = [
-  {name: "Source", key: p => p.source}, {name: "Table", key: p => p.table}, {name: "Row", key: p => p.row},
-  {name: "Dataset", key: p => p.dataset}, {name: "Published", key: p => p.published, down: true, number: true},
+  {name: "Row", key: p => p.row}, {name: "Dataset", key: p => p.dataset},
+  {name: "Published", key: p => p.published, down: true, number: true},
   {name: "Here [CI]", key: p => p.value, down: true, number: true}, {name: "n", key: p => p.n, number: true},
   {name: "On", key: p => p.on}, {name: "Difference", key: p => p.difference, down: true, number: true},
-  {name: "Verdict", key: p => p.verdict},
+  {name: "Verdict", key: p => p.verdict}, {name: "Table", key: p => `${p.source}, ${p.table}`},
 ];
 
 function because(reasons) {
@@ -282,28 +354,42 @@ function because(reasons) {
 
 function drawPublished(rows) {
   fill(byId("published-table"), rows.map(p =>
-    `<tr><td>${safe(p.source)}</td><td>${safe(p.table)}</td><td>${safe(p.row)}</td><td>${safe(p.dataset)}</td>` +
+    `<tr><th scope="row">${breakable(p.row)}</th><td>${breakable(p.dataset)}</td>` +
     `<td class="number">${number(p.published)}</td><td class="number">${number(p.value)}${interval(p)}</td>` +
-    `<td class="number">${p.n}</td><td>${safe(p.on)}</td><td class="number">${number(p.difference)}</td>` +
-    `<td>${safe(p.verdict)} ${because(p.reasons)}</td></tr>`));
+    `<td class="number">${p.n}</td><td>${breakable(p.on)}</td><td class="number">${number(p.difference)}</td>` +
+    `<td>${safe(p.verdict)} ${because(p.reasons)}</td><td>${safe(p.source)}, ${safe(p.table)}</td></tr>`),
+  "No published number is of these methods and datasets.");
 }
 
-const refreshPublished = sortable(byId("published-table"), publishedColumns, () => data.published, drawPublished, {by: 1, down: false});
+function tally(verdicts) {
+  const found = new Map();
+  for (const verdict of verdicts) found.set(verdict, (found.get(verdict) ?? 0) + 1);
+  return [...found].map(([verdict, n]) => `${n} ${verdict}`).join(", ");
+}
+
+const refreshPublished = sortable(byId("published-table"), publishedColumns, () => data.published, drawPublished, {by: 8, down: false});
+byId("verdicts").textContent = `${data.published.length} published numbers have runs here: ${tally(data.published.map(p => p.verdict)) || "none"}.`;
 byId("rule").textContent = data.rule;
 
 // --- downloads and views ------------------------------------------------------------------------
 
+const downloads = {
+  csv: () => byId("csv").textContent,
+  bib: () => byId("bib").textContent,
+  json: () => JSON.stringify({...data, pictures: undefined}, null, 1),
+};
 for (const button of document.querySelectorAll("[data-download]")) button.addEventListener("click", () => {
   const kind = button.dataset.download;
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([byId(kind).textContent], {type: "text/plain"}));
+  link.href = URL.createObjectURL(new Blob([downloads[kind]()], {type: "text/plain"}));
   link.download = `${data.name}.${kind}`;
   link.click();
   URL.revokeObjectURL(link.href);
 });
 
 // Parsed with the page, laid out when the view is opened.
-const drawFigures = () => byId("figure-list").replaceChildren(byId("drawings").content);
+const drawFigures = () => byId("figure-list").append(byId("drawings").content);
+const landing = [...byId("headline-figure").children];
 
 const VIEWS = ["results", "runs", "completeness", "figures", "published", "downloads", "run"];
 const ONCE = {results: refreshResults, completeness: drawMatrix, published: refreshPublished, figures: drawFigures};
@@ -324,6 +410,12 @@ function draw(view, argument) {
   if (view === "runs") drawRunsOf(argument);
   if (!drawn.has(view)) ONCE[view]?.();
   drawn.add(view);
+  if (view === "figures") byId("figure-list").prepend(...landing);
+  if (view === "results") byId("headline-figure").append(...landing);
+  for (const box of byId(`view-${view}`).querySelectorAll(".scroll:not([data-watched])")) {
+    box.dataset.watched = "";
+    hintAtMore(box);
+  }
 }
 
 function show(view) {
@@ -364,6 +456,7 @@ function route() {
   history.replaceState({shown: true}, "");
 }
 
+for (const form of document.forms) form.addEventListener("submit", event => event.preventDefault());
 document.querySelector(".skip").addEventListener("click", event => {
   event.preventDefault();
   byId("main").focus();

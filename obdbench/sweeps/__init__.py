@@ -29,15 +29,22 @@ def find_sweep(name: str, store: Path) -> Sweep:
     from benchmark.sweep import read_sweep
     from results.record_store import load_sweep, started_sweeps
 
-    if name.endswith(".toml"):
-        return read_sweep(Path(name))
     shipped = shipped_sweeps()
+    if name.endswith(".toml"):
+        stem = Path(name).stem
+        if stem in shipped and not Path(name).exists():
+            raise BadConfiguration(
+                f"The sweep file {name} does not exist. {stem!r} is shipped, and named without "
+                f".toml: obdbench sweep {stem}"
+            )
+        return read_sweep(Path(name))
     if name in shipped:
         return read_sweep(shipped[name])
     started = started_sweeps(store)
     if name not in started:
+        lists = f"obdbench list, and ls {store / 'sweeps'} for those that were started"
         raise BadConfiguration(
             f"No sweep is called {name!r}, neither shipped nor started in {store} (a file ends in "
-            f".toml). {did_you_mean(name, {*shipped, *started})}"
+            f".toml). {did_you_mean(name, {*shipped, *started}, lists)}"
         )
     return load_sweep(store, name)

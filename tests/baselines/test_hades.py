@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -13,12 +14,14 @@ import pytest
 import torch
 from gymnasium.envs.classic_control import CartPoleEnv
 
+from baselines import evolution_loop
 from baselines.evolution_loop import Evolution, EvolutionRun
 from baselines.hades import FixedInitHaDES, HaDES
 from baselines.meta_gradient import Pairs
 from baselines.references import EvolutionStrategies, flatten, unflatten
 from benchmark.datasets.catalog import build_dataset
 from benchmark.datasets.source import DatasetName
+from benchmark.environments.rollout import Episodes
 from benchmark.errors import ObdBenchError
 from benchmark.method import BadParameter, Policy, Problem, State
 from benchmark.scaling import Scaling
@@ -403,3 +406,23 @@ def test_parameters_that_cannot_work_are_refused(
 
 def test_snes_takes_an_odd_population() -> None:
     assert distil(HaDES(**{**OF_SETS, "population": 5}, strategy="snes")).results[4] is not None
+
+
+@pytest.mark.parametrize("method", [HaDES(population=4), EvolutionStrategies(population=4)])
+def test_candidates_whose_policies_diverge_are_named_with_the_rates_that_can_be_lowered(
+    method: Evolution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverged(*_: object, policies: int, episodes: int, **__: object) -> Episodes:
+        returns = np.zeros((policies, episodes))
+        returns[1] = np.nan
+        return Episodes(returns, np.ones((policies, episodes), dtype=np.int64))
+
+    monkeypatch.setattr(evolution_loop, "rollout", diverged)
+    run = new_run(method, make_problem(method))
+    said = (
+        r"Candidates \[1\] of generation 0 earned returns that are not finite: their policies "
+        rf"diverged\. The distillation diverged: lower sigma \({method.sigma:g}\) or learning_rate "
+        rf"\({method.learning_rate:g}\) or student\.learning_rate \({STUDENT.learning_rate:g}\)\."
+    )
+    with pytest.raises(ObdBenchError, match=said):
+        run.mean_returns(SimpleNamespace(count=4))  # type: ignore[arg-type]

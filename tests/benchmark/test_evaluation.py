@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmark.config import BadConfiguration
+from benchmark.errors import ObdBenchError
 from benchmark.evaluation import Ensembles, Protocol, _clone, score
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
@@ -99,3 +100,12 @@ def test_students_learn_a_staged_set_in_stages() -> None:
     assert not np.array_equal(first(observations), short(observations))
     one_stage = _clone(pairs([0, 0, 0, 0]), PROTOCOL, STUDENT, SCALING, {"run": "x"})
     np.testing.assert_array_equal(one_stage(observations), at_once(observations))
+
+
+@pytest.mark.parametrize(
+    "result", [(torch.zeros(4, 11), torch.zeros(4, 3)), np.zeros((4, 11), np.float32), None]
+)
+def test_a_result_that_is_neither_a_set_nor_policies_is_named(result: object) -> None:
+    said = f"The result of the method is a {type(result).__name__}; expected SyntheticSet"
+    with pytest.raises(ObdBenchError, match=said):
+        _clone(result, PROTOCOL, STUDENT, SCALING, {"run": "x"})  # type: ignore[arg-type]

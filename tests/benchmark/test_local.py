@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import signal
+import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
+from benchmark import local_worker
 from benchmark.errors import ObdBenchError
 from benchmark.heartbeat import last_sign
 from benchmark.local import _shares, execute_here, execute_in_processes
@@ -83,7 +89,6 @@ def test_local_processes_give_the_records_of_this_process(
     for spec in specs:
         assert sets(tmp_path, spec) == sets(inline[0], spec)
     assert polls
-    assert not list((tmp_path / "jobs").rglob("*_log.*")), "logs of jobs that went well are kept"
     assert {r.provenance.threads for r in local} == {1}
 
 
@@ -174,7 +179,7 @@ def test_no_process_outlives_an_interrupt(small_dataset_name: str, tmp_path: Pat
     workers: set[psutil.Process] = set()
 
     def stop_when_begun() -> None:
-        if (sign := last_sign(folder)) and sign["step"]:
+        if (sign := last_sign(folder)) and sign.step:
             workers.update(psutil.Process().children(recursive=True))
             assert run_status(tmp_path, spec).state == "running"
             raise _Stop
@@ -182,11 +187,37 @@ def test_no_process_outlives_an_interrupt(small_dataset_name: str, tmp_path: Pat
     before = set(psutil.Process().children(recursive=True))
     with pytest.raises(_Stop):
         execute_in_processes([spec], Conditions(tmp_path), 1, stop_when_begun)
-    assert len(workers - before) == 2, "submitit's controller and the worker"
+    assert len(workers - before) == 1
     ended, _ = psutil.wait_procs(workers - before, timeout=10)
-    assert len(ended) == 2
+    assert len(ended) == 1
     assert existing_record(folder) is None
     assert run_status(tmp_path, spec).state == "stopped"
+
+
+def test_a_worker_whose_method_hears_nothing_is_killed_when_its_pipe_ends(
+    small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_spec("deaf", small_dataset_name)
+    folder = run_folder(tmp_path, spec)
+    work = {"packs": [[spec.as_dict()]], "conditions": Conditions(tmp_path, PLUGINS).as_dict()}
+    monkeypatch.setattr(local_worker, "SECONDS_TO_SAVE", 0.3)
+    monkeypatch.setattr(local_worker, "MARGIN_SECONDS", 0.0)
+    read, write = os.pipe()
+    if not (number := os.fork()):
+        try:
+            os.close(write)
+            sys.stdin = io.TextIOWrapper(os.fdopen(read, "rb"))
+            local_worker.main()
+        finally:
+            os._exit(1)
+    os.close(read)
+    os.write(write, json.dumps(work).encode() + b"\n")
+    while last_sign(folder) is None:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    assert os.waitpid(number, os.WNOHANG) == (0, 0), "it ended while the pipe was open"
+    os.close(write)
+    assert os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("jobs", [2, 3])

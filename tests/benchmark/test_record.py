@@ -27,7 +27,6 @@ from benchmark.record import (
     Seeds,
     check_set,
     json_schema,
-    peek_record,
     read_record,
     record_folder,
     write_record,
@@ -192,7 +191,6 @@ def test_record_comes_back_as_it_was(tmp_path: Path, record: Record) -> None:
 
     assert read_record(path_of(tmp_path)) == record
     assert path_of(tmp_path).read_text().endswith("}\n")
-    assert peek_record(path_of(tmp_path)).status == record.status
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -248,10 +246,9 @@ def test_truncated_record_is_refused(tmp_path: Path, fraction: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * fraction)])
 
-    for read in (read_record, peek_record):
-        with pytest.raises(BadRecord, match="run its sweep again") as error:
-            read(path)
-        assert str(path) in str(error.value)
+    with pytest.raises(BadRecord, match="run its sweep again") as error:
+        read_record(path)
+    assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[]", b"3", b'"text"', b"NaN"])

@@ -7,8 +7,10 @@ import multiprocessing
 import os
 import platform
 import random
+import re
 import shutil
 import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +27,10 @@ from benchmark.files import file_sha256
 from benchmark.heartbeat import ALIVE
 from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
-from benchmark.run import WorkerDied, existing_record, record_death, run_folder
+from benchmark.run import WorkerDied, _locked, existing_record, record_death, run_folder
 from benchmark.spec import RunSpec
 from benchmark.state import load_state, save_state
+from benchmark.stopping import Stopped, StopRequest
 from benchmark.synthetic_set import load_synthetic_set
 from tests.tiny_runs import PLUGIN, PROTOCOL, STUDENT, execute, numbers, sets, tiny_spec
 
@@ -221,7 +224,13 @@ def test_a_method_that_raises_leaves_a_failed_record_with_its_error(
     [
         ("silent", "ObdBenchError", "silent ended without a checkpoint"),
         ("goes_back", "ObdBenchError", "for outer step 1 after one for 2; outer steps must rise"),
-        ("diverges", "BadSyntheticSet", "actions of a synthetic set holds 12 values"),
+        (
+            "diverges",
+            "NotFinite",
+            "The actions of a synthetic set: 12 of 12 values are not finite. The method had "
+            "reached outer step 0. Diverges has no learning rate that could be "
+            "lowered",
+        ),
         ("bad_policy", "ObdBenchError", "2 of 2 returns at outer step 0 are not finite"),
         ("peeks", "UndeclaredNeed", "problem.environment without declaring it"),
     ],
@@ -241,6 +250,29 @@ def test_students_that_diverge_fail_the_run_with_a_message(
     record = execute(replace(spec, student=replace(STUDENT, learning_rate=1e30)), tmp_path)
     assert record.status == "failed"
     assert "are not finite: the policies that were scored diverged" in record.error.message
+    assert re.search(
+        r"Lower the learning rate of the student that is scored \(1e\+30\), unless the set itself "
+        r"is far outside the data \(its observations reach [\d.]+, its actions .*\)\. Then: "
+        r"RandomSelection has no learning rate",
+        record.error.message,
+    )
+
+
+@pytest.mark.parametrize("method", ["dbc", "distribution_matching"])
+def test_a_diverging_distillation_names_the_step_and_the_settings_of_its_method(
+    method: str, small_dataset_name: str, tmp_path: Path
+) -> None:
+    spec = tiny_spec(method, small_dataset_name, outer_learning_rate=1e36)
+    rate = 1e30 if method == "dbc" else STUDENT.learning_rate  # its outer steps alone saturate
+    diverges = replace(STUDENT, learning_rate=rate)
+    record = execute(replace(spec, student=diverges, evaluation_student=STUDENT), tmp_path)
+    found = re.fullmatch(
+        r"The .* after the update of outer step (\d): \d+ of \d+ values are not finite\. The "
+        r"method had reached outer step \1\. The distillation diverged: lower outer_learning_rate "
+        rf"\(1e\+36\) or student\.learning_rate \({re.escape(f'{rate:g}')}\)\.",
+        record.error.message,
+    )
+    assert found, record.error.message
 
 
 def test_a_dataset_that_is_not_there_is_named_with_the_command_that_builds_it(
@@ -483,6 +515,17 @@ def test_a_state_saved_on_other_data_is_refused(
     assert "remove the file to start this run anew" in error.message
 
 
+def test_a_run_that_waits_for_another_process_hears_a_stop(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    spec, stop = tiny_spec("random", small_dataset_name), StopRequest()
+    timer = threading.Timer(0.3, stop.ask)
+    with _locked(tmp_path, [spec]), pytest.raises(Stopped):
+        timer.start()
+        execute(spec, tmp_path, stop=stop)
+    assert execute(spec, tmp_path).status == "complete"
+
+
 def test_two_processes_never_work_on_one_run(small_dataset_name: str, tmp_path: Path) -> None:
     """The second waits, and finds it done."""
     spec = tiny_spec("dbc", small_dataset_name, outer_steps=40)
@@ -499,3 +542,17 @@ def test_two_processes_never_work_on_one_run(small_dataset_name: str, tmp_path: 
     assert record is not None
     assert record.status == "complete"
     assert record.cost.attempts == 1
+
+
+def test_a_machine_without_free_threads_does_not_end_a_run(
+    small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    spec = tiny_spec("random", small_dataset_name)
+    expected = execute(spec, tmp_path / "expected")
+    monkeypatch.setattr("benchmark.heartbeat.threading.Thread.start", refuse)
+    record = execute(spec, tmp_path / "threadless")
+    assert numbers(record) == numbers(expected)
+    assert not (run_folder(tmp_path / "threadless", spec) / ALIVE).exists()

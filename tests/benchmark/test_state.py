@@ -60,7 +60,7 @@ def test_saving_that_fails_leaves_the_previous_state(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("case", ["missing", "text", "truncated", "no facts", "empty"])
+@pytest.mark.parametrize("case", ["missing", "text", "truncated", "no facts", "empty", "a bit"])
 def test_unreadable_state_is_named_with_what_to_do(tmp_path: Path, case: str) -> None:
     path = tmp_path / "state.safetensors"
     save_state(path, {"pairs": torch.randn(100)}, {"step": 1})
@@ -75,6 +75,9 @@ def test_unreadable_state_is_named_with_what_to_do(tmp_path: Path, case: str) ->
             save_file({"pairs": torch.zeros(1)}, path)
         case "empty":
             path.write_bytes(b"")
+        case "a bit":  # going on from it would give other numbers without a word
+            content = path.read_bytes()
+            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
     with pytest.raises(ObdBenchError) as error:
         load_state(path)

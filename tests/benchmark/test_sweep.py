@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -108,6 +109,36 @@ def test_seeds_are_a_number_or_a_list(seeds: str, expected: list[int]) -> None:
 def test_other_seeds_are_refused(seeds: str) -> None:
     with pytest.raises(ObdBenchError, match=r"seeds in sweep\.toml is .*; expected how many"):
         parse(HEAD + f"seeds = {seeds}" + RANDOM)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seeds = 4_000_000_000" + RANDOM, "4,000,000,000 runs; expected at most 1,000,000"),
+        ("seeds = 99999999999999999999" + RANDOM, "expected how many"),
+        ("[grid]\n" + "".join(f"student.{key} = {list(range(1, 2001))}\n"
+                              for key in ("width", "depth", "steps")) + RANDOM,
+         "8,000,000,000 runs; expected at most"),
+        (RANDOM + RANDOM, "Two entries of [[methods]] of sweep.toml ask for the same runs"),
+        (RANDOM + "seeds = [1]" + RANDOM + "seeds = [2]" + RANDOM + "seeds = 3", "the same runs"),
+        ("[grid]\nsynthetic_size = [8, 16, 8]" + RANDOM, "8 stands twice in synthetic_size in"),
+        (RANDOM + "synthetic_size = -5", "synthetic_size of RandomSelection is -5"),
+        ('[[methods]]\nname = "dbc"\nouter_momentum = 1.0', "outer_momentum of DBC is 1.0"),
+        ('[[methods]]\nname = "dbc"\nouter_learning_rate = -1', "outer_learning_rate of DBC"),
+        ("[student]\nlearning_rate = 0\n" + RANDOM, "student.learning_rate is 0"),
+        ("[student]\nmomentum = -0.1\n" + RANDOM, "student.momentum is -0.1"),
+        ("[student]\nweight_decay = -0.1\n" + RANDOM, "student.weight_decay is -0.1"),
+    ],
+)  # fmt: skip
+def test_what_can_never_be_done_is_refused_before_any_run_is_made(text: str, message: str) -> None:
+    with pytest.raises(ObdBenchError, match=re.escape(message)):
+        parse(HEAD + text)
+
+
+def test_a_dataset_that_stands_twice_is_refused_in_whatever_spelling() -> None:
+    head = HEAD.replace('"hopper/medium"', '"hopper/medium", "hopper/medium@200000"')
+    with pytest.raises(ObdBenchError, match="'hopper/medium' stands twice in datasets of"):
+        parse(head + RANDOM)
 
 
 def test_shared_axis_is_for_the_methods_that_have_it() -> None:
@@ -307,7 +338,7 @@ def test_a_method_may_have_seeds_of_its_own() -> None:
 
 @pytest.mark.parametrize("name", ["a/b", "../x", ".hidden", "two words"])
 def test_a_name_that_cannot_name_files_is_refused(name: str) -> None:
-    with pytest.raises(ObdBenchError, match="it names files, so it may hold only letters"):
+    with pytest.raises(ObdBenchError, match=r"The name in sweep.toml is .* become names of files"):
         parse(HEAD.replace("sizes", name) + RANDOM)
 
 
@@ -351,12 +382,12 @@ def test_same_run_is_done_once_in_the_order_of_its_first_mention() -> None:
     sweep = parse(
         """
 name = "twice"
-datasets = ["hopper/medium", "hopper/medium@200000"]
+datasets = ["hopper/medium"]
 seeds = [5, 0]
 [grid]
+teacher = ["td3_bc", "iql"]      # which random has not
 synthetic_size = [64, 256]
 """
-        + RANDOM
         + RANDOM
     )
 
@@ -514,3 +545,12 @@ def _distillation(run: RunSpec) -> str:
     """Everything that a run's sets depend on, and when they are scored."""
     every = run.protocol.checkpoint_every
     return json.dumps([run.method, run.parameters, run.teacher, every, run.distillation_axes])
+
+
+def test_the_quick_starts_curves_have_at_least_eight_points() -> None:
+    sweep = read_sweep(Path(str(resources.files("obdbench.sweeps") / "quickstart.toml")))
+    for run in sweep.runs:
+        steps = run.resolved_parameters.get("outer_steps")
+        if steps:
+            assert sum(run.protocol.due(step, steps) for step in range(steps + 1)) >= 8
+    assert {run.protocol.name for run in sweep.runs} == {"quickstart"}, "no name for two protocols"

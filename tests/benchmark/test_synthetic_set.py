@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -47,6 +49,12 @@ def test_length_is_the_number_of_pairs() -> None:
         (torch.zeros(3, 4), torch.zeros(3, 2).long(), r"actions .*got torch\.int64"),
         (torch.zeros(3, 4), torch.zeros(2, 2), r"got 3 observations and 2 actions"),
         (torch.zeros(0, 4), torch.zeros(0, 2), r"at least one pair"),
+        (
+            np.zeros((3, 4), np.float32),
+            torch.zeros(3, 2),
+            r"observations .* is a numpy\.ndarray; expected a torch\.Tensor\. Make one with tor",
+        ),
+        (torch.zeros(3, 4), [[0.0, 0.0]] * 3, r"actions .* is a builtins\.list; expected a torch"),
     ],
 )
 def test_malformed_set_is_refused(
@@ -64,8 +72,22 @@ def test_diverged_set_is_refused_with_what_to_do(name: str, value: float) -> Non
 
     with pytest.raises(BadSyntheticSet) as error:
         SyntheticSet(**tensors)
-    assert f"{name} of a synthetic set holds 2 values that are not finite" in str(error.value)
-    assert "Lower the outer learning rate" in str(error.value)
+    size = tensors[name].numel()
+    assert str(error.value) == (
+        f"The {name} of a synthetic set: 2 of {size} values are not finite."
+    )
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (np.array([0, 0, 1]), r"stages .* is a numpy\.ndarray; expected a torch\.Tensor"),
+        (torch.tensor([0.0, 0.0, 1.0]), r"numbers \(torch\.int64\) .*got torch\.float32 \[3\]"),
+    ],
+)
+def test_stages_of_another_type_are_refused(stages: Any, message: str) -> None:
+    with pytest.raises(BadSyntheticSet, match=message):
+        SyntheticSet(torch.zeros(3, 4), torch.zeros(3, 2), stages)
 
 
 def test_stored_set_comes_back_with_its_scaling_and_card(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
 from benchmark.sweep import Sweep
 from obdbench.sweep_status import SweepStatus, sweep_status
-from paper_figures.exhibits import write_tables
+from paper_figures.exhibits import sweep_table
 from results.record_store import save_sweep
 from slurm.cluster import Cluster
 from slurm.profile import JobShape, Profile
@@ -136,7 +136,7 @@ def main(count: int) -> None:
         scheduler.jobs = {}
         timed("status, all done", lambda: _expect(sweep_status(store, sweep), done=count))
         timed("settle", cluster.settle)
-        timed("table and figure", lambda: write_tables(store, sweep))
+        timed("table and figure", lambda: sweep_table(store, sweep).write(root))
         print(f"queries of the scheduler: {scheduler.asked}")
 
 

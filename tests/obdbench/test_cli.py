@@ -217,7 +217,7 @@ def test_a_sweep_leaves_alone_what_another_process_works_on(
     text = sweep_file.read_text().replace("seeds = 2", "seeds = 1")
     sweep_file.write_text(text + DIES_ONCE.format(steps=10**6, marker=tmp_path))
     with background("--plugin", PLUGIN, "sweep", sweep_file, "--jobs", "1") as other:
-        while not any((s := last_sign(p)) and s["step"] for p in record_store.glob("*/seed*")):
+        while not any((s := last_sign(p)) and s.step for p in record_store.glob("*/seed*")):
             assert other.poll() is None, other.communicate()
             time.sleep(0.05)
         mine = cli("sweep", sweep_file, "--jobs", "1")

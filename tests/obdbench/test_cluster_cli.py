@@ -37,8 +37,8 @@ def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(
 ) -> None:
     result: Result = cli("submit", sweep_file, "--dry-run")
     assert result.code == 0
-    assert "2 runs in 2 jobs, 1 array would be submitted" in result.out
-    assert "2 jobs (1 run each), 100 at a time; cpus 1, memory 4G, time 4:00:00" in result.out
+    assert "2 runs in 1 job, 1 array would be submitted" in result.out
+    assert "1 job (2 runs each), less than a minute each, 100 at a time; cpus 1" in result.out
     assert "export OMP_NUM_THREADS=1" in result.out
     assert "2 runs to do, about 0.00 CPU hours" in result.out
     assert not journal.read_text()
@@ -49,7 +49,7 @@ def test_submitting_returns_at_once_and_the_rest_is_done_from_anywhere(
     cli: Any, sweep_file: Path, scheduler: FakeScheduler, journal: Path, record_store: Path
 ) -> None:
     sent = cli("submit", sweep_file)
-    assert "2 runs in 2 jobs, 1 array submitted" in sent.out
+    assert "2 runs in 1 job, 1 array submitted" in sent.out
     assert f"obdbench status tiny --store {record_store}" in sent.err
     scheduler.jobs = taken(journal)
     status = cli("status", "tiny")
@@ -64,7 +64,7 @@ def test_submitting_returns_at_once_and_the_rest_is_done_from_anywhere(
     assert collected.err.count(": Cancelled") == 2
     assert "2 failed" in cli("status", "tiny").out
     again = cli("submit", sweep_file, "--retry", "failed")
-    assert "2 runs in 2 jobs" in again.out
+    assert "2 runs in 1 job" in again.out
     scheduler.answers = False
     assert "What is queued is not known: `squeue` failed" in cli("status", "tiny").out
     assert cli("collect", "tiny").code == 1
@@ -84,12 +84,112 @@ def test_waiting_stays_until_the_jobs_are_gone(
     assert len(journal.read_text().splitlines()) == 1
 
 
+def put(folder: Path, name: str, lines: str) -> None:
+    """A program of shell lines, before everything else on the path."""
+    (folder / name).write_text(f"#!/bin/sh\n{lines}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("away", ["missing", "silent"])
+def test_without_an_answer_of_slurm_every_command_says_so_in_one_sentence(
+    cli: Any, sweep_file: Path, journal: Path, monkeypatch: pytest.MonkeyPatch, away: str
+) -> None:
+    """After a submission; nothing is called dead, and what is there is shown."""
+    for name in ("squeue", "scontrol"):
+        put(journal.parent, name, "exit 0")
+    assert cli("submit", sweep_file).code == 0
+    if away == "missing":
+        monkeypatch.setenv("PATH", str(journal.parent / "nowhere"))
+        sentence = "No SLURM was found"
+    else:
+        for name in ("squeue", "sacct", "scontrol", "sbatch", "scancel"):
+            put(journal.parent, name, f"echo '{name}: error: Unable to contact' >&2; exit 1")
+        sentence = "Unable to contact"
+    status = cli("status", "tiny")
+    assert status.code == 0
+    assert f"What is queued is not known: {'No SLURM' if away == 'missing' else '`squeue`'}" in (
+        status.out
+    )
+    collected = cli("collect", "tiny")
+    assert collected.code == 1
+    assert "table.md" in collected.out
+    for command in (("submit", sweep_file), ("cancel", "tiny"), ("collect", "tiny")):
+        result = cli(*command)
+        assert (result.code, result.err.count(sentence)) == (1, 1), result.err
+        assert ("obdbench sweep" in result.err) == (away == "missing")
+    if away == "missing":
+        for command in (("submit", sweep_file), ("collect", "tiny")):
+            result = cli(*command, "--wait", "--poll", "0.01")
+            assert (result.code, result.err.count(sentence)) == (1, 1), result.err
+    assert cli("status", "tiny", "--json").out.count('"error": null') == 2
+    assert cli("submit", sweep_file, "--dry-run").code == 0
+
+
+def test_lines_that_are_no_jobs_are_counted_and_nobody_is_called_dead(
+    cli: Any, sweep_file: Path, journal: Path
+) -> None:
+    put(journal.parent, "scontrol", "exit 0")
+    put(
+        journal.parent,
+        "squeue",
+        f'echo; echo "*** Maintenance | Monday ***"\n'
+        f"while read name last; do for i in $(seq 0 $last); do\n"
+        f'echo "$name|$i|BEAMING_UP|a | b[/x]||12_$i"; done; done < {journal}',
+    )
+    assert cli("submit", sweep_file).code == 0
+    remark = "2 lines of `squeue` could not be read and were skipped."
+    status, collected = cli("status", "tiny"), cli("collect", "tiny")
+    assert (status.code, status.err.count(remark)) == (0, 1)
+    assert "Queued: 2 a | b[/x]" in status.out
+    assert (collected.code, collected.err.count(remark)) == (0, 1)
+    assert "2 runs are still queued or running" in collected.err
+    assert f'"remarks": [\n  "{remark}"' in cli("status", "tiny", "--json").out
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_site_without_arrays_gets_single_jobs(
+    cli: Any, sweep_file: Path, journal: Path, tmp_path: Path, size: int
+) -> None:
+    put(journal.parent, "scontrol", f"echo 'MaxArraySize            = {size}'")
+    put(journal.parent, "squeue", "exit 0")
+    profile = tmp_path / "p.toml"
+    profile.write_text("group_minutes = 0\n")
+    sent = cli("submit", sweep_file, "--profile", profile)
+    assert sent.code == 0, sent.err
+    assert "This SLURM takes no job arrays" in sent.out
+    assert "array 0: 2 jobs (1 run each), less than a minute each, 2 at a time" in sent.out
+    assert [line.split()[1] for line in journal.read_text().splitlines()] == ["0", "0"]
+
+
+def test_variables_that_would_go_before_the_profile_are_named_and_not_used(
+    cli: Any,
+    sweep_file: Path,
+    scheduler: FakeScheduler,
+    journal: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SBATCH_PARTITION", "elsewhere")
+    said = cli("submit", sweep_file).err
+    assert "Not used: SBATCH_PARTITION. What jobs ask for stands in the profile." in said
+
+
+def test_a_shape_without_any_measured_run_says_so(
+    cli: Any, small_dataset_name: str, scheduler: FakeScheduler, journal: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "new.toml"
+    path.write_text(
+        f'name = "new"\ndatasets = ["{small_dataset_name}"]\n[[methods]]\nname = "deaf"\n'
+    )
+    result = cli("--plugin", PLUGIN, "submit", path)
+    assert "expected minutes unknown (nothing like them was measured)" in result.out, result.err
+
+
 def test_a_plan_rests_on_what_was_measured(
     cli: Any, sweep_file: Path, scheduler: FakeScheduler
 ) -> None:
     before = cli("plan", sweep_file, "--profile", "cpu")
     assert re.search(r"rough \(\d+ records\)", before.out), "the shipped records are not used"
-    assert "2 runs in 2 jobs, 1 array to submit" in before.out
+    assert "2 runs in 1 job, 1 array to submit" in before.out
     cli("sweep", sweep_file, "--share", "0/2")
     between = cli("plan", sweep_file)
     assert "measured (1 records)" in between.out
@@ -153,11 +253,14 @@ def test_a_warned_process_saves_and_says_so_by_its_status(
         text=True,
     )
     deadline = time.monotonic() + 90
-    while not list(record_store.glob("*/seed0/set-00000002.safetensors")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
-    process.send_signal(WARNING)
-    _, errors = process.communicate(timeout=60)
+    try:
+        while not list(record_store.glob("*/seed0/set-00000002.safetensors")):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(WARNING)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 75
     assert "The same command goes on from here" in errors
     assert list(record_store.glob("*/seed0/state.safetensors"))

@@ -13,9 +13,10 @@ import re
 import resource
 import subprocess
 import sys
+import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -24,8 +25,9 @@ from typer.testing import CliRunner
 import obdbench
 from benchmark.protocol import PROTOCOLS
 from benchmark.registry import load_plugin
-from benchmark.stopping import END
+from benchmark.stopping import END, HANGUP
 from obdbench import catalogue
+from obdbench.cli import lazy
 from obdbench.cli.app import COMMANDS, app
 from obdbench.cli.console import INTERRUPTED, RUNS_FAILED
 from obdbench.cli.runs import QUEUE_AGAIN
@@ -133,11 +135,54 @@ def test_the_table_of_commands_says_what_their_docstrings_say() -> None:
         assert inspect.getdoc(function).partition("\n")[0] == help_, name  # type: ignore[union-attr]
 
 
+def test_make_quickstart_says_how_the_shell_finds_obdbench() -> None:
+    root = Path(__file__).parents[2]
+    planned = subprocess.run(
+        ["make", "-n", "quickstart", "STAMP=Makefile", "PYTHON=python", "VENV=.venv"],
+        cwd=root, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    line = "source .venv/bin/activate"
+    assert planned.stdout.splitlines()[-1] == f'echo "To type obdbench yourself: {line}"'
+    assert f"`{line}`" in (root / "README.md").read_text()
+
+
 def test_every_command_shows_its_own_options() -> None:
     for words, option in (("run", "--protocol"), ("data build", "--force"), ("list", "--check")):
         result = CliRunner().invoke(app, [*words.split(), "--help"])
         assert result.exit_code == 0
         assert option in result.output
+
+
+def _squeezed(text: str) -> str:
+    """A text without spaces and the frames of tables."""
+    return re.sub(r"[\s│]+", "", text)
+
+
+def test_help_shows_every_word_that_was_written() -> None:
+    """Brackets too, which rich takes for markup: `obdbench[policies]` was shown as `obdbench`."""
+    for name, _, function in real_commands():
+        words = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "400"})
+        shown = _squeezed(words.output)
+        for paragraph in inspect.getdoc(function).split("\n\n"):  # type: ignore[union-attr]
+            assert _squeezed(paragraph) in shown, name
+        for hint in typing.get_type_hints(function, include_extras=True).values():
+            for about in getattr(hint, "__metadata__", ()):
+                assert _squeezed(getattr(about, "help", None) or "") in shown, (name, about.help)
+
+
+def test_markup_in_help_is_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def function(
+        given: Annotated[str, typer.Option(help="A [bold]name[/], or [N, 2] of x[y].")] = "",
+    ) -> None:
+        """Do it (needs it[all]) [/]."""
+
+    monkeypatch.setenv("COLUMNS", "200")
+    lazy._single("it", function).main(["--help"], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert "Do it (needs it[all]) [/]." in shown
+    assert "A [bold]name[/], or [N, 2] of x[y]." in shown
 
 
 def test_the_page_of_the_command_line_names_every_command_and_status() -> None:
@@ -146,7 +191,7 @@ def test_the_page_of_the_command_line_names_every_command_and_status() -> None:
     for name in COMMANDS:
         assert re.search(rf"\b{name}\b", rows), name
     statuses = [int(status) for status in re.findall(r"^\| (\d+) \|", page, re.M)]
-    assert statuses == [0, 1, 2, RUNS_FAILED, QUEUE_AGAIN, INTERRUPTED, 128 + END]
+    assert statuses == [0, 1, 2, RUNS_FAILED, QUEUE_AGAIN, 128 + HANGUP, INTERRUPTED, 128 + END]
     said = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
     for status in statuses:
         assert re.search(rf"\b{status},", said), status

@@ -35,6 +35,11 @@ ALTERED: dict[str, Damage] = {
     "another run": changed(run_id="hopper-medium.random.0.seed0"),
     "another version": changed(schema="obdbench.record/9"),
     "no checkpoints": changed(checkpoints=[]),
+    "another host": lambda text: text.replace('"host": "', '"host": "x'),
+    "more threads than there are": lambda text: text.replace(
+        '"threads": 1', '"threads": 1000000000'
+    ),
+    "no date": changed(started="yesterday"),
 }
 
 
@@ -51,7 +56,7 @@ def test_the_table_shows_the_rest_and_names_the_damaged_record(record: Path, cli
         record.write_text(damage(whole), "utf-8")
         for command in ("table", "collect"):
             found = cli(command, "tiny")
-            assert found.code == (3 if case in UNREADABLE else 1), case
+            assert found.code == 3, case
             assert found.err.count("A record cannot be read") == 1, case
             assert str(record) in found.err and "Traceback" not in found.err, case
             assert "1 of 2 seeds" in found.out, f"{case}: the other seed's record is shown"
@@ -63,12 +68,32 @@ def test_status_counts_a_record_that_cannot_be_read_as_failed_and_says_why(
     record: Path, cli: Any
 ) -> None:
     whole = record.read_text("utf-8")
-    for case, damage in UNREADABLE.items():
+    for case, damage in (UNREADABLE | ALTERED).items():
         record.write_text(damage(whole), "utf-8")
         found = cli("status", "tiny")
         assert found.code == 3, case
         assert "D 1 done, F 1 failed" in found.out, case
         assert f"BadRecord: {record}" in found.out, case
+
+
+def test_a_sweep_goes_on_past_a_damaged_record_and_a_retry_keeps_it_aside(
+    record: Path, cli: Any, sweep_file: Path
+) -> None:
+    whole, other = record.read_text("utf-8"), record.parents[1] / "seed1" / FILE
+    for number, damage in enumerate((UNREADABLE["cut short"], ALTERED["another version"])):
+        record.write_text(damage(whole), "utf-8")
+        other.unlink()
+        found = cli("sweep", sweep_file, "--jobs", "1")
+        assert found.code == 3 and other.is_file(), "the other run is done"
+        assert f"left; --retry failed puts it aside: {record}" in found.err
+        assert record.read_text("utf-8") == damage(whole), "never replaced without being asked"
+
+        found = cli("sweep", sweep_file, "--jobs", "1", "--retry", "failed")
+        assert found.code == 0, found.err
+        assert f"A record cannot be read, and is put aside: {record}" in found.err
+        aside = record.with_name(f"{FILE}.damaged{number or ''}")
+        assert aside.read_text("utf-8") == damage(whole)
+        assert json.loads(record.read_text("utf-8"))["score"] == json.loads(whole)["score"]
 
 
 def test_the_report_shows_the_rest_and_a_warning(
@@ -81,15 +106,33 @@ def test_the_report_shows_the_rest_and_a_warning(
     assert str(record) in page
 
 
+def test_the_report_shows_the_rest_where_a_set_was_altered(
+    record: Path, cli: Any, record_store: Path
+) -> None:
+    (set_,) = record.parent.glob("set-*.safetensors")
+    set_.write_bytes(set_.read_bytes()[:-1] + b"x")
+    assert cli("report", "tiny").code == 0
+    page = (record_store / "reports" / "tiny" / "report.html").read_text("utf-8")
+    assert page.count("A set is not the one that was scored, and is not shown") == 1
+    assert "2 done" in cli("status", "tiny").out
+    for command in ("export", "verify"):
+        found = cli(command, record.parent)
+        assert found.code == 1 and f"{set_} has sha256" in found.err
+
+
 def test_a_damaged_list_of_runs_is_one_message_with_what_to_do(
     record: Path, cli: Any, record_store: Path
 ) -> None:
     path = record_store / "sweeps" / "tiny.json"
+    whole = json.loads(path.read_text("utf-8"))
     for content in (
         "", "[]", "{}", "null", "\x00", '{"name": "tiny", "description": "", "runs": [{}]}',
-        '{"name": "tiny", "description": "", "runs": [{"method": 3}]}',
+        '{"name": "tiny", "description": "", "runs": [{"method": 3}]}', "\ud800",
+        '{"name": "tiny", "description": "", "runs": []}', "[" * 100_000,
+        json.dumps({**whole, "name": "../../elsewhere"}), json.dumps({**whole, "description": "x"}),
+        json.dumps({**whole, "runs": whole["runs"][:1]}), json.dumps({**whole, "more": 1}),
     ):  # fmt: skip
-        path.write_text(content, "utf-8")
+        path.write_text(content, "utf-8", errors="surrogatepass")
         for command in ("status", "table", "report", "collect"):
             found = cli(command, "tiny")
             assert found.code == 1, content

@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium
 import minari
+import numpy as np
 import pytest
 from minari.data_collector import EpisodeBuffer
 
@@ -214,6 +215,21 @@ def test_references_may_be_measured(cli: Any, tmp_path: Path) -> None:
     assert card["environment"] == variant
     assert card["reference_returns"]["expert"] == card["returns"]["max"]
     assert "best 1 of the 3 episodes" in card["provenance"]["reference_returns"]
+
+
+def test_a_log_of_whole_number_actions_is_taken_and_said_once(cli: Any, tmp_path: Path) -> None:
+    arrays = made_up([20, 30, 10], "ton")
+    arrays |= {"observations": arrays["observations"][:, :4], "actions": np.arange(60)[:, None] % 2}
+    path = write_file(tmp_path / "log.hdf5", arrays)
+    references = ("--reference-random", "22", "--reference-expert", "500")
+    taken = cli("import", path, "--as", "local/c", "--environment", "CartPole-v1", *references)
+    said = "Actions were converted: whole numbers 0 to 1 to one-hot rows of 2."
+    assert taken.code == 0
+    assert taken.err.count(said) == 1
+    info = cli("info", "local/c").out
+    assert re.search(r"^actions converted  whole numbers 0 to 1 to one-hot rows of 2$", info, re.M)
+    dataset = load_dataset(DatasetName.parse("local/c"))
+    assert dataset.actions[:2].tolist() == [[1, 0], [0, 1]]
 
 
 def test_references_may_be_the_suites_own(cli: Any, file: Path) -> None:

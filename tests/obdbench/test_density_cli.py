@@ -40,6 +40,9 @@ def test_import_takes_a_numpy_file(small_dataset: Dataset, tmp_path: Path) -> No
     run("density", "import", str(tmp_path / "x.npy"), "--dataset", small_dataset.name)
 
     assert "imported" in run("density", "list")
+    with pytest.raises(ObdBenchError, match="exists already, and nothing was done"):
+        run("density", "import", str(tmp_path / "x.npy"), "--dataset", small_dataset.name)
+    run("density", "import", str(tmp_path / "x.npy"), "--dataset", small_dataset.name, "--force")
 
 
 def test_import_of_another_length_is_refused(small_dataset: Dataset, tmp_path: Path) -> None:

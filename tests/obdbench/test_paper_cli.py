@@ -51,7 +51,7 @@ def test_the_named_table_and_figure_are_written_and_their_files_printed(
     done = cli("paper", *names[::-1], "--store", record_store, "--to", to)
     assert (done.code, done.err) == (0, "")
     files = [f"{names[0]}.{ending}" for ending in ("md", "csv", "tex")]
-    files += [f"{names[1]}.{ending}" for ending in ("pdf", "png")]
+    files += [f"{names[1]}.{ending}" for ending in ("pdf", "png", "svg")]
     printed = [line.strip() for line in done.out.splitlines() if line.startswith("  ")]
     assert printed == [str(to / name) for name in files]
     assert sorted(path.name for path in to.iterdir()) == sorted(files)

@@ -19,6 +19,7 @@ from benchmark.registry import load_plugin
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.synthetic_set import load_synthetic_set
+from obdbench.export import minari_id
 from obdbench.face import find_run
 from obdbench.verify import LEAST_TOLERANCE, compare, verify
 from tests.obdbench.conftest import Result
@@ -161,6 +162,15 @@ def test_a_set_is_the_same_in_every_format(
     table = np.array([[float(v) for v in row.values()] for row in rows], dtype=np.float32)
     assert np.array_equal(table, np.concatenate([observations, actions], 1))
     assert list(rows[0])[-1] == f"action_{actions.shape[1] - 1}"
+
+    for other in (record.run_id, execute(tiny_spec("random", spec.dataset, seed=1), store).run_id):
+        words = ("export", other, "--format", "minari", "--store", store)
+        named = cli(*words)  # two runs have two ids
+        assert named.code == 0 and minari_id(other) in named.out
+        again = cli(*words)
+        assert again.code == 1 and f"minari delete {minari_id(other)}" in again.err
+        wrong = cli(*words, "--to", "no version")
+        assert wrong.code == 1 and "not the id of a Minari dataset" in wrong.err
 
     export("minari", "test/exported-v0")
     dataset = minari.load_dataset("test/exported-v0")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import io
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from benchmark.record import Record
 from benchmark.registry import load_plugin
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
@@ -18,7 +23,7 @@ from benchmark.sweep import Sweep
 from benchmark.synthetic_set import SyntheticSet, save_synthetic_set
 from obdbench.html_report import page as page_module
 from obdbench.html_report import write_html_report
-from obdbench.html_report.content import PIXELS, content, picture
+from obdbench.html_report.content import PIXELS, content, facts, headline, over_datasets, picture
 from obdbench.sweep_status import SweepStatus, sweep_status
 from results import cell_table, runs_frame
 from results.record_store import save_sweep, sweep_records
@@ -64,8 +69,13 @@ def page(store: Path, sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) ->
 
 def values_of(store: Path, sweep: Sweep) -> dict[str, Any]:
     records = sweep_records(store, sweep)
+    return values_from(store, sweep, records)
+
+
+def values_from(store: Path, sweep: Sweep, records: Sequence[Record]) -> dict[str, Any]:
     table = cell_table(runs_frame(records, sweep.runs))
-    return content(store, sweep, records, sweep_status(store, sweep), table)
+    overall = over_datasets(runs_frame(records), table)
+    return content(store, sweep, records, sweep_status(store, sweep), table, overall)
 
 
 def run_of(sweep: Sweep, method: str, seed: int = 0) -> str:
@@ -87,7 +97,7 @@ def test_it_opens_from_a_file_without_a_problem_and_shows_every_cell(page: Path)
     found = visit(
         page,
         """
-        found.rows = byId("results-table").tBodies[0].rows.length;
+        found.rows = byId("results-table").querySelectorAll("tbody a").length;
         found.text = byId("view-results").innerText;
         found.counts = byId("counts").textContent;
         for (const view of ["runs", "completeness", "figures", "published", "downloads"]) {
@@ -113,10 +123,12 @@ def test_it_sorts_and_filters(page: Path, store: Path, sweep: Sweep) -> None:
     found = visit(
         page,
         """
+        data.cells.forEach(cell => { cell.apart = false; });
+        refreshResults();
         const rows = () => [...byId("results-table").tBodies[0].rows];
         const scores = () => rows().map(r => r.cells[2].innerText);
         const score = byId("results-table").tHead.querySelectorAll("button")[2];
-        await click(score); found.down = scores();
+        found.down = scores();
         await click(score); found.up = scores();
         found.aria = score.closest("th").getAttribute("aria-sort");
         await type("find", "dbc"); found.filtered = byId("results-table").tBodies[0].innerText;
@@ -134,7 +146,7 @@ def test_it_sorts_and_filters(page: Path, store: Path, sweep: Sweep) -> None:
     assert found["aria"] == "ascending"
     assert "dbc" in found["filtered"] and "random" not in found["filtered"]
     assert found["none"].strip() == "Nothing matches."
-    assert found["count"] == "0 of 3 cells"
+    assert found["count"] == "0 of 3 methods"
     assert "raises" in found["failed"] and "ValueError" in found["failed"]
     assert found["problems"] == []
 
@@ -157,7 +169,16 @@ def test_a_run_has_a_page_of_its_own(page: Path, sweep: Sweep) -> None:
     assert found["problems"] == []
     assert found["focused"]
     assert f"obdbench verify {run.run_id}" in found["text"]
-    for words in ("Spec", "Cost", "Provenance", "dataset_sha256", "packages.torch", "sha256"):
+    for words in (
+        "Spec",
+        "Cost",
+        "Noted by the method",
+        "gradient norm median",
+        "Provenance",
+        "dataset_sha256",
+        "packages.torch",
+        "sha256",
+    ):
         assert words in found["text"]
     assert found["circles"] == 4 + 4, "the curve's checkpoints, and the pairs of the set"
 
@@ -405,8 +426,7 @@ def test_ranks_are_those_of_the_paper_tables(page: Path, store: Path, sweep: Swe
             seed, mine = record.spec.seed, by_method.get(record.spec.method, ())
             if seed < len(mine):
                 changed.append(altered(record, score__normalized_return=mine[seed]))
-        table = cell_table(runs_frame(changed, sweep.runs))
-        values = content(store, sweep, changed, sweep_status(store, sweep), table)
+        values = values_from(store, sweep, changed)
         ranks[case] = {cell["method"]: cell["rank"] for cell in values["cells"]}
     assert ranks["apart"] == {"dbc": "best", "random": "", "raises": ""}
     assert ranks["overlapping"] == {"dbc": "best", "random": "tie", "raises": ""}
@@ -418,7 +438,8 @@ def test_ties_carry_a_dagger_and_the_best_is_bold(page: Path) -> None:
         page,
         """
         const ranks = ["best", "tie", "undecided"];
-        data.cells.forEach((cell, i) => Object.assign(cell, {rank: ranks[i], value: 3 - i}));
+        data.cells.forEach((cell, i) =>
+          Object.assign(cell, {rank: ranks[i], value: 3 - i, apart: false}));
         refreshResults();
         const rows = [...byId("results-table").tBodies[0].rows];
         for (const row of rows) found[row.className] = [
@@ -432,21 +453,38 @@ def test_ties_carry_a_dagger_and_the_best_is_bold(page: Path) -> None:
     assert "\N{DAGGER}: its interval overlaps" in found["note"]
 
 
-def test_figures_have_names_and_keep_their_size_on_a_phone(page: Path) -> None:
+def test_figures_have_names_and_stay_legible_on_a_phone(page: Path) -> None:
     script = """
-        await go("figures");
-        const paper = document.querySelector("#figure-list .paper");
-        found.name = [paper.getAttribute("role"), paper.getAttribute("aria-label"), paper.tabIndex];
-        found.width = paper.querySelector("svg").getBoundingClientRect().width;
-        found.own = paper.querySelector("svg").width.baseVal.value;
-        found.beyond = document.documentElement.scrollWidth - innerWidth;
+        const box = landing[0].querySelector(".paper"), svg = box.querySelector("svg");
+        const look = () => box.dispatchEvent(new Event("scroll"));
+        const width = () => svg.getBoundingClientRect().width;
+        const names = svg.getAttribute("aria-labelledby").split(" ");
+        const named = names.map(id => byId(id).textContent);
+        found.name = [svg.getAttribute("role"), ...named];
+        found.shown = ["h3", "figcaption"].map(name => landing[0].querySelector(name).innerText);
+        document.body.style.width = "2000px"; found.most = width();
+        document.body.style.width = "390px"; found.least = width();
+        landing[0].style.width = "200px"; look();
+        found.scrolls = [box.scrollWidth > box.clientWidth, box.tabIndex, box.className];
+        found.hint = box.previousElementSibling.innerText;
+        landing[0].style.width = ""; landing[0].style.maxWidth = "900px";
+        document.body.style.width = "2000px"; look();
+        found.fits = [box.scrollWidth > box.clientWidth, box.tabIndex, box.className];
+        found.silent = box.previousElementSibling.hidden;
+        found.natural = parseFloat(landing[0].style.getPropertyValue("--natural"));
+        found.ink = getComputedStyle(svg).fill === getComputedStyle(document.body).color;
+        found.ground = getComputedStyle(box).backgroundColor;
         """
-    found = visit(page, script, width=400)
-    title = found["name"][1]
-    assert found["name"] == ["img", title, 0]
-    assert title in page_module.FIGURES
-    assert found["width"] == pytest.approx(found["own"], abs=1)
-    assert found["beyond"] <= 0, "it scrolls in a box of its own"
+    found = visit(page, script)
+    assert found["problems"] == []
+    assert found["name"] == ["img", *found["shown"]]
+    assert "outer step" in found["shown"][0] and "seeds" in found["shown"][1]
+    assert found["least"] >= 0.85 * found["natural"] - 1, "its text would be too small to read"
+    assert found["natural"] < found["most"] <= 1.3 * found["natural"] + 1, "it takes the width"
+    assert found["scrolls"] == [True, 0, "scroll paper more-right"]
+    assert found["hint"].startswith("Scroll sideways")
+    assert found["fits"] == [False, -1, "scroll paper"] and found["silent"]
+    assert found["ink"] and found["ground"] == "rgba(0, 0, 0, 0)", "no white slab on a dark page"
 
 
 def test_a_run_without_a_picture_leads_to_the_one_that_has_it(page: Path, sweep: Sweep) -> None:
@@ -455,10 +493,11 @@ def test_a_run_without_a_picture_leads_to_the_one_that_has_it(page: Path, sweep:
         page,
         f"""
         await go("run/{drawn}");
-        found.width = document.querySelector(".pictures figure").getBoundingClientRect().width;
+        found.width = document.querySelector(".pairs").getBoundingClientRect().width;
         const circle = document.querySelector(".pairs circle");
         found.stroke = getComputedStyle(circle).stroke === getComputedStyle(document.body).color;
         await go("run/{other}");
+        found.siblings = document.querySelector(".siblings").innerText;
         found.links = [...byId("view-run").querySelectorAll(".pictures a")]
           .map(a => decoded(a.hash));
         """,
@@ -466,6 +505,7 @@ def test_a_run_without_a_picture_leads_to_the_one_that_has_it(page: Path, sweep:
     assert found["width"] == 22 * 16
     assert found["stroke"], "a circle is seen on any ground"
     assert found["links"] == [f"#run/{drawn}"]
+    assert re.search(r"seed 0: -?\d+\.\d, seed 1: -?\d+\.\d, seed 2: . missing", found["siblings"])
 
 
 def test_every_button_has_a_name_and_heads_stand_over_their_numbers(page: Path) -> None:
@@ -514,7 +554,7 @@ def test_published_numbers_beside_a_single_seed_and_with_many_reasons(page: Path
                               {...one, reasons: Array(9).fill("outer_steps 1, not 2")});
         await go("published");
         const rows = [...byId("published-table").tBodies[0].rows];
-        found.here = rows[0].cells[5].innerText;
+        found.here = rows[0].cells[3].innerText;
         found.folded = rows.map(row => row.querySelectorAll("details").length);
         """,
     )
@@ -588,3 +628,165 @@ def saved_set(observations: torch.Tensor, folder: Path) -> Path:
     scaling = Scaling(torch.zeros(size), torch.ones(size), torch.zeros(1), torch.ones(1))
     save_synthetic_set(pairs, scaling, folder / "set.safetensors", {})
     return folder / "set.safetensors"
+
+
+# --- landing -------------------------------------------------------------------------------------
+
+
+def test_the_landing_says_what_was_run_when_with_which_version_and_what_came_out(
+    page: Path, store: Path, sweep: Sweep
+) -> None:
+    records = sweep_records(store, sweep)
+    found = visit(
+        page,
+        """
+        const view = byId("view-results"), table = byId("results-table");
+        found.text = view.innerText;
+        found.figures = byId("headline-figure").querySelectorAll("svg").length;
+        const labels = body => [...body.querySelectorAll("a")].map(a => a.innerText);
+        found.methods = [...table.tBodies].map(labels);
+        found.sorted = table.tHead.querySelector("[aria-sort]").innerText;
+        await click(byId("counts").querySelector("[data-state=failed]"));
+        await go("runs");
+        found.failed = [...byId("runs-table").tBodies[0].rows].map(row => row.cells[3].innerText);
+        """,
+    )  # fmt: skip
+    made = records[0].provenance
+    for words in ("dbc scores highest", "For comparison: random", "2 students x 2 episodes",
+                  made.packages["obdbench"], made.packages["torch"], made.python,
+                  min(r.started for r in records)[:16].replace("T", " "),
+                  max(r.finished for r in records)[:16].replace("T", " ")):  # fmt: skip
+        assert words in found["text"], words
+    assert found["figures"] == 1
+    assert found["methods"] == [["dbc", "raises"], ["random"]], "references stand apart"
+    assert found["sorted"].startswith("Score")
+    assert found["failed"] == ["\N{BALLOT X} failed"], "the count leads to the runs that it counts"
+    assert found["problems"] == []
+
+
+def test_work_on_several_machines_and_versions_is_named_and_counted(
+    store: Path, sweep: Sweep
+) -> None:
+    record = sweep_records(store, sweep)[0]
+    several = [altered(record, provenance__commit=f"{n}" * 40, provenance__dirty=n == 1,
+                       cost__wall_seconds=3600.0, cost__evaluation_wall_seconds=1800.0)
+               for n in range(5)]  # fmt: skip
+    told = facts(sweep, several, runs_frame(several[:1]))
+    assert "commit 0000000, 1111111 changed since, 2222222 and 2 more" in told["Version"]
+    assert told["Work"] == "7.5 hours"
+    assert "When" not in facts(sweep, [], runs_frame([]))
+
+
+@pytest.fixture(scope="module")
+def wide(store: Path, sweep: Sweep) -> tuple[Sweep, list[Record]]:
+    """Two methods on two datasets, of which one lacks `dbc`'s runs; and `raises` on one."""
+    of = {r.spec.method: r for r in sweep_records(store, sweep)}
+    scores = {"random": ((0.0, 2.0), (10.0, 30.0)), "dbc": ((40.0, 44.0), (60.0, 64.0, 68.0))}
+    records = [
+        altered(of[method], spec=spec, run_id=spec.run_id, cell_id=spec.cell_id,
+                score__normalized_return=score)
+        for method, on in scores.items()
+        for dataset, values in zip(("hopper/medium@2000", UNSEEN), on, strict=True)
+        for seed, score in enumerate(values)
+        for spec in (tiny_spec(method, dataset, seed=seed),)
+    ]  # fmt: skip
+    return Sweep("wide", "", tuple(record.spec for record in records)), records
+
+
+def test_the_mean_over_datasets_weighs_every_dataset_alike(
+    wide: tuple[Sweep, list[Record]],
+) -> None:
+    sweep, records = wide
+    table = cell_table(runs_frame(records, sweep.runs))
+    overall = over_datasets(runs_frame(records), table).set_index("label")
+    assert overall.loc["dbc", "value"] == pytest.approx((42 + 64) / 2)
+    assert overall.loc["random", "value"] == pytest.approx((1 + 20) / 2)
+    assert set(overall["dataset"]) == {"mean over 2 datasets"}
+    assert list(overall.loc["dbc", ["n", "n_expected"]]) == [5, 5]
+    assert all(overall["low"] < overall["value"]) and all(overall["value"] < overall["high"])
+    text = headline(overall.reset_index())
+    assert text.startswith("dbc scores highest (mean over 2 datasets): 53.0 [")
+    assert text.endswith("For comparison: random 10.5.")
+
+
+def test_methods_are_compared_over_datasets_by_the_means_of_their_seeds(
+    wide: tuple[Sweep, list[Record]],
+) -> None:
+    """On the first dataset alone, or with another number of seeds on each, others would be told."""
+    sweep, records = wide
+    table = cell_table(runs_frame(records, sweep.runs))
+    overall = over_datasets(runs_frame(records), table).set_index("label")
+    scores = table[table["label"] == "dbc"].set_index("dataset")["scores"]
+    by_dataset = list(scores)
+    shared = min(len(found) for found in by_dataset)
+    expected = [sum(found[seed] for found in by_dataset) / 2 for seed in range(shared)]
+    assert list(overall.loc["dbc", "scores"]) == pytest.approx(expected)
+    assert list(overall.loc["dbc", "seeds"]) == list(range(shared))
+
+
+def test_a_method_that_lacks_a_dataset_has_no_mean_over_them(
+    wide: tuple[Sweep, list[Record]],
+) -> None:
+    sweep, records = wide
+    fewer = [r for r in records if (r.spec.method, r.spec.dataset) != ("dbc", UNSEEN)]
+    table = cell_table(runs_frame(fewer, sweep.runs))
+    assert list(over_datasets(runs_frame(fewer), table)["label"]) == ["random"]
+    first = [r for r in records if r.spec.dataset != UNSEEN]
+    table = cell_table(runs_frame(first, sweep.runs))
+    assert over_datasets(runs_frame(first), table).empty, "one dataset is no mean"
+
+
+def test_nothing_is_called_highest_where_nothing_was_scored_or_datasets_are_mixed(
+    wide: tuple[Sweep, list[Record]],
+) -> None:
+    sweep, records = wide
+    assert headline(cell_table(runs_frame([], sweep.runs))) == ""
+    assert headline(cell_table(runs_frame(records, sweep.runs))) == ""
+
+
+def test_several_datasets_begin_with_the_mean_over_them(
+    wide: tuple[Sweep, list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, records = wide
+    monkeypatch.setattr(page_module, "readable_records", lambda store, sweep: (records, []))
+    write_html_report(tmp_path, sweep, tmp_path / "wide.html")
+    found = visit(
+        tmp_path / "wide.html",
+        """
+        const table = byId("results-table");
+        const labels = () => [...table.querySelectorAll("tbody a")].map(a => a.innerText);
+        const second = () => getComputedStyle(table.tHead.rows[0].cells[1]).display;
+        found.first = [byId("dataset").value, byId("results-count").innerText, labels(), second()];
+        await type("dataset", ""); found.every = [byId("results-count").innerText, second()];
+        await type("dataset", "hopper/medium@2000");
+        found.one = [byId("results-count").innerText, labels()];
+        await go("runs/dbc"); found.runs = byId("runs-count").innerText;
+        found.heading = byId("runs-heading").innerText;
+        """,
+    )
+    both = ["dbc", "random"]
+    assert found["first"] == ["mean over 2 datasets", "2 of 2 methods", both, "none"]
+    assert found["every"] == ["4 of 4 cells", "table-cell"]
+    assert found["one"] == ["2 of 2 methods", both]
+    assert (found["runs"], found["heading"]) == ("5 of 9 runs", "Runs of dbc")
+    assert found["problems"] == []
+
+
+def test_everything_on_the_page_can_be_had_as_json(page: Path, store: Path, sweep: Sweep) -> None:
+    found = visit(page, "found.json = downloads.json();")
+    values = json.loads(found["json"])
+    assert values.keys() == values_of(store, sweep).keys() - {"pictures"}
+    scores = {r.run_id: r.score.normalized_return for r in sweep_records(store, sweep) if r.score}
+    got = {f"{run['cell']}.seed{run['seed']}": run.get("score") for run in values["runs"]}
+    assert {run: score for run, score in got.items() if score is not None} == scores
+
+
+def test_no_other_script_than_the_pages_own_is_allowed(page: Path) -> None:
+    text = page.read_text("utf-8")
+    policy = re.findall(r'http-equiv="Content-Security-Policy"\s+content="(.*?)"', text)[0]
+    script = re.findall(r"<script>(.*?)</script>", text, re.S)
+    digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert len(script) == 1
+    assert f"script-src 'sha256-{digest}'" in policy and policy.count("script-src") == 1
+    assert "unsafe-inline" not in policy.partition("script-src")[2]
+    assert not re.search(r"<[^>]+\son[a-z]+=", text.partition('<script id="data"')[0])

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from benchmark.errors import ObdBenchError
 from benchmark.teachers.teacher import NetworkTeacher
+from benchmark.teachers.teacher_files import imported_path
 from obdbench.cli.app import app
 
 TINY = ["--steps", "6", "--set", "width=4", "--set", "batch_size=4", "--set", "report_every=3"]
@@ -37,9 +39,26 @@ def test_a_trained_teacher_is_listed_and_evaluated(
     assert "local" in listed
     assert recipe in listed
     assert not list(cache.rglob("*.state"))
+    (file,) = cache.rglob("*.safetensors")
+    before = file.read_bytes()
+    with pytest.raises(ObdBenchError, match="exists already, and nothing was done"):
+        invoke("teacher", "train", small_dataset_name, "--recipe", recipe, "--steps", "1")
+    assert file.read_bytes() == before
     shown = invoke("teacher", "eval", small_dataset_name, "--recipe", recipe, "--episodes", "2")
     assert "normalized return" in shown
     assert "over 2 episodes" in shown
+
+
+def test_an_import_replaces_an_earlier_one_only_with_force(cache: Path, tmp_path: Path) -> None:
+    words = ("teacher", "import", str(tmp_path / "none.pt"), "--dataset", "d4rl/hopper-medium-v2")
+    path = imported_path("d4rl/hopper-medium-v2", "cal_ql")
+    path.parent.mkdir()
+    path.write_text("the earlier one")
+    with pytest.raises(ObdBenchError, match="Give --force to replace it, or --target"):
+        invoke(*words)
+    with pytest.raises(ObdBenchError, match=r"none\.pt"):  # it is read now
+        invoke(*words, "--force")
+    assert path.read_text() == "the earlier one"
 
 
 def test_another_seed_is_another_teacher(small_dataset_name: str, cache: Path) -> None:
@@ -72,6 +91,27 @@ def test_one_dataset_or_all() -> None:
 def test_an_unknown_setting_is_named(small_dataset_name: str, cache: Path) -> None:
     with pytest.raises(ObdBenchError, match="learning_rate"):
         invoke("teacher", "train", small_dataset_name, "--set", "learning_rat=1")
+
+
+def test_an_import_says_what_it_converted(tmp_path: Path, cache: Path) -> None:
+    def network(inputs: int, outputs: int, name: str) -> dict[str, torch.Tensor]:
+        shapes = {"0.weight": (4, inputs), "0.bias": (4,), "2.weight": (outputs, 4)}
+        return {
+            f"module.{name}.{key}": torch.zeros(shape, dtype=torch.float64)
+            for key, shape in {**shapes, "2.bias": (outputs,)}.items()
+        }
+
+    constants = {f"log_std_{name}.constant": torch.zeros(()) for name in ("multiplier", "offset")}
+    critics = {f"critic{index}": network(14, 1, "network") for index in (1, 2)}
+    path = tmp_path / "parallel.pt"
+    torch.save({"actor": network(11, 6, "base_network") | constants, **critics}, path)
+    said = invoke(
+        *("teacher", "import", str(path), "--dataset", "d4rl/hopper-medium-v2", "--episodes", "1")
+    )
+    assert (
+        f"{path}: 'module' removed from a name (12 times), torch.float64 converted to "
+        f"torch.float32 (12 times)."
+    ) in said
 
 
 def test_describe_draws_and_tabulates(small_dataset_name: str, tmp_path: Path) -> None:

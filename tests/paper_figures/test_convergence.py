@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from paper_figures.curves import MOST_LINES, convergence
-from paper_figures.figure import DOTS_PER_INCH, FigureError, write_both
-from results.frames import curves_frame
+from paper_figures import over_datasets
+from paper_figures.curves import MOST_OF_A_FAMILY, MOST_TOGETHER, convergence
+from paper_figures.figure import DOTS_PER_INCH, FigureError, words, write_formats
+from paper_figures.palette import look
+from results.frames import curves_frame, runs_frame
 from results.statistics import mean
 from tests.results.conftest import MakeRecord, Record
 from tests.tiny_runs import altered
@@ -31,15 +34,22 @@ def curves_in(axes: Axes) -> list[Line2D]:
     return [line for line in axes.lines if len(points(line)[0]) > 2]
 
 
-def test_one_panel_a_dataset_with_field_labels(make_sweep: Sweep) -> None:
-    figure = convergence(curves_frame(make_sweep(["hopper/medium", "ant/medium"])))
+def test_one_panel_a_dataset_in_the_papers_order_with_field_labels(make_sweep: Sweep) -> None:
+    given = ["hopper/medium-expert", "ant/medium", "hopper/medium-replay", "hopper/medium"]
+    figure = convergence(curves_frame(make_sweep(given)))
     assert [axes.get_title() for axes in figure.axes] == [
-        "ant/medium (5 seeds)",
-        "hopper/medium (5 seeds)",
-    ]
-    for axes in figure.axes:
-        assert (axes.get_xlabel(), axes.get_ylabel()) == ("outer step", "normalized return")
-    assert "4 students x 10 episodes" in figure.get_suptitle()
+        "ant/medium", "hopper/medium-replay", "hopper/medium", "hopper/medium-expert",
+    ]  # fmt: skip
+    # Two by two: what panels share is named once.
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "outer step", "outer step"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["normalized return", ""] * 2
+
+
+def test_the_caption_says_protocol_student_seeds_and_interval(make_sweep: Sweep) -> None:
+    title, caption = words(convergence(curves_frame(make_sweep())))
+    assert title == "Normalized return against outer step"
+    for part in ("4 students x 10 episodes", "mlp 4x64", "100 steps", "5 seeds", "95 % bootstrap"):
+        assert part in caption
 
 
 def test_lines_are_means_over_seeds_with_their_bands(make_record: MakeRecord) -> None:
@@ -76,18 +86,37 @@ def test_ends_whose_mean_is_another_runs_checkpoint_are_still_drawn(
     assert points(line) == ([0, 200, 600], [0.0, 2.0, 7.0])
 
 
-def test_a_method_with_one_checkpoint_is_a_horizontal_line(make_record: MakeRecord) -> None:
-    records = [make_record("random", seed=seed, score=5.0 + seed) for seed in range(3)]
+def test_a_method_with_one_checkpoint_is_a_line_whose_marker_has_the_interval(
+    make_record: MakeRecord,
+) -> None:
+    scores = [5.0, 6.0, 10.0]
+    records = [make_record("random", seed=i, score=score) for i, score in enumerate(scores)]
     (axes,) = convergence(curves_frame(records)).axes
-    (line,) = axes.lines
-    assert points(line)[1] == [6.0, 6.0]
-    assert len(axes.patches) == 1
+    line, marker, *_ = axes.lines
+    assert points(line)[1] == [7.0, 7.0]
+    assert points(marker)[1] == [7.0]
+    ((_, low), (_, high)) = axes.collections[0].get_segments()[0]  # type: ignore[attr-defined]
+    assert (low, high) == pytest.approx((mean(scores).low, mean(scores).high))
 
 
-def test_a_single_seed_has_a_line_but_no_band(make_record: MakeRecord) -> None:
-    (axes,) = convergence(curves_frame([make_record("random")])).axes
-    assert (len(axes.lines), len(axes.patches)) == (1, 0)
-    assert axes.get_title() == "hopper/medium-replay (1 seed)"
+def test_a_single_seed_has_a_line_but_no_interval(make_record: MakeRecord) -> None:
+    figure = convergence(curves_frame([make_record("random")]))
+    assert not figure.axes[0].collections
+    assert "1 seed " in words(figure)[1]
+
+
+def test_references_far_above_the_rest_are_written_with_their_mean(
+    make_record: MakeRecord,
+) -> None:
+    records = [make_record(seed=i, curve=[1.0, 20.0]) for i in range(2)]
+    records += [make_record("teacher", seed=i, score=90.0 + i) for i in range(2)]
+    near = [make_record("bc_whole", seed=i, score=22.0 + i) for i in range(2)]
+    (axes,) = convergence(curves_frame(records + near)).axes
+    assert [text.get_text() for text in axes.texts] == ["\u2191 teacher 90"]
+    heights = [y for line in axes.lines for y in points(line)[1]]
+    assert 22.5 in heights and max(heights) < 30
+    (alone,) = convergence(curves_frame(records[2:])).axes
+    assert not alone.texts, "with nothing else, a reference is drawn"
 
 
 def test_failed_runs_are_left_out_and_counted(make_record: MakeRecord) -> None:
@@ -96,13 +125,13 @@ def test_failed_runs_are_left_out_and_counted(make_record: MakeRecord) -> None:
     records[-1] = altered(records[-1], checkpoints=[])  # failed before its first checkpoint
     (axes,) = convergence(curves_frame(records)).axes
     assert [points(line) for line in curves_in(axes)] == [([0, 200, 400], [1.0, 2.0, 3.0])]
-    assert axes.get_title().endswith("2 failed runs left out")
+    assert axes.get_title() == "hopper/medium-replay\n2 failed runs left out"
 
 
 def test_a_dataset_whose_runs_all_failed_keeps_an_empty_panel(make_record: MakeRecord) -> None:
     records = [make_record(), make_record(dataset="ant/medium", error="OSError")]
     empty, _ = convergence(curves_frame(records)).axes
-    assert empty.get_title() == "ant/medium (no seeds)\n1 failed run left out"
+    assert empty.get_title() == "ant/medium\n1 failed run left out"
     assert not empty.lines
     assert not empty.get_xticks().size
 
@@ -112,25 +141,78 @@ def test_nothing_to_draw_is_an_error(make_record: MakeRecord) -> None:
         convergence(curves_frame([make_record(error="OSError")]))
 
 
-def test_methods_differ_in_colour_and_in_dashes_and_marker(make_sweep: Sweep) -> None:
-    figure = convergence(curves_frame(make_sweep()))
-    entries = figure.legends[0].get_lines()
-    assert len({str(line.get_color()) for line in entries}) == len(entries) == 5
-    lines = curves_in(figure.axes[0])
-    assert len({line.get_linestyle() for line in lines}) == 3
-    assert len({line.get_marker() for line in lines}) == 3
+def test_a_method_looks_the_same_whatever_else_is_drawn(make_sweep: Sweep) -> None:
+    records = make_sweep()
+    for given in (records, [r for r in records if r.spec.method in ("pbc", "teacher")]):
+        figure = convergence(curves_frame(given))
+        entry = next(x for x in figure.legends[0].get_lines() if x.get_label() == "pbc")
+        (line,) = (x for x in figure.axes[0].lines if x.get_color() == look("pbc").color)
+        for drawn in (entry, line):
+            assert (drawn.get_color(), drawn.get_marker()) == (look("pbc").color, "s")
+
+
+def test_many_methods_are_rows_of_panels_by_family_with_common_lines(
+    make_record: MakeRecord,
+) -> None:
+    unrolled = ("av_pbc", "pbc", "dbc", "sdw_obd")
+    matching = ("gradient_matching", "distribution_matching")
+    methods = (*unrolled, *matching, "hades", "evolution_strategies", "herding")
+    assert len(methods) > MOST_TOGETHER
+    records = [
+        make_record(name, dataset, curve=[1.0, 2.0, 3.0])
+        for name in methods
+        for dataset in ("hopper/medium", "ant/medium")
+    ]
+    records += [make_record(x, "ant/medium", score=3.0) for x in ("random", "teacher")]
+    figure = convergence(curves_frame(records))
+    rows = figure.axes[1::2]
+    legends = [axes.get_legend() for axes in rows]
+    assert all(legends)
+    found = {x.get_title().get_text(): [t.get_text() for t in x.get_texts()] for x in legends if x}
+    assert found == {
+        "unrolled": ["av_pbc", "dbc", "pbc", "sdw_obd", "random", "teacher"],
+        "parameter matching": ["gradient_matching", "av_pbc", "random", "teacher"],
+        "distribution matching": ["distribution_matching", "av_pbc", "random", "teacher"],
+        "evolution": ["evolution_strategies", "hades", "av_pbc", "random", "teacher"],
+        "selection": ["herding", "random", "av_pbc", "teacher"],
+    }
+    first, second = figure.axes[0], figure.axes[2]
+    colors = {line.get_color() for line in first.lines}
+    assert {look(x).color for x in found["unrolled"]} == colors
+    # A guest is a horizontal line at its last checkpoint: rows count steps of different kinds.
+    (guest,) = (
+        x for x in second.lines if x.get_color() == look("av_pbc").color and len(points(x)[0]) == 2
+    )
+    assert points(guest)[1] == [3.0, 3.0]
+
+
+def test_settings_of_common_methods_have_panels_like_any_other(make_record: MakeRecord) -> None:
+    records = [
+        make_record(name, parameters={"synthetic_size": size}, curve=[1.0, float(size)])
+        for name in ("av_pbc", "random")
+        for size in (16, 32, 64, 128, 256)
+    ]
+    figure = convergence(curves_frame(records))
+    assert [len(curves) for curves in map(labels_in, figure.axes)] == [5, 5]
+    (only,) = convergence(curves_frame([*records[:5], make_record("pbc")])).axes
+    assert len(only.lines) == 5 + 2, "few labels share a panel"
+
+
+def labels_in(axes: Axes) -> list[str]:
+    found = axes.get_legend()
+    return [text.get_text() for text in found.get_texts()] if found else []
 
 
 def labels_of(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-@pytest.mark.parametrize("more", [0, 1, 3])
-def test_of_very_many_methods_the_best_are_drawn_and_the_title_says_so(
+@pytest.mark.parametrize("more", [1, 3])
+def test_of_very_many_methods_the_best_are_drawn_and_the_caption_says_so(
     make_record: MakeRecord, more: int
 ) -> None:
     # By their last checkpoints: the worst at the end are the best before, and written last.
-    count = MOST_LINES + more
+    count = MOST_OF_A_FAMILY + more
     curves = {f"m{i:02}": [100.0 - i, 50.0, float(i)] for i in range(count)}
     records = [
         make_record(name, dataset, curve=curve)
@@ -138,19 +220,16 @@ def test_of_very_many_methods_the_best_are_drawn_and_the_title_says_so(
         for name, curve in curves.items()
     ]
     records = [altered(r, checkpoints=r.checkpoints[::-1]) for r in records]
-    records += [make_record(name, "ant/medium", score=-1) for name in ("teacher", "bc_whole")]
     figure = convergence(curves_frame(records))
-    kept = [f"m{i:02}" for i in range(more, count)]
-    assert labels_of(figure) == [*kept, "bc_whole", "teacher"], "references are always drawn"
-    assert [len(curves_in(axes)) for axes in figure.axes] == [MOST_LINES, MOST_LINES]
-    said = f"; {more} methods of lower mean are not drawn"
-    assert figure.get_suptitle().endswith(said if more else "bootstrap band")
+    assert labels_of(figure) == [f"m{i:02}" for i in range(more, count)]
+    assert [len(curves_in(axes)) for axes in figure.axes] == [MOST_OF_A_FAMILY] * 2
+    assert f" {more} methods of lower mean are not drawn" in words(figure)[1]
 
 
 def test_the_best_are_those_of_the_highest_mean_over_seeds_and_datasets(
     make_record: MakeRecord,
 ) -> None:
-    names = [f"m{i:02}" for i in range(MOST_LINES)]
+    names = [f"m{i:02}" for i in range(MOST_OF_A_FAMILY)]
     records = [make_record(name, score=20.0) for name in names]
     lucky = [make_record("lucky", seed=seed, score=s) for seed, s in enumerate((50.0, 0.0, 0.0))]
     even = [make_record("even", seed=seed, score=21.0) for seed in range(2)]
@@ -158,13 +237,15 @@ def test_the_best_are_those_of_the_highest_mean_over_seeds_and_datasets(
     drawn = labels_of(convergence(curves_frame([*records, *lucky, *even, *one])))
     assert "even" in drawn
     assert not {"lucky", "one", names[-1]} & set(drawn), "equal means are kept in alphabetic order"
-    assert len(drawn) == MOST_LINES
+    assert len(drawn) == MOST_OF_A_FAMILY
 
 
-def test_files_are_a_pdf_and_a_png_of_the_figure_s_size(make_sweep: Sweep, tmp_path: Path) -> None:
+def test_files_are_a_pdf_a_png_and_an_svg_of_the_figure_s_size(
+    make_sweep: Sweep, tmp_path: Path
+) -> None:
     curves = curves_frame(make_sweep(["a", "b", "c", "d"]))
-    pdf, png = write_both(convergence(curves), tmp_path / "figures", "four")
-    assert (pdf.name, png.name) == ("four.pdf", "four.png")
+    pdf, png, svg = write_formats(convergence(curves), tmp_path / "figures", "four")
+    assert (pdf.name, png.name, svg.name) == ("four.pdf", "four.png", "four.svg")
     assert pdf.read_bytes().startswith(b"%PDF-1.")
     assert pdf.read_bytes().rstrip().endswith(b"%%EOF")
     header = png.read_bytes()[:24]
@@ -174,7 +255,7 @@ def test_files_are_a_pdf_and_a_png_of_the_figure_s_size(make_sweep: Sweep, tmp_p
 
 
 @pytest.mark.parametrize("name", ["pbc", "a_method_with_a_long_name", "word " * 40 + "end"])
-def test_legend_and_panels_stay_inside_the_figure_and_apart(
+def test_legend_title_caption_and_panels_stay_inside_the_figure_and_apart(
     make_record: MakeRecord, name: str
 ) -> None:
     records = [
@@ -184,17 +265,47 @@ def test_legend_and_panels_stay_inside_the_figure_and_apart(
     figure = convergence(curves_frame(records))
     figure.canvas.draw()
     legend = figure.legends[0].get_window_extent()
-    assert figure.bbox.x0 <= legend.x0 < legend.x1 <= figure.bbox.x1
+    title, caption = (text.get_window_extent() for text in figure.texts)
+    for box in (legend, title, caption):
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
     for axes in figure.axes:
         panel = axes.get_tightbbox()
         assert panel is not None
-        assert legend.y1 <= panel.y0
-        assert panel.height > 0.4 * figure.bbox.height or name.startswith("word")
+        assert panel.x1 <= legend.x0
+        assert caption.y1 <= panel.y0 < panel.y1 <= title.y0
+        assert panel.width > 0.4 * figure.bbox.width
+
+
+def test_a_name_with_a_dollar_is_text_and_not_mathematics(
+    make_record: MakeRecord, tmp_path: Path
+) -> None:
+    figure = convergence(curves_frame([make_record("$a_b$ $\\frac$", curve=[1.0, 2.0])]))
+    _, _, svg = write_formats(figure, tmp_path, "dollar")
+    assert "$a_b$ $\\frac$" in svg.read_text("utf-8")
 
 
 def test_same_records_give_the_same_bytes(make_sweep: Sweep, tmp_path: Path) -> None:
     records = make_sweep()
-    first = write_both(convergence(curves_frame(records)), tmp_path / "first", "one")
-    second = write_both(convergence(curves_frame(records[::-1])), tmp_path / "second", "one")
+    first = write_formats(convergence(curves_frame(records)), tmp_path / "first", "one")
+    second = write_formats(convergence(curves_frame(records[::-1])), tmp_path / "second", "one")
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
     assert b"CreationDate" not in first[0].read_bytes()
+
+
+def test_a_text_is_drawn_as_it_is_and_not_as_a_formula(
+    make_record: MakeRecord, tmp_path: Path
+) -> None:
+    note = "$\\frac{$\x1b</a>"
+    records = [
+        make_record(parameters={"synthetic_size": 64, "note": note * i}, curve=[1, 2])
+        for i in range(2)
+    ]
+    runs = runs_frame(records)
+    for figure in (
+        convergence(curves_frame(records)), over_datasets.cost(runs), over_datasets.aggregate(runs)
+    ):  # fmt: skip
+        _, _, svg = write_formats(figure, tmp_path, "figure")
+        texts = ElementTree.parse(svg).iter("{http://www.w3.org/2000/svg}text")
+        shown = note.replace("\x1b", "\\x1b")
+        assert any(shown in "".join(text.itertext()) for text in texts)

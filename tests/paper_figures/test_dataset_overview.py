@@ -45,7 +45,7 @@ def test_the_same_data_give_the_same_bytes(description: DatasetDescription, tmp_
 
 
 def test_another_ending_is_refused(description: DatasetDescription, tmp_path: Path) -> None:
-    with pytest.raises(FigureError, match=r"expected \.pdf or \.png"):
+    with pytest.raises(FigureError, match=r"expected \.pdf, \.png, \.svg"):
         write_figure(dataset_overview(description), tmp_path / "a.jpg")
 
 

@@ -18,7 +18,7 @@ from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep, read_sweep
 from obdbench import sweeps as shipped_sweeps
 from paper_figures.exhibits import EXHIBITS, Exhibit, NoRecords, gather, write
-from paper_figures.figure import FigureError
+from paper_figures.figure import FigureError, words
 from paper_figures.table import Table
 from results.comparison import published_cells
 from results.record_store import all_records, save_sweep
@@ -114,7 +114,8 @@ def test_every_exhibit_can_be_made_from_complete_sweeps(tmp_path: Path) -> None:
         else:
             assert any(axes.has_data() for axes in made.axes), exhibit.name
             made.draw_without_rendering()
-            for text in made.texts:  # the headline
+            assert all(words(made)), exhibit.name
+            for text in made.texts:  # title and caption
                 box = text.get_window_extent()
                 assert 0 <= box.x0 <= box.x1 <= made.bbox.width, (exhibit.name, text.get_text())
 
@@ -209,7 +210,7 @@ def test_the_same_records_give_the_same_bytes(exhibit: Exhibit, tmp_path: Path) 
         write(exhibit, tmp_path / store, tmp_path / store / "paper")
         for store in ("first", "second")
     )
-    endings = ("pdf", "png") if exhibit is SIZES else ("md", "csv", "tex")
+    endings = ("pdf", "png", "svg") if exhibit is SIZES else ("md", "csv", "tex")
     names = [f"{exhibit.name}.{ending}" for ending in endings]
     assert [path.name for path in first] == [path.name for path in second] == names
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]

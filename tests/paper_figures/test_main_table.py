@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -14,9 +15,10 @@ from rich.console import Console
 
 from benchmark.spec import RunSpec
 from paper_figures.main_table import main_table
-from paper_figures.table import Table, escape_latex
+from paper_figures.table import Cell, Table, csv_text, escape_latex
 from results.aggregate import cell_table
 from results.frames import runs_frame
+from results.labels import dataset_order
 from results.statistics import stratified
 from tests.results.conftest import MakeRecord, Record, build_spec
 
@@ -61,8 +63,14 @@ def test_latex_rows_have_as_many_cells_as_columns(make_sweep: Sweep) -> None:
         assert len(table.alignment) == len(table.columns)
 
 
-def test_latex_escapes_what_a_third_party_may_name_a_method(make_record: MakeRecord) -> None:
-    latex = table_of([make_record("50%_of_$&#{x}~^\\<a|b>", score=-1.25)]).latex()
+def noted(make_record: MakeRecord, note: str) -> Table:
+    """A table in which a text of a third party, a setting's value, stands in a label."""
+    notes = [{"note": note}, {"note": "plain"}]
+    return table_of([make_record("pbc", parameters=p, score=-1.25) for p in notes])
+
+
+def test_latex_escapes_what_a_third_party_may_write(make_record: MakeRecord) -> None:
+    latex = noted(make_record, "50%_of_$&#{x}~^\\<a|b>").latex()
     assert (
         r"50\%\_of\_\$\&\#\{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
         r"\textless{}a\textbar{}b\textgreater{}"
@@ -85,8 +93,48 @@ def test_markdown_sets_the_best_bold_and_marks_ties(make_sweep: Sweep) -> None:
     assert line_with(markdown, "| dbc |").endswith("| 5 | 22.0 | 1,000 | 0 | data, teacher |")
 
 
-def test_markdown_keeps_a_bar_in_a_name_inside_its_cell(make_record: MakeRecord) -> None:
-    assert r"| a\|b |" in table_of([make_record("a|b")]).markdown()
+def test_markdown_keeps_a_bar_in_a_text_inside_its_cell(make_record: MakeRecord) -> None:
+    assert r"| pbc (note=a\|b) |" in noted(make_record, "a|b").markdown()
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("[a](http://b)", r"[a]\(http://b)"),
+        ("![a](http://b)", r"![a]\(http://b)"),
+        ("<http://b>", r"\<http://b>"),
+        ("`a` *b* $c$", r"\`a\` \*b\* \$c\$"),
+        ("a\n\n# b", "a  # b"),
+        ("a\u2028| b", r"a \| b"),
+        ("a\x1b[31mb", r"a\\x1b[31mb"),
+    ],
+)
+def test_markdown_shows_a_text_as_it_is_in_one_line(text: str, escaped: str) -> None:
+    table = Table(("c",), (((Cell(text),),),), text, "l", pd.DataFrame())
+    head, _, row, _, caption = table.markdown().splitlines()
+    assert (head, row, caption) == ("| c |", f"| {escaped} |", escaped)
+
+
+def test_latex_keeps_a_row_a_row_whatever_it_begins_with() -> None:
+    rows = tuple((Cell(text),) for text in ("[3cm]", "*", "a\n\nb", "a\x00b"))
+    lines = Table(("c",), (rows,), "", "l", pd.DataFrame()).latex().splitlines()
+    at = lines.index("\\midrule")
+    assert lines[at + 1 : at + 5] == [
+        r"{}[3cm] \\", r"{}* \\", r"a  b \\", r"a\textbackslash{}x00b \\",
+    ]  # fmt: skip
+
+
+def test_csv_holds_no_text_that_a_spreadsheet_computes() -> None:
+    texts = ["=cmd|'/c calc'!A1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "a=1", "-1.5 2.0"]
+    numbers = [-1.5, float("nan"), 1e-9, -3.0, 0.1, 2.0, 3.0, 4.0]
+    frame = pd.DataFrame({"text": texts, "number": numbers, "count": range(-4, 4)})
+    found = list(csv.DictReader(io.StringIO(csv_text(frame), newline="")))
+    assert [row["text"] for row in found] == [
+        *(f"'{text}" for text in texts[:5]), "' =1", *texts[6:]
+    ]  # fmt: skip
+    assert [row["number"] for row in found] == [repr(n) if n == n else "" for n in numbers]
+    assert [int(row["count"]) for row in found] == list(range(-4, 4))
+    assert frame["text"].tolist() == texts
 
 
 def test_terminal_table_prints_brackets_as_they_stand(make_sweep: Sweep) -> None:
@@ -122,17 +170,17 @@ def test_a_notebook_shows_well_formed_html_with_every_cell(
     ]
 
 
-def test_html_escapes_what_a_third_party_may_name_a_method(make_record: MakeRecord) -> None:
+def test_html_escapes_what_a_third_party_may_write(make_record: MakeRecord) -> None:
     name = "<script>alert('1 & 2')</script>"
-    page = table_of([make_record(method=name)])._repr_html_()
+    page = noted(make_record, name)._repr_html_()
     assert "<script>" not in page
     assert name in "".join(ElementTree.fromstring(page).itertext())
 
 
 def test_csv_holds_unrounded_numbers_and_every_seed(make_record: MakeRecord) -> None:
     scores = [1 / 3, 2 / 3, 5 / 3]
-    csv = table_of([make_record(seed=i, score=s) for i, s in enumerate(scores)]).csv()
-    row = pd.read_csv(io.StringIO(csv)).iloc[0]
+    text = table_of([make_record(seed=i, score=s) for i, s in enumerate(scores)]).csv()
+    row = pd.read_csv(io.StringIO(text)).iloc[0]
     assert [float(score) for score in row["scores"].split()] == scores
     assert row["value"] == pytest.approx(sum(scores) / 3)
     assert (row["n"], row["n_expected"], row["n_failed"]) == (3, 3, 0)
@@ -227,3 +275,21 @@ def test_a_rounded_zero_has_no_sign(make_record: MakeRecord) -> None:
     records = [make_record(score=-0.01)]
     assert "**0.0**" in table_of(records).markdown()
     assert not math.isnan(table_of(records).data["value"].iloc[0])
+
+
+def test_datasets_are_in_the_papers_order_in_both_layouts(make_sweep: Sweep) -> None:
+    order = ["hopper/medium-replay", "hopper/medium", "hopper/medium-expert", "walker2d/medium"]
+    wide = table_of(make_sweep(sorted(order)))
+    assert wide.columns[-5:] == (*order, "mean")
+    long = table_of(make_sweep(["hopper/medium-expert", "hopper/medium-replay"]))
+    assert list(dict.fromkeys(row[0].text for group in long.groups for row in group)) == [
+        "hopper/medium-replay",
+        "hopper/medium-expert",
+    ]
+    assert wide.caption.index("hopper/medium-replay 2") < wide.caption.index(
+        "hopper/medium-expert 2"
+    )
+    d4rl = ["d4rl/hopper-medium-v2", "d4rl/hopper-medium-expert-v2", "d4rl/hopper-medium-replay-v2"]
+    assert sorted([*d4rl, "mujoco/hopper/expert-v0", "pendulum/mixed"], key=dataset_order) == [
+        d4rl[2], d4rl[0], d4rl[1], "mujoco/hopper/expert-v0", "pendulum/mixed",
+    ]  # fmt: skip

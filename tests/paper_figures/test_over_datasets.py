@@ -12,7 +12,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paper_figures.figure import FigureError, write_figure
+from paper_figures.figure import FigureError, words, write_figure
 from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
 from results.frames import runs_frame
 from results.statistics import iqm_over_runs, mean_over_tasks, stratified
@@ -59,14 +59,17 @@ def bars(axes: Axes) -> dict[str, list[float]]:
 
 
 @pytest.mark.parametrize("make", FIGURES)
-def test_the_headline_says_datasets_seeds_and_interval(
+def test_title_and_caption_say_datasets_protocol_student_seeds_and_interval(
     make: Callable[[pd.DataFrame], Figure], records: list[Record]
 ) -> None:
-    assert (
-        "2 datasets, 5 seeds; 95 % stratified bootstrap" in make(runs_frame(records)).get_suptitle()
-    )
+    title, caption = words(make(runs_frame(records)))
+    assert "2 datasets" in title
+    assert "2 datasets, 5 seeds; 95 % stratified bootstrap" in caption
+    assert "4 students x 10 episodes" in caption and "Student: mlp 4x64" in caption
     one = [record for record in records if record.spec.dataset == "ant/medium"]
-    assert "ant/medium, 5 seeds; " in make(runs_frame(one)).get_suptitle()
+    title, caption = words(make(runs_frame(one)))
+    assert "ant/medium" in title
+    assert "ant/medium, 5 seeds; " in caption
 
 
 @pytest.mark.parametrize("make", FIGURES)
@@ -77,7 +80,7 @@ def test_a_method_that_lacks_a_dataset_is_named_and_not_drawn(
     records += [make_record("sdw_obd", dataset, error="OSError") for dataset in DATASETS[:1]]
     records.append(make_record("sdw_obd", DATASETS[1]))
     figure = make(runs_frame(records))
-    assert "not on every dataset: hades, sdw_obd" in figure.get_suptitle().replace("\n", " ")
+    assert "Not on every dataset: hades, sdw_obd" in words(figure)[1]
     drawn = [text.get_text() for axes in figure.axes for text in axes.findobj(match=_is_text)]
     assert not {"hades", "sdw_obd"} & set(drawn)
 
@@ -120,7 +123,7 @@ def test_single_seeds_are_drawn_without_intervals(
         for dataset in DATASETS
     ]
     figure = make(runs_frame(records))
-    assert "2 datasets, 1 seed;" in figure.get_suptitle()
+    assert "2 datasets, 1 seed;" in words(figure)[1]
     if make is aggregate:
         assert [len(axes.lines) for axes in figure.axes] == [2, 2], "marks alone, no bars"
     if make is improvement:
@@ -177,7 +180,8 @@ def test_profiles_are_the_fractions_of_runs_above_each_score(records: list[Recor
 
 def test_improvement_counts_pairs_of_runs_and_bolds_what_is_sure(records: list[Record]) -> None:
     scores = scores_of(records)
-    (axes,) = improvement(runs_frame(records)).axes
+    axes, bar = improvement(runs_frame(records)).axes
+    assert bar.get_ylabel() == "probability (%)"
     assert labels_down(axes) == [label.get_text() for label in axes.get_xticklabels()] == BY_MEAN
 
     def by_pairs(x: str, y: str) -> float:
@@ -203,7 +207,10 @@ def test_ranks_are_bars_of_probabilities(make_record: MakeRecord) -> None:
         for method, found in scores.items()
         for seed, score in enumerate(found)
     ]
-    (axes,) = ranks(runs_frame(records)).axes
+    axes, bar = ranks(runs_frame(records)).axes
+    assert bar.get_ylabel() == "rank (1: highest mean)"
+    # A rank is also written: colour does not say it alone.
+    assert sorted(text.get_text() for text in axes.texts) == ["1", "1", "2", "2", "3"]
     found = bars(axes)
     # av_pbc is drawn as 20 and 20 in one of four resamples, and beats 16 then alone.
     assert found["av_pbc"] == pytest.approx([0.25, 0.75, 0.0], abs=0.02)
@@ -266,4 +273,4 @@ def test_methods_that_are_not_drawn_for_want_of_room_are_counted(
     make: Callable[..., Figure], make_record: MakeRecord
 ) -> None:
     records = [make_record(f"m{i}", seed=s, score=i + s) for i in range(30) for s in (0, 1)]
-    assert "not drawn" in make(runs_frame(records)).get_suptitle()
+    assert "not drawn" in words(make(runs_frame(records)))[1]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from benchmark.synthetic_set import SyntheticSet
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
-from paper_figures.figure import FigureError
+from paper_figures.figure import FigureError, words
 from paper_figures.study_figures import misalignment, multi_task, state_density, transfer
 from paper_figures.training_cost import training_cost
 from results.comparison import published_training_steps
@@ -54,14 +54,14 @@ def _texts(figure: Figure, panel: int) -> list[str]:
 
 def test_heat_maps_state_the_mean_over_sets_and_frame_the_home_student() -> None:
     figure = transfer(_transfer_rows(), "10 students x 2 episodes")
-    assert [axes.get_ylabel() for axes in figure.axes] == ["depth", "learning rate"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["depth", "learning rate", "return"]
     means = [text for text in _texts(figure, 0) if "to" not in text]
     assert means == [f"{10 * d + w + 50 + 1:.0f}" for d in (2, 3) for w in (16, 64)]
-    for axes in figure.axes:
+    for axes in figure.axes[:2]:
         (frame,) = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
         assert (frame.get_x() + 0.46, frame.get_y() + 0.46) == pytest.approx((1, 1))
     assert "3 sets" in figure.axes[0].get_title()
-    assert "10 students x 2 episodes" in figure.get_suptitle()
+    assert "10 students x 2 episodes" in words(figure)[1]
 
 
 def test_a_single_set_has_no_interval() -> None:

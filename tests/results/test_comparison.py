@@ -178,7 +178,7 @@ def test_the_own_dataset_is_shown_in_the_papers_unit_and_never_tests_it() -> Non
     expected = 100 * (np.mean(returns) + 20.272305) / (3234.3 + 20.272305)  # D4RL's references
     assert found.reproduced is not None
     assert found.reproduced.value == pytest.approx(expected)
-    assert found.difference == pytest.approx(expected - 20.0)
+    assert found.difference is None
     assert abs(expected - 22.0) > 0.5  # another number than on the suite's own scale
 
 

@@ -144,6 +144,27 @@ def test_a_run_of_another_host_is_running_until_it_is_silent_for_long(
     assert run_status(tmp_path, sweep.runs[0]) == RunStatus("stopped", 0.25)
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [{"pid": "1"}, {"pid": -1}, {"pid": 10**30}, {"step": None}, {"step": -1}, {"total": 2**70},
+     {"host": 3}, {"process_started": "today"}, {"attempt": []}],
+    ids=str,
+)  # fmt: skip
+def test_a_sign_of_life_that_cannot_be_read_is_none(
+    facts: dict[str, Any], sweep: Sweep, tmp_path: Path
+) -> None:
+    path = say_alive(tmp_path, sweep.runs[0], **facts)
+    assert run_status(tmp_path, sweep.runs[0]) == RunStatus("missing")
+    for content in (b"", b"[]", b"\xff", b"null", b"[" * 100_000):
+        path.write_bytes(content)
+        assert run_status(tmp_path, sweep.runs[0]) == RunStatus("missing")
+
+
+def test_a_sign_of_more_steps_than_there_are_is_of_all(sweep: Sweep, tmp_path: Path) -> None:
+    say_alive(tmp_path, sweep.runs[0], step=30)
+    assert run_status(tmp_path, sweep.runs[0]) == RunStatus("running", 1.0)
+
+
 def test_an_interrupted_run_is_stopped_while_its_process_lives_on(
     sweep: Sweep, tmp_path: Path
 ) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm.scheduler import JobKey, JobState, Scheduler, Unreachable
+from slurm.answers import Answer, JobKey, JobState
+from slurm.scheduler import Scheduler, Unreachable
 
 FAKE_SBATCH = """#!/bin/sh
 # Takes every array: notes its name and size, and answers with a number.
@@ -33,21 +34,21 @@ class FakeScheduler(Scheduler):
     asked: int = 0
     ended: list[str] = field(default_factory=list)
 
-    def queue(self, names: Sequence[str]) -> dict[JobKey, JobState]:
+    def queue(self, names: Sequence[str], cluster: str = "") -> Answer:
         self.asked += 1
         if not self.answers:
             raise Unreachable("`squeue` failed: no controller")
-        return {key: state for key, state in self.jobs.items() if key.name in names}
+        return Answer({key: state for key, state in self.jobs.items() if key.name in names})
 
-    def history(self, names: Sequence[str]) -> dict[JobKey, JobState]:
-        return {key: state for key, state in self.past.items() if key.name in names}
+    def history(self, names: Sequence[str], cluster: str = "") -> Answer:
+        return Answer({key: state for key, state in self.past.items() if key.name in names})
 
-    def cancel(self, names: Sequence[str]) -> None:
+    def cancel(self, names: Sequence[str], cluster: str = "") -> None:
         for key in self.jobs:
             if key.name in names:
                 self.jobs[key] = JobState("CANCELLED")
 
-    def end(self, numbers: Sequence[str]) -> None:
+    def end(self, numbers: Sequence[str], cluster: str = "") -> None:
         self.ended += numbers
 
     def max_array_size(self) -> int:

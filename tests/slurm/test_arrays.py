@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmark.spec import RunSpec
 from slurm.profile import build_profile, make_arrays
 from tests.tiny_runs import tiny_spec
 
@@ -42,3 +43,29 @@ def test_arrays_share_the_limit_on_jobs_at_a_time(limit: int, shares: list[int])
 def test_no_array_is_left_without_a_job() -> None:
     profile = build_profile({"pack": 1, "parallelism": 1}, "p", "here")
     assert {a.parallelism for a in make_arrays(RUNS, profile, max_array_size=4)} == {1}
+
+
+def test_short_packs_share_a_job_and_long_or_unknown_ones_do_not() -> None:
+    """Two minutes a random run, 20 or unknown minutes a DBC one; ten at most together."""
+    profile = build_profile({"pack": 1}, "p", "here")
+
+    def expected(run: RunSpec) -> float | None:
+        if run.method == "random":
+            return 120.0
+        return 1200.0 if run.seed else None
+
+    (array,) = make_arrays(RUNS, profile, 1000, expected)
+    assert sorted(run.run_id for run in array.runs) == sorted(run.run_id for run in RUNS)
+    sizes = {method: [] for method in ("random", "dbc")}
+    for job in array.jobs:
+        assert len({run.method for run in job}) == 1
+        sizes[job[0].method].append(len(job))
+    assert sizes == {"random": [5, 2], "dbc": [1] * 7}
+
+
+@pytest.mark.parametrize(("minutes", "jobs"), [(0, 14), (1, 14), (2, 7), (28, 1)])
+def test_a_profile_says_how_long_a_job_may_become(minutes: int, jobs: int) -> None:
+    profile = build_profile({"pack": 1, "group_minutes": minutes}, "p", "here")
+    (array,) = make_arrays(RUNS, profile, 1000, lambda _: 60.0)
+    assert len(array.jobs) == (jobs if minutes else 14)
+    assert {run.run_id for run in array.runs} == {run.run_id for run in RUNS}

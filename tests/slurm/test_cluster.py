@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmark.errors import ObdBenchError
 from benchmark.record import record_folder
 from benchmark.run import Conditions, existing_record, run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from obdbench.sweep_status import sweep_status
 from results.record_store import run_status
+from slurm.answers import Answer, JobState
 from slurm.cluster import Cluster, QueueFull
 from slurm.fates import fate
 from slurm.profile import Profile, build_profile, make_arrays
-from slurm.scheduler import JobState, Unreachable
+from slurm.scheduler import Unreachable
 from slurm.submissions import note, submissions
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken
 from tests.tiny_runs import execute, tiny_spec
@@ -259,6 +264,185 @@ def test_a_refusal_for_good_is_a_row_and_one_for_now_is_not(
     assert [len(s.jobs) for s in submissions(cluster.store)] == [2]
 
 
+def put_sbatch(journal: Path, after: str) -> None:
+    """Let the stand-in for sbatch end in another way, after it took an array."""
+    sbatch = journal.parent / "sbatch"
+    taking = sbatch.read_text().replace('echo "Submitted batch job $number"', after)
+    sbatch.write_text(taking)
+
+
+SBATCH_ENDS = {
+    "echo Welcome, job 1 is long done; echo Submitted batch job 7": "",
+    "echo sbatch: warning: low priority >&2; echo '7;big'": "big",
+    "echo Submitted batch job 7 on cluster big": "big",
+}
+
+
+@pytest.mark.parametrize(("after", "name"), SBATCH_ENDS.items())
+def test_jobs_are_asked_for_where_sbatch_says_that_they_are(
+    cluster: Cluster,
+    scheduler: FakeScheduler,
+    runs: list[RunSpec],
+    journal: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after: str,
+    name: str,
+) -> None:
+    put_sbatch(journal, after)
+    submit(cluster, runs)
+    scheduler.jobs = taken(journal)
+    asked = []
+    queue = scheduler.queue
+    monkeypatch.setattr(
+        scheduler, "queue", lambda names, at="": (asked.append(at), queue(names, at))[1]
+    )
+    assert cluster.settle().live == {run.run_id for run in runs}
+    assert asked == [name]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "echo sbatch: error: Socket timed out on send/recv operation >&2; exit 1",
+        "echo sbatch: error: something of the site >&2; exit 1",
+        "echo Have a nice day",
+    ],
+)
+def test_an_array_that_slurm_took_in_spite_of_what_sbatch_said_is_not_lost(
+    cluster: Cluster,
+    scheduler: FakeScheduler,
+    runs: list[RunSpec],
+    journal: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after: str,
+) -> None:
+    put_sbatch(journal, after)
+
+    def answer(names: Sequence[str], cluster: str = "") -> Answer:
+        return Answer({key: s for key, s in taken(journal).items() if key.name in names})
+
+    monkeypatch.setattr(scheduler, "queue", answer)
+    submit(cluster, runs)
+    assert cluster.live() == {run.run_id for run in runs}
+    assert not any(s.provisional for s in submissions(cluster.store))
+    assert not any(existing_record(run_folder(cluster.store, run)) for run in runs)
+
+
+def test_an_array_of_which_nobody_can_tell_is_settled_later(
+    cluster: Cluster, scheduler: FakeScheduler, runs: list[RunSpec], journal: Path
+) -> None:
+    """sbatch gives up, and the controller does not answer the question after it."""
+    away = "echo sbatch: error: Unable to contact slurm controller >&2; exit 1"
+    put_sbatch(journal, away)
+    asked = []
+
+    def answer(names: Sequence[str], cluster: str = "") -> Answer:
+        asked.append(names)
+        if len(asked) == 1:
+            raise Unreachable("no controller")
+        return Answer({key: s for key, s in taken(journal).items() if key.name in names})
+
+    scheduler.queue = answer  # type: ignore[method-assign]
+    with pytest.raises(QueueFull, match=r"Unable to contact.*no controller"):
+        submit(cluster, runs)
+    assert [s.provisional for s in submissions(cluster.store)] == [True]
+    assert cluster.settle().live == {run.run_id for run in runs}
+    assert [s.provisional for s in submissions(cluster.store)] == [False]
+
+
+def test_a_job_that_an_unreadable_line_may_tell_of_is_not_called_dead(
+    cluster: Cluster,
+    scheduler: FakeScheduler,
+    runs: list[RunSpec],
+    journal: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    submit(cluster, runs)
+    first, *_ = states = taken(journal, "RUNNING")
+    answer = Answer({first: states[first]}, skipped=1, doubtful={first.name})
+    monkeypatch.setattr(scheduler, "queue", lambda names, cluster="": answer)
+    settled = cluster.settle()
+    assert (settled.died, settled.live) == ({}, {run.run_id for run in runs})
+    assert sweep_status(cluster.store, where(runs)).waiting["unknown"] == 3
+    monkeypatch.setattr(
+        scheduler, "queue", lambda names, cluster="": replace(answer, doubtful=set())
+    )
+    assert len(cluster.settle().died) == 3
+
+
+def test_without_arrays_every_job_is_sent_by_itself(
+    cluster: Cluster, scheduler: FakeScheduler, runs: list[RunSpec], journal: Path
+) -> None:
+    scheduler.array_size = 1
+    submit(cluster, runs)
+    assert len(journal.read_text().splitlines()) == 3
+    scripts = [path.read_text() for path in (cluster.store / "jobs").glob("*/array.sh")]
+    assert not any("--array" in script for script in scripts)
+    scheduler.jobs = taken(journal)
+    assert cluster.live() == {run.run_id for run in runs}
+
+
+def test_names_of_files_are_escaped_for_slurm_and_for_the_shell(
+    scheduler: FakeScheduler, runs: list[RunSpec], journal: Path, tmp_path: Path
+) -> None:
+    cluster = Cluster(tmp_path / "100% %j 'x'", scheduler)
+    submit(cluster, runs)
+    folder = next(path for path in (cluster.store / "jobs").iterdir() if path.is_dir())
+    script = (folder / "array.sh").read_text().splitlines()
+    (command,) = (line for line in script if line.startswith("srun "))
+    options = [line.removeprefix("#SBATCH ") for line in script if line.startswith("#SBATCH ")]
+    flags = [shlex.split(line)[0] for line in options]
+    escaped = str(folder).replace("%", "%%")
+    assert f"--output={escaped}/%A_%a_0_log.out" in flags
+    assert f"--error={escaped}/%A_%a_0_log.err" in flags
+    words = shlex.split(command)
+    assert words[-1] == str(folder)
+    assert "--export=ALL" in words, "a site's SLURM_EXPORT_ENV would empty the environment"
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"sweep": "s", "jobs": [[1]]}', '{"jobs": 3}', "\xff"]
+)
+def test_a_note_that_is_damaged_says_which_jobs_it_was_about(cluster: Cluster, text: str) -> None:
+    path = cluster.store / "jobs" / "obd.test.12345678.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ObdBenchError, match=r"not a note of submitted jobs.*obd.test.12345678"):
+        cluster.live()
+    unknown = sweep_status(cluster.store, where([])).unknown
+    assert unknown is not None and "not a note of submitted jobs" in unknown
+
+
+@pytest.mark.parametrize("text", ["{", "[3]", '[{"method": "x"}]', "\xff"])
+def test_a_damaged_list_of_runs_is_named(
+    cluster: Cluster, runs: list[RunSpec], journal: Path, text: str
+) -> None:
+    submit(cluster, runs)
+    path = next((cluster.store / "jobs").glob("*/runs.json"))
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ObdBenchError, match=r"runs.json does not hold the runs of submitted jobs"):
+        cluster.settle()
+
+
+def test_a_refused_job_that_slurm_lists_as_failed_is_refused(
+    cluster: Cluster,
+    scheduler: FakeScheduler,
+    runs: list[RunSpec],
+    journal: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put_sbatch(journal, "echo Requested node configuration is not available >&2; exit 1")
+
+    def answer(names: Sequence[str], cluster: str = "") -> Answer:
+        listed = taken(journal, "FAILED")
+        return Answer({key: s for key, s in listed.items() if key.name in names})
+
+    monkeypatch.setattr(scheduler, "queue", answer)
+    sent = cluster.submit("test", runs, PROFILE, Conditions(cluster.store))
+    assert (sent.arrays, sent.refused) == ([], runs)
+    assert list(submissions(cluster.store)) == []
+
+
 def test_a_retry_that_is_refused_again_is_among_the_refused(
     cluster: Cluster, runs: list[RunSpec], journal: Path
 ) -> None:
@@ -279,14 +463,6 @@ def test_cancelling_names_the_arrays_of_one_sweep(
     assert cluster.live() == {run.run_id for run in runs[2:]}
 
 
-def test_a_note_that_is_torn_says_which_jobs_it_was_about(cluster: Cluster) -> None:
-    path = cluster.store / "jobs" / "obd.test.12345678.json"
-    path.parent.mkdir(parents=True)
-    path.write_text("{")
-    with pytest.raises(Exception, match=r"not a note of submitted jobs.*obd.test.12345678"):
-        cluster.live()
-
-
 def test_jobs_are_given_plain_values_and_what_their_shape_asks_for(
     cluster: Cluster, runs: list[RunSpec], journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,7 +473,7 @@ def test_jobs_are_given_plain_values_and_what_their_shape_asks_for(
         "test", "the test",
     )  # fmt: skip
     submit(cluster, runs, profile)
-    script = next((cluster.store / "jobs").glob("*/*_submission.sh")).read_text()
+    script = next((cluster.store / "jobs").glob("*/array.sh")).read_text()
     for line in (
         "#SBATCH --array=0-2%2", "#SBATCH --mem=3G", "#SBATCH --partition=p", "#SBATCH --requeue",
         "#SBATCH --reservation=course", "#SBATCH --time=60", "#SBATCH --signal=USR2@120",

@@ -15,10 +15,9 @@ from benchmark.registry import load_plugin
 from benchmark.run import Conditions, existing_record, run_folder
 from benchmark.spec import RunSpec
 from benchmark.stopping import END, WARNING, Stopped, StopRequest, stopped_by_signals
-from slurm.job import Job, _insist
+from slurm.job import QUEUED_AGAIN, Job, _insist, main
 from tests.tiny_runs import PLUGIN, execute, numbers, sets, tiny_spec
 
-QUEUED_AGAIN = 3
 GRACE = 20
 
 
@@ -32,12 +31,25 @@ def job(store: Path, runs: list[RunSpec], *, grace: int = GRACE, requeues: int =
     return Job([run.as_dict() for run in runs], conditions.as_dict(), grace, requeues)
 
 
+@pytest.fixture(autouse=True)
+def requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a stand-in for scontrol was asked for."""
+    asked = tmp_path / "asked"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> "{asked}"\n')
+    (tmp_path / "bin" / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return asked
+
+
 def in_a_process(work: Job, pause: float, restarts: int = 0) -> multiprocessing.Process:
-    """The job under what submitit sets up: a handler that would queue it again."""
+    """The job as the second element of an array has it."""
 
     def act() -> None:
-        os.environ.update(OBDBENCH_TEST_PAUSE=str(pause), SLURM_RESTART_COUNT=str(restarts))
-        signal.signal(WARNING, lambda *_: os._exit(QUEUED_AGAIN))
+        os.environ.update(
+            OBDBENCH_TEST_PAUSE=str(pause), SLURM_RESTART_COUNT=str(restarts), SLURM_JOB_ID="8",
+            SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="1",
+        )  # fmt: skip
         work()
 
     process = multiprocessing.get_context("fork").Process(target=act)
@@ -63,11 +75,12 @@ def signalled(
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_warned_job_saves_every_run_and_asks_to_be_queued_again(
-    count: int, small_dataset_name: str, tmp_path: Path
+    count: int, small_dataset_name: str, tmp_path: Path, requeued: Path
 ) -> None:
     runs = [tiny_spec("slow", small_dataset_name, outer_steps=30, seed=s) for s in range(count)]
     work = job(tmp_path / "job", runs)
     assert signalled(work, runs[-1], WARNING) == QUEUED_AGAIN
+    assert requeued.read_text() == "requeue 7_1\n"
     for run in runs:
         folder = run_folder(tmp_path / "job", run)
         assert (folder / "state.safetensors").exists()
@@ -84,10 +97,11 @@ def test_a_warned_job_saves_every_run_and_asks_to_be_queued_again(
 
 
 def test_a_cancelled_job_saves_and_is_not_queued_again(
-    small_dataset_name: str, tmp_path: Path
+    small_dataset_name: str, tmp_path: Path, requeued: Path
 ) -> None:
     run = tiny_spec("slow", small_dataset_name, outer_steps=30)
     assert signalled(job(tmp_path, [run]), run, END) == 128 + END
+    assert not requeued.exists()
     assert (run_folder(tmp_path, run) / "state.safetensors").exists()
 
 
@@ -101,6 +115,33 @@ def test_a_job_queued_again_too_often_is_a_row_and_keeps_its_state(
     assert (record.status, record.error.type) == ("failed", "TimedOut")
     assert "raise `time` or `requeues`" in record.error.message
     assert (run_folder(tmp_path, run) / "state.safetensors").exists()
+
+
+def test_giving_up_leaves_the_records_of_runs_that_ended_by_themselves(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    """A job of three packs: done, failed by itself, and too slow."""
+    done, raises = (tiny_spec(name, small_dataset_name) for name in ("random", "raises"))
+    slow = tiny_spec("slow", small_dataset_name, outer_steps=30)
+    work = job(tmp_path, [done, raises, slow], requeues=2)
+    assert signalled(work, slow, WARNING, restarts=2) == 0
+    records = [existing_record(run_folder(tmp_path, run)) for run in (done, raises, slow)]
+    assert [r and r.error and r.error.type for r in records] == [None, "ValueError", "TimedOut"]
+
+
+def test_a_job_is_read_from_its_file_by_its_place_in_the_array(
+    small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder with every symbol of SLURM's names of files."""
+    folder = tmp_path / "100% %j %A_%a"
+    folder.mkdir()
+    runs = [tiny_spec("random", small_dataset_name, seed=seed) for seed in range(2)]
+    for place, run in enumerate(runs):
+        job(tmp_path, [run]).write(folder, place)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    main(folder)
+    written = [existing_record(run_folder(tmp_path, run)) is not None for run in runs]
+    assert written == [False, True]
 
 
 def test_a_step_longer_than_the_grace_is_left_where_it_is(
@@ -129,7 +170,7 @@ def test_signals_are_given_back(tmp_path: Path) -> None:
     with pytest.raises(Stopped), stopped_by_signals(stop, 60) as came:
         os.kill(os.getpid(), WARNING)
         stop.check()
-    assert came == {WARNING}
+    assert came == [WARNING]
     assert [signal.getsignal(number) for number in (WARNING, END, signal.SIGALRM)] == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 

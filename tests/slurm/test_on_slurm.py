@@ -18,6 +18,17 @@ from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep, read_sweep
 from benchmark.teachers.teacher import NetworkTeacher
 from obdbench.sweep_status import sweep_status
+from slurm.answers import (
+    HISTORY_FORMAT,
+    JobKey,
+    JobState,
+    read_history_entry,
+    read_history_line,
+    read_json,
+    read_lines,
+    read_queue_entry,
+)
+from slurm.scheduler import Scheduler
 from tests.one_node_cluster import OneNodeCluster
 from tests.slurm.conftest import Bench, wait_until
 from tests.tiny_runs import PLUGIN, numbers, sets, tiny_spec
@@ -110,7 +121,9 @@ synthetic_size = 4
 ''')
     profile = tmp_path / "here.toml"
     late = 'sbatch = { begin = "now+20" }'  # so that the queue is still full when it is looked at
-    profile.write_text(f'memory = "500M"\npack = 4\n{late}\n[methods.random]\ncpus = 2\n')
+    profile.write_text(
+        f'memory = "500M"\npack = 4\ngroup_minutes = 0\n{late}\n[methods.random]\ncpus = 2\n'
+    )
     store = tmp_path / "runs"
 
     def obdbench(*words: str) -> subprocess.CompletedProcess[str]:
@@ -309,6 +322,55 @@ def test_a_full_disk_costs_one_run_and_a_retry_mends_it(
     assert_same(bench, inline, runs)
 
 
+def test_a_store_whose_name_is_full_of_symbols_is_used_as_it_is_named(
+    slurm: OneNodeCluster, small_dataset_name: str, tmp_path: Path
+) -> None:
+    """Two jobs in an array and one by itself; from inside a job with other demands."""
+    bench = Bench(tmp_path / "100% of %j, %A_%a %t 'it'")
+    runs = [tiny_spec("random", small_dataset_name, seed=seed) for seed in range(3)]
+    with pytest.MonkeyPatch.context() as patch:
+        leaks = {"SLURM_JOB_ID": "99999", "SLURM_CPUS_PER_TASK": "64", "SLURM_MEM_PER_CPU": "9",
+                 "SBATCH_PARTITION": "nowhere", "SLURM_NTASKS": "7", "SQUEUE_PARTITION": "urgent",
+                 "SLURM_EXPORT_ENV": "NONE"}  # fmt: skip
+        for key, value in leaks.items():
+            patch.setenv(key, value)
+        bench.submit(runs[:2], pack=1)
+        bench.submit(runs[2:])
+        logs = bench.store / "jobs"
+        bench.wait()
+    assert {record.status for record in bench.records(runs)} == {"complete"}
+    assert [path.name for path in logs.iterdir()] == [".lock"], "logs or work were left elsewhere"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [bench.store.name]
+
+
+def test_what_this_slurm_prints_is_read_the_same_from_json_and_from_lines(
+    slurm: OneNodeCluster,
+) -> None:
+    """A waiting array with a job that ran, and a job by itself."""
+    submit = ("sbatch", "--mem=100M", "--output=/dev/null")
+    slurm.command(*submit, "--job-name=obd.a.1", "--array=0-9:3%1", "--wrap=sleep 20")
+    slurm.command(*submit, "--job-name=obd.b.2", "--wrap=exit 3")
+    names = ["obd.a.1", "obd.b.2"]
+    wait_until(lambda: any(s.ended for s in Scheduler().queue(names).jobs.values()), "one ended")
+    lines = Scheduler().queue(names)
+    entries = read_json(slurm.command("squeue", "--json"), names, read_queue_entry)
+    assert lines.jobs == entries.jobs
+    assert (lines.skipped, entries.skipped, len(lines.jobs)) == (0, 0, 5)
+
+    def ended() -> JobState | None:
+        return Scheduler().history(names).jobs.get(JobKey("obd.b.2", 0))
+
+    wait_until(lambda: (state := ended()) and state.ended, "the accounting has it")
+    words = ["sacct", "-n", "-P", "-X", f"--name={','.join(names)}", f"--format={HISTORY_FORMAT}"]
+    printed = read_lines(slurm.command(*words), names, read_history_line)
+    assert (printed.jobs[JobKey("obd.b.2", 0)].exit_code, printed.skipped) == ("3:0", 0)
+    entries = read_json(slurm.command("sacct", "--json"), names, read_history_entry)
+    # This version's JSON says exit code 0 for every job; the rest is the same.
+    assert {key: (s.state, s.node) for key, s in entries.jobs.items()} == {
+        key: (s.state, s.node) for key, s in printed.jobs.items()
+    }
+
+
 def test_a_request_that_no_node_can_serve_fails_its_runs_and_no_others(
     bench: Bench, small_dataset_name: str
 ) -> None:
@@ -325,6 +387,7 @@ def test_a_process_that_dies_while_it_submits_leaves_nothing_behind(
     bench: Bench, inline: Conditions, small_dataset_name: str
 ) -> None:
     """Before sbatch: the runs are free again. After it: the jobs are known by their name."""
+    from slurm.cluster import Sent
     from slurm.profile import make_arrays
     from slurm.submissions import note
     from tests.slurm.conftest import profile
@@ -333,7 +396,8 @@ def test_a_process_that_dies_while_it_submits_leaves_nothing_behind(
     never, sent = (make_arrays([run], profile(), 16)[0] for run in runs)
     note(bench.store, "test", never)
     noted = note(bench.store, "test", sent)
-    bench.cluster._send(noted, sent, Conditions(bench.store, (str(PLUGIN),)), 50)
+    bench.cluster._send(noted, sent, Conditions(bench.store, (str(PLUGIN),)), 50, Sent())
+    (bench.store / "jobs" / f"{noted.name}.json").rename(noted._path)  # as before sbatch answered
     bench.wait()
     assert existing_record(run_folder(bench.store, runs[0])) is None
     bench.submit([runs[0]])
@@ -402,7 +466,7 @@ def test_the_driver_does_a_whole_sweep_from_inside_an_allocation(
     assert_same(Bench(store), inline, runs)
 
 
-def test_the_plain_array_needs_no_submitit_and_survives_a_warning(
+def test_the_plain_array_survives_a_warning(
     slurm: OneNodeCluster, script: Callable[..., tuple[Path, list[RunSpec]]], inline: Conditions
 ) -> None:
     """A share each; every element is warned once."""

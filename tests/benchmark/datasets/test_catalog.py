@@ -219,9 +219,14 @@ def test_empty_store_has_no_datasets(empty_store: Path) -> None:
 # --- what breaks ---------------------------------------------------------------------------------
 
 
-def _edit_card(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def _edit_card(
+    folder: Path, change: Callable[[dict[str, Any]], object], *, signed: bool = False
+) -> None:
+    """Change a card: one of an older version, which has no digest, unless it is `signed`."""
     card = json.loads((folder / "card.json").read_text())
     change(card)
+    if not signed:
+        card.pop("card_sha256", None)
     (folder / "card.json").write_text(json.dumps(card))
 
 
@@ -302,6 +307,17 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
         CARD,
         "lacks 'name'",
     ),
+    "altered card": (
+        lambda f: _edit_card(f, lambda c: c["reference_returns"].update(expert=1.0), signed=True),
+        CARD,
+        "was altered: its content has another sha256",
+    ),
+    "card with another type": (
+        lambda f: _edit_card(f, lambda c: c.update(hdf5=[])),
+        CARD,
+        r"is not the card of a dataset: Expected `object`, got `array` - at `\$.hdf5`",
+    ),
+    "card in no encoding": (lambda f: (f / CARD).write_bytes(b"{\xff}"), CARD, "is not JSON"),
     "truncated card": (lambda f: _truncate_card(f / CARD), CARD, "is not JSON"),
     "missing card": (lambda f: (f / CARD).unlink(), "", "is not in the local store"),
     "missing folder": (shutil.rmtree, "", "is not in the local store"),

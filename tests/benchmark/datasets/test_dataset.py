@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmark.datasets.dataset import Dataset, ReferenceReturns
+from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
 
 LENGTHS = [3, 1, 5, 2]
 
@@ -104,3 +105,9 @@ def test_any_change_in_any_array_changes_the_digest(dataset: Dataset, name: str)
 def test_equal_arrays_under_each_others_names_are_another_dataset(dataset: Dataset) -> None:
     swapped = replace(dataset, terminations=dataset.truncations, truncations=dataset.terminations)
     assert swapped.sha256 != dataset.sha256
+
+
+@pytest.mark.parametrize("returns", [(-math.inf, 1.0), (0.0, math.inf), (math.nan, 1.0)])
+def test_reference_returns_are_finite(returns: tuple[float, float]) -> None:
+    with pytest.raises(DatasetProblem, match=r"reference returns are .*expected finite numbers"):
+        ReferenceReturns(*returns)

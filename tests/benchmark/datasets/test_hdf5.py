@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -150,7 +151,7 @@ def _replace(**changes: Callable[[np.ndarray], np.ndarray]) -> Callable[[Arrays]
 
 
 BAD: dict[str, tuple[Callable[[Arrays], object], str]] = {
-    "a key is missing": (_without("timeouts"), r"lacks 'timeouts'; it has 'actions', 'infos'"),
+    "a key is missing": (_without("terminals"), r"lacks 'terminals'; it has 'actions', 'infos'"),
     "keys of another format": (
         lambda a: (a.update(obs=a.pop("observations")), a.pop("actions")),
         r"lacks 'observations', 'actions'; it has .*Expected D4RL's format",
@@ -159,9 +160,17 @@ BAD: dict[str, tuple[Callable[[Arrays], object], str]] = {
         _replace(rewards=lambda x: x[:-1]),
         r"has observations \[7, 11\].*rewards \[6\].*expected",
     ),
-    "a column where a list belongs": (
-        _replace(rewards=lambda x: x[:, None]),
-        r"rewards \[7, 1\].*everything else \[N\]",
+    "a table where a list belongs": (
+        _replace(rewards=lambda x: np.stack([x, x], 1)),
+        r"rewards \[7, 2\].*everything else \[N\]",
+    ),
+    "next observations that are a group": (
+        lambda a: a.update({"next_observations/mean": np.zeros(7)}),
+        r"'next_observations' has dtype no array, expected numbers",
+    ),
+    "an empty array": (
+        lambda a: a.update(actions=h5py.Empty("f4")),
+        r"lacks 'actions'; it has",
     ),
     "images": (
         _replace(observations=lambda x: x.reshape(7, 11, 1)),
@@ -175,17 +184,25 @@ BAD: dict[str, tuple[Callable[[Arrays], object], str]] = {
         lambda a: a.update(next_observations=a["observations"][:, :5]),
         r"next_observations \[7, 5\]; expected observations \(and next_observations",
     ),
-    "whole numbers as observations": (
-        _replace(observations=lambda x: x.astype(np.int64)),
-        r"'observations' has dtype int64, expected float32 or float64",
+    "text as observations": (
+        _replace(observations=lambda x: x.astype("S8")),
+        r"'observations' has dtype \|S8, expected numbers, such as float32",
     ),
-    "numbers as flags": (
-        _replace(terminals=lambda x: x.astype(np.float32)),
-        r"'terminals' has dtype float32, expected booleans",
+    "complex rewards": (
+        _replace(rewards=lambda x: x.astype(complex)),
+        r"'rewards' has dtype complex128, expected numbers",
+    ),
+    "flags that are neither": (
+        lambda a: a.update(terminals=np.array([0, 1, 0.5, 0, 0, 0, 1])),
+        r"'terminals' is 0\.5 in row 2, expected true or false, or 1 and 0 of any type",
+    ),
+    "flags that are NaN": (
+        lambda a: a.update(terminals=np.array([0, 1, 0, np.nan, 0, 0, 1])),
+        r"'terminals' is nan in row 3, expected",
     ),
     "flags that are counts": (
         _replace(timeouts=lambda x: x.astype(np.int64) * 2),
-        r"'timeouts' has dtype int64, expected booleans \(or whole numbers 0 and 1\)",
+        r"'timeouts' is 2 in row 6, expected",
     ),
     "NaN": (
         _set("observations", 4, np.nan),
@@ -211,6 +228,131 @@ BAD: dict[str, tuple[Callable[[Arrays], object], str]] = {
         r"its 7 rows make no transition: every one timed out",
     ),
 }
+
+
+# --- what D4RL's reader takes too -------------------------------------------------------------
+SAME: dict[str, Callable[[Arrays], object]] = {
+    "flags 0.0 and 1.0": _replace(
+        terminals=lambda x: x.astype(np.float32), timeouts=lambda x: x.astype(np.float64)
+    ),
+    "flags of bytes": _replace(
+        terminals=lambda x: x.astype(np.uint8), timeouts=lambda x: x.astype(np.int8)
+    ),
+    "columns": lambda a: a.update(
+        {key: a[key][:, None] for key in ("rewards", "terminals", "timeouts")}
+    ),
+    "double precision": _replace(
+        **dict.fromkeys(("observations", "actions", "rewards"), lambda x: x.astype(np.float64))
+    ),
+    "the other byte order": _replace(
+        **dict.fromkeys(("observations", "actions", "rewards"), lambda x: x.astype(">f4")),
+        terminals=lambda x: x.astype(">i4"),
+    ),
+    "more keys": lambda a: a.update(
+        {"episode_ids": np.arange(7), "infos/qpos": np.zeros((7, 6)), "name": np.array(b"x")}
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_another_type_or_layout_of_the_same_numbers_is_the_same_dataset(
+    path: Path, case: str
+) -> None:
+    arrays = made_up([3, 4], "to")
+    expected = read(write_file(path, arrays))
+    SAME[case](arrays)
+    found = read(write_file(path, arrays))
+    assert found.sha256 == expected.sha256
+    assert found.provenance == expected.provenance
+
+
+def test_compressed_arrays_are_read(path: Path) -> None:
+    arrays = made_up([3, 4], "to")
+    expected = read(write_file(path, arrays))
+    with h5py.File(path, "w") as file:
+        for key, array in arrays.items():
+            file.create_dataset(key, data=array, chunks=True, compression="gzip")
+    assert read(path).sha256 == expected.sha256
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float16, ">i2", bool])
+def test_numbers_of_any_type_are_taken_as_they_are(path: Path, kind: Any) -> None:
+    arrays = made_up([3, 4], "to")
+    numbers = (np.arange(7 * OBSERVATIONS).reshape(7, -1) % 2).astype(kind)
+    arrays.update(observations=numbers, rewards=numbers[:, 0])
+    dataset = read(write_file(path, arrays))
+    np.testing.assert_array_equal(dataset.observations, numbers[:6].astype(np.float32))
+    np.testing.assert_array_equal(dataset.rewards, numbers[:6, 0].astype(np.float32))
+
+
+def test_without_timeouts_episodes_end_at_the_time_limit(path: Path) -> None:
+    marked = made_up([1000, 400, 1000, 1000, 20], "otoon")
+    expected = read(write_file(path, marked))
+    dataset = read(write_file(path, {k: v for k, v in marked.items() if k != "timeouts"}))
+    assert dataset.lengths.tolist() == [999, 400, 999, 999, 19]
+    assert dataset.sha256 == expected.sha256
+    assert dataset.provenance["warnings"] == [
+        "made_up.hdf5 has no 'timeouts': episodes end at terminals and every 1000 steps, the time "
+        "limit of Hopper-v4."
+    ]
+
+
+# --- discrete actions -------------------------------------------------------------------------
+TAKEN = [0, 1, 1, 0, 1, 0, 0, 1]
+
+
+def cartpole(**changes: np.ndarray) -> Arrays:
+    """Eight rows of one episode of CartPole that terminates."""
+    generator = np.random.default_rng(0)
+    return {
+        "observations": generator.standard_normal((8, 4)).astype(np.float32),
+        "actions": np.array(TAKEN),
+        "rewards": np.ones(8, np.float32),
+        "terminals": np.arange(8) == 6,
+        "timeouts": np.zeros(8, bool),
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float32, np.float64, ">i4", bool])
+@pytest.mark.parametrize("shape", [(8,), (8, 1)])
+def test_whole_number_actions_become_one_hot_rows(
+    path: Path, kind: Any, shape: tuple[int, ...]
+) -> None:
+    actions = np.array(TAKEN).astype(kind).reshape(shape)
+    dataset = read(write_file(path, cartpole(actions=actions)), "CartPole-v1")
+    assert dataset.actions.tolist() == [[1.0 - a, float(a)] for a in TAKEN[:7]]
+    assert dataset.actions.dtype == np.float32
+    said = "whole numbers 0 to 1 to one-hot rows of 2"
+    assert dataset.provenance["actions_converted"] == said
+
+
+def test_one_hot_actions_of_any_type_stay(path: Path) -> None:
+    actions = np.eye(2, dtype=np.int64)[TAKEN]
+    dataset = read(write_file(path, cartpole(actions=actions)), "CartPole-v1")
+    assert dataset.actions.tolist() == actions[:7].tolist()
+    assert "actions_converted" not in dataset.provenance
+
+
+@pytest.mark.parametrize("wrong", [2, -1, 0.5])
+def test_an_action_that_the_environment_does_not_have_is_named_by_its_row(
+    path: Path, wrong: float
+) -> None:
+    actions = np.array([*TAKEN[:5], wrong, 0, 0])
+    write_file(path, cartpole(actions=actions))
+    said = (
+        rf"the action of row 5 is {wrong}; CartPole-v1 has discrete actions: expected whole "
+        rf"numbers from 0 to 1, \[N\] or \[N, 1\], or one-hot rows \[N, 2\]"
+    )
+    with pytest.raises(DatasetProblem, match=said):
+        read(path, "CartPole-v1")
+
+
+def test_a_list_of_actions_of_one_dimension_is_a_column(path: Path) -> None:
+    actions = np.linspace(-2, 2, 8)
+    arrays = cartpole(actions=actions, observations=np.zeros((8, 3)))
+    dataset = read(write_file(path, arrays), "Pendulum-v1")
+    np.testing.assert_array_equal(dataset.actions, actions[:7, None].astype(np.float32))
 
 
 @pytest.mark.parametrize("case", BAD)

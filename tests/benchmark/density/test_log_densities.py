@@ -262,6 +262,12 @@ def test_array_that_does_not_fit_is_refused(
         import_log_density(tmp_path / "file.npy", small_dataset)
 
 
+def test_an_empty_file_is_refused(small_dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file.npy").write_bytes(b"")
+    with pytest.raises(DensityProblem, match="cannot be read as a numpy array"):
+        import_log_density(tmp_path / "file.npy", small_dataset)
+
+
 def test_import_that_was_never_made_names_its_command(small_dataset: Dataset) -> None:
     with pytest.raises(DensityProblem, match="obdbench density import"):
         find_or_fit(small_dataset, Fit.of("imported"))

@@ -171,6 +171,118 @@ def test_an_imported_teacher_outlives_its_file_and_can_be_saved(
     assert len(again.facts["checkpoint_sha256"]) == 64
 
 
+# --- what others save, which is the same networks
+
+
+def renamed(change: Callable[[str], str], *networks: str) -> Callable[[dict[str, Any]], Any]:
+    def rename(saved: dict[str, Any]) -> dict[str, Any]:
+        new = {
+            name: {change(key): value for key, value in saved[name].items()} for name in networks
+        }
+        return {**saved, **new}
+
+    return rename
+
+
+def one_dictionary(saved: dict[str, Any], before: str = "") -> dict[str, Any]:
+    networks = ("actor", "critic1", "critic2")
+    return {f"{before}{n}.{key}": value for n in networks for key, value in saved[n].items()}
+
+
+ALL = ("actor", "critic1", "critic2")
+LAYOUTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str | None]] = {
+    "DataParallel": (renamed("module.{}".format, *ALL), "'module' removed from a name (16 times)"),
+    "torch.compile": (
+        renamed("_orig_mod.{}".format, "actor"),
+        "'_orig_mod' removed from a name (8 times)",
+    ),
+    "both": (
+        renamed("_orig_mod.module.{}".format, "critic2"),
+        "'_orig_mod' removed from a name (4 times), 'module' removed from a name (4 times)",
+    ),
+    "a wrapped part": (
+        renamed(lambda key: key.replace("network.", "network.module."), "critic1"),
+        "'module' removed from a name (4 times)",
+    ),
+    "some keys": (
+        renamed(lambda key: f"module.{key}" if "bias" in key else key, *ALL),
+        "'module' removed from a name (7 times)",
+    ),
+    "in a state_dict": (lambda saved: {"state_dict": saved, "epoch": 3}, None),
+    "a state_dict each": (
+        lambda saved: {n: {"state_dict": saved[n], "lr": 1.0} for n in ALL},
+        None,
+    ),
+    "one dictionary": (one_dictionary, None),
+    "one dictionary, wrapped": (
+        lambda saved: {"state_dict": one_dictionary(saved, "module.")},
+        "'module' removed from a name (16 times)",
+    ),
+    "parameters": (
+        lambda saved: {
+            **saved,
+            **{n: {k: nn.Parameter(v) for k, v in saved[n].items()} for n in ALL},
+        },
+        None,
+    ),
+    "more keys": (
+        lambda saved: {**saved, "actor": {**saved["actor"], "log_alpha": torch.ones(3).int()}},
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_another_layout_of_the_same_networks_is_the_same_teacher(
+    write: Callable[..., Path], layout: str
+) -> None:
+    saved = checkpoint()
+    expected = load(write(saved))
+    change, said = LAYOUTS[layout]
+    found = load(write(change(saved)))
+    assert same(found, expected)
+    assert (found.log_std_multiplier, found.log_std_offset) == (
+        expected.log_std_multiplier,
+        expected.log_std_offset,
+    )
+    assert found.facts.get("checkpoint_converted") == said
+    assert "checkpoint_converted" not in expected.facts
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_another_precision_is_converted_to_float32(
+    write: Callable[..., Path], dtype: torch.dtype
+) -> None:
+    saved = checkpoint()
+    other = {**saved, **{n: {k: v.to(dtype) for k, v in saved[n].items()} for n in ALL}}
+    rounded = {n: {k: v.float() for k, v in other[n].items()} for n in ALL}
+    found = load(write(other))
+    assert same(found, load(write(rounded)))
+    assert {tensor.dtype for layer in found.actor + found.critics for tensor in layer} == {
+        torch.float32
+    }
+    said = f"{dtype} converted to torch.float32 (16 times)"
+    assert found.facts["checkpoint_converted"] == said
+
+
+def test_a_dictionary_that_contains_itself_ends(write: Callable[..., Path]) -> None:
+    saved = checkpoint()
+    saved["model"] = saved
+    with pytest.raises(TeacherProblem, match="twice, the second time as 'model"):
+        load(write(saved))
+    saved = {"model": {}, "state_dict": {}}
+    saved["model"] = saved["state_dict"] = saved
+    with pytest.raises(TeacherProblem, match="'actor' is missing"):
+        load(write(saved))
+
+
+def test_numpy_arrays_are_refused_with_what_to_do(write: Callable[..., Path]) -> None:
+    saved = checkpoint()
+    saved["actor"] = {key: value.numpy() for key, value in saved["actor"].items()}
+    with pytest.raises(TeacherProblem, match=r"numpy.*tensors of numpy arrays with torch\.from_"):
+        load(write(saved))
+
+
 # --- hostile files
 
 
@@ -473,7 +585,20 @@ OFFSET, CRITIC = "log_std_offset.constant", "network.0.weight"
         (put(FIRST, torch.full((8,), torch.inf)), "8 of 8 numbers .* are not finite"),
         (put("network.2.bias", torch.tensor([torch.nan]), "critic2"), "1 of 1 .* are not finite"),
         (put(FIRST, 1.0), r"'base_network\.0\.bias' of 'actor' is a float, expected"),
-        (put(FIRST, torch.ones(8).double()), r"is of shape \(8,\) and type torch\.float64"),
+        (put(FIRST, torch.ones(8).int()), r"is of shape \(8,\), type torch\.int32, expected"),
+        (
+            put(MIDDLE[0], torch.rand(8, 8).t()),
+            r"type torch\.float32, not contiguous, expected a contiguous tensor",
+        ),
+        (put(FIRST, torch.ones(8).to_sparse()), r"torch\.float32, not contiguous, expected"),
+        (
+            put(FIRST, torch.full((8,), 1e300, dtype=torch.float64)),
+            "8 of 8 numbers .* larger than float32",
+        ),
+        (
+            put(f"module.{FIRST}", torch.ones(8)),
+            r"has 'base_network\.0\.bias' of 'actor' twice, the second time as 'actor\.module",
+        ),
         (put(CRITIC, torch.ones(8), "critic1"), r"'network\.0\.weight' of 'critic1' is .* \(8,\)"),
         (put(CRITIC, torch.ones(8, 4), "critic1", "critic2"), r"\(8, 4\).* expected 7 inputs"),
         (give(3, "base_network.4", "actor"), "has 3 outputs, expected an even number"),
@@ -567,3 +692,18 @@ def test_the_authors_policies_need_the_statistics() -> None:
     teacher = import_corl(path, observation_mean=[0.0] * 11, observation_std=[1.0] * 11, facts={})
     found = evaluate_teacher(teacher, "Hopper-v4", d4rl_reference("hopper"), 5, 0)
     assert found["normalized_return"] < 20
+
+
+@pytest.mark.parametrize("kind", ["sparse_coo", "sparse_csr", "nested", "meta"])
+@pytest.mark.filterwarnings("ignore")  # torch calls some of these kinds a prototype
+def test_a_tensor_of_another_kind_is_named(kind: str, write: Callable[..., Path]) -> None:
+    plain = torch.zeros(4, 4)
+    made: dict[str, Callable[[], Tensor]] = {
+        "sparse_coo": plain.to_sparse,
+        "sparse_csr": plain.to_sparse_csr,
+        "nested": lambda: torch.nested.nested_tensor([plain, plain]),
+        "meta": lambda: torch.empty(10**12, 4, device="meta"),
+    }
+    path = write({**checkpoint(), "actor": {"x": made[kind]()}})
+    with pytest.raises(TeacherProblem, match=f"'actor.x' is a {kind} tensor; expected an ordinary"):
+        load(path)

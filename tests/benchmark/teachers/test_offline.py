@@ -152,20 +152,41 @@ def test_actions_outside_the_environments_bounds_are_refused(toy: Dataset) -> No
         RECIPES[0].train(loud, 0)
 
 
-COUNTS = [
-    (recipe, field.name)
-    for recipe in (TD3BC, IQL, CalQL)
+SETTINGS = [
+    (type(recipe), field.name, type(field.default))
+    for recipe in RECIPES
     for field in dataclasses.fields(recipe)
-    if isinstance(field.default, int)
 ]
 
 
-@pytest.mark.parametrize(("recipe", "field"), COUNTS, ids=str)
+@pytest.mark.parametrize(
+    ("recipe", "field"), [(recipe, name) for recipe, name, kind in SETTINGS if kind is int], ids=str
+)
 def test_counts_below_one_are_refused(recipe: type[OfflineRecipe], field: str) -> None:
-    with pytest.raises(TeacherProblem, match=f"{field} of the recipe {recipe.name} is 0"):
+    with pytest.raises(TeacherProblem, match=f"{field} of the recipe {recipe.name} is 0; expected"):
         recipe(**{field: 0})
 
 
-def test_every_count_of_a_recipe_is_among_those_tested() -> None:
-    names = {field for _, field in COUNTS}
-    assert names >= {"steps", "batch_size", "width", "report_every", "policy_delay", "candidates"}
+@pytest.mark.parametrize(
+    ("recipe", "field"),
+    [(recipe, name) for recipe, name, kind in SETTINGS if kind is float],
+    ids=str,
+)
+def test_rates_weights_and_fractions_below_zero_are_refused(
+    recipe: type[OfflineRecipe], field: str
+) -> None:
+    said = f"{field} of the recipe {recipe.name} is -0.5; expected 0 to "
+    with pytest.raises(TeacherProblem, match=said):
+        recipe(**{field: -0.5})
+
+
+@pytest.mark.parametrize("field", ["discount", "target_rate", "decay_from", "expectile"])
+def test_fractions_above_one_are_refused(field: str) -> None:
+    with pytest.raises(TeacherProblem, match=f"{field} of the recipe iql is 1.5; expected 0 to 1"):
+        IQL(**{field: 1.5})
+
+
+def test_every_kind_of_setting_is_among_those_tested() -> None:
+    assert {kind for _, _, kind in SETTINGS} == {int, float, str}
+    names = {name for _, name, _ in SETTINGS}
+    assert names >= {"policy_delay", "candidates", "actor_layers", "alpha", "conservatism"}

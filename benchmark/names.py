@@ -1,0 +1,76 @@
+"""Names and texts from files that somebody else made: what a name may be, and how text is shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from benchmark.errors import ObdBenchError
+
+LONGEST = 100
+"""Characters at most; a folder's name is made of two names, and file systems take 255 bytes."""
+_PART = re.compile(r"\w([\w.+-]*[\w+-])?")
+_DEVICES = re.compile(r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+"""Names that Windows keeps for devices, whatever ending they have."""
+
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What steers a terminal, and what turns the direction of the text after it."""
+
+
+class BadName(ObdBenchError):
+    """A name that cannot be the name of a file on every machine, or leads out of a folder."""
+
+
+def check_name(what: str, name: str, *, parts: bool = False) -> str:
+    """Check that a name can be the name of a file, and give it back.
+
+    Args:
+        what: Whose name it is, for the message: "the name in sweep.toml".
+        name: Name as it was read.
+        parts: Whether it may have several parts, as the names of datasets do: "hopper/medium".
+
+    Raises:
+        BadName: It is something else, for example "../x", "/x" or "-x".
+    """
+    each = name.split("/") if parts else [name]
+    if (
+        len(name.encode(errors="replace")) > 2 * LONGEST
+        or len(name) > LONGEST
+        or not all(_PART.fullmatch(part) and not _DEVICES.fullmatch(part) for part in each)
+    ):
+        shown = repr(name) if len(name) <= LONGEST else f"{name[:20]!r}... ({len(name)} characters)"
+        slash = ", parts divided by '/'" if parts else ""
+        raise BadName(
+            f"{what} is {shown}; names become names of files: expected at most {LONGEST} "
+            f"letters, digits, '_', '-', '+' and '.'{slash}, not beginning with '-', '+' or '.', "
+            f"not ending in '.', and no device of Windows. Take another name."
+        )
+    return name
+
+
+def check_inside(folder: Path, path: Path) -> Path:
+    """Check that what is written to a path stays in a folder, and give the path back.
+
+    A store that came from somebody else may hold links to any place of this machine.
+
+    Raises:
+        BadName: A link on the way leads out of the folder.
+    """
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BadName(
+            f"{path} leads out of {folder} to {path.resolve()}, where nothing is written. Replace "
+            f"the link by a folder."
+        )
+    return path
+
+
+def visible(text: str, *, one_line: bool = False) -> str:
+    """Write the characters of a text that would steer a terminal, or hide others, as escapes.
+
+    Args:
+        text: Text from a file, for example the message of an error.
+        one_line: Whether its lines are joined by spaces.
+    """
+    if one_line:
+        text = " ".join(text.splitlines())
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

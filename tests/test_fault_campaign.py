@@ -1,0 +1,53 @@
+"""The command lines of the fault campaign that found something, and how it counts faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fault_campaign import KEPT, SITUATIONS, Found, Situation, attempt, prepared
+
+BY_WORDS = {situation.words: situation for situation in SITUATIONS}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with prepared(tmp_path_factory.mktemp("campaign")) as folder:
+        assert (folder / "runs" / "sweeps" / "tiny.json").is_file()
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def record_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The campaign's store, which has the sweep, in place of a test's own."""
+    monkeypatch.setenv("OBDBENCH_STORE", str(folder / "runs"))
+    return folder / "runs"
+
+
+@pytest.mark.parametrize("words", KEPT)
+def test_what_found_a_fault_is_answered_with_a_sentence(words: str, folder: Path) -> None:
+    situation = BY_WORDS[words]
+    assert attempt(situation, folder).fault(situation) == ""
+
+
+def test_no_situation_is_there_twice() -> None:
+    assert len(BY_WORDS) == len(SITUATIONS) >= 79
+
+
+@pytest.mark.parametrize(
+    ("found", "fault"),
+    [
+        (Found(1, "", "Error: no such thing. Try another."), ""),
+        (Found(0, "", "", "Traceback ...\nValueError: x"), "traceback: ValueError: x"),
+        (Found(1, "", "Traceback (most recent call last):\nKeyError: 'x'"), "traceback: KeyError"),
+        (Found(0, "done", ""), "status 0, expected"),
+        (Found(1, "", ""), "no message"),
+        (Found(1, "", "Error: something else"), "does not say 'such thing'"),
+    ],
+)
+def test_a_fault_is_told_from_an_answer(found: Found, fault: str) -> None:
+    said = found.fault(Situation("kind", "words", "such thing"))
+    assert said.startswith(fault)
+    assert bool(said) == bool(fault)
