@@ -108,7 +108,7 @@ PBC_SCALED = AvPBC(weights="mean")
 """The two that separate what Av-PBC's weights choose from how far they move the pairs: with `pbc`
 and `av_pbc` they are the 2 x 2 of weighting and step."""
 DBC_PUBLISHED = DBC(adjoint_noise="fresh", head_scalars="trained")
-PBC_PUBLISHED = PBC(adjoint_noise="fresh", teacher_action="sampled", head_scalars="trained")
-AV_PBC_PUBLISHED = AvPBC(adjoint_noise="fresh", teacher_action="sampled", head_scalars="trained")
+PBC_PUBLISHED = PBC(adjoint_noise="fresh", head_scalars="trained", teacher_action="sampled")
+AV_PBC_PUBLISHED = AvPBC(adjoint_noise="fresh", head_scalars="trained", teacher_action="sampled")
 """The three as the published code runs them: its backward pass, sampled teacher actions, and a head
 whose two scalars are trained."""

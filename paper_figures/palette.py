@@ -41,6 +41,10 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "reference": ("teacher", "bc_whole"),
 }  # fmt: skip
 """Family -> its methods. A new one comes last in its family, so that no other changes its look."""
+VARIANTS = (
+    "published", "relabelled", "scaled", "mean_one", "fixed_init", "fixed_init_published",
+)  # fmt: skip
+"""What presets of a method are called after its name. A new one comes last, as above."""
 OTHER = "other methods"
 COMMON = ("av_pbc", "random", "teacher")
 """Methods that are drawn in the panel of every family."""
@@ -102,12 +106,13 @@ def look(method: str) -> Look:
     found = FIXED.get(name) or _placed(name)
     if name == method:
         return found
-    variant = zlib.crc32(method.encode())
+    suffix = method.removeprefix(f"{name}_")
+    variant = VARIANTS.index(suffix) if suffix in VARIANTS else zlib.crc32(method.encode())
     dashes = [dash for dash in DASHES if dash != found.linestyle]
     return replace(
         found,
         linestyle=dashes[variant % len(dashes)],
-        fillstyle=FILLS[variant // 8 % len(FILLS)],
+        fillstyle=FILLS[variant // len(dashes) % len(FILLS)],
     )
 
 

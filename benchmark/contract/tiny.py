@@ -33,6 +33,8 @@ DISCRETE = "CartPole-v1"
 TRANSITIONS = 240
 EPISODE = 20
 STUDENT = StudentSpec(width=8, depth=2, steps=8)
+VALUE = 5.0
+"""Mean action value of the toy teacher; values of real teachers are positive."""
 
 TINY = {
     "synthetic_size": 6,
@@ -193,7 +195,7 @@ def _dataset(env_id: str, transitions: int) -> Dataset:
 
 
 def random_teacher(observation_dim: int, action_dim: int, seed: int = 0) -> NetworkTeacher:
-    """A teacher of random weights, of raw observations that are normal."""
+    """A teacher of random weights, of raw observations that are normal; its values are positive."""
     generator = torch.Generator().manual_seed(seed)
 
     def layers(*widths: int, lead: tuple[int, ...] = ()) -> Layers:
@@ -205,9 +207,11 @@ def random_teacher(observation_dim: int, action_dim: int, seed: int = 0) -> Netw
             for before, after in pairwise(widths)
         ]
 
+    critics = layers(observation_dim + action_dim, 8, 1, lead=(2,))
+    critics[-1][1].fill_(VALUE)
     return NetworkTeacher(
         actor=layers(observation_dim, 8, action_dim),
-        critics=layers(observation_dim + action_dim, 8, 1, lead=(2,)),
+        critics=critics,
         observation_mean=torch.zeros(observation_dim),
         observation_std=torch.ones(observation_dim),
         action_noise="exploration",

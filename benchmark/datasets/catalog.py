@@ -246,7 +246,12 @@ def write_dataset(
         UnknownEnvironment: Its environment is not installed.
     """
     check_dataset(dataset)
-    action_space = check_fits_environment(dataset)
+    action_space, outside = _fit(dataset)
+    provenance = dict(dataset.provenance)
+    if outside and not name.name.startswith("local/"):
+        raise DatasetProblem(outside)
+    if outside:  # a user's own file, whose units the user knows
+        provenance["warnings"] = [*provenance.get("warnings", ()), outside]
     if name.folder.exists():
         shutil.rmtree(name.folder)
     _write_minari(name, dataset, action_space, description)
@@ -257,7 +262,7 @@ def write_dataset(
         "name": str(name),
         "environment": dataset.env_id,
         "source": description,
-        "provenance": dict(dataset.provenance),
+        "provenance": provenance,
         "size": len(dataset),
         "seed": seed,
         "episodes": len(dataset.lengths),
@@ -284,6 +289,14 @@ def check_fits_environment(dataset: Dataset) -> gymnasium.Space[Any]:
         NoTimeLimit: Episodes of the environment may never end.
         DatasetProblem: The dataset is of another environment, or in other units.
     """
+    space, outside = _fit(dataset)
+    if outside:
+        raise DatasetProblem(outside)
+    return space
+
+
+def _fit(dataset: Dataset) -> tuple[gymnasium.Space[Any], str]:
+    """The action space, and what is to be said of observations outside their space, or ""."""
     require_time_limit(dataset.env_id)
     with contextlib.closing(make_batched(dataset.env_id, 1)) as environment:
         space, observation_dim = environment.action_space, environment.observation_dim
@@ -297,11 +310,11 @@ def check_fits_environment(dataset: Dataset) -> gymnasium.Space[Any]:
             f"the data were collected in."
         )
     if isinstance(space, Box):
-        _check_within("actions", dataset.actions, space, dataset, allowed=0.0)
+        if outside := _outside("actions", dataset.actions, space, dataset, allowed=0.0):
+            raise DatasetProblem(outside)
     else:
         _check_one_hot(dataset)
-    _check_within("observations", dataset.states, observation_space, dataset, allowed=0.01)
-    return space
+    return space, _outside("observations", dataset.states, observation_space, dataset, allowed=0.01)
 
 
 def _check_one_hot(dataset: Dataset) -> None:
@@ -315,10 +328,10 @@ def _check_one_hot(dataset: Dataset) -> None:
         )
 
 
-def _check_within(
+def _outside(
     what: str, values: NDArray[Any], space: Box, dataset: Dataset, *, allowed: float
-) -> None:
-    """Refuse values `[M, dim]` outside a space, by more than rounding, in more rows than allowed.
+) -> str:
+    """Say that values `[M, dim]` lie outside a space in more rows than allowed, by no rounding.
 
     Some of gymnasium's own environments leave their observation space at times (LunarLander).
     """
@@ -327,9 +340,9 @@ def _check_within(
     outside = (values < low - margin) | (values > high + margin)
     rows = np.flatnonzero(outside.any(1))
     if len(rows) <= allowed * len(values):
-        return
+        return ""
     row, column = int(rows[0]), int(outside[rows[0]].argmax())
-    raise DatasetProblem(
+    return (
         f"{dataset.name}: {len(rows):,} of {len(values):,} {what} are outside the space of "
         f"{dataset.env_id}, the first in row {row}: component {column} is "
         f"{values[row, column]:.6g}, expected {low[column]:.6g} to {high[column]:.6g}. They are "

@@ -100,7 +100,7 @@ def build_if_missing(
     err.print(f"{name}: {len(dataset):,} transitions, sha256 {dataset.sha256[:16]}")
     if not keeps and (converted := dataset.provenance.get("actions_converted")):
         err.print(f"Actions were converted: {converted}.")
-    for warning in dataset.provenance.get("warnings", ()):
+    for warning in dataset_card(name)["provenance"].get("warnings", ()):
         err.print(Text("Warning:", "bold yellow"), str(warning))
     return dataset
 

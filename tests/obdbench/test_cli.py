@@ -108,7 +108,10 @@ def test_a_run_that_fails_says_why_and_exits_with_1(cli: Any, small_dataset_name
         (["run", "dbc", "hopper/medium", "--set", "outer_steps=3.5"], "3.5 (float); expected int"),
         (["run", "dbc", "hopper/medium", "--set", "outer_steps"], "is not of the form key=value"),
         (["run", "dbc", "hopper/medium", "--set", "student.widht=3"], "Did you mean 'width'"),
-        (["run", "dbc", "hopper/medium", "--set", "student.head=men"], "one of 'sampled', 'mean'"),
+        (
+            ["run", "dbc", "hopper/medium", "--set", "student.head=men"],
+            "one of 'sampled', 'sampled_trained', 'mean'",
+        ),
         (["sweep", "quickstat"], "Did you mean 'quickstart'?"),
         (["sweep", "nowhere.toml"], "The sweep file nowhere.toml does not exist"),
         (["sweep", "quickstart", "--retry", "all"], "--retry takes 'failed', got 'all'"),

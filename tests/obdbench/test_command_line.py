@@ -336,7 +336,7 @@ def test_an_entry_that_cannot_be_found_is_broken_and_one_that_does_not_import_wi
     ("typed", "completed"),
     [
         ("obdbench swe", ["sweep"]),
-        ("obdbench run av_p", ["av_pbc", "av_pbc_published"]),
+        ("obdbench run av_p", ["av_pbc", "av_pbc_mean_one", "av_pbc_published"]),
         ("obdbench run av_pbc cart", ["cartpole/mixed"]),
         ("obdbench sweep quick", ["quickstart"]),
         ("obdbench data bu", ["build"]),

@@ -226,6 +226,7 @@ def test_a_log_of_whole_number_actions_is_taken_and_said_once(cli: Any, tmp_path
     said = "Actions were converted: whole numbers 0 to 1 to one-hot rows of 2."
     assert taken.code == 0
     assert taken.err.count(said) == 1
+    assert "46 of 61 observations are outside the space of CartPole-v1" in taken.err
     info = cli("info", "local/c").out
     assert re.search(r"^actions converted  whole numbers 0 to 1 to one-hot rows of 2$", info, re.M)
     dataset = load_dataset(DatasetName.parse("local/c"))

@@ -450,7 +450,7 @@ def test_ties_carry_a_dagger_and_the_best_is_bold(page: Path) -> None:
     assert found["best"] == ["", "700"]
     assert found["tie"] == ["\N{DAGGER}", "400"]
     assert found["undecided"] == ["?", "400"]
-    assert "\N{DAGGER}: its interval overlaps" in found["note"]
+    assert "\N{DAGGER}: not apart from it" in found["note"]
 
 
 def test_figures_have_names_and_stay_legible_on_a_phone(page: Path) -> None:

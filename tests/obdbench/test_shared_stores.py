@@ -41,7 +41,10 @@ def shared(made: Path, record_store: Path) -> Path:
 
 
 def change(path: Path, **values: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **values}), "utf-8")
+    """Alter a file as somebody would who leaves its digest out, as files of older versions do."""
+    before = json.loads(path.read_text("utf-8"))
+    before.pop("sha256", None)
+    path.write_text(json.dumps({**before, **values}), "utf-8")
 
 
 def everything(folder: Path) -> set[Path]:
@@ -110,7 +113,10 @@ def test_nothing_is_written_through_a_link_out_of_the_store(
         before = everything(outside)
         for command in commands:
             found = cli(*command)
-            assert found.code == 1 and f"leads out of {shared}" in found.err, found
+            if folder == sweeps:  # the list is there already, so that nothing is to be written
+                assert found.code == 0
+            else:
+                assert found.code == 1 and f"leads out of {shared}" in found.err, found
         assert everything(outside) == before
         folder.unlink()
         aside.rename(folder)
@@ -233,6 +239,8 @@ def test_the_console_takes_no_markup() -> None:
         f"{path.name}:{number}"
         for path in folder.glob("*.py")
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
-        if ("[/]" in line or "rich.markup" in line) and '": "[' not in line
+        if ("[/]" in line or "rich.markup" in line)
+        and '": "[' not in line
+        and path.name != "lazy.py"  # typer itself takes help for markup
     ]
     assert tags == []

@@ -65,7 +65,7 @@ def begun(store: Path, count: int, process: BaseProcess, log: Path) -> list[Path
     deadline = time.monotonic() + 60
     while True:
         folders = [path.parent for path in store.glob(f"*/seed*/{ALIVE}")]
-        if sum(bool((sign := last_sign(f)) and sign["step"]) for f in folders) == count:
+        if sum(bool((sign := last_sign(f)) and sign.step) for f in folders) == count:
             return folders
         assert process.is_alive() and time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)
@@ -92,8 +92,8 @@ def test_no_worker_outlives_its_sweep_and_each_saves_its_state(
     assert not left
     for folder in folders:  # the next save of its own accord would be in half a minute
         sign = last_sign(folder)
-        assert sign is not None and sign["pid"] is None
-        assert 0 < load_state(folder / STATE)[1]["method"]["step"] <= sign["step"] + 1
+        assert sign is not None and sign.pid is None
+        assert 0 < load_state(folder / STATE)[1]["method"]["step"] <= sign.step + 1
     assert not list(record_store.rglob("*.tmp")) and not (record_store / "jobs").exists()
     assert "Traceback" not in log.read_text()
 
@@ -129,7 +129,7 @@ def test_a_closed_terminal_saves_the_state(
         finally:
             os._exit(int(str(status)))
     deadline = time.monotonic() + 60
-    while not any((s := last_sign(f.parent)) and s["step"] for f in record_store.rglob(ALIVE)):
+    while not any((s := last_sign(f.parent)) and s.step for f in record_store.rglob(ALIVE)):
         assert time.monotonic() < deadline
         if select.select([terminal], [], [], 0.05)[0]:
             os.read(terminal, 65536)

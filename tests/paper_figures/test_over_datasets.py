@@ -64,7 +64,7 @@ def test_title_and_caption_say_datasets_protocol_student_seeds_and_interval(
 ) -> None:
     title, caption = words(make(runs_frame(records)))
     assert "2 datasets" in title
-    assert "2 datasets, 5 seeds; 95 % stratified bootstrap" in caption
+    assert "2 datasets, 5 seeds; 95 % intervals" in caption
     assert "4 students x 10 episodes" in caption and "Student: mlp 4x64" in caption
     one = [record for record in records if record.spec.dataset == "ant/medium"]
     title, caption = words(make(runs_frame(one)))

@@ -45,7 +45,7 @@ def _set(key: str, at: Any, value: float) -> Callable[[Dataset], dict[str, Any]]
 BAD: dict[str, tuple[Callable[[Dataset], dict[str, Any]], str]] = {
     "dtype": (
         lambda d: {"rewards": d.rewards.astype(np.float64)},
-        "rewards has dtype float64, expected float32",
+        "rewards is a ndarray of dtype float64, expected a numpy array of float32",
     ),
     "too few actions": (
         lambda d: {"actions": d.actions[:4]},

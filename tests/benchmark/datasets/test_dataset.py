@@ -109,5 +109,5 @@ def test_equal_arrays_under_each_others_names_are_another_dataset(dataset: Datas
 
 @pytest.mark.parametrize("returns", [(-math.inf, 1.0), (0.0, math.inf), (math.nan, 1.0)])
 def test_reference_returns_are_finite(returns: tuple[float, float]) -> None:
-    with pytest.raises(DatasetProblem, match=r"reference returns are .*expected finite numbers"):
+    with pytest.raises(DatasetProblem, match="expected two finite numbers"):
         ReferenceReturns(*returns)
