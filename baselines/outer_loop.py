@@ -70,7 +70,7 @@ class Targets(NamedTuple):
 
 @dataclass(frozen=True)
 class OBD(Method):
-    """The loop that the three objectives share; the defaults are the paper's.
+    """The loop that the three objectives share; docs/deviations.md has what is not the paper's.
 
     Args:
         synthetic_size: Pairs in the set.

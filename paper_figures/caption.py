@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from results.labels import dataset_order
+from results.statistics import LEVEL, Estimate
 
 INTERVALS = {
     "t": "Student's t",
@@ -59,12 +60,24 @@ def intervals(table: pd.DataFrame) -> str:
     """State what the intervals of a cell table are."""
     level = percent(float(table["level"].iloc[0]))
     done = table[table["n"] > 0]
-    kinds = [text for kind, text in INTERVALS.items() if (done["interval"] == kind).any()]
-    how = f" with {level} interval ({', '.join(kinds)})" if kinds else ""
-    text = f"Normalized return, mean over {seeds(done['n'])}{how}."
+    how = _kinds(done["interval"])
+    text = f"Normalized return, mean over {seeds(done['n'])}"
+    text += f" with {level} interval{how}." if how else "."
     if (done["n"] == 1).any():
         text += " n=1: a single seed has no interval, and no tie with it can be judged."
     return text
+
+
+def spread(before: str, what: str, found: Iterable[Estimate], level: float = LEVEL) -> str:
+    """Write " with 95 % band (Student's t)"; nothing where no estimate has an interval."""
+    how = _kinds(one.interval for one in found)
+    return f"{before} {percent(level)} {what}{how}" if how else ""
+
+
+def _kinds(found: Iterable[str]) -> str:
+    present = set(found)
+    kinds = [text for kind, text in INTERVALS.items() if kind in present]
+    return f" ({', '.join(kinds)})" if kinds else ""
 
 
 def teachers(table: pd.DataFrame) -> str:

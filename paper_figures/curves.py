@@ -96,6 +96,7 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     styles = looks({method: method for method in methods})
     with mpl.rc_context(SETTINGS):
         figure, panels = _canvas(len(datasets), methods)
+        drawn: list[Estimate] = []
         for dataset, axes in zip(datasets, panels, strict=True):
             for method, look in styles.items():
                 mine = complete[(complete["method"] == method) & (complete["dataset"] == dataset)]
@@ -104,6 +105,7 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
                     for size, rows in mine.groupby("synthetic_size", sort=True)
                 }
                 band(axes, list(found), list(found.values()), label=method, **look.line)
+                drawn += found.values()
             axes.set_xscale("log", base=2)
             ticks = sorted({int(size) for size in complete["synthetic_size"]})
             plain_numbers(axes)
@@ -117,8 +119,8 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         return finish(
             figure,
             "Normalized return against the size of the set",
-            f"{caption.setting(complete)} Mean over {caption.seeds(seeds)} with "
-            f"{caption.percent(LEVEL)} band.{left_out}",
+            f"{caption.setting(complete)} Mean over {caption.seeds(seeds)}"
+            f"{caption.spread(' with', 'band', drawn)}.{left_out}",
         )
 
 
@@ -154,7 +156,9 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
         # Families have rows of their own, whose steps differ.
         _label_outer(panels[start : start + len(datasets)], "outer step")
     seeds = complete.groupby(["dataset", "label"])["seed"].nunique()
-    notes = [f"Mean over {caption.seeds(seeds)} with {caption.percent(level)} band."]
+    found = [point for line in points.values() for point in line.values()]
+    how = caption.spread(" with", "band", found, level)
+    notes = [f"Mean over {caption.seeds(seeds)}{how}."]
     if any(axes.containers for axes in panels):
         notes.append("A horizontal line: one score, its marker has the interval.")
     if len(groups) > 1:

@@ -11,14 +11,18 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from benchmark.datasets.dataset import ReferenceReturns
 from paper_figures import caption
 from paper_figures.table import DAGGER, NOTHING, Cell, Table, estimate_cell
 from results.aggregate import COSTS, Best, best_and_ties
+from results.comparison import d4rl_scale
 from results.labels import dataset_order, natural_order
 from results.statistics import Estimate, stratified
 
 LONG_LAYOUT_DATASETS = 2
 ALL_DATASETS = "mean over datasets"
+D4RL_SCALE = "mean, D4RL's scale"
+"""Mean of the same returns, normalized by D4RL's references instead of the suite's."""
 SECONDS = "seconds are a run's share of wall time without scoring"
 COST_HEADINGS = ("seconds", "outer steps", "environment steps")
 
@@ -66,27 +70,43 @@ def _dataset_row(row: pd.Series, best: Mapping[str, Best]) -> Cells:
 
 def _wide(table: pd.DataFrame, best: Mapping[str, Best], *, seed: int) -> Table:
     datasets = list(table["dataset"].unique())
+    scales = {name: scale for name in datasets if (scale := d4rl_scale(name))}
+    means = ["mean"] + [D4RL_SCALE] * (len(scales) == len(datasets))
     groups = []
     averages = []
     for rows in _methods_and_references(table):
         lines = []
         for label in sorted(set(rows["label"]), key=natural_order):
             cells = rows[rows["label"] == label]
-            average = _average(cells, datasets, seed=seed)
-            averages.append(_average_data(cells, average))
-            lines.append(_method_row(cells, datasets, best, average))
+            found = {}
+            for name in means:
+                average = _average(cells, datasets, scales if name == D4RL_SCALE else {}, seed=seed)
+                averages.append(_average_data(cells, average, name))
+                found[name] = average
+            lines.append(_method_row(cells, datasets, best, list(found.values())))
         groups.append(tuple(lines))
     note = (
         f"Costs are means over a method's datasets and complete runs; {SECONDS}. Mean: "
         f"over datasets, interval from the seeds inside every one; {NOTHING} unless every "
         f"dataset has a score. {NOTHING} under a dataset: no such cell."
     )
+    if D4RL_SCALE in means:
+        note += " " + _units(datasets, scales)
     return Table(
-        columns=("method", "used", *COST_HEADINGS, *datasets, "mean"),
+        columns=("method", "used", *COST_HEADINGS, *datasets, *means),
         groups=tuple(groups),
         caption=_caption(table, note),
-        alignment="ll" + "r" * (len(COST_HEADINGS) + len(datasets) + 1),
+        alignment="ll" + "r" * (len(COST_HEADINGS) + len(datasets) + len(means)),
         data=pd.concat([_data(table), pd.DataFrame(averages)], ignore_index=True),
+    )
+
+
+def _units(datasets: list[str], scales: Mapping[str, ReferenceReturns]) -> str:
+    experts = {name.partition("/")[0]: scales[name].expert for name in datasets}
+    returns = ", ".join(f"{expert:,.0f} on {task}" for task, expert in experts.items())
+    return (
+        f"On D4RL's scale: the same returns normalized by D4RL's references, of which 100 is a "
+        f"return of {returns}."
     )
 
 
@@ -94,28 +114,36 @@ def _method_row(
     cells: pd.DataFrame,
     datasets: list[str],
     best: Mapping[str, Best],
-    average: Estimate | None,
+    averages: list[Estimate | None],
 ) -> Cells:
     by_dataset = {row["dataset"]: row for _, row in cells.iterrows()}
     used = ", ".join(sorted({name for name in cells["used"] if name})) or NOTHING
     scores = (
         _score(by_dataset[name], best) if name in by_dataset else Cell(NOTHING) for name in datasets
     )
-    last = estimate_cell(average.value, average.low, average.high) if average else Cell(NOTHING)
+    last = (estimate_cell(x.value, x.low, x.high) if x else Cell(NOTHING) for x in averages)
     names = Cell(cells["label"].iloc[0]), Cell(used)
-    return (*names, *_costs(cells[list(COSTS)].mean()), *scores, last)
+    return (*names, *_costs(cells[list(COSTS)].mean()), *scores, *last)
 
 
-def _average(cells: pd.DataFrame, datasets: list[str], *, seed: int) -> Estimate | None:
+def _average(
+    cells: pd.DataFrame, datasets: list[str], scales: Mapping[str, ReferenceReturns], *, seed: int
+) -> Estimate | None:
     """Average a method over all datasets; None where it lacks a score, as no mean is comparable."""
     scores = {row["dataset"]: row["scores"] for _, row in cells.iterrows() if row["n"] > 0}
+    if scales:
+        returns = {row["dataset"]: row["returns"] for _, row in cells.iterrows()}
+        scores = {
+            name: [float(scales[name].normalise(x)) for x in returns[name]] for name in scores
+        }
     if set(scores) != set(datasets):
         return None
     return stratified(scores, seed=seed, level=float(cells["level"].iloc[0]))
 
 
-def _average_data(cells: pd.DataFrame, average: Estimate | None) -> dict[str, object]:
-    row: dict[str, object] = {"dataset": ALL_DATASETS, "level": cells["level"].iloc[0]}
+def _average_data(cells: pd.DataFrame, average: Estimate | None, name: str) -> dict[str, object]:
+    where = ALL_DATASETS if name == "mean" else name
+    row: dict[str, object] = {"dataset": where, "level": cells["level"].iloc[0]}
     row |= {name: cells[name].iloc[0] for name in ("method", "label")}
     row |= {name: int(cells[name].sum()) for name in ("n", "n_expected", "n_failed")}
     row |= {name: cells[name].mean() for name in COSTS}
@@ -182,5 +210,7 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _data(table: pd.DataFrame) -> pd.DataFrame:
-    scores = [" ".join(repr(float(score)) for score in found) for found in table["scores"]]
-    return table.assign(scores=scores)
+    return table.assign(**{
+        name: [" ".join(repr(float(value)) for value in found) for found in table[name]]
+        for name in ("scores", "returns")
+    })  # fmt: skip

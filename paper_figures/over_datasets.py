@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -26,7 +26,7 @@ from paper_figures.figure import (
 from paper_figures.palette import NEUTRAL, Look, looks, on_color
 from results.aggregate import CommonScores, common_scores, rank_probabilities
 from results.statistics import (
-    LEVEL,
+    Estimate,
     iqm_over_runs,
     mean_over_tasks,
     performance_profile,
@@ -57,6 +57,7 @@ def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     styles = _looks(runs, labels)
     with mpl.rc_context(SETTINGS):
         figure = canvas(6.5, 0.7 + ROW_INCHES * len(labels))
+        drawn: list[Estimate] = []
         for place, (name, statistic) in enumerate(
             (("IQM", iqm_over_runs), ("mean", mean_over_tasks)), start=1
         ):
@@ -64,6 +65,7 @@ def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
             for row, label in enumerate(labels):
                 look = styles[label]
                 found = stratified(common.scores[label], statistic, seed=seed)
+                drawn.append(found)
                 if found.has_interval:
                     axes.plot(
                         [found.low, found.high], [row, row], color=look.color, lw=6, alpha=0.35,
@@ -75,7 +77,7 @@ def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
             axes.set_ylim(len(labels) - 0.5, -0.5)
             quiet(axes)
         return finish(
-            figure, f"Normalized return over {_where(common)}", _caption(runs, common, left)
+            figure, f"Normalized return over {_where(common)}", _caption(runs, common, left, drawn)
         )
 
 
@@ -91,8 +93,10 @@ def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     with mpl.rc_context(SETTINGS):
         figure = canvas(6.5, 3.0)
         axes = figure.add_subplot()
+        drawn: list[Estimate] = []
         for place, (label, look) in enumerate(_looks(runs, labels).items()):
             found = performance_profile(common.scores[label], list(taus), seed=seed).estimates
+            drawn += found
             # Markers of different lines stand at different places, or they would hide each other.
             every_tenth = (2 * place % 10, 10)
             band(axes, list(taus), found, label=label, markevery=every_tenth, **look.line)
@@ -102,7 +106,7 @@ def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         return finish(
             figure,
             f"Fraction of runs above each normalized return, {_where(common)}",
-            _caption(runs, common, left),
+            _caption(runs, common, left, drawn),
         )
 
 
@@ -119,8 +123,10 @@ def improvement(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         figure = canvas(max(side + 1.0, 4.2), side)
         axes = figure.add_subplot()
         values = np.full((len(labels), len(labels)), 50.0)
+        drawn: list[Estimate] = []
         for (i, x), (j, y) in itertools.combinations(enumerate(labels), 2):
             found = probability_of_improvement(common.scores[x], common.scores[y], seed=seed)
+            drawn.append(found)
             sure = found.has_interval and (found.low > 0.5 or found.high < 0.5)
             values[i, j], values[j, i] = 100 * found.value, 100 * (1 - found.value)
             for row, column in ((i, j), (j, i)):
@@ -138,7 +144,8 @@ def improvement(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         return finish(
             figure,
             f"Probability of improvement over {_where(common)}",
-            f"{_caption(runs, common, left)} Bold: the interval excludes 50 %.",
+            f"{_caption(runs, common, left, drawn)} Bold: the interval excludes 50 %, each pair by "
+            f"itself.",
         )
 
 
@@ -182,7 +189,7 @@ def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         return finish(
             figure,
             f"Stability of the ranks by mean normalized return, {_where(common)}",
-            _caption(runs, common, left),
+            _caption(runs, common, left, ()),
         )
 
 
@@ -219,7 +226,8 @@ def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         return finish(
             figure,
             f"Normalized return against cost, {_where(common)}",
-            f"{_caption(runs, common, left)} Dashed: no cheaper method scores higher.",
+            f"{_caption(runs, common, left, found.values())} "
+            f"Dashed: no cheaper method scores higher.",
         )
 
 
@@ -266,11 +274,10 @@ def _where(common: CommonScores) -> str:
     return common.datasets[0] if count == 1 else f"{count} datasets"
 
 
-def _caption(runs: pd.DataFrame, common: CommonScores, left: int) -> str:
-    text = (
-        f"{caption.setting(runs)} {_where(common)}, {caption.seeds(common.seeds)}; "
-        f"{caption.percent(LEVEL)} intervals."
-    )
+def _caption(runs: pd.DataFrame, common: CommonScores, left: int, drawn: Iterable[Estimate]) -> str:
+    """Say what was run, and how the intervals of the estimates that are drawn were made."""
+    text = f"{caption.setting(runs)} {_where(common)}, {caption.seeds(common.seeds)}"
+    text += f"{caption.spread(';', 'intervals', drawn)}."
     if common.left_out:
         text += f" Not on every dataset: {', '.join(common.left_out)}."
     if left:

@@ -25,7 +25,7 @@ from paper_figures.figure import (
 from paper_figures.palette import BLUE, HUES, INK, NEUTRAL, dataset_look, look, on_color
 from paper_figures.table import Cell, Table, estimate_cell
 from results.labels import dataset_order
-from results.statistics import LEVEL, mean
+from results.statistics import Estimate, mean
 
 SETS = ("av_pbc", "sdw_obd")
 ROW_INCHES = 2.5
@@ -125,6 +125,7 @@ def misalignment(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figur
     environments = sorted(set(measured["environment"]))
     with mpl.rc_context(SETTINGS):
         figure = canvas(PANEL_INCHES[0] * len(PANELS), PANEL_INCHES[1] * len(environments))
+        drawn: list[Estimate] = []
         for row, environment in enumerate(environments):
             rows = measured[measured["environment"] == environment]
             for column, (quantity, name) in enumerate(PANELS.items()):
@@ -132,7 +133,7 @@ def misalignment(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figur
                     len(environments), len(PANELS), row * len(PANELS) + column + 1
                 )
                 for kind, mine in rows.groupby("kind", sort=True):
-                    _line(axes, mine, str(kind), quantity, seed)
+                    drawn += _line(axes, mine, str(kind), quantity, seed)
                 _describe(axes, environment, name, quantity)
                 if row == column == 0:
                     axes.legend(fontsize=7)
@@ -140,17 +141,19 @@ def misalignment(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figur
             figure,
             "Return, pivotal and surrounding error of policies along their training",
             f"States of quality (medium-expert) and of diversity (medium-replay), labelled by one "
-            f"teacher; training goes to the right. Mean over policies ({played}) with "
-            f"{caption.percent(LEVEL)} band; errors are mean squares in the unit box.",
+            f"teacher; training goes to the right. Mean over policies ({played})"
+            f"{caption.spread(' with', 'band', drawn)}; errors are mean squares in the unit box.",
         )
 
 
-def _line(axes: Axes, rows: pd.DataFrame, kind: str, quantity: str, seed: int) -> None:
+def _line(axes: Axes, rows: pd.DataFrame, kind: str, quantity: str, seed: int) -> list[Estimate]:
+    """Draw a line, and return its points."""
     losses, found = [], []
     for _, stage in rows.groupby("steps", sort=True):
         losses.append(float(stage["training_loss"].mean()))
         found.append(mean(list(stage[quantity]), seed=seed))
     band(axes, losses, found, label=kind, **dataset_look(kind).line | {"markersize": 2.5})
+    return found
 
 
 def _describe(axes: Axes, environment: str, name: str, quantity: str) -> None:
@@ -181,6 +184,7 @@ def multi_task(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Table:
     require_rows(measured, "multi_task")
     groups: dict[str, list[tuple[Cell, ...]]] = {}
     data = []
+    drawn: list[Estimate] = []
     for (method, task), rows in measured.groupby(["method", "task"], sort=True):
         by_item = rows.pivot_table(index="item", columns="trained_on", values="return")
         paired = by_item.dropna()
@@ -194,6 +198,7 @@ def multi_task(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Table:
             for what, e in found.items()
         ]
         name = (Cell(str(method)), Cell(str(task)), Cell(str(len(paired))))
+        drawn += found.values()
         groups.setdefault(str(method), []).append((*name, *cells))
         for what, estimate in found.items():
             data.append(
@@ -206,7 +211,7 @@ def multi_task(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Table:
         groups=tuple(tuple(rows) for rows in groups.values()),
         caption=f"Return (not normalized) of students trained on a task's own set, and on the "
         f"merged sets of all tasks ({', '.join(map(str, pairs))} pairs): mean over n seeds, "
-        f"{played} each, with {caption.percent(LEVEL)} interval; difference paired by "
+        f"{played} each{caption.spread(', with', 'interval', drawn)}; difference paired by "
         f"seed. No student saw an environment; those of merged sets are not told their task.",
         alignment="llrrrr",
         data=pd.DataFrame(data),
@@ -233,13 +238,14 @@ def transfer(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figure:
     kinds = sorted(set(zip(measured["environment"], measured["pairs"], strict=True)))
     with mpl.rc_context(SETTINGS):
         figure = canvas(2 * MAP_INCHES[0], MAP_INCHES[1] * len(kinds))
+        drawn: list[Estimate] = []
         for row, (environment, pairs) in enumerate(kinds):
             rows = measured[(measured["environment"] == environment) & (measured["pairs"] == pairs)]
             students = rows.groupby(["grid", *GRIDS["architecture"], *GRIDS["training"]])
             best = float(students["return"].mean().max())
             panels = [figure.add_subplot(len(kinds), 2, 2 * row + 1 + place) for place in (0, 1)]
             for axes, grid in zip(panels, GRIDS, strict=True):
-                image = _heat_map(axes, rows[rows["grid"] == grid], *GRIDS[grid], best, seed)
+                image = _heat_map(axes, rows[rows["grid"] == grid], *GRIDS[grid], best, seed, drawn)
                 axes.set_title(
                     f"{environment}, {pairs} pairs, {rows['item'].nunique()} sets", fontsize=8
                 )
@@ -247,20 +253,28 @@ def transfer(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figure:
         return finish(
             figure,
             "Return of HaDES's sets under other architectures and hyper-parameters",
-            f"Mean over sets ({played} each) with {caption.percent(LEVEL)} interval. "
+            f"Mean over sets ({played} each){caption.spread(' with', 'interval', drawn)}. "
             f"Framed: the student that the sets were evolved for.",
         )
 
 
 def _heat_map(
-    axes: Axes, rows: pd.DataFrame, down: str, across: str, best: float, seed: int
+    axes: Axes,
+    rows: pd.DataFrame,
+    down: str,
+    across: str,
+    best: float,
+    seed: int,
+    drawn: list[Estimate],
 ) -> AxesImage:
+    """Draw a mean per student into a map, and add it to `drawn`."""
     downs, acrosses = sorted(set(rows[down])), sorted(set(rows[across]))
     values = np.full((len(downs), len(acrosses)), np.nan)
     colors = mpl.colormaps["viridis"]
     for (y, x), cell in rows.groupby([down, across]):
         i, j = downs.index(y), acrosses.index(x)
         found = mean(list(cell["return"]), seed=seed)
+        drawn.append(found)
         values[i, j] = found.value
         color = on_color(colors(found.value / best))
         axes.text(j, i - 0.12, f"{found.value:.0f}", ha="center", va="center", color=color)

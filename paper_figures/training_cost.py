@@ -14,7 +14,7 @@ from paper_figures.figure import FigureError
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
 from results.comparison import published_training_steps
 from results.labels import dataset_order
-from results.statistics import LEVEL, Estimate, mean
+from results.statistics import Estimate, mean
 
 WHOLE, SET = "bc_whole", "av_pbc"
 
@@ -44,6 +44,7 @@ def training_cost(records: Sequence[Record], *, seed: int = 0) -> Table:
     if not both:
         raise FigureError(f"No dataset has complete runs of {WHOLE} and of {SET}.")
     rows, data = [], []
+    means: list[Estimate] = []
     for dataset, cells in both.items():
         whole, small = cells[WHOLE], cells[SET]
         steps = whole[0].parameters["steps"]
@@ -53,6 +54,7 @@ def training_cost(records: Sequence[Record], *, seed: int = 0) -> Table:
             name: mean([record.mean_score.normalized_return for record in cells[name]], seed=seed)
             for name in (WHOLE, SET)
         }
+        means += scores.values()
         seconds = float(np.mean([record.cost.cpu_seconds for record in whole]))
         rows.append(
             (
@@ -78,7 +80,7 @@ def training_cost(records: Sequence[Record], *, seed: int = 0) -> Table:
                  "ratio of steps", "published steps, whole / set"),
         groups=(tuple(rows),),
         caption=f"Gradient steps to a policy: behavioural cloning of the whole data ({WHOLE}) and "
-        f"of a synthetic set ({SET}); scores with {caption.percent(LEVEL)} interval. "
+        f"of a synthetic set ({SET}); scores{caption.spread(' with', 'interval', means)}. "
         f"Seconds are processor time of one thread. Steps here are those that the sweep gave, in "
         f"the paper those until convergence, on D4RL's dataset of the same name. Making the set "
         f"is not counted, as in the paper; the main table has it.",

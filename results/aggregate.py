@@ -16,7 +16,7 @@ import pandas as pd
 
 from benchmark.errors import ObdBenchError
 from results.bootstrap import RESAMPLES
-from results.differences import Difference, difference, holm
+from results.differences import Difference, holm, mean_difference
 from results.labels import natural_order
 from results.statistics import LEVEL, iqm, mean
 
@@ -47,6 +47,7 @@ CELL_COLUMNS = {
     "teacher_return": "float64",
     "teacher_normalized_return": "float64",
     "scores": "object",
+    "returns": "object",
     "seeds": "object",
 }
 
@@ -82,7 +83,8 @@ def cell_table(runs: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> pd
         level: Level of the confidence intervals.
 
     ``value``, ``low``, ``high`` are the mean normalized return over complete runs and its
-    interval, NaN where there is none; ``scores`` holds the runs' scores in order of ``seeds``.
+    interval, NaN where there is none; ``scores`` and ``returns`` hold those of the runs in order of
+    ``seeds``.
     Costs are means over complete runs, the teacher's returns over all runs of the cell.
 
     Raises:
@@ -106,6 +108,10 @@ def best_and_ties(table: pd.DataFrame) -> dict[str, Best]:
     Every other method is compared with the best of its dataset, by the difference of their means
     (paired by seed where both have the same seeds). A tie is one that is not apart at the table's
     level after Holm's correction for all of its comparisons. Equal means are resolved by label.
+
+    Args:
+        table: Rows of `cell_table`, or rows of means over datasets, whose ``scores`` are by dataset
+            and seed.
     """
     best: dict[str, str | None] = {}
     names: list[tuple[str, str]] = []
@@ -113,14 +119,11 @@ def best_and_ties(table: pd.DataFrame) -> dict[str, Best]:
     for dataset, rows in table.groupby("dataset", sort=True):
         competing = rows[~rows["reference"] & (rows["n"] > 0)]
         ordered = competing.sort_values(["value", "label"], ascending=[False, True], kind="stable")
-        scores = [
-            (str(row["label"]), dict(zip(row["seeds"], row["scores"], strict=True)))
-            for _, row in ordered.iterrows()
-        ]
+        scores = [(str(row["label"]), _scores_by_task(row)) for _, row in ordered.iterrows()]
         best[str(dataset)] = scores[0][0] if scores else None
         for label, other in scores[1:]:
             names.append((str(dataset), label))
-            found.append(difference(scores[0][1], other))
+            found.append(mean_difference(scores[0][1], other))
     adjusted = dict(zip(names, holm([one.p for one in found]), strict=True))
     alpha = 1 - (float(table["level"].iloc[0]) if len(table) else LEVEL)
 
@@ -131,6 +134,12 @@ def best_and_ties(table: pd.DataFrame) -> dict[str, Best]:
         dataset: Best(label, of(dataset, lambda p: p >= alpha), of(dataset, math.isnan))
         for dataset, label in best.items()
     }
+
+
+def _scores_by_task(row: pd.Series) -> Mapping[str, Mapping[int, float]]:
+    if isinstance(row["scores"], Mapping):
+        return row["scores"]
+    return {row["dataset"]: dict(zip(row["seeds"], row["scores"], strict=True))}
 
 
 def _cell(runs: pd.DataFrame, *, seed: int, level: float) -> dict[str, Any]:
@@ -187,6 +196,7 @@ def _scores(complete: pd.DataFrame, *, seed: int, level: float) -> dict[str, Any
         "iqm_low": middle.low,
         "iqm_high": middle.high,
         "scores": tuple(scores),
+        "returns": tuple(float(value) for value in complete["return"]),
         "seeds": tuple(int(seed) for seed in complete["seed"]),
     }
 
@@ -194,7 +204,7 @@ def _scores(complete: pd.DataFrame, *, seed: int, level: float) -> dict[str, Any
 def _empty_scores(level: float) -> dict[str, Any]:
     names = ("value", "low", "high", "iqm", "iqm_low", "iqm_high", *COSTS, *TEACHER_RETURNS)
     row: dict[str, Any] = dict.fromkeys(names, math.nan)
-    return row | {"interval": "none", "level": level, "scores": (), "seeds": ()}
+    return row | {"interval": "none", "level": level, "scores": (), "returns": (), "seeds": ()}
 
 
 def _mean(values: pd.Series) -> float:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmark.datasets.d4rl_facts import d4rl_reference
+from benchmark.datasets.d4rl_facts import d4rl_names, d4rl_reference
+from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError
 from benchmark.record import Record
 from benchmark.spec import RunSpec
@@ -156,6 +157,14 @@ def own_analogue(dataset: str) -> str | None:
         return None
     environment, _, kind = dataset.removeprefix("d4rl/").removesuffix("-v2").partition("-")
     return f"{environment}/{kind}"
+
+
+def d4rl_scale(dataset: str) -> ReferenceReturns | None:
+    """D4RL's references for one of the suite's own datasets that stands next to one of D4RL's."""
+    for name in d4rl_names():
+        if own_analogue(f"d4rl/{name}") == dataset:
+            return d4rl_reference(name)
+    return None
 
 
 def _cells(path: Path) -> Iterator[PublishedCell]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from results.statistics import LEVEL, Estimate
+from results.statistics import LEVEL, Estimate, StatisticsError
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,54 @@ def difference(
         other: Score by seed of the other cell.
         level: Level of the interval.
     """
-    paired = one.keys() == other.keys()
-    first, second = (np.array([scores[seed] for seed in sorted(scores)]) for scores in (one, other))
-    n = len(first) + len(second)
-    value = float(first.mean() - second.mean()) if len(first) and len(second) else math.nan
-    if min(len(first), len(second)) < 2:
-        return Difference(Estimate(value, math.nan, math.nan, n, level, "none"), math.nan, paired)
-    if paired:
-        parts, freedom = (
-            np.array([(first - second).var(ddof=1) / len(first)]),
-            np.array([len(first) - 1]),
+    return mean_difference({"": one}, {"": other}, level=level)
+
+
+def mean_difference(
+    one: Mapping[str, Mapping[int, float]],
+    other: Mapping[str, Mapping[int, float]],
+    *,
+    level: float = LEVEL,
+) -> Difference:
+    """Compare two means over tasks: task by task as in `difference`, every task weighing the same.
+
+    Args:
+        one: Score by seed of every task.
+        other: Score by seed of the same tasks.
+        level: Level of the interval.
+
+    Returns:
+        The difference of the means; paired if it is so on every task.
+
+    Raises:
+        StatisticsError: The two have different tasks.
+    """
+    if unmatched := sorted(one.keys() ^ other.keys()):
+        raise StatisticsError(
+            f"task {unmatched[0]!r} has scores of one side only; compare means over the tasks "
+            f"that both have: {sorted(one.keys() & other.keys())}."
         )
-    else:
-        parts = np.array([scores.var(ddof=1) / len(scores) for scores in (first, second)])
-        freedom = np.array([len(first) - 1, len(second) - 1])
+    values, samples, paired, n = [], [], True, 0
+    for task, scores in one.items():
+        same = scores.keys() == other[task].keys()
+        first, second = (
+            np.array([found[seed] for seed in sorted(found)]) for found in (scores, other[task])
+        )
+        some = len(first) and len(second)
+        values.append(float(first.mean() - second.mean()) if some else math.nan)
+        samples += [first - second] if same else [first, second]
+        paired &= same
+        n += len(first) + len(second)
+    value = float(np.mean(values))
+    if min(map(len, samples)) < 2:
+        return Difference(Estimate(value, math.nan, math.nan, n, level, "none"), math.nan, paired)
+    # Variance of every sample's mean; Welch's and Satterthwaite's freedom of their sum.
+    parts = np.array([x.var(ddof=1) / len(x) for x in samples]) / len(values) ** 2
+    freedom = np.array([len(x) - 1 for x in samples])
     error = math.sqrt(parts.sum())
     if error == 0:
         return Difference(Estimate(value, value, value, n, level, "t"), float(value == 0), paired)
-    total = parts.sum() ** 2 / (parts**2 / freedom).sum()  # Welch and Satterthwaite
+    total = parts.sum() ** 2 / (parts**2 / freedom).sum()
     half = float(stdtrit(total, (1 + level) / 2)) * error
     p = 2 * float(stdtr(total, -abs(value) / error))
     return Difference(Estimate(value, value - half, value + half, n, level, "t"), p, paired)

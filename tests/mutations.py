@@ -132,8 +132,8 @@ MUTATIONS = (
     Mutation(
         "difference: never paired",
         "results/differences.py",
-        "    paired = one.keys() == other.keys()",
-        "    paired = False",
+        "        same = scores.keys() == other[task].keys()",
+        "        same = False",
         ("tests/results/test_differences.py",),
     ),
     Mutation(

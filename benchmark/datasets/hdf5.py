@@ -42,7 +42,7 @@ from benchmark.datasets.dataset import (
 from benchmark.environments.batch import one_hot
 from benchmark.environments.lookup import action_space, find_specification
 
-_REQUIRED = ("observations", "actions", "rewards", "terminals")
+REQUIRED = ("observations", "actions", "rewards", "terminals")
 _OPTIONAL = ("timeouts", "next_observations")
 MOST_BYTES = 2**30
 """Bytes that the arrays of a file may need however small the file is."""
@@ -67,37 +67,81 @@ def read_d4rl_file(path: Path, *, name: str, env_id: str, reference: ReferenceRe
         DatasetProblem: The file cannot be read, lacks something, or holds something impossible.
         UnknownEnvironment: The environment is not installed.
     """
-    limit = find_specification(env_id).max_episode_steps
     try:
         with h5py.File(path, "r") as file:
             check_storage(path, file)
-            view = _QLearningView(path, file, limit)
-            states, facts, warnings = view.states()
-            actions, converted = view.actions(env_id)
-            terminations, truncations = np.zeros((2, len(view.rows)), dtype=bool)
-            terminations[view.ends], truncations[view.ends] = view.terminated, ~view.terminated
-            return Dataset(
-                name=name,
-                env_id=env_id,
-                states=states,
-                actions=actions[view.rows],
-                rewards=view.floats("rewards").reshape(-1)[view.rows],
-                terminations=terminations,
-                truncations=truncations,
-                lengths=view.lengths,
-                reference=reference,
-                provenance={
-                    **facts,
-                    **converted,
-                    "warnings": [*view.about_ends(limit, env_id), *warnings],
-                },
-            )
+            return qlearning_view(path, file, name=name, env_id=env_id, reference=reference)
     # What h5py raises, by what is damaged; MemoryError where a shape is beyond all measure.
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
         raise DatasetProblem(
             f"{path} cannot be read as HDF5 ({error}). It is missing, cut short, or of another "
             f"kind: get it again."
         ) from error
+
+
+def qlearning_view(
+    path: Path, file: h5py.File, *, name: str, env_id: str, reference: ReferenceReturns
+) -> Dataset:
+    """Read the q-learning view of an open file (see `read_d4rl_file`), named `path` in messages."""
+    limit = find_specification(env_id).max_episode_steps
+    view = _QLearningView(path, file, limit)
+    states, facts, warnings = view.states()
+    actions, converted = stored_actions(path, view.floats("actions"), env_id)
+    terminations, truncations = np.zeros((2, len(view.rows)), dtype=bool)
+    terminations[view.ends], truncations[view.ends] = view.terminated, ~view.terminated
+    return Dataset(
+        name=name,
+        env_id=env_id,
+        states=states,
+        actions=actions[view.rows],
+        rewards=view.floats("rewards").reshape(-1)[view.rows],
+        terminations=terminations,
+        truncations=truncations,
+        lengths=view.lengths,
+        reference=reference,
+        provenance={
+            **facts,
+            **converted,
+            "warnings": [*view.about_ends(limit, env_id), *warnings],
+        },
+    )
+
+
+def stored_actions(path: Path, given: FloatArray, env_id: str) -> tuple[FloatArray, dict[str, str]]:
+    """The action of every row `[N, act_dim]`, and what was converted.
+
+    One number per row of an environment with discrete actions is the action taken; that of
+    another environment is an action of one dimension.
+    """
+    if given.shape[1:] not in ((), (1,)):
+        return given, {}
+    taken, space = given.reshape(-1), action_space(env_id)
+    if not isinstance(space, Discrete):
+        return taken[:, None], {}
+    first, last = int(space.start), int(space.start + space.n - 1)
+    wrong = np.flatnonzero((taken != np.floor(taken)) | (taken < first) | (taken > last))
+    if len(wrong):
+        raise DatasetProblem(
+            f"{path}: the action of row {wrong[0]} is {taken[wrong[0]]:g}; {env_id} has "
+            f"discrete actions: expected whole numbers from {first} to {last}, [N] or [N, 1], "
+            f"or one-hot rows [N, {space.n}]. Check the file, or name the environment that it "
+            f"was collected in."
+        )
+    said = f"whole numbers {first} to {last} to one-hot rows of {space.n}"
+    return one_hot(taken.astype(np.int64), space), {"actions_converted": said}
+
+
+def as_flags(path: Path, key: str, values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Numbers `[N]` or `[N, 1]` that are 0 or 1 as true or false `[N]`."""
+    values = values.reshape(-1)
+    wrong = np.flatnonzero((values != 0) & (values != 1))
+    if len(wrong):
+        raise DatasetProblem(
+            f"{path}: {key!r} is {values[wrong[0]]:g} in row {wrong[0]}, expected true or "
+            f"false, or 1 and 0 of any type, in every row. Mark the last row of every episode "
+            f"by 1, all others by 0."
+        )
+    return values.astype(bool)
 
 
 def check_storage(path: Path, file: h5py.File) -> None:
@@ -123,8 +167,16 @@ def check_storage(path: Path, file: h5py.File) -> None:
         claimed += max(data.size or 0, math.prod(data.chunks or ())) * data.dtype.itemsize
         return None
 
-    # A function that raises while h5py visits would end in a SystemError.
-    found = file.visititems_links(lambda name, link: (p := problem_of(name, link)) and (name, p))
+    # What is damaged (an array, a name) ends in a SystemError where h5py finds it while it visits.
+    try:
+        found = file.visititems_links(
+            lambda name, link: (p := problem_of(name, link)) and (name, p)
+        )
+    except SystemError as error:
+        raise DatasetProblem(
+            f"{path} cannot be read as HDF5 ({error.__cause__ or error}). It is damaged: get it "
+            f"again."
+        ) from error
     if found:
         raise DatasetProblem(
             f"{path}: {found[0]!r} {found[1]}; expected the array itself. Copy the data into one "
@@ -166,9 +218,11 @@ class _QLearningView:
     def __init__(self, path: Path, file: h5py.File, limit: int | None) -> None:
         self.path, self.file = path, file
         self._check_layout()
-        terminals = self._flags("terminals")
+        terminals = as_flags(path, "terminals", file["terminals"][:])
         timeouts = (
-            self._flags("timeouts") if "timeouts" in file else _at_the_limit(terminals, limit)
+            as_flags(path, "timeouts", file["timeouts"][:])
+            if "timeouts" in file
+            else _at_the_limit(terminals, limit)
         )
         last = terminals | timeouts
         makes_transition = ~timeouts
@@ -245,30 +299,6 @@ class _QLearningView:
         check_finite(f"{self.path}: {key!r}", array)
         return array
 
-    def actions(self, env_id: str) -> tuple[FloatArray, dict[str, str]]:
-        """The action of every row `[N, act_dim]`, and what was converted.
-
-        One number per row of an environment with discrete actions is the action taken; that of
-        another environment is an action of one dimension.
-        """
-        given = self.floats("actions")
-        if given.shape[1:] not in ((), (1,)):
-            return given, {}
-        taken, space = given.reshape(-1), action_space(env_id)
-        if not isinstance(space, Discrete):
-            return taken[:, None], {}
-        first, last = int(space.start), int(space.start + space.n - 1)
-        wrong = np.flatnonzero((taken != np.floor(taken)) | (taken < first) | (taken > last))
-        if len(wrong):
-            raise DatasetProblem(
-                f"{self.path}: the action of row {wrong[0]} is {taken[wrong[0]]:g}; {env_id} has "
-                f"discrete actions: expected whole numbers from {first} to {last}, [N] or [N, 1], "
-                f"or one-hot rows [N, {space.n}]. Check the file, or name the environment that it "
-                f"was collected in."
-            )
-        said = f"whole numbers {first} to {last} to one-hot rows of {space.n}"
-        return one_hot(taken.astype(np.int64), space), {"actions_converted": said}
-
     def about_ends(self, limit: int | None, env_id: str) -> list[str]:
         """Warnings where ends were not in the file, or episodes are beyond the time limit."""
         if "timeouts" not in self.file:
@@ -282,33 +312,22 @@ class _QLearningView:
             f"'timeouts'."
         ]
 
-    def _flags(self, key: str) -> NDArray[np.bool_]:
-        values: NDArray[Any] = self.file[key][:].reshape(-1)
-        wrong = np.flatnonzero((values != 0) & (values != 1))
-        if len(wrong):
-            raise DatasetProblem(
-                f"{self.path}: {key!r} is {values[wrong[0]]:g} in row {wrong[0]}, expected true or "
-                f"false, or 1 and 0 of any type, in every row. Mark the last row of every episode "
-                f"by 1, all others by 0."
-            )
-        return values.astype(bool)
-
     def _check_layout(self) -> None:
         """Check the keys, the numbers of dimensions, and that all have one length."""
         path, file = self.path, self.file
-        lacking = [key for key in _REQUIRED if not _is_array(file.get(key))]
+        lacking = [key for key in REQUIRED if not _is_array(file.get(key))]
         if lacking:
             there = ", ".join(map(repr, list(file)[:8])) + (", ..." if len(file) > 8 else "")
             hint = (
                 "It is the data of a Minari dataset: put its folder into the local Minari store, "
                 "and use it as minari/ID."
                 if "episode_0" in file
-                else f"Expected D4RL's format, with {', '.join(_REQUIRED)} and timeouts."
+                else f"Expected D4RL's format, with {', '.join(REQUIRED)} and timeouts."
             )
             raise DatasetProblem(
                 f"{path} lacks {', '.join(map(repr, lacking))}; it has {there or 'nothing'}. {hint}"
             )
-        keys = [*_REQUIRED, *(key for key in _OPTIONAL if key in file)]
+        keys = [*REQUIRED, *(key for key in _OPTIONAL if key in file)]
         for key in keys:
             kind = file[key].dtype if _is_array(file[key]) else "no array"
             if getattr(kind, "kind", "O") not in "fiub":

@@ -1,4 +1,4 @@
-"""Datasets that a user imported from HDF5 files of their own."""
+"""Datasets that a user imported from files of their own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.datasets.dataset import AskedReference, Dataset, DatasetProblem, OnProgress
-from benchmark.datasets.hdf5 import read_d4rl_file
 from benchmark.datasets.references import find_reference, measure_reference, reference_options
 from benchmark.datasets.source import VERSION, DatasetFamily, DatasetSource, store_folder
+from benchmark.datasets.transitions import clip_controls, read_transitions
 from benchmark.environments.rollout import require_time_limit
 from benchmark.files import Fingerprint
 from benchmark.registry import UnknownName
@@ -26,7 +26,7 @@ class LocalSource(DatasetSource):
     default_size = None
 
     def command(self, name: str) -> str:
-        return f"obdbench data import FILE.hdf5 --as {name} --environment ID"
+        return f"obdbench data import FILE --as {name} --environment ID"
 
     def build(
         self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None
@@ -39,10 +39,10 @@ class LocalSource(DatasetSource):
 
 @dataclass(frozen=True)
 class FileSource(LocalSource):
-    """A file in D4RL's format.
+    """A file of transitions.
 
     Args:
-        file: HDF5 file.
+        file: .npz, HDF5 or parquet.
         environment: Id of the environment that policies are scored in.
         reference: Returns that normalisation stands on, or "measured"; None for the suite's own.
     """
@@ -55,13 +55,16 @@ class FileSource(LocalSource):
         self, name: str, size: int | None, seed: int, threads: int, progress: OnProgress | None
     ) -> Dataset:
         reference, origin = find_reference(self.environment, self.reference)
-        dataset = read_d4rl_file(self.file, name=name, env_id=self.environment, reference=reference)
+        dataset = read_transitions(
+            self.file, name=name, env_id=self.environment, reference=reference
+        )
         facts = {
             "file": self.file.name,
             **Fingerprint.of(self.file).facts(),
             "reference_returns": origin,
             "options": reference_options(self.reference),
         }
+        dataset = clip_controls(dataset)
         dataset = dataclasses.replace(dataset, provenance={**dataset.provenance, **facts})
         return measure_reference(dataset, threads) if self.reference == "measured" else dataset
 

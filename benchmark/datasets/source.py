@@ -85,7 +85,7 @@ class DatasetFamily(ABC):
 
         Args:
             name: Full name.
-            file: File in D4RL's HDF5 format.
+            file: File of transitions; which formats, the family says.
             environment: Id of the environment, where the name does not say it.
             reference: Returns of the random policy and the expert, where the name does not say, or
                 "measured".

@@ -46,7 +46,7 @@ def _one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class MAF(DensityRecipe):
-    """Masked autoregressive flow on zuko, of one hidden layer per block.
+    """Masked autoregressive flow on zuko; all defaults but `hidden_layers` are the papers' flow's.
 
     Args:
         blocks: Number of MADE blocks, each followed by batch normalisation; the order of the

@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 # The last steps of the observation functions of Hopper and Walker2d: np.clip(qvel, -10, 10).
-_VELOCITY_LIMIT = 10.0
+VELOCITY_LIMIT = 10.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ def has_task(specification: EnvSpec) -> bool:
     )
 
 
+def clips_velocities(specification: EnvSpec) -> bool:
+    """Whether observations of one of the six hide velocities beyond `VELOCITY_LIMIT`."""
+    return _RULES[str(specification.entry_point)].checks_health
+
+
 class LocomotionTask:
     """The task of one environment, over states `[n, nq + nv]` (positions, then velocities).
 
@@ -74,7 +79,7 @@ class LocomotionTask:
         observations = states[:, 1:].copy()
         if self._rules.checks_health:
             velocities = observations[:, self._positions - 1 :]
-            np.clip(velocities, -_VELOCITY_LIMIT, _VELOCITY_LIMIT, out=velocities)
+            np.clip(velocities, -VELOCITY_LIMIT, VELOCITY_LIMIT, out=velocities)
         return observations
 
     def healthy(self, states: NDArray[np.float64]) -> NDArray[np.bool_]:

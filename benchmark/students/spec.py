@@ -24,6 +24,8 @@ OptimizerName = Literal["sgd", "adam", "adamw"]
 class StudentSpec:
     """A policy network and how it is trained; the defaults are OBD's (Section 5).
 
+    In the published code the head has two trained scalars besides: `head = "sampled_trained"`.
+
     Args:
         name: Registered architecture: "mlp" or "residual".
         depth: Number of linear layers, 1 or more.

@@ -81,7 +81,7 @@ COMMANDS = {
         "Write a method that works, its test, and a sweep with random and Av-PBC.",
     ),
     "data": Command(
-        "data:app", "Datasets: build, fetch, import, list, inspect.",
+        "data:app", "Datasets: build, fetch, import, list, inspect, replay.",
         group={
             "describe": "Returns, episode lengths, state coverage and diversity of datasets.",
             "build": "Build a dataset into the local Minari store.",
@@ -90,6 +90,8 @@ COMMANDS = {
             "list": "List every dataset that is known without a network, and those in the local "
             "store.",
             "info": "Check a dataset of the local store and print its facts.",
+            "replay": "Step the environment from each stored state, and compare rewards and next "
+            "states.",
             "train-policies": "Run the recipe behind the shipped policy snapshots again (needs "
             "obdbench[policies]).",
         },

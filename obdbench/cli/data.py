@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.table import Column, Table
 from rich.text import Text
 
 from benchmark.datasets.catalog import (
     build_dataset,
+    check_fits_environment,
     dataset_card,
     is_stored,
     load_dataset,
@@ -43,7 +47,9 @@ from obdbench.cli.options import Force
 from paper_figures.dataset_overview import DatasetDescription, dataset_overview, dataset_table
 from paper_figures.figure import write_figure
 
-app = typer.Typer(help="Datasets: build, fetch, import, list, inspect.", no_args_is_help=True)
+app = typer.Typer(
+    help="Datasets: build, fetch, import, list, inspect, replay.", no_args_is_help=True
+)
 
 Name = Annotated[str, typer.Argument(help="Name of a dataset, e.g. hopper/medium-replay.")]
 Environment = Annotated[
@@ -166,7 +172,7 @@ def fetch(
 
 @app.command(name="import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="HDF5 in D4RL's format.")],
+    file: Annotated[Path, typer.Argument(help="Transitions in .npz, HDF5 or parquet.")],
     as_: Annotated[
         str, typer.Option("--as", help="local/NAME, or d4rl/NAME for one of D4RL's files.")
     ],
@@ -248,6 +254,55 @@ def info(name: Name) -> None:
         out.print(f"{key:<18} {value}")
 
 
+@app.command()
+def replay(
+    name: Annotated[str, typer.Argument(help="A dataset of the local store, or a file.")],
+    environment: Annotated[
+        str | None, typer.Option(help="Environment of a file, e.g. Hopper-v4; its name is a path.")
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Replay only so many, evenly spread over the data.")
+    ] = None,
+) -> None:
+    """Step the environment from each stored state, and compare rewards and next states."""
+    from benchmark.datasets.replay import TOLERANCE, replay
+    from benchmark.datasets.transitions import clip_controls, read_transitions
+
+    if environment is not None:
+        # Actions as they are in the file, before an import clips them; returns need no scale.
+        scale = ReferenceReturns(0.0, 1.0)
+        dataset = read_transitions(Path(name), name=name, env_id=environment, reference=scale)
+        check_fits_environment(clip_controls(dataset))
+    elif Path(name).is_file():
+        raise DatasetProblem(
+            f"{name} is a file, which does not say where it was collected. Name the environment "
+            f"with --environment, e.g. --environment Hopper-v4."
+        )
+    else:
+        dataset = load_dataset(DatasetName.parse(name))
+    with progress_bar(f"Replaying {name}", "transitions", len(dataset)) as bar:
+        found = replay(
+            dataset,
+            episodes=episodes,
+            progress=lambda done, total: bar.update(done, total=total),
+        )
+    versions = ", ".join(f"{package} {version(package)}" for package in ("gymnasium", "mujoco"))
+    skipped = " (a velocity at the clip hides the state)" if found.skipped else ""
+    returns = found.returns
+    rows = {
+        "environment": f"{dataset.env_id} ({versions})",
+        "transitions": f"{len(found.rows):,} replayed, {found.skipped:,} skipped{skipped}",
+        "rewards": _share(found.reward_errors, TOLERANCE, found.rows),
+        "next states": _share(found.state_errors, TOLERANCE, found.rows),
+        "ends": f"{found.ends_differ:,} differ",
+        "returns": f"mean {returns.mean():.1f}, {returns.min():.1f} to {returns.max():.1f} in "
+        f"{len(returns):,} episodes",
+    }
+    for key, value in rows.items():
+        out.print(f"{key:<18} {value}")
+    found.check(dataset)
+
+
 @app.command(name="train-policies")
 def train_policies(
     environment: Annotated[str, typer.Argument(help="hopper, or any id such as Ant-v5.")],
@@ -294,6 +349,20 @@ def _reference(random: float | None, expert: float | None, measure: bool) -> Ask
             f"expert's return above the random policy's, or neither, or only --measure-references."
         )
     return ReferenceReturns(random, expert)
+
+
+def _share(errors: NDArray[np.float64], tolerance: float, rows: NDArray[np.int64]) -> str:
+    """Share of errors within the tolerance, and the largest one with its transition."""
+    compared = ~np.isnan(errors)
+    left_out = int((~compared).sum())
+    without = f"; {left_out:,} not compared, as their actions were clipped" if left_out else ""
+    if not compared.any():
+        return f"none compared{without}"
+    worst = int(np.nanargmax(errors))
+    return (
+        f"{(errors[compared] <= tolerance).mean():.1%} within {tolerance:g}, largest error "
+        f"{errors[worst]:.2g} at transition {rows[worst]:,}{without}"
+    )
 
 
 def _summary(names: list[DatasetName]) -> Table:

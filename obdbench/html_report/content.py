@@ -86,8 +86,8 @@ def over_datasets(runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Rows like those of `table`, for the methods with complete runs on every dataset that has
-        records: the mean over datasets with its interval, and the costs' means. ``scores`` are the
-        means over datasets of each seed that all of them have.
+        records: the mean over datasets with its stratified interval, the scores by dataset and
+        seed, and the costs' means.
     """
     common, of_all = common_scores(runs), table["dataset"].nunique()
     if len(common.datasets) < 2:
@@ -101,19 +101,13 @@ def over_datasets(runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
         sums = mine[["n", "n_expected", "n_failed"]].sum()
         means = mine[["wall_seconds", "outer_steps", "environment_steps"]].mean()
         score = {"value": found.value, "low": found.low, "high": found.high, "dataset": where}
-        score |= _scores_over_datasets(mine)
-        rows.append(mine.iloc[0].to_dict() | dict(sums) | dict(means) | score | {"cell_id": ""})
+        by_seed = {
+            row["dataset"]: dict(zip(row["seeds"], row["scores"], strict=True))
+            for _, row in mine.iterrows()
+        }
+        score |= {"scores": by_seed, "returns": (), "seeds": (), "cell_id": ""}
+        rows.append(mine.iloc[0].to_dict() | dict(sums) | dict(means) | score)
     return pd.DataFrame(rows, columns=table.columns)
-
-
-def _scores_over_datasets(cells: pd.DataFrame) -> dict[str, tuple[float, ...]]:
-    """Mean over the cells of each seed that all of them have, by which methods are compared."""
-    scores = [dict(zip(row["seeds"], row["scores"], strict=True)) for _, row in cells.iterrows()]
-    seeds = sorted(set.intersection(*(set(one) for one in scores)))
-    return {
-        "seeds": tuple(seeds),
-        "scores": tuple(sum(one[seed] for one in scores) / len(scores) for seed in seeds),
-    }
 
 
 def headline(rows: pd.DataFrame) -> str:

@@ -92,7 +92,7 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
         damaged=damaged,
         facts=facts(sweep, records, runs),
         headline=headline(overall if len(overall) else table),
-        csv=csv_text(table.drop(columns=["scores", "seeds"])),
+        csv=csv_text(table.drop(columns=["scores", "returns", "seeds"])),
         landing=[figure for figure in figures if figure.name == landing],
         figures=[figure for figure in figures if figure.name != landing],
         altered=values["altered"],

@@ -15,15 +15,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.datasets.d4rl_facts import d4rl_reference
+from benchmark.datasets.snapshots import suite_reference
 from benchmark.files import file_sha256
 from benchmark.record import read_record
 from paper_figures.exhibits import EXHIBITS, write
-from results import mean, probability_of_improvement, runs_frame
-from results.aggregate import common_scores
+from results import cell_table, mean, probability_of_improvement, runs_frame
+from results.aggregate import best_and_ties, common_scores
 from results.comparison import FOLDER, Verdict, published_cells
 from results.record_store import load_sweep, started_sweeps, sweep_records
 from results.shipping import SHIPPED
 from results.study_results import study_frame, study_results
+from tests.docs.claims import Claim, claims
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "results" / "paper"
@@ -53,43 +56,41 @@ def test_a_table_in_the_results_is_that_of_the_shipped_records(path: Path, tmp_p
 
 
 def test_every_exhibit_has_a_row_that_describes_it_and_a_second_link_where_it_is_read() -> None:
-    rows = re.findall(r"^\| \[`([\w-]+)`\]\((\S+)\) \| (.*?) \| (.*?) \|$", PAGE, re.M)
+    rows = re.findall(r"^\| \[?`([\w-]+)`(?:\]\((\S+)\))? \| (.*?) \| (.*?) \|$", PAGE, re.M)
+    rows = [row for row in rows if row[0] in {exhibit.name for exhibit in EXHIBITS}]
     assert [row[0] for row in rows] == [exhibit.name for exhibit in EXHIBITS]
-    for (_, link, shows, source), exhibit in zip(rows, EXHIBITS, strict=True):
-        assert (shows, source) == (exhibit.shows, exhibit.source)
-        assert (ROOT / "docs" / link).is_file()
-        assert PAGE.count(f"]({link})") == 2
-    linked = {Path(row[1]).name for row in rows}
+    for (name, link, shows, source), exhibit in zip(rows, EXHIBITS, strict=True):
+        measured = not exhibit.sweep or exhibit.sweep in started_sweeps(SHIPPED)
+        assert shows == exhibit.shows
+        assert source == exhibit.source + ("" if measured else ", not yet measured")
+        assert bool(link) == measured
+        assert not measured or (ROOT / "docs" / link).is_file()
+        assert PAGE.count(f"]({link})" if measured else f"`{name}`") == 2
+    linked = {Path(row[1]).name for row in rows if row[1]}
     assert linked == {path.name for path in PAPER.iterdir()}
 
 
 @dataclass(frozen=True)
-class Claim:
+class Row:
     """A row of a table of claims, and where its numbers come from."""
 
     paper: str
     exhibits: tuple[str, ...]
+    claim: str
     published: str
     here: str
+    difference: str
     verdict: str
 
-    @property
-    def comparisons(self) -> list[int]:
-        """1, 0 or -1 for each "A against B": A is higher, the intervals overlap, B is higher."""
-        found = re.findall(rf"{INTERVAL} against {INTERVAL}", self.here)
-        bounds = [tuple(map(float, pair)) for pair in found]
-        return [(a_low > b_high) - (a_high < b_low) for a_low, a_high, b_low, b_high in bounds]
 
-
-INTERVAL = r"-?[\d.]+ \[(-?[\d.]+), (-?[\d.]+)\]"
 WITH_INTERVAL = r"-?\d+(?:\.\d+)?(?: %)? \[-?[\d.]+, -?[\d.]+\]"
 BARE = r"-?\d+(?:,\d{3})*(?:\.\d+)?"
 PAPERS = {"2410.22728": "obd", "2512.06692": "sdw_obd", "2406.15042": "hades"}
 
 
-def _claims() -> list[Claim]:
+def _rows() -> list[Row]:
     """Every row of the three tables of claims; an empty first cell means the row above it."""
-    claims, paper, exhibits = [], "", ()
+    rows, paper, exhibits = [], "", ()
     for line in PAGE.splitlines():
         if line.startswith("## "):
             paper = next((name for number, name in PAPERS.items() if number in line), "")
@@ -101,11 +102,11 @@ def _claims() -> list[Claim]:
             and not set(line) <= set("|-: ")
         ):
             exhibits = tuple(re.findall(r"results/paper/([\w-]+)\.", cells[0])) or exhibits
-            claims.append(Claim(paper, exhibits, *cells[2:]))
-    return claims
+            rows.append(Row(paper, exhibits, *cells[1:]))
+    return rows
 
 
-CLAIMS = _claims()
+ROWS = _rows()
 
 
 @cache
@@ -152,16 +153,16 @@ def _with_interval(values: pd.Series, places: int) -> str:
     return f"{found.value:.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.here[:40])
-def test_the_numbers_of_a_claim_are_those_of_its_exhibits_and_of_its_paper(claim: Claim) -> None:
-    measured = "\n".join(map(_measured, claim.exhibits))
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.here[:40])
+def test_the_numbers_of_a_row_are_those_of_its_exhibits_and_of_its_paper(row: Row) -> None:
+    measured = "\n".join(map(_measured, row.exhibits))
     everywhere = measured + "".join(path.read_text() for path in PAPER.glob("*.md"))
-    for text in re.findall(WITH_INTERVAL, claim.here):
+    for text in re.findall(WITH_INTERVAL, row.here):
         assert text in everywhere.replace("**", "")
-    bare = re.findall(BARE, re.sub(WITH_INTERVAL, "", claim.here))
+    bare = re.findall(BARE, re.sub(WITH_INTERVAL, "", row.here))
     assert set(bare) <= set(re.findall(BARE, measured))
-    published = {float(text.replace(",", "")) for text in re.findall(BARE, claim.published)}
-    assert published <= _published(claim.paper)
+    published = {float(text.replace(",", "")) for text in re.findall(BARE, row.published)}
+    assert published <= _published(row.paper)
 
 
 def _published(paper: str) -> set[float]:
@@ -179,31 +180,109 @@ def _numbers(values: Any) -> Iterator[float]:
         yield float(values)
 
 
-@pytest.mark.parametrize(
-    "claim", [c for c in CLAIMS if c.comparisons], ids=lambda claim: claim.here[:40]
-)
-def test_a_verdict_says_no_more_than_the_intervals(claim: Claim) -> None:
-    found = set(claim.comparisons)
-    if found == {0}:
-        expected = "not told apart"
-    elif len(found) == 1:
-        expected = "shows" if found == {1} else "opposite"
-    else:
-        expected = "shows in part" if 1 in found else "opposite in part"
-    word = re.split("[;:,]| by | in accord", claim.verdict)[0]
-    assert word in (expected, "no claim")
+PAPER_CLAIMS = [claim for claim in claims() if claim.exhibit != "all-methods"]
 
 
-def test_every_claim_has_a_verdict_that_the_page_explains() -> None:
+def _row(claim: Claim) -> Row:
+    found = [row for row in ROWS if row.claim.startswith(claim.row)]
+    assert len(found) == 1, claim.row
+    return found[0]
+
+
+@pytest.mark.parametrize("claim", PAPER_CLAIMS, ids=lambda claim: claim.row)
+def test_a_row_that_compares_has_the_differences_of_the_records(claim: Claim) -> None:
+    row = _row(claim)
+    assert row.here == claim.here
+    assert row.difference == "; ".join(claim.difference_texts)
+    assert claim.exhibit in row.exhibits
+
+
+@pytest.mark.parametrize("claim", PAPER_CLAIMS, ids=lambda claim: claim.row)
+def test_a_verdict_is_the_one_that_the_differences_allow(claim: Claim) -> None:
+    verdict = _row(claim).verdict
+    assert re.split("[;:]", verdict)[0] == claim.verdict
+    possible = re.findall(r"a loss of up to (\S+) is not excluded", verdict)
+    of_equals = claim.says == "equal" and claim.verdict == "not told apart"
+    assert possible == [claim.largest_loss] * of_equals
+
+
+def test_a_row_without_comparison_has_no_difference_and_claims_nothing_of_one() -> None:
+    rows = [row for row in ROWS if row not in map(_row, PAPER_CLAIMS)]
+    assert [row.difference for row in rows] == [""] * len(rows)
+    counted = [row for row in rows if not row.verdict.startswith(("no claim", "by eye", "not m"))]
+    assert [row.claim[:20] for row in counted] == ["Av-PBC highest of th", "Two pairs, evolved w"]
+
+
+def test_the_two_counts_of_the_page_are_those_of_the_records() -> None:
+    records = sweep_records(SHIPPED, load_sweep(SHIPPED, "main_table"))
+    best = best_and_ties(cell_table(runs_frame(records))).values()
+    apart = {m: sum(m not in one.ties for one in best) for m in ("pbc", "dbc")}
+    assert {one.best for one in best} == {"av_pbc"}
+    assert (len(best), apart) == (9, {"pbc": 0, "dbc": 3})
+    assert "highest mean on all nine; apart from DBC on three, from PBC on none" in PAGE
+    runs = runs_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, "hades_cartpole")))
+    assert (runs.loc[runs["method"] == "hades", "return"] >= 475).sum() == 4
+    assert "shows in part: solved (475) at four of five seeds" in PAGE
+
+
+def test_every_row_has_a_verdict_that_the_page_explains() -> None:
     words = re.findall(r"^\| \*\*([\w ]+)\*\* \|", PAGE, re.M)
-    assert len(CLAIMS) > 35
-    assert [c for c in CLAIMS if not c.verdict.startswith(tuple(words))] == []
-    assert sum(len(c.comparisons) for c in CLAIMS) > 50
+    assert len(ROWS) > 35
+    assert [row for row in ROWS if not row.verdict.startswith(tuple(words))] == []
+    assert sum(len(claim.pairs) for claim in PAPER_CLAIMS) > 50
 
 
 def test_every_number_with_an_interval_stands_in_a_table_of_claims() -> None:
-    in_claims = sum(len(re.findall(WITH_INTERVAL, claim.here)) for claim in CLAIMS)
-    assert len(re.findall(WITH_INTERVAL, PAGE)) == in_claims > 100
+    in_rows = sum(len(re.findall(WITH_INTERVAL, row.here + row.difference)) for row in ROWS)
+    assert len(re.findall(WITH_INTERVAL, PAGE)) == in_rows > 150
+
+
+def test_the_readme_has_the_means_on_both_scales() -> None:
+    readme = (ROOT / "README.md").read_text()
+    order = ("random", "dbc", "pbc", "av_pbc", "bc_whole")
+    table = (PAPER / "obd-table-1.md").read_text()
+    head = [name.strip() for name in table.splitlines()[0].strip("|").split("|")]
+    rows = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()[2:]
+        if line.startswith("|")
+    }
+    for scale, column in (("the suite's", "mean"), ("D4RL's", "mean, D4RL's scale")):
+        means = " | ".join(rows[name][head.index(column)] for name in order)
+        assert f"| shipped, {scale} scale | {means} |" in readme
+    published = json.loads((FOLDER / "obd.json").read_text())["tables"]["table1"]["values"]
+    means = " | ".join(f"{np.mean(list(published[name].values())):.1f}" for name in order)
+    assert f"| published, D4RL's scale | {means} |" in readme
+    experts = (
+        suite_reference("HalfCheetah-v5").expert,
+        d4rl_reference("halfcheetah-medium-v2").expert,
+    )
+    assert (
+        "is a return of {:,.0f} on the suite's scale and {:,.0f} on D4RL's".format(*experts)
+        in readme
+    )
+    (pbc,) = [claim for claim in claims() if claim.row == "PBC above DBC"]
+    assert f"but DBC and PBC ({pbc.difference_texts[0]})" in readme
+
+
+def test_the_text_about_all_methods_has_the_differences_of_the_records() -> None:
+    page = (ROOT / "results" / "all_methods.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if line.startswith("| **")
+    ]
+    found = [claim for claim in claims() if claim.exhibit == "all-methods"]
+    assert len(rows) == len(found)
+    for (expected, cheetah, hopper, verdict), claim in zip(rows, found, strict=True):
+        assert expected.removeprefix("**").startswith(claim.row)
+        assert re.split("[;:]", verdict)[0] == claim.verdict
+        assert claim.says != "equal" or f"a loss of up to {claim.largest_loss} is not" in verdict
+        texts, half = claim.difference_texts, len(claim.pairs) // 2
+        for cell, of_dataset in ((cheetah, texts[:half]), (hopper, texts[half:])):
+            places = [cell.index(text) for text in of_dataset]
+            assert places == sorted(places)
+            assert len(re.findall(WITH_INTERVAL, cell)) == half
 
 
 def test_what_the_shipped_records_cost_is_stated() -> None:

@@ -219,18 +219,33 @@ def test_references_may_be_measured(cli: Any, tmp_path: Path) -> None:
 
 def test_a_log_of_whole_number_actions_is_taken_and_said_once(cli: Any, tmp_path: Path) -> None:
     arrays = made_up([20, 30, 10], "ton")
-    arrays |= {"observations": arrays["observations"][:, :4], "actions": np.arange(60)[:, None] % 2}
+    arrays |= {
+        "observations": arrays["observations"][:, :4] / 100,
+        "actions": np.arange(60)[:, None] % 2,
+    }
     path = write_file(tmp_path / "log.hdf5", arrays)
     references = ("--reference-random", "22", "--reference-expert", "500")
     taken = cli("import", path, "--as", "local/c", "--environment", "CartPole-v1", *references)
     said = "Actions were converted: whole numbers 0 to 1 to one-hot rows of 2."
     assert taken.code == 0
     assert taken.err.count(said) == 1
-    assert "46 of 61 observations are outside the space of CartPole-v1" in taken.err
     info = cli("info", "local/c").out
     assert re.search(r"^actions converted  whole numbers 0 to 1 to one-hot rows of 2$", info, re.M)
     dataset = load_dataset(DatasetName.parse("local/c"))
     assert dataset.actions[:2].tolist() == [[1, 0], [0, 1]]
+
+
+def test_observations_outside_a_bounded_space_are_said_of_a_file_of_ones_own(
+    cli: Any, tmp_path: Path
+) -> None:
+    arrays = made_up([20, 30, 10], "ton")
+    arrays |= {"observations": arrays["observations"][:, :4], "actions": np.arange(60)[:, None] % 2}
+    path = write_file(tmp_path / "log.hdf5", arrays)
+    references = ("--reference-random", "22", "--reference-expert", "500")
+    taken = cli("import", path, "--as", "local/far", "--environment", "CartPole-v1", *references)
+    assert taken.code == 0
+    assert "observations are outside the space of CartPole-v1, the first in row 0" in taken.err
+    assert "outside the space" in cli("info", "local/far").out.replace("\n", " ")
 
 
 def test_references_may_be_the_suites_own(cli: Any, file: Path) -> None:
@@ -246,6 +261,49 @@ def test_what_a_user_should_know_is_said_and_kept(cli: Any, tmp_path: Path) -> N
     assert taken.code == 0
     assert "Warning: 1 episodes of long.hdf5 are longer than the 1000 steps" in taken.err
     assert re.search(r"^warning +1 episodes of long.hdf5", cli("info", NAME).out, re.M)
+
+
+def test_rollouts_are_taken_in_by_one_command_and_replayed(cli: Any, tmp_path: Path) -> None:
+    """Real steps of Hopper-v5, with some actions outside its bounds."""
+    env = gymnasium.make("Hopper-v5")
+    env.action_space.seed(0)
+    rollouts: dict[str, list[Any]] = {"obs": [], "acts": [], "rews": [], "terminal": []}
+    for seed in range(3):
+        rollouts["obs"].append(env.reset(seed=seed)[0])
+        ended = False
+        while not ended:
+            rollouts["acts"].append(1.2 * env.action_space.sample())
+            observation, reward, ended, *_ = env.step(rollouts["acts"][-1])
+            rollouts["obs"].append(observation)
+            rollouts["rews"].append(reward)
+            rollouts["terminal"].append(ended)
+    file = tmp_path / "rollouts.npz"
+    np.savez(file, **{key: np.array(values) for key, values in rollouts.items()})  # type: ignore[arg-type]
+    outside = int((np.abs(rollouts["acts"]) > 1).any(1).sum())
+    total = len(rollouts["acts"])
+    assert 0 < outside < total
+
+    taken = cli("import", file, "--as", "local/mine", "--environment", "Hopper-v5")
+    assert taken.code == 0
+    said = f"{outside} of {total} actions are outside the action space of Hopper-v5"
+    assert taken.err.count(said) == 1
+    info = cli("info", "local/mine").out
+    assert said in info and re.search(rf"^transitions +{total} in 3 episodes$", info, re.M)
+
+    stored = cli("replay", "local/mine", "--episodes", "3")
+    assert stored.code == 0
+    assert re.search(rf"^rewards +100.0% within .*; {outside} not compared", stored.out, re.M)
+    whole = cli("replay", file, "--environment", "Hopper-v5")
+    assert whole.code == 0
+    assert re.search(rf"^transitions +{total} replayed, 0 skipped$", whole.out, re.M)
+    assert re.search(
+        r"^rewards +100.0% within 0.001, largest error \S+ at transition", whole.out, re.M
+    )
+    assert "not compared" not in whole.out
+
+    other = cli("replay", file, "--environment", "Hopper-v4")
+    # v4 pays the healthy reward in the step that ends an episode too, v5 does not.
+    assert other.code == 1 and f"3 of {total} transitions of {file} do not come back" in other.err
 
 
 # --- build --all ---------------------------------------------------------------------------------
@@ -277,7 +335,7 @@ def test_build_all_builds_the_suites_own_and_sums_up(
         (["fetch", "mujoco/hopper/medium-v0"], "Perhaps it is 'minari/mujoco/hopper/medium-v0'"),
         (["fetch", "d4rl/hopper-medium-v2@9"], "the size that it was published with"),
         (["fetch", "hopper/medium"], "not fetched. Use `obdbench data build hopper/medium`"),
-        (["fetch", "local/mine"], "Use `obdbench data import FILE.hdf5 --as local/mine"),
+        (["fetch", "local/mine"], "Use `obdbench data import FILE --as local/mine"),
         (["fetch", "minari/their/set-v0", "--mirror", "http://x"], "--mirror is for D4RL's files"),
         (["fetch", NAME, "--measure-references"], "are for Minari's"),
         (["fetch", NAME, "--environment", "Hopper-v5"], "are for Minari's"),
@@ -290,7 +348,7 @@ def test_build_all_builds_the_suites_own_and_sums_up(
             "expected two finite numbers",
         ),
         (["fetch", NAME, "--mirror", "/a/folder"], "expected http:// or https://"),
-        (["info", "local/mine"], "Build it with `obdbench data import FILE.hdf5 --as local/mine"),
+        (["info", "local/mine"], "Build it with `obdbench data import FILE --as local/mine"),
         (["info", "local/my mine"], "expected local/NAME of letters"),
         (["import", "{file}", "--as", "mine"], "a name that begins with local/, or d4rl/"),
         (
@@ -324,6 +382,11 @@ def test_build_all_builds_the_suites_own_and_sums_up(
             "Walker2d-v4 has 17 and 6. Name the environment",
         ),
         (["import", "nowhere.hdf5", "--as", NAME], "nowhere.hdf5 cannot be read as HDF5"),
+        (["replay", "{file}"], "Name the environment with --environment"),
+        (["replay", "{file}", "--environment", "Walker2d-v4"], "Walker2d-v4 has 17 and 6"),
+        (["replay", "local/mine"], "is not in the local store"),
+        (["replay", "{file}", "--environment", "Hopper-v4", "--episodes", "9"], "9 were asked for"),
+        (["import", "nowhere.npz", *LOCAL, "--measure-references"], "nowhere.npz cannot be read"),
         (["build"], "Give the name of one dataset, or --all"),
         (["build", "hopper/medium", "--all"], "Give the name of one dataset, or --all"),
     ],

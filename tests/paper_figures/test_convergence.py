@@ -48,7 +48,13 @@ def test_one_panel_a_dataset_in_the_papers_order_with_field_labels(make_sweep: S
 def test_the_caption_says_protocol_student_seeds_and_interval(make_sweep: Sweep) -> None:
     title, caption = words(convergence(curves_frame(make_sweep())))
     assert title == "Normalized return against outer step"
-    for part in ("4 students x 10 episodes", "mlp 4x64", "100 steps", "5 seeds", "95 % band"):
+    for part in (
+        "4 students x 10 episodes",
+        "mlp 4x64",
+        "100 steps",
+        "5 seeds",
+        "95 % band (Student's t)",
+    ):
         assert part in caption
 
 
@@ -102,7 +108,7 @@ def test_a_method_with_one_checkpoint_is_a_line_whose_marker_has_the_interval(
 def test_a_single_seed_has_a_line_but_no_interval(make_record: MakeRecord) -> None:
     figure = convergence(curves_frame([make_record("random")]))
     assert not figure.axes[0].collections
-    assert "1 seed " in words(figure)[1]
+    assert "1 seed." in words(figure)[1]
 
 
 def test_references_far_above_the_rest_are_written_with_their_mean(

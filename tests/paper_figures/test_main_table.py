@@ -234,6 +234,35 @@ def test_three_datasets_give_a_column_each_and_the_stratified_mean(make_sweep: S
     assert (average["low"], average["high"]) == pytest.approx((expected.low, expected.high))
 
 
+def test_the_suites_own_datasets_have_their_mean_on_d4rls_scale_too(
+    make_record: MakeRecord,
+) -> None:
+    tasks = {"halfcheetah": (-280.178953, 12135.0), "hopper": (-20.272305, 3234.3)}
+    names = ["halfcheetah/medium", "halfcheetah/medium-expert", "hopper/medium"]
+    records = [
+        make_record(dataset=name, seed=seed, score=10.0 * place + seed)
+        for place, name in enumerate(names)
+        for seed in range(2)
+    ]
+    expected = []
+    for record in records:
+        random, expert = tasks[record.spec.dataset.partition("/")[0]]
+        expected.append(100 * (record.mean_score.return_ - random) / (expert - random))
+    table = table_of(records)
+    assert table.columns[-2:] == ("mean", "mean, D4RL's scale")
+    assert table.groups[0][0][-1].text == f"{sum(expected) / 6:.1f}"
+    assert "100 is a return of 12,135 on halfcheetah, 3,234 on hopper." in table.caption
+    data = pd.read_csv(io.StringIO(table.csv()))
+    row = data[data["dataset"] == "mean, D4RL's scale"].iloc[0]
+    assert row["value"] == pytest.approx(sum(expected) / 6)
+    cell = data[(data["dataset"] == names[1])].iloc[0]
+    of_cell = [r.mean_score.return_ for r in records if r.spec.dataset == names[1]]
+    assert [float(value) for value in cell["returns"].split()] == of_cell
+    # With one dataset that D4RL has no like of, there is no such mean.
+    others = [*records, make_record(dataset="ant/medium", seed=0, score=1.0)]
+    assert table_of(others).columns[-1] == "mean"
+
+
 def test_a_method_that_lacks_a_dataset_has_no_mean(make_sweep: Sweep) -> None:
     records = [
         record
@@ -280,7 +309,7 @@ def test_a_rounded_zero_has_no_sign(make_record: MakeRecord) -> None:
 def test_datasets_are_in_the_papers_order_in_both_layouts(make_sweep: Sweep) -> None:
     order = ["hopper/medium-replay", "hopper/medium", "hopper/medium-expert", "walker2d/medium"]
     wide = table_of(make_sweep(sorted(order)))
-    assert wide.columns[-5:] == (*order, "mean")
+    assert wide.columns[-6:-1] == (*order, "mean")
     long = table_of(make_sweep(["hopper/medium-expert", "hopper/medium-replay"]))
     assert list(dict.fromkeys(row[0].text for group in long.groups for row in group)) == [
         "hopper/medium-replay",

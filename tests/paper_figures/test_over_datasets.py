@@ -64,12 +64,16 @@ def test_title_and_caption_say_datasets_protocol_student_seeds_and_interval(
 ) -> None:
     title, caption = words(make(runs_frame(records)))
     assert "2 datasets" in title
-    assert "2 datasets, 5 seeds; 95 % intervals" in caption
+    kinds = {aggregate: "Student's t", profiles: "Wilson's", cost: "Student's t"}
+    assert "2 datasets, 5 seeds" in caption
+    if make in kinds:
+        assert f"5 seeds; 95 % intervals ({kinds[make]})." in caption
+    assert ("intervals" in caption) == (make is not ranks), "ranks are drawn without one"
     assert "4 students x 10 episodes" in caption and "Student: mlp 4x64" in caption
     one = [record for record in records if record.spec.dataset == "ant/medium"]
     title, caption = words(make(runs_frame(one)))
     assert "ant/medium" in title
-    assert "ant/medium, 5 seeds; " in caption
+    assert "ant/medium, 5 seeds" in caption
 
 
 @pytest.mark.parametrize("make", FIGURES)
@@ -123,7 +127,9 @@ def test_single_seeds_are_drawn_without_intervals(
         for dataset in DATASETS
     ]
     figure = make(runs_frame(records))
-    assert "2 datasets, 1 seed;" in words(figure)[1]
+    # One run each that all beat the others': a probability of 1 has an interval all the same.
+    end = "; 95 % intervals (exact)." if make is improvement else "."
+    assert f"2 datasets, 1 seed{end}" in words(figure)[1]
     if make is aggregate:
         assert [len(axes.lines) for axes in figure.axes] == [2, 2], "marks alone, no bars"
     if make is improvement:

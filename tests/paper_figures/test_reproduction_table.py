@@ -1,4 +1,4 @@
-"""Published beside reproduced: every number, what was found, and why it is not comparable."""
+"""Published next to reproduced: every number, what was found, and why it was not tested."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_panels_have_the_fields_labels_and_every_size_as_a_tick() -> None:
         ticks = [label.get_text() for label in axes.get_xticklabels()]
         assert (axes.get_xticks().tolist(), ticks) == ([16, 64, 128], ["16", "64", "128"])
     assert [axes.get_ylabel() for axes in figure.axes] == ["normalized return", ""]
-    assert words(figure)[1].endswith("Mean over 3 seeds with 95 % band.")
+    assert words(figure)[1].endswith("Mean over 3 seeds with 95 % band (Student's t).")
 
 
 def test_unequal_seeds_are_said() -> None:

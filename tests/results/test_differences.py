@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import t as t_distribution
 from scipy.stats import ttest_ind, ttest_rel
 
-from results.differences import difference, holm
+from results.differences import difference, holm, mean_difference
+from results.statistics import StatisticsError
 
 X = {0: 12.0, 1: 15.5, 2: 11.0, 3: 19.0}
 Y = {0: 10.0, 1: 14.0, 2: 10.5, 3: 16.0}
@@ -74,3 +76,43 @@ def test_holm_holds_the_share_of_tables_with_a_false_difference() -> None:
         false += min(holm(p_values)) < 0.05
     assert false / 300 < 0.10
     assert false > 0
+
+
+def test_means_over_tasks_are_compared_task_by_task() -> None:
+    """Equal tasks: the t test of all pairs with a freedom per task; unequal ones by hand."""
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(1.0, size=(3, 4)), rng.normal(size=(3, 4))  # [task, seed]
+    one = {f"task {t}": dict(enumerate(x[t])) for t in range(3)}
+    other = {f"task {t}": dict(enumerate(y[t])) for t in range(3)}
+    other["task 2"] = {seed + 1: score for seed, score in other["task 2"].items()}
+    found = mean_difference(one, other)
+    paired, free = (x - y)[:2], (x[2], y[2])
+    variances = [*paired.var(1, ddof=1), *(scores.var(ddof=1) for scores in free)]
+    error = math.sqrt(sum(variances) / 4) / 3
+    freedom = sum(variances) ** 2 / sum(v**2 / 3 for v in variances)
+    assert not found.paired
+    assert found.estimate.value == pytest.approx(x.mean() - y.mean())
+    half = t_distribution.ppf(0.975, freedom) * error
+    assert found.estimate.high - found.estimate.value == pytest.approx(half)
+    assert found.p == pytest.approx(
+        2 * t_distribution.sf(abs(found.estimate.value) / error, freedom)
+    )
+
+
+def test_a_task_of_one_seed_leaves_the_mean_without_an_interval() -> None:
+    assert not mean_difference(
+        {"a": X, "b": {0: 1.0}}, {"a": Y, "b": {0: 0.0}}
+    ).estimate.has_interval
+
+
+def test_means_over_other_tasks_are_not_compared() -> None:
+    with pytest.raises(
+        StatisticsError, match=r"'b' has scores of one side only; .* both have: \['a'\]"
+    ):
+        mean_difference({"a": X, "b": X}, {"a": Y})
+
+
+def test_a_cell_without_a_score_has_no_difference() -> None:
+    found = difference({}, Y)
+    assert math.isnan(found.estimate.value)
+    assert not found.estimate.has_interval

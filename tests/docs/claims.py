@@ -1,0 +1,369 @@
+"""The comparisons that two pages make, from the shipped records: `python -m tests.docs.claims`.
+
+The pages are docs/paper.md and results/all_methods.md.
+
+A claim of a paper is held against differences of cells here, whatever a page says of it: each
+with its t interval (paired where both have the same seeds), and apart from zero or not at 5 %,
+corrected (Holm) for all comparisons that a page makes of the same exhibit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import pandas as pd
+
+from results import cell_table, runs_frame
+from results.differences import Difference, holm, mean_difference
+from results.record_store import load_sweep, sweep_records
+from results.shipping import SHIPPED
+from results.statistics import LEVEL, stratified
+from results.study_results import study_frame, study_results
+
+Side = Mapping[str, Mapping[int, float]]
+"""Score by seed of every dataset that the mean is over."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row of the page that compares.
+
+    Args:
+        row: Words of the paper's claim, as the page has them.
+        exhibit: Exhibit that the numbers are from; its claims share a correction.
+        pairs: Sides that are compared.
+        says: "higher", where the paper says that the first is; "equal", where it says that the
+            second is as good; "nothing", where it makes no such claim; "untested", where no run
+            here can speak for or against it.
+        decimals: Decimals of the numbers.
+    """
+
+    row: str
+    exhibit: str
+    pairs: tuple[tuple[Side, Side], ...]
+    says: Literal["higher", "equal", "nothing", "untested"] = "higher"
+    decimals: int = 1
+
+    @property
+    def here(self) -> str:
+        """The means with their intervals."""
+        return "; ".join(
+            f"{self._mean(one)} against {self._mean(other)}" for one, other in self.pairs
+        )
+
+    @property
+    def differences(self) -> list[Difference]:
+        """First less second side of every pair."""
+        return [mean_difference(one, other) for one, other in self.pairs]
+
+    @property
+    def difference_texts(self) -> list[str]:
+        """The differences with their intervals, and the p-value of one that the correction took."""
+        texts = []
+        for found, p in zip(self.differences, self.p_values, strict=True):
+            e, places = found.estimate, self.decimals
+            text = f"{e.value:+.{places}f} [{e.low:.{places}f}, {e.high:.{places}f}]"
+            lost = found.p < 1 - LEVEL <= p
+            texts.append(text + (f" (corrected p = {p:.2g})" if lost else ""))
+        return texts
+
+    @property
+    def largest_loss(self) -> str:
+        """How far the second side may lie below the first, at the intervals' level."""
+        return f"{max(found.estimate.high for found in self.differences):.{self.decimals}f}"
+
+    @property
+    def p_values(self) -> list[float]:
+        """Corrected p-values of the differences."""
+        family = [claim for claim in claims() if claim.exhibit == self.exhibit]
+        corrected = iter(holm([one.p for claim in family for one in claim.differences]))
+        return {claim.row: [next(corrected) for _ in claim.pairs] for claim in family}[self.row]
+
+    @property
+    def verdict(self) -> str:
+        """Word that the differences and what the paper says allow."""
+        if self.says == "nothing":
+            return "no claim"
+        if self.says == "untested":
+            return "not tested"
+        signs = [
+            (1 if one.estimate.value > 0 else -1) if p < 1 - LEVEL else 0
+            for one, p in zip(self.differences, self.p_values, strict=True)
+        ]
+        if not any(signs):
+            return "not told apart"
+        wanted = 1 if self.says == "higher" else 0
+        word = "shows" if wanted in signs and self.says == "higher" else "opposite"
+        whole = {1} if word == "shows" else {1, -1} if self.says == "equal" else {-1}
+        return word if set(signs) <= whole else f"{word} in part"
+
+    def _mean(self, side: Side) -> str:
+        found = stratified({task: list(scores.values()) for task, scores in side.items()})
+        places = self.decimals
+        return f"{found.value:.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
+
+
+def _cells(sweep: str, label: str, *datasets: str) -> Side:
+    """Scores of a method of a shipped sweep; on every dataset without any named."""
+    table = _table(sweep)
+    rows = table[table["label"] == label]
+    rows = rows[rows["dataset"].isin(datasets)] if datasets else rows
+    return {
+        row["dataset"]: dict(zip(row["seeds"], row["scores"], strict=True))
+        for _, row in rows.iterrows()
+    }
+
+
+@cache
+def _table(sweep: str) -> pd.DataFrame:
+    return cell_table(runs_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, sweep))))
+
+
+@cache
+def _study(name: str) -> pd.DataFrame:
+    return study_frame(study_results(SHIPPED, name))
+
+
+def _stage(environment: str, kind: str, steps: int, quantity: str = "normalized_return") -> Side:
+    """The study `misalignment`'s policies of one kind of states after some gradient steps."""
+    rows = _study("misalignment").query(
+        f"environment == {environment!r} and kind == 'medium-{kind}' and steps == {steps}"
+    )
+    return {"": dict(zip(rows["policy"], rows[quantity], strict=True))}
+
+
+def _student(environment: str, grid: str, student: str = "home") -> Side:
+    """The study `transfer`'s sets under one student, or under the worst one that the words meet."""
+    rows = _study("transfer").query(f"environment == {environment!r} and grid == {grid!r}")
+    rows = rows.query(student)
+    students = [found for _, found in rows.groupby(["depth", "width", "learning_rate", "steps"])]
+    worst = min(students, key=lambda found: float(found["return"].mean()))
+    return {"": dict(enumerate(worst.sort_values("item")["return"]))}
+
+
+def _task(method: str, task: str, trained_on: str) -> Side:
+    """The study `multi_task`'s students on a task, trained on its own set or the merged ones."""
+    rows = _study("multi_task").query(
+        f"method == {method!r} and task == '{task}/medium-expert' and trained_on == {trained_on!r}"
+    )
+    return {"": dict(enumerate(rows.sort_values("item")["return"]))}
+
+
+@cache
+def claims() -> tuple[Claim, ...]:
+    """Every row of the pages that compares, in their order."""
+    return (*_obd(), *_sdw(), *_hades(), *_all_methods())
+
+
+def _obd() -> list[Claim]:
+    def main(one: str, other: str, *datasets: str) -> tuple[Side, Side]:
+        return _cells("main_table", one, *datasets), _cells("main_table", other, *datasets)
+
+    def other_students(*students: str) -> tuple[tuple[Side, Side], ...]:
+        own = _cells("cross_architecture", "av_pbc")
+        labels = [f"av_pbc (evaluation_student{student})" for student in students]
+        return tuple((own, _cells("cross_architecture", label)) for label in labels)
+
+    def ensemble(method: str) -> tuple[Side, Side]:
+        return (
+            _cells("ensembles", method),
+            _cells("main_table", method, "hopper/medium-expert"),
+        )
+
+    def size(pairs: int) -> Side:
+        return _cells("sizes", f"av_pbc (synthetic_size={pairs})")
+
+    poor = ("halfcheetah/medium-replay", "hopper/medium-replay", "walker2d/medium-replay")
+    adam = ".learning_rate=0.003, evaluation_student.optimizer=adam"
+    return [
+        Claim("Av-PBC above PBC", "obd-table-1", (main("av_pbc", "pbc"),)),
+        Claim("PBC above DBC", "obd-table-1", (main("pbc", "dbc"),)),
+        Claim("DBC above random pairs", "obd-table-1", (main("dbc", "random"),)),
+        Claim(
+            "BC on the whole data above Av-PBC", "obd-table-1", (main("bc_whole", "av_pbc"),)
+        ),
+        Claim(
+            "A set teaches more than the whole of a poor dataset", "obd-table-1",
+            tuple(main("av_pbc", "bc_whole", dataset) for dataset in poor),
+        ),
+        Claim(
+            "Sets serve students of two, three layers", "obd-table-2",
+            other_students(".depth=2", ".depth=3", "=residual"), "equal",
+        ),
+        Claim(
+            "The same for Adam, AdamW, momentum", "obd-table-2",
+            other_students(adam, f"{adam}w", ".momentum=0.9"), "equal",
+        ),
+        Claim(
+            "Lower scores for five and six layers", "obd-table-2",
+            other_students(".depth=5", ".depth=6"),
+        ),
+        Claim(
+            "Ensembles of ten students score higher than single students", "obd-table-3",
+            (ensemble("dbc"), ensemble("pbc")),
+        ),
+        Claim("None such for Av-PBC", "obd-table-3", (ensemble("av_pbc")[::-1],), "equal"),
+        Claim("Score rises with the number of pairs", "obd-table-5", ((size(64), size(16)),)),
+        Claim("256 above 64", "obd-table-5", ((size(256), size(64)),)),
+    ]  # fmt: skip
+
+
+def _sdw() -> list[Claim]:
+    def against(environment: str, *kinds: str, sign: int = 1) -> tuple[tuple[Side, Side], ...]:
+        names = ("sdw_obd", "av_pbc")[::sign]
+        datasets = [f"{environment}/{kind}" for kind in kinds]
+        return tuple(
+            (_cells("sdw_main", names[0], x), _cells("sdw_main", names[1], x)) for x in datasets
+        )
+
+    low = ("medium", "medium-expert")
+    replay = tuple(
+        pair
+        for environment in ("halfcheetah", "hopper", "walker2d")
+        for pair in against(environment, "medium-replay", sign=-1)
+    )
+    none = _cells("tau", "sdw_obd (tau=0.0)")
+    return [
+        Claim(
+            "SDW-OBD above Av-PBC", "sdw-main",
+            ((_cells("sdw_main", "sdw_obd"), _cells("sdw_main", "av_pbc")),), "untested",
+        ),
+        Claim(
+            "The gain is on data of low diversity", "sdw-main", against("halfcheetah", *low),
+            "untested",
+        ),
+        Claim("The same on Hopper", "sdw-main", against("hopper", *low), "untested"),
+        Claim("The same on Walker2d", "sdw-main", against("walker2d", *low), "untested"),
+        Claim("(diverse data, medium-replay", "sdw-main", replay, "nothing"),
+        Claim(
+            "Diverse states (medium-replay) are better", "sdw-misalignment",
+            (
+                (_stage("hopper", "replay", 128), _stage("hopper", "expert", 128)),
+                (_stage("walker2d", "replay", 128), _stage("walker2d", "expert", 256)),
+                (_stage("halfcheetah", "replay", 128), _stage("halfcheetah", "expert", 128)),
+            ),
+        ),
+        Claim(
+            "States of quality are better at the smallest loss", "sdw-misalignment",
+            tuple(
+                (_stage(x, "expert", 8192), _stage(x, "replay", 8192))
+                for x in ("halfcheetah", "hopper", "walker2d")
+            ),
+        ),
+        Claim(
+            "Diverse states leave a larger pivotal error", "sdw-misalignment",
+            tuple(
+                (
+                    _stage(x, "replay", 8192, "pivotal_error"),
+                    _stage(x, "expert", 8192, "pivotal_error"),
+                )
+                for x in ("halfcheetah", "hopper", "walker2d")
+            ),
+            decimals=3,
+        ),
+        Claim(
+            "States of quality leave a larger surrounding error", "sdw-misalignment",
+            tuple(
+                (
+                    _stage(x, "expert", steps, "surrounding_error"),
+                    _stage(x, "replay", steps, "surrounding_error"),
+                )
+                for x, steps in (("halfcheetah", 64), ("hopper", 32))
+            ),
+            decimals=3,
+        ),
+        Claim(
+            "Weights raise the score", "sdw-tau",
+            tuple((_cells("tau", f"sdw_obd (tau={x})"), none) for x in (0.1, 0.25, 0.5, 1.0)),
+            "untested",
+        ),
+    ]  # fmt: skip
+
+
+def _hades() -> list[Claim]:
+    def size(pairs: int) -> Side:
+        return _cells("hades_hopper", f"hades (synthetic_size={pairs})")
+
+    def students(limit: str, grid: str = "architecture") -> tuple[tuple[Side, Side], ...]:
+        return tuple(
+            (_student(x, grid), _student(x, grid, limit)) for x in ("CartPole-v1", "Hopper-v5")
+        )
+
+    def merged(task: str, *methods: str) -> tuple[tuple[Side, Side], ...]:
+        return tuple((_task(m, task, "own"), _task(m, task, "merged")) for m in methods)
+
+    weights = _cells("hades_hopper", "evolution_strategies")
+    return [
+        Claim(
+            "(evolution of the weights next to it)", "hades-cartpole",
+            (tuple(_cells("hades_cartpole", x) for x in ("evolution_strategies", "hades")),),
+            "nothing",
+        ),
+        Claim(
+            "Four pairs are enough", "hades-hopper",
+            ((size(16), size(4)), (size(64), size(4))), "untested",
+        ),
+        Claim("256 pairs do as well as 64", "hades-hopper", ((size(256), size(64)),), "untested"),
+        Claim(
+            "(evolution of the weights, the same environment steps", "hades-hopper",
+            ((weights, size(64)),), "nothing",
+        ),
+        Claim(
+            "Sets carry over to other architectures", "hades-transfer", students("width >= 64"),
+            "equal", decimals=0,
+        ),
+        Claim(
+            "(limits: five layers of 16 units", "hades-transfer",
+            students("depth == 5 and width == 16"), "nothing", decimals=0,
+        ),
+        Claim(
+            "(limits: a tenth of the rate", "hades-transfer",
+            students("learning_rate == 0.01 and steps == 12", "training"), "nothing", decimals=0,
+        ),
+        Claim(
+            "One student of the merged sets does each task", "hades-multi-task",
+            merged("hopper", "hades", "av_pbc"), "equal", decimals=0,
+        ),
+        Claim(
+            "The same on HalfCheetah", "hades-multi-task",
+            merged("halfcheetah", "av_pbc", "hades"), "equal", decimals=0,
+        ),
+    ]  # fmt: skip
+
+
+def _all_methods() -> list[Claim]:
+    """Claims on two datasets: all differences on HalfCheetah, then all on Hopper."""
+
+    def pairs(*names: tuple[str, str]) -> tuple[tuple[Side, Side], ...]:
+        return tuple(
+            (_cells("all_methods", one, dataset), _cells("all_methods", other, dataset))
+            for dataset in ("halfcheetah/medium-expert", "hopper/medium-expert")
+            for one, other in names
+        )
+
+    def above_random(*names: str) -> tuple[tuple[Side, Side], ...]:
+        return pairs(*((name, "random") for name in names))
+
+    selections = ("kmeans_pp", "k_centre", "herding", "sdr", "top_q", "top_return")
+    matching = ("gradient_matching", "distribution_matching", "trajectory_matching")
+    of = "all-methods"
+    return [
+        Claim("DBC < PBC < Av-PBC", of, pairs(("pbc", "dbc"), ("av_pbc", "pbc"))),
+        Claim("Distillation beats random pairs", of, above_random("dbc", "pbc", "av_pbc")),
+        Claim("SDW-OBD above Av-PBC", of, pairs(("sdw_obd", "av_pbc")), "untested"),
+        Claim("Truncated back-propagation", of, pairs(("av_pbc", "truncated_av_pbc")), "equal"),
+        Claim("Progressive sets", of, pairs(("av_pbc", "progressive_av_pbc")), "equal"),
+        Claim("DC-style matching", of, above_random(*matching)),
+        Claim("Selection above random", of, above_random(*selections)),
+        Claim("HaDES", of, above_random("hades"), "untested"),
+        Claim("BC on all data far above any set", of, pairs(("bc_whole", "av_pbc"))),
+    ]
+
+
+if __name__ == "__main__":
+    for claim in claims():
+        found = "; ".join(claim.difference_texts)
+        print(f"| {claim.row} | {claim.here} | {found} | {claim.verdict} |")
