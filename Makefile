@@ -58,7 +58,7 @@ HASHED := install --quiet --require-hashes --no-deps --only-binary :all:
 $(STAMP): requirements.lock requirements.cpu.lock requirements.cuda.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "OBD-Bench needs Python 3.11 or newer; set PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) $(HASHED) -r requirements.cpu.lock 2> /dev/null || true  # torch without CUDA, where pip is told of one
+	$(PIP) $(HASHED) --no-index -r requirements.cpu.lock 2> /dev/null || true  # torch without CUDA, where a folder has it
 	$(PIP) $(HASHED) -r requirements.lock
 	$(PIP) check > /dev/null || $(PIP) $(HASHED) -r requirements.cuda.lock  # what torch with CUDA needs
 	rm -rf obdbench.egg-info  # an older version's would be found before the installed entry points
@@ -82,7 +82,7 @@ lock:
 	if torch=$$(grep '^torch==.*+cpu$$' $(LOCK)/installed); then \
 	  $(PIP) download --quiet --no-deps --dest $(LOCK)/local $$torch && \
 	  hash=$$($(PIP) hash $(LOCK)/local/torch-*.whl | grep -- --hash) && \
-	  printf '%s \\\n    %s\n' $$torch $$hash > requirements.cpu.lock; fi
+	  printf '%s \\\n    %s\n' $${torch%+*} $$hash > requirements.cpu.lock; fi
 	mv $(LOCK)/all.lock requirements.lock
 	mv $(LOCK)/cuda.lock requirements.cuda.lock
 
