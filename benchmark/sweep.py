@@ -5,7 +5,8 @@ name = "sizes"
 datasets = ["hopper/medium-expert"]
 seeds = 5                      # or a list
 protocol = "quick"             # or a table
-teacher = "td3_bc"
+teacher = "td3_bc"             # or per dataset, as density:
+                               # { default = "td3_bc", "hopper/medium-replay" = "cal_ql" }
 density = "maf"
 
 [student]
@@ -66,8 +67,8 @@ class _SweepFile:
     description: str = ""
     seeds: Any = 1
     protocol: str | dict[str, Any] = "obd"
-    teacher: str = RECIPES["teacher"]
-    density: str = RECIPES["density"]
+    teacher: str | dict[str, str] = RECIPES["teacher"]
+    density: str | dict[str, str] = RECIPES["density"]
     student: dict[str, Any] = field(default_factory=dict)
     evaluation_student: dict[str, Any] = field(default_factory=dict)
     grid: dict[str, Any] = field(default_factory=dict)
@@ -270,8 +271,8 @@ def _cells(file: _SweepFile, dataset: str, row: _MethodRow, where: str) -> Itera
             dataset=dataset,
             parameters=parameters,
             where=f"[[methods]] {row.name} of {where}",
-            teacher=_recipe("teacher", file.teacher, chosen, where),
-            density=_recipe("density", file.density, chosen, where),
+            teacher=_recipe("teacher", file, dataset, chosen, where),
+            density=_recipe("density", file, dataset, chosen, where),
             student=student,
             evaluation_student=scoring,
             protocol=_protocol(file.protocol, chosen, where),
@@ -311,9 +312,17 @@ def _check_axes(grid: Mapping[str, Any], methods: Sequence[Mapping[str, Any]], w
         raise BadConfiguration(f"Unknown axis {key!r} in {where}. {did_you_mean(key, names)}")
 
 
-def _recipe(key: str, default: str, chosen: Mapping[str, Any], where: str) -> str:
-    """The name of a teacher's or a density's recipe."""
-    recipe = chosen.get(key, default)
+def _recipe(key: str, file: _SweepFile, dataset: str, chosen: Mapping[str, Any], where: str) -> str:
+    """The name of a teacher's or a density's recipe on one dataset."""
+    recipe = chosen.get(key, getattr(file, key))
+    if isinstance(recipe, dict) and key not in chosen:
+        for name in recipe:
+            if name not in ("default", *file.datasets):
+                raise BadConfiguration(
+                    f"{name!r} in [{key}] of {where} is none of the sweep's datasets. "
+                    f"{did_you_mean(name, ['default', *file.datasets])}"
+                )
+        recipe = recipe.get(dataset, recipe.get("default", RECIPES[key]))
     if not isinstance(recipe, str):
         raise BadConfiguration(f"{key} in {where} is {recipe!r}; expected a name.")
     return recipe

@@ -294,6 +294,9 @@ def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
     if record.spec.method == AS_PUBLISHED.get(cell.method):
         # The published head, two scalars of which are trained: not a difference from the paper.
         has["student.head"] = str(has["student.head"]).removesuffix("_trained")
+    if has["teacher"] == "cal_ql_corl":
+        # The settings of the authors' teachers; their files are imported under the paper's name.
+        has["teacher"] = "cal_ql"
     reasons += [
         f"{key} {has[key]}, not {value}"
         for key, value in cell.settings.items()

@@ -146,17 +146,24 @@ class PlainCalQL(Plain):
         super().__init__(learner, dataset)
         self.recipe = recipe
         self.log_alpha = nn.Parameter(torch.zeros(()))
+        self.multiplier, self.offset = (nn.Parameter(torch.tensor(x)) for x in (1.0, -1.0))
+        scalars = [self.multiplier, self.offset] if recipe.log_std_scalars == "trained" else []
         rate = recipe.actor_learning_rate
-        self.actor_adam = self.adam(self.actor.parameters(), rate)
+        self.actor_adam = self.adam([*self.actor.parameters(), *scalars], rate)
         self.alpha_adam = self.adam([self.log_alpha], rate)
         self.critic_adam = [self.adam(c.parameters(), recipe.learning_rate) for c in self.critics]
         self.to_go = _returns_to_go(dataset, recipe.discount)
+
+    def policy(self, states: Tensor) -> Tensor:
+        """Means and log standard deviations, as CORL computes them from the network's outputs."""
+        mean, raw = self.actor(states).chunk(2, -1)
+        return torch.cat((mean, self.multiplier * raw + self.offset), -1)
 
     def step(self, step: int, draws: Draws) -> None:
         s, a, r, d, s2 = self.batch(draws["rows"])
         dims = a.shape[1]
         with torch.no_grad():
-            a2 = drawn(self.actor(s2), draws["next"])
+            a2 = drawn(self.policy(s2), draws["next"])
             q2 = torch.minimum(*(value_of(t, s2, a2) for t in self.targets))
             y = r + self.recipe.discount * (1 - d) * q2
         losses = []
@@ -168,19 +175,20 @@ class PlainCalQL(Plain):
                 terms.append(uniform - torch.log(torch.tensor(0.5**dims)))
                 for source, noise in ((s, "candidates"), (s2, "next_candidates")):
                     with torch.no_grad():
-                        action = drawn(self.actor(source), draws[noise][i])
-                        density = policy_of(self.actor(source)).log_prob(action)
+                        action = drawn(self.policy(source), draws[noise][i])
+                        density = policy_of(self.policy(source)).log_prob(action)
                     q_pi = torch.maximum(value_of(critic, s, action), self.to_go[draws["rows"]])
                     terms.append(q_pi - density)
             gap = torch.logsumexp(torch.stack(terms), 0) - q
             losses.append(((q - y) ** 2).mean() + self.recipe.conservatism * gap.mean())
 
-        pi = drawn(self.actor(s), draws["policy"])
-        log_pi = policy_of(self.actor(s)).log_prob(pi)
+        pi = drawn(self.policy(s), draws["policy"])
+        log_pi = policy_of(self.policy(s)).log_prob(pi)
+        alpha = self.log_alpha.detach().exp().clone()  # both codes step alpha after they read it
         alpha_loss = -(self.log_alpha * (log_pi.detach() - dims)).mean()
         self.descend("temperature", self.alpha_adam, alpha_loss)
         q = torch.minimum(*(value_of(c, s, pi) for c in self.critics))
-        actor_loss = (self.log_alpha.detach().exp() * log_pi - q).mean()
+        actor_loss = (alpha * log_pi - q).mean()
         self.descend("actor", self.actor_adam, actor_loss)
         for i, (adam, loss) in enumerate(zip(self.critic_adam, losses, strict=True)):
             self.descend(f"critic {i}", adam, loss)
@@ -188,16 +196,16 @@ class PlainCalQL(Plain):
 
 
 def policy_of(outputs: Tensor) -> TransformedDistribution:
-    """The tanh-Gaussian policy from torch's own parts."""
-    mean, raw = outputs.chunk(2, -1)
-    normal = Independent(Normal(mean, (raw - 1).clamp(-20, 2).exp()), 1)
+    """The tanh-Gaussian policy of means and log standard deviations, from torch's own parts."""
+    mean, log_std = outputs.chunk(2, -1)
+    normal = Independent(Normal(mean, log_std.clamp(-20, 2).exp()), 1)
     return TransformedDistribution(normal, TanhTransform(cache_size=1))
 
 
 def drawn(outputs: Tensor, noise: Tensor) -> Tensor:
     """Its action for this standard normal noise."""
-    mean, raw = outputs.chunk(2, -1)
-    return (mean + (raw - 1).clamp(-20, 2).exp() * noise).tanh()
+    mean, log_std = outputs.chunk(2, -1)
+    return (mean + log_std.clamp(-20, 2).exp() * noise).tanh()
 
 
 def _returns_to_go(dataset: Dataset, discount: float) -> Tensor:

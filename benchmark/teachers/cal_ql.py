@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,28 +38,67 @@ from benchmark.teachers.offline import (
 from benchmark.teachers.teacher import NetworkTeacher
 
 LOG_STD_BOUNDS = (-20.0, 2.0)
-LOG_STD_OFFSET = -1.0
+LOG_STD_SCALARS = (1.0, -1.0)
+"""Multiplier and offset of the raw log standard deviation, where CORL's policies start."""
 
 
 @dataclass(frozen=True)
 class CalQL(OfflineRecipe):
-    """The Cal-QL recipe; all defaults but steps and decay are the authors' code's for MuJoCo.
+    """The Cal-QL recipe with the authors' rates, weight and candidates, in fewer steps.
+
+    Their code has no settings for MuJoCo. Of its general defaults these differ: it takes the best
+    of n next actions in the target, initialises orthogonally, trains the two scalars of the
+    policy's log standard deviation and does not normalise observations. `cal_ql_corl` is the
+    recipe of the OBD papers' teachers.
 
     Args:
         conservatism: Weight alpha of the regulariser.
         candidates: Actions n of each of the three kinds in the estimate of the sum.
         actor_learning_rate: Learning rate of the actor and the temperature; `learning_rate` is
             that of the critics.
+        actor_layers: Hidden layers of the actor; the critics have two.
+        initialisation: Initial weights of every network, "uniform" (torch's own) or "orthogonal".
+        log_std_scalars: Whether the multiplier and the offset of the actor's raw log standard
+            deviation are trained with the actor.
     """
 
     conservatism: float = 5.0
     candidates: int = 10
     actor_learning_rate: float = 1e-4
+    actor_layers: int = 2
+    initialisation: Literal["uniform", "orthogonal"] = "uniform"
+    log_std_scalars: Literal["fixed", "trained"] = "fixed"
 
     name: ClassVar[str] = "cal_ql"
 
     def learner(self, dataset: Dataset, seed: int, device: str) -> Learner:
         return CalQLLearner(self, dataset, seed, device)
+
+
+@dataclass(frozen=True)
+class CORLCalQL(CalQL):
+    """Cal-QL with the defaults of CORL's cal_ql.py, which trained the OBD authors' teachers.
+
+    Source: github.com/tinkoff-ai/CORL, algorithms/finetune/cal_ql.py, commit 1254f0b, with the
+    names there. `TrainConfig`: offline_iterations 1e6 at constant rates, cql_alpha 10, policy_lr
+    3e-5, orthogonal_init True; `TanhGaussianPolicy`: three hidden layers of 256, trained scalars.
+    Inherited, for the values are the same: batch_size 256, discount 0.99, qf_lr 3e-4,
+    soft_target_update_rate 5e-3, cql_n_actions 10, cql_importance_sample, a target entropy of
+    -act_dim, normalize (with 1e-3 added to the deviation), q_n_hidden_layers 2 of 256; and without
+    backup_entropy, cql_lagrange, cql_max_target_backup, normalize_reward (reward_scale 1,
+    reward_bias 0), clipped differences and bc_steps. The checkpoints that OBD's authors published
+    hold the same rates, steps and layers; they do not tell cql_alpha.
+    """
+
+    steps: int = 1_000_000
+    decay_from: float = 1.0
+    conservatism: float = 10.0
+    actor_learning_rate: float = 3e-5
+    actor_layers: int = 3
+    initialisation: Literal["uniform", "orthogonal"] = "orthogonal"
+    log_std_scalars: Literal["fixed", "trained"] = "trained"
+
+    name: ClassVar[str] = "cal_ql_corl"
 
 
 class CalQLLearner(Learner):
@@ -71,13 +110,18 @@ class CalQLLearner(Learner):
         recipe = self.recipe
         returns = torch.from_numpy(self.dataset.returns_to_go(recipe.discount))
         self.returns_to_go = returns.float().to(self.device)  # of every transition [M]
-        self.actor = mlp(observation_dim, recipe.width, 2 * action_dim)
-        self.critics = Critics(observation_dim + action_dim, recipe.width)
+        width, initialisation = recipe.width, recipe.initialisation
+        outputs = 2 * action_dim
+        self.actor = mlp(observation_dim, width, outputs, recipe.actor_layers, initialisation)
+        trained = recipe.log_std_scalars == "trained"
+        self.scalars = nn.Parameter(torch.tensor(LOG_STD_SCALARS), requires_grad=trained)
+        self.critics = Critics(observation_dim + action_dim, width, initialisation)
         self.target_critics = copy.deepcopy(self.critics)
         self.log_temperature = nn.Parameter(torch.zeros(()))
+        of_actor = [*self.actor.parameters(), *([self.scalars] if trained else [])]
         return {
             "temperature": ([self.log_temperature], recipe.actor_learning_rate),
-            "actor": (list(self.actor.parameters()), recipe.actor_learning_rate),
+            "actor": (of_actor, recipe.actor_learning_rate),
             "critics": (list(self.critics.parameters()), recipe.learning_rate),
         }
 
@@ -97,11 +141,11 @@ class CalQLLearner(Learner):
     def advance(self, step: int, draws: Draws) -> None:
         batch = self.batch(draws["rows"])
         outputs = self.actor(batch.observations)
-        actions, log_prob = sample(outputs, draws["policy"])
+        actions, log_prob = sample(outputs, draws["policy"], self.scalars)
         entropy_gap = log_prob.detach() - self.dataset.action_dim  # target entropy: -act_dim
+        temperature = self.log_temperature.detach().exp()  # before its step, as in both codes
         # The temperature rises while the policy's entropy is below its target.
         self.update("temperature", -(self.log_temperature * entropy_gap).mean())
-        temperature = self.log_temperature.detach().exp()
         value = self.critics(batch.observations, actions).amin(0)
         actor_loss = (temperature * log_prob - value).mean()
         # Both losses come before either step, so that each sees the other's networks unchanged.
@@ -113,7 +157,7 @@ class CalQLLearner(Learner):
     def _critic_loss(self, batch: Transitions, draws: Draws, outputs: Tensor) -> Tensor:
         with torch.no_grad():
             next_outputs = self.actor(batch.next_observations)
-            following, _ = sample(next_outputs, draws["next"])
+            following, _ = sample(next_outputs, draws["next"], self.scalars)
             value = self.target_critics(batch.next_observations, following).amin(0)
             target = batch.rewards + self.recipe.discount * batch.continues * value
             candidates = self._candidates(draws, outputs, next_outputs)
@@ -127,8 +171,8 @@ class CalQLLearner(Learner):
         self, draws: Draws, outputs: Tensor, next_outputs: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Candidate actions `[3 n, B, act_dim]`, uniform ones first; log densities `[3 n, B]`."""
-        here, log_here = sample(outputs, draws["candidates"])
-        there, log_there = sample(next_outputs, draws["next_candidates"])
+        here, log_here = sample(outputs, draws["candidates"], self.scalars)
+        there, log_there = sample(next_outputs, draws["next_candidates"], self.scalars)
         # the uniform density on [-1, 1]^act_dim is 2^-act_dim
         uniform = torch.full_like(log_here, -self.dataset.action_dim * math.log(2))
         log_densities = torch.cat((uniform, log_here, log_there))
@@ -149,21 +193,23 @@ class CalQLLearner(Learner):
 
     def teacher(self, step: int) -> NetworkTeacher:
         actor, critics = layers_of(self.actor), self.critics.layers()
-        return self.scaled_teacher(step, actor, critics, "gaussian", LOG_STD_OFFSET)
+        multiplier, offset = self.scalars.tolist()
+        return self.scaled_teacher(step, actor, critics, "gaussian", (multiplier, offset))
 
 
-def sample(outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def sample(outputs: Tensor, noise: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
     """Draw actions of a tanh-Gaussian policy, with their log densities.
 
     Args:
         outputs: Means, then raw log standard deviations `[B, 2 act_dim]`.
         noise: Standard normal numbers `[..., B, act_dim]`.
+        scalars: Multiplier and offset `[2]` of the raw log standard deviations.
 
     Returns:
         Actions `[..., B, act_dim]` in (-1, 1) and log densities `[..., B]`.
     """
     mean, raw = outputs.chunk(2, dim=-1)
-    log_std = (raw + LOG_STD_OFFSET).clamp(*LOG_STD_BOUNDS)
+    log_std = (scalars[0] * raw + scalars[1]).clamp(*LOG_STD_BOUNDS)
     u = mean + log_std.exp() * noise
     # log p(a) = log N(u) - log |da / du|, with da / du = 1 - tanh(u)^2, whose logarithm is written
     # in a form that does not lose digits for large u

@@ -112,7 +112,7 @@ class IQLLearner(Learner):
     def teacher(self, step: int) -> NetworkTeacher:
         actor = _with_log_std(layers_of(self.actor), self.log_std.detach().cpu())
         critics = self.critics.layers(1 / self.reward_scale)
-        return self.scaled_teacher(step, actor, critics, "additive", log_std_offset=0.0)
+        return self.scaled_teacher(step, actor, critics, "additive", (1.0, 0.0))
 
 
 def expectile_loss(difference: Tensor, expectile: float) -> Tensor:

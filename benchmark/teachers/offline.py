@@ -6,12 +6,13 @@ does.
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,9 @@ Draws = dict[str, Tensor]
 """The random numbers of one gradient step, by name."""
 
 
+Initialisation = Literal["uniform", "orthogonal"]
+"""Initial weights: torch's own, uniform; or orthogonal with gain sqrt(2), biases zero."""
+
 Optimised = dict[str, tuple[list[nn.Parameter], float]]
 """The parameters that each optimiser advances, with its learning rate, by the loss's name."""
 
@@ -48,8 +52,8 @@ class Transitions(NamedTuple):
     next_observations: Tensor  # normalised [B, obs_dim]
 
 
-RATES = {"learning_rate": math.inf, "discount": 1.0, "target_rate": 1.0, "decay_from": 1.0}
-"""Rates and fractions, with the most that each can be; none may be negative."""
+FRACTIONS = ("discount", "target_rate", "decay_from", "expectile")
+"""Settings that are at most 1."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class OfflineRecipe(TeacherRecipe):
         discount: Factor of the reward per step into the future.
         target_rate: Polyak rate of the target networks: the fraction of the way to the trained
             network that they move per step.
-        width: Units of each of the two hidden layers of every network.
+        width: Units per hidden layer; a network has two, where a recipe says nothing else.
         decay_from: Fraction of the steps after which the learning rates fall linearly to zero;
             1.0 keeps them constant, as the papers do.
     """
@@ -80,14 +84,13 @@ class OfflineRecipe(TeacherRecipe):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        for field in ("steps", "batch_size", "width", "report_every"):
-            if getattr(self, field) < 1:
+        for field, value in asdict(self).items():
+            if isinstance(value, int) and value < 1:  # every whole number is a count
                 raise TeacherProblem(
-                    f"{field} of the recipe {self.name} is {getattr(self, field)}; expected 1 or "
-                    f"more."
+                    f"{field} of the recipe {self.name} is {value}; expected 1 or more."
                 )
-        for field, most in RATES.items():
-            if not 0 <= (value := getattr(self, field)) <= most:
+            most = 1.0 if field in FRACTIONS else math.inf
+            if isinstance(value, float) and not 0 <= value <= most:
                 raise TeacherProblem(
                     f"{field} of the recipe {self.name} is {value:g}; expected 0 to {most:g}."
                 )
@@ -193,13 +196,11 @@ class Learner(nn.Module, ABC):
         actor: Layers,
         critics: Layers,
         noise: ActionNoise,
-        log_std_offset: float = -1.0,
+        log_std_scalars: tuple[float, float] = (1.0, -1.0),
     ) -> NetworkTeacher:
         """Build a teacher of these layers that normalises observations as the training does."""
         mean, std, facts = self.scaling.mean, self.scaling.std, self.facts(step)
-        return NetworkTeacher(
-            actor, critics, mean, std, noise, facts, log_std_offset=log_std_offset
-        )
+        return NetworkTeacher(actor, critics, mean, std, noise, facts, *log_std_scalars)
 
     def phase(self, step: int) -> int:
         """The kind of a step; steps of the same phase launch the same operations."""
@@ -376,12 +377,14 @@ class Critics(nn.Module):
     Args:
         inputs: obs_dim + act_dim.
         width: Units per hidden layer.
+        initialisation: Initial weights, as in `mlp`.
     """
 
-    def __init__(self, inputs: int, width: int) -> None:
+    def __init__(self, inputs: int, width: int, initialisation: Initialisation = "uniform") -> None:
         super().__init__()
-        pair = [[m for m in mlp(inputs, width, 1) if isinstance(m, nn.Linear)] for _ in range(2)]
-        layers = list(zip(*pair, strict=True))
+        pair = [mlp(inputs, width, 1, initialisation=initialisation) for _ in range(2)]
+        linear = [[m for m in network if isinstance(m, nn.Linear)] for network in pair]
+        layers = list(zip(*linear, strict=True))
         self.weights = nn.ParameterList(torch.stack([m.weight.detach() for m in c]) for c in layers)
         self.biases = nn.ParameterList(torch.stack([m.bias.detach() for m in c]) for c in layers)
 
@@ -405,15 +408,22 @@ class Critics(nn.Module):
         return [*layers[:-1], (weight * scale, bias * scale)]
 
 
-def mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
-    """A network with two hidden ReLU layers."""
-    return nn.Sequential(
-        nn.Linear(inputs, width),
-        nn.ReLU(),
-        nn.Linear(width, width),
-        nn.ReLU(),
-        nn.Linear(width, outputs),
-    )
+def mlp(
+    inputs: int,
+    width: int,
+    outputs: int,
+    hidden_layers: int = 2,
+    initialisation: Initialisation = "uniform",
+) -> nn.Sequential:
+    """A network with hidden ReLU layers of one width."""
+    sizes = itertools.pairwise((inputs, *[width] * hidden_layers, outputs))
+    linear = [nn.Linear(*size) for size in sizes]
+    if initialisation == "orthogonal":
+        for layer in linear:
+            nn.init.orthogonal_(layer.weight, gain=math.sqrt(2))
+            nn.init.zeros_(layer.bias)
+    modules = [module for layer in linear for module in (layer, nn.ReLU())]
+    return nn.Sequential(*modules[:-1])
 
 
 def layers_of(network: nn.Sequential) -> Layers:

@@ -262,6 +262,46 @@ def test_teacher_axis_varies_the_teacher_of_methods_that_have_one(
     assert [r.teacher for r in parse(HEAD + grid + RANDOM).runs] == ["none"], "not done twice"
 
 
+BOTH = 'name = "s"\ndatasets = ["hopper/medium", "hopper/medium-replay"]\n'
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ('default = "iql"\n"hopper/medium-replay" = "cal_ql"', ["iql", "cal_ql"]),
+        ('"hopper/medium-replay" = "cal_ql:1"', ["td3_bc", "cal_ql:1"]),
+        ('"hopper/medium" = "iql"\n"hopper/medium-replay" = "cal_ql"', ["iql", "cal_ql"]),
+    ],
+)
+def test_teacher_may_be_another_one_per_dataset(table: str, expected: list[str]) -> None:
+    sweep = parse(f"{BOTH}[teacher]\n{table}\n{PBC}{RANDOM}")
+    assert [run.teacher for run in sweep.runs if run.method == "pbc"] == expected
+    assert {run.teacher for run in sweep.runs if run.method == "random"} == {"none"}
+
+
+def test_an_axis_of_teachers_goes_before_those_per_dataset() -> None:
+    table = '[teacher]\n"hopper/medium-replay" = "cal_ql"\n[grid]\nteacher = ["iql"]\n'
+    assert {run.teacher for run in parse(BOTH + table + PBC).runs} == {"iql"}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            '[teacher]\n"hopper/medium-replaz" = "cal_ql"\n',
+            r"'hopper/medium-replaz' in \[teacher\] of .* Did you mean 'hopper/medium-replay'",
+        ),
+        ('[density]\n"walker2d/medium" = "kde"\n', r"'walker2d/medium' in \[density\]"),
+        ("[teacher]\ndefault = 1\n", "teacher in .*; expected a string or a table"),
+        ('[teacher]\ndefault = "td3bc"\n', "Did you mean 'td3_bc'"),
+        ("[grid]\nteacher = [{}]\n", "teacher in .* is {}; expected a name"),
+    ],
+)
+def test_a_teacher_of_no_dataset_or_of_another_kind_is_refused(table: str, message: str) -> None:
+    with pytest.raises(ObdBenchError, match=message):
+        parse(BOTH + table + PBC)
+
+
 def test_density_is_a_key_and_an_axis_for_methods_that_need_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -30,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("recipe", ["td3_bc", "iql", "cal_ql"])
+@pytest.mark.parametrize("recipe", ["td3_bc", "iql", "cal_ql", "cal_ql_corl"])
 def test_a_trained_teacher_is_listed_and_evaluated(
     recipe: str, small_dataset_name: str, cache: Path
 ) -> None:

@@ -466,13 +466,16 @@ def table_1_av_pbc() -> PublishedCell:
     return published
 
 
-def test_a_run_with_the_defaults_of_the_suite_is_comparable_with_obds_table_1() -> None:
+@pytest.mark.parametrize("teacher", ["cal_ql:1", "cal_ql_corl"])
+def test_a_run_with_the_defaults_of_the_suite_is_comparable_with_obds_table_1(
+    teacher: str,
+) -> None:
     spec = RunSpec.create(
         method="av_pbc",
         dataset=D4RL,
         parameters={},
         where="a test",
-        teacher="cal_ql:1",
+        teacher=teacher,
         protocol=PROTOCOLS["obd"],
     )
     records = [of_spec(record, spec) for record in group([32.0, 32.5, 33.0, 33.5, 34.0])]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 
 import pytest
 import torch
 import zuko
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark.density.flow import EPSILON, RATE, BatchNorm, MaskedAutoregressiveFlow
 from benchmark.density.flow_gradient import FlowGradient
+from benchmark.density.maf import FlowDensity, PublishedMAF
 
 
 @pytest.fixture(params=[(8,), (8, 6)], ids=["one hidden layer", "two"])
@@ -72,9 +75,47 @@ def test_batch_norm_standardises_in_training_and_runs_after_the_batches() -> Non
     assert torch.allclose(norm.running_variance, expected)
 
 
-def test_without_batch_norm_it_is_zukos_own_flow() -> None:
-    reference = zuko.flows.MAF(4, transforms=3, hidden_features=(8,)).double()
-    flow = MaskedAutoregressiveFlow(4, 3, (8,)).double().eval()
+def made_masks(features: int, width: int, hidden_layers: int) -> list[Tensor]:
+    """The masks of MADE (Germain et al. 2015, eq. 8 and 9) by degrees, for inputs in order."""
+    inner = [torch.arange(width) % (features - 1)] * hidden_layers
+    degrees = [torch.arange(features), *inner, torch.arange(features) - 1]
+    pairs = itertools.pairwise(degrees)
+    return [(above[:, None] >= below[None]).double() for below, above in pairs]
+
+
+def test_published_flow_is_two_relu_layers_per_made_written_out_by_hand() -> None:
+    recipe = PublishedMAF(epochs=1, width=9)
+    fitted = recipe.fit(states(200), seed=0)
+    assert isinstance(fitted, FlowDensity)
+    flow = fitted.flow.double().eval()
+    x, total = states(), torch.zeros(12, dtype=torch.float64)
+    assert len(flow.blocks) == 5
+    for index, (block, norm) in enumerate(zip(flow.blocks, flow.norms, strict=True)):
+        layers = [m for m in block.modules() if isinstance(m, nn.Linear)]
+        first, second, last = made_masks(4, 9, hidden_layers=2)
+        if index % 2:  # the order of the features is reversed
+            first, last = first.flip(1), last.flip(0)
+        masks = [first, second, last.repeat_interleave(2, 0)]
+        hidden = x
+        for layer, mask in zip(layers, masks, strict=True):
+            hidden = hidden @ (layer.weight * mask).T + layer.bias
+            hidden = hidden if layer is layers[-1] else hidden.clamp(min=0)
+        shift, raw = hidden[:, 0::2], hidden[:, 1::2]
+        log_scale = raw / (1 + raw.abs() / math.log(1e3))
+        x = x * log_scale.exp() + shift
+        assert isinstance(norm, BatchNorm)
+        factor = norm.log_gain.exp() / (norm.running_variance + EPSILON).sqrt()
+        x = (x - norm.running_mean) * factor + norm.bias
+        total = total + log_scale.sum(1) + factor.log().sum()
+    expected = total + torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1)
+
+    assert torch.allclose(fitted.log_prob(states()), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("hidden", [(8,), (8, 6)], ids=["one hidden layer", "two"])
+def test_without_batch_norm_it_is_zukos_own_flow(hidden: tuple[int, ...]) -> None:
+    reference = zuko.flows.MAF(4, transforms=3, hidden_features=hidden).double()
+    flow = MaskedAutoregressiveFlow(4, 3, hidden).double().eval()
     for block, other in zip(flow.blocks, reference.transform.transforms, strict=True):
         block.load_state_dict(other.state_dict())
     for norm in flow.norms:

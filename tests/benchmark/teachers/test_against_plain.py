@@ -11,13 +11,20 @@ from scipy.stats import expectile
 from torch import nn
 
 from benchmark.datasets.dataset import Dataset
-from benchmark.teachers.cal_ql import CalQL, sample
+from benchmark.teachers.cal_ql import CalQL, CORLCalQL, sample
 from benchmark.teachers.iql import IQL, IQLLearner, expectile_loss
 from benchmark.teachers.offline import OfflineRecipe
 from benchmark.teachers.td3_bc import TD3BC
 from tests.plain_teachers import PlainCalQL, PlainIQL, PlainTD3BC, drawn, policy_of, value_of
 
 SMALL: dict[str, Any] = {"steps": 12, "batch_size": 16, "width": 8}
+
+CORL = CORLCalQL(
+    **SMALL,
+    candidates=3,
+    actor_learning_rate=3e-3,  # six steps move the scalars well beyond the tolerance
+    initialisation="uniform",  # torch's own log density is not finite where tanh rounds to 1
+)
 
 
 def assert_same(found: nn.Module, expected: nn.Module, critic: int | None = None) -> None:
@@ -41,8 +48,9 @@ def assert_same(found: nn.Module, expected: nn.Module, critic: int | None = None
         (TD3BC(**SMALL), PlainTD3BC),
         (IQL(**SMALL, expectile=0.8), PlainIQL),
         (CalQL(**SMALL, candidates=3), PlainCalQL),
+        (CORL, PlainCalQL),
     ],
-    ids=["td3_bc", "iql", "cal_ql"],
+    ids=["td3_bc", "iql", "cal_ql", "cal_ql_corl"],
 )
 def test_steps_equal_a_plain_implementation_of_the_paper(
     recipe: OfflineRecipe, plain: Any, toy: Dataset
@@ -62,21 +70,39 @@ def test_steps_equal_a_plain_implementation_of_the_paper(
         assert_same(learner.target_critics, truth.targets[i], i)
     if isinstance(recipe, CalQL):
         torch.testing.assert_close(learner.log_temperature, truth.log_alpha)
+        found = learner.teacher(6)
+        scalars = [found.log_std_multiplier, found.log_std_offset]
+        assert scalars == pytest.approx([truth.multiplier.item(), truth.offset.item()], abs=1e-6)
+        moved = abs(found.log_std_multiplier - 1) > 1e-3 and abs(found.log_std_offset + 1) > 1e-3
+        assert moved == (recipe.log_std_scalars == "trained")
     if isinstance(recipe, IQL):
         torch.testing.assert_close(learner.log_std, truth.log_std)
+
+
+def test_corls_networks_start_orthogonal_with_gain_and_without_biases(toy: Dataset) -> None:
+    teacher = CORLCalQL(**SMALL).learner(toy, seed=0, device="cpu").teacher(0)
+    shapes = [weight.shape for weight, _ in teacher.actor]
+    assert shapes == [(8, 11), (8, 8), (8, 8), (6, 8)]
+    assert [weight.shape for weight, _ in teacher.critics] == [(2, 8, 14), (2, 8, 8), (2, 1, 8)]
+    weights = [w for w, _ in teacher.actor] + [w[i] for w, _ in teacher.critics for i in range(2)]
+    for weight in weights:  # no matrix here has more rows than columns
+        torch.testing.assert_close(weight @ weight.T, 2 * torch.eye(len(weight)))
+    assert not any(bias.any() for _, bias in [*teacher.actor, *teacher.critics])
 
 
 def test_a_drawn_action_has_torchs_log_density() -> None:
     outputs = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)).double() * 0.3
     noise = torch.randn(5, 40, 3, generator=torch.Generator().manual_seed(1)).double()
-    actions, log_prob = sample(outputs, noise)
-    torch.testing.assert_close(actions, drawn(outputs, noise))
-    torch.testing.assert_close(log_prob, policy_of(outputs).log_prob(actions), rtol=1e-6, atol=1e-6)
+    actions, log_prob = sample(outputs, noise, torch.tensor([1.3, -0.8]).double())
+    mean, raw = outputs.chunk(2, -1)
+    policy = torch.cat((mean, 1.3 * raw - 0.8), -1)
+    torch.testing.assert_close(actions, drawn(policy, noise))
+    torch.testing.assert_close(log_prob, policy_of(policy).log_prob(actions), rtol=1e-6, atol=1e-6)
 
 
 def test_the_log_density_stays_finite_where_tanh_is_flat() -> None:
     outputs = torch.tensor([[40.0, 0.0]])
-    _, log_prob = sample(outputs, torch.zeros(1, 1))
+    _, log_prob = sample(outputs, torch.zeros(1, 1), torch.tensor([1.0, -1.0]))
     assert log_prob.item() > 70  # -log(1 - tanh(40)^2) is about 80 - 2 log 2
 
 

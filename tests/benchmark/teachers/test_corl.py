@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl_statistics
-from benchmark.teachers.corl import import_corl
+from benchmark.teachers.cal_ql import CORLCalQL
+from benchmark.teachers.corl import _only_scalar, import_corl
 from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, evaluate_teacher
 from benchmark.teachers.teacher_files import load_teacher, save_teacher
 
@@ -657,6 +658,32 @@ def test_the_authors_checkpoints_earn_what_is_known_of_them(quality: str) -> Non
     tolerance = 3 * deviation * (1 / EPISODES + 1 / FACT_EPISODES) ** 0.5
     assert deviation < 30
     assert found["normalized_return"] == pytest.approx(FACTS[quality], abs=tolerance)
+
+
+@needs_checkpoints
+@pytest.mark.parametrize("quality", FACTS)
+def test_the_authors_checkpoints_hold_the_settings_of_cal_ql_corl(quality: str) -> None:
+    path = SHARED / "checkpoints" / f"Cal-QL-hopper-{quality}-v2.pt"
+    with _only_scalar():
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    recipe = CORLCalQL()
+    assert content["total_it"] == recipe.steps
+    for name, rate in [
+        ("critic_1_optimizer", recipe.learning_rate),
+        ("critic_2_optimizer", recipe.learning_rate),
+        ("actor_optim", recipe.actor_learning_rate),
+        ("sac_log_alpha_optim", recipe.actor_learning_rate),
+    ]:
+        assert content[name]["param_groups"][0]["lr"] == rate
+    # Adam has a slot for the two scalars, and both have moved: they are trained.
+    assert len(content["actor_optim"]["state"]) == 2 * (recipe.actor_layers + 1) + 2
+    scalars = [content["actor"][f"log_std_{name}.constant"] for name in ("multiplier", "offset")]
+    assert recipe.log_std_scalars == "trained" and scalars[0] != 1 and scalars[1] != -1
+    assert not content["cql_log_alpha_optim"]["state"], "without CQL's Lagrange multiplier"
+    hidden = {tuple(w.shape) for key, w in content["actor"].items() if key.endswith("weight")}
+    assert hidden == {(recipe.width, 11), (recipe.width, recipe.width), (6, recipe.width)}
+    inner = [w for key, w in content["critic1"].items() if w.shape == (recipe.width, recipe.width)]
+    assert len(inner) == 1, "two hidden layers in a critic"
 
 
 @needs_checkpoints

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
-from benchmark.teachers.cal_ql import CalQL
+from benchmark.teachers.cal_ql import CalQL, CORLCalQL
 from benchmark.teachers.iql import IQL
 from benchmark.teachers.offline import OfflineRecipe
 from benchmark.teachers.td3_bc import TD3BC
@@ -22,6 +22,7 @@ RECIPES: list[OfflineRecipe] = [
     TD3BC(**SMALL),  # type: ignore[arg-type]
     IQL(**SMALL),  # type: ignore[arg-type]
     CalQL(**SMALL, candidates=2),  # type: ignore[arg-type]
+    CORLCalQL(**SMALL, candidates=2),  # type: ignore[arg-type]
 ]
 every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 
@@ -92,19 +93,6 @@ def test_a_training_that_diverges_says_so(recipe: OfflineRecipe, toy: Dataset) -
         recipe.train(broken, 0)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("learning_rate", -1.0), ("discount", 1.5), ("target_rate", -0.1), ("decay_from", 2.0)],
-)
-@every_recipe
-def test_rates_and_fractions_out_of_range_are_refused(
-    recipe: OfflineRecipe, field: str, value: float
-) -> None:
-    said = f"{field} of the recipe {recipe.name} is {value:g}; expected 0 to "
-    with pytest.raises(TeacherProblem, match=said):
-        dataclasses.replace(recipe, **{field: value})
-
-
 @every_recipe
 def test_the_state_of_another_training_is_refused(
     recipe: OfflineRecipe, toy: Dataset, tmp_path: Path
@@ -164,7 +152,41 @@ def test_actions_outside_the_environments_bounds_are_refused(toy: Dataset) -> No
         RECIPES[0].train(loud, 0)
 
 
-@pytest.mark.parametrize("field", ["steps", "batch_size", "width", "report_every"])
-def test_settings_below_one_are_refused(field: str) -> None:
-    with pytest.raises(TeacherProblem, match=f"{field} of the recipe iql is 0"):
-        IQL(**{field: 0})  # type: ignore[arg-type]
+SETTINGS = [
+    (type(recipe), field.name, type(field.default))
+    for recipe in RECIPES
+    for field in dataclasses.fields(recipe)
+]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "field"), [(recipe, name) for recipe, name, kind in SETTINGS if kind is int], ids=str
+)
+def test_counts_below_one_are_refused(recipe: type[OfflineRecipe], field: str) -> None:
+    with pytest.raises(TeacherProblem, match=f"{field} of the recipe {recipe.name} is 0; expected"):
+        recipe(**{field: 0})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "field"),
+    [(recipe, name) for recipe, name, kind in SETTINGS if kind is float],
+    ids=str,
+)
+def test_rates_weights_and_fractions_below_zero_are_refused(
+    recipe: type[OfflineRecipe], field: str
+) -> None:
+    said = f"{field} of the recipe {recipe.name} is -0.5; expected 0 to "
+    with pytest.raises(TeacherProblem, match=said):
+        recipe(**{field: -0.5})
+
+
+@pytest.mark.parametrize("field", ["discount", "target_rate", "decay_from", "expectile"])
+def test_fractions_above_one_are_refused(field: str) -> None:
+    with pytest.raises(TeacherProblem, match=f"{field} of the recipe iql is 1.5; expected 0 to 1"):
+        IQL(**{field: 1.5})
+
+
+def test_every_kind_of_setting_is_among_those_tested() -> None:
+    assert {kind for _, _, kind in SETTINGS} == {int, float, str}
+    names = {name for _, name, _ in SETTINGS}
+    assert names >= {"policy_delay", "candidates", "actor_layers", "alpha", "conservatism"}
