@@ -380,8 +380,14 @@ def _differences(reference: Reference, store: Path) -> Iterator[str]:
 
 
 def lasting(record: Record) -> dict[str, Any]:
-    """Everything in a record but times, memory and the number of attempts."""
+    """Everything in a record but times, memory, attempts, and the commit of a checkout.
+
+    New interpreters read the commit, which changes while somebody works on the checkout.
+    """
     values: dict[str, Any] = msgspec.to_builtins(record)
+    values["provenance"] = {
+        key: value for key, value in values["provenance"].items() if key not in ("commit", "dirty")
+    }
     cost = values.pop("cost")
     kept = ("outer_steps", "environment_steps", "evaluation_environment_steps")
     times = ("started", "finished")

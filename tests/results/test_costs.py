@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,16 @@ def test_a_rate_is_measured_once_and_again_when_asked(
     assert Rates().seconds(("a", 1), sample) > 0, "a cache that cannot be written is done without"
 
 
+def within_a_factor_of_two(ratios: Callable[[int], list[float]]) -> None:
+    """Hold plans to what was taken; at another moment again where the machine had other work."""
+    found = []
+    for attempt in range(4):
+        found.append(ratios(attempt))
+        if all(0.5 < ratio < 2.0 for ratio in found[-1]):
+            return
+    raise AssertionError(f"planned over taken, at every attempt: {found}")
+
+
 @pytest.mark.parametrize(
     ("method", "width", "pairs", "steps", "outer"),
     [
@@ -187,9 +198,9 @@ def test_a_rate_is_measured_once_and_again_when_asked(
 )
 def test_a_counted_run_takes_what_was_planned_within_a_factor_of_two(
     method: str, width: int, pairs: int, steps: int, outer: int, small_dataset_name: str,
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """CPU seconds, which other processes on the machine change little."""
+    """CPU seconds, which other processes on the machine change little, but not nothing."""
     distils = {"synthetic_size": pairs, "outer_steps": outer}
     parameters = {"steps": 800} if method == "bc_whole" else distils
     first, *runs = [
@@ -203,14 +214,18 @@ def test_a_counted_run_takes_what_was_planned_within_a_factor_of_two(
     ]  # fmt: skip
     # How long episodes are is a fact of earlier records, of whatever machine.
     warm = altered(execute(first, tmp_path), provenance__host="another")
-    costs = Costs(runs, [warm])
-    estimates = [costs.of(run) for run in runs]
-    assert {estimate.source for estimate in estimates} == {"counted"}
-    planned = sum(estimate.seconds or 0.0 for estimate in estimates)
-    began = time.process_time()
-    execute_pack(runs, tmp_path)
-    taken = time.process_time() - began
-    assert 0.5 < planned / taken < 2.0, f"planned {planned:.2f} s, taken {taken:.2f} s"
+
+    def ratios(attempt: int) -> list[float]:
+        monkeypatch.setenv("OBDBENCH_CACHE", str(tmp_path / f"cache{attempt}"))
+        costs = Costs(runs, [warm])
+        estimates = [costs.of(run) for run in runs]
+        assert {estimate.source for estimate in estimates} == {"counted"}
+        planned = sum(estimate.seconds or 0.0 for estimate in estimates)
+        began = time.process_time()
+        execute_pack(runs, tmp_path / str(attempt))
+        return [planned / (time.process_time() - began)]
+
+    within_a_factor_of_two(ratios)
 
 
 def test_a_training_and_a_fit_take_what_was_planned_within_a_factor_of_two(
@@ -219,17 +234,20 @@ def test_a_training_and_a_fit_take_what_was_planned_within_a_factor_of_two(
     recipe = TD3BC(steps=150, width=32, batch_size=64)
     fit = MAF(epochs=3)
     states = torch.from_numpy(small_dataset.observations)
-    planned = [
-        training_seconds(recipe, small_dataset.name, Rates()),
-        fitting_seconds(fit, small_dataset.name, Rates()),
-    ]
-    taken = []
-    for piece in (lambda: recipe.train(small_dataset, 0), lambda: fit.fit(states, 0)):
-        began = time.process_time()
-        piece()  # type: ignore[no-untyped-call]
-        taken.append(time.process_time() - began)
-    for expected, found in zip(planned, taken, strict=True):
-        assert expected is not None and 0.5 < expected / found < 2.0, (planned, taken)
+
+    def ratios(_: int) -> list[float]:
+        planned = [
+            training_seconds(recipe, small_dataset.name, Rates(anew=True)),
+            fitting_seconds(fit, small_dataset.name, Rates(anew=True)),
+        ]
+        taken = []
+        for piece in (lambda: recipe.train(small_dataset, 0), lambda: fit.fit(states, 0)):
+            began = time.process_time()
+            piece()  # type: ignore[no-untyped-call]
+            taken.append(time.process_time() - began)
+        return [(expected or 0.0) / found for expected, found in zip(planned, taken, strict=True)]
+
+    within_a_factor_of_two(ratios)
 
 
 def test_trainings_and_fits_of_unknown_size_are_unknown(small_dataset: Dataset) -> None:
