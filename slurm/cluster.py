@@ -139,7 +139,9 @@ class Cluster:
             if known.doubtful:
                 return UNKNOWN.state.lower()
             if sent and not again:
-                logs = [log.read_text("utf-8", errors="replace") for log in sent[-1].glob("*_log.err")]
+                logs = [
+                    log.read_text("utf-8", errors="replace") for log in sent[-1].glob("*_log.err")
+                ]
                 raise ObdBenchError(
                     f"The job {sent[-1].name} ended without a result; `--retry failed` sends it "
                     f"again. The end of its log:\n{last_lines(''.join(logs)) or '(no log)'}"
