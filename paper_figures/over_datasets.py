@@ -25,10 +25,9 @@ from paper_figures.figure import (
 )
 from paper_figures.palette import NEUTRAL, Look, looks, on_color
 from results.aggregate import CommonScores, common_scores, rank_probabilities
+from results.bootstrap import iqm_over_runs, mean_over_tasks
 from results.statistics import (
     Estimate,
-    iqm_over_runs,
-    mean_over_tasks,
     performance_profile,
     probability_of_improvement,
     stratified,

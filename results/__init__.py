@@ -1,6 +1,7 @@
 """Records of runs as tables: frames, statistics and aggregation."""
 
 from results.aggregate import AggregationError, Best, best_and_ties, cell_table
+from results.bootstrap import iqm_over_runs, mean_over_tasks
 from results.frames import RecordError, curves_frame, runs_frame
 from results.labels import labels, natural_order
 from results.statistics import (
@@ -8,9 +9,7 @@ from results.statistics import (
     PerformanceProfile,
     StatisticsError,
     iqm,
-    iqm_over_runs,
     mean,
-    mean_over_tasks,
     performance_profile,
     probability_of_improvement,
     stratified,

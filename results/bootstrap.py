@@ -7,6 +7,8 @@ the same ends; a test holds the two to each other, draw by draw.
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +19,34 @@ Array = NDArray[np.float64]
 RESAMPLES = 9_999
 BATCH = 1_000
 """Resamples held in memory at a time; another value would draw other resamples from a seed."""
+MOST_COUNTED = 400
+"""Seeds of all tasks up to which the draws are kept as counts, 8 bytes each per resample."""
 
 
 class Statistic(typing.Protocol):
     """A vectorised statistic of one or more samples; it reduces ``axis`` of each of them."""
 
     def __call__(self, *samples: Array, axis: int = -1) -> Array: ...
+
+
+def mean_over_tasks(*samples: Array, axis: int = -1) -> Array:
+    """Mean of the tasks' means: every task weighs the same, however many seeds it has."""
+    # (1 / T) sum over t of (1 / N[t]) sum over i of x[t, i]
+    means = [np.mean(sample, axis=axis) for sample in samples]
+    return np.asarray(sum(means) / len(means))
+
+
+def iqm_over_runs(*samples: Array, axis: int = -1) -> Array:
+    """25 % trimmed mean of all runs pooled over tasks (Agarwal et al. 2021, section 4.3).
+
+    A task with more seeds weighs more: give equal seed counts where that matters.
+    """
+    # Of the n = sum over t of N[t] sorted scores, floor(n / 4) are cut at either end.
+    scores = np.concatenate(samples, axis=axis)
+    count = scores.shape[axis]
+    cut = count // 4
+    ordered = np.partition(scores, (cut, count - cut - 1), axis=axis)
+    return np.asarray(ordered.take(range(cut, count - cut), axis=axis).mean(axis))
 
 
 def resampled(samples: tuple[Array, ...], statistic: Statistic, *, seed: int) -> Array:
@@ -33,16 +57,66 @@ def resampled(samples: tuple[Array, ...], statistic: Statistic, *, seed: int) ->
         statistic: What is estimated.
         seed: Seed of the draws.
     """
+    sizes = tuple(sample.shape[-1] for sample in samples)
+    plain = all(sample.ndim == 1 for sample in samples) and sum(sizes) <= MOST_COUNTED
+    if plain and statistic is mean_over_tasks:
+        means = [x @ c / len(x) for c, x in zip(_counts(sizes, seed), samples, strict=True)]
+        return np.asarray(sum(means) / len(means))
+    if plain and statistic is iqm_over_runs:
+        return _resampled_iqm(np.concatenate(samples), sizes, seed)
+    drawn = [
+        statistic(*(x[..., i] for x, i in zip(samples, indices, strict=True)), axis=-1)
+        for indices in _draws(sizes, seed)
+    ]
+    return np.concatenate(drawn, axis=-1)
+
+
+def _draws(sizes: tuple[int, ...], seed: int) -> Iterator[list[NDArray[np.int64]]]:
+    """Batches of drawn seeds, one array `[BATCH, seeds]` per task; scipy's, draw by draw."""
     rng = np.random.default_rng(seed)
-    values = []
     for first in range(0, RESAMPLES, BATCH):
         count = min(BATCH, RESAMPLES - first)
-        drawn = [
-            sample[..., rng.integers(sample.shape[-1], size=(count, sample.shape[-1]))]
-            for sample in samples
-        ]
-        values.append(statistic(*drawn, axis=-1))
-    return np.concatenate(values, axis=-1)
+        yield [rng.integers(size, size=(count, size)) for size in sizes]
+
+
+@lru_cache(maxsize=8)
+def _counts(sizes: tuple[int, ...], seed: int) -> tuple[Array, ...]:
+    """How often every seed was drawn, `[seeds, RESAMPLES]` per task.
+
+    Cells of one number of seeds have the same draws, so that the mean of all resamples is one
+    product with the scores.
+    """
+    parts: list[list[Array]] = [[] for _ in sizes]
+    for batch in _draws(sizes, seed):
+        for part, drawn, size in zip(parts, batch, sizes, strict=True):
+            flat = drawn + size * np.arange(len(drawn))[:, None]
+            counted = np.bincount(flat.ravel(), minlength=drawn.size).reshape(-1, size)
+            part.append(counted.astype(np.float64))
+    return tuple(np.concatenate(part).T.copy() for part in parts)
+
+
+def _resampled_iqm(scores: Array, sizes: tuple[int, ...], seed: int) -> Array:
+    """Interquartile means `[RESAMPLES]` of the pooled scores `[n]` of all tasks."""
+    order = np.argsort(scores, kind="stable")
+    kept, n = _kept(sizes, tuple(order.tolist()), seed), len(scores)
+    cut, ordered = n // 4, scores[order]
+    # Score i is there kept[i] - kept[i - 1] times. Summed by parts:
+    # sum = (n - cut) x[last] - cut x[0] - sum over i of kept[i] (x[i + 1] - x[i]).
+    inner = np.diff(ordered) @ kept[:-1]
+    return np.asarray(((n - cut) * ordered[-1] - cut * ordered[0] - inner) / (n - 2 * cut))
+
+
+@lru_cache(maxsize=2)
+def _kept(sizes: tuple[int, ...], order: tuple[int, ...], seed: int) -> Array:
+    """Where the copies of every score end among those that are not cut, `[n, RESAMPLES]`.
+
+    In the sorted resample the copies of a score take the places from that of the score before to
+    the cumulated count; the places between floor(n / 4) and n - floor(n / 4) are kept.
+    """
+    upto = np.concatenate(_counts(sizes, seed))[list(order)]
+    cut = len(order) // 4
+    np.cumsum(upto, axis=0, out=upto)
+    return np.clip(upto, cut, len(order) - cut, out=upto)
 
 
 def percentile_interval(values: Array, level: float) -> tuple[Array, Array]:

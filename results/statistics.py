@@ -26,7 +26,15 @@ import numpy as np
 from scipy.special import stdtrit
 
 from benchmark.errors import ObdBenchError
-from results.bootstrap import Array, Statistic, bca_interval, percentile_interval, resampled
+from results.bootstrap import (
+    Array,
+    Statistic,
+    bca_interval,
+    iqm_over_runs,
+    mean_over_tasks,
+    percentile_interval,
+    resampled,
+)
 
 Interval = Literal["t", "BCa", "percentile", "exact", "Wilson", "none"]
 
@@ -93,26 +101,6 @@ def iqm(scores: Sequence[float], *, seed: int = 0, level: float = LEVEL) -> Esti
         StatisticsError: The scores are empty or not finite.
     """
     return _estimate((_checked(scores, "scores"),), iqm_over_runs, seed=seed, level=level)
-
-
-def mean_over_tasks(*samples: Array, axis: int = -1) -> Array:
-    """Mean of the tasks' means: every task weighs the same, however many seeds it has."""
-    # (1 / T) sum over t of (1 / N[t]) sum over i of x[t, i]
-    means = [np.mean(sample, axis=axis) for sample in samples]
-    return np.asarray(sum(means) / len(means))
-
-
-def iqm_over_runs(*samples: Array, axis: int = -1) -> Array:
-    """25 % trimmed mean of all runs pooled over tasks (Agarwal et al. 2021, section 4.3).
-
-    A task with more seeds weighs more: give equal seed counts where that matters.
-    """
-    # Of the n = sum over t of N[t] sorted scores, floor(n / 4) are cut at either end.
-    scores = np.concatenate(samples, axis=axis)
-    count = scores.shape[axis]
-    cut = count // 4
-    ordered = np.partition(scores, (cut, count - cut - 1), axis=axis)
-    return np.asarray(ordered.take(range(cut, count - cut), axis=axis).mean(axis))
 
 
 def stratified(

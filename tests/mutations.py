@@ -110,7 +110,7 @@ MUTATIONS = (
     ),
     Mutation(
         "IQM: a fifth trimmed in place of a quarter",
-        "results/statistics.py",
+        "results/bootstrap.py",
         "cut = count // 4",
         "cut = count // 5",
         ("tests/results/test_statistics.py",),
