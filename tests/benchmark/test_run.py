@@ -359,10 +359,12 @@ def test_cost_adds_up_over_attempts(spec: RunSpec, tmp_path: Path) -> None:
     begun: list[Record] = []
     for _ in range(3):
         begun.append(execute(spec, tmp_path, slow, save_every=0))
+    # Every step sleeps. The first attempt ends in step 4, with the state of step 3 or later; each
+    # further one begins with what was spent by then.
     walls = [record.cost.wall_seconds for record in begun]
     assert walls[0] > 0.5
-    assert walls == sorted(walls)
-    assert walls[2] > walls[0] + 0.15
+    assert walls[1] > 0.4 + 0.1
+    assert walls[2] > 0.4 + 0.3
 
 
 def test_state_is_not_written_more_often_than_asked(spec: RunSpec, tmp_path: Path) -> None:
