@@ -90,11 +90,7 @@ def runs_frame(records: Iterable[Record], asked: Iterable[RunSpec] = ()) -> pd.D
     found = _sorted(records)
     known = {record.run_id for record in found}
     missing = [spec for spec in asked if spec.run_id not in known]
-    names = labels(
-        {record.cell_id: (record.spec, cell_settings(record.spec, record.parameters))
-         for record in found}
-        | {spec.cell_id: (spec, cell_settings(spec)) for spec in missing}
-    )  # fmt: skip
+    names = _names(found, missing)
     rows = [_run_row(record, names[record.cell_id]) for record in found]
     rows += [_missing_row(spec, names[spec.cell_id]) for spec in missing]
     return _frame(sorted(rows, key=lambda row: str(row["run_id"])), RUN_COLUMNS)
@@ -110,7 +106,7 @@ def curves_frame(records: Iterable[Record]) -> pd.DataFrame:
         RecordError: Two records are of one run.
     """
     found = _sorted(records)
-    names = labels({r.cell_id: (r.spec, cell_settings(r.spec, r.parameters)) for r in found})
+    names = _names(found)
     rows = [
         {**_identity(record.spec, names[record.cell_id], record.status, record.reference), **point}
         for record in found
@@ -129,13 +125,21 @@ def facts_frame(records: Iterable[Record]) -> pd.DataFrame:
         RecordError: Two records are of one run.
     """
     found = _sorted(records)
-    names = labels({r.cell_id: (r.spec, cell_settings(r.spec, r.parameters)) for r in found})
-    rows = [
-        {"run_id": r.run_id, "dataset": r.spec.dataset, "label": names[r.cell_id],
-         "seed": r.spec.seed, **r.method_facts}
-        for r in found
-    ]  # fmt: skip
+    names = _names(found)
+    rows = []
+    for r in found:
+        run = {"run_id": r.run_id, "dataset": r.spec.dataset, "label": names[r.cell_id],
+               "seed": r.spec.seed}  # fmt: skip
+        rows.append(run | r.method_facts | run)  # first in order, and no fact takes their place
     return pd.DataFrame(rows)
+
+
+def _names(found: Iterable[Record], missing: Iterable[RunSpec] = ()) -> dict[str, str]:
+    """Label of every cell of these records and runs, by cell id."""
+    return labels(
+        {r.cell_id: (r.spec, cell_settings(r.spec, r.parameters)) for r in found}
+        | {spec.cell_id: (spec, cell_settings(spec)) for spec in missing}
+    )
 
 
 def _sorted(records: Iterable[Record]) -> list[Record]:

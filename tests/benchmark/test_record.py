@@ -29,6 +29,7 @@ from benchmark.record import (
     json_schema,
     read_record,
     record_folder,
+    score_of,
     write_record,
 )
 from benchmark.spec import RunSpec
@@ -288,3 +289,25 @@ def test_generated_json_schema_accepts_what_is_written_and_refuses_wrong_types()
             refused.append(case)
             assert not validator.is_valid(values) or "unknown key" in message, case
     assert len(refused) == 10
+
+
+@pytest.mark.parametrize(
+    ("steps", "last", "leave_out", "used"),
+    [
+        ([0, 1, 2, 3, 4, 5], 2, 0, [4, 5]),
+        ([0, 1, 2, 3, 4, 5], 2, 2, [2, 3]),  # the published code's way
+        ([0, 1, 2], 5, 1, [1]),
+        ([0, 1, 2], 1, 2, [2]),  # no more results than are left out: none is
+        ([0], 5, 2, [0]),  # a reference
+    ],
+)
+def test_the_score_is_over_the_last_results_before_those_left_out(
+    steps: list[int], last: int, leave_out: int, used: list[int]
+) -> None:
+    (one,) = complete_record().checkpoints
+    checkpoints = [
+        msgspec.structs.replace(one, outer_step=s, normalized_return=10.0 * s) for s in steps
+    ]
+    score = score_of(checkpoints, replace(SPEC.protocol, last=last, leave_out=leave_out))
+    assert score.outer_steps_used == used
+    assert score.normalized_return == pytest.approx(10.0 * sum(used) / len(used))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -20,6 +21,8 @@ import numpy as np
 import pytest
 import torch
 
+from baselines.obd import DBC
+from baselines.outer_loop import Targets
 from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
@@ -544,6 +547,24 @@ def test_two_processes_never_work_on_one_run(small_dataset_name: str, tmp_path: 
     assert record is not None
     assert record.status == "complete"
     assert record.cost.attempts == 1
+
+
+def test_facts_that_a_method_notes_stand_in_its_record(
+    small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = {"rate": 0.5, "chosen": "fast", "wild": math.inf}
+    monkeypatch.setattr(
+        DBC, "targets", lambda self, problem: Targets(problem.actions, None, facts=noted)
+    )
+    record = execute(tiny_spec("dbc", small_dataset_name), tmp_path)
+    kept = record.method_facts
+    assert (kept["rate"], kept["chosen"], kept["wild"]) == (0.5, "fast", None)
+    assert kept["mean_weight"] == 1.0 and float(str(kept["gradient_norm_median"])) > 0
+
+    noted["rate"] = [0.5]  # type: ignore[assignment]
+    failed = execute(tiny_spec("dbc", small_dataset_name, seed=1), tmp_path)
+    assert failed.status == "failed"
+    assert "noted rate as list; a fact is one number or a text" in failed.failure.message
 
 
 def test_a_machine_without_free_threads_does_not_end_a_run(

@@ -8,9 +8,17 @@ import msgspec
 import pandas as pd
 import pytest
 
-from results.frames import CURVE_COLUMNS, RUN_COLUMNS, RecordError, curves_frame, runs_frame
+from results.frames import (
+    CURVE_COLUMNS,
+    RUN_COLUMNS,
+    RecordError,
+    curves_frame,
+    facts_frame,
+    runs_frame,
+)
 from results.labels import natural_order
 from tests.results.conftest import STUDENT, MakeRecord, build_spec
+from tests.tiny_runs import altered
 
 
 def labels_of(frame: pd.DataFrame) -> list[str]:
@@ -161,3 +169,12 @@ def test_labels_sort_by_the_numbers_in_them() -> None:
 def test_two_records_of_one_run_are_refused(make_record: MakeRecord) -> None:
     with pytest.raises(RecordError, match=r"seed0' has more than one record"):
         runs_frame([make_record(), make_record()])
+
+
+def test_facts_are_columns_next_to_the_run_that_they_are_of(make_record: MakeRecord) -> None:
+    noted = altered(make_record(seed=1), method_facts={"tau": 0.25, "seed": 9.0})
+    frame = facts_frame([noted, make_record("pbc", seed=0)])
+    assert list(frame.columns) == ["run_id", "dataset", "label", "seed", "tau"]
+    rows = frame.set_index("label")
+    assert (rows.loc["av_pbc", "tau"], rows.loc["av_pbc", "seed"]) == (0.25, 1)
+    assert pd.isna(rows.loc["pbc", "tau"])
