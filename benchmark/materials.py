@@ -15,7 +15,7 @@ from benchmark.method import Problem
 from benchmark.record import DensityFacts, TeacherFacts
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
-from benchmark.teachers.teacher import NetworkTeacher
+from benchmark.teachers.teacher import NetworkTeacher, measured_return
 from benchmark.teachers.teacher_files import find_teacher
 
 
@@ -87,7 +87,7 @@ class Materials:
         if self.teacher is None:
             return None
         facts = self.teacher.facts
-        measured = facts.get("evaluation") or {}
+        measured = measured_return(facts)
         return TeacherFacts(
             name=self.spec.teacher,
             sha256=facts["sha256"],

@@ -19,6 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from benchmark.clocks import SAVE_EVERY_SECONDS, Cost, SaveClock, Stopwatch
+from benchmark.environments.contacts import contact_rule
 from benchmark.errors import ObdBenchError
 from benchmark.heartbeat import ALIVE, Heartbeat, last_sign
 from benchmark.materials import Materials
@@ -327,6 +328,7 @@ class _Attempt:
             provenance=Provenance(
                 **provenance(device),
                 environment=materials.dataset.env_id if materials else None,
+                contacts=contact_rule(materials.dataset.env_id) if materials else None,
                 dataset_sha256=materials.dataset.sha256 if materials else None,
                 seeds=Seeds(
                     seed=spec.seed,

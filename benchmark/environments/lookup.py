@@ -18,6 +18,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from benchmark.environments.batch import BatchedEnvironment
+from benchmark.environments.contacts import contact_rule, scale_margins
 from benchmark.environments.gymnasium_batch import GymnasiumBatch
 from benchmark.environments.mujoco_tasks import has_task
 from benchmark.errors import ObdBenchError
@@ -178,7 +179,8 @@ def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
     """Make an environment from its specification.
 
     Not from its id, which gymnasium answers with a deprecation warning for v4: scores on D4RL data
-    need v4, so here it is a choice and not an oversight.
+    need v4, so here it is a choice and not an oversight. Its contacts are those that D4RL's data
+    and public policies know (`benchmark.environments.contacts`), whatever MuJoCo is installed.
 
     Raises:
         UnknownEnvironment: The environment cannot be made with the packages that are installed, or
@@ -186,7 +188,7 @@ def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
     """
     try:
         with _without_deprecation_warnings():
-            return gymnasium.make(specification)
+            environment = gymnasium.make(specification)
     except TypeError as error:
         raise UnknownEnvironment(
             f"Environment {specification.id!r} cannot be made with the arguments "
@@ -197,6 +199,9 @@ def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
             f"Environment {specification.id!r} is registered but cannot be made: {error} "
             f"{_install_hint(specification)}"
         ) from error
+    if contact_rule(specification.id):
+        scale_margins(environment, 0.5)
+    return environment
 
 
 def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment:

@@ -16,10 +16,17 @@ from benchmark.datasets.catalog import dataset_card, load_dataset, local_dataset
 from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl_statistics
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
+from benchmark.environments.contacts import contact_rule
 from benchmark.provenance import checked_device
 from benchmark.spec import LARGEST_SEED
 from benchmark.teachers.corl import import_corl
-from benchmark.teachers.teacher import TEACHERS, NetworkTeacher, TeacherProblem, evaluate_teacher
+from benchmark.teachers.teacher import (
+    TEACHERS,
+    NetworkTeacher,
+    TeacherProblem,
+    evaluate_teacher,
+    measured_return,
+)
 from benchmark.teachers.teacher_files import (
     cached_path,
     find_teacher,
@@ -164,7 +171,7 @@ def list_teachers() -> None:
                 facts.get("dataset", ""),
                 facts.get("recipe", "") + seed,
                 "" if steps is None else f"{steps:,}",
-                _score(facts.get("evaluation")),
+                _score(measured_return(facts)),
                 where,
                 path.name,
             )
@@ -249,12 +256,13 @@ def _measured(teacher: NetworkTeacher, data: Dataset, episodes: int) -> dict[str
 
 
 def _save(teacher: NetworkTeacher, measured: dict[str, float], path: Path) -> None:
-    facts = {**teacher.facts, "evaluation": measured}
+    rule = contact_rule(teacher.facts.get("environment"))
+    facts = {**teacher.facts, "evaluation": measured, **({"contacts": rule} if rule else {})}
     save_teacher(dataclasses.replace(teacher, facts=facts), path)
     err.print(f"{path}: {_sentence(measured)}")
 
 
-def _score(measured: dict[str, float] | None) -> str:
+def _score(measured: Mapping[str, float]) -> str:
     if not measured:
         return ""
     return f"{measured['normalized_return']:.1f} ({measured['episodes']:.0f} episodes)"
