@@ -94,6 +94,7 @@ class Materials:
             return_=measured.get("return"),
             normalized_return=measured.get("normalized_return"),
             episodes=measured.get("episodes"),
+            parameters=facts.get("parameters", {}),
         )
 
     def density_facts(self) -> DensityFacts | None:

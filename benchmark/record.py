@@ -87,13 +87,23 @@ class Score(_Part, frozen=True, kw_only=True, rename={"return_": "return"}):
 
 
 class TeacherFacts(_Part, frozen=True, kw_only=True, rename={"return_": "return"}):
-    """The teacher that a method used, and its measured mean return; None where not measured."""
+    """The teacher that a method used, and its measured mean return; None where not measured.
+
+    Args:
+        name: Recipe and seed, or `cal_ql_authors`.
+        sha256: Digest of its file.
+        return_: Mean return of its deterministic policy.
+        normalized_return: The same, normalised.
+        episodes: Count of episodes of that measurement.
+        parameters: Every setting of the recipe that it was trained with; empty where imported.
+    """
 
     name: str
     sha256: str
     return_: float | None
     normalized_return: float | None
     episodes: int | None
+    parameters: dict[str, Any] = {}
 
 
 class DensityFacts(_Part, frozen=True, kw_only=True):

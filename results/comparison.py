@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,9 @@ STAND_IN = "standin/"
 AS_PUBLISHED = {name: f"{name}_published" for name in ("dbc", "pbc", "av_pbc")}
 """Methods whose gradient is corrected here, and the presets that run as the authors' code does: a
 number of the paper is compared with the preset where it has records."""
+
+PAPERS_TEACHER = "cal_ql_corl"
+"""The recipe of the papers' teachers. What was imported as theirs counts too; `cal_ql` does not."""
 
 Unit = Literal["normalized return", "return"]
 Verdict = Literal["reproduced", "differs", "inconclusive", "like", "not tested"]
@@ -294,9 +297,9 @@ def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
     if record.spec.method == AS_PUBLISHED.get(cell.method):
         # The published head, two scalars of which are trained: not a difference from the paper.
         has["student.head"] = str(has["student.head"]).removesuffix("_trained")
-    if has["teacher"] == "cal_ql_corl":
-        # The settings of the authors' teachers; their files are imported under the paper's name.
-        has["teacher"] = "cal_ql"
+    if cell.settings.get("teacher") == PAPERS_TEACHER:
+        has["teacher"], other_training = _as_papers_teacher(has["teacher"], record)
+        reasons += other_training
     reasons += [
         f"{key} {has[key]}, not {value}"
         for key, value in cell.settings.items()
@@ -309,6 +312,26 @@ def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
         if key not in cell.settings and key not in cell.wanted
     ]
     return tuple(reasons)
+
+
+def _as_papers_teacher(name: str, record: Record) -> tuple[str, list[str]]:
+    """The name that a teacher counts as, and the differences of its training from the papers'."""
+    from benchmark.teachers.teacher import TEACHERS  # here: it imports torch
+    from benchmark.teachers.teacher_files import AUTHORS
+
+    if name == AUTHORS:
+        return PAPERS_TEACHER, []
+    if name != PAPERS_TEACHER:
+        return name, []
+    trained = record.teacher.parameters if record.teacher else {}
+    if not trained:
+        return name, [f"teacher {name} of settings that the record does not tell"]
+    default = asdict(TEACHERS[PAPERS_TEACHER]())
+    return name, [
+        f"teacher.{key} {value}, not {default[key]}"
+        for key, value in trained.items()
+        if key in default and value != default[key] and key != "report_every"
+    ]
 
 
 def settings_of(spec: RunSpec, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -135,16 +135,17 @@ def import_(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Import a CORL checkpoint; no code of the file is run.
+    """Import a checkpoint of the papers' authors (CORL's format); no code of the file is run.
 
-    Runs on that dataset find it as `--teacher cal_ql`.
+    Runs on that dataset find it as `--teacher cal_ql_authors`; they count as runs with the papers'
+    teacher.
     """
     short = dataset.removeprefix(D4RL)
-    path = target or imported_path(D4RL + short, "cal_ql")
+    path = target or imported_path(D4RL + short)
     check_free(path, force, OR_TARGET)
     mean, std = d4rl_statistics(short)
     environment, reference = d4rl_environment(short), d4rl_reference(short)
-    facts = {"recipe": "cal_ql", "dataset": D4RL + short, "environment": environment}
+    facts = {"dataset": D4RL + short, "environment": environment}
     teacher = import_corl(file, observation_mean=mean, observation_std=std, facts=facts)
     if converted := teacher.facts.get("checkpoint_converted"):
         err.print(f"{file}: {converted}.")

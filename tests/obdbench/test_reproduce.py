@@ -88,7 +88,7 @@ def test_a_table_on_d4rl_is_made_by_one_command_that_goes_on_after_a_kill(
     assert plan.code == 0, plan.err
     assert len(re.findall(r"│ (?:dataset|teacher) .*│ there ", plan.out)) == 2
     assert re.search(
-        r"cal_ql on d4rl/hopper-medium-v2 +│ there +│ +│ trained here, 30 steps", plan.out
+        r"cal_ql_corl on d4rl/hopper-medium-v2 +│ there +│ +│ trained here, 30 steps", plan.out
     )
     done = cli(*command)
     assert done.code == 0, done.err
@@ -138,7 +138,15 @@ def test_a_teacher_of_other_settings_is_not_taken_without_a_word(
     settings = {**TINY, "datasets": '["d4rl/hopper-random-v2"]'}
     assert cli("data", "fetch", "d4rl/hopper-random-v2").code == 0
     trained = options({k.removeprefix("teacher."): v for k, v in TINY.items() if "teacher." in k})
-    one = ("teacher", "train", "d4rl/hopper-random-v2", "--recipe", "cal_ql", "--episodes", "1")
+    one = (
+        "teacher",
+        "train",
+        "d4rl/hopper-random-v2",
+        "--recipe",
+        "cal_ql_corl",
+        "--episodes",
+        "1",
+    )
     assert cli(*one, *trained, "--set", "decay_from=0.5").code == 0
     refused = cli(*PAPER, *options(settings), "--plan")
     assert refused.code == 1
@@ -199,7 +207,7 @@ def test_data_can_be_exchanged_at_both_scales() -> None:
     assert {run.dataset for run in small.sweep.runs} == {
         run.dataset for run in reproduction("obd-table-1", "paper", "d4rl").sweep.runs
     }
-    assert {run.teacher for run in small.sweep.runs} == {"none", "cal_ql"}
+    assert {run.teacher for run in small.sweep.runs} == {"none", "cal_ql_corl"}
     own = reproduction("obd-table-1", "paper", "own")
     assert {run.dataset for run in own.sweep.runs} == {
         run.dataset for run in reproduction("obd-table-1").sweep.runs
