@@ -67,8 +67,8 @@ def find_specification(env_id: str) -> EnvSpec:
     if not brace:
         return specification
     try:
-        arguments = json.loads(brace + rest)
-    except json.JSONDecodeError as error:
+        arguments = json.loads(brace + rest, parse_constant=_constant)
+    except ValueError as error:
         raise UnknownEnvironment(
             f"What follows the id in {env_id!r} is not JSON ({error}); expected arguments such as "
             f'{plain}{{"{_TIME_LIMIT}": 500}}.'
@@ -81,6 +81,13 @@ def find_specification(env_id: str) -> EnvSpec:
     return replace(
         specification, max_episode_steps=limit, kwargs={**specification.kwargs, **arguments}
     )
+
+
+def _constant(text: str) -> float:
+    """Infinity, as in Hopper's `healthy_z_range`; NaN, which no argument can mean, is refused."""
+    if text == "NaN":
+        raise ValueError("NaN is not a number")
+    return float(text)
 
 
 def variant_id(specification: EnvSpec) -> str:

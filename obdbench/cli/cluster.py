@@ -13,9 +13,16 @@ import typer
 from rich.table import Column, Table
 
 from obdbench.cli.console import err, out, print_json
-from obdbench.cli.options import DEFAULT_STORE, Store, find_sweep, store_option
+from obdbench.cli.options import (
+    DEFAULT_STORE,
+    POLL_SECONDS,
+    Poll,
+    Store,
+    find_sweep,
+    store_option,
+)
 from obdbench.cli.runs import Retry, Threads, begin, check_retry, runs_to_do
-from obdbench.cli.started_sweeps import POLL_SECONDS, settle, show, watch
+from obdbench.cli.started_sweeps import settle, show, watch
 from slurm.scheduler import USUAL_ARRAY_SIZE, Scheduler, Unreachable
 
 if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
@@ -40,9 +47,7 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Stay until all is done, then print the table.")
     ] = False,
-    poll: Annotated[
-        float, typer.Option(help="Seconds between looks (--wait).", min=0.01, max=86_400)
-    ] = POLL_SECONDS,
+    poll: Poll = POLL_SECONDS,
     retry: Retry = None,
     threads: Threads = 1,
     store: Store = DEFAULT_STORE,

@@ -135,7 +135,7 @@ def import_(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Import a checkpoint of the papers' authors (CORL's format); no code of the file is run.
+    """Import a checkpoint of the papers' authors; no code of the file is run.
 
     Runs on that dataset find it as `--teacher cal_ql_authors`; they count as runs with the papers'
     teacher.
