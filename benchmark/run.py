@@ -205,7 +205,7 @@ def record_death(spec: RunSpec, store: Path, error: WorkerDied) -> bool:
             if is_complete(folder):
                 return False
             put_aside_damaged(folder)
-            attempt = _Attempt(spec, folder)
+            attempt = _Attempt(spec, folder, StopRequest())
             cost = attempt.outcome.cost
             cost.attempts = max(1, cost.attempts - 1)  # this is not one: the last one died
             with contextlib.suppress(ObdBenchError):  # an unreadable state is the retry's to report
@@ -230,11 +230,12 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
     """
     conditions.stop.check()
     with contextlib.ExitStack() as beating:
-        attempts = [_Attempt(spec, run_folder(conditions.store, spec)) for spec in specs]
+        stop = conditions.stop
+        attempts = [_Attempt(spec, run_folder(conditions.store, spec), stop) for spec in specs]
         for attempt in attempts:
             beating.enter_context(attempt.heartbeat)
         stopwatch = Stopwatch([attempt.outcome.cost for attempt in attempts])
-        clock = SaveClock(conditions.save_every, conditions.stop)
+        clock = SaveClock(conditions.save_every, stop)
         try:
             work = [attempt.begin(conditions, stopwatch, clock) for attempt in attempts]
             stopwatch.skip()  # loading data, and fitting a density, are not costs of a run
@@ -267,11 +268,11 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
 class _Attempt:
     """One attempt at a run, from its first sign of life to its record."""
 
-    def __init__(self, spec: RunSpec, folder: Path) -> None:
+    def __init__(self, spec: RunSpec, folder: Path, stop: StopRequest) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.spec, self.folder = spec, folder
         self.outcome = Outcome(Cost(attempts=_earlier_attempts(folder) + 1))
-        self.heartbeat = Heartbeat(folder, self.outcome.cost.attempts)
+        self.heartbeat = Heartbeat(folder, self.outcome.cost.attempts, stop)
         self.materials: Materials | None = None
 
     def begin(
