@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,9 +224,8 @@ def compare(benchmark: Any, other: str, size: Callable[[], Setup], rounds: int) 
     exact, setup = _same_noise(size()), _same_noise(size().to(torch.float32))
     assert_same(engine(exact), rival(exact), 1e-9)
     short = _first_steps(setup, 10)
-    assert_same(
-        engine(short), rival(short), BF16_TOLERANCE if other == "bf16 adjoint" else TOLERANCE
-    )
+    tolerance = BF16_TOLERANCE if other == "bf16 adjoint" else TOLERANCE
+    assert_same(engine(short), rival(short), tolerance)
 
     found = benchmark.pedantic(engine, args=(setup,), rounds=3, warmup_rounds=1)
     ratios = time_ratios(lambda: rival(setup), lambda: engine(setup), rounds=rounds)
@@ -234,6 +234,11 @@ def compare(benchmark: Any, other: str, size: Callable[[], Setup], rounds: int) 
     for name, gradient in (("engine", found), (other, rival(setup))):
         error = (gradient.actions - expected.actions).norm() / expected.actions.norm()
         benchmark.extra_info[f"error in float32, {name}"] = float(error)
+
+
+def one_by_one(candidate: Callable[[Setup], MetaGradient], setups: list[Setup]) -> None:
+    for setup in setups:
+        candidate(setup)
 
 
 @pytest.mark.benchmark(group="meta-gradient, runs packed")
@@ -245,11 +250,11 @@ def test_eight_runs_at_once(benchmark: Any) -> None:
     benchmark.pedantic(engine, args=(together,), rounds=10, warmup_rounds=2)
     for name, packed in (("C++ engine", engine), ("torch engine", torch_engine)):
         ratios = time_ratios(
-            lambda: [packed(setup) for setup in alone], lambda: packed(together), rounds=10
+            partial(one_by_one, packed, alone), partial(packed, together), rounds=10
         )
         record(benchmark, f"cost of a run alone / packed by 8, {name}", ratios)
     for name, rival in (("C++ engine", engine), ("bf16 adjoint", bf16_adjoint)):
-        ratios = time_ratios(lambda: torch_engine(together), lambda: rival(together), rounds=10)
+        ratios = time_ratios(partial(torch_engine, together), partial(rival, together), rounds=10)
         record(benchmark, f"packed by 8: time of the torch engine / {name}", ratios)
     found = engine(exact)
     for index in range(8):
@@ -291,7 +296,7 @@ def test_share_of_the_machines_matrix_product(benchmark: Any, size: Callable[[],
         ("torch engine", plain_products, torch_engine),
         ("bf16 adjoint", products_of_both_precisions, bf16_adjoint),
     ):
-        ratios = time_ratios(roof, lambda: candidate(setup), rounds=7)
+        ratios = time_ratios(roof, partial(candidate, setup), rounds=7)
         record(benchmark, f"share of the speed of plain products, {name}", ratios)
     seconds = benchmark.stats.stats.min
     benchmark.extra_info["GFLOP"] = floating_point_operations(setup) / 1e9

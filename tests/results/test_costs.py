@@ -194,8 +194,8 @@ def within_a_factor_of_two(ratios: Callable[[int], list[float]]) -> None:
 @pytest.mark.parametrize(
     ("method", "width", "pairs", "steps", "outer"),
     [
-        ("dbc_published", 64, 64, 50, 15),
-        ("dbc", 128, 64, 20, 20),
+        ("dbc_published", 64, 64, 50, 60),
+        ("dbc", 128, 64, 20, 60),
         ("bc_whole", 32, 0, 10, 0),
     ],
 )
