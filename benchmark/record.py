@@ -150,6 +150,8 @@ class Provenance(_Part, frozen=True, kw_only=True):
         device: Torch device and its name.
         host: Name of the machine.
         threads: Threads of torch; rounding depends on it.
+        engine: What computed the method's heavy part ("torch", or a name that the method gives);
+            rounding depends on it.
         environment: Gymnasium id of the environment that was scored in.
         contacts: Rule of its contacts (`benchmark.environments.contacts`); None where the installed
             MuJoCo decides.
@@ -169,6 +171,7 @@ class Provenance(_Part, frozen=True, kw_only=True):
     contacts: str | None = None
     dataset_sha256: str | None
     seeds: Seeds
+    engine: str = "torch"
     converted_from: ConvertedFrom | None = None
 
 
