@@ -398,7 +398,7 @@ def _check_contacts(record: Record, path: Path) -> None:
     rule, mujoco = contact_rule(origin.environment), origin.packages.get("mujoco", "unknown")
     if origin.contacts == rule or not record.checkpoints:
         return
-    if origin.contacts is None and mujoco[0].isdigit() and not adds_margins(mujoco):
+    if origin.contacts is None and not adds_margins(mujoco):
         return  # they were the same without being named
     raise BadRecord(
         f"{path} was scored in {origin.environment} with the contacts of MuJoCo {mujoco} "

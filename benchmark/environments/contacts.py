@@ -8,6 +8,7 @@ with half of it for each, the sum is the former margin, for every pair of geoms.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,19 @@ FORMER = "larger margin of two geoms, as before MuJoCo 3.5"
 
 
 def contact_rule(env_id: str | None) -> str | None:
-    """The rule of an environment's contacts where the MuJoCo in use does not decide it."""
-    plain = (env_id or "").partition("{")[0].rpartition(":")[2]
-    return FORMER if plain in V4_WITH_MARGINS else None
+    """The rule of an environment's contacts where the MuJoCo in use does not decide it.
+
+    It does for a variant with a model of its own, which Ant-v4 may have.
+    """
+    plain, _, arguments = (env_id or "").partition("{")
+    known = plain.rpartition(":")[2] in V4_WITH_MARGINS and '"xml_file"' not in arguments
+    return FORMER if known else None
 
 
 def adds_margins(mujoco_version: str) -> bool:
-    """Whether a version of MuJoCo adds the margins of two geoms."""
-    major, minor = (int(number) for number in mujoco_version.split(".")[:2])
-    return (major, minor) >= (3, 5)
+    """Whether a version of MuJoCo adds the margins of two geoms; an unknown one counts as such."""
+    numbers = re.match(r"(\d+)\.(\d+)", mujoco_version)
+    return numbers is None or (int(numbers[1]), int(numbers[2])) >= (3, 5)
 
 
 def scale_margins(environment: Any, factor: float) -> bool:

@@ -206,7 +206,7 @@ def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
             f"Environment {specification.id!r} is registered but cannot be made: {error} "
             f"{_install_hint(specification)}"
         ) from error
-    if contact_rule(specification.id):
+    if contact_rule(specification.id) and "xml_file" not in specification.kwargs:
         scale_margins(environment, 0.5)
     return environment
 

@@ -265,6 +265,7 @@ def test_scores_with_the_contacts_that_an_environment_has_here_are_read(
         (scored_in("Hopper-v4", "4.0.0"), "contacts of MuJoCo 4.0.0 (no rule named); here they"),
         (scored_in('Hopper-v4{"max_episode_steps": 5}', "3.5.0"), "contacts of MuJoCo 3.5.0"),
         (scored_in("Hopper-v4", "not installed"), "contacts of MuJoCo not installed"),
+        (scored_in("Hopper-v4", ""), "with the contacts of MuJoCo  ("),
         (scored_in("Hopper-v5", "4.0.0", FORMER), "rule of the installed MuJoCo, and scores"),
     ],
 )

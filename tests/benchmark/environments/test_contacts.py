@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import gymnasium.envs.mujoco
 import mujoco
 import numpy as np
 import pytest
@@ -62,6 +63,23 @@ def test_the_rule_goes_by_the_id() -> None:
     assert [contact_rule(name) for name in ("Hopper-v4", variant)] == [FORMER, FORMER]
     for other in ("Hopper-v5", "Walker2d-v4", "HalfCheetah-v4", "CartPole-v1", "MyHopper-v4", None):
         assert contact_rule(other) is None
+
+
+def test_mujoco_adds_margins_since_3_5() -> None:
+    assert not any(map(adds_margins, ("2.3.7", "3.4.0", "3.4.0rc1")))
+    assert all(map(adds_margins, ("3.5.0", "3.10.0", "4.0.0", "", "unknown")))
+
+
+@NEW
+def test_a_model_of_ones_own_keeps_its_margins(tmp_path: Path) -> None:
+    text = (Path(gymnasium.envs.mujoco.__file__).parent / "assets" / "ant.xml").read_text("utf-8")
+    assert text.count('margin="0.01" rgba') == 1
+    path = tmp_path / "ant.xml"
+    path.write_text(text.replace('margin="0.01" rgba', 'margin="0.03" rgba'), "utf-8")
+    env_id = f'Ant-v4{{"xml_file": "{path}"}}'
+    model = make_environment(find_specification(env_id)).unwrapped.model  # type: ignore[attr-defined]
+    assert set(model.geom_margin.tolist()) == {0.03}
+    assert contact_rule(env_id) is None
 
 
 def test_all_of_gymnasiums_v4_with_margins_are_known() -> None:
