@@ -73,7 +73,7 @@ class MujocoBatch:
         self._control = self._states[:, control : control + model.nu]
         self._rows = list(self._states)  # a view of each slot's state
         self._data = [mujoco.MjData(model) for _ in range(threads)]
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self._pool = ThreadPoolExecutor(threads)  # starts a thread when one is first needed
 
     def reset(
         self, slots: Sequence[int] | NDArray[np.integer], seeds: Sequence[int]
@@ -114,21 +114,17 @@ class MujocoBatch:
 
     def close(self) -> None:
         """Stop the threads and close the reference environment."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        self._pool.shutdown()
         self._reference.close()
 
     def _simulate(self, slots: NDArray[np.intp]) -> None:
         """Advance these rows by one step each, every thread the next one that none has taken."""
-        pending = deque([*slots.tolist(), *[None] * len(self._data)])  # None ends a thread's work
-        first, *others = self._data
-        helping = (
-            [self._pool.submit(self._simulate_share, data, pending) for data in others]
-            if self._pool
-            else []
-        )
+        first, *others = self._data[: max(1, len(slots))]
+        # A None per thread ends its work.
+        pending = deque([*slots.tolist(), *[None] * (1 + len(others))])
+        helpers = [self._pool.submit(self._simulate_share, d, pending) for d in others]
         self._simulate_share(first, pending)
-        for helper in helping:
+        for helper in helpers:
             helper.result()  # raises a thread's error
 
     def _simulate_share(self, data: Any, pending: deque[int | None]) -> None:

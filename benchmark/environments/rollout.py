@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from benchmark.environments.batch import BatchedEnvironment, check_actions, highest
 from benchmark.environments.lookup import find_specification, make_batched
 from benchmark.errors import ObdBenchError
+from benchmark.threads import torch_threads
 
 
 class NoTimeLimit(ObdBenchError):
@@ -84,7 +85,9 @@ def rollout(
         episodes: E.
         seeds: Reset seed of each of the E episodes, the same for every policy, so that policies
             are compared on common random numbers.
-        threads: Threads that step MuJoCo environments; the results do not depend on it.
+        threads: Threads that step MuJoCo environments; the results do not depend on it. `act` is
+            called with torch on one thread: torch's others would wait in a loop for the next call,
+            on the cores that the environments are stepped on.
         max_steps: Cut every episode after so many steps, if the environment has not ended it.
         on_progress: Called after every step of the batch with the environment steps taken so far.
 
@@ -95,7 +98,8 @@ def rollout(
     """
     if len(seeds) != episodes:
         raise ValueError(f"rollout got {len(seeds)} seeds for {episodes} episodes.")
-    with contextlib.closing(make_batched(env_id, policies * episodes, threads)) as environment:
+    batch = make_batched(env_id, policies * episodes, threads)
+    with contextlib.closing(batch) as environment, torch_threads(1):
         limit = _step_limit(environment, max_steps)
         shape, space = (policies, episodes), environment.action_space
         action_dims = () if isinstance(space, Discrete) else (space.shape or ())
