@@ -127,6 +127,8 @@ class Reproduction:
         """
         if step.done or step.kind == "dataset":
             return 0.0
+        if step.problem:
+            return None
         if step.kind == "density":
             recipe = Fit.of(step.recipe)
             return fitting_seconds(recipe.built(), step.dataset, rates)

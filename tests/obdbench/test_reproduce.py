@@ -17,6 +17,7 @@ import pytest
 
 from benchmark.datasets.d4rl_facts import d4rl_statistics
 from benchmark.method import METHODS
+from benchmark.teachers.teacher_files import imported_path
 from obdbench.reproduction import reproducible, reproduction
 from obdbench.sweeps import shipped_sweeps
 from tests.d4rl_files import Arrays, made_up, write_file
@@ -153,6 +154,21 @@ def test_a_teacher_of_other_settings_is_not_taken_without_a_word(
     assert "was trained with decay_from = 0.5, and 1.0 is asked for" in refused.err
     kept = cli(*PAPER, *options(settings), "--set", "teacher.decay_from=0.5", "--plan")
     assert kept.code == 0, kept.err
+
+
+def test_a_teacher_of_the_authors_is_imported_and_never_trained(
+    cli: Any, mirror: FileServer, own_folders: Path
+) -> None:
+    command = [*PAPER, *options({**TINY, "teacher": '"cal_ql_authors"'}), "--plan"]
+    missing = cli(*command)
+    assert missing.code == 1 and "Nothing was started: 1 thing is missing." in missing.err
+    assert "teacher import FILE.pt --dataset d4rl/hopper-medium-v2" in " ".join(missing.err.split())
+    path = imported_path("d4rl/hopper-medium-v2")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    there = cli(*command)
+    assert there.code == 0, there.err
+    assert re.search(r"cal_ql_authors on d4rl/hopper-medium-v2 +│ there +│ +│ imported", there.out)
 
 
 def test_on_a_cluster_teachers_are_jobs_and_the_runs_follow_them(
