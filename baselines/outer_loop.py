@@ -25,7 +25,9 @@ from benchmark.method import (
     require_above_zero,
     require_below_one,
     require_positive,
+    require_settings,
 )
+from benchmark.students.heads import SQUARED_ERROR_HEADS, squared_error_head
 from benchmark.students.network import Network, Parameters, stack
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet, require_finite
@@ -122,6 +124,13 @@ class OBD(Method):
             return dataclasses.replace(student, head="sampled_trained")
         return student
 
+    def require_student(self, student: StudentSpec) -> None:
+        """The adjoint is written for ReLU networks under the squared error and plain SGD."""
+        require_settings(
+            self, student, optimizer="sgd", activation="relu", schedule="constant",
+            gradient_clip=None, head=tuple(SQUARED_ERROR_HEADS),
+        )  # fmt: skip
+
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Distil one run."""
         advance([self.outer_run(problem, monitor)])
@@ -153,9 +162,7 @@ class OBD(Method):
         self, network: Network, student: StudentSpec, runs: int, action_dim: int
     ) -> None:
         """Do one outer step of R runs on made-up numbers, all that is drawn for it included."""
-        loop = InnerLoop(
-            network, student.policy_head, student.steps, student.learning_rate, student.momentum
-        )
+        loop = _loop(network, student)
         generator = torch.Generator().manual_seed(0)
 
         def drawn(*shape: int) -> Tensor:
@@ -194,6 +201,7 @@ def advance(runs: Sequence[OuterRun]) -> None:
         BadParameter: Their saved states are at different steps.
     """
     first = runs[0]
+    first.settings.require_student(first.problem.student)
     loop = inner_loop(first.problem)
     gradient = capture(loop, first.problem.device)
     if any(run.start != first.start for run in runs):
@@ -386,15 +394,13 @@ class OuterRun:
 def inner_loop(problem: Problem) -> InnerLoop:
     """The student's training as a differentiable loop."""
     student = problem.student
-    if student.optimizer != "sgd":
-        raise BadParameter(
-            f"OBD differentiates through SGD; student.optimizer is {student.optimizer!r}. Distil "
-            f'with optimizer = "sgd" and score under another with [evaluation_student].'
-        )
     network = student.network(problem.observation_dim, problem.action_dim)
-    return InnerLoop(
-        network, student.policy_head, student.steps, student.learning_rate, student.momentum
-    )
+    return _loop(network, student)
+
+
+def _loop(network: Network, student: StudentSpec) -> InnerLoop:
+    head = squared_error_head(student.policy_head)
+    return InnerLoop(network, head, student.steps, student.learning_rate, student.momentum)
 
 
 def _joined(tensors: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:

@@ -220,7 +220,8 @@ def _sweeps() -> Iterator[Entry]:
 def _protocols() -> Iterator[Entry]:
     for name, protocol in PROTOCOLS.items():
         summary = (
-            f"{protocol.students} students x {protocol.episodes} episodes every "
+            f"{protocol.students} students x {protocol.episodes} episodes"
+            f"{' of sampled actions' if protocol.actions == 'sampled' else ''} every "
             f"{protocol.checkpoint_every:,} outer steps; the last {protocol.last} count."
         )
         yield Entry("protocol", name, "obdbench", summary)

@@ -218,14 +218,17 @@ def _describe_protocol(protocol: Protocol) -> str:
         f"{protocol.name}: {protocol.students} {who} x {protocol.episodes} episodes, "
         f"last {protocol.last} checkpoint{many}"
         + (f" before the last {protocol.leave_out}" if protocol.leave_out else "")
+        + (", sampled actions" if protocol.actions == "sampled" else "")
     )
 
 
 def _describe_student(student: StudentSpec) -> str:
     """For example "mlp 4x64, sampled head, sgd, 50 steps"."""
+    hidden = f"{student.depth}x{student.width}"
+    clip = "" if student.gradient_clip is None else f" clipped at {student.gradient_clip:g}"
     return (
-        f"{student.name} {student.depth}x{student.width}, {student.head} head, "
-        f"{student.optimizer}, {student.steps} steps"
+        f"{student.name} {hidden}{' tanh' if student.activation == 'tanh' else ''}, "
+        f"{student.head} head, {student.optimizer}{clip}, {student.steps} steps"
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import linear, relu
 
 from baselines.meta_gradient import InnerLoop, MetaGradient, OuterBatch, Pairs
-from benchmark.students.heads import HEADS
+from benchmark.students.heads import SQUARED_ERROR_HEADS as HEADS
 from benchmark.students.network import Network, Parameters, stack
 
 Skip = tuple[int, int] | None
