@@ -26,22 +26,9 @@ from benchmark.method import (
     require_below_one,
     require_positive,
 )
-from benchmark.students.spec import StudentSpec
+from benchmark.students.spec import RECIPES, StudentSpec
 from benchmark.students.student import StudentPolicy
 from benchmark.synthetic_set import SyntheticSet
-
-AUTHORS_STUDENTS = {
-    "brax": StudentSpec(
-        depth=3, width=512, activation="tanh", head="gaussian", output_gain=0.01,
-        optimizer="adam", learning_rate=5e-3, adam_epsilon=1e-5, gradient_clip=0.5, steps=400,
-    ),
-    "minatar": StudentSpec(
-        depth=3, width=512, head="categorical", output_gain=0.01, optimizer="adam",
-        learning_rate=0.03, schedule="linear", adam_epsilon=1e-5, gradient_clip=0.5, steps=64,
-    ),
-}  # fmt: skip
-"""Students of HaDES's code. On Brax it takes 200 steps for Hopper and InvertedDoublePendulum, 400
-for the others."""
 
 SHAPINGS = {"centred_ranks": centred_ranks, "raw": raw_fitness}
 
@@ -66,8 +53,8 @@ class Evolution(Method):
             for no cut.
         actions: "mode" for deterministic actions in the search, or "sampled" for draws from the
             policies' distributions (HaDES). The protocol says which of them the scoring takes.
-        students: "sweep" leaves the sweep its student; "brax" and "minatar" take HaDES's on these,
-            in every setting that the sweep leaves at the suite's default.
+        students: "sweep" leaves the sweep its student; "hades" (on Brax) and "hades_minatar" take
+            the authors', in every setting that the sweep leaves at the suite's default.
         environment_steps: Budget of environment steps: the search ends with the generation that
             reaches it; None for no budget. Methods of equal budget are compared on equal terms.
     """
@@ -84,7 +71,7 @@ class Evolution(Method):
     max_steps: int | None = None
     environment_steps: int | None = None
     actions: Literal["mode", "sampled"] = "mode"
-    students: Literal["sweep", "brax", "minatar"] = "sweep"
+    students: Literal["sweep", "hades", "hades_minatar"] = "sweep"
 
     def __post_init__(self) -> None:
         require_positive(self, "outer_steps", "population", "episodes_per_policy")
@@ -109,7 +96,7 @@ class Evolution(Method):
         if self.students == "sweep":
             return student
         changed = {k: v for k, v in vars(student).items() if v != getattr(StudentSpec(), k)}
-        return dataclasses.replace(AUTHORS_STUDENTS[self.students], **changed)
+        return dataclasses.replace(RECIPES[self.students], **changed)
 
     def require_student(self, student: StudentSpec) -> None:
         """Any that has a distribution, where actions are sampled."""

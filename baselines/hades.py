@@ -170,11 +170,11 @@ class PublishedFixedInitHaDES(FixedInitHaDES):
 
 HADES_PUBLISHED = PublishedHaDES(
     outer_steps=2_000, population=2_048, sigma=0.03, beta1=0.99, fitness_shaping="raw",
-    actions="sampled", students="brax",
+    actions="sampled", students="hades",
 )  # fmt: skip
 FIXED_INIT_HADES_PUBLISHED = PublishedFixedInitHaDES(
     outer_steps=2_000, population=2_048, sigma=0.03, beta1=0.99, fitness_shaping="raw",
-    actions="sampled", students="brax",
+    actions="sampled", students="hades",
 )  # fmt: skip
 """Search, student and sampled actions as in the authors' code on Brax. Score them by the protocol
 `hades`, which samples too; docs/deviations.md has what still differs."""

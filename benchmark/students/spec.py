@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from benchmark.config import BadConfiguration, build
 from benchmark.errors import ObdBenchError, did_you_mean
 
 if TYPE_CHECKING:  # records and commands that train nothing must not pay for torch
@@ -25,6 +26,15 @@ ScheduleName = Literal["constant", "linear"]
 
 HIDDEN_GAIN = math.sqrt(2)
 """Gain of the initial weights of hidden layers (OBD, Section 5; HaDES's code too)."""
+
+
+CHOICES: dict[str, Any] = {
+    "head": HeadName,
+    "optimizer": OptimizerName,
+    "activation": ActivationName,
+    "schedule": ScheduleName,
+}
+"""The fields whose values are names, with these."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +157,51 @@ class StudentSpec:
         return self.learning_rate * (1 - step / steps if self.schedule == "linear" else 1)
 
 
-CHOICES: dict[str, Any] = {
-    "head": HeadName,
-    "optimizer": OptimizerName,
-    "activation": ActivationName,
-    "schedule": ScheduleName,
-}
-"""The fields whose values are names, with these."""
+def build_student(
+    values: Mapping[str, Any], where: str, base: StudentSpec | None = None
+) -> StudentSpec:
+    """A student from its settings.
+
+    Args:
+        values: Settings by name; `recipe` names one of `RECIPES`, from which the others differ.
+        where: What the mapping is, for messages: "[student] of sweep.toml".
+        base: What settings that are left out are taken from where no recipe is named; OBD's student
+            by default.
+
+    Raises:
+        BadConfiguration: A key, or the recipe, is unknown (with the nearest valid ones), or a value
+            does not fit.
+    """
+    changed = dict(values)
+    if (recipe := changed.pop("recipe", None)) is not None:
+        if recipe not in RECIPES:
+            raise BadConfiguration(
+                f"recipe in {where} is {recipe!r}. {did_you_mean(str(recipe), RECIPES)}"
+            )
+        base = RECIPES[recipe]
+    return build(base or StudentSpec(), changed, where)
+
+
+def describe_student(student: StudentSpec) -> str:
+    """For example "mlp 4x64, sampled head, sgd, 50 steps"."""
+    hidden = f"{student.depth}x{student.width}"
+    clip = "" if student.gradient_clip is None else f" clipped at {student.gradient_clip:g}"
+    return (
+        f"{student.name} {hidden}{' tanh' if student.activation == 'tanh' else ''}, "
+        f"{student.head} head, {student.optimizer}{clip}, {student.steps} steps"
+    )
+
+
+RECIPES = {
+    "obd": StudentSpec(),
+    # HaDES's code on Brax; it takes 200 steps on Hopper and InvertedDoublePendulum.
+    "hades": StudentSpec(
+        depth=3, width=512, activation="tanh", head="gaussian", output_gain=0.01,
+        optimizer="adam", learning_rate=5e-3, adam_epsilon=1e-5, gradient_clip=0.5, steps=400,
+    ),
+    "hades_minatar": StudentSpec(
+        depth=3, width=512, head="categorical", output_gain=0.01, optimizer="adam",
+        learning_rate=0.03, schedule="linear", adam_epsilon=1e-5, gradient_clip=0.5, steps=64,
+    ),
+}  # fmt: skip
+"""Students of papers, by the name that `student.recipe` takes."""

@@ -17,7 +17,7 @@ import torch
 from gymnasium.envs.classic_control import CartPoleEnv
 
 from baselines import evolution_loop
-from baselines.evolution_loop import AUTHORS_STUDENTS, Evolution, EvolutionRun
+from baselines.evolution_loop import Evolution, EvolutionRun
 from baselines.hades import FixedInitHaDES, HaDES
 from baselines.meta_gradient import Pairs
 from baselines.references import EvolutionStrategies, flatten, unflatten
@@ -30,7 +30,7 @@ from benchmark.protocol import Protocol, protocol_named
 from benchmark.record import record_folder
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
-from benchmark.students.spec import StudentSpec
+from benchmark.students.spec import RECIPES, StudentSpec
 from benchmark.students.student import StudentPolicy, train_students
 from benchmark.synthetic_set import SyntheticSet
 from obdbench.face import load_set
@@ -360,8 +360,8 @@ def test_the_published_presets_take_the_authors_student_where_the_sweep_leaves_i
         assert spec.scoring_student == spec.student
         return spec.student
 
-    assert student_of() == AUTHORS_STUDENTS["brax"]
-    expected = dataclasses.replace(AUTHORS_STUDENTS["brax"], width=64, steps=200)
+    assert student_of() == RECIPES["hades"]
+    expected = dataclasses.replace(RECIPES["hades"], width=64, steps=200)
     assert student_of(width=64, steps=200) == expected
     own = RunSpec.create(
         method="hades", dataset="hopper/medium", parameters={}, where="the test",

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from baselines.evolution_loop import AUTHORS_STUDENTS
 from benchmark.errors import ObdBenchError
 from benchmark.method import METHODS
 from benchmark.protocol import PROTOCOLS, protocol_named
 from benchmark.spec import RunSpec
-from benchmark.students.spec import StudentSpec
+from benchmark.students.spec import RECIPES, StudentSpec
 from benchmark.sweep import Sweep, build_sweep, read_sweep
 from benchmark.teachers.teacher import TEACHERS
 
@@ -169,24 +168,38 @@ name = "scoring"
 datasets = ["hopper/medium"]
 protocol = "hades"
 [evaluation_student]
-depth = 3
-width = 512
-activation = "tanh"
-head = "gaussian"
-output_gain = 0.01
-optimizer = "adam"
-learning_rate = 0.005
-adam_epsilon = 1e-5
-gradient_clip = 0.5
-steps = 400
+recipe = "hades"
 """
     methods = ["random", "dbc", "gradient_matching", "truncated_av_pbc", "hades", "bc_whole"]
     runs = parse(text + "".join(f'[[methods]]\nname = "{name}"\n' for name in methods)).runs
     assert [run.method for run in runs] == methods
     for run in runs:
         assert run.student == StudentSpec()
-        assert run.scoring_student == AUTHORS_STUDENTS["brax"]
+        assert run.scoring_student == RECIPES["hades"]
         assert run.protocol == protocol_named("hades")
+
+
+def test_the_shipped_sweep_of_hades_scoring_has_its_student_and_protocol() -> None:
+    for run in shipped("hades_scoring").runs:
+        assert run.scoring_student == dataclasses.replace(RECIPES["hades"], steps=200)
+        assert (run.student.head, run.student.activation) == ("sampled", "relu")
+        assert (run.protocol.actions, run.protocol.episodes) == ("sampled", 4)
+
+
+@pytest.mark.parametrize("table", ["student", "evaluation_student"])
+def test_a_recipe_is_what_a_students_settings_differ_from(table: str) -> None:
+    run = parse(HEAD + f'[{table}]\nwidth = 64\nrecipe = "hades"\nsteps = 100' + RANDOM).runs[0]
+    expected = dataclasses.replace(RECIPES["hades"], width=64, steps=100)
+    assert run.scoring_student == expected
+    assert run.student == (expected if table == "student" else StudentSpec())
+
+
+def test_a_recipe_may_be_an_axis_and_an_unknown_one_is_answered_with_the_nearest() -> None:
+    axis = '[grid]\nevaluation_student.recipe = ["obd", "hades"]'
+    runs = parse(HEAD + axis + RANDOM).runs
+    assert [run.scoring_student for run in runs] == [RECIPES["obd"], RECIPES["hades"]]
+    with pytest.raises(ObdBenchError, match=r"recipe in \[student\] of .* 'hade'. Did .* 'hades'"):
+        parse(HEAD + '[student]\nrecipe = "hade"' + RANDOM)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from baselines.evolution_loop import AUTHORS_STUDENTS as AUTHORS
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
 from benchmark.students.heads import HEADS
 from benchmark.students.network import stack
+from benchmark.students.spec import RECIPES as STUDENTS
 from benchmark.students.spec import StudentSpec
 from benchmark.students.student import (
     Batch,
@@ -333,7 +333,7 @@ def test_the_whole_gradient_of_hades_students_equals_autograd(head: str, activat
 
 
 def test_hades_student_is_built_as_in_its_code() -> None:
-    network = AUTHORS["brax"].network(11, 3)
+    network = STUDENTS["hades"].network(11, 3)
     assert (network.sizes, network.activation, network.constants) == ((11, 512, 512, 3), "tanh", 3)
     *layers, (_, log_std) = network.initialise(torch.Generator().manual_seed(0), torch.float64)
     # Orthogonal weights: the gain is the root of the mean square of the rows' (or columns') norms.
