@@ -224,7 +224,8 @@ def test_list_shows_every_kind(cli: Any) -> None:
     names = {kind: [entry["name"] for entry in entries] for kind, entries in listed.items()}
     assert list(names) == [
         "methods", "datasets", "dataset families", "students", "teacher recipes",
-        "density recipes", "studies", "student recipes", "sweeps", "protocols", "profiles", "exhibits",
+        "density recipes", "studies", "student recipes", "sweeps", "protocols", "profiles",
+        "exhibits",
     ]  # fmt: skip
     assert "quickstart" in names["sweeps"]
     assert "gpu" in names["profiles"]
