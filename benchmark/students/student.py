@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
 from benchmark.students.heads import Head
 from benchmark.students.network import Network, Parameters, stack
@@ -48,7 +49,16 @@ class StudentPolicy:
         return self.scaling.actions_out(self.head.mode(self.outputs(observations))).numpy()
 
     def sampled(self, seeds: Sequence[Sequence[int]]) -> SampledStudents:
-        """The same students, which draw their actions; arguments as in `SampledStudents`."""
+        """The same students, which draw their actions; arguments as in `SampledStudents`.
+
+        Raises:
+            ObdBenchError: Their head has only one action per state.
+        """
+        if not self.head.stochastic:
+            raise ObdBenchError(
+                f"Actions are to be sampled, but a {type(self.head).__name__} has only one per "
+                f'state. Take students with another head, or actions = "mode".'
+            )
         return SampledStudents(self, seeds)
 
 

@@ -398,6 +398,19 @@ def test_hades_with_the_authors_student_runs_on_hopper(tmp_path: Path) -> None:
         load_set(tmp_path / record_folder(spec.run_id)).train(student=SAMPLING)
 
 
+def test_a_run_whose_head_is_for_other_actions_fails_before_it_begins(
+    cartpole: str, tmp_path: Path
+) -> None:
+    """Also where the environment was not known when the run was asked for."""
+    gaussian = dataclasses.replace(STUDENT, head="gaussian")
+    spec = dataclasses.replace(spec_of("hades", cartpole, **OF_SETS), evaluation_student=gaussian)
+    record = execute(spec, tmp_path)
+    assert record.status == "failed"
+    said = "student.head is 'gaussian', for actions of a Box; those of CartPole-v1 are Discrete"
+    assert said in record.failure.message
+    assert record.checkpoints == []
+
+
 @pytest.mark.parametrize("skip", [None, (1, 2)])
 def test_evolution_on_weights_evolves_log_deviations_too(skip: tuple[int, int] | None) -> None:
     spec = StudentSpec(

@@ -396,6 +396,12 @@ def test_with_fewer_streams_than_policies_they_are_taken_in_turn() -> None:
     np.testing.assert_array_equal(own, steps_of(policy.sampled(seeds(2, 2)), observations, 3))
 
 
+def test_students_with_one_action_per_state_cannot_be_sampled() -> None:
+    policy = train(replace(SPEC, head="mean", steps=1), draw_pairs(1), generators(1))
+    with pytest.raises(ObdBenchError, match="a MeanHead has only one per state"):
+        policy.sampled([[0]])
+
+
 @pytest.mark.parametrize(
     ("head", "space", "message"),
     [
