@@ -73,7 +73,7 @@ class ProgressiveAvPBC(AvPBC):
         """Distil one run, stage by stage."""
         self.require_student(problem.student)
         run = _ProgressiveRun(self, self.targets(problem), problem, monitor)
-        loop = inner_loop(problem)
+        loop = inner_loop(problem, self.precision)
         for step in range(run.start, self.outer_steps):
             run.report(step)
             self._outer_step(run, loop, step)

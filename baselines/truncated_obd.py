@@ -79,7 +79,7 @@ class TruncatedAvPBC(AvPBC):
 
     def _gradient(self, run: OuterRun, step: int) -> MetaGradient:
         """The meta-gradient of one outer step, through one random window."""
-        loop = inner_loop(run.problem)
+        loop = inner_loop(run.problem, self.precision)
         draw = run.draw(loop, step)
         generator = run.problem.generator("window", step)
         end = int(torch.randint(self.window, loop.steps + 1, (), generator=generator))
