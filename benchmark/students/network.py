@@ -10,6 +10,7 @@ which needs their intermediate values and none of autograd's bookkeeping.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from torch import Tensor
 from benchmark.errors import ObdBenchError
 from benchmark.registry import Registry
 from benchmark.students.heads import LOG_STD_MULTIPLIER, LOG_STD_OFFSET
-from benchmark.students.spec import HIDDEN_GAIN
 
 Parameters = list[tuple[Tensor, Tensor]]
 """One `(weight [R, out, in], bias [R, 1, out])` pair per layer.
@@ -34,6 +34,10 @@ one more pair too: a layer without inputs, `(weight [R, out, 0], bias [R, 1, out
 The bias has the shape in which it is added to a batched product: at small widths, a view at every
 use takes as long as an addition.
 """
+
+
+HIDDEN_GAIN = math.sqrt(2)
+"""Gain of the initial weights of hidden layers (OBD, Section 5; HaDES's code too)."""
 
 
 def relu_backward(gradient: Tensor, output: Tensor) -> Tensor:

@@ -24,9 +24,6 @@ OptimizerName = Literal["sgd", "adam", "adamw"]
 ActivationName = Literal["relu", "tanh"]
 ScheduleName = Literal["constant", "linear"]
 
-HIDDEN_GAIN = math.sqrt(2)
-"""Gain of the initial weights of hidden layers (OBD, Section 5; HaDES's code too)."""
-
 
 CHOICES: dict[str, Any] = {
     "head": HeadName,
@@ -79,7 +76,7 @@ class StudentSpec:
     weight_decay: float = 0.01
     steps: int = 100
     activation: ActivationName = "relu"
-    output_gain: float = HIDDEN_GAIN
+    output_gain: float = math.sqrt(2)
     adam_epsilon: float = 1e-8
     gradient_clip: float | None = None
     schedule: ScheduleName = "constant"
