@@ -25,7 +25,12 @@ import torch
 from torch import Tensor
 
 from baselines import native_engine
-from benchmark.students.heads import Head, LossGradient, bc_loss_gradient, bc_loss_tangent
+from benchmark.students.heads import (
+    LossGradient,
+    SquaredErrorHead,
+    bc_loss_gradient,
+    bc_loss_tangent,
+)
 from benchmark.students.network import (
     Levels,
     Network,
@@ -92,11 +97,17 @@ class InnerLoop:
     """
 
     network: Network
-    head: Head
+    head: SquaredErrorHead
     steps: int
     learning_rate: float
     momentum: float = 0.0
     precision: native_engine.Precision = "float32"
+
+    def __post_init__(self) -> None:
+        if self.network.activation != "relu":
+            raise ValueError(
+                f"The adjoint is that of ReLU networks; got one with {self.network.activation}."
+            )
 
     def gradient(
         self,
@@ -278,7 +289,7 @@ class InnerLoop:
             if skip and layer == skip[1]:
                 kept = below.clone()
             # The second derivative of a ReLU is 0: its mask is that of the forward pass.
-            delta_tangent = relu_backward(below, step.levels.rectified[layer - 1])
+            delta_tangent = relu_backward(below, step.levels.activated[layer - 1])
 
     def _sweep_scalars(
         self,
@@ -330,7 +341,7 @@ class InnerLoop:
             if layer > 0:
                 tangent.baddbmm_(tangents[-1], step.parameters[layer][0].mT)
             if layer + 1 < self.network.depth:
-                tangent = relu_backward(tangent, step.levels.rectified[layer])
+                tangent = relu_backward(tangent, step.levels.activated[layer])
                 if skip and layer + 1 == skip[1]:
                     tangent += tangents[skip[0] - 1]
             tangents.append(tangent)

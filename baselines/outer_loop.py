@@ -26,7 +26,9 @@ from benchmark.method import (
     require_above_zero,
     require_below_one,
     require_positive,
+    require_settings,
 )
+from benchmark.students.heads import SQUARED_ERROR_HEADS, squared_error_head
 from benchmark.students.network import Network, Parameters, stack
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet, require_finite
@@ -127,6 +129,13 @@ class OBD(Method):
             return dataclasses.replace(student, head="sampled_trained")
         return student
 
+    def require_student(self, student: StudentSpec) -> None:
+        """The adjoint is written for ReLU networks under the squared error and plain SGD."""
+        require_settings(
+            self, student, optimizer="sgd", activation="relu", schedule="constant",
+            gradient_clip=None, head=tuple(SQUARED_ERROR_HEADS),
+        )  # fmt: skip
+
     def engine(self, device: str) -> str:
         """The engine of the meta-gradient: C++ where it is built, on a CPU, else torch."""
         return native_engine.name(device)
@@ -163,14 +172,7 @@ class OBD(Method):
         self, network: Network, student: StudentSpec, runs: int, action_dim: int
     ) -> None:
         """Do one outer step of R runs on made-up numbers, all that is drawn for it included."""
-        loop = InnerLoop(
-            network,
-            student.policy_head,
-            student.steps,
-            student.learning_rate,
-            student.momentum,
-            self.precision,
-        )
+        loop = _loop(network, student, self.precision)
         generator = torch.Generator().manual_seed(0)
 
         def drawn(*shape: int) -> Tensor:
@@ -209,6 +211,7 @@ def advance(runs: Sequence[OuterRun]) -> None:
         BadParameter: Their saved states are at different steps.
     """
     first = runs[0]
+    first.settings.require_student(first.problem.student)
     loop = inner_loop(first.problem, first.settings.precision)
     gradient = capture(loop, first.problem.device)
     if any(run.start != first.start for run in runs):
@@ -403,15 +406,14 @@ def inner_loop(problem: Problem, precision: native_engine.Precision = "float32")
     if precision != "float32":
         native_engine.require_bf16(problem.device)
     student = problem.student
-    if student.optimizer != "sgd":
-        raise BadParameter(
-            f"OBD differentiates through SGD; student.optimizer is {student.optimizer!r}. Distil "
-            f'with optimizer = "sgd" and score under another with [evaluation_student].'
-        )
     network = student.network(problem.observation_dim, problem.action_dim)
+    return _loop(network, student, precision)
+
+
+def _loop(network: Network, student: StudentSpec, precision: native_engine.Precision) -> InnerLoop:
     return InnerLoop(
         network,
-        student.policy_head,
+        squared_error_head(student.policy_head),
         student.steps,
         student.learning_rate,
         student.momentum,

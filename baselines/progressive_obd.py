@@ -52,6 +52,16 @@ class ProgressiveAvPBC(AvPBC):
                 f"and {self.outer_steps} (outer_steps)."
             )
 
+    def require_student(self, student: StudentSpec) -> None:
+        """At least one step per stage, and no momentum, whose velocity a stage would cut off."""
+        super().require_student(student)
+        if student.momentum or student.steps < self.stages:
+            raise BadParameter(
+                f"stages is {self.stages}, student.steps {student.steps} and student.momentum "
+                f"{student.momentum:g}; expected at least one step per stage, and no momentum: "
+                f"a change of sets would cut off its velocity."
+            )
+
     def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> None:
         """None: the cost of a step changes with the stage, and is not counted."""
 
@@ -61,14 +71,9 @@ class ProgressiveAvPBC(AvPBC):
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Distil one run, stage by stage."""
+        self.require_student(problem.student)
         run = _ProgressiveRun(self, self.targets(problem), problem, monitor)
         loop = inner_loop(problem, self.precision)
-        if loop.momentum or loop.steps < self.stages:
-            raise BadParameter(
-                f"stages is {self.stages}, student.steps {loop.steps} and student.momentum "
-                f"{loop.momentum:g}; expected at least one step per stage, and no momentum: "
-                f"a change of sets would cut off its velocity."
-            )
         for step in range(run.start, self.outer_steps):
             run.report(step)
             self._outer_step(run, loop, step)

@@ -48,10 +48,13 @@ class Materials:
         """
         needs = spec.method_instance.needs
         dataset = load_dataset(DatasetName.parse(spec.dataset))
+        space = action_space(dataset.env_id)
+        for student in (spec.student, spec.scoring_student):
+            student.check_space(space, dataset.env_id)
         return cls(
             spec,
             dataset,
-            Scaling.of(dataset, action_space(dataset.env_id)),
+            Scaling.of(dataset, space),
             find_teacher(dataset, spec.teacher) if "teacher" in needs else None,
             find_or_fit(dataset, Fit.of(spec.density)) if "log_density" in needs else None,
         )

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.config import build
 from benchmark.datasets.catalog import build_dataset, is_stored
 from benchmark.datasets.catalog import load_dataset as load_stored
 from benchmark.datasets.dataset import Dataset
@@ -23,7 +22,7 @@ from benchmark.record import FILE, Record, check_set, read_record, record_folder
 from benchmark.registry import load_plugin
 from benchmark.run import Conditions, execute
 from benchmark.spec import RunSpec
-from benchmark.students.spec import StudentSpec
+from benchmark.students.spec import StudentSpec, build_student
 from benchmark.sweep import Sweep, build_sweep
 from benchmark.synthetic_set import load_synthetic_set, scoring_student
 from benchmark.teachers.teacher import NetworkTeacher
@@ -146,7 +145,7 @@ def run(
         teacher: Teacher recipe, or `recipe:seed`; ignored by methods that need none.
         density: Density recipe; ignored by methods that need none.
         student: What the method distils for and is scored with: a specification, or its settings by
-            name; OBD's student by default.
+            name, of which `recipe` may be "hades"; OBD's student by default.
         store: Folder of records; `OBDBENCH_STORE` or `obdbench-runs` by default.
         device: Torch device of the method's heavy products.
         parameters: Hyper-parameters of the method; `obdbench list METHOD` shows them.
@@ -156,7 +155,7 @@ def run(
         ObdBenchError: A name or a setting is unknown; with the nearest valid ones.
     """
     if not isinstance(student, StudentSpec):
-        student = build(StudentSpec, student or {}, "student")
+        student = build_student(student or {}, "student")
     spec = RunSpec.create(
         method=method,
         dataset=dataset,

@@ -125,8 +125,13 @@ class DistilledSet:
             steps: Gradient steps on the whole set; the student's own number by default.
             seed: Seed of the initial parameters and the action noise.
             student: Another student than the one that the set was scored with.
+
+        Raises:
+            ObdBenchError: The student's head is not made for the environment's actions.
         """
         spec = student or self.student
+        space = action_space(self.environment)
+        spec.check_space(space, self.environment)
         steps = spec.steps if steps is None else steps
         observations = self.scaling.observations_in(self.pairs.observations)
         actions = self.scaling.actions_in(self.pairs.actions)
@@ -137,7 +142,7 @@ class DistilledSet:
 
         generator = torch.Generator().manual_seed(seed)
         trained = train_students(spec, batch, self.scaling, [generator], steps)
-        return TrainedPolicy(trained, self.environment, action_space(self.environment))
+        return TrainedPolicy(trained, self.environment, space)
 
     def __repr__(self) -> str:
         return f"DistilledSet({len(self)} pairs for {self.environment}, of {self.card['run_id']})"

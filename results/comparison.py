@@ -21,8 +21,10 @@ from typing import Any, Literal
 from benchmark.datasets.d4rl_facts import d4rl_names, d4rl_reference
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError
+from benchmark.protocol import Protocol
 from benchmark.record import Record
 from benchmark.spec import RunSpec
+from benchmark.students.spec import StudentSpec
 from results.labels import cell_settings, flat
 from results.statistics import LEVEL, Estimate, mean
 
@@ -31,6 +33,16 @@ MARGIN = 5.0
 """Points of normalized return within which two means count as equal. 26 of the 27 published pairs
 of the same sets under two optimisers (OBD, Table 2 against Table 1) lie closer."""
 FEWEST_SEEDS = 5
+_PLAIN = StudentSpec()
+UNSAID = {
+    "student.name": _PLAIN.name,
+    "student.activation": _PLAIN.activation,
+    "student.output_gain": _PLAIN.output_gain,
+    "student.gradient_clip": _PLAIN.gradient_clip,
+    "student.schedule": _PLAIN.schedule,
+    "protocol.actions": Protocol.actions,
+}
+"""Settings that no table of a paper states; they are these where it states others of their kind."""
 STAND_IN = "standin/"
 """Datasets that stand in for D4RL's: states of the same first two moments, made from other data."""
 
@@ -306,6 +318,14 @@ def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
         if key in has and has[key] != value
     ]
     # What the paper's tables do not state is its text's, whose values are the defaults.
+    stated = {key.partition(".")[0] for key in cell.settings}
+    reasons += [
+        f"{key} {has[key]}, not the default"
+        for key, default in UNSAID.items()
+        if key.partition(".")[0] in stated
+        and key not in {**cell.settings, **cell.wanted}
+        and has[key] != default
+    ]
     reasons += [
         f"{key} {value}, not the default"
         for key, value in record.spec.parameters.items()

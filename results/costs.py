@@ -25,7 +25,7 @@ from benchmark.datasets.source import DatasetName
 from benchmark.density.density import DensityRecipe
 from benchmark.environments.lookup import action_space
 from benchmark.environments.rollout import rollout
-from benchmark.evaluation import Ensembles
+from benchmark.evaluation import Ensembles, acting
 from benchmark.packing import DEFAULT_PACK, make_packs
 from benchmark.protocol import Protocol
 from benchmark.record import Record
@@ -116,7 +116,8 @@ class Costs:
         if work is None or not (pairs or reference):
             return None
         # A reference is scored as it is, one policy; a set by students that are trained on it.
-        policies = Protocol("one", 1, run.protocol.episodes, 1, 1) if reference else run.protocol
+        one = dataclasses.replace(run.protocol, students=1, ensemble=1)
+        policies = one if reference else run.protocol
         scoring = self._episodes(run, sizes, policies)
         if not reference:
             scoring += training_work(
@@ -135,7 +136,7 @@ class Costs:
 
         known = self._lengths.get((run.method, run.dataset))
         length = fmean(known) if known else sizes.length
-        played = (protocol.students, protocol.ensemble, protocol.episodes)
+        played = (protocol.students, protocol.ensemble, protocol.episodes, protocol.actions)
         each = self.rates.seconds(("episodes", sizes.environment, student, played), sample)
         return each * protocol.students * protocol.episodes * length
 
@@ -148,9 +149,10 @@ def _play(sizes: Dimensions, student: StudentSpec, protocol: Protocol, threads: 
     weights = [(w.expand(count, -1, -1), b.expand(count, -1, -1)) for w, b in drawn]
     scaling = unit_scaling(sizes.observation, sizes.action)
     students = StudentPolicy(network, student.policy_head, weights, scaling)
+    policy = students if protocol.ensemble == 1 else Ensembles(students, protocol.ensemble)
     return rollout(
         sizes.environment,
-        students if protocol.ensemble == 1 else Ensembles(students, protocol.ensemble),
+        acting(policy, protocol, {"run": "sample"}),
         policies=protocol.students,
         episodes=protocol.episodes,
         seeds=list(range(protocol.episodes)),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark.config import BadConfiguration, build
+from benchmark.config import BadConfiguration
 from benchmark.errors import ObdBenchError
 from benchmark.packing import DEFAULT_PACK
 from benchmark.stopping import (
@@ -67,7 +67,7 @@ def run(
     from benchmark.protocol import protocol_named
     from benchmark.run import Conditions, execute
     from benchmark.spec import RunSpec
-    from benchmark.students.spec import StudentSpec
+    from benchmark.students.spec import build_student
     from obdbench.cli.data import build_if_missing
 
     settings = parse_settings(set_)
@@ -83,7 +83,7 @@ def run(
         protocol=protocol_named(protocol),
         teacher=teacher,
         density=density,
-        student=build(StudentSpec, student, "--set student.*"),
+        student=build_student(student, "--set student.*"),
     )
     build_if_missing(DatasetName.parse(dataset))
     with progress_bar(spec.run_id, "steps", 1.0) as bar:

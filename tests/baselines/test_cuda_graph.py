@@ -8,7 +8,7 @@ import torch
 from baselines.cuda_graph import capture, layout, on_device, tensors
 from baselines.meta_gradient import InnerLoop, OuterBatch, Pairs
 from benchmark.errors import ObdBenchError
-from benchmark.students.heads import HEADS
+from benchmark.students.heads import SQUARED_ERROR_HEADS as HEADS
 from benchmark.students.network import Network, Parameters
 
 NETWORK = Network((5, 8, 6))

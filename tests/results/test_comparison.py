@@ -216,6 +216,29 @@ def test_a_parameter_that_the_paper_does_not_state_must_have_its_default() -> No
     assert (found.verdict, found.reasons) == ("not tested", ("beta 0.5, not the default",))
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"student": replace(STUDENT, activation="tanh")}, "student.activation tanh, not the"),
+        ({"student": replace(STUDENT, gradient_clip=0.5)}, "student.gradient_clip 0.5, not the"),
+        ({"student": replace(STUDENT, name="residual")}, "student.name residual, not the default"),
+        ({"protocol": replace(build_spec().protocol, actions="sampled")},
+         "protocol.actions sampled, not the default"),
+    ],
+)  # fmt: skip
+def test_a_student_or_scoring_that_a_table_does_not_state_must_be_the_default(
+    changes: dict[str, Any], reason: str
+) -> None:
+    stated = cell(settings={"student.width": STUDENT.width, "protocol.students": 2})
+    spec = replace(build_spec(), dataset=D4RL, **changes)
+    records = [of_spec(record, spec) for record in group()]
+    found = held_against(stated, records)
+    assert found.verdict == "not tested"
+    assert any(r.startswith(reason) for r in found.reasons)
+    # A table that states nothing of the kind leaves it open.
+    assert not any(r.startswith(reason) for r in held_against(cell(), records).reasons)
+
+
 def test_another_setting_is_a_reason_that_names_both_values() -> None:
     settings = {"synthetic_size": 256, "student.width": 64, "protocol.last": 5, "student.depth": 4}
     found = held_against(cell(settings=settings), group())
