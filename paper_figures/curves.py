@@ -40,6 +40,7 @@ LEGEND_CHARACTERS = 26
 # At 7 points: an entry of the legend without its text, and a character of its text.
 LEGEND_ENTRY_INCHES = 0.6
 CHARACTER_INCHES = 0.062
+LEGEND_LINE_INCHES = 0.15
 LEGEND: dict[str, Any] = {
     "fontsize": 7, "title_fontsize": 7.5, "alignment": "left",
     "handlelength": 3.2,
@@ -95,7 +96,7 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     datasets = sorted(set(complete["dataset"]), key=dataset_order)
     styles = looks({method: method for method in methods})
     with mpl.rc_context(SETTINGS):
-        figure, panels = _canvas(len(datasets), methods)
+        figure, panels = _canvas(len(datasets), [methods])
         drawn: list[Estimate] = []
         for dataset, axes in zip(datasets, panels, strict=True):
             for method, look in styles.items():
@@ -132,7 +133,7 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
     styles = looks(drawn)
     references = set(complete.loc[complete["reference"], "label"])
     points = _points(complete, list(drawn), seed=seed, level=level)
-    figure, panels = _canvas(len(datasets), list(drawn), len(groups))
+    figure, panels = _canvas(len(datasets), list(groups.values()))
     for row, (name, labels) in enumerate(groups.items()):
         in_row = panels[row * len(datasets) : (row + 1) * len(datasets)]
         guests = {label for label in labels if name and family(methods[label]) != name}
@@ -299,22 +300,29 @@ def _failed(count: int) -> str:
     return f"{count} failed run{'s' if count > 1 else ''} left out"
 
 
-def _canvas(datasets: int, labels: Sequence[str], families: int = 1) -> tuple[Figure, list[Axes]]:
-    """Make a canvas of panels, row by row, with room for the legend on their right.
+def _canvas(datasets: int, legends: Sequence[Sequence[str]]) -> tuple[Figure, list[Axes]]:
+    """Make a canvas of panels, row by row, with room for the legends on their right.
 
-    Of one family the panels fill a block, of several each has a row.
+    With one legend the panels fill a block; with several, of families, each has a row of panels.
+
+    Args:
+        datasets: Number of panels of a legend.
+        legends: Labels of each legend.
     """
-    columns = datasets if families > 1 else (2 if datasets == 4 else min(datasets, COLUMNS))
-    count = datasets * families
-    rows = math.ceil(count / columns)
-    longest = max(len(line) for label in labels for line in _wrapped(label).split("\n"))
+    several = len(legends) > 1
+    columns = datasets if several else (2 if datasets == 4 else min(datasets, COLUMNS))
+    rows = math.ceil(datasets * len(legends) / columns)
+    lines = [[line for label in one for line in _wrapped(label).split("\n")] for one in legends]
+    longest = max(len(line) for one in lines for line in one)
     legend = LEGEND_ENTRY_INCHES + CHARACTER_INCHES * longest
-    legend_lines = sum(_wrapped(label).count("\n") + 1 for label in labels)
+    tallest = LEGEND_LINE_INCHES * (max(map(len, lines)) + several) + 0.2
+    row = max(PANEL_INCHES[1], tallest) if several else PANEL_INCHES[1]
     # A single panel is widened so that the title fits.
     figure = canvas(
         max(columns * PANEL_INCHES[0], 3.4) + legend,
-        max(rows * PANEL_INCHES[1] + 0.3, 0.15 * legend_lines + 0.2 if families == 1 else 0),
+        rows * row + 0.3 if several else max(rows * row + 0.3, tallest),
     )
+    count = datasets * len(legends)
     return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
 
 
