@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -209,16 +210,36 @@ def _points(
     complete: pd.DataFrame, labels: Sequence[str], *, seed: int, level: float
 ) -> dict[tuple[str, str], dict[float, Estimate]]:
     """(dataset, label) -> means over seeds, by outer step."""
-    found = {}
-    for (dataset, label), runs in complete.groupby(["dataset", "label"], sort=True):
-        if label in labels:
-            seeds = runs["run_id"].nunique()
-            found[str(dataset), str(label)] = {
-                float(step): mean(list(rows["normalized_return"]), seed=seed, level=level)
-                for step, rows in runs.groupby(_steps(runs), sort=True)
-                if len(rows) == seeds
-            }
-    return found
+    shown = complete[complete["label"].isin(labels)]
+    columns = ("dataset", "label", "run_id", "outer_step", "normalized_return")
+    cells: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = defaultdict(dict)
+    for dataset, label, run, step, value in zip(*(shown[name] for name in columns), strict=True):
+        cells[dataset, label].setdefault(run, []).append((step, value))
+    return {
+        cell: {
+            step: mean(values, seed=seed, level=level)
+            for step, values in _by_step(list(runs.values())).items()
+            if len(values) == len(runs)
+        }
+        for cell, runs in cells.items()
+    }
+
+
+def _by_step(runs: Sequence[Sequence[tuple[int, float]]]) -> dict[float, list[float]]:
+    """Values of runs by the outer step at which they are drawn: the last one at the mean of all.
+
+    Runs with a budget end at different steps; drawn there, a point would show a single seed.
+    """
+    lasts = [max(step for step, _ in run) for run in runs]
+    end = float(np.mean(lasts))
+    found: dict[float, list[float]] = defaultdict(list)
+    for run, last in zip(runs, lasts, strict=True):
+        for step, value in run:
+            if step == last:
+                found[end].append(value)
+            elif step < end:  # not every run has a later step
+                found[float(step)].append(value)
+    return dict(sorted(found.items()))
 
 
 def _fill(
@@ -267,18 +288,6 @@ def _top(point: Estimate) -> float:
 
 def _last(points: dict[float, Estimate]) -> dict[float, Estimate]:
     return {max(points): points[max(points)]}
-
-
-def _steps(runs: pd.DataFrame) -> pd.Series:
-    """Outer steps at which checkpoints are drawn: a run's last one at the mean of all last ones.
-
-    Runs with a budget end at different steps; drawn there, a point would show a single seed.
-    """
-    steps = runs["outer_step"].astype("float64")
-    last = steps.groupby(runs["run_id"]).transform("max")
-    end = float(last.groupby(runs["run_id"]).first().mean())
-    before = steps.where(steps < end)  # not every run has a later step
-    return before.where(steps < last, end)
 
 
 def _horizontal(axes: Axes, p: Estimate, look: Look, place: float) -> None:

@@ -163,7 +163,7 @@ def finish(figure: Figure, title: str, caption: str) -> Figure:
     )
     below.set_in_layout(False)
     engine.execute(figure)
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)
     return figure
 
 
@@ -215,7 +215,8 @@ def page_svg(figure: Figure) -> str:
     for text in strips:
         text.set_visible(True)
     # The strips of title and caption are cut away. SVG counts downwards from the top.
-    above, below = (72 * _strip_inches(text.get_text(), text.get_fontsize()) for text in strips)
+    above = 72 * _strip_inches(strips[0].get_text(), TITLE_POINTS)
+    below = 72 * _strip_inches(strips[1].get_text(), CAPTION_POINTS)
     width, height = 72 * figure.get_size_inches()
     box = f"0 {above:.2f} {width:.2f} {height - above - below:.2f}"
     name = f"figure-{hashlib.sha256(drawing.encode()).hexdigest()[:12]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -136,9 +137,11 @@ def facts_frame(records: Iterable[Record]) -> pd.DataFrame:
 
 def _names(found: Iterable[Record], missing: Iterable[RunSpec] = ()) -> dict[str, str]:
     """Label of every cell of these records and runs, by cell id."""
+    done = {r.cell_id: r for r in found}
+    open_ = {spec.cell_id: spec for spec in missing}
     return labels(
-        {r.cell_id: (r.spec, cell_settings(r.spec, r.parameters)) for r in found}
-        | {spec.cell_id: (spec, cell_settings(spec)) for spec in missing}
+        {cell: (r.spec, cell_settings(r.spec, r.parameters)) for cell, r in done.items()}
+        | {cell: (spec, cell_settings(spec)) for cell, spec in open_.items()}
     )
 
 
@@ -210,6 +213,7 @@ def _points(record: Record) -> list[dict[str, Any]]:
     ]
 
 
+@cache
 def _describe_protocol(protocol: Protocol) -> str:
     """For example "quick: 4 students x 10 episodes, last 3 checkpoints"."""
     who = f"ensembles of {protocol.ensemble} students" if protocol.ensemble > 1 else "students"
@@ -221,6 +225,7 @@ def _describe_protocol(protocol: Protocol) -> str:
     )
 
 
+@cache
 def _describe_student(student: StudentSpec) -> str:
     """For example "mlp 4x64, sampled head, sgd, 50 steps"."""
     return (
