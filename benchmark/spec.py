@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -217,6 +217,21 @@ class RunSpec:
             return msgspec.convert(values, cls)
         except msgspec.ValidationError as error:
             raise BadConfiguration(f"The values of a run do not make a spec: {error}.") from error
+
+    @classmethod
+    def from_dicts(cls, values: Sequence[Mapping[str, Any]]) -> tuple[RunSpec, ...]:
+        """Convert the values of many runs; the digest of a cell is computed once.
+
+        Raises:
+            BadConfiguration: The values of a run are not those of a spec.
+        """
+        digests: dict[bytes, str] = {}
+        specs = tuple(cls.from_dict(one) for one in values)
+        for spec, one in zip(specs, values, strict=True):
+            cell = msgspec.msgpack.encode({**one, "seed": None})
+            spec.__dict__["digest"] = digests[cell] if cell in digests else spec.digest
+            digests[cell] = spec.digest
+        return specs
 
     def with_seed(self, seed: int) -> RunSpec:
         """The same cell at another seed."""

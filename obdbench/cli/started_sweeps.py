@@ -299,7 +299,7 @@ def _exit_where_failed(states: SweepStatus, whole: bool = True) -> None:
 
 def _print_table(store: Path, plan: Sweep, as_json: bool, to: Path | None = None) -> bool:
     """Print a sweep's table, then write it; whether all could be read and written."""
-    from paper_figures.exhibits import sweep_table
+    from paper_figures.sweep_table import sweep_table
     from results.record_store import reports_folder
 
     result = sweep_table(store, plan)

@@ -12,13 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmark.datasets.diversity import PrincipalComponents
 from benchmark.errors import ObdBenchError
-from benchmark.record import Record, check_set
-from benchmark.run import run_folder
+from benchmark.record import Summary, check_set, record_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
-from benchmark.synthetic_set import load_synthetic_set
 from obdbench.sweep_status import SweepStatus
 from paper_figures import caption
 from results import Best, best_and_ties, stratified
@@ -39,7 +36,7 @@ Rank = Literal["best", "tie", "undecided", ""]
 def content(
     store: Path,
     sweep: Sweep,
-    records: Sequence[Record],
+    records: Sequence[Summary],
     states: SweepStatus,
     table: pd.DataFrame,
     overall: pd.DataFrame,
@@ -131,7 +128,7 @@ def headline(rows: pd.DataFrame) -> str:
     return f"{text}. For comparison: {', '.join(known)}." if known else f"{text}."
 
 
-def facts(sweep: Sweep, records: Sequence[Record], runs: pd.DataFrame) -> dict[str, str]:
+def facts(sweep: Sweep, records: Sequence[Summary], runs: pd.DataFrame) -> dict[str, str]:
     """List what was run, when, with which versions, and how it was scored, in words by name."""
     found = {
         "Methods": _some([run.method for run in sweep.runs], 12),
@@ -203,7 +200,7 @@ def _spec(run: RunSpec) -> dict[str, Any]:
 
 
 def _run(
-    run: RunSpec, record: Record | None, state: str, provenance: dict[str, int]
+    run: RunSpec, record: Summary | None, state: str, provenance: dict[str, int]
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"cell": run.cell_id, "seed": run.seed, "state": state}
     if record is None:
@@ -225,7 +222,7 @@ def _run(
 
 
 def _pictures(
-    store: Path, sweep: Sweep, records: Mapping[str, Record]
+    store: Path, sweep: Sweep, records: Mapping[str, Summary]
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Picture the first stored set of each cell, by run id; also say which sets were altered."""
     pictures, altered = {}, []
@@ -234,7 +231,7 @@ def _pictures(
             record = records.get(run.run_id)
             if record is None or not record.checkpoints or not record.checkpoints[-1].synthetic_set:
                 continue
-            folder, last = run_folder(store, run), record.checkpoints[-1]
+            folder, last = store / record_folder(run.run_id), record.checkpoints[-1]
             if not (folder / str(last.synthetic_set)).exists():
                 continue
             try:
@@ -251,6 +248,8 @@ def picture(path: Path) -> dict[str, Any]:
 
     Points `[N, 3]`: x, y, and the action's first component, each scaled to whole numbers.
     """
+    from benchmark.synthetic_set import load_synthetic_set  # it takes torch along
+
     found, _, _ = load_synthetic_set(path)
     points, explained = _on_a_plane(found.observations.numpy().astype(np.float64))
     drawn = np.column_stack([points, found.actions.numpy()[:, 0]])
@@ -262,6 +261,8 @@ def _on_a_plane(observations: NDArray[np.float64]) -> tuple[NDArray[np.float64],
 
     Observations that do not differ are all at the origin, which shows none of it.
     """
+    from benchmark.datasets.diversity import PrincipalComponents
+
     spread = observations.std(0)
     centred = (observations - observations.mean(0)) / np.where(spread > 0, spread, 1.0)
     places = np.zeros((len(centred), 2))

@@ -36,7 +36,7 @@ from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
 from benchmark.sweep import Sweep
 from obdbench.sweep_status import SweepStatus, sweep_status
-from paper_figures.exhibits import sweep_table
+from paper_figures.sweep_table import sweep_table
 from results.record_store import save_sweep
 from slurm.cluster import Cluster
 from slurm.profile import JobShape, Profile
@@ -113,7 +113,7 @@ def main(count: int) -> None:
         journal = fake_sbatch(root / "bin", patch)
         scheduler = FakeScheduler()
         cluster = Cluster(store, scheduler)
-        patch.setattr("obdbench.sweep_status.Cluster", lambda store: cluster)
+        patch.setattr("slurm.cluster.Cluster", lambda store: cluster)
         sweep = ten_thousand(count)
         profile = Profile("fake", JobShape(), parallelism=500)
         one = replace(sweep.runs[0], dataset=SMALL)
