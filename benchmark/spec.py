@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -171,7 +171,7 @@ class RunSpec:
         """Readable and unique: `hopper-medium-replay.av_pbc.1a2b3c4d5e6f`."""
         return f"{self.dataset.replace('/', '-')}.{self.method}.{self.digest}"
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """The cell and the seed."""
         return f"{self.cell_id}.seed{self.seed}"
@@ -246,7 +246,8 @@ def _differences(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
     return {key: value for key, value in values.items() if value != defaults[key]}
 
 
-def _chosen(settings: StudentSpec | Protocol) -> dict[str, Any]:
+@cache
+def _chosen(settings: StudentSpec | Protocol) -> Mapping[str, Any]:
     """The fields of a dataclass that differ from their defaults."""
     defaults = {f.name: f.default for f in dataclasses.fields(settings)}
     return _differences(asdict(settings), defaults)

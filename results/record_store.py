@@ -173,8 +173,7 @@ def run_statuses(store: Path, sweep: Sweep) -> dict[str, RunStatus]:
     """Derive the status of every run of a sweep, by run id."""
     found = indexed_records(store, sweep)
     return {
-        run.run_id: _status(store / record_folder(run.run_id), found.get(run.run_id))
-        for run in sweep.runs
+        run.run_id: _status(store, run.run_id, found.get(run.run_id)) for run in sweep.runs
     }
 
 
@@ -183,15 +182,15 @@ def run_status(store: Path, run: RunSpec) -> RunStatus:
     return run_statuses(store, Sweep("one", "", (run,)))[run.run_id]
 
 
-def _status(folder: Path, found: Entry | BadRecord | None) -> RunStatus:
+def _status(store: Path, run_id: str, found: Entry | BadRecord | None) -> RunStatus:
     if isinstance(found, BadRecord):
         return RunStatus("failed", 1.0, type(found).__name__, str(found))
-    if found is not None:
-        if found.error is None:
-            return RunStatus("done", 1.0)
-        if not _alive(folder):
-            kind, message = found.error
-            return RunStatus("failed", 1.0, kind, next(iter(message.splitlines()), ""))
+    if found is not None and found.error is None:
+        return RunStatus("done", 1.0)
+    folder = store / record_folder(run_id)
+    if found is not None and found.error is not None and not _alive(folder):
+        kind, message = found.error
+        return RunStatus("failed", 1.0, kind, next(iter(message.splitlines()), ""))
     sign = last_sign(folder)
     if sign is None:
         return RunStatus("stopped" if (folder / "state.safetensors").exists() else "missing")
