@@ -229,8 +229,10 @@ class RunSpec:
         specs = tuple(cls.from_dict(one) for one in values)
         for spec, one in zip(specs, values, strict=True):
             cell = msgspec.msgpack.encode({**one, "seed": None})
-            spec.__dict__["digest"] = digests[cell] if cell in digests else spec.digest
-            digests[cell] = spec.digest
+            if (known := digests.get(cell)) is None:
+                digests[cell] = spec.digest
+            else:
+                spec.__dict__["digest"] = known  # where the cached property keeps it
         return specs
 
     def with_seed(self, seed: int) -> RunSpec:

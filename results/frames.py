@@ -108,11 +108,10 @@ def curves_frame(records: Iterable[Summary]) -> pd.DataFrame:
     """
     found = _sorted(records)
     names = _names(found)
-    rows = [
-        {**_identity(record, record.spec, names[record.cell_id], record.status, record.reference), **point}
-        for record in found
-        for point in _points(record)
-    ]
+    rows = []
+    for r in found:
+        run = _identity(r, r.spec, names[r.cell_id], r.status, r.reference)
+        rows += [run | point for point in _points(r)]
     return _frame(rows, CURVE_COLUMNS)
 
 

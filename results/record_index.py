@@ -103,7 +103,7 @@ def indexed_records(store: Path, sweep: Sweep) -> Found:
 def _stamp(file: str) -> Stamp | None:
     """The status of a file; None where there is none."""
     try:
-        status = os.stat(file)
+        status = os.stat(file)  # noqa: PTH116  a path for each takes longer than the call
     except OSError as error:
         if error.errno in ABSENT:
             return None

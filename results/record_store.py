@@ -172,9 +172,7 @@ def all_records(store: Path) -> Iterator[Record]:
 def run_statuses(store: Path, sweep: Sweep) -> dict[str, RunStatus]:
     """Derive the status of every run of a sweep, by run id."""
     found = indexed_records(store, sweep)
-    return {
-        run.run_id: _status(store, run.run_id, found.get(run.run_id)) for run in sweep.runs
-    }
+    return {run.run_id: _status(store, run.run_id, found.get(run.run_id)) for run in sweep.runs}
 
 
 def run_status(store: Path, run: RunSpec) -> RunStatus:

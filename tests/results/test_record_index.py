@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_a_record_that_was_altered_by_hand_is_refused_whatever_its_size_and_time
     sweep_records(store, sweep)
     path = files(store, sweep)[4]
     put_another_score(path, times=times, size=size)
-    with pytest.raises(BadRecord, match="contradicts itself|was altered"):
+    with pytest.raises(BadRecord, match=r"contradicts itself|was altered"):
         sweep_records(store, sweep)
     records, (message,) = readable_records(store, sweep)
     assert len(records) == COUNT - 1
@@ -178,7 +179,7 @@ def test_the_index_of_a_copied_store_does_not_count(
 ) -> None:
     sweep_records(store, sweep)
     copy = tmp_path / "copy"
-    os.system(f"cp -a {store} {copy}")  # with its times
+    shutil.copytree(store, copy)  # with its times
     del reads[:]
     put_another_score(files(copy, sweep)[0], times=True, size=True)
     _, damaged = readable_records(copy, sweep)
