@@ -37,6 +37,8 @@ FAR_ABOVE = 1.5
 """A reference above this multiple of everything else in a panel is written, not drawn."""
 UP = "\u2191"
 PANEL_INCHES = (2.5, 2.05)
+TICKS = 4
+"""Steps between ticks at most, where families have rows of panels."""
 LEGEND_CHARACTERS = 26
 # At 7 points: an entry of the legend without its text, and a character of its text.
 LEGEND_ENTRY_INCHES = 0.6
@@ -145,6 +147,8 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
                 if (dataset, label) in points
             }
             _fill(axes, shown, styles, references & guests if name else references)
+            if name and shown:  # small panels, and every tick is laid out and drawn for each format
+                axes.locator_params(nbins=TICKS)
             if row == 0:
                 axes.set_title(_title(curves[curves["dataset"] == dataset]))
         if name:

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -65,6 +66,18 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         return _SUMMARY.decode(self.packed)
 
 
+@contextlib.contextmanager
+def no_garbage() -> Iterator[None]:
+    """Look for no circular garbage: millions of values are made here, and none is in a circle."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 _SUMMARY = msgspec.msgpack.Decoder(Summary)
 _ENTRIES = msgspec.msgpack.Decoder(dict[str, Entry])
 
@@ -72,6 +85,7 @@ Found = Mapping[str, Entry | BadRecord]
 """Run id -> entry of its record, or what is wrong with that; without runs that have no record."""
 
 
+@no_garbage()
 def indexed_records(store: Path, sweep: Sweep) -> Found:
     """Look at the record of every run of a sweep, and read those that the index does not know."""
     path = store / "sweeps" / f"{sweep.name}.index"

@@ -27,7 +27,7 @@ from benchmark.names import check_inside, check_name
 from benchmark.record import FILE, BadRecord, Record, Summary, read_record, record_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
-from results.record_index import Entry, Found, indexed_records
+from results.record_index import Entry, Found, indexed_records, no_garbage
 
 SWEEPS = "sweeps"
 """Folder of the sweeps that were started in a store."""
@@ -76,6 +76,7 @@ def save_sweep(store: Path, sweep: Sweep) -> None:
     write_atomic(check_inside(store, _sweep_path(store, sweep.name)), text)
 
 
+@no_garbage()
 def load_sweep(store: Path, name: str) -> Sweep:
     """Read a sweep that was started in this store.
 
@@ -159,6 +160,7 @@ def readable_records(store: Path, sweep: Sweep) -> tuple[list[Summary], list[str
     return _summaries(found), [str(one) for one in found.values() if isinstance(one, BadRecord)]
 
 
+@no_garbage()
 def _summaries(found: Found) -> list[Summary]:
     return [one.summary for one in found.values() if not isinstance(one, BadRecord)]
 
