@@ -265,10 +265,10 @@ def common_scores(runs: pd.DataFrame) -> CommonScores:
     """
     complete = runs[runs["status"] == "complete"]
     datasets = tuple(sorted(set(runs["dataset"])))
-    scores: dict[str, dict[str, list[float]]] = {}
-    for (label, dataset), found in complete.groupby(["label", "dataset"], sort=True):
-        ordered = found.sort_values("seed")["normalized_return"]
-        scores.setdefault(str(label), {})[str(dataset)] = [float(score) for score in ordered]
+    columns = (complete[name] for name in ("label", "dataset", "seed", "normalized_return"))
+    scores: dict[str, dict[str, list[float]]] = defaultdict(dict)
+    for label, dataset, _, score in sorted(zip(*columns, strict=True)):
+        scores[label].setdefault(dataset, []).append(float(score))
     whole = {label: tasks for label, tasks in scores.items() if len(tasks) == len(datasets)}
     return CommonScores(
         {label: whole[label] for label in sorted(whole, key=natural_order)},

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -92,18 +95,23 @@ def over_datasets(runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     count = len(common.datasets)
     where = f"mean over {count}{'' if count == of_all else f' of {of_all}'} datasets"
     rows = []
-    cells = table[table["dataset"].isin(common.datasets)].groupby("label")
+    cells: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in table.to_dict("records"):
+        if row["dataset"] in common.datasets:
+            cells[row["label"]].append(row)
     for label, scores in common.scores.items():
-        mine, found = cells.get_group(label), stratified(scores)
-        sums = mine[["n", "n_expected", "n_failed"]].sum()
-        means = mine[["wall_seconds", "outer_steps", "environment_steps"]].mean()
+        mine, found = cells[label], stratified(scores)
+        sums = {key: sum(row[key] for row in mine) for key in ("n", "n_expected", "n_failed")}
+        means = {
+            key: np.mean([row[key] for row in mine])
+            for key in ("wall_seconds", "outer_steps", "environment_steps")
+        }
         score = {"value": found.value, "low": found.low, "high": found.high, "dataset": where}
         by_seed = {
-            row["dataset"]: dict(zip(row["seeds"], row["scores"], strict=True))
-            for _, row in mine.iterrows()
+            row["dataset"]: dict(zip(row["seeds"], row["scores"], strict=True)) for row in mine
         }
         score |= {"scores": by_seed, "returns": (), "seeds": (), "cell_id": ""}
-        rows.append(mine.iloc[0].to_dict() | dict(sums) | dict(means) | score)
+        rows.append(mine[0] | sums | means | score)
     return pd.DataFrame(rows, columns=table.columns)
 
 
@@ -168,10 +176,10 @@ def _some(texts: Iterable[str], most: int = 3) -> str:
 
 def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
     best = best_and_ties(table)
-    return [_cell(row, best[row["dataset"]]) for _, row in table.iterrows()]
+    return [_cell(row, best[row["dataset"]]) for row in table.to_dict("records")]
 
 
-def _cell(row: pd.Series, best: Best) -> dict[str, Any]:
+def _cell(row: Mapping[str, Any], best: Best) -> dict[str, Any]:
     keys = (
         "cell_id", "dataset", "method", "label", "reference", "value", "low", "high", "n",
         "n_expected", "n_failed", "wall_seconds", "outer_steps", "environment_steps", "used",
@@ -205,19 +213,19 @@ def _run(
     row: dict[str, Any] = {"cell": run.cell_id, "seed": run.seed, "state": state}
     if record is None:
         return row
-    values = record.as_dict()
-    facts = json.dumps({key: v for key, v in values["provenance"].items() if key != "seeds"})
+    made = msgspec.to_builtins(record.provenance)
+    facts = json.dumps({key: v for key, v in made.items() if key != "seeds"})
     row |= {
         "score": record.score and record.score.normalized_return,
         "curve": [[c.outer_step, round(c.normalized_return, 3)] for c in record.checkpoints],
-        "cost": {key: _plain(value) for key, value in values["cost"].items()},
+        "cost": {key: _plain(value) for key, value in asdict(record.cost).items()},
         "provenance": provenance.setdefault(facts, len(provenance)),
         "sha256": record.checkpoints[-1].sha256 if record.checkpoints else None,
         "finished": record.finished,
         "noted": dict(sorted(record.method_facts.items())),
     }
     if record.error is not None:
-        row["error"] = values["error"]
+        row["error"] = msgspec.to_builtins(record.error)
     return row
 
 
