@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from baselines import native_engine
 from benchmark.students.heads import Head, LossGradient, bc_loss_gradient, bc_loss_tangent
 from benchmark.students.network import (
     Levels,
@@ -87,6 +88,7 @@ class InnerLoop:
         steps: T.
         learning_rate: Learning rate of every step, lr above.
         momentum: Heavy-ball momentum as in `torch.optim.SGD`; 0 for plain SGD.
+        precision: Precision of the adjoint (`baselines.native_engine.Precision`).
     """
 
     network: Network
@@ -94,8 +96,8 @@ class InnerLoop:
     steps: int
     learning_rate: float
     momentum: float = 0.0
+    precision: native_engine.Precision = "float32"
 
-    @torch.no_grad()
     def gradient(
         self,
         initial: Parameters,
@@ -116,6 +118,22 @@ class InnerLoop:
                 published OBD code draws it anew there, which is not the gradient of its own loss;
                 given here, it reproduces that estimate.
         """
+        if native_engine.serves(pairs.actions):
+            return MetaGradient(
+                *native_engine.gradient(self, initial, pairs, outer, noise, adjoint_noise)
+            )
+        return self._gradient(initial, pairs, outer, noise, adjoint_noise)
+
+    @torch.no_grad()
+    def _gradient(
+        self,
+        initial: Parameters,
+        pairs: Pairs,
+        outer: OuterBatch,
+        noise: Tensor | None,
+        adjoint_noise: Tensor | None,
+    ) -> MetaGradient:
+        """`gradient` in torch: the C++ engine's reference, and what runs where there is none."""
         # Forward in time: T steps of BC, each of which keeps what its adjoint reads.
         steps: list[_Step] = []
         parameters, velocity = initial, None
@@ -139,6 +157,8 @@ class InnerLoop:
     @torch.no_grad()
     def train(self, initial: Parameters, pairs: Pairs, noise: Tensor | None = None) -> Parameters:
         """Parameters `[R, ...]` after training from `initial`; arguments as in `gradient`."""
+        if native_engine.serves(pairs.actions):
+            return native_engine.train(self, initial, pairs, noise)
         parameters, velocity = initial, None
         for t in range(self.steps):
             step = self._step(parameters, pairs, None if noise is None else noise[t])

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from baselines import native_engine
 from baselines.cuda_graph import GradientFunction, capture
 from baselines.meta_gradient import InnerLoop, OuterBatch, Pairs
 from baselines.selection import draw_pairs, require_available
@@ -89,6 +90,9 @@ class OBD(Method):
             noise in the backward pass, as the published code does. Matters to noisy heads only.
         head_scalars: "student" leaves the student its head; "trained" makes the two scalars of a
             sampled head parameters that students train, as in the published code.
+        precision: "bf16-adjoint" keeps the values of the inner steps in bf16, and multiplies in
+            bf16 on the way back through them; the students' training stays in float32. It needs
+            the C++ engine and a processor with AMX.
     """
 
     synthetic_size: int = 256
@@ -100,6 +104,7 @@ class OBD(Method):
     outer_batch: int = 2560
     adjoint_noise: Literal["reused", "fresh"] = "reused"
     head_scalars: Literal["student", "trained"] = "student"
+    precision: native_engine.Precision = "float32"
 
     def __post_init__(self) -> None:
         require_positive(self, "synthetic_size", "outer_steps", "outer_batch")
@@ -121,6 +126,10 @@ class OBD(Method):
         if self.head_scalars == "trained" and student.head == "sampled":
             return dataclasses.replace(student, head="sampled_trained")
         return student
+
+    def engine(self, device: str) -> str:
+        """The engine of the meta-gradient: C++ where it is built, on a CPU, else torch."""
+        return native_engine.name(device)
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Distil one run."""
@@ -145,7 +154,8 @@ class OBD(Method):
             self._sample_step(network, dataclasses.replace(student, steps=steps), runs, action_dim)
 
         one_step, sampled = inner * student.steps + outer, inner * steps + outer
-        settings = (self.synthetic_size, self.outer_batch, products, steps)
+        engine = native_engine.name("cpu"), self.precision
+        settings = (self.synthetic_size, self.outer_batch, products, steps, *engine)
         key = ("outer step", observation_dim, action_dim, student, settings)
         return Work(float(self.outer_steps * one_step), sample, float(sampled), key)
 
@@ -154,7 +164,12 @@ class OBD(Method):
     ) -> None:
         """Do one outer step of R runs on made-up numbers, all that is drawn for it included."""
         loop = InnerLoop(
-            network, student.policy_head, student.steps, student.learning_rate, student.momentum
+            network,
+            student.policy_head,
+            student.steps,
+            student.learning_rate,
+            student.momentum,
+            self.precision,
         )
         generator = torch.Generator().manual_seed(0)
 
@@ -194,7 +209,7 @@ def advance(runs: Sequence[OuterRun]) -> None:
         BadParameter: Their saved states are at different steps.
     """
     first = runs[0]
-    loop = inner_loop(first.problem)
+    loop = inner_loop(first.problem, first.settings.precision)
     gradient = capture(loop, first.problem.device)
     if any(run.start != first.start for run in runs):
         raise BadParameter(
@@ -383,8 +398,10 @@ class OuterRun:
         )
 
 
-def inner_loop(problem: Problem) -> InnerLoop:
-    """The student's training as a differentiable loop."""
+def inner_loop(problem: Problem, precision: native_engine.Precision = "float32") -> InnerLoop:
+    """The student's training as a differentiable loop, its adjoint in this precision."""
+    if precision != "float32":
+        native_engine.require_bf16(problem.device)
     student = problem.student
     if student.optimizer != "sgd":
         raise BadParameter(
@@ -393,7 +410,12 @@ def inner_loop(problem: Problem) -> InnerLoop:
         )
     network = student.network(problem.observation_dim, problem.action_dim)
     return InnerLoop(
-        network, student.policy_head, student.steps, student.learning_rate, student.momentum
+        network,
+        student.policy_head,
+        student.steps,
+        student.learning_rate,
+        student.momentum,
+        precision,
     )
 
 

@@ -68,7 +68,7 @@ class TruncatedAvPBC(AvPBC):
 
     def _gradient(self, run: OuterRun, step: int) -> MetaGradient:
         """The meta-gradient of one outer step, through one random window."""
-        loop = inner_loop(run.problem)
+        loop = inner_loop(run.problem, self.precision)
         if loop.momentum or not self.window <= loop.steps:
             raise BadParameter(
                 f"window is {self.window}, student.steps {loop.steps} and student.momentum "
@@ -81,7 +81,8 @@ class TruncatedAvPBC(AvPBC):
         # Both loops share one draw of noise `[T, 1, N, act_dim]`: the first takes its first `lead`
         # steps, the second the window after them.
         lead, window = end - self.window, slice(end - self.window, end)
-        reached = dataclasses.replace(loop, steps=lead).train(draw.initial, run.pairs(), draw.noise)
+        before = None if draw.noise is None else draw.noise[:lead]
+        reached = dataclasses.replace(loop, steps=lead).train(draw.initial, run.pairs(), before)
         return dataclasses.replace(loop, steps=self.window).gradient(
             reached,
             run.pairs(),

@@ -36,7 +36,11 @@ class BadParameter(ObdBenchError):
 
 
 class Policy(typing.Protocol):
-    """P policies that act on E episodes each, for methods that are not a synthetic set."""
+    """P policies that act on E episodes each, for methods that are not a synthetic set.
+
+    With `only(indices)` (`benchmark.environments.rollout.Narrowing`) those that have finished all
+    their episodes are no longer asked.
+    """
 
     @property
     def count(self) -> int:
@@ -226,6 +230,10 @@ class Method(ABC):
     def student_for(self, student: StudentSpec) -> StudentSpec:
         """Give the student to distil for and to score with: the sweep's, or a variant of it."""
         return student
+
+    def engine(self, device: str) -> str:
+        """Name, for the record, of what computes the method's heavy part on a device."""
+        return "torch"
 
     def pack_key(self) -> Hashable | None:
         """Key of a pack: methods whose keys are equal (and not None) may advance as one batch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,12 @@ class StudentPolicy:
     def count(self) -> int:
         """The number of students P."""
         return int(self.parameters[0][0].shape[0])
+
+    def only(self, policies: NDArray[np.intp]) -> StudentPolicy:
+        """The students of these indices, without the others (see `rollout`)."""
+        chosen = torch.from_numpy(policies)
+        parameters = [(weight[chosen], bias[chosen]) for weight, bias in self.parameters]
+        return replace(self, parameters=parameters)
 
     @torch.no_grad()
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:

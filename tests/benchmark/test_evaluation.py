@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from benchmark.config import BadConfiguration
+from benchmark.environments.rollout import rollout
 from benchmark.errors import ObdBenchError
 from benchmark.evaluation import Ensembles, Protocol, _clone, score
 from benchmark.scaling import Scaling
@@ -41,6 +43,22 @@ def test_an_ensemble_acts_by_the_mean_of_its_students() -> None:
         members = policy.students(np.repeat(observations[[ensemble]], 6, axis=0))
         chosen = members[3 * ensemble : 3 * ensemble + 3]
         np.testing.assert_allclose(acted[ensemble], chosen.mean(0), rtol=1e-6)
+        found = policy.only(np.array([ensemble]))
+        assert (found.count, found.students.count) == (1, 3)
+        assert np.array_equal(found(observations[[ensemble]]), acted[[ensemble]])
+
+
+@pytest.mark.parametrize("ensemble", [1, 2])
+def test_a_policy_earns_the_same_whichever_others_are_scored_with_it(ensemble: int) -> None:
+    protocol = dataclasses.replace(PROTOCOL, students=5, ensemble=ensemble)
+    policies: Any = _clone(pairs(), protocol, STUDENT, SCALING, {"run": "x"})
+    options: Any = {"episodes": 3, "seeds": [1, 2, 3]}
+    together = rollout("Hopper-v5", policies, policies=policies.count, **options)
+    assert len(np.unique(together.lengths.max(axis=1))) > 2, "none would be left out on the way"
+    for policy in range(policies.count):
+        one = rollout("Hopper-v5", policies.only(np.array([policy])), policies=1, **options)
+        assert np.array_equal(one.returns[0], together.returns[policy])
+        assert np.array_equal(one.lengths[0], together.lengths[policy])
 
 
 def test_students_learn_and_act_in_units_without_scale() -> None:

@@ -209,3 +209,20 @@ def test_an_unknown_architecture_names_the_nearest_valid_one() -> None:
 def test_a_size_below_one_is_refused(field: str, value: int) -> None:
     with pytest.raises(ObdBenchError, match=rf"student\.{field} is {value}; expected 1 or more"):
         replace(SPEC, **{field: value})  # type: ignore[arg-type]
+
+
+@heads
+@pytest.mark.parametrize("width", [16, 64, 256])
+@pytest.mark.parametrize("episodes", [1, 3, 10])
+def test_a_student_acts_to_the_bit_alike_whichever_others_are_asked(
+    head: str, width: int, episodes: int
+) -> None:
+    spec = replace(SPEC, head=head, width=width, steps=1)
+    students = train(spec, draw_pairs(6), generators(6))
+    drawn = np.random.default_rng(0).normal(size=(6, episodes, OBSERVATION_DIM))
+    observations = drawn.astype(np.float32)
+    acted = students(observations)
+    for chosen in ([0], [5], [1, 4], [0, 2, 3, 5]):
+        some = students.only(np.array(chosen))
+        assert some.count == len(chosen)
+        assert np.array_equal(some(observations[chosen]), acted[chosen])
