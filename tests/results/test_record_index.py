@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -263,3 +265,15 @@ def test_a_table_from_the_index_is_that_from_the_files(store: Path, sweep: Sweep
     plain = cell_table(runs_frame(from_files(store, sweep), sweep.runs))
     assert indexed.equals(plain)
     assert (plain["high"] > plain["low"]).all(), "every interval is computed"
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [("obdbench.sweep_status", ["torch", "pandas", "scipy"]),
+     ("paper_figures.sweep_table", ["torch", "scipy.stats", "seaborn"]),
+     ("obdbench.html_report", ["torch", "scipy.stats"])],
+)  # fmt: skip
+def test_who_looks_at_records_imports_nothing_that_runs_need(module: str, heavy: list[str]) -> None:
+    program = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.decode().strip() == "[]"
