@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -50,26 +50,34 @@ class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of a record."""
 
 
-class Checkpoint(_Part, frozen=True, kw_only=True):
-    """A scored result of one outer step.
+class Point(_Part, frozen=True, kw_only=True):
+    """A point of a run's curve.
 
     Args:
         outer_step: Outer step after which it was scored.
-        returns: Undiscounted returns, one row per policy, one entry per episode.
-        lengths: Environment steps of the same episodes.
-        mean_return: Mean of `returns`.
+        mean_return: Mean of the undiscounted returns of all episodes.
         normalized_return: Normalisation of `mean_return`.
         synthetic_set: File next to the record; None where policies were scored.
         sha256: Digest of that file.
     """
 
     outer_step: OuterStep
-    returns: Annotated[list[Annotated[list[float], Meta(min_length=1)]], Meta(min_length=1)]
-    lengths: list[list[int]]
     mean_return: float
     normalized_return: float
     synthetic_set: str | None
     sha256: str | None
+
+
+class Checkpoint(Point, frozen=True, kw_only=True):
+    """A scored result of one outer step, with every episode.
+
+    Args:
+        returns: Undiscounted returns, one row per policy, one entry per episode.
+        lengths: Environment steps of the same episodes.
+    """
+
+    returns: Annotated[list[Annotated[list[float], Meta(min_length=1)]], Meta(min_length=1)]
+    lengths: list[list[int]]
 
 
 class Score(_Part, frozen=True, kw_only=True, rename={"return_": "return"}):
@@ -183,8 +191,8 @@ class Failure(_Part, frozen=True, kw_only=True):
     traceback: str
 
 
-class Record(_Part, frozen=True, kw_only=True):
-    """What one run leaves behind, whether it is complete or failed.
+class Summary(_Part, frozen=True, kw_only=True):
+    """What tables and figures take of a record: all but the single episodes.
 
     Args:
         schema: Format of the file.
@@ -195,7 +203,7 @@ class Record(_Part, frozen=True, kw_only=True):
         parameters: Every hyper-parameter of the method, those at their default included.
         needs: What the method declared that it uses.
         reference: True for a row to compare with, which is not distillation.
-        checkpoints: Scored results by outer step.
+        checkpoints: Curve of the run, by outer step.
         score: Score of the run; None for a failed one.
         cost: Seconds, bytes and steps over all attempts.
         teacher: The teacher, where the method used one.
@@ -217,7 +225,7 @@ class Record(_Part, frozen=True, kw_only=True):
     parameters: dict[str, Any]
     needs: list[Need]
     reference: bool
-    checkpoints: list[Checkpoint]
+    checkpoints: Sequence[Point]
     score: Score | None
     cost: Cost
     teacher: TeacherFacts | None
@@ -257,7 +265,17 @@ class Record(_Part, frozen=True, kw_only=True):
         return self.error
 
 
-def score_of(checkpoints: list[Checkpoint], protocol: Protocol) -> Score:
+class Record(Summary, frozen=True, kw_only=True):
+    """What one run leaves behind, whether it is complete or failed.
+
+    Args:
+        checkpoints: Scored results by outer step.
+    """
+
+    checkpoints: list[Checkpoint]
+
+
+def score_of(checkpoints: Sequence[Point], protocol: Protocol) -> Score:
     """The score over the last checkpoints that the protocol counts.
 
     The set that a method starts from is scored too, but is not a result of a method that went on.
@@ -324,7 +342,7 @@ def put_aside_damaged(folder: Path) -> Path | None:
         return aside
 
 
-def check_set(record: Record, checkpoint: Checkpoint, folder: Path) -> Path:
+def check_set(record: Summary, checkpoint: Point, folder: Path) -> Path:
     """The file of a checkpoint's synthetic set, once it is known to be the one that was scored.
 
     Raises:

@@ -30,14 +30,14 @@ from benchmark.teachers.teacher_files import find_teacher
 from obdbench.policies import DistilledSet, html_rows
 from obdbench.sweeps import DEFAULT_STORE, find_sweep
 from paper_figures import Table
-from paper_figures.exhibits import sweep_table
+from paper_figures.sweep_table import sweep_table
 from results import runs_frame
 from results.comparison import published_cells
 from results.record_store import (
     all_records,
     readable_records,
     reports_folder,
-    run_status,
+    run_statuses,
     save_sweep,
 )
 from results.shipping import SHIPPED
@@ -209,7 +209,8 @@ def sweep(
     datasets = dict.fromkeys(run.dataset for run in plan.runs)
     check_same_data(folder, plan, [load_dataset(name) for name in datasets])
     skipped = {"done", "running"} | (set() if retry else {"failed"})
-    todo = [run for run in plan.runs if run_status(folder, run).state not in skipped]
+    states = run_statuses(folder, plan)
+    todo = [run for run in plan.runs if states[run.run_id].state not in skipped]
     conditions, processes = Conditions(folder, files, device=device), jobs or os.cpu_count() or 1
     if todo and processes > 1:
         execute_in_processes(todo, conditions, processes)
