@@ -213,25 +213,19 @@ def advance(runs: Sequence[OuterRun]) -> None:
             f"Packed runs advance in lock-step, but their saved states are at steps "
             f"{[run.start for run in runs]}. Resume them one by one."
         )
+    steps = range(first.start, first.settings.outer_steps)
     for group in groups_that_fit(runs, lambda: _bytes_of_run(loop, first), device):
-        _advance_together(loop, group, device)
-
-
-def _advance_together(loop: InnerLoop, runs: Sequence[OuterRun], device: torch.device) -> None:
-    """Advance runs to their last outer step, all of them in every product."""
-    pack = Pack(loop, runs, device)
-    outer_step = captured(pack.step, (*pack.pairs, *pack.velocity), device)
-    steps = range(runs[0].start, runs[0].settings.outer_steps)
-    with closing(prefetched(pack.draw, steps, device)) as draws:
-        for step in steps:
-            for run in runs:
-                run.report(step)
-            pack.norms.select(1, step).add_(outer_step(next(draws)))
-            if device.type == "cpu":  # a look at a device's numbers would stop it at every step
-                for run in runs:
-                    run.require_finite()
-    for run in runs:
-        run.report(steps.stop)
+        pack = Pack(loop, group, device)
+        outer_step = captured(pack.step, (*pack.pairs, *pack.velocity), device)
+        with closing(prefetched(pack.draw, steps, device)) as draws:
+            for step in steps:
+                for run in group:
+                    run.report(step)
+                pack.norms.select(1, step).add_(outer_step(next(draws)))
+                if device.type == "cpu":  # a look at a device's numbers would stop it at every step
+                    pack.require_finite()
+        for run in group:
+            run.report(steps.stop)
 
 
 def _bytes_of_run(loop: InnerLoop, run: OuterRun) -> int:
@@ -312,6 +306,11 @@ class Pack:
             draw.initial, self.pairs, draw.outer, draw.noise, draw.adjoint_noise
         )
         return follow(self.runs[0].settings, self.pairs, self.velocity, gradient)
+
+    def require_finite(self) -> None:
+        """Raise NotFinite where the pairs of a run are not finite."""
+        for run in self.runs:
+            run.require_finite()
 
 
 def follow(settings: OBD, pairs: Pairs, velocity: Pairs, gradient: MetaGradient) -> Tensor:

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from baselines import outer_loop
 from baselines.cuda_step import AHEAD, captured, each_tensor, prefetched, tensors
+from baselines.meta_gradient import InnerLoop
 from baselines.obd import AV_PBC_PUBLISHED, DBC, AvPBC
 from baselines.outer_loop import OBD, Draw, OuterRun, Pack, advance, inner_loop
 from benchmark.errors import ObdBenchError
@@ -97,13 +98,12 @@ def test_a_pack_is_cut_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) ->
     device = pretend(monkeypatch, free=3 * size)  # 0.8 of it holds two
     monkeypatch.setattr(outer_loop, "checked_device", lambda _: device)
     together: list[int] = []
-    whole = outer_loop._advance_together
 
-    def counted(loop: Any, group: Sequence[OuterRun], place: Any) -> None:
+    def counted(loop: InnerLoop, group: Sequence[OuterRun], place: torch.device) -> Pack:
         together.append(len(group))
-        whole(loop, group, place)
+        return Pack(loop, group, place)
 
-    monkeypatch.setattr(outer_loop, "_advance_together", counted)
+    monkeypatch.setattr(outer_loop, "Pack", counted)
     advance(runs)
     assert together == [2, 2, 1]
     assert all(set(run.monitor.results) == set(range(7)) for run in runs)
