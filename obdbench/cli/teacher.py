@@ -16,7 +16,7 @@ from benchmark.datasets.catalog import dataset_card, load_dataset, local_dataset
 from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl_statistics
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
-from benchmark.provenance import checked_device
+from benchmark.provenance import checked_device, products_of
 from benchmark.spec import LARGEST_SEED
 from benchmark.teachers.corl import import_corl
 from benchmark.teachers.teacher import TEACHERS, NetworkTeacher, TeacherProblem, evaluate_teacher
@@ -53,7 +53,9 @@ def train(
         Path | None, typer.Option(help="File to write, instead of one in the cache.")
     ] = None,
     episodes: Episodes = 100,
-    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Device of the training: cpu, cuda or cuda+tf32 (both untested).")
+    ] = "cpu",
     force: Force = False,
 ) -> None:
     """Train a teacher offline; a killed training goes on from its saved state.
@@ -87,7 +89,7 @@ def train_teacher(
         settings: Settings of the recipe; those left out keep their defaults.
         target: File to write; None for the one in the cache, where runs find it.
         episodes: Episodes of the measurement.
-        device: Torch device.
+        device: Device of the training, "cpu", "cuda" or "cuda+tf32".
         force: Replace the teacher that is there.
     """
     data = load_dataset(DatasetName.parse(dataset))
@@ -96,7 +98,10 @@ def train_teacher(
     check_free(path, force, OR_TARGET)
     state = path.with_suffix(".state")
     total = dataclasses.asdict(algorithm)["steps"]
-    with progress_bar(f"Training {recipe} on {dataset}", "steps", total) as bar:
+    with (
+        products_of(device),
+        progress_bar(f"Training {recipe} on {dataset}", "steps", total) as bar,
+    ):
 
         def report(step: int, _: int, losses: dict[str, float], score: float | None) -> None:
             shown = ", ".join(f"{name} loss {value:.3g}" for name, value in losses.items())
@@ -109,7 +114,7 @@ def train_teacher(
             state=state,
             progress=report,
             evaluate=lambda t: _measured(t, data, 5)["normalized_return"],
-            device=device,
+            device=str(checked_device(device)),
         )
     measured = _measured(teacher, data, episodes)
     _save(teacher, measured, path)
