@@ -23,6 +23,9 @@ class Device:
 
     type = "cuda"
 
+    def __str__(self) -> str:
+        return self.type
+
 
 class Graph:
     """Stands for `torch.cuda.CUDAGraph`: operations with the memory that they read and write."""
@@ -94,6 +97,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch, free: int = 2**40) -> Device:
         "mem_get_info": lambda _: (free, free),
         "memory_reserved": lambda _: 0,
         "memory_allocated": lambda _: 0,
+        "max_memory_allocated": lambda _: 0,
+        "reset_peak_memory_stats": lambda _: None,
+        "synchronize": lambda _: None,
+        "get_device_name": lambda _: "a pretended device",
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     return device
