@@ -44,7 +44,7 @@ def prefetched(draw: Callable[[int, Map], T], steps: range, device: torch.device
         return
     threads = torch.get_num_threads()  # rounding depends on it: the same in threads of the pool
     with (
-        ThreadPoolExecutor(1, "draws", torch.set_num_threads, (threads,)) as ahead,
+        ThreadPoolExecutor(AHEAD, "draws", torch.set_num_threads, (threads,)) as ahead,
         ThreadPoolExecutor(cores(), "draw", torch.set_num_threads, (threads,)) as pool,
     ):
 
