@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from baselines import native_engine
 from benchmark.students.heads import Head, LossGradient, bc_loss_gradient, bc_loss_tangent
 from benchmark.students.network import (
     Levels,
@@ -89,6 +90,7 @@ class InnerLoop:
         steps: T.
         learning_rate: Learning rate of every step, lr above.
         momentum: Heavy-ball momentum as in `torch.optim.SGD`; 0 for plain SGD.
+        precision: Precision of the adjoint (`baselines.native_engine.Precision`).
     """
 
     network: Network
@@ -96,8 +98,8 @@ class InnerLoop:
     steps: int
     learning_rate: float
     momentum: float = 0.0
+    precision: native_engine.Precision = "float32"
 
-    @torch.no_grad()
     def gradient(
         self,
         initial: Parameters,
@@ -118,6 +120,22 @@ class InnerLoop:
                 published OBD code draws it anew there, which is not the gradient of its own loss;
                 given here, it reproduces that estimate.
         """
+        if native_engine.serves(pairs.actions):
+            return MetaGradient(
+                *native_engine.gradient(self, initial, pairs, outer, noise, adjoint_noise)
+            )
+        return self._gradient(initial, pairs, outer, noise, adjoint_noise)
+
+    @torch.no_grad()
+    def _gradient(
+        self,
+        initial: Parameters,
+        pairs: Pairs,
+        outer: OuterBatch,
+        noise: Tensor | None,
+        adjoint_noise: Tensor | None,
+    ) -> MetaGradient:
+        """`gradient` in torch: the C++ engine's reference, and what runs where there is none."""
         # Forward in time: T steps of BC, each of which keeps what its adjoint reads.
         steps: list[_Step] = []
         parameters, velocity = initial, None

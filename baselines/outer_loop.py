@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from baselines import native_engine
 from baselines.cuda_step import Map, captured, prefetched, tensors
 from baselines.device_memory import groups_that_fit
 from baselines.meta_gradient import InnerLoop, MetaGradient, OuterBatch, Pairs
@@ -98,6 +99,9 @@ class OBD(Method):
             noise in the backward pass, as the published code does. Matters to noisy heads only.
         head_scalars: "student" leaves the student its head; "trained" makes the two scalars of a
             sampled head parameters that students train, as in the published code.
+        precision: "bf16-adjoint" keeps the values of the inner steps in bf16, and multiplies in
+            bf16 on the way back through them; the students' training stays in float32. It needs
+            the C++ engine and a processor with AMX.
     """
 
     synthetic_size: int = 256
@@ -109,6 +113,7 @@ class OBD(Method):
     outer_batch: int = 2560
     adjoint_noise: Literal["reused", "fresh"] = "reused"
     head_scalars: Literal["student", "trained"] = "student"
+    precision: native_engine.Precision = "float32"
 
     def __post_init__(self) -> None:
         require_positive(self, "synthetic_size", "outer_steps", "outer_batch")
@@ -130,6 +135,10 @@ class OBD(Method):
         if self.head_scalars == "trained" and student.head == "sampled":
             return dataclasses.replace(student, head="sampled_trained")
         return student
+
+    def engine(self, device: str) -> str:
+        """The engine of the meta-gradient: C++ where it is built, on a CPU, else torch."""
+        return native_engine.name(device)
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Distil one run."""
@@ -154,7 +163,8 @@ class OBD(Method):
             self._sample_step(network, dataclasses.replace(student, steps=steps), runs, action_dim)
 
         one_step, sampled = inner * student.steps + outer, inner * steps + outer
-        settings = (self.synthetic_size, self.outer_batch, products, steps)
+        engine = native_engine.name("cpu"), self.precision
+        settings = (self.synthetic_size, self.outer_batch, products, steps, *engine)
         key = ("outer step", observation_dim, action_dim, student, settings)
         return Work(float(self.outer_steps * one_step), sample, float(sampled), key)
 
@@ -163,7 +173,12 @@ class OBD(Method):
     ) -> None:
         """Do one outer step of R runs on made-up numbers, all that is drawn for it included."""
         loop = InnerLoop(
-            network, student.policy_head, student.steps, student.learning_rate, student.momentum
+            network,
+            student.policy_head,
+            student.steps,
+            student.learning_rate,
+            student.momentum,
+            self.precision,
         )
         generator = torch.Generator().manual_seed(0)
 
@@ -206,7 +221,7 @@ def advance(runs: Sequence[OuterRun]) -> None:
         ObdBenchError: The device is not one of this machine, or cannot hold a single run.
     """
     first = runs[0]
-    loop = inner_loop(first.problem)
+    loop = inner_loop(first.problem, first.settings.precision)
     device = checked_device(first.problem.device)
     if any(run.start != first.start for run in runs):
         raise BadParameter(
@@ -473,8 +488,10 @@ class OuterRun:
         return State({name: tensor.cpu() for name, tensor in tensors.items()}, {"step": step})
 
 
-def inner_loop(problem: Problem) -> InnerLoop:
-    """The student's training as a differentiable loop."""
+def inner_loop(problem: Problem, precision: native_engine.Precision = "float32") -> InnerLoop:
+    """The student's training as a differentiable loop, its adjoint in this precision."""
+    if precision != "float32":
+        native_engine.require_bf16(problem.device)
     student = problem.student
     if student.optimizer != "sgd":
         raise BadParameter(
@@ -483,5 +500,10 @@ def inner_loop(problem: Problem) -> InnerLoop:
         )
     network = student.network(problem.observation_dim, problem.action_dim)
     return InnerLoop(
-        network, student.policy_head, student.steps, student.learning_rate, student.momentum
+        network,
+        student.policy_head,
+        student.steps,
+        student.learning_rate,
+        student.momentum,
+        precision,
     )

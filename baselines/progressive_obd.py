@@ -62,7 +62,7 @@ class ProgressiveAvPBC(AvPBC):
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Distil one run, stage by stage."""
         run = _ProgressiveRun(self, self.targets(problem), problem, monitor)
-        loop = inner_loop(problem)
+        loop = inner_loop(problem, self.precision)
         if loop.momentum or loop.steps < self.stages:
             raise BadParameter(
                 f"stages is {self.stages}, student.steps {loop.steps} and student.momentum "

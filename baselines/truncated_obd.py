@@ -67,7 +67,7 @@ class TruncatedAvPBC(AvPBC):
 
     def _gradient(self, run: OuterRun, step: int) -> MetaGradient:
         """The meta-gradient of one outer step, through one random window."""
-        loop = inner_loop(run.problem)
+        loop = inner_loop(run.problem, self.precision)
         if loop.momentum or not self.window <= loop.steps:
             raise BadParameter(
                 f"window is {self.window}, student.steps {loop.steps} and student.momentum "

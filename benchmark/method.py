@@ -227,6 +227,10 @@ class Method(ABC):
         """Give the student to distil for and to score with: the sweep's, or a variant of it."""
         return student
 
+    def engine(self, device: str) -> str:
+        """Name, for the record, of what computes the method's heavy part on a device."""
+        return "torch"
+
     def pack_key(self) -> Hashable | None:
         """Key of a pack: methods whose keys are equal (and not None) may advance as one batch."""
         return None

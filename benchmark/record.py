@@ -139,6 +139,8 @@ class Provenance(_Part, frozen=True, kw_only=True):
         device: Torch device and its name.
         host: Name of the machine.
         threads: Threads of torch; rounding depends on it.
+        engine: What computed the method's heavy part ("torch", or a name that the method gives);
+            rounding depends on it.
         environment: Gymnasium id of the environment that was scored in.
         dataset_sha256: Digest of the dataset's content.
         seeds: What every seed derives from.
@@ -155,6 +157,7 @@ class Provenance(_Part, frozen=True, kw_only=True):
     environment: str | None
     dataset_sha256: str | None
     seeds: Seeds
+    engine: str = "torch"
     converted_from: ConvertedFrom | None = None
 
 

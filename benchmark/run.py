@@ -332,6 +332,7 @@ class _Attempt:
             normalisation=materials.dataset.reference if materials else None,
             provenance=Provenance(
                 **provenance(device),
+                engine=method.engine(device) if method else "torch",
                 environment=materials.dataset.env_id if materials else None,
                 dataset_sha256=materials.dataset.sha256 if materials else None,
                 seeds=Seeds(

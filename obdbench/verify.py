@@ -16,7 +16,7 @@ from benchmark.errors import ObdBenchError
 from benchmark.record import Provenance, Record
 from benchmark.run import Conditions, execute
 
-SAME = ("packages", "python", "device", "threads")
+SAME = ("packages", "python", "device", "threads", "engine")
 """What must be as in the record for the numbers to be the same bits."""
 STANDARD_ERRORS = 3.0
 LEAST_TOLERANCE = 1.0

@@ -152,7 +152,7 @@ def facts(sweep: Sweep, records: Sequence[Record], runs: pd.DataFrame) -> dict[s
                              for name in ("obdbench", "torch"))
                    + f"; Python {_some([m.python for m in made])}"
                    + (f"; commit {commits}" if commits else ""),
-        "Machine": _some([m.device for m in made]),
+        "Machine": _some([f"{m.device}, engine {m.engine}" for m in made]),
         "Work": f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes",
     }  # fmt: skip
 

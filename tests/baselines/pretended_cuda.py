@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from baselines.native_engine import ENGINE
+
 
 class Device:
     """Stands for `torch.device("cuda")`."""
@@ -84,6 +86,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, free: int = 2**40) -> Device:
     def within(_: object) -> Iterator[None]:
         yield
 
+    monkeypatch.setenv(ENGINE, "torch")  # the C++ engine would take the tensors for the CPU's
     monkeypatch.setattr(Tensor, "to", moved)
     monkeypatch.setattr(Tensor, "pin_memory", Tensor.clone)
     for name, stand_in in {

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from baselines import outer_loop
+from baselines.native_engine import ENGINE
 from benchmark.students.network import Network
 from tests.baselines.pretended_cuda import pretend
 from tests.benchmarks import cuda
@@ -45,6 +46,7 @@ def test_a_wrong_gradient_is_found(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The CPU's own float32 is wrong by one part in a hundred, its float64 right."""
+    monkeypatch.setenv(ENGINE, "torch")
     honest = Network.backward
 
     def wrong(self, parameters, levels, gradient):  # type: ignore[no-untyped-def]

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from baselines import outer_loop
 from baselines.cuda_step import AHEAD, captured, each_tensor, prefetched, tensors
 from baselines.meta_gradient import InnerLoop
+from baselines.native_engine import ENGINE
 from baselines.obd import AV_PBC_PUBLISHED, DBC, AvPBC
 from baselines.outer_loop import OBD, Draw, OuterRun, Pack, advance, inner_loop
 from benchmark.errors import ObdBenchError
@@ -60,6 +61,7 @@ def test_replayed_steps_give_the_numbers_of_the_cpu(
     methods: list[OBD], student: StudentSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bit for bit: the same draws, and each replay reads its own."""
+    monkeypatch.setenv(ENGINE, "torch")
     expected = made_runs(methods, student)
     advance(expected)
     device = pretend(monkeypatch)

@@ -7,7 +7,7 @@ with the engine. `Setup` and both of them also serve the timings of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import pytest
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, relu
 
+from baselines import native_engine
 from baselines.meta_gradient import InnerLoop, MetaGradient, OuterBatch, Pairs
 from benchmark.students.heads import HEADS
 from benchmark.students.network import Network, Parameters, stack
@@ -255,6 +256,16 @@ def assert_same(found: MetaGradient, expected: MetaGradient, tolerance: float = 
         one, other = (part.reshape(len(part), -1) for part in (one, other))
         error = (one - other).norm(dim=1) / other.norm(dim=1)
         assert bool((error < tolerance).all()), f"relative error of {name}: {error.tolist()}"
+
+
+@pytest.fixture(autouse=True, params=["torch", "native"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Every test runs on both engines."""
+    if request.param == "native" and native_engine.library() is None:
+        pytest.skip("the C++ engine is not built here")
+    monkeypatch.setenv(native_engine.ENGINE, request.param)
+    assert native_engine.name("cpu") == request.param
+    yield request.param
 
 
 networks = pytest.mark.parametrize(

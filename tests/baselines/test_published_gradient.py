@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from baselines import native_engine
 from baselines.meta_gradient import InnerLoop, MetaGradient, OuterBatch, Pairs
 from benchmark.students.heads import HEADS
 from benchmark.students.network import Network, Parameters
@@ -23,6 +24,13 @@ pytestmark = pytest.mark.skipif(
 )
 objectives = pytest.mark.parametrize("objective", ["dbc", "av_pbc"])
 Values = dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True, params=["torch", "native"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "native" and native_engine.library() is None:
+        pytest.skip("the C++ engine is not built here")
+    monkeypatch.setenv(native_engine.ENGINE, request.param)
 
 
 def published(objective: str) -> Values:

@@ -1,4 +1,4 @@
-"""The meta-gradient engine against autograd, the published scheme and one without a runs axis.
+"""The C++ meta-gradient against torch's, autograd, the published scheme and plain products.
 
 Times of two candidates are taken turn by turn, because other work on the machine then weighs on
 both alike; ratios are recorded in `extra_info` and only agreement is asserted. Peak memory is
@@ -7,12 +7,14 @@ taken in a process of its own: `python -m tests.benchmarks.test_meta_gradient_sp
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from baselines import native_engine
 from baselines.meta_gradient import MetaGradient
 from benchmark.students.network import Network
 from tests.baselines.test_meta_gradient import Setup, assert_same, published, unrolled
 
 REPOSITORY = Path(__file__).parents[2]
 TOLERANCE = 1e-4  # relative, in float32
+BF16_TOLERANCE = 0.02
 
 
 def paper_size() -> Setup:
@@ -35,11 +39,25 @@ def paper_size() -> Setup:
 
 def quick_start_size(runs: int = 1) -> Setup:
     """The size of the first command, in float64."""
-    return Setup.draw(observation_dim=11, width=64, pairs=64, steps=50, batch=256, runs=runs)
+    return Setup.draw(observation_dim=11, width=64, pairs=64, steps=50, batch=2560, runs=runs)
 
 
 def engine(setup: Setup) -> MetaGradient:
+    """The C++ engine, where it is built."""
+    os.environ[native_engine.ENGINE] = "native"
     return setup.gradient()
+
+
+def torch_engine(setup: Setup) -> MetaGradient:
+    os.environ[native_engine.ENGINE] = "torch"
+    return setup.gradient()
+
+
+def bf16_adjoint(setup: Setup) -> MetaGradient:
+    """The C++ engine in bf16 on the way back; float64 is its own reference."""
+    narrow = setup.pairs.actions.dtype == torch.float32
+    precision: native_engine.Precision = "bf16-adjoint" if narrow else "float32"
+    return engine(replace(setup, loop=replace(setup.loop, precision=precision)))
 
 
 @torch.no_grad()
@@ -139,6 +157,8 @@ def _mask(gradient: Tensor, output: Tensor) -> Tensor:
 
 CANDIDATES: dict[str, Callable[[Setup], MetaGradient]] = {
     "engine": engine,
+    "torch engine": torch_engine,
+    "bf16 adjoint": bf16_adjoint,
     "unrolled autograd": unrolled,
     "published scheme": published,
     "dedicated": dedicated,
@@ -149,7 +169,9 @@ CANDIDATES: dict[str, Callable[[Setup], MetaGradient]] = {
 def one_torch_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:  # candidates set the engine
+        patch.setenv(native_engine.ENGINE, "native")
+        yield
     torch.set_num_threads(threads)
 
 
@@ -202,7 +224,8 @@ def compare(benchmark: Any, other: str, size: Callable[[], Setup], rounds: int) 
     exact, setup = _same_noise(size()), _same_noise(size().to(torch.float32))
     assert_same(engine(exact), rival(exact), 1e-9)
     short = _first_steps(setup, 10)
-    assert_same(engine(short), rival(short), TOLERANCE)
+    tolerance = BF16_TOLERANCE if other == "bf16 adjoint" else TOLERANCE
+    assert_same(engine(short), rival(short), tolerance)
 
     found = benchmark.pedantic(engine, args=(setup,), rounds=3, warmup_rounds=1)
     ratios = time_ratios(lambda: rival(setup), lambda: engine(setup), rounds=rounds)
@@ -213,6 +236,11 @@ def compare(benchmark: Any, other: str, size: Callable[[], Setup], rounds: int) 
         benchmark.extra_info[f"error in float32, {name}"] = float(error)
 
 
+def one_by_one(candidate: Callable[[Setup], MetaGradient], setups: list[Setup]) -> None:
+    for setup in setups:
+        candidate(setup)
+
+
 @pytest.mark.benchmark(group="meta-gradient, runs packed")
 def test_eight_runs_at_once(benchmark: Any) -> None:
     """What a run costs beside seven others, against one alone."""
@@ -220,10 +248,14 @@ def test_eight_runs_at_once(benchmark: Any) -> None:
     together = exact.to(torch.float32)
     alone = [together.run(index) for index in range(8)]
     benchmark.pedantic(engine, args=(together,), rounds=10, warmup_rounds=2)
-    ratios = time_ratios(
-        lambda: [engine(setup) for setup in alone], lambda: engine(together), rounds=20
-    )
-    record(benchmark, "cost of a run alone / packed by 8", ratios)
+    for name, packed in (("C++ engine", engine), ("torch engine", torch_engine)):
+        ratios = time_ratios(
+            partial(one_by_one, packed, alone), partial(packed, together), rounds=10
+        )
+        record(benchmark, f"cost of a run alone / packed by 8, {name}", ratios)
+    for name, rival in (("C++ engine", engine), ("bf16 adjoint", bf16_adjoint)):
+        ratios = time_ratios(partial(torch_engine, together), partial(rival, together), rounds=10)
+        record(benchmark, f"packed by 8: time of the torch engine / {name}", ratios)
     found = engine(exact)
     for index in range(8):
         part = MetaGradient(*(tensor[index : index + 1] for tensor in found))
@@ -233,7 +265,11 @@ def test_eight_runs_at_once(benchmark: Any) -> None:
 @pytest.mark.benchmark(group="meta-gradient, arithmetic")
 @pytest.mark.parametrize("size", [paper_size, quick_start_size])
 def test_share_of_the_machines_matrix_product(benchmark: Any, size: Callable[[], Setup]) -> None:
-    """GFLOP/s of the engine beside those of plain products of the hidden layers' size."""
+    """GFLOP/s of both precisions next to those of plain products of the hidden layers' size.
+
+    The roofline of the bf16 adjoint is float32 products in the students' training and the outer
+    loss, and bf16 ones for the rest.
+    """
     setup = size().to(torch.float32)
     width, pairs = setup.loop.network.sizes[1], setup.pairs.actions.shape[1]
     left, right, out = torch.randn(pairs, width), torch.randn(width, width), torch.empty(0)
@@ -243,10 +279,25 @@ def test_share_of_the_machines_matrix_product(benchmark: Any, size: Callable[[],
         for _ in range(products):
             torch.mm(left, right, out=out)
 
+    narrow_left, narrow_right = left.bfloat16(), right.bfloat16()
+    narrow_out = torch.empty(0, dtype=torch.bfloat16)
+    narrow = adjoint_operations(setup) // (2 * pairs * width * width)
+
+    def products_of_both_precisions() -> None:
+        for _ in range(products - narrow):
+            torch.mm(left, right, out=out)
+        for _ in range(narrow):
+            torch.mm(narrow_left, narrow_right, out=narrow_out)
+
     plain_products()
     result = benchmark.pedantic(engine, args=(setup,), rounds=3, warmup_rounds=1)
-    ratios = time_ratios(plain_products, lambda: engine(setup), rounds=7)
-    record(benchmark, "share of the speed of plain products", ratios)
+    for name, roof, candidate in (
+        ("C++ engine", plain_products, engine),
+        ("torch engine", plain_products, torch_engine),
+        ("bf16 adjoint", products_of_both_precisions, bf16_adjoint),
+    ):
+        ratios = time_ratios(roof, partial(candidate, setup), rounds=7)
+        record(benchmark, f"share of the speed of plain products, {name}", ratios)
     seconds = benchmark.stats.stats.min
     benchmark.extra_info["GFLOP"] = floating_point_operations(setup) / 1e9
     benchmark.extra_info["GFLOP/s at best"] = floating_point_operations(setup) / 1e9 / seconds
@@ -255,14 +306,24 @@ def test_share_of_the_machines_matrix_product(benchmark: Any, size: Callable[[],
 
 def floating_point_operations(setup: Setup) -> int:
     """Of the matrix products in one gradient of one run."""
-    network: Network = setup.loop.network
-    layers = [a * b for a, b in zip(network.sizes, network.sizes[1:], strict=False)]
+    layers = _products_of_layers(setup)
     outer, pairs = setup.outer.actions.shape[1], setup.pairs.actions.shape[1]
-    # A layer takes 3 products in a forward and backward pass and 6 in the adjoint; the first has
-    # nothing below it, which saves one of the 3 and two of the 6.
+    # A layer takes 3 products in a forward and backward pass; the first has nothing below it,
+    # which saves one of the 3.
     passes = 2 * (3 * sum(layers) - layers[0])
-    adjoint = 2 * (6 * sum(layers) - 2 * layers[0])
-    return outer * passes + setup.loop.steps * pairs * (passes + adjoint)
+    return (outer + setup.loop.steps * pairs) * passes + adjoint_operations(setup)
+
+
+def adjoint_operations(setup: Setup) -> int:
+    """Of the products of the adjoint: 6 a layer and step, 4 of the first layer."""
+    layers = _products_of_layers(setup)
+    rows = setup.loop.steps * setup.pairs.actions.shape[1]
+    return rows * 2 * (6 * sum(layers) - 2 * layers[0])
+
+
+def _products_of_layers(setup: Setup) -> list[int]:
+    network: Network = setup.loop.network
+    return [a * b for a, b in zip(network.sizes, network.sizes[1:], strict=False)]
 
 
 def _same_noise(setup: Setup) -> Setup:
@@ -278,7 +339,8 @@ def _first_steps(setup: Setup, steps: int) -> Setup:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
 @pytest.mark.benchmark(group="meta-gradient, peak memory")
 def test_peak_memory_is_no_higher_than_of_unrolled_autograd(benchmark: Any) -> None:
-    used = {name: _peak_of_process(name) for name in ("unrolled autograd", "published scheme")}
+    others = ("torch engine", "bf16 adjoint", "unrolled autograd", "published scheme")
+    used = {name: _peak_of_process(name) for name in others}
     used["engine"] = benchmark.pedantic(_peak_of_process, args=("engine",), rounds=1)
     benchmark.extra_info["MiB above import"] = {name: round(mib) for name, mib in used.items()}
     assert used["engine"] <= used["unrolled autograd"]
