@@ -159,6 +159,8 @@ class InnerLoop:
     @torch.no_grad()
     def train(self, initial: Parameters, pairs: Pairs, noise: Tensor | None = None) -> Parameters:
         """Parameters `[R, ...]` after training from `initial`; arguments as in `gradient`."""
+        if native_engine.serves(pairs.actions):
+            return native_engine.train(self, initial, pairs, noise)
         parameters, velocity = initial, None
         for noise_t in self._by_step(noise):
             step = self._step(parameters, pairs, noise_t)
