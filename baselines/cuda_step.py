@@ -51,7 +51,8 @@ def prefetched(draw: Callable[[int, Map], T], steps: range, device: torch.device
         def made(step: int) -> T:
             # Page-locked memory is copied to the device while the CPU goes on; torch keeps it until
             # it has been copied.
-            return each_tensor(Tensor.pin_memory, draw(step, pool.map))
+            with torch.cuda.device(device):  # a new thread's device is the first one
+                return each_tensor(Tensor.pin_memory, draw(step, pool.map))
 
         waiting: deque[Future[T]] = deque()
         for step in steps:
@@ -127,7 +128,9 @@ class _CapturedStep(Generic[T]):
         for tensor, value in zip(self.state, before, strict=True):
             tensor.copy_(value)  # the warm-up's steps do not count
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # The threads that draw ahead go on allocating page-locked memory during the capture, which
+        # the default mode forbids to every thread.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._result = self.step(inputs)
 
 

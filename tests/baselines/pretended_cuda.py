@@ -8,6 +8,7 @@ streams, and speed.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,9 +48,11 @@ class Graph:
 class Capture(TorchDispatchMode):
     """Stands for `torch.cuda.graph`: what is called inside is recorded, and changes nothing."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, capture_error_mode: str = "global") -> None:
         super().__init__()
         self.graph = graph
+        if capture_error_mode == "global" and threading.active_count() > 1:
+            raise RuntimeError("other threads may not allocate page-locked memory in a capture")
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None

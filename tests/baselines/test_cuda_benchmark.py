@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
@@ -58,6 +59,23 @@ def test_a_wrong_gradient_is_found(
     monkeypatch.setattr(Network, "backward", wrong)
     found = [f for _, f, allowed in cuda.differences([TINIEST], torch.device("cpu")) if f > allowed]
     assert len(found) == 3
+
+
+def test_a_compiler_serves_both_of_the_heads_functions_and_is_taken_away_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A compiler that gives a tenth too much is seen in the error; afterwards nothing is left."""
+    monkeypatch.setenv(ENGINE, "torch")
+    given = []
+
+    def compiler(function: Callable[..., Any]) -> Callable[..., Any]:
+        given.append(function.__name__)
+        return lambda *arguments: cuda.each_tensor(lambda t: 1.1 * t, function(*arguments))
+
+    gain, error = cuda.fused(TINIEST, 2, torch.device("cpu"), 1, compiler)
+    assert gain > 0 and error > 0.01
+    assert given == ["bc_loss_gradient", "bc_loss_tangent"]
+    assert cuda.fused(TINIEST, 1, torch.device("cpu"), 1, lambda function: function)[1] == 0
 
 
 def test_kernels_are_counted_without_views() -> None:
