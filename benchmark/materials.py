@@ -12,6 +12,7 @@ from benchmark.datasets.source import DatasetName
 from benchmark.density.log_densities import Fit, LogDensity, find_or_fit
 from benchmark.environments.lookup import action_space
 from benchmark.method import Problem
+from benchmark.provenance import checked_device
 from benchmark.record import DensityFacts, TeacherFacts
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
@@ -82,7 +83,7 @@ class Materials:
             scaling=self.scaling,
             axes=self.spec.distillation_axes,
             loaders=loaders,
-            device=device,
+            device=str(checked_device(device)),
         )
 
     def teacher_facts(self) -> TeacherFacts | None:

@@ -25,8 +25,8 @@ from benchmark.materials import Materials
 from benchmark.method import Assignment, Method, advice_on_divergence
 from benchmark.monitor import STATE, OnProgress, Outcome, RunMonitor, now
 from benchmark.names import check_inside
-from benchmark.packing import DEFAULT_PACK
-from benchmark.provenance import checked_device, provenance
+from benchmark.packing import default_pack
+from benchmark.provenance import checked_device, products_of, provenance
 from benchmark.record import (
     FILE,
     BadRecord,
@@ -73,9 +73,9 @@ class Conditions:
         plugins: Files that register methods or datasets, loaded by every process.
         threads: Threads of torch in every process. Rounding depends on it, so it is the same
             everywhere unless asked otherwise.
-        device: Torch device of the methods' heavy products.
+        device: Torch device of the methods' heavy products; "cuda+tf32" rounds their factors.
         save_every: Seconds of work that a killed run may lose.
-        pack: Largest number of runs that one process advances together.
+        pack: Largest number of runs that one process advances together; None for the device's.
         on_progress: Called as a method goes on.
         stop: Where others may ask the runs to save their state and end.
     """
@@ -85,9 +85,14 @@ class Conditions:
     threads: int = 1
     device: str = "cpu"
     save_every: float = SAVE_EVERY_SECONDS
-    pack: int = DEFAULT_PACK
+    pack: int | None = None
     on_progress: OnProgress | None = None
     stop: StopRequest = field(default_factory=StopRequest)
+
+    @property
+    def largest_pack(self) -> int:
+        """Largest number of runs that one process advances together."""
+        return self.pack or default_pack(self.device)
 
     def as_dict(self) -> dict[str, Any]:
         """The plain values of it (JSON), for a job on another machine."""
@@ -108,7 +113,7 @@ class Conditions:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Load the plug-ins, and set torch's threads while this is open.
+        """Load the plug-ins, and set torch's threads and precision while this is open.
 
         Raises:
             ObdBenchError: The device is not one of this machine, or a plug-in does not load.
@@ -116,7 +121,7 @@ class Conditions:
         checked_device(self.device)
         for plugin in self.plugins:
             load_plugin(plugin)
-        with torch_threads(self.threads):
+        with torch_threads(self.threads), products_of(self.device):
             yield
 
 

@@ -17,7 +17,7 @@ from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.environments.contacts import contact_rule
-from benchmark.provenance import checked_device
+from benchmark.provenance import checked_device, products_of
 from benchmark.spec import LARGEST_SEED
 from benchmark.teachers.corl import import_corl
 from benchmark.teachers.teacher import (
@@ -60,7 +60,9 @@ def train(
         Path | None, typer.Option(help="File to write, instead of one in the cache.")
     ] = None,
     episodes: Episodes = 100,
-    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Device of the training: cpu, cuda or cuda+tf32 (both untested).")
+    ] = "cpu",
     force: Force = False,
 ) -> None:
     """Train a teacher offline; a killed training goes on from its saved state.
@@ -94,7 +96,7 @@ def train_teacher(
         settings: Settings of the recipe; those left out keep their defaults.
         target: File to write; None for the one in the cache, where runs find it.
         episodes: Episodes of the measurement.
-        device: Torch device.
+        device: Device of the training, "cpu", "cuda" or "cuda+tf32".
         force: Replace the teacher that is there.
     """
     data = load_dataset(DatasetName.parse(dataset))
@@ -103,7 +105,10 @@ def train_teacher(
     check_free(path, force, OR_TARGET)
     state = path.with_suffix(".state")
     total = dataclasses.asdict(algorithm)["steps"]
-    with progress_bar(f"Training {recipe} on {dataset}", "steps", total) as bar:
+    with (
+        products_of(device),
+        progress_bar(f"Training {recipe} on {dataset}", "steps", total) as bar,
+    ):
 
         def report(step: int, _: int, losses: dict[str, float], score: float | None) -> None:
             shown = ", ".join(f"{name} loss {value:.3g}" for name, value in losses.items())
@@ -116,7 +121,7 @@ def train_teacher(
             state=state,
             progress=report,
             evaluate=lambda t: _measured(t, data, 5)["normalized_return"],
-            device=device,
+            device=str(checked_device(device)),
         )
     measured = _measured(teacher, data, episodes)
     _save(teacher, measured, path)
