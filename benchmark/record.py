@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 
 from benchmark.clocks import Cost
 from benchmark.datasets.dataset import ReferenceReturns
+from benchmark.environments.contacts import adds_margins, contact_rule
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import UnfitFile, file_sha256, json_sha256, read_small, write_atomic
 from benchmark.names import check_name
@@ -94,13 +95,23 @@ class Score(_Part, frozen=True, kw_only=True, rename={"return_": "return"}):
 
 
 class TeacherFacts(_Part, frozen=True, kw_only=True, rename={"return_": "return"}):
-    """The teacher that a method used, and its measured mean return; None where not measured."""
+    """The teacher that a method used, and its measured mean return; None where not measured.
+
+    Args:
+        name: Recipe and seed, or `cal_ql_authors`.
+        sha256: Digest of its file.
+        return_: Mean return of its deterministic policy.
+        normalized_return: The same, normalised.
+        episodes: Count of episodes of that measurement.
+        parameters: Every setting of the recipe that it was trained with; empty where imported.
+    """
 
     name: str
     sha256: str
     return_: float | None
     normalized_return: float | None
     episodes: int | None
+    parameters: dict[str, Any] = {}
 
 
 class DensityFacts(_Part, frozen=True, kw_only=True):
@@ -150,6 +161,8 @@ class Provenance(_Part, frozen=True, kw_only=True):
         engine: What computed the method's heavy part ("torch", or a name that the method gives);
             rounding depends on it.
         environment: Gymnasium id of the environment that was scored in.
+        contacts: Rule of its contacts (`benchmark.environments.contacts`); None where the installed
+            MuJoCo decides.
         dataset_sha256: Digest of the dataset's content.
         seeds: What every seed derives from.
         converted_from: Set where the record was converted from an older format.
@@ -163,6 +176,7 @@ class Provenance(_Part, frozen=True, kw_only=True):
     host: str
     threads: Threads
     environment: str | None
+    contacts: str | None = None
     dataset_sha256: str | None
     seeds: Seeds
     engine: str = "torch"
@@ -383,7 +397,8 @@ def _convert(values: Mapping[str, Any], path: Path) -> Record:
 
 
 def _check(record: Record, path: Path) -> None:
-    """Hold what a record says in two places against each other."""
+    """Hold what a record says in two places against each other, and its contacts against ours."""
+    _check_contacts(record, path)
     for what, found, expected in _pairs(record, path):
         same = found == expected
         if isinstance(found, float) and isinstance(expected, float):
@@ -393,6 +408,22 @@ def _check(record: Record, path: Path) -> None:
                 f"{path} contradicts itself: its {what} is {found!r}, but {expected!r} follows "
                 f"from the rest. It was altered or moved; put it back, or run this run again."
             )
+
+
+def _check_contacts(record: Record, path: Path) -> None:
+    """Refuse scores of an environment whose contacts were others when it was scored."""
+    origin = record.provenance
+    rule, mujoco = contact_rule(origin.environment), origin.packages.get("mujoco", "unknown")
+    if origin.contacts == rule or not record.checkpoints:
+        return
+    if origin.contacts is None and not adds_margins(mujoco):
+        return  # they were the same without being named
+    raise BadRecord(
+        f"{path} was scored in {origin.environment} with the contacts of MuJoCo {mujoco} "
+        f"({origin.contacts or 'no rule named'}); here they have the rule "
+        f"{rule or 'of the installed MuJoCo'}, and scores of the two are not comparable. Run this "
+        f"run again."
+    )
 
 
 def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:

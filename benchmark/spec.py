@@ -24,6 +24,7 @@ from benchmark.protocol import Protocol
 from benchmark.students.spec import StudentSpec
 
 if TYPE_CHECKING:  # whoever only reads records must not pay for torch
+    from benchmark.datasets.source import DatasetName
     from benchmark.method import Method
 
 LARGEST_SEED = 2**63
@@ -91,6 +92,8 @@ class RunSpec:
 
         Raises:
             UnknownName, BadConfiguration: Naming the nearest valid name or key.
+            ObdBenchError: The student is none that the method can distil for, that the protocol
+                can score, or that acts in the dataset's environment.
         """
         from benchmark.datasets.source import DatasetName
         from benchmark.density.density import DENSITIES
@@ -107,18 +110,42 @@ class RunSpec:
             if (student := rest.get(role)) is not None:
                 STUDENTS[student.name]
                 rest[role] = built.student_for(student)
+        built.require_student(rest["student"])
         for key, need in (("teacher", "teacher"), ("density", "log_density")):
             if need not in built.needs:  # so that a grid over them does not repeat such methods
                 rest[key] = NONE
         if rest.get("evaluation_student") == rest["student"]:
             rest["evaluation_student"] = None
-        return cls(
+        spec = cls(
             method=method,
             dataset=str(DatasetName.parse(dataset)),
             parameters=_differences(asdict(built), asdict(default)),
             version=default.version,
             **rest,
         )
+        spec._check_heads(DatasetName.parse(dataset))
+        return spec
+
+    def _check_heads(self, dataset: DatasetName) -> None:
+        """Check that the students act in the environment, as far as it is known, and are sampled.
+
+        Raises:
+            ObdBenchError: One does not.
+        """
+        from benchmark.datasets.catalog import environment_of
+        from benchmark.environments.lookup import action_space
+
+        scored = self.scoring_student
+        if self.protocol.actions == "sampled" and not scored.policy_head.stochastic:
+            raise BadConfiguration(
+                f"The protocol {self.protocol.name!r} samples actions, and head = {scored.head!r} "
+                f'has only one. Score with another head, or a protocol with actions = "mode".'
+            )
+        bound = [s for s in {self.student, scored} if s.policy_head.space is not None]
+        if bound and (environment := environment_of(dataset)) is not None:
+            space = action_space(environment)
+            for student in bound:
+                student.check_space(space, environment)
 
     @cached_property
     def method_instance(self) -> Method:

@@ -10,7 +10,7 @@ teacher = "td3_bc"             # or per dataset, as density:
 density = "maf"
 
 [student]
-width = 64
+width = 64                     # or recipe = "hades", and what differs from it
 
 [grid]                         # every combination of these
 synthetic_size = [16, 64]      # a hyper-parameter, for the methods that have it
@@ -47,7 +47,7 @@ from benchmark.errors import did_you_mean
 from benchmark.names import check_name
 from benchmark.protocol import Protocol, protocol_named
 from benchmark.spec import RunSpec
-from benchmark.students.spec import StudentSpec
+from benchmark.students.spec import StudentSpec, build_student
 
 MOST_RUNS = 1_000_000
 RECIPES = {"teacher": RunSpec.teacher, "density": RunSpec.density}
@@ -261,10 +261,10 @@ def _cells(file: _SweepFile, dataset: str, row: _MethodRow, where: str) -> Itera
             k: v for k, v in chosen.items() if "." not in k and k not in RECIPES
         }
         values = _overwritten("student", file.student, chosen)
-        student = build(StudentSpec, values, f"[student] of {where}")
+        student = build_student(values, f"[student] of {where}")
         # The scoring student is the student with the differences of [evaluation_student].
         values = _overwritten("evaluation_student", file.evaluation_student, chosen)
-        scoring = build(student, values, f"[evaluation_student] of {where}")
+        scoring = build_student(values, f"[evaluation_student] of {where}", student)
         yield RunSpec.create(
             method=row.name,
             dataset=dataset,

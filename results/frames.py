@@ -13,7 +13,7 @@ from benchmark.errors import ObdBenchError
 from benchmark.protocol import Protocol
 from benchmark.record import Summary
 from benchmark.spec import RunSpec
-from benchmark.students.spec import StudentSpec
+from benchmark.students.spec import describe_student
 from results.labels import cell_settings, labels
 
 RUN_COLUMNS = {
@@ -166,7 +166,7 @@ def _identity(
         "method": spec.method,
         "label": label,
         "reference": reference,
-        "student": _describe_student(spec.student),
+        "student": describe_student(spec.student),
         "protocol": spec.protocol.name,
         "protocol_detail": _describe_protocol(spec.protocol),
         "seed": spec.seed,
@@ -223,15 +223,7 @@ def _describe_protocol(protocol: Protocol) -> str:
         f"{protocol.name}: {protocol.students} {who} x {protocol.episodes} episodes, "
         f"last {protocol.last} checkpoint{many}"
         + (f" before the last {protocol.leave_out}" if protocol.leave_out else "")
-    )
-
-
-@cache
-def _describe_student(student: StudentSpec) -> str:
-    """For example "mlp 4x64, sampled head, sgd, 50 steps"."""
-    return (
-        f"{student.name} {student.depth}x{student.width}, {student.head} head, "
-        f"{student.optimizer}, {student.steps} steps"
+        + (", sampled actions" if protocol.actions == "sampled" else "")
     )
 
 

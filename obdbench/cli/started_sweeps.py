@@ -14,7 +14,7 @@ from rich.text import Text
 from benchmark.errors import system_error
 from benchmark.names import aligned
 from obdbench.cli.console import ERROR, RUNS_FAILED, err, out, print_json, progress_bar
-from obdbench.cli.options import DEFAULT_STORE, Store, store_option
+from obdbench.cli.options import DEFAULT_STORE, POLL_SECONDS, Poll, Store, store_option
 
 if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
     from benchmark.sweep import Sweep
@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # what a command works with is imported when it works, so tha
     from results.record_store import RunState, RunStatus
     from slurm.cluster import Cluster
 
-POLL_SECONDS = 30.0
 
 Name = Annotated[str, typer.Argument(help="A sweep that was started.")]
 
@@ -156,9 +155,7 @@ def collect(
     wait: Annotated[
         bool, typer.Option("--wait", help="Stay until no run is on the cluster any more.")
     ] = False,
-    poll: Annotated[
-        float, typer.Option(help="Seconds between looks (--wait).", min=0.01, max=86_400)
-    ] = POLL_SECONDS,
+    poll: Poll = POLL_SECONDS,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
