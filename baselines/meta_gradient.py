@@ -168,6 +168,8 @@ class InnerLoop:
     @torch.no_grad()
     def train(self, initial: Parameters, pairs: Pairs, noise: Tensor | None = None) -> Parameters:
         """Parameters `[R, ...]` after training from `initial`; arguments as in `gradient`."""
+        if native_engine.serves(pairs.actions):
+            return native_engine.train(self, initial, pairs, noise)
         parameters, velocity = initial, None
         for t in range(self.steps):
             step = self._step(parameters, pairs, None if noise is None else noise[t])

@@ -10,7 +10,7 @@ import ctypes
 import importlib.util
 import os
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from benchmark.errors import ObdBenchError
 from benchmark.students.heads import LOG_STD_MAX, LOG_STD_MIN, LOG_STD_OFFSET
 
 if TYPE_CHECKING:
-    from baselines.meta_gradient import InnerLoop, MetaGradient, OuterBatch, Pairs
+    from baselines.meta_gradient import InnerLoop, OuterBatch, Pairs
     from benchmark.students.network import Parameters
 
 Precision = Literal["float32", "bf16-adjoint"]
@@ -35,7 +35,10 @@ _TENSORS = (
 
 
 class _Call(ctypes.Structure):
-    """The arguments of one call, field by field as `Call` in meta_gradient.cpp."""
+    """The arguments of one call, field by field as `Call` in meta_gradient.cpp.
+
+    Fields that are not given are zero, and null where they are addresses.
+    """
 
     _fields_ = (
         *[
@@ -52,6 +55,7 @@ class _Call(ctypes.Structure):
         ],
         ("initial", ctypes.POINTER(ctypes.c_void_p)),
         *[(name, ctypes.c_void_p) for name in _TENSORS],
+        ("trained", ctypes.POINTER(ctypes.c_void_p)),
     )  # fmt: skip
 
 
@@ -125,35 +129,60 @@ def gradient(
     outer: OuterBatch,
     noise: Tensor | None,
     adjoint_noise: Tensor | None,
-) -> MetaGradient:
-    """`InnerLoop.gradient` of the same arguments; `serves` holds for all of them."""
-    from baselines.meta_gradient import MetaGradient
-
-    network, head = loop.network, loop.head
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The parts of `InnerLoop.gradient` of the same arguments; `serves` holds for all of them."""
     runs, size, action_dim = pairs.actions.shape
-    batch = outer.actions.shape[1]
-    dtype = pairs.actions.dtype
-    found = MetaGradient(
-        torch.empty(runs, dtype=dtype),
-        torch.empty(pairs.observations.shape, dtype=dtype),
-        torch.empty(pairs.actions.shape, dtype=dtype),
+    batch, noisy = outer.actions.shape[1], loop.head.noisy
+    if noisy and outer.noise is None:
+        raise ValueError("a noisy head needs noise for the outer batch")
+    drawn = (runs, batch, action_dim)
+    found = (
+        pairs.actions.new_empty(runs),
+        torch.empty(pairs.observations.shape, dtype=pairs.actions.dtype),
+        torch.empty(pairs.actions.shape, dtype=pairs.actions.dtype),
     )
-    drawn = (runs, size, action_dim)
-    shapes = {
-        "observations": (pairs.observations, (runs, size, network.sizes[0])),
-        "actions": (pairs.actions, drawn),
-        "noise": (noise if head.noisy else None, (loop.steps, *drawn)),
-        "adjoint_noise": (adjoint_noise if head.noisy else None, (loop.steps, *drawn)),
-        "outer_observations": (outer.observations, (runs, batch, network.sizes[0])),
-        "outer_actions": (outer.actions, (runs, batch, action_dim)),
+    wanted = {
+        "adjoint_noise": (adjoint_noise if noisy else None, (loop.steps, runs, size, action_dim)),
+        "outer_observations": (outer.observations, (runs, batch, loop.network.sizes[0])),
+        "outer_actions": (outer.actions, drawn),
         "outer_weights": (outer.weights, (runs, batch)),
-        "outer_noise": (outer.noise if head.noisy else None, (runs, batch, action_dim)),
-        "loss": (found.loss, (runs,)),
-        "observations_gradient": (found.observations, pairs.observations.shape),
-        "actions_gradient": (found.actions, pairs.actions.shape),
+        "outer_noise": (outer.noise if noisy else None, drawn),
+        "loss": (found[0], (runs,)),
+        "observations_gradient": (found[1], pairs.observations.shape),
+        "actions_gradient": (found[2], pairs.actions.shape),
     }
-    if head.noisy and (noise is None or outer.noise is None):
-        raise ValueError("a noisy head needs noise for the inner steps and for the outer batch")
+    _run(loop, loop.precision, initial, pairs, noise, batch, wanted)
+    return found
+
+
+def train(loop: InnerLoop, initial: Parameters, pairs: Pairs, noise: Tensor | None) -> Parameters:
+    """`InnerLoop.train` of the same arguments; `serves` holds for all of them."""
+    trained = [(torch.empty_like(weight), torch.empty_like(bias)) for weight, bias in initial]
+    _run(loop, "float32", initial, pairs, noise, 0, {}, trained)
+    return trained
+
+
+def _run(
+    loop: InnerLoop,
+    precision: Precision,
+    initial: Parameters,
+    pairs: Pairs,
+    noise: Tensor | None,
+    batch: int,
+    wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]],
+    trained: Parameters | None = None,
+) -> None:
+    """Call the extension; `wanted` are fields of the call with the shapes that they must have."""
+    network, noisy = loop.network, loop.head.noisy
+    runs, size, action_dim = pairs.actions.shape
+    dtype = pairs.actions.dtype
+    if noisy and noise is None:
+        raise ValueError("a noisy head needs noise for the inner steps")
+    wanted = wanted | {
+        "observations": (pairs.observations, (runs, size, network.sizes[0])),
+        "actions": (pairs.actions, (runs, size, action_dim)),
+        "noise": (noise if noisy else None, (loop.steps, runs, size, action_dim)),
+    }
     held: list[Tensor] = []  # what the addresses below belong to
 
     def address(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> int | None:
@@ -167,33 +196,37 @@ def gradient(
         held.append(tensor.contiguous())
         return held[-1].data_ptr()
 
-    layers = [
-        address(f"layer {index}'s parameter", tensor, (runs, *expected))
-        for index, ((fan_in, fan_out), layer) in enumerate(
-            zip(network.layer_sizes, initial, strict=True)
-        )
-        for tensor, expected in zip(layer, ((fan_out, fan_in), (1, fan_out)), strict=True)
-    ]
+    def addresses(parameters: Parameters) -> Any:
+        found = [
+            address(f"a parameter of layer {index}", tensor, (runs, *expected))
+            for index, ((fan_in, fan_out), layer) in enumerate(
+                zip(network.layer_sizes, parameters, strict=True)
+            )
+            for tensor, expected in zip(layer, ((fan_out, fan_in), (1, fan_out)), strict=True)
+        ]
+        return (ctypes.c_void_p * len(found))(*found)
+
     skip = network.skip or (0, 0)
     call = _Call(
         runs=runs, pairs=size, steps=loop.steps, batch=batch, depth=network.depth,
         action_dim=action_dim, skip_from=skip[0], skip_to=skip[1],
-        noisy=head.noisy, trained_scalars=network.scalars,
+        noisy=noisy, trained_scalars=network.scalars,
         sizes=(ctypes.c_int64 * len(network.sizes))(*network.sizes),
         learning_rate=loop.learning_rate, momentum=loop.momentum,
         offset=0.0 if network.scalars else LOG_STD_OFFSET,
         log_std_min=LOG_STD_MIN, log_std_max=LOG_STD_MAX,
-        initial=(ctypes.c_void_p * len(layers))(*layers),
-        **{name: address(name, *wanted) for name, wanted in shapes.items()},
+        initial=addresses(initial),
+        **{name: address(name, *given) for name, given in wanted.items()},
     )  # fmt: skip
+    if trained is not None:
+        call.trained = addresses(trained)
     loaded = library()
     assert loaded is not None, "`serves` holds"
-    if loop.precision == "bf16-adjoint":
-        failed = loaded.meta_gradient_bf16_adjoint(ctypes.byref(call))
+    if precision == "bf16-adjoint":
+        failed = loaded.inner_loop_bf16_adjoint(ctypes.byref(call))
     elif dtype == torch.float64:
-        failed = loaded.meta_gradient_float64(ctypes.byref(call))
+        failed = loaded.inner_loop_float64(ctypes.byref(call))
     else:
-        failed = loaded.meta_gradient_float32(ctypes.byref(call))
+        failed = loaded.inner_loop_float32(ctypes.byref(call))
     if failed:
         raise RuntimeError(f"the C++ engine failed: {loaded.last_failure().decode()}")
-    return found

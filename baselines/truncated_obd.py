@@ -86,7 +86,8 @@ class TruncatedAvPBC(AvPBC):
         # Both loops share one draw of noise `[T, 1, N, act_dim]`: the first takes its first `lead`
         # steps, the second the window after them.
         lead, window = end - self.window, slice(end - self.window, end)
-        reached = dataclasses.replace(loop, steps=lead).train(draw.initial, run.pairs(), draw.noise)
+        before = None if draw.noise is None else draw.noise[:lead]
+        reached = dataclasses.replace(loop, steps=lead).train(draw.initial, run.pairs(), before)
         return dataclasses.replace(loop, steps=self.window).gradient(
             reached,
             run.pairs(),

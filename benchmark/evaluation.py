@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,6 +37,11 @@ class Ensembles:
     def count(self) -> int:
         """The number of ensembles P."""
         return self.students.count // self.size
+
+    def only(self, policies: NDArray[np.intp]) -> Ensembles:
+        """The ensembles of these indices, without the others (see `rollout`)."""
+        members = policies[:, None] * self.size + np.arange(self.size)
+        return replace(self, students=self.students.only(members.ravel()))
 
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""

@@ -37,7 +37,11 @@ class BadParameter(ObdBenchError):
 
 
 class Policy(typing.Protocol):
-    """P policies that act on E episodes each, for methods that are not a synthetic set."""
+    """P policies that act on E episodes each, for methods that are not a synthetic set.
+
+    With `only(indices)` (`benchmark.environments.rollout.Narrowing`) those that have finished all
+    their episodes are no longer asked.
+    """
 
     @property
     def count(self) -> int:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
-import torch
 from filelock import FileLock, Timeout
 
 from benchmark.clocks import SAVE_EVERY_SECONDS, Cost, SaveClock, Stopwatch
@@ -47,6 +46,7 @@ from benchmark.spec import RunSpec
 from benchmark.state import load_state
 from benchmark.stopping import StopRequest
 from benchmark.synthetic_set import NotFinite
+from benchmark.threads import torch_threads
 
 LOCK_SECONDS = 0.1
 """Between looks at a run that another process works on."""
@@ -115,12 +115,8 @@ class Conditions:
         checked_device(self.device)
         for plugin in self.plugins:
             load_plugin(plugin)
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
+        with torch_threads(self.threads):
             yield
-        finally:
-            torch.set_num_threads(before)
 
 
 def run_folder(store: Path, spec: RunSpec) -> Path:

@@ -21,6 +21,7 @@ from paper_figures.drawn_states import cartpole_pairs, rendered_states
 from paper_figures.figure import write_formats
 from paper_figures.main_table import main_table
 from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
+from paper_figures.paired_curves import paired_curves
 from paper_figures.reproduction_table import reproduction_table
 from paper_figures.step_or_weighting import step_or_weighting
 from paper_figures.study_figures import misalignment, multi_task, state_density, transfer
@@ -139,6 +140,10 @@ EXHIBITS = (
     Exhibit("step-or-weighting", sweep="step_or_weighting",
         make=lambda stored: step_or_weighting(stored.runs),
         shows="What of Av-PBC's gain over PBC is a larger step, and what its weighting."),
+    Exhibit("adjoint-precision", sweep="precision", make=lambda stored: paired_curves(stored.curves),
+        shows="Av-PBC with its adjoint in bf16 next to float32 throughout, at every checkpoint."),
+    Exhibit("adjoint-precision-figure", sweep="precision", make=lambda stored: convergence(stored.curves),
+        shows="The same as curves."),
     Exhibit("sdw-main", sweep="sdw_main", make=StoredResults.table,
         shows="SDW-OBD's main results: Av-PBC with and without density weights on every dataset."),
     Exhibit("sdw-misalignment", study="misalignment",

@@ -25,7 +25,7 @@
 
 #include "matrices.h"
 
-// One call of `InnerLoop.gradient`; baselines/native_engine.py has the same fields in the same order.
+// One call of `InnerLoop.gradient` or `.train`; baselines/native_engine.py has the same fields in the same order.
 struct Call {
   int64_t runs, pairs, steps, batch, depth, action_dim;
   int64_t skip_from, skip_to;  // hidden layers counted from 1; 0 where there is no skip
@@ -37,7 +37,8 @@ struct Call {
   const void *noise, *adjoint_noise;             // [T, R, N, act_dim] or null
   const void *outer_observations, *outer_actions;  // [R, B, obs_dim], [R, B, act_dim]
   const void *outer_weights, *outer_noise;       // [R, B], [R, B, act_dim] or null
-  void *loss, *observations_gradient, *actions_gradient;  // [R], and like the pairs
+  void *loss, *observations_gradient, *actions_gradient;  // [R], and like the pairs; null in `train`
+  void* const* trained;  // like `initial`; null in `gradient`
 };
 
 namespace {
@@ -339,18 +340,17 @@ class Bf16 {
   Bf *pack_a_, *pack_b_, *pack_c_, *pack_d_;
 };
 
-// `InnerLoop.gradient` of calls of one shape.
+// Calls of one shape, of at most so many steps as the first one had.
 template <class Real, class Adjoint>
 class Engine {
  public:
   explicit Engine(const Call& call)
-      : call_(call), sizes_(call.sizes, call.sizes + call.depth + 1), adjoint_(memory_, shaped(), passes_),
+      : call_(call), capacity_(call.steps), repeats_(call.adjoint_noise), sizes_(call.sizes, call.sizes + call.depth + 1), adjoint_(memory_, shaped(), passes_),
         cotangent_(memory_, call_), carried_(memory_, call_),
         outer_(memory_, call_, OUTER_ROWS, false), velocity_(memory_, call_) {
     const int64_t values = call.pairs * call.action_dim;
-    const bool repeated = call.adjoint_noise != nullptr;
     heads_.resize(call.steps);
-    for (auto& head : heads_) head.resize(values, repeated ? call.pairs * sizes_.back() : 0);
+    for (auto& head : heads_) head.resize(values, repeats_ ? call.pairs * sizes_.back() : 0);
     outer_head_.resize(OUTER_ROWS * call.action_dim, 0);
     for (int64_t layer = 0; layer < call.depth; ++layer) {
       tangents_.push_back(memory_.matrix<Real>(call.pairs, sizes_[layer + 1]));
@@ -362,15 +362,31 @@ class Engine {
 
   bool fits(const Call& call) const {
     return std::equal(sizes_.begin(), sizes_.end(), call.sizes, call.sizes + call.depth + 1) &&
-           call.pairs == call_.pairs && call.steps == call_.steps && call.skip_from == call_.skip_from &&
+           call.pairs == call_.pairs && call.steps <= capacity_ && call.skip_from == call_.skip_from &&
            call.skip_to == call_.skip_to && call.action_dim == call_.action_dim &&
            call.noisy == call_.noisy && call.trained_scalars == call_.trained_scalars &&
-           !call.adjoint_noise == !call_.adjoint_noise;
+           (!call.adjoint_noise || repeats_);
+  }
+
+  void train(const Call& call) {
+    take(call);
+    for (int64_t run = 0; run < call.runs; ++run) {
+      const Step<Real>& trained = train_run(run);
+      auto give = [&](int64_t index, const Real* from, int64_t size) {
+        std::copy_n(from, size, static_cast<Real*>(call.trained[index]) + run * size);
+      };
+      for (int64_t layer = 0; layer < call.depth; ++layer) {
+        give(2 * layer, trained.weights[layer].data, trained.weights[layer].size());
+        give(2 * layer + 1, trained.biases[layer].data, trained.biases[layer].size());
+      }
+      if (!call.trained_scalars) continue;
+      give(2 * call.depth, &multiplier_, 1);
+      give(2 * call.depth + 1, &offset_, 1);
+    }
   }
 
   void gradient(const Call& call) {
-    call_ = call;
-    call_.sizes = sizes_.data();
+    take(call);
     for (int64_t run = 0; run < call.runs; ++run) gradient_of(run);
     adjoint_.finish();
   }
@@ -381,13 +397,17 @@ class Engine {
     return call_;
   }
 
-  void gradient_of(int64_t run) {
+  void take(const Call& call) {
+    call_ = call;
+    call_.sizes = sizes_.data();
+  }
+
+  // Forward in time: T steps of BC, each of which keeps what its adjoint reads. Gives the trained one.
+  Step<Real>& train_run(int64_t run) {
     const int64_t pairs = call_.pairs, values = pairs * call_.action_dim;
     const Real* actions = static_cast<const Real*>(call_.actions) + run * values;
     auto observations = matrix_of(const_cast<Real*>(static_cast<const Real*>(call_.observations)) +
                                       run * pairs * sizes_[0], pairs, sizes_[0]);
-
-    // Forward in time: T steps of BC, each of which keeps what its adjoint reads.
     start(run, adjoint_.step(0));
     for (int64_t t = 0; t < call_.steps; ++t) {
       auto& step = adjoint_.step(t);
@@ -398,17 +418,23 @@ class Engine {
       if (!head.outputs.empty()) std::copy_n(step.outputs.data, step.outputs.size(), head.outputs.data());
       passes_.head(step, head, pairs, actions, noise(call_.noise, t, run), nullptr, double(values));
       passes_.backward(step);
-      adjoint_.keep(t);
+      if (!call_.trained) adjoint_.keep(t);
       update(t, step, adjoint_.step(t + 1), head);
     }
-    outer_gradient(run, adjoint_.step(call_.steps));
+    return adjoint_.step(call_.steps);
+  }
+
+  void gradient_of(int64_t run) {
+    const int64_t values = call_.pairs * call_.action_dim, inputs = call_.pairs * sizes_[0];
+    const Real* actions = static_cast<const Real*>(call_.actions) + run * values;
+    outer_gradient(run, train_run(run));
 
     // Backward in time; c_t is `cotangent_`, u_t `carried_`.
     if (call_.momentum != 0)
       carried_.each(carried_, [](Real& mine, Real&) { mine = 0; });
-    Real* in_observations = static_cast<Real*>(call_.observations_gradient) + run * observations.size();
+    Real* in_observations = static_cast<Real*>(call_.observations_gradient) + run * inputs;
     Real* in_actions = static_cast<Real*>(call_.actions_gradient) + run * values;
-    std::fill_n(in_observations, observations.size(), Real(0));
+    std::fill_n(in_observations, inputs, Real(0));
     std::fill_n(in_actions, values, Real(0));
     for (int64_t t = call_.steps - 1; t >= 0; --t) {
       if (call_.adjoint_noise) redraw(t, actions, noise(call_.adjoint_noise, t, run));
@@ -587,6 +613,8 @@ class Engine {
   }
 
   Call call_;
+  int64_t capacity_;
+  bool repeats_;
   std::vector<int64_t> sizes_;
   Passes<Real> passes_{call_};
   Memory memory_, rest_memory_;
@@ -614,7 +642,7 @@ int run(const Call* call) {
       engine.reset();  // its memory first
       engine = std::make_unique<Engine<Real, Adjoint>>(*call);
     }
-    engine->gradient(*call);
+    call->trained ? engine->train(*call) : engine->gradient(*call);
     return 0;
   } catch (const std::exception& error) {
     engine.reset();
@@ -626,9 +654,9 @@ int run(const Call* call) {
 }  // namespace
 
 extern "C" {
-int meta_gradient_float32(const Call* call) { return run<float, SamePrecision<float>>(call); }
-int meta_gradient_float64(const Call* call) { return run<double, SamePrecision<double>>(call); }
-int meta_gradient_bf16_adjoint(const Call* call) { return run<float, Bf16>(call); }
+int inner_loop_float32(const Call* call) { return run<float, SamePrecision<float>>(call); }
+int inner_loop_float64(const Call* call) { return run<double, SamePrecision<double>>(call); }
+int inner_loop_bf16_adjoint(const Call* call) { return run<float, Bf16>(call); }
 int bf16_products() { return at::native::cpublas::could_pack(at::kBFloat16); }
 const char* last_failure() { return failure.c_str(); }
 const char* built_for() { return TORCH; }  // the version of torch whose headers these are

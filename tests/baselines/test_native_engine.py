@@ -56,6 +56,30 @@ def test_a_run_has_the_same_bits_alone_and_in_a_pack() -> None:
         assert all(torch.equal(a[index], b[0]) for a, b in zip(packed, alone, strict=True))
 
 
+@needs_engine
+@pytest.mark.parametrize("steps", [0, 1, 7])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("head", ["mean", "sampled", "sampled_trained"])
+def test_trains_as_torch_does(
+    steps: int, momentum: float, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = Setup.draw(head=head, momentum=momentum, steps=steps, runs=2, skip=(1, 3))
+    found = setup.loop.train(setup.initial, setup.pairs, setup.noise)
+    monkeypatch.setenv(native_engine.ENGINE, "torch")
+    expected = setup.loop.train(setup.initial, setup.pairs, setup.noise)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@needs_engine
+def test_a_shorter_call_and_a_longer_one_follow_in_the_same_memory() -> None:
+    for steps in (6, 3, 9, 1):
+        setup = Setup.draw(steps=steps, momentum=0.9, head="sampled_trained")
+        assert_same(setup.gradient(), unrolled(setup))
+        noise = setup.adjoint_noise if steps in (3, 9) else None
+        assert torch.equal(setup.gradient(noise).loss, setup.gradient().loss)
+
+
 @needs_bf16
 @pytest.mark.parametrize(("depth", "skip"), NETWORKS)
 @pytest.mark.parametrize("head", ["mean", "sampled", "sampled_trained"])

@@ -13,13 +13,13 @@ import torch
 from baselines.references import TeacherPolicy
 from benchmark.config import BadConfiguration
 from benchmark.contract.tiny import random_teacher
-from benchmark.environments.rollout import Episodes
+from benchmark.environments.rollout import Episodes, rollout
 from benchmark.errors import ObdBenchError
 from benchmark.evaluation import Ensembles, Protocol, _clone, acting, score
 from benchmark.scaling import Scaling
 from benchmark.seeds import derive_seed, episode_seeds
 from benchmark.spec import RunSpec
-from benchmark.students.student import StudentPolicy, StudentSpec
+from benchmark.students.student import SampledStudents, StudentPolicy, StudentSpec
 from benchmark.synthetic_set import SyntheticSet
 
 PROTOCOL = Protocol("tiny", students=2, episodes=3, checkpoint_every=5, last=1)
@@ -47,6 +47,22 @@ def test_an_ensemble_acts_by_the_mean_of_its_students() -> None:
         members = policy.students(np.repeat(observations[[ensemble]], 6, axis=0))
         chosen = members[3 * ensemble : 3 * ensemble + 3]
         np.testing.assert_allclose(acted[ensemble], chosen.mean(0), rtol=1e-6)
+        found = policy.only(np.array([ensemble]))
+        assert (found.count, found.students.count) == (1, 3)
+        assert np.array_equal(found(observations[[ensemble]]), acted[[ensemble]])
+
+
+@pytest.mark.parametrize("ensemble", [1, 2])
+def test_a_policy_earns_the_same_whichever_others_are_scored_with_it(ensemble: int) -> None:
+    protocol = dataclasses.replace(PROTOCOL, students=5, ensemble=ensemble)
+    policies: Any = _clone(pairs(), protocol, STUDENT, SCALING, {"run": "x"})
+    options: Any = {"episodes": 3, "seeds": [1, 2, 3]}
+    together = rollout("Hopper-v5", policies, policies=policies.count, **options)
+    assert len(np.unique(together.lengths.max(axis=1))) > 2, "none would be left out on the way"
+    for policy in range(policies.count):
+        one = rollout("Hopper-v5", policies.only(np.array([policy])), policies=1, **options)
+        assert np.array_equal(one.returns[0], together.returns[policy])
+        assert np.array_equal(one.lengths[0], together.lengths[policy])
 
 
 def test_students_learn_and_act_in_units_without_scale() -> None:
@@ -171,6 +187,28 @@ def test_sampled_episodes_do_not_depend_on_who_else_plays() -> None:
         rtol=1e-3,
     )
     assert len(np.unique(more.returns)) == 20
+
+
+def test_sampled_students_that_have_finished_are_no_longer_asked_and_nothing_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = dataclasses.replace(SAMPLED, students=8, episodes=2)
+    asked: list[int] = []
+    act = SampledStudents.__call__
+
+    def noted(self: SampledStudents, observations: Any) -> Any:
+        asked.append(self.count)
+        return act(self, observations)
+
+    monkeypatch.setattr(SampledStudents, "__call__", noted)
+    narrowed = scored(many)
+    assert len(set(asked)) > 2, "narrowed more than once"
+    monkeypatch.setattr("benchmark.environments.rollout._WORTH_NARROWING", 0.0)
+    asked.clear()
+    whole = scored(many)
+    assert set(asked) == {8}
+    np.testing.assert_array_equal(narrowed.returns, whole.returns)
+    np.testing.assert_array_equal(narrowed.lengths, whole.lengths)
 
 
 def test_sampled_episodes_are_the_same_again_and_others_elsewhere() -> None:
