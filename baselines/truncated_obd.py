@@ -67,8 +67,7 @@ class TruncatedAvPBC(AvPBC):
         run = self.outer_run(problem, monitor)
         for step in range(run.start, self.outer_steps):
             run.report(step)
-            gradient = self._gradient(run, step)
-            run.update(gradient.observations[0], gradient.actions[0])
+            run.update(self._gradient(run, step))
         run.report(self.outer_steps)
 
     distill_packed = Method.distill_packed  # one run after the other

@@ -11,9 +11,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -198,7 +198,7 @@ class RunSpec:
         """Readable and unique: `hopper-medium-replay.av_pbc.1a2b3c4d5e6f`."""
         return f"{self.dataset.replace('/', '-')}.{self.method}.{self.digest}"
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """The cell and the seed."""
         return f"{self.cell_id}.seed{self.seed}"
@@ -245,6 +245,23 @@ class RunSpec:
         except msgspec.ValidationError as error:
             raise BadConfiguration(f"The values of a run do not make a spec: {error}.") from error
 
+    @classmethod
+    def from_dicts(cls, values: Sequence[Mapping[str, Any]]) -> tuple[RunSpec, ...]:
+        """Convert the values of many runs; the digest of a cell is computed once.
+
+        Raises:
+            BadConfiguration: The values of a run are not those of a spec.
+        """
+        digests: dict[bytes, str] = {}
+        specs = tuple(cls.from_dict(one) for one in values)
+        for spec, one in zip(specs, values, strict=True):
+            cell = msgspec.msgpack.encode({**one, "seed": None})
+            if (known := digests.get(cell)) is None:
+                digests[cell] = spec.digest
+            else:
+                spec.__dict__["digest"] = known  # where the cached property keeps it
+        return specs
+
     def with_seed(self, seed: int) -> RunSpec:
         """The same cell at another seed."""
         return dataclasses.replace(self, seed=seed)
@@ -258,7 +275,8 @@ def _differences(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
     return {key: value for key, value in values.items() if value != defaults[key]}
 
 
-def _chosen(settings: StudentSpec | Protocol) -> dict[str, Any]:
+@cache
+def _chosen(settings: StudentSpec | Protocol) -> Mapping[str, Any]:
     """The fields of a dataclass that differ from their defaults."""
     defaults = {f.name: f.default for f in dataclasses.fields(settings)}
     return _differences(asdict(settings), defaults)

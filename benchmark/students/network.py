@@ -41,7 +41,13 @@ HIDDEN_GAIN = math.sqrt(2)
 
 
 def relu_backward(gradient: Tensor, output: Tensor) -> Tensor:
-    """Set `gradient` to zero in place where the ReLU's output is zero; return it."""
+    """Set `gradient` to zero where the ReLU's output is zero; return it.
+
+    In place on a CPU, where memory is what costs. PyTorch follows the form that gives a new tensor
+    on a CUDA device that is not there, too (`tests/baselines/test_cuda_step.py`).
+    """
+    if gradient.is_cuda:
+        return torch.ops.aten.threshold_backward(gradient, output, 0)  # type: ignore[no-any-return]
     result: Tensor = torch.ops.aten.threshold_backward.grad_input(
         gradient, output, 0, grad_input=gradient
     )

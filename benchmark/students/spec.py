@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from benchmark.config import BadConfiguration, build
@@ -179,6 +180,7 @@ def build_student(
     return build(base or StudentSpec(), changed, where)
 
 
+@cache
 def describe_student(student: StudentSpec) -> str:
     """For example "mlp 4x64, sampled head, sgd, 50 steps"."""
     hidden = f"{student.depth}x{student.width}"

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from benchmark.scaling import STD_FLOOR
 from benchmark.teachers.teacher import Layers, NetworkTeacher, TeacherProblem
+from benchmark.teachers.teacher_files import AUTHORS
 
 _RECORD = re.compile(
     r"(?!\.+/)[^/\\]+/(?:data\.pkl|version|byteorder|\.format_version|\.storage_alignment"
@@ -125,7 +126,7 @@ def import_corl(
         action_noise="gaussian",
         facts={
             **facts,
-            "recipe": "cal_ql",
+            "recipe": AUTHORS,
             "checkpoint": path.name,
             "checkpoint_sha256": sha256,
             **converted,

@@ -639,7 +639,10 @@ def test_sweeps_on_d4rl_take_the_authors_outer_steps_on_each_environment() -> No
         for run in runs:
             wanted = hopper if run.dataset.startswith("d4rl/hopper") else elsewhere
             assert run.resolved_parameters["outer_steps"] == wanted
-    assert {run.teacher for run in sweep.runs if run.teacher != "none"} == {"cal_ql"}
+    for name in ("main_table", "sdw_main", "sizes", "ensembles", "cross_architecture"):
+        for run in shipped(f"d4rl_{name}").runs:
+            assert run.teacher in ("none", "cal_ql_corl")
+            assert run.density in ("none", "maf_published")
     assert sum(run.method == "random" for run in sweep.runs) == 9 * 10
 
 

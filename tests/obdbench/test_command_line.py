@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import inspect
 import json
+import math
 import os
 import re
 import resource
@@ -152,6 +153,23 @@ def test_every_command_shows_its_own_options() -> None:
         result = CliRunner().invoke(app, [*words.split(), "--help"])
         assert result.exit_code == 0
         assert option in result.output
+
+
+def test_an_option_that_takes_a_number_refuses_nan() -> None:
+    """Bounds do not in every typer. `ReferenceReturns` refuses those of data."""
+    found = set()
+    for name, _, function in real_commands():
+        for option, hint in typing.get_type_hints(function, include_extras=True).items():
+            kind, *about = typing.get_args(hint)[:2] or (hint,)
+            if kind in (float, float | None) and not option.startswith("reference_"):
+                found.add((name, option))
+                with pytest.raises(typer.BadParameter, match="nan is not a number"):
+                    about[0].callback(math.nan)
+                assert about[0].callback(0.5) == 0.5
+    assert found == {("collect", "poll"), ("submit", "poll")}
+    for words in ("collect x", "submit x"):
+        ended = CliRunner().invoke(app, [*words.split(), "--wait", "--poll", "nan"])
+        assert ended.exit_code == 2 and "--poll" in ended.output
 
 
 def _squeezed(text: str) -> str:

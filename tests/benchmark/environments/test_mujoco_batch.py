@@ -14,6 +14,7 @@ from gymnasium.wrappers import ClipReward
 from numpy.typing import NDArray
 
 from benchmark.environments.batch import BatchedEnvironment
+from benchmark.environments.contacts import adds_margins
 from benchmark.environments.lookup import make_batched
 from benchmark.environments.mujoco_batch import MujocoBatch
 
@@ -43,6 +44,9 @@ class Trajectory(NamedTuple):
 def gymnasium_episode(env_id: str, seed: int, actions: NDArray[np.float32]) -> Trajectory:
     """One episode by gymnasium's own environment, one action after another."""
     environment = gymnasium.make(gymnasium.registry[env_id])  # by id, v4 warns of its age
+    if env_id == "Hopper-v4" and adds_margins(mujoco.__version__):
+        model: Any = environment.unwrapped.model  # type: ignore[attr-defined]
+        model.geom_margin[:] = 0.0005  # of each of two, see benchmark.environments.contacts
     observations: list[Any] = [environment.reset(seed=seed)[0]]
     rewards, terminated, truncated = [], [], []
     for action in actions:
