@@ -333,7 +333,11 @@ def _same_noise(setup: Setup) -> Setup:
 
 def _first_steps(setup: Setup, steps: int) -> Setup:
     """The same problem with fewer inner steps."""
-    return replace(setup, loop=replace(setup.loop, steps=steps))
+    noise, adjoint_noise = (
+        None if drawn is None else drawn[:steps] for drawn in (setup.noise, setup.adjoint_noise)
+    )
+    loop = replace(setup.loop, steps=steps)
+    return replace(setup, loop=loop, noise=noise, adjoint_noise=adjoint_noise)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
