@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -91,6 +92,25 @@ def read_published(path: Path) -> bytes:
             f"clone."
         )
     return content
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """The array of a `.npy` file of a clone; no pickle in it is read.
+
+    Raises:
+        ArtefactProblem: It is damaged, or something else.
+    """
+    read_published(path)
+    try:
+        # Mapped, so that it is no larger than the file, whatever its head says.
+        found = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise ArtefactProblem(
+            f"{path} cannot be read as a numpy array ({error}). Clone the repository again."
+        ) from error
+    if not isinstance(found, np.ndarray):
+        raise ArtefactProblem(f"{path} is an archive, expected one array. Clone again.")
+    return np.array(found)
 
 
 def store_artefacts(artefacts: Iterable[Artefact], source: str, folder: Path) -> None:
@@ -195,5 +215,3 @@ def clone_files(folder: Path, pattern: str, expected: str) -> Iterator[tuple[Pat
             f"Clone it again, and name the folder of the clone."
         )
     return ((path, path.relative_to(folder).as_posix()) for path in paths)
-
-

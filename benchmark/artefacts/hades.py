@@ -2,14 +2,13 @@
 
 Each `data_final.pkl` of their repository holds the state of an evolution strategy, its fitness by
 generation and the settings of the run. The mean of the state is the set, flat: first the actions
-`[N, act_dim]`, then the states `[N, obs_dim]`, where the actions evolve too; MinAtar and images have
-fixed labels. The states are in the units that students see: the normalized ones where the run
-normalized observations.
+`[N, act_dim]`, then the states `[N, obs_dim]`; MinAtar and images have fixed labels in place of
+actions. The states are in the units that students see: normalized where the run normalized
+observations.
 """
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from benchmark.artefacts.artefact import (
     Found,
     OnFile,
     clone_files,
+    read_array,
     read_published,
 )
 from benchmark.artefacts.pickles import Inert, array, read_pickle
@@ -200,7 +200,8 @@ class _File:
     def setting(self, settings: Mapping[str, Any], key: str, kind: type, least: int = 0) -> Any:
         """One setting of a known type; a whole number has a least value."""
         value = settings.get(key)
-        if type(value) is not kind or (kind is int and not least <= value < 2**31):
+        outside = isinstance(value, int) and kind is int and not least <= value < 2**31
+        if type(value) is not kind or outside:
             raise self.problem(
                 f"has {value!r} as the setting {key!r}, expected a {kind.__name__}"
                 f"{f' from {least}' if kind is int else ''}"
@@ -282,7 +283,7 @@ def _set(file: _File, space: Space, pairs: int) -> tuple[dict[str, Tensor], int]
         if not labelled:
             raise file.problem(f"has {pairs} states, expected one per action at least")
         labels = torch.eye(space.actions).repeat_interleave(each, 0)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for prefix, flat in (("", mean), ("best_", best), ("sigma_", np.broadcast_to(sigma, (size,)))):
         numbers = torch.tensor(flat, dtype=torch.float32)
         actions = numbers[: pairs * evolved].view(pairs, evolved)
@@ -339,22 +340,11 @@ def _normalization(
     for key, short, name in (("OBS_MEAN", "mean", "mean"), ("OBS_VAR", "var", "variance")):
         values = file.array(file.content["config"], key, (space.observations,))
         stored = folder / "normalize_params" / f"{short}_{environment}.npy"
-        if stored.is_file() and not np.array_equal(_plain_array(stored), values):
-            raise file.problem(f"has other numbers in {key!r} than {stored}: another version's file")
+        if stored.is_file() and not np.array_equal(read_array(stored), values):
+            raise file.problem(
+                f"has other numbers in {key!r} than {stored}: another version's file"
+            )
         constants[f"observation_{name}"] = torch.tensor(values, dtype=torch.float32)
     if bool((constants["observation_variance"] < 0).any()):
         raise file.problem("has negative numbers in 'OBS_VAR', expected variances")
     return {"kind": "constant", "variance_floor": VARIANCE_FLOOR}, constants
-
-
-def _plain_array(path: Path) -> NDArray[Any]:
-    """The numbers of a `.npy` file; no pickle in it is read."""
-    try:
-        found = np.load(io.BytesIO(read_published(path)), allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError) as error:
-        raise ArtefactProblem(
-            f"{path} cannot be read as a numpy array ({error}). Clone the repository again."
-        ) from error
-    if not isinstance(found, np.ndarray):
-        raise ArtefactProblem(f"{path} is an archive of arrays, expected one. Clone again.")
-    return found

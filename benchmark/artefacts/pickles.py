@@ -14,7 +14,6 @@ import io
 import math
 import pickle
 import re
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.artefacts.artefact import ArtefactProblem
+from benchmark.torch_files import UNREADABLE
 
 _NUMPY_ARRAY = re.compile(r"numpy\.(core|_core)\.multiarray\._reconstruct")
 _JAX_ARRAY = "jax._src.array._reconstruct_array"
@@ -78,11 +78,7 @@ def read_pickle(content: bytes, path: Path) -> object:
             f"{path} {refused}; expected arrays and plain containers only. Nothing of it was run "
             f"or imported; do not load it with Python's pickle."
         ) from None
-    # What the reader meets in a malformed stream, each from another instruction.
-    except (
-        pickle.UnpicklingError, struct.error, EOFError, LookupError, ValueError, TypeError,
-        AttributeError, OverflowError, AssertionError, MemoryError,
-    ) as error:  # fmt: skip
+    except UNREADABLE as error:
         raise ArtefactProblem(
             f"{path} is damaged or cut off: it cannot be read as a pickle "
             f"({type(error).__name__}). Clone the repository again."
