@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -126,7 +125,7 @@ def store_artefacts(artefacts: Iterable[Artefact], source: str, folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".importing-") as scratch:
         for artefact in artefacts:
-            path = Path(scratch) / check_name("The name of an artefact", artefact.name, parts=True)
+            path = Path(scratch) / _checked(artefact.name)
             tensors = {key: value.contiguous() for key, value in artefact.tensors.items()}
             with atomic_path(path.with_name(path.name + TENSORS)) as temporary:
                 save_file(tensors, temporary)
@@ -134,10 +133,14 @@ def store_artefacts(artefacts: Iterable[Artefact], source: str, folder: Path) ->
             card = {**artefact.card, "format": FORMAT, "name": artefact.name, "sha256": digest}
             card["card_sha256"] = json_sha256(card)
             write_atomic(path.with_name(path.name + CARD), json.dumps(card, indent=1))
-        target = folder / source
+        target, replaced = folder / source, Path(scratch) / ".replaced"
         if target.exists():
-            target.rename(Path(scratch) / ".replaced")
-        (Path(scratch) / source).rename(target)
+            target.rename(replaced)
+        try:
+            (Path(scratch) / source).rename(target)
+        except BaseException:
+            replaced.rename(target)
+            raise
 
 
 def stored_names(folder: Path) -> list[str]:
@@ -146,13 +149,18 @@ def stored_names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in cards)
 
 
+def _checked(name: str) -> str:
+    """The name of an artefact, each part of which can be the name of a folder."""
+    return "/".join(check_name("A part of the name of an artefact", p) for p in name.split("/"))
+
+
 def load_card(name: str, folder: Path) -> dict[str, Any]:
-    """The card of a stored artefact.
+    """The card of a stored artefact, once it and the tensors agree with their digests.
 
     Raises:
-        ArtefactProblem: There is none of that name, or its card was altered.
+        ArtefactProblem: There is none of that name, or it was altered.
     """
-    path = folder / f"{check_name('The name of an artefact', name, parts=True)}{CARD}"
+    path = folder / f"{_checked(name)}{CARD}"
     if not path.is_file():
         raise ArtefactProblem(
             f"There is no artefact {name!r} in {folder}. "
@@ -168,11 +176,21 @@ def load_card(name: str, folder: Path) -> dict[str, Any]:
         ) from error
     if not sound:
         raise ArtefactProblem(f"{path} was altered, or is not of {FORMAT}. Import it again.")
+    tensors = path.with_name(path.name.removesuffix(CARD) + TENSORS)
+    try:
+        found = file_sha256(tensors)
+    except OSError as error:
+        raise ArtefactProblem(f"{tensors} cannot be read ({error}). Import it again.") from error
+    if found != card["sha256"]:
+        raise ArtefactProblem(
+            f"{tensors} has sha256 {found}, expected {card['sha256']}: it was altered. Import it "
+            f"again."
+        )
     return dict(card)
 
 
 def load_artefact(name: str, folder: Path | None = None) -> Artefact:
-    """Load a stored artefact; check it against its digest.
+    """Load a stored artefact; check it against its digests.
 
     Args:
         name: Name that `obdbench artefacts list` shows.
@@ -183,16 +201,7 @@ def load_artefact(name: str, folder: Path | None = None) -> Artefact:
     """
     folder = folder or artefact_folder()
     card = load_card(name, folder)
-    path = folder / f"{name}{TENSORS}"
-    try:
-        if (found := file_sha256(path)) != card["sha256"]:
-            raise ArtefactProblem(
-                f"{path} has sha256 {found}, expected {card['sha256']}: it was altered. Import it "
-                f"again."
-            )
-        return Artefact(name, card, load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise ArtefactProblem(f"{path} cannot be read ({error}). Import it again.") from error
+    return Artefact(name, card, load_file(folder / f"{name}{TENSORS}"))
 
 
 def clone_files(folder: Path, pattern: str, expected: str) -> Iterator[tuple[Path, str]]:
@@ -200,7 +209,7 @@ def clone_files(folder: Path, pattern: str, expected: str) -> Iterator[tuple[Pat
 
     Args:
         folder: A clone of the authors' repository.
-        pattern: Pattern of `Path.rglob`.
+        pattern: Pattern of `Path.glob`.
         expected: What the clone must have, for the message.
 
     Raises:
@@ -208,7 +217,7 @@ def clone_files(folder: Path, pattern: str, expected: str) -> Iterator[tuple[Pat
     """
     if not folder.is_dir():
         raise ArtefactProblem(f"{folder} is not a folder; expected a clone with {expected}.")
-    paths = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    paths = sorted(path for path in folder.glob(pattern) if path.is_file())
     if not paths:
         raise ArtefactProblem(
             f"{folder} has no {expected}: not a clone of the authors' repository, or half of one. "

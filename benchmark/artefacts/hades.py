@@ -288,7 +288,7 @@ def _set(file: _File, space: Space, pairs: int) -> tuple[dict[str, Tensor], int]
         numbers = torch.tensor(flat, dtype=torch.float32)
         actions = numbers[: pairs * evolved].view(pairs, evolved)
         if space.has_labels:  # labels are not perturbed
-            actions = torch.zeros_like(labels) if prefix == "sigma_" else labels
+            actions = torch.zeros_like(labels) if prefix == "sigma_" else labels.clone()
         states = numbers[pairs * evolved :].view(pairs, space.observations)
         tensors |= {f"{prefix}observations": states[:labelled], f"{prefix}actions": actions}
     return tensors, labelled

@@ -47,7 +47,7 @@ def find_teachers(folder: Path) -> tuple[dict[str, Path], Found]:
         ArtefactProblem: There is none.
     """
     expected = "Cal-QL-DATASET/checkpoint.pt"
-    return _by_dataset(folder, "*.pt", _TEACHER, expected, statistics_names())
+    return _by_dataset(folder, "**/*.pt", _TEACHER, expected, statistics_names())
 
 
 def find_sdr(folder: Path) -> Found:
@@ -57,7 +57,7 @@ def find_sdr(folder: Path) -> Found:
         ArtefactProblem: There is none, or one of them is not an array of numbers.
     """
     names = [name.removesuffix("-v2") for name in statistics_names()]
-    paths, found = _by_dataset(folder, "*.npy", _DENSITY, "log_density_maf_DATASET.npy", names)
+    paths, found = _by_dataset(folder, "**/*.npy", _DENSITY, "log_density_maf_DATASET.npy", names)
     found.artefacts = [_density(path, dataset, folder) for dataset, path in paths.items()]
     return found
 

@@ -40,7 +40,7 @@ def find_ppmo(folder: Path) -> Found:
         ArtefactProblem: There is none, or one is damaged, hostile or of other dimensions.
     """
     found = Found()
-    for path, name in clone_files(folder, "*.ckpt", "ppmo_ENVIRONMENT.ckpt"):
+    for path, name in clone_files(folder, "**/*.ckpt", "ppmo_ENVIRONMENT.ckpt"):
         match = _NAME.fullmatch(name)
         if match is None or match[1] not in DIMENSIONS:
             found.left_out["files of other names than ppmo_hopper and ppmo_walker2d"].append(name)

@@ -93,7 +93,12 @@ def _import_teachers(folder: Path, episodes: int, force: bool) -> None:
     for dataset in paths:
         check_free(imported_path(D4RL + dataset, "cal_ql"), force)
     teachers = {
-        dataset: read_teacher(path, dataset, artefact=f"{TEACHERS}/{dataset}")
+        dataset: read_teacher(
+            path,
+            dataset,
+            artefact=f"{TEACHERS}/{dataset}",
+            artefact_file=path.relative_to(folder).as_posix(),
+        )
         for dataset, path in paths.items()
     }
     _say(found)
@@ -124,7 +129,7 @@ def _say(found: Found) -> None:
 
 
 def _about(card: Mapping[str, Any]) -> str:
-    return str(card.get("environment") or card["dataset"])
+    return str(card.get("dataset") or card["environment"])
 
 
 @app.command(name="list")
