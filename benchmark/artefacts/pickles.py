@@ -127,7 +127,7 @@ class _Reader(pickle._Unpickler):
         """Put a record of the call in place of a name and its arguments."""
         arguments, named = self.stack.pop(), self.stack.pop()
         if not isinstance(named, Inert) or named.arguments is not None:
-            raise _Refused(f"calls a {type(named).__name__}")
+            raise _Refused(f"calls {_said(named)}")
         if not isinstance(arguments, tuple):
             raise TypeError("the arguments of a call")
         self.stack.append(Inert(named.name, arguments))
@@ -136,8 +136,15 @@ class _Reader(pickle._Unpickler):
         """Keep the state that an object would have been set to, once."""
         state, made = self.stack.pop(), self.stack[-1]
         if not isinstance(made, Inert) or made.arguments is None or made.state is not None:
-            raise _Refused(f"sets the state of a {type(made).__name__}")
+            raise _Refused(f"sets the state of {_said(made)}")
         made.state = state
+
+
+def _said(value: object) -> str:
+    """What a value is, for messages."""
+    if isinstance(value, Inert):
+        return value.name if value.arguments is None else f"what {value.name} returns"
+    return f"a {type(value).__name__}"
 
 
 def _refuse(code: int) -> Callable[[Any], None]:

@@ -48,8 +48,8 @@ def import_corl(
         observation_std: Standard deviations `[obs_dim]` of the same dataset, as measured: 1e-3 is
             added here, as CORL does before it divides. See `benchmark.datasets.d4rl_facts`.
         facts: Further JSON values to keep with the teacher (dataset, environment, ...). `recipe`,
-            `checkpoint`, `checkpoint_sha256` and, where something was converted,
-            `checkpoint_converted` are filled in here.
+            `checkpoint`, `checkpoint_sha256`, `checkpoint_settings` and, where something was
+            converted, `checkpoint_converted` are filled in here.
 
     Raises:
         TeacherProblem: The file cannot be read, holds more than tensors and plain containers, or
@@ -93,6 +93,7 @@ def import_corl(
             "recipe": "cal_ql",
             "checkpoint": path.name,
             "checkpoint_sha256": sha256,
+            "checkpoint_settings": _settings(content),
             **converted,
         },
         **constants,
@@ -202,6 +203,18 @@ class _Checkpoint:
                 f"{cause}. Import an earlier checkpoint."
             )
         return single
+
+
+def _settings(content: dict[str, Any]) -> dict[str, float]:
+    """Steps and learning rates of the training, where the checkpoint says them."""
+    found: dict[str, float] = {}
+    for key, value in content.items():
+        match key, value:
+            case "total_it", int():
+                found["steps"] = value
+            case str(), {"param_groups": [{"lr": float(rate)}, *_]}:
+                found[f"{key[:80]}.lr"] = rate
+    return found
 
 
 def _leaves(content: dict[Any, Any], depth: int = 1) -> Iterator[tuple[str, Any]]:

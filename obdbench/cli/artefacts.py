@@ -24,6 +24,7 @@ from benchmark.artefacts.hades import find_hades
 from benchmark.artefacts.obd import find_sdr, find_teachers
 from benchmark.artefacts.ppmo import find_ppmo
 from benchmark.datasets.catalog import load_dataset, local_datasets
+from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.density.log_densities import IMPORTED, Fit, import_log_density
 from benchmark.errors import ObdBenchError, did_you_mean
@@ -79,12 +80,16 @@ def import_(
     _say(found)
     if not found.artefacts:
         raise ArtefactProblem(f"Nothing in {folder} can be imported, and nothing was stored.")
+    densities = found.artefacts if source == "sdr" else []
+    data = [(artefact, _data_for(artefact, force)) for artefact in densities]
     store_artefacts(found.artefacts, source, store)
     kinds = Counter(_about(artefact.card) for artefact in found.artefacts)
     each = ", ".join(f"{count} x {about}" for about, count in kinds.items())
     err.print(f"{store / source}: {len(found.artefacts)} stored ({each}).")
-    for artefact in found.artefacts if source == "sdr" else ():
-        _import_density(folder / artefact.card["file"], artefact, force)
+    for artefact, dataset in data:
+        if dataset is not None:
+            import_log_density(folder / artefact.card["file"], dataset)
+            err.print(f"Runs on {dataset.name} use its log densities by density {IMPORTED!r}.")
 
 
 def _import_teachers(folder: Path, episodes: int, force: bool) -> None:
@@ -105,19 +110,24 @@ def _import_teachers(folder: Path, episodes: int, force: bool) -> None:
     measure_and_save(teachers, episodes)
 
 
-def _import_density(file: Path, artefact: Artefact, force: bool) -> None:
-    """Make the log densities those of the dataset, where it is in the local store."""
+def _data_for(artefact: Artefact, force: bool) -> Dataset | None:
+    """The dataset that log densities belong to, where it is here and runs may use them."""
     name = DatasetName.parse(artefact.card["dataset"])
     if name not in local_datasets():
         err.print(f"{name} is not in the local store: no run can use its log densities.")
-        return
-    data = load_dataset(name)
+        return None
+    data, count = load_dataset(name), artefact.card["transitions"]
+    if len(data) != count:
+        err.print(
+            f"{name} has {len(data):,} transitions here, its log densities are for {count:,}: no "
+            f"run can use them."
+        )
+        return None
     path = Fit.of(IMPORTED).path(data)
     if path.exists() and not force:
         err.print(f"{path} exists already and was kept; --force replaces it.")
-        return
-    import_log_density(file, data)
-    err.print(f"{path}: runs on {name} use it with the density recipe {IMPORTED!r}.")
+        return None
+    return data
 
 
 def _say(found: Found) -> None:
