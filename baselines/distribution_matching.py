@@ -14,6 +14,7 @@ from torch import Tensor
 from baselines.matching import LearnedPairs, Matching, RealPairs
 from benchmark.method import Monitor, Problem
 from benchmark.students.network import Network, Parameters
+from benchmark.students.spec import StudentSpec
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class DistributionMatching(Matching):
 
     outer_steps: int = 20_000
     outer_learning_rate: float = 1.0
+
+    def require_student(self, student: StudentSpec) -> None:
+        """Any: of the student, only the network is used, and that up to its last hidden layer."""
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Run Algorithm 1 for one class."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from benchmark.method import (
     require_below_one,
     require_positive,
 )
+from benchmark.students.spec import RECIPES, StudentSpec
+from benchmark.students.student import StudentPolicy
 from benchmark.synthetic_set import SyntheticSet
 
 SHAPINGS = {"centred_ranks": centred_ranks, "raw": raw_fitness}
@@ -48,6 +51,10 @@ class Evolution(Method):
         episodes_per_policy: Episodes per policy, whose mean return is its fitness (HaDES: 4).
         max_steps: Length at which episodes of the search are cut, not those of the scoring; None
             for no cut.
+        actions: "mode" for deterministic actions in the search, or "sampled" for draws from the
+            policies' distributions (HaDES). The protocol says which of them the scoring takes.
+        students: "sweep" leaves the sweep its student; "hades" (on Brax) and "hades_minatar" take
+            the authors', in every setting that the sweep leaves at the suite's default.
         environment_steps: Budget of environment steps: the search ends with the generation that
             reaches it; None for no budget. Methods of equal budget are compared on equal terms.
     """
@@ -63,6 +70,8 @@ class Evolution(Method):
     episodes_per_policy: int = 4
     max_steps: int | None = None
     environment_steps: int | None = None
+    actions: Literal["mode", "sampled"] = "mode"
+    students: Literal["sweep", "hades", "hades_minatar"] = "sweep"
 
     def __post_init__(self) -> None:
         require_positive(self, "outer_steps", "population", "episodes_per_policy")
@@ -80,6 +89,21 @@ class Evolution(Method):
             raise BadParameter(
                 f"fitness_shaping is {self.fitness_shaping!r}, but SNES has its own utilities. "
                 f'Leave it out, or set strategy = "open_es".'
+            )
+
+    def student_for(self, student: StudentSpec) -> StudentSpec:
+        """The sweep's student, or the authors' with what the sweep changed."""
+        if self.students == "sweep":
+            return student
+        changed = {k: v for k, v in vars(student).items() if v != getattr(StudentSpec(), k)}
+        return dataclasses.replace(RECIPES[self.students], **changed)
+
+    def require_student(self, student: StudentSpec) -> None:
+        """Any that has a distribution, where actions are sampled."""
+        if self.actions == "sampled" and not student.policy_head.stochastic:
+            raise BadParameter(
+                f"{type(self).__name__} samples actions, and student.head = {student.head!r} has "
+                f'only one. Take another head, or set actions = "mode".'
             )
 
     def search(self, mean: Tensor) -> Strategy:
@@ -130,11 +154,11 @@ class EvolutionRun:
         generator = self.problem.generator("candidates", self.generation)
         return self.strategy.draw(self.settings.population, generator)
 
-    def mean_returns(self, policies: Policy) -> Tensor:
+    def mean_returns(self, policies: StudentPolicy) -> Tensor:
         """Mean return of each candidate `[P]`, float64, over all of its policies' episodes.
 
-        All candidates start from the same states, new ones every generation, so that their returns
-        differ by the candidates and not by the starts.
+        All candidates start from the same states and, where actions are sampled, draw the same
+        numbers, new ones every generation, so that their returns differ only by the candidates.
 
         Args:
             policies: P x K policies, the K of a candidate next to each other.
@@ -146,7 +170,7 @@ class EvolutionRun:
         generator = self.problem.generator("episodes", self.generation)
         episodes = rollout(
             self.problem.environment,
-            policies,
+            self._acting(policies),
             policies=policies.count,
             episodes=count,
             seeds=torch.randint(2**31, (count,), generator=generator).tolist(),
@@ -163,6 +187,15 @@ class EvolutionRun:
                 f"diverged. {advice_on_divergence(self.settings, self.problem.student)}"
             )
         return returns.mean(1)
+
+    def _acting(self, policies: StudentPolicy) -> Policy:
+        """The policies as the search lets them act."""
+        if self.settings.actions == "mode":
+            return policies
+        generator = self.problem.generator("sampled actions", self.generation)
+        own = policies.count // self.settings.population  # K policies of one candidate
+        shape = (own, self.settings.episodes_per_policy)
+        return policies.sampled(torch.randint(2**62, shape, generator=generator).tolist())
 
     def _ended(self) -> bool:
         """Whether the generations or the budget are used up."""

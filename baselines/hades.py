@@ -154,12 +154,27 @@ class FixedInitHaDES(HaDES):
         return self.clone(sets, problem, generation=0)
 
 
-HADES_PUBLISHED = HaDES(
-    outer_steps=2_000, population=2_048, sigma=0.03, beta1=0.99, fitness_shaping="raw"
-)
-FIXED_INIT_HADES_PUBLISHED = FixedInitHaDES(
-    outer_steps=2_000, population=2_048, sigma=0.03, beta1=0.99, fitness_shaping="raw"
-)
-"""The search as the authors' code runs it on Brax. Its student, two tanh layers of 512 with a
-Gaussian head under the likelihood, and sampled actions in evaluation, are not these
-(docs/deviations.md)."""
+@dataclass(frozen=True)
+class PublishedHaDES(HaDES):
+    """HaDES with the settings of the authors' code, which `HADES_PUBLISHED` holds."""
+
+    version: ClassVar[int] = 2  # the authors' student and sampled actions since
+
+
+@dataclass(frozen=True)
+class PublishedFixedInitHaDES(FixedInitHaDES):
+    """The same for one initialisation."""
+
+    version: ClassVar[int] = 2
+
+
+HADES_PUBLISHED = PublishedHaDES(
+    outer_steps=2_000, population=2_048, sigma=0.03, beta1=0.99, fitness_shaping="raw",
+    actions="sampled", students="hades",
+)  # fmt: skip
+FIXED_INIT_HADES_PUBLISHED = PublishedFixedInitHaDES(
+    outer_steps=2_000, population=2_048, sigma=0.03, beta1=0.99, fitness_shaping="raw",
+    actions="sampled", students="hades",
+)  # fmt: skip
+"""Search, student and sampled actions as in the authors' code on Brax. Score them by the protocol
+`hades`, which samples too; docs/deviations.md has what still differs."""

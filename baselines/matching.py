@@ -28,9 +28,11 @@ from benchmark.method import (
     require_above_zero,
     require_below_one,
     require_positive,
+    require_settings,
 )
-from benchmark.students.heads import bc_loss_gradient
+from benchmark.students.heads import SQUARED_ERROR_HEADS, bc_loss_gradient, squared_error_head
 from benchmark.students.network import Parameters, stack
+from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet, require_finite
 
 
@@ -62,6 +64,13 @@ class Matching(Method):
         require_above_zero(self, "outer_learning_rate")
         require_below_one(self, "outer_momentum")
 
+    def require_student(self, student: StudentSpec) -> None:
+        """Losses and training here are of the squared error, at a constant rate, without a clip."""
+        require_settings(
+            self, student, schedule="constant", gradient_clip=None,
+            head=tuple(SQUARED_ERROR_HEADS),
+        )  # fmt: skip
+
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """The dataset, and the teacher where it gives the labels."""
@@ -76,6 +85,7 @@ class RealPairs:
     """
 
     def __init__(self, method: Matching, problem: Problem) -> None:
+        method.require_student(problem.student)
         require_available(problem, method.synthetic_size)
         self.size, self.device = method.outer_batch, problem.device
         self.observations, self.actions = problem.observations, problem.actions
@@ -216,7 +226,7 @@ class BCLoss:
 
     def __init__(self, problem: Problem, generator: torch.Generator) -> None:
         self.network = problem.student.network(problem.observation_dim, problem.action_dim)
-        self.head = problem.student.policy_head
+        self.head = squared_error_head(problem.student.policy_head)
         self.generator, self.device = generator, problem.device
 
     def gradient(self, parameters: Parameters, observations: Tensor, actions: Tensor) -> Parameters:

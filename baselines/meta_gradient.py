@@ -18,14 +18,21 @@ or cells advance in one batch of products.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from baselines import native_engine
-from benchmark.students.heads import Head, LossGradient, bc_loss_gradient, bc_loss_tangent
+from benchmark.students.heads import (
+    LossGradient,
+    SquaredErrorHead,
+    bc_loss_gradient,
+    bc_loss_tangent,
+)
 from benchmark.students.network import (
     Levels,
     Network,
@@ -92,11 +99,17 @@ class InnerLoop:
     """
 
     network: Network
-    head: Head
+    head: SquaredErrorHead
     steps: int
     learning_rate: float
     momentum: float = 0.0
     precision: native_engine.Precision = "float32"
+
+    def __post_init__(self) -> None:
+        if self.network.activation != "relu":
+            raise ValueError(
+                f"The adjoint is that of ReLU networks; got one with {self.network.activation}."
+            )
 
     def gradient(
         self,
@@ -137,8 +150,8 @@ class InnerLoop:
         # Forward in time: T steps of BC, each of which keeps what its adjoint reads.
         steps: list[_Step] = []
         parameters, velocity = initial, None
-        for t in range(self.steps):
-            steps.append(self._step(parameters, pairs, None if noise is None else noise[t]))
+        for noise_t in self._by_step(noise):
+            steps.append(self._step(parameters, pairs, noise_t))
             parameters, velocity = self._update(steps[-1], velocity)
         loss, cotangent = self._outer_gradient(parameters, outer)
 
@@ -146,10 +159,10 @@ class InnerLoop:
         # copy each, updated in place; the values of a step are released once it is passed.
         carried: Parameters = [(torch.zeros_like(w), torch.zeros_like(b)) for w, b in cotangent]
         total = MetaGradient(loss, *(torch.zeros_like(tensor) for tensor in pairs))
-        for t in reversed(range(self.steps)):
+        for redrawn in reversed(self._by_step(adjoint_noise)):
             step = steps.pop()
-            if adjoint_noise is not None:
-                step = self._redraw(step, pairs, adjoint_noise[t])
+            if redrawn is not None:
+                step = self._redraw(step, pairs, redrawn)
             direction, scale = self._direction(cotangent, carried)
             self._sweep(step, direction, scale, cotangent, total)
         return total
@@ -160,10 +173,30 @@ class InnerLoop:
         if native_engine.serves(pairs.actions):
             return native_engine.train(self, initial, pairs, noise)
         parameters, velocity = initial, None
-        for t in range(self.steps):
-            step = self._step(parameters, pairs, None if noise is None else noise[t])
+        for noise_t in self._by_step(noise):
+            step = self._step(parameters, pairs, noise_t)
             parameters, velocity = self._update(step, velocity)
         return parameters
+
+    def stored_bytes(
+        self, initial: Parameters, pairs: Pairs, outer: OuterBatch, noise: Tensor | None = None
+    ) -> int:
+        """Memory at the end of the forward pass, counted on tensors that hold no numbers.
+
+        T inner steps, each parameters, hidden values and their derivatives, and what the head
+        keeps; once the same for the outer batch; the pairs' and two parameters' gradients.
+        """
+        initial, pairs, outer, noise = tree_map_only(
+            Tensor, lambda tensor: tensor.to("meta"), (initial, pairs, outer, noise)
+        )
+        inner = self._step(initial, pairs, self._by_step(noise)[0])
+        last = self._step(initial, Pairs(*outer[:2]), outer.noise)
+        gradients = 2 * _bytes((initial, pairs))
+        return self.steps * _bytes(inner, shared=pairs) + _bytes(last, shared=initial) + gradients
+
+    def _by_step(self, noise: Tensor | None) -> Sequence[Tensor | None]:
+        """The noise of each of the T steps; what it holds beyond them is for other loops."""
+        return [None] * self.steps if noise is None else noise.narrow(0, 0, self.steps).unbind()
 
     def _step(self, parameters: Parameters, pairs: Pairs, noise: Tensor | None) -> _Step:
         """Forward and backward pass of one inner step, with all values that the adjoint reads."""
@@ -278,7 +311,7 @@ class InnerLoop:
             if skip and layer == skip[1]:
                 kept = below.clone()
             # The second derivative of a ReLU is 0: its mask is that of the forward pass.
-            delta_tangent = relu_backward(below, step.levels.rectified[layer - 1])
+            delta_tangent = relu_backward(below, step.levels.activated[layer - 1])
 
     def _sweep_scalars(
         self,
@@ -330,7 +363,7 @@ class InnerLoop:
             if layer > 0:
                 tangent.baddbmm_(tangents[-1], step.parameters[layer][0].mT)
             if layer + 1 < self.network.depth:
-                tangent = relu_backward(tangent, step.levels.rectified[layer])
+                tangent = relu_backward(tangent, step.levels.activated[layer])
                 if skip and layer + 1 == skip[1]:
                     tangent += tangents[skip[0] - 1]
             tangents.append(tangent)
@@ -340,3 +373,13 @@ class InnerLoop:
             raw = raw * step.parameters[-1][0] + step.levels.inputs[-1] * along + bias_along
             tangents.append(joined(mean, raw))
         return tangents
+
+
+def _bytes(tensors: object, shared: object = ()) -> int:
+    """Memory of a tree of tensors, each piece of it counted once; without what is shared."""
+    found, others = (
+        {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
+         for tensor in tree_leaves(tree) if tensor is not None}
+        for tree in (tensors, shared)
+    )  # fmt: skip
+    return sum(size for piece, size in found.items() if piece not in others)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, NamedTuple, cast
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from baselines import native_engine
-from baselines.cuda_graph import GradientFunction, capture
-from baselines.meta_gradient import InnerLoop, OuterBatch, Pairs
+from baselines.cuda_step import Map, captured, prefetched, tensors
+from baselines.device_memory import groups_that_fit
+from baselines.meta_gradient import InnerLoop, MetaGradient, OuterBatch, Pairs
 from baselines.selection import draw_pairs, require_available
 from benchmark.method import (
     Assignment,
@@ -26,7 +28,10 @@ from benchmark.method import (
     require_above_zero,
     require_below_one,
     require_positive,
+    require_settings,
 )
+from benchmark.provenance import checked_device
+from benchmark.students.heads import SQUARED_ERROR_HEADS, squared_error_head
 from benchmark.students.network import Network, Parameters, stack
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet, require_finite
@@ -48,6 +53,12 @@ class Targets(NamedTuple):
     weights: Tensor | None
     probabilities: Tensor | None = None
     facts: Mapping[str, float] = MappingProxyType({})
+
+    def weighted(self) -> Targets:
+        """The same targets with weights, ones where they had none."""
+        if self.weights is not None:
+            return self
+        return self._replace(weights=torch.ones(len(self.actions)))
 
     @property
     def mean_weight(self) -> float:
@@ -127,6 +138,13 @@ class OBD(Method):
             return dataclasses.replace(student, head="sampled_trained")
         return student
 
+    def require_student(self, student: StudentSpec) -> None:
+        """The adjoint is written for ReLU networks under the squared error and plain SGD."""
+        require_settings(
+            self, student, optimizer="sgd", activation="relu", schedule="constant",
+            gradient_clip=None, head=tuple(SQUARED_ERROR_HEADS),
+        )  # fmt: skip
+
     def engine(self, device: str) -> str:
         """The engine of the meta-gradient: C++ where it is built, on a CPU, else torch."""
         return native_engine.name(device)
@@ -163,14 +181,7 @@ class OBD(Method):
         self, network: Network, student: StudentSpec, runs: int, action_dim: int
     ) -> None:
         """Do one outer step of R runs on made-up numbers, all that is drawn for it included."""
-        loop = InnerLoop(
-            network,
-            student.policy_head,
-            student.steps,
-            student.learning_rate,
-            student.momentum,
-            self.precision,
-        )
+        loop = _loop(network, student, self.precision)
         generator = torch.Generator().manual_seed(0)
 
         def drawn(*shape: int) -> Tensor:
@@ -205,60 +216,143 @@ class OBD(Method):
 def advance(runs: Sequence[OuterRun]) -> None:
     """Advance runs of equal settings and student to their last outer step, in lock-step.
 
+    On a CUDA device as many at a time as its memory holds.
+
     Raises:
         BadParameter: Their saved states are at different steps.
+        ObdBenchError: The device is not one of this machine, or cannot hold a single run.
     """
     first = runs[0]
+    first.settings.require_student(first.problem.student)
     loop = inner_loop(first.problem, first.settings.precision)
-    gradient = capture(loop, first.problem.device)
+    device = checked_device(first.problem.device)
     if any(run.start != first.start for run in runs):
         raise BadParameter(
             f"Packed runs advance in lock-step, but their saved states are at steps "
             f"{[run.start for run in runs]}. Resume them one by one."
         )
-    for step in range(first.start, first.settings.outer_steps):
-        for run in runs:
-            run.report(step)
-        _outer_step(loop, gradient, runs, step)
-    for run in runs:
-        run.report(first.settings.outer_steps)
+    steps = range(first.start, first.settings.outer_steps)
+    for group in groups_that_fit(runs, lambda: _bytes_of_run(loop, first), device):
+        pack = Pack(loop, group, device)
+        outer_step = captured(pack.step, (*pack.pairs, *pack.velocity), device)
+        with closing(prefetched(pack.draw, steps, device)) as draws:
+            for step in steps:
+                for run in group:
+                    run.report(step)
+                pack.norms.select(1, step).add_(outer_step(next(draws)))
+                if device.type == "cpu":  # a look at a device's numbers would stop it at every step
+                    pack.require_finite()
+        for run in group:
+            run.report(steps.stop)
 
 
-def _outer_step(
-    loop: InnerLoop, gradient: GradientFunction, runs: Sequence[OuterRun], step: int
-) -> None:
-    """Update every run's pairs once."""
-    draws = [run.draw(loop, step) for run in runs]
-    pairs = [run.pairs() for run in runs]
-    outer = [draw.outer for draw in draws]
-    # Every tensor of a run has a runs axis of 1, along which the R runs are joined: the first one,
-    # but the second of the noise, whose first axis is the inner step.
-    found = gradient(
-        stack([draw.initial for draw in draws]),
-        Pairs(
-            torch.cat([pair.observations for pair in pairs]),
-            torch.cat([pair.actions for pair in pairs]),
-        ),
-        OuterBatch(
-            torch.cat([batch.observations for batch in outer]),
-            torch.cat([batch.actions for batch in outer]),
-            _joined_weights(outer),
-            _joined([batch.noise for batch in outer]),
-        ),
-        _joined([draw.noise for draw in draws], dim=1),
-        _joined([draw.adjoint_noise for draw in draws], dim=1),
-    )
-    for index, run in enumerate(runs):
-        run.update(found.observations[index], found.actions[index])
+def _bytes_of_run(loop: InnerLoop, run: OuterRun) -> int:
+    """Memory that a run takes on a device, to be held against what is free there."""
+    draw = run.draw(loop, run.start)
+    stored = loop.stored_bytes(draw.initial, run.pairs(), draw.outer, draw.noise)
+    # The draws twice: those of the graph, and those that are on their way to it.
+    return stored + 2 * sum(tensor.nbytes for tensor in tensors(draw))
 
 
 class Draw(NamedTuple):
-    """Everything random in one outer step of one run, with a runs axis of 1."""
+    """Everything random in one outer step, with a runs axis: of 1 as it is drawn."""
 
     initial: Parameters
     outer: OuterBatch
     noise: Tensor | None
     adjoint_noise: Tensor | None
+
+    @staticmethod
+    def joined(draws: Sequence[Draw]) -> Draw:
+        """Join the draws of several runs along their runs axis.
+
+        It is the first axis, but the second of the noise, whose first one is the inner step.
+        """
+        outer = [draw.outer for draw in draws]
+        return Draw(
+            stack([draw.initial for draw in draws]),
+            OuterBatch(
+                torch.cat([batch.observations for batch in outer]),
+                torch.cat([batch.actions for batch in outer]),
+                _joined([batch.weights for batch in outer]),
+                _joined([batch.noise for batch in outer]),
+            ),
+            _joined([draw.noise for draw in draws], dim=1),
+            _joined([draw.adjoint_noise for draw in draws], dim=1),
+        )
+
+
+def _joined(tensors: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:
+    """Join the runs' tensors along the runs axis; None where there are none."""
+    present = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(present, dim=dim) if present else None
+
+
+class Pack:
+    """Runs that advance together: their tensors joined to `[R, ...]`, of which each has its row.
+
+    Args:
+        loop: The students' training.
+        runs: R runs at the same step, whose tensors become views of the pack's.
+        device: Device of the pack's tensors. Draws are made on the CPU.
+    """
+
+    def __init__(self, loop: InnerLoop, runs: Sequence[OuterRun], device: torch.device) -> None:
+        self.loop, self.runs = loop, runs
+
+        def joined(tensors: Iterable[Tensor]) -> Tensor:
+            return torch.stack(list(tensors)).to(device)
+
+        self.pairs = Pairs(joined(r.observations for r in runs), joined(r.actions for r in runs))
+        self.velocity = Pairs(*(joined(r.velocity[i] for r in runs) for i in range(2)))
+        self.norms = joined(run.norms for run in runs)
+        if any(run.targets.weights is not None for run in runs):
+            for run in runs:  # a run without weights gets ones where another has some
+                run.targets = run.targets.weighted()
+        rows = zip(runs, *self.pairs, *self.velocity, self.norms, strict=True)
+        for run, observations, actions, *velocity, norms in rows:
+            run.observations, run.actions, run.velocity = observations, actions, velocity
+            run.norms = norms
+
+    def draw(self, step: int, each: Map = map) -> Draw:
+        """Draw everything random in an outer step, run by run."""
+        return Draw.joined(list(each(lambda run: run.draw(self.loop, step), self.runs)))
+
+    def step(self, draw: Draw) -> Tensor:
+        """Update every run's pairs once; give the norms `[R]` of the gradients."""
+        gradient = self.loop.gradient(
+            draw.initial, self.pairs, draw.outer, draw.noise, draw.adjoint_noise
+        )
+        return follow(self.runs[0].settings, self.pairs, self.velocity, gradient)
+
+    def require_finite(self) -> None:
+        """Raise NotFinite where the pairs of a run are not finite."""
+        for run in self.runs:
+            run.require_finite()
+
+
+def follow(settings: OBD, pairs: Pairs, velocity: Pairs, gradient: MetaGradient) -> Tensor:
+    """Take one step of SGD with momentum, the gradient clipped by its norm over a run's pairs.
+
+    Args:
+        settings: Rate, momentum and clip.
+        pairs: Pairs of R runs, updated in place.
+        velocity: Their velocity, updated in place.
+        gradient: The meta-gradient in the pairs.
+
+    Returns:
+        The norm of each run's gradient `[R]`, before it was clipped.
+    """
+    # As torch.nn.utils.clip_grad_norm_ (its 1e-6 too), then torch.optim.SGD:
+    # v <- momentum * v + clip(g);  x <- x - lr * v. Norms are taken run by run: one over all runs
+    # would be summed in an order that depends on their number.
+    parts = (gradient.observations, gradient.actions)
+    norms = torch.stack([torch.linalg.vector_norm(run) for run in torch.cat(parts, dim=2).unbind()])
+    scale = (settings.outer_gradient_clip / (norms + 1e-6)).clamp(max=1.0).view(-1, 1, 1)
+    for values, moving, part in zip(pairs, velocity, parts, strict=True):
+        moving.mul_(settings.outer_momentum).add_(part * scale)
+        values.sub_(moving, alpha=settings.rate)
+    return norms
 
 
 class OuterRun:
@@ -281,10 +375,10 @@ class OuterRun:
         chances = targets.probabilities
         self.cumulative = None if chances is None else chances.double().cumsum(0)
         self.start = self.step = 0
-        self.gradient_norms: list[float] = []
+        self.norms = torch.zeros(settings.outer_steps)  # of the gradients, before they are clipped
         if (state := monitor.resume()) is not None:
             self.start = self.step = int(state.facts["step"])
-            self.gradient_norms = state.tensors["gradient_norms"].tolist()
+            self.norms[: self.start] = state.tensors["gradient_norms"]
             self.observations = state.tensors["observations"]
             self.actions = state.tensors["actions"]
             self.velocity = [
@@ -327,34 +421,33 @@ class OuterRun:
         """The pairs with a runs axis of 1."""
         return Pairs(self.observations[None], self.actions[None])
 
-    def update(self, observations_gradient: Tensor, actions_gradient: Tensor) -> None:
-        """Take one step of SGD with momentum, the gradient clipped by its norm over all pairs.
+    def update(self, gradient: MetaGradient) -> None:
+        """Update the pairs of a run that advances by itself.
 
         Args:
-            observations_gradient: `[N, obs_dim]`.
-            actions_gradient: `[N, act_dim]`.
+            gradient: The meta-gradient, of one run.
 
         Raises:
             NotFinite: The pairs that come out hold such values.
         """
-        # As torch.nn.utils.clip_grad_norm_ (its 1e-6 too), then torch.optim.SGD:
-        # v <- momentum * v + clip(g);  x <- x - lr * v. Both are in place.
-        gradients = (observations_gradient, actions_gradient)
-        norm = torch.linalg.vector_norm(torch.cat(gradients, dim=1))
-        scale = (self.settings.outer_gradient_clip / (norm + 1e-6)).clamp(max=1.0)
-        for values, velocity, gradient in zip(
-            (self.observations, self.actions), self.velocity, gradients, strict=True
-        ):
-            velocity.mul_(self.settings.outer_momentum).add_(gradient * scale)
-            values.sub_(velocity, alpha=self.settings.rate)
-            require_finite(f"The pairs after the update of outer step {self.step}", values)
-        self.gradient_norms.append(float(norm))
+        velocity = Pairs(*(part[None] for part in self.velocity))
+        self.norms[self.step] = follow(self.settings, self.pairs(), velocity, gradient)[0]
+        self.require_finite()
+
+    def require_finite(self) -> None:
+        """Raise NotFinite with the step of the first update whose gradient was not finite."""
+        for values in (self.observations, self.actions):
+            if not values.isfinite().all():
+                broken = self.norms.isfinite().logical_not().nonzero().flatten().tolist()
+                step = broken[0] if broken else self.step
+                require_finite(f"The pairs after the update of outer step {step}", values)
 
     def report(self, step: int) -> None:
         """Report the step to the monitor; score and save where these are due."""
         self.step = step
         self.monitor.progress(step, self.settings.outer_steps)
         if self.monitor.due(step):
+            self.require_finite()
             self.monitor.note(**self.facts())
             self.monitor.checkpoint(step, self.synthetic_set())
         self.monitor.save(step, lambda: self.state(step))
@@ -367,8 +460,8 @@ class OuterRun:
             "mean_weight": targets.mean_weight,
             "effective_sample": targets.effective_sample,
         }
-        if self.gradient_norms:
-            norms = torch.tensor(self.gradient_norms, dtype=torch.float64)
+        if self.step:
+            norms = self.norms[: self.step].cpu().double()
             clipped = norms > self.settings.outer_gradient_clip
             facts |= {
                 "gradient_norm_median": float(norms.median()),
@@ -381,21 +474,21 @@ class OuterRun:
         """The pairs in the environment's units."""
         scaling = self.problem.scaling
         return SyntheticSet(
-            scaling.observations_out(self.observations), scaling.actions_out(self.actions)
+            scaling.observations_out(self.observations.cpu()),
+            scaling.actions_out(self.actions.cpu()),
         )
 
     def state(self, step: int) -> State:
         """Pairs and velocities, all that the next outer step depends on, and the norms so far."""
-        return State(
-            {
-                "observations": self.observations,
-                "actions": self.actions,
-                "observations_velocity": self.velocity[0],
-                "actions_velocity": self.velocity[1],
-                "gradient_norms": torch.tensor(self.gradient_norms, dtype=torch.float64),
-            },
-            {"step": step},
-        )
+        self.require_finite()
+        tensors = {
+            "observations": self.observations,
+            "actions": self.actions,
+            "observations_velocity": self.velocity[0],
+            "actions_velocity": self.velocity[1],
+            "gradient_norms": self.norms[:step].double(),
+        }
+        return State({name: tensor.cpu() for name, tensor in tensors.items()}, {"step": step})
 
 
 def inner_loop(problem: Problem, precision: native_engine.Precision = "float32") -> InnerLoop:
@@ -403,31 +496,16 @@ def inner_loop(problem: Problem, precision: native_engine.Precision = "float32")
     if precision != "float32":
         native_engine.require_bf16(problem.device)
     student = problem.student
-    if student.optimizer != "sgd":
-        raise BadParameter(
-            f"OBD differentiates through SGD; student.optimizer is {student.optimizer!r}. Distil "
-            f'with optimizer = "sgd" and score under another with [evaluation_student].'
-        )
     network = student.network(problem.observation_dim, problem.action_dim)
+    return _loop(network, student, precision)
+
+
+def _loop(network: Network, student: StudentSpec, precision: native_engine.Precision) -> InnerLoop:
     return InnerLoop(
         network,
-        student.policy_head,
+        squared_error_head(student.policy_head),
         student.steps,
         student.learning_rate,
         student.momentum,
         precision,
     )
-
-
-def _joined(tensors: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:
-    """Join the runs' tensors along the runs axis; None where there are none."""
-    present = [tensor for tensor in tensors if tensor is not None]
-    return torch.cat(present, dim=dim) if present else None
-
-
-def _joined_weights(batches: Sequence[OuterBatch]) -> Tensor | None:
-    """Join the runs' weights; a run without weights gets ones where another has some."""
-    if all(batch.weights is None for batch in batches):
-        return None
-    ones = torch.ones_like(batches[0].actions[..., 0])
-    return torch.cat([ones if batch.weights is None else batch.weights for batch in batches])

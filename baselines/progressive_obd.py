@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.meta_gradient import InnerLoop, Pairs
+from baselines.meta_gradient import InnerLoop, MetaGradient, Pairs
 from baselines.obd import AvPBC
 from baselines.outer_loop import Draw, OuterRun, inner_loop
 from benchmark.method import BadParameter, Method, Monitor, Problem, require_positive
@@ -52,6 +52,16 @@ class ProgressiveAvPBC(AvPBC):
                 f"and {self.outer_steps} (outer_steps)."
             )
 
+    def require_student(self, student: StudentSpec) -> None:
+        """At least one step per stage, and no momentum, whose velocity a stage would cut off."""
+        super().require_student(student)
+        if student.momentum or student.steps < self.stages:
+            raise BadParameter(
+                f"stages is {self.stages}, student.steps {student.steps} and student.momentum "
+                f"{student.momentum:g}; expected at least one step per stage, and no momentum: "
+                f"a change of sets would cut off its velocity."
+            )
+
     def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> None:
         """None: the cost of a step changes with the stage, and is not counted."""
 
@@ -61,14 +71,9 @@ class ProgressiveAvPBC(AvPBC):
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Distil one run, stage by stage."""
+        self.require_student(problem.student)
         run = _ProgressiveRun(self, self.targets(problem), problem, monitor)
         loop = inner_loop(problem, self.precision)
-        if loop.momentum or loop.steps < self.stages:
-            raise BadParameter(
-                f"stages is {self.stages}, student.steps {loop.steps} and student.momentum "
-                f"{loop.momentum:g}; expected at least one step per stage, and no momentum: "
-                f"a change of sets would cut off its velocity."
-            )
         for step in range(run.start, self.outer_steps):
             run.report(step)
             self._outer_step(run, loop, step)
@@ -92,7 +97,7 @@ class ProgressiveAvPBC(AvPBC):
         # The gradient stops at `parameters`: the stages before it are trained through, not
         # differentiated, and the rows of earlier sets are masked out of the update.
         gradient = part.gradient(parameters, _rows(run.pairs(), rows), draw.outer, noise)
-        run.update_stage(rows, run.stages[rows] == stage, gradient.observations, gradient.actions)
+        run.update_stage(rows, run.stages[rows] == stage, gradient)
 
     def _part(
         self, run: _ProgressiveRun, loop: InnerLoop, draw: Draw, stage: int
@@ -114,27 +119,24 @@ class _ProgressiveRun(OuterRun):
         assert isinstance(self.settings, ProgressiveAvPBC)
         return self.settings.stage_of_pairs()
 
-    def update_stage(
-        self, rows: Tensor, moving: Tensor, observations: Tensor, actions: Tensor
-    ) -> None:
+    def update_stage(self, rows: Tensor, moving: Tensor, gradient: MetaGradient) -> None:
         """Update the pairs of one stage.
 
         Args:
             rows: Indices of the pairs that have a gradient `[n]`.
             moving: True for those of the current stage `[n]`.
-            observations: Gradient in the observations of these rows `[1, n, obs_dim]`.
-            actions: Gradient in their actions `[1, n, act_dim]`.
+            gradient: The meta-gradient in these rows.
         """
-        whole = [torch.zeros_like(self.observations), torch.zeros_like(self.actions)]
-        for target, gradient in zip(whole, (observations, actions), strict=True):
-            target[rows] = gradient[0] * moving[:, None]
+        whole = Pairs(*(torch.zeros_like(values) for values in self.pairs()))
+        for target, part in zip(whole, (gradient.observations, gradient.actions), strict=True):
+            target[:, rows] = part * moving[:, None]
         # Momentum would go on moving a set whose stage is over: velocities outside the current
         # stage are cleared.
         still = torch.ones(len(self.observations), dtype=torch.bool)
         still[rows[moving]] = False
         for velocity in self.velocity:
             velocity[still] = 0
-        self.update(*whole)
+        self.update(MetaGradient(gradient.loss, *whole))
 
     def synthetic_set(self) -> SyntheticSet:
         """The pairs in the environment's units, with their stages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -49,6 +50,27 @@ class TeacherPolicy:
         """Actions `[1, E, act_dim]` for raw observations `[1, E, obs_dim]`."""
         actions = self.teacher.act(torch.from_numpy(observations[0]))
         return self.scaling.actions_out(actions)[None].numpy()
+
+    def sampled(self, seeds: Sequence[Sequence[int]]) -> SampledTeacher:
+        """The teacher, which draws its actions by one seed per episode `[1, E]`."""
+        streams = [torch.Generator().manual_seed(seed) for seed in seeds[0]]
+        return SampledTeacher(self.teacher, self.scaling, streams)
+
+
+@dataclass(frozen=True)
+class SampledTeacher:
+    """A teacher as one policy that draws its actions, each episode from its own generator."""
+
+    teacher: Teacher
+    scaling: Scaling
+    streams: Sequence[torch.Generator]
+    count: int = 1
+
+    def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Draw actions `[1, E, act_dim]` for raw observations `[1, E, obs_dim]`."""
+        rows = torch.from_numpy(observations[0])[:, None]
+        drawn = [self.teacher.sample(o, g) for o, g in zip(rows, self.streams, strict=True)]
+        return self.scaling.actions_out(torch.cat(drawn))[None].numpy()
 
 
 @dataclass(frozen=True)
@@ -146,7 +168,7 @@ def unflatten(network: Network, vectors: Tensor) -> Parameters:
     parameters, at = [], 0
     for fan_in, fan_out in network.layer_sizes:
         # Per layer: out * in weights, row by row, then out biases, kept as `[R, 1, out]`.
-        weight = vectors[:, at : at + fan_out * fan_in].reshape(-1, fan_out, fan_in)
+        weight = vectors[:, at : at + fan_out * fan_in].reshape(len(vectors), fan_out, fan_in)
         bias = vectors[:, None, at + fan_out * fan_in : at + fan_out * (fan_in + 1)]
         parameters.append((weight, bias))
         at += fan_out * (fan_in + 1)

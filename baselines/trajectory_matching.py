@@ -14,8 +14,9 @@ import torch
 
 from baselines.matching import BCLoss, Clones, LearnedPairs, Matching, RealPairs, squared_distance
 from baselines.selection import Labels
-from benchmark.method import BadParameter, Monitor, Problem, require_positive
+from benchmark.method import BadParameter, Monitor, Problem, require_positive, require_settings
 from benchmark.students.network import Parameters
+from benchmark.students.spec import StudentSpec
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,15 @@ class TrajectoryMatching(Matching):
                 f"inner_rate_learning_rate is {self.inner_rate_learning_rate}; expected 0 or more."
             )
 
+    def require_student(self, student: StudentSpec) -> None:
+        """The needs of all matching, and plain SGD: its steps on the pairs are differentiated."""
+        super().require_student(student)
+        require_settings(self, student, optimizer="sgd")
+
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Run Algorithm 1. A resumed run trains its experts again, to the same bits."""
-        student = problem.student
-        if student.optimizer != "sgd":
-            raise BadParameter(
-                f"trajectory_matching differentiates through SGD; student.optimizer is "
-                f'{student.optimizer!r}. Distil with optimizer = "sgd" and score under another '
-                f"with [evaluation_student]."
-            )
         trajectories = self.expert_trajectories(problem, monitor)
-        log_rate = torch.tensor(math.log(student.learning_rate))
+        log_rate = torch.tensor(math.log(problem.student.learning_rate))
         pairs = LearnedPairs(self, problem, monitor, log_rate, self.inner_rate_learning_rate)
         for step in pairs.steps():
             generator = problem.generator("outer step", step)

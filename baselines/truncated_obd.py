@@ -41,6 +41,16 @@ class TruncatedAvPBC(AvPBC):
         super().__post_init__()
         require_positive(self, "window")
 
+    def require_student(self, student: StudentSpec) -> None:
+        """A window within the steps, and no momentum, whose velocity a window would cut off."""
+        super().require_student(student)
+        if student.momentum or not self.window <= student.steps:
+            raise BadParameter(
+                f"window is {self.window}, student.steps {student.steps} and student.momentum "
+                f"{student.momentum:g}; expected a window within the steps, and no momentum: "
+                f"a window would cut off its velocity."
+            )
+
     def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Work | None:
         """Av-PBC's work on a training that costs as much as a window and what is before it."""
         share = self.expected_products(student.steps)
@@ -53,11 +63,11 @@ class TruncatedAvPBC(AvPBC):
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Distil one run, window by window."""
+        self.require_student(problem.student)
         run = self.outer_run(problem, monitor)
         for step in range(run.start, self.outer_steps):
             run.report(step)
-            gradient = self._gradient(run, step)
-            run.update(gradient.observations[0], gradient.actions[0])
+            run.update(self._gradient(run, step))
         run.report(self.outer_steps)
 
     distill_packed = Method.distill_packed  # one run after the other
@@ -69,12 +79,6 @@ class TruncatedAvPBC(AvPBC):
     def _gradient(self, run: OuterRun, step: int) -> MetaGradient:
         """The meta-gradient of one outer step, through one random window."""
         loop = inner_loop(run.problem, self.precision)
-        if loop.momentum or not self.window <= loop.steps:
-            raise BadParameter(
-                f"window is {self.window}, student.steps {loop.steps} and student.momentum "
-                f"{loop.momentum:g}; expected a window within the steps, and no momentum: "
-                f"a window would cut off its velocity."
-            )
         draw = run.draw(loop, step)
         generator = run.problem.generator("window", step)
         end = int(torch.randint(self.window, loop.steps + 1, (), generator=generator))

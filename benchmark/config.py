@@ -51,7 +51,7 @@ def build(prototype: Any, values: Mapping[str, Any], where: str) -> Any:
                 f"{key} in {where} is {value!r} ({type(value).__name__}); expected "
                 f"{_name(hints[key])}.{hint}"
             ) from error
-        if isinstance(value, float) and not math.isfinite(value):
+        if not _finite(converted[key]):
             raise BadConfiguration(f"{key} in {where} is {value}; expected a finite number.")
     if not isinstance(prototype, type):
         return dataclasses.replace(prototype, **converted)
@@ -65,6 +65,15 @@ def build(prototype: Any, values: Mapping[str, Any], where: str) -> Any:
     if missing:
         raise BadConfiguration(f"{where} lacks {', '.join(map(repr, missing))}.")
     return prototype(**converted)
+
+
+def _finite(value: Any) -> bool:
+    """Whether no number of a plain value is infinite or nan, however deep it lies."""
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _choices(hint: Any) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmark.environments.rollout import Episodes, rollout
 from benchmark.errors import ObdBenchError
-from benchmark.method import Policy
+from benchmark.method import Policy, Stochastic
 from benchmark.protocol import Protocol
 from benchmark.scaling import Scaling
 from benchmark.seeds import derive_seed, episode_seeds
@@ -38,6 +38,11 @@ class Ensembles:
         """The number of ensembles P."""
         return self.students.count // self.size
 
+    def only(self, policies: NDArray[np.intp]) -> Ensembles:
+        """The ensembles of these indices, without the others (see `rollout`)."""
+        members = policies[:, None] * self.size + np.arange(self.size)
+        return replace(self, students=self.students.only(members.ravel()))
+
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
         actions = self.students(observations.repeat(self.size, axis=0))
@@ -57,19 +62,20 @@ def score(
 ) -> Episodes:
     """Measure returns and lengths `[P, E]` of P policies over E episodes.
 
-    Episode e starts from the same reset seed for every policy of a checkpoint.
+    Episode e starts from the same reset seed for every policy of a checkpoint. Sampled actions of
+    policy p in episode e are drawn from a stream of these two.
 
     Args:
         result: A synthetic set, on which `protocol.students` students are trained; or policies,
             which are scored as they are.
-        protocol: Numbers of students and episodes.
+        protocol: Numbers of students and episodes, and whether actions are sampled.
         student: Architecture and training of the students.
         scaling: Scaling under which the set was made.
         environment: Gymnasium id.
-        axes: Names and values that identify this run and checkpoint; all seeds derive from them.
+        axes: Names and values that all seeds derive from, `RunSpec.scoring_axes`.
         on_progress: Callback with the number of environment steps so far.
     """
-    policy = _clone(result, protocol, student, scaling, axes)
+    policy = acting(_clone(result, protocol, student, scaling, axes), protocol, axes)
     return rollout(
         environment,
         policy,
@@ -78,6 +84,30 @@ def score(
         seeds=episode_seeds(protocol.episodes, **axes, purpose="evaluation episodes"),
         threads=min(torch.get_num_threads(), os.cpu_count() or 1),
         on_progress=on_progress,
+    )
+
+
+def acting(policy: Policy, protocol: Protocol, axes: Mapping[str, str | int]) -> Policy:
+    """The policies as the protocol lets them act, for one `rollout`.
+
+    Raises:
+        ObdBenchError: Actions are to be sampled, but the policies have no distribution.
+    """
+    if protocol.actions == "mode":
+        return policy
+    if not isinstance(policy, Stochastic):
+        raise ObdBenchError(
+            f"The protocol {protocol.name!r} samples actions, but a {type(policy).__name__} has no "
+            f'`sampled(seeds)`. Give it one, or score with actions = "mode".'
+        )
+    return policy.sampled(
+        [
+            [
+                derive_seed(**axes, purpose="sampled actions", policy=i, episode=e)
+                for e in range(protocol.episodes)
+            ]
+            for i in range(policy.count)
+        ]
     )
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated
@@ -16,9 +17,12 @@ import psutil
 from msgspec import Meta
 
 from benchmark.files import UnfitFile, read_small, write_atomic
+from benchmark.stopping import StopRequest
 
 ALIVE = "alive.json"
 HEARTBEAT_SECONDS = 2.0
+LOOK_SECONDS = 0.1
+"""Seconds after which a request to stop is seen."""
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 
@@ -28,7 +32,8 @@ class Sign(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         host: Name of the machine.
-        pid: Process that works on the run; None after an interrupt.
+        pid: Process that works on the run; None after an interrupt, and while it saves its state
+            because it was asked to end.
         process_started: When that process began, in seconds since 1970; process ids come again.
         attempt: Number of the attempt, from 1.
         step: Outer step.
@@ -54,13 +59,17 @@ class Heartbeat:
     Leaving it without an error removes the file: the run has a record now. Leaving it with one (an
     interrupt) keeps the last step in it, without a process.
 
+    So does a request to stop, at once: who asks for the run meanwhile finds that it is to be done,
+    and waits for its lock, where it would else be left to a process that is about to end.
+
     Args:
         folder: Folder of the run.
         attempt: Number of this attempt, from 1.
+        stop: The request.
     """
 
-    def __init__(self, folder: Path, attempt: int) -> None:
-        self.folder, self.attempt = folder, attempt
+    def __init__(self, folder: Path, attempt: int, stop: StopRequest) -> None:
+        self.folder, self.attempt, self.stop = folder, attempt, stop
         self.step = self.total = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, daemon=True)
@@ -88,8 +97,11 @@ class Heartbeat:
             self._beat(alive=False)
 
     def _keep_beating(self) -> None:
-        while not self._ended.wait(HEARTBEAT_SECONDS):
-            self._beat(alive=True)
+        due, asked = time.monotonic() + HEARTBEAT_SECONDS, False
+        while not self._ended.wait(LOOK_SECONDS):
+            if (self.stop.asked and not asked) or time.monotonic() >= due:
+                asked, due = self.stop.asked, time.monotonic() + HEARTBEAT_SECONDS
+                self._beat(alive=not asked)
 
     def _beat(self, *, alive: bool) -> None:
         sign = Sign(

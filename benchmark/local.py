@@ -33,6 +33,11 @@ LOG_LINES = 20
 LOG_BYTES = 64 * 1024
 
 
+def default_jobs(device: str) -> int:
+    """Processes at a time where no number is asked for: all cores, but one for a GPU's memory."""
+    return os.cpu_count() or 1 if device == "cpu" else 1
+
+
 def execute_here(
     runs: Sequence[RunSpec], conditions: Conditions, on_poll: Callable[[], None] | None = None
 ) -> None:
@@ -47,7 +52,7 @@ def execute_here(
         Stopped: The runs were asked to end, and have saved their state.
         OSError: Records could not be written; the message names each.
     """
-    for pack in make_packs(runs, conditions.pack):
+    for pack in make_packs(runs, conditions.largest_pack):
         execute(pack, conditions)
         if on_poll:
             on_poll()
@@ -77,7 +82,7 @@ def execute_in_processes(
     checked_device(conditions.device)  # once here, not as the death of every process
     running: list[_Worker] = []
     try:
-        for share in _shares(make_packs(runs, conditions.pack, jobs), jobs):
+        for share in _shares(make_packs(runs, conditions.largest_pack, jobs), jobs):
             running.append(_start(share, conditions))
         while running:
             time.sleep(POLL_SECONDS)
@@ -85,7 +90,7 @@ def execute_in_processes(
             for worker in [worker for worker in running if worker.process.poll() is not None]:
                 running.remove(worker)
                 if rest := _runs_left(worker, conditions):
-                    again = make_packs(rest, conditions.pack, jobs)
+                    again = make_packs(rest, conditions.largest_pack, jobs)
                     running.append(_start(again, conditions))
             if on_poll:
                 on_poll()

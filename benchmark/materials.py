@@ -12,10 +12,11 @@ from benchmark.datasets.source import DatasetName
 from benchmark.density.log_densities import Fit, LogDensity, find_or_fit
 from benchmark.environments.lookup import action_space
 from benchmark.method import Problem
+from benchmark.provenance import checked_device
 from benchmark.record import DensityFacts, TeacherFacts
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
-from benchmark.teachers.teacher import NetworkTeacher
+from benchmark.teachers.teacher import NetworkTeacher, measured_return
 from benchmark.teachers.teacher_files import find_teacher
 
 
@@ -48,10 +49,13 @@ class Materials:
         """
         needs = spec.method_instance.needs
         dataset = load_dataset(DatasetName.parse(spec.dataset))
+        space = action_space(dataset.env_id)
+        for student in (spec.student, spec.scoring_student):
+            student.check_space(space, dataset.env_id)
         return cls(
             spec,
             dataset,
-            Scaling.of(dataset, action_space(dataset.env_id)),
+            Scaling.of(dataset, space),
             find_teacher(dataset, spec.teacher) if "teacher" in needs else None,
             find_or_fit(dataset, Fit.of(spec.density)) if "log_density" in needs else None,
         )
@@ -79,7 +83,7 @@ class Materials:
             scaling=self.scaling,
             axes=self.spec.distillation_axes,
             loaders=loaders,
-            device=device,
+            device=str(checked_device(device)),
         )
 
     def teacher_facts(self) -> TeacherFacts | None:
@@ -87,13 +91,14 @@ class Materials:
         if self.teacher is None:
             return None
         facts = self.teacher.facts
-        measured = facts.get("evaluation") or {}
+        measured = measured_return(facts)
         return TeacherFacts(
             name=self.spec.teacher,
             sha256=facts["sha256"],
             return_=measured.get("return"),
             normalized_return=measured.get("normalized_return"),
             episodes=measured.get("episodes"),
+            parameters=facts.get("parameters", {}),
         )
 
     def density_facts(self) -> DensityFacts | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -36,7 +37,11 @@ class BadParameter(ObdBenchError):
 
 
 class Policy(typing.Protocol):
-    """P policies that act on E episodes each, for methods that are not a synthetic set."""
+    """P policies that act on E episodes each, for methods that are not a synthetic set.
+
+    With `only(indices)` (`benchmark.environments.rollout.Narrowing`) those that have finished all
+    their episodes are no longer asked.
+    """
 
     @property
     def count(self) -> int:
@@ -45,6 +50,18 @@ class Policy(typing.Protocol):
 
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
+        ...
+
+
+@typing.runtime_checkable
+class Stochastic(typing.Protocol):
+    """Policies that have a distribution, for protocols that sample their actions."""
+
+    def sampled(self, seeds: Sequence[Sequence[int]]) -> Policy:
+        """The policies, whose actions are drawn by one seed per policy and episode.
+
+        Made anew for every `rollout`.
+        """
         ...
 
 
@@ -227,6 +244,14 @@ class Method(ABC):
         """Give the student to distil for and to score with: the sweep's, or a variant of it."""
         return student
 
+    def require_student(self, student: StudentSpec) -> None:
+        """Raise BadParameter where the method cannot distil for a student.
+
+        It is called before a run begins, with the student that `student_for` gave. The student that
+        scores the sets may be another.
+        """
+        return None
+
     def engine(self, device: str) -> str:
         """Name, for the record, of what computes the method's heavy part on a device."""
         return "torch"
@@ -281,6 +306,28 @@ def require_below_one(method: Method, *names: str) -> None:
         if not 0 <= (value := getattr(method, name)) < 1:
             raise BadParameter(
                 f"{name} of {type(method).__name__} is {value}; expected at least 0, less than 1."
+            )
+
+
+def require_settings(method: Method, student: StudentSpec, **settings: Any) -> None:
+    """Raise BadParameter where a setting of the student is none that the method differentiates.
+
+    Args:
+        method: The method, for the message.
+        student: The student that it would distil for.
+        settings: By name the only value, or a tuple of the values, that it can have.
+    """
+    for name, known in settings.items():
+        known = known if isinstance(known, tuple) else (known,)
+        if (value := getattr(student, name)) not in known:
+            if known == (None,):
+                expected = f"no {name}"
+            else:
+                expected = f"{name} = {' or '.join(json.dumps(choice) for choice in known)}"
+            raise BadParameter(
+                f"{type(method).__name__} cannot distil for a student whose {name} is {value!r}, "
+                f"which its gradients do not go through. Distil with {expected}, and score under "
+                f"another student with [evaluation_student]."
             )
 
 

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from benchmark.clocks import Cost, SaveClock, Stopwatch
+from benchmark.environments.contacts import contact_rule
 from benchmark.errors import ObdBenchError
 from benchmark.evaluation import score
 from benchmark.heartbeat import Heartbeat
@@ -160,13 +161,20 @@ class RunMonitor:
         """The saved state of an earlier attempt: the method's tensors, scores and cost so far.
 
         Raises:
-            ObdBenchError: It cannot be read, or was saved on other data than are here now.
+            ObdBenchError: It cannot be read, or was saved on other data or with other contacts than
+                are here now.
         """
         path = self.folder / STATE
         if not path.exists():
             return None
         tensors, facts = load_state(path)
         self._check_unchanged(path, facts["digests"])
+        if facts.get("contacts") != (rule := contact_rule(self.materials.dataset.env_id)):
+            raise ObdBenchError(
+                f"{path} was saved with other contacts in {self.materials.dataset.env_id} "
+                f"({facts.get('contacts') or 'no rule named'}) than it has here ({rule}). Remove "
+                f"the file to start this run anew."
+            )
         self.outcome.restore(facts)
         return State(tensors, facts["method"])
 
@@ -179,6 +187,7 @@ class RunMonitor:
         facts = {
             "method": dict(current.facts),
             "digests": self.materials.digests,
+            "contacts": contact_rule(self.materials.dataset.env_id),
             **self.outcome.as_facts(),
         }
         save_state(self.folder / STATE, current.tensors, facts)

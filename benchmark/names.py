@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from benchmark.errors import ObdBenchError
@@ -21,6 +23,7 @@ class BadName(ObdBenchError):
     """A name that cannot be the name of a file on every machine, or leads out of a folder."""
 
 
+@lru_cache(maxsize=10_000)
 def check_name(what: str, name: str, *, parts: bool = False) -> str:
     """Check that a name can be the name of a file, and give it back.
 
@@ -74,3 +77,22 @@ def visible(text: str, *, one_line: bool = False) -> str:
     if one_line:
         text = " ".join(text.splitlines())
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def aligned(rows: Sequence[Sequence[str]], alignment: str = "") -> str:
+    """Write rows as lines of plain text whose columns stand below each other.
+
+    A table for a terminal takes longer to lay out than thousands of runs to read.
+
+    Args:
+        rows: Texts of each row, as many in each.
+        alignment: "l" or "r" for each column; all to the left by default.
+    """
+    shown = [[visible(text, one_line=True) for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    sides = [str.rjust if side == "r" else str.ljust for side in alignment.ljust(len(widths), "l")]
+    cells = (
+        (put(text, width) for put, text, width in zip(sides, row, widths, strict=True))
+        for row in shown
+    )
+    return "\n".join("  ".join(row).rstrip() for row in cells)

@@ -10,10 +10,17 @@ from benchmark.spec import RunSpec
 if TYPE_CHECKING:  # commands only want the default
     from benchmark.method import Method
 
-DEFAULT_PACK = 8
+PACK_ON_CPU, PACK_ON_GPU = 8, 128
+"""Largest packs by default: more no longer save time on a CPU; of those on a GPU a method advances
+as many at a time as its memory holds (`baselines.device_memory`)."""
 
 Pack = list[RunSpec]
 """Runs for `benchmark.run.execute`; most packs hold one run."""
+
+
+def default_pack(device: str) -> int:
+    """The largest pack where none is asked for."""
+    return PACK_ON_CPU if device == "cpu" else PACK_ON_GPU
 
 
 def make_packs(runs: Sequence[RunSpec], largest: int, workers: int = 1) -> list[Pack]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from benchmark.config import BadConfiguration
 from benchmark.errors import did_you_mean
+
+Actions = Literal["mode", "sampled"]
 
 
 @dataclass(frozen=True)
@@ -15,13 +18,15 @@ class Protocol:
     Args:
         name: Name under which records and tables show the protocol.
         students: Policies trained on the set, each from its own initialisation.
-        episodes: Episodes that each policy plays, with its deterministic action.
+        episodes: Episodes that each policy plays.
         checkpoint_every: Outer steps between scored checkpoints.
         last: Number of last checkpoints whose mean is the run's score; the set that a method starts
             from (outer step 0) counts only where there is no other.
         leave_out: Number of checkpoints after those, at the end of the run, that do not count.
         ensemble: Students that act together, by the mean of their actions (OBD, Table 3, takes 10).
             `students` then counts ensembles.
+        actions: "mode" for each policy's deterministic action, or "sampled" for draws from its
+            distribution, as HaDES evaluates.
     """
 
     name: str
@@ -31,6 +36,7 @@ class Protocol:
     last: int
     ensemble: int = 1
     leave_out: int = 0
+    actions: Actions = "mode"
 
     def __post_init__(self) -> None:
         for field in ("students", "episodes", "checkpoint_every", "last", "ensemble"):
@@ -42,6 +48,16 @@ class Protocol:
         if self.leave_out < 0:
             raise BadConfiguration(
                 f"leave_out of the protocol {self.name!r} is {self.leave_out}; expected 0 or more."
+            )
+        if self.actions not in get_args(Actions):
+            raise BadConfiguration(
+                f"actions of the protocol {self.name!r} is {self.actions!r}. "
+                f"{did_you_mean(self.actions, get_args(Actions))}"
+            )
+        if self.actions == "sampled" and self.ensemble > 1:
+            raise BadConfiguration(
+                f"The protocol {self.name!r} samples the actions of ensembles, whose mean action "
+                f'has no distribution; expected ensemble = 1, or actions = "mode".'
             )
 
     def due(self, step: int, total: int) -> bool:
@@ -61,6 +77,17 @@ PROTOCOLS = {
         ),
         Protocol(
             "obd_official_10", students=10, episodes=10, checkpoint_every=1000, last=10, leave_out=2
+        ),
+        # HaDES's code: sampled actions in 4 environments at a time on Brax, in 8 on MinAtar. It
+        # reports the population's mean; here ten fresh students of the set itself play.
+        Protocol("hades", students=10, episodes=4, checkpoint_every=500, last=1, actions="sampled"),
+        Protocol(
+            "hades_minatar",
+            students=10,
+            episodes=8,
+            checkpoint_every=500,
+            last=1,
+            actions="sampled",
         ),
         Protocol("quick", students=4, episodes=10, checkpoint_every=200, last=3),
         Protocol("smoke", students=2, episodes=2, checkpoint_every=5, last=1),

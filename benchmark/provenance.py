@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
+import re
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,15 @@ from benchmark.errors import ObdBenchError
 PACKAGES = (
     "obdbench", "torch", "gymnasium", "mujoco", "minari", "numpy", "scipy", "safetensors", "zuko",
 )  # fmt: skip
+TF32 = "+tf32"
+"""Ending of a CUDA device's name that lets it round the factors of a product to 10 bits."""
 
 
 def provenance(device: str) -> dict[str, Any]:
     """Describe this process: commit, package versions, Python, device, host and threads.
 
     Args:
-        device: A torch device, e.g. "cpu" or "cuda:0".
+        device: A device, e.g. "cpu", "cuda:0" or "cuda+tf32".
     """
     commit, dirty = _commit()
     return {
@@ -37,23 +42,48 @@ def provenance(device: str) -> dict[str, Any]:
 
 
 def checked_device(name: str) -> torch.device:
-    """Look up a device: the CPU, or a CUDA device of this machine.
+    """Look up a device: the CPU, or a CUDA device of this machine, its precision left out.
 
     Raises:
         ObdBenchError: The name is that of neither.
     """
     try:
-        device = torch.device(name)
+        device = torch.device(name.removesuffix(TF32))
     except RuntimeError as error:
         raise ObdBenchError(f"{name!r} is not a torch device; expected 'cpu' or 'cuda'.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ObdBenchError(f"The device {name!r} is not supported; expected 'cpu' or 'cuda'.")
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and name.endswith(TF32)):
+        raise ObdBenchError(
+            f"The device {name!r} is not supported; expected 'cpu' or 'cuda', or 'cuda{TF32}'."
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ObdBenchError(
             f"The device {name!r} was asked for, but torch {torch.__version__} sees "
             f"{torch.cuda.device_count()} CUDA devices here. Use 'cpu', or install a CUDA build."
         )
     return device
+
+
+def kind_of(device: str) -> str:
+    """The device without its number and what follows: "cuda" of "cuda:1 (NVIDIA H200)"."""
+    return re.sub(r":\d+", "", device.split(" ")[0])
+
+
+@contextlib.contextmanager
+def products_of(device: str) -> Iterator[None]:
+    """Let CUDA products have the precision that the device's name says while this is open.
+
+    Nothing else decides it: neither torch's own setting nor its environment variable.
+    """
+    matmul = torch.backends.cuda.matmul
+    # torch < 2.9 has only the second; where the first was used, reading the second raises.
+    newer = hasattr(matmul, "fp32_precision")
+    name, values = ("fp32_precision", ("ieee", "tf32")) if newer else ("allow_tf32", (False, True))
+    before = getattr(matmul, name)
+    setattr(matmul, name, values[device.endswith(TF32)])
+    try:
+        yield
+    finally:
+        setattr(matmul, name, before)
 
 
 @cache
@@ -92,5 +122,5 @@ def _version(package: str) -> str:
 
 def _device_name(device: str) -> str:
     if device.startswith("cuda"):
-        return f"{device} ({torch.cuda.get_device_name(device)})"
+        return f"{device} ({torch.cuda.get_device_name(checked_device(device))})"
     return f"{device} ({platform.processor() or platform.machine()})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 
 from benchmark.clocks import Cost
 from benchmark.datasets.dataset import ReferenceReturns
+from benchmark.environments.contacts import adds_margins, contact_rule
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import UnfitFile, file_sha256, json_sha256, read_small, write_atomic
 from benchmark.names import check_name
@@ -49,26 +50,34 @@ class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of a record."""
 
 
-class Checkpoint(_Part, frozen=True, kw_only=True):
-    """A scored result of one outer step.
+class Point(_Part, frozen=True, kw_only=True):
+    """A point of a run's curve.
 
     Args:
         outer_step: Outer step after which it was scored.
-        returns: Undiscounted returns, one row per policy, one entry per episode.
-        lengths: Environment steps of the same episodes.
-        mean_return: Mean of `returns`.
+        mean_return: Mean of the undiscounted returns of all episodes.
         normalized_return: Normalisation of `mean_return`.
         synthetic_set: File next to the record; None where policies were scored.
         sha256: Digest of that file.
     """
 
     outer_step: OuterStep
-    returns: Annotated[list[Annotated[list[float], Meta(min_length=1)]], Meta(min_length=1)]
-    lengths: list[list[int]]
     mean_return: float
     normalized_return: float
     synthetic_set: str | None
     sha256: str | None
+
+
+class Checkpoint(Point, frozen=True, kw_only=True):
+    """A scored result of one outer step, with every episode.
+
+    Args:
+        returns: Undiscounted returns, one row per policy, one entry per episode.
+        lengths: Environment steps of the same episodes.
+    """
+
+    returns: Annotated[list[Annotated[list[float], Meta(min_length=1)]], Meta(min_length=1)]
+    lengths: list[list[int]]
 
 
 class Score(_Part, frozen=True, kw_only=True, rename={"return_": "return"}):
@@ -86,13 +95,23 @@ class Score(_Part, frozen=True, kw_only=True, rename={"return_": "return"}):
 
 
 class TeacherFacts(_Part, frozen=True, kw_only=True, rename={"return_": "return"}):
-    """The teacher that a method used, and its measured mean return; None where not measured."""
+    """The teacher that a method used, and its measured mean return; None where not measured.
+
+    Args:
+        name: Recipe and seed, or `cal_ql_authors`.
+        sha256: Digest of its file.
+        return_: Mean return of its deterministic policy.
+        normalized_return: The same, normalised.
+        episodes: Count of episodes of that measurement.
+        parameters: Every setting of the recipe that it was trained with; empty where imported.
+    """
 
     name: str
     sha256: str
     return_: float | None
     normalized_return: float | None
     episodes: int | None
+    parameters: dict[str, Any] = {}
 
 
 class DensityFacts(_Part, frozen=True, kw_only=True):
@@ -142,6 +161,8 @@ class Provenance(_Part, frozen=True, kw_only=True):
         engine: What computed the method's heavy part ("torch", or a name that the method gives);
             rounding depends on it.
         environment: Gymnasium id of the environment that was scored in.
+        contacts: Rule of its contacts (`benchmark.environments.contacts`); None where the installed
+            MuJoCo decides.
         dataset_sha256: Digest of the dataset's content.
         seeds: What every seed derives from.
         converted_from: Set where the record was converted from an older format.
@@ -155,6 +176,7 @@ class Provenance(_Part, frozen=True, kw_only=True):
     host: str
     threads: Threads
     environment: str | None
+    contacts: str | None = None
     dataset_sha256: str | None
     seeds: Seeds
     engine: str = "torch"
@@ -169,8 +191,8 @@ class Failure(_Part, frozen=True, kw_only=True):
     traceback: str
 
 
-class Record(_Part, frozen=True, kw_only=True):
-    """What one run leaves behind, whether it is complete or failed.
+class Summary(_Part, frozen=True, kw_only=True):
+    """What tables and figures take of a record: all but the single episodes.
 
     Args:
         schema: Format of the file.
@@ -181,7 +203,7 @@ class Record(_Part, frozen=True, kw_only=True):
         parameters: Every hyper-parameter of the method, those at their default included.
         needs: What the method declared that it uses.
         reference: True for a row to compare with, which is not distillation.
-        checkpoints: Scored results by outer step.
+        checkpoints: Curve of the run, by outer step.
         score: Score of the run; None for a failed one.
         cost: Seconds, bytes and steps over all attempts.
         teacher: The teacher, where the method used one.
@@ -203,7 +225,7 @@ class Record(_Part, frozen=True, kw_only=True):
     parameters: dict[str, Any]
     needs: list[Need]
     reference: bool
-    checkpoints: list[Checkpoint]
+    checkpoints: Sequence[Point]
     score: Score | None
     cost: Cost
     teacher: TeacherFacts | None
@@ -243,7 +265,17 @@ class Record(_Part, frozen=True, kw_only=True):
         return self.error
 
 
-def score_of(checkpoints: list[Checkpoint], protocol: Protocol) -> Score:
+class Record(Summary, frozen=True, kw_only=True):
+    """What one run leaves behind, whether it is complete or failed.
+
+    Args:
+        checkpoints: Scored results by outer step.
+    """
+
+    checkpoints: list[Checkpoint]
+
+
+def score_of(checkpoints: Sequence[Point], protocol: Protocol) -> Score:
     """The score over the last checkpoints that the protocol counts.
 
     The set that a method starts from is scored too, but is not a result of a method that went on.
@@ -310,7 +342,7 @@ def put_aside_damaged(folder: Path) -> Path | None:
         return aside
 
 
-def check_set(record: Record, checkpoint: Checkpoint, folder: Path) -> Path:
+def check_set(record: Summary, checkpoint: Point, folder: Path) -> Path:
     """The file of a checkpoint's synthetic set, once it is known to be the one that was scored.
 
     Raises:
@@ -365,7 +397,8 @@ def _convert(values: Mapping[str, Any], path: Path) -> Record:
 
 
 def _check(record: Record, path: Path) -> None:
-    """Hold what a record says in two places against each other."""
+    """Hold what a record says in two places against each other, and its contacts against ours."""
+    _check_contacts(record, path)
     for what, found, expected in _pairs(record, path):
         same = found == expected
         if isinstance(found, float) and isinstance(expected, float):
@@ -375,6 +408,22 @@ def _check(record: Record, path: Path) -> None:
                 f"{path} contradicts itself: its {what} is {found!r}, but {expected!r} follows "
                 f"from the rest. It was altered or moved; put it back, or run this run again."
             )
+
+
+def _check_contacts(record: Record, path: Path) -> None:
+    """Refuse scores of an environment whose contacts were others when it was scored."""
+    origin = record.provenance
+    rule, mujoco = contact_rule(origin.environment), origin.packages.get("mujoco", "unknown")
+    if origin.contacts == rule or not record.checkpoints:
+        return
+    if origin.contacts is None and not adds_margins(mujoco):
+        return  # they were the same without being named
+    raise BadRecord(
+        f"{path} was scored in {origin.environment} with the contacts of MuJoCo {mujoco} "
+        f"({origin.contacts or 'no rule named'}); here they have the rule "
+        f"{rule or 'of the installed MuJoCo'}, and scores of the two are not comparable. Run this "
+        f"run again."
+    )
 
 
 def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:

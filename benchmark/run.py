@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
-import torch
 from filelock import FileLock, Timeout
 
 from benchmark.clocks import SAVE_EVERY_SECONDS, Cost, SaveClock, Stopwatch
+from benchmark.environments.contacts import contact_rule
 from benchmark.errors import ObdBenchError
 from benchmark.heartbeat import ALIVE, Heartbeat, last_sign
 from benchmark.materials import Materials
 from benchmark.method import Assignment, Method, advice_on_divergence
 from benchmark.monitor import STATE, OnProgress, Outcome, RunMonitor, now
 from benchmark.names import check_inside
-from benchmark.packing import DEFAULT_PACK
-from benchmark.provenance import checked_device, provenance
+from benchmark.packing import default_pack
+from benchmark.provenance import checked_device, products_of, provenance
 from benchmark.record import (
     FILE,
     BadRecord,
@@ -47,6 +47,7 @@ from benchmark.spec import RunSpec
 from benchmark.state import load_state
 from benchmark.stopping import StopRequest
 from benchmark.synthetic_set import NotFinite
+from benchmark.threads import torch_threads
 
 LOCK_SECONDS = 0.1
 """Between looks at a run that another process works on."""
@@ -72,9 +73,9 @@ class Conditions:
         plugins: Files that register methods or datasets, loaded by every process.
         threads: Threads of torch in every process. Rounding depends on it, so it is the same
             everywhere unless asked otherwise.
-        device: Torch device of the methods' heavy products.
+        device: Torch device of the methods' heavy products; "cuda+tf32" rounds their factors.
         save_every: Seconds of work that a killed run may lose.
-        pack: Largest number of runs that one process advances together.
+        pack: Largest number of runs that one process advances together; None for the device's.
         on_progress: Called as a method goes on.
         stop: Where others may ask the runs to save their state and end.
     """
@@ -84,9 +85,14 @@ class Conditions:
     threads: int = 1
     device: str = "cpu"
     save_every: float = SAVE_EVERY_SECONDS
-    pack: int = DEFAULT_PACK
+    pack: int | None = None
     on_progress: OnProgress | None = None
     stop: StopRequest = field(default_factory=StopRequest)
+
+    @property
+    def largest_pack(self) -> int:
+        """Largest number of runs that one process advances together."""
+        return self.pack or default_pack(self.device)
 
     def as_dict(self) -> dict[str, Any]:
         """The plain values of it (JSON), for a job on another machine."""
@@ -107,7 +113,7 @@ class Conditions:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Load the plug-ins, and set torch's threads while this is open.
+        """Load the plug-ins, and set torch's threads and precision while this is open.
 
         Raises:
             ObdBenchError: The device is not one of this machine, or a plug-in does not load.
@@ -115,12 +121,8 @@ class Conditions:
         checked_device(self.device)
         for plugin in self.plugins:
             load_plugin(plugin)
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
+        with torch_threads(self.threads), products_of(self.device):
             yield
-        finally:
-            torch.set_num_threads(before)
 
 
 def run_folder(store: Path, spec: RunSpec) -> Path:
@@ -204,7 +206,7 @@ def record_death(spec: RunSpec, store: Path, error: WorkerDied) -> bool:
             if is_complete(folder):
                 return False
             put_aside_damaged(folder)
-            attempt = _Attempt(spec, folder)
+            attempt = _Attempt(spec, folder, StopRequest())
             cost = attempt.outcome.cost
             cost.attempts = max(1, cost.attempts - 1)  # this is not one: the last one died
             with contextlib.suppress(ObdBenchError):  # an unreadable state is the retry's to report
@@ -229,11 +231,12 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
     """
     conditions.stop.check()
     with contextlib.ExitStack() as beating:
-        attempts = [_Attempt(spec, run_folder(conditions.store, spec)) for spec in specs]
+        stop = conditions.stop
+        attempts = [_Attempt(spec, run_folder(conditions.store, spec), stop) for spec in specs]
         for attempt in attempts:
             beating.enter_context(attempt.heartbeat)
         stopwatch = Stopwatch([attempt.outcome.cost for attempt in attempts])
-        clock = SaveClock(conditions.save_every, conditions.stop)
+        clock = SaveClock(conditions.save_every, stop)
         try:
             work = [attempt.begin(conditions, stopwatch, clock) for attempt in attempts]
             stopwatch.skip()  # loading data, and fitting a density, are not costs of a run
@@ -266,11 +269,11 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
 class _Attempt:
     """One attempt at a run, from its first sign of life to its record."""
 
-    def __init__(self, spec: RunSpec, folder: Path) -> None:
+    def __init__(self, spec: RunSpec, folder: Path, stop: StopRequest) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.spec, self.folder = spec, folder
         self.outcome = Outcome(Cost(attempts=_earlier_attempts(folder) + 1))
-        self.heartbeat = Heartbeat(folder, self.outcome.cost.attempts)
+        self.heartbeat = Heartbeat(folder, self.outcome.cost.attempts, stop)
         self.materials: Materials | None = None
 
     def begin(
@@ -328,6 +331,7 @@ class _Attempt:
                 **provenance(device),
                 engine=method.engine(device) if method else "torch",
                 environment=materials.dataset.env_id if materials else None,
+                contacts=contact_rule(materials.dataset.env_id) if materials else None,
                 dataset_sha256=materials.dataset.sha256 if materials else None,
                 seeds=Seeds(
                     seed=spec.seed,

@@ -11,9 +11,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,6 +24,7 @@ from benchmark.protocol import Protocol
 from benchmark.students.spec import StudentSpec
 
 if TYPE_CHECKING:  # whoever only reads records must not pay for torch
+    from benchmark.datasets.source import DatasetName
     from benchmark.method import Method
 
 LARGEST_SEED = 2**63
@@ -91,6 +92,8 @@ class RunSpec:
 
         Raises:
             UnknownName, BadConfiguration: Naming the nearest valid name or key.
+            ObdBenchError: The student is none that the method can distil for, that the protocol
+                can score, or that acts in the dataset's environment.
         """
         from benchmark.datasets.source import DatasetName
         from benchmark.density.density import DENSITIES
@@ -107,18 +110,42 @@ class RunSpec:
             if (student := rest.get(role)) is not None:
                 STUDENTS[student.name]
                 rest[role] = built.student_for(student)
+        built.require_student(rest["student"])
         for key, need in (("teacher", "teacher"), ("density", "log_density")):
             if need not in built.needs:  # so that a grid over them does not repeat such methods
                 rest[key] = NONE
         if rest.get("evaluation_student") == rest["student"]:
             rest["evaluation_student"] = None
-        return cls(
+        spec = cls(
             method=method,
             dataset=str(DatasetName.parse(dataset)),
             parameters=_differences(asdict(built), asdict(default)),
             version=default.version,
             **rest,
         )
+        spec._check_heads(DatasetName.parse(dataset))
+        return spec
+
+    def _check_heads(self, dataset: DatasetName) -> None:
+        """Check that the students act in the environment, as far as it is known, and are sampled.
+
+        Raises:
+            ObdBenchError: One does not.
+        """
+        from benchmark.datasets.catalog import environment_of
+        from benchmark.environments.lookup import action_space
+
+        scored = self.scoring_student
+        if self.protocol.actions == "sampled" and not scored.policy_head.stochastic:
+            raise BadConfiguration(
+                f"The protocol {self.protocol.name!r} samples actions, and head = {scored.head!r} "
+                f'has only one. Score with another head, or a protocol with actions = "mode".'
+            )
+        bound = [s for s in {self.student, scored} if s.policy_head.space is not None]
+        if bound and (environment := environment_of(dataset)) is not None:
+            space = action_space(environment)
+            for student in bound:
+                student.check_space(space, environment)
 
     @cached_property
     def method_instance(self) -> Method:
@@ -171,7 +198,7 @@ class RunSpec:
         """Readable and unique: `hopper-medium-replay.av_pbc.1a2b3c4d5e6f`."""
         return f"{self.dataset.replace('/', '-')}.{self.method}.{self.digest}"
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """The cell and the seed."""
         return f"{self.cell_id}.seed{self.seed}"
@@ -218,6 +245,23 @@ class RunSpec:
         except msgspec.ValidationError as error:
             raise BadConfiguration(f"The values of a run do not make a spec: {error}.") from error
 
+    @classmethod
+    def from_dicts(cls, values: Sequence[Mapping[str, Any]]) -> tuple[RunSpec, ...]:
+        """Convert the values of many runs; the digest of a cell is computed once.
+
+        Raises:
+            BadConfiguration: The values of a run are not those of a spec.
+        """
+        digests: dict[bytes, str] = {}
+        specs = tuple(cls.from_dict(one) for one in values)
+        for spec, one in zip(specs, values, strict=True):
+            cell = msgspec.msgpack.encode({**one, "seed": None})
+            if (known := digests.get(cell)) is None:
+                digests[cell] = spec.digest
+            else:
+                spec.__dict__["digest"] = known  # where the cached property keeps it
+        return specs
+
     def with_seed(self, seed: int) -> RunSpec:
         """The same cell at another seed."""
         return dataclasses.replace(self, seed=seed)
@@ -231,7 +275,8 @@ def _differences(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
     return {key: value for key, value in values.items() if value != defaults[key]}
 
 
-def _chosen(settings: StudentSpec | Protocol) -> dict[str, Any]:
+@cache
+def _chosen(settings: StudentSpec | Protocol) -> Mapping[str, Any]:
     """The fields of a dataclass that differ from their defaults."""
     defaults = {f.name: f.default for f in dataclasses.fields(settings)}
     return _differences(asdict(settings), defaults)

@@ -10,7 +10,7 @@ teacher = "td3_bc"             # or per dataset, as density:
 density = "maf"
 
 [student]
-width = 64
+width = 64                     # or recipe = "hades", and what differs from it
 
 [grid]                         # every combination of these
 synthetic_size = [16, 64]      # a hyper-parameter, for the methods that have it
@@ -44,11 +44,10 @@ from msgspec import Meta
 from benchmark.config import BadConfiguration, build
 from benchmark.datasets.source import DatasetName
 from benchmark.errors import did_you_mean
-from benchmark.method import METHODS
 from benchmark.names import check_name
 from benchmark.protocol import Protocol, protocol_named
 from benchmark.spec import RunSpec
-from benchmark.students.spec import StudentSpec
+from benchmark.students.spec import StudentSpec, build_student
 
 MOST_RUNS = 1_000_000
 RECIPES = {"teacher": RunSpec.teacher, "density": RunSpec.density}
@@ -239,7 +238,7 @@ def _grid(
     A value or an axis that a method gives itself goes before the sweep's grid.
     """
     name = method["name"]
-    fields = {field.name for field in dataclasses.fields(METHODS[name])}
+    fields = _hyper_parameters(name)
     fixed = {k: v for k, v in method.items() if k not in OF_ENTRY}
     own_grid = _axes(method.get("grid", {}), f"the grid of {name} in {where}")
     shared_grid = _axes(file.grid, f"[grid] of {where}")
@@ -262,10 +261,10 @@ def _cells(file: _SweepFile, dataset: str, row: _MethodRow, where: str) -> Itera
             k: v for k, v in chosen.items() if "." not in k and k not in RECIPES
         }
         values = _overwritten("student", file.student, chosen)
-        student = build(StudentSpec, values, f"[student] of {where}")
+        student = build_student(values, f"[student] of {where}")
         # The scoring student is the student with the differences of [evaluation_student].
         values = _overwritten("evaluation_student", file.evaluation_student, chosen)
-        scoring = build(student, values, f"[evaluation_student] of {where}")
+        scoring = build_student(values, f"[evaluation_student] of {where}", student)
         yield RunSpec.create(
             method=row.name,
             dataset=dataset,
@@ -301,7 +300,7 @@ def _check_axes(grid: Mapping[str, Any], methods: Sequence[Mapping[str, Any]], w
     Raises:
         BadConfiguration: An axis varies nothing, with the nearest names that do.
     """
-    known = {f.name for m in methods for f in dataclasses.fields(METHODS[m["name"]])}
+    known = set().union(*(_hyper_parameters(method["name"]) for method in methods))
     tables = {"student": StudentSpec, "evaluation_student": StudentSpec, "protocol": Protocol}
     for key in grid:
         table, dot, _ = key.partition(".")
@@ -310,6 +309,13 @@ def _check_axes(grid: Mapping[str, Any], methods: Sequence[Mapping[str, Any]], w
         dotted = {f"{t}.{f.name}" for t, cls in tables.items() for f in dataclasses.fields(cls)}
         names = known | RECIPES.keys() | dotted
         raise BadConfiguration(f"Unknown axis {key!r} in {where}. {did_you_mean(key, names)}")
+
+
+def _hyper_parameters(method: str) -> set[str]:
+    """Names of the hyper-parameters of a registered method."""
+    from benchmark.method import METHODS  # it takes torch along, which a list of runs does not need
+
+    return {field.name for field in dataclasses.fields(METHODS[method])}
 
 
 def _recipe(key: str, file: _SweepFile, dataset: str, chosen: Mapping[str, Any], where: str) -> str:

@@ -25,6 +25,7 @@ from benchmark.scaling import Scaling
 from benchmark.students.network import Network
 from benchmark.students.spec import StudentSpec
 from benchmark.students.student import Batch, train_students
+from benchmark.threads import torch_threads
 
 SAMPLE = 1.5e10
 """Multiply-adds of a sample, a quarter to half a second of one core."""
@@ -96,9 +97,7 @@ class Rates:
 
     def _measure(self, sample: Callable[[], float]) -> float:
         """Fastest of a few repeats after a first one, which allocates memory."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
+        with torch_threads(self.threads):
             sample()
             fastest, spent = float("inf"), 0.0
             while spent < SAMPLE_SECONDS:
@@ -107,8 +106,6 @@ class Rates:
                 seconds = time.process_time() - began
                 fastest, spent = min(fastest, seconds / units), spent + max(seconds, 1e-4)
             return fastest
-        finally:
-            torch.set_num_threads(before)
 
     def _read(self) -> dict[str, dict[str, float]]:
         """The stored rates; none where the file is missing or damaged."""

@@ -12,7 +12,7 @@ import dataclasses
 import importlib
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -23,12 +23,13 @@ from typing import Any, Literal
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.protocol import PROTOCOLS
 from benchmark.registry import BrokenPlugin, Registry, UnknownName
+from benchmark.students.spec import RECIPES, describe_student
 from obdbench.sweeps import shipped_sweeps
 from slurm.profiles import profile_files
 
 Kind = Literal[
     "method", "dataset", "dataset family", "student", "teacher recipe", "density recipe", "study",
-    "sweep", "protocol", "profile", "exhibit",
+    "student recipe", "sweep", "protocol", "profile", "exhibit",
 ]  # fmt: skip
 
 REGISTRIES: dict[Kind, tuple[str, str, str]] = {
@@ -66,7 +67,7 @@ class Entry:
 
 def kinds() -> tuple[Kind, ...]:
     """Every kind, in the order in which they are listed."""
-    return (*REGISTRIES, "sweep", "protocol", "profile", "exhibit")
+    return (*REGISTRIES, *_OTHERS)
 
 
 def names(kind: Kind) -> list[str]:
@@ -217,10 +218,16 @@ def _sweeps() -> Iterator[Entry]:
         yield Entry("sweep", name, "obdbench", values.get("description", ""))
 
 
+def _student_recipes() -> Iterator[Entry]:
+    for name, student in RECIPES.items():
+        yield Entry("student recipe", name, "obdbench", describe_student(student))
+
+
 def _protocols() -> Iterator[Entry]:
     for name, protocol in PROTOCOLS.items():
         summary = (
-            f"{protocol.students} students x {protocol.episodes} episodes every "
+            f"{protocol.students} students x {protocol.episodes} episodes"
+            f"{' of sampled actions' if protocol.actions == 'sampled' else ''} every "
             f"{protocol.checkpoint_every:,} outer steps; the last {protocol.last} count."
         )
         yield Entry("protocol", name, "obdbench", summary)
@@ -240,7 +247,8 @@ def _exhibits() -> Iterator[Entry]:
             yield Entry("exhibit", _literal(node.args[0]), "obdbench", _literal(shows))
 
 
-_OTHERS = {
+_OTHERS: dict[Kind, Callable[[], Iterator[Entry]]] = {
+    "student recipe": _student_recipes,
     "sweep": _sweeps, "protocol": _protocols, "profile": _profiles, "exhibit": _exhibits,
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.protocol import PROTOCOLS
+from benchmark.students.spec import RECIPES
 from obdbench import catalogue
 from obdbench.catalogue import Entry
 from obdbench.sweeps import shipped_sweeps
@@ -123,6 +124,11 @@ def _of_sweep(name: str) -> Description:
     return Description(sweep.description, facts)
 
 
+def _of_student_recipe(name: str) -> Description:
+    student = RECIPES[name]
+    return Description(_before_sections(type(student).__doc__ or ""), {}, settings_of(student))
+
+
 def _of_protocol(name: str) -> Description:
     protocol = PROTOCOLS[name]
     return Description(_before_sections(type(protocol).__doc__ or ""), {}, settings_of(protocol))
@@ -146,6 +152,7 @@ def _of_exhibit(name: str) -> Description:
 
 
 _DESCRIBED: dict[str, Callable[[str], Description]] = {
+    "student recipe": _of_student_recipe,
     "sweep": _of_sweep, "protocol": _of_protocol, "profile": _of_profile, "exhibit": _of_exhibit,
 }  # fmt: skip
 

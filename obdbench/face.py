@@ -11,19 +11,18 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.config import build
 from benchmark.datasets.catalog import build_dataset, is_stored
 from benchmark.datasets.catalog import load_dataset as load_stored
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError, did_you_mean
-from benchmark.local import execute_here, execute_in_processes
+from benchmark.local import default_jobs, execute_here, execute_in_processes
 from benchmark.protocol import Protocol, protocol_named
 from benchmark.record import FILE, Record, check_set, read_record, record_folder
 from benchmark.registry import load_plugin
 from benchmark.run import Conditions, execute
 from benchmark.spec import RunSpec
-from benchmark.students.spec import StudentSpec
+from benchmark.students.spec import StudentSpec, build_student
 from benchmark.sweep import Sweep, build_sweep
 from benchmark.synthetic_set import load_synthetic_set, scoring_student
 from benchmark.teachers.teacher import NetworkTeacher
@@ -31,14 +30,14 @@ from benchmark.teachers.teacher_files import find_teacher
 from obdbench.policies import DistilledSet, html_rows
 from obdbench.sweeps import DEFAULT_STORE, find_sweep
 from paper_figures import Table
-from paper_figures.exhibits import sweep_table
+from paper_figures.sweep_table import sweep_table
 from results import runs_frame
 from results.comparison import published_cells
 from results.record_store import (
     all_records,
     readable_records,
     reports_folder,
-    run_status,
+    run_statuses,
     save_sweep,
 )
 from results.shipping import SHIPPED
@@ -146,7 +145,7 @@ def run(
         teacher: Teacher recipe, or `recipe:seed`; ignored by methods that need none.
         density: Density recipe; ignored by methods that need none.
         student: What the method distils for and is scored with: a specification, or its settings by
-            name; OBD's student by default.
+            name, of which `recipe` may be "hades"; OBD's student by default.
         store: Folder of records; `OBDBENCH_STORE` or `obdbench-runs` by default.
         device: Torch device of the method's heavy products.
         parameters: Hyper-parameters of the method; `obdbench list METHOD` shows them.
@@ -156,7 +155,7 @@ def run(
         ObdBenchError: A name or a setting is unknown; with the nearest valid ones.
     """
     if not isinstance(student, StudentSpec):
-        student = build(StudentSpec, student or {}, "student")
+        student = build_student(student or {}, "student")
     spec = RunSpec.create(
         method=method,
         dataset=dataset,
@@ -190,8 +189,8 @@ def sweep(
 
     Args:
         sweep: Name of a shipped sweep, a TOML file, or the same content as a dictionary.
-        jobs: Processes at a time, all cores by default. With 1 the runs are done in this process,
-            which is what methods that are defined in a notebook need.
+        jobs: Processes at a time, all cores by default, 1 on a GPU. With 1 the runs are done in
+            this process, which is what methods that are defined in a notebook need.
         store: Folder of records; `OBDBENCH_STORE` or `obdbench-runs` by default.
         device: Torch device of the methods' heavy products.
         retry: Take up runs that failed before, too.
@@ -210,8 +209,9 @@ def sweep(
     datasets = dict.fromkeys(run.dataset for run in plan.runs)
     check_same_data(folder, plan, [load_dataset(name) for name in datasets])
     skipped = {"done", "running"} | (set() if retry else {"failed"})
-    todo = [run for run in plan.runs if run_status(folder, run).state not in skipped]
-    conditions, processes = Conditions(folder, files, device=device), jobs or os.cpu_count() or 1
+    states = run_statuses(folder, plan)
+    todo = [run for run in plan.runs if states[run.run_id].state not in skipped]
+    conditions, processes = Conditions(folder, files, device=device), jobs or default_jobs(device)
     if todo and processes > 1:
         execute_in_processes(todo, conditions, processes)
     elif todo:

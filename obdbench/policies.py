@@ -21,6 +21,7 @@ from benchmark.datasets.own import ScriptedMixture
 from benchmark.datasets.snapshots import suite_reference
 from benchmark.datasets.source import DATASETS
 from benchmark.environments.batch import highest
+from benchmark.environments.contacts import contact_rule
 from benchmark.environments.lookup import (
     UnknownEnvironment,
     action_space,
@@ -124,8 +125,13 @@ class DistilledSet:
             steps: Gradient steps on the whole set; the student's own number by default.
             seed: Seed of the initial parameters and the action noise.
             student: Another student than the one that the set was scored with.
+
+        Raises:
+            ObdBenchError: The student's head is not made for the environment's actions.
         """
         spec = student or self.student
+        space = action_space(self.environment)
+        spec.check_space(space, self.environment)
         steps = spec.steps if steps is None else steps
         observations = self.scaling.observations_in(self.pairs.observations)
         actions = self.scaling.actions_in(self.pairs.actions)
@@ -136,7 +142,7 @@ class DistilledSet:
 
         generator = torch.Generator().manual_seed(seed)
         trained = train_students(spec, batch, self.scaling, [generator], steps)
-        return TrainedPolicy(trained, self.environment, action_space(self.environment))
+        return TrainedPolicy(trained, self.environment, space)
 
     def __repr__(self) -> str:
         return f"DistilledSet({len(self)} pairs for {self.environment}, of {self.card['run_id']})"
@@ -189,7 +195,8 @@ def evaluate(
 
     Args:
         policy: Anything with `predict(observation)`.
-        env: A gymnasium id, or an environment, which is left open.
+        env: A gymnasium id, or an environment, which is left open. One of gymnasium's own v4 with
+            margins, such as Hopper-v4, has other contacts than the suite makes by that id.
         episodes: How many, one after the other.
         seed: Seed of the first episode's reset; the next episode has the next seed.
         reference: Returns that count as 0 and 100; those that the suite knows by default.
@@ -203,7 +210,8 @@ def evaluate(
     returns = np.array([total for total, _ in played])
     if reference is None and made.spec is not None:
         with suppress(UnknownEnvironment):  # a wrapped one: its returns are others
-            reference = known_reference(variant_id(made.spec))
+            if isinstance(env, str) or contact_rule(made.spec.id) is None:
+                reference = known_reference(variant_id(made.spec))
     normalized = None if reference is None else np.asarray(reference.normalise(returns))
     return Evaluation(returns, np.array([length for _, length in played]), normalized)
 

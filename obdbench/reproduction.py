@@ -29,10 +29,11 @@ from benchmark.spec import NONE
 from benchmark.sweep import RECIPES, Sweep, build_sweep
 from benchmark.teachers.teacher import TEACHERS, TeacherRecipe
 from benchmark.teachers.teacher_files import (
+    AUTHORS,
     SHIPPED,
     TeacherName,
-    imported_path,
     load_teacher,
+    missing_import,
     teacher_file,
 )
 from benchmark.work import Rates
@@ -46,8 +47,8 @@ Kind = Literal["dataset", "teacher", "density"]
 
 ON_D4RL = "d4rl_"
 """First part of the names of the sweeps at the paper's scale."""
-TEACHERS_OF_DATA: dict[Data, str] = {"own": "td3_bc", "d4rl": "cal_ql"}
-"""The suite ships a TD3+BC teacher for each of its own datasets; the papers' is Cal-QL."""
+TEACHERS_OF_DATA: dict[Data, str] = {"own": "td3_bc", "d4rl": "cal_ql_corl"}
+"""The suite ships a TD3+BC teacher for each of its own datasets; the papers' is CORL's Cal-QL."""
 TEACHER_AT: dict[Scale, dict[str, Any]] = {
     "small": {},
     "paper": {"steps": 1_000_000, "decay_from": 1.0},
@@ -126,6 +127,8 @@ class Reproduction:
         """
         if step.done or step.kind == "dataset":
             return 0.0
+        if step.problem:
+            return None
         if step.kind == "density":
             recipe = Fit.of(step.recipe)
             return fitting_seconds(recipe.built(), step.dataset, rates)
@@ -137,17 +140,20 @@ class Reproduction:
 
     def _teacher(self, step: Step, sha256: str | None) -> Step:
         teacher = TeacherName.parse(step.recipe)
-        recipe = self._teacher_recipe(step)
         path = teacher_file(step.dataset, sha256, teacher)
+        if teacher.recipe == AUTHORS:
+            if path is None:
+                raise ObdBenchError(missing_import(step.dataset))
+            return dataclasses.replace(step, done=True, says="imported")
+        recipe = self._teacher_recipe(step)
         if path is None:
             steps = getattr(recipe, "steps", None)
             says = "to train" + ("" if steps is None else f", {steps:,} steps")
             return dataclasses.replace(step, says=says)
         facts = load_teacher(path).facts.get("parameters", {})
         steps = f", {facts['steps']:,} steps" if "steps" in facts else ""
-        if path.parent == SHIPPED or path == imported_path(step.dataset, teacher.recipe):
-            origin = "shipped" if path.parent == SHIPPED else "imported"
-            return dataclasses.replace(step, done=True, says=origin + steps)
+        if path.parent == SHIPPED:
+            return dataclasses.replace(step, done=True, says=f"shipped{steps}")
         for key, wanted in self.teacher_settings.items():
             if (found := facts.get(key)) != wanted:
                 raise ObdBenchError(

@@ -6,12 +6,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmark.errors import ObdBenchError
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
-from results.record_store import RunState, RunStatus, run_status
-from slurm.cluster import Cluster
+from results.record_store import RunState, RunStatus, run_statuses
+from slurm import JOBS
+
+if TYPE_CHECKING:
+    from slurm.answers import JobState
 
 
 @dataclass(frozen=True)
@@ -43,16 +47,22 @@ class SweepStatus:
 
 def sweep_status(store: Path, sweep: Sweep) -> SweepStatus:
     """Read every run's status from its folder, and ask the scheduler once if jobs were sent."""
-    queue, unknown = {}, None
-    cluster = Cluster(store)
-    try:  # before the folders: what has left the queue by then has its record
-        queue = cluster.states()
-    except ObdBenchError as error:  # no answer, or a damaged note of what was submitted
-        unknown = str(error)
-    at = {run.run_id: run_status(store, run) for run in sweep.runs}
+    queue: Mapping[str, JobState] = {}
+    unknown: str | None = None
+    remarks: Sequence[str] = ()
+    if (store / JOBS).exists():
+        from slurm.cluster import Cluster  # it takes torch along
+
+        cluster = Cluster(store)
+        try:  # before the folders: what has left the queue by then has its record
+            queue = cluster.states()
+        except ObdBenchError as error:  # no answer, or a damaged note of what was submitted
+            unknown = str(error)
+        remarks = cluster.scheduler.remarks()
+    at = run_statuses(store, sweep)
     waiting: Counter[str] = Counter()
     for run_id, job in queue.items():
         if run_id in at and at[run_id].state not in ("done", "running"):
             at[run_id] = RunStatus("queued")
             waiting[job.reason or job.state.lower()] += 1
-    return SweepStatus(at, waiting, unknown, cluster.scheduler.remarks())
+    return SweepStatus(at, waiting, unknown, remarks)

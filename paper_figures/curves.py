@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,10 +37,13 @@ FAR_ABOVE = 1.5
 """A reference above this multiple of everything else in a panel is written, not drawn."""
 UP = "\u2191"
 PANEL_INCHES = (2.5, 2.05)
+TICKS = 4
+"""Steps between ticks at most, where families have rows of panels."""
 LEGEND_CHARACTERS = 26
 # At 7 points: an entry of the legend without its text, and a character of its text.
 LEGEND_ENTRY_INCHES = 0.6
 CHARACTER_INCHES = 0.062
+LEGEND_LINE_INCHES = 0.15
 LEGEND: dict[str, Any] = {
     "fontsize": 7, "title_fontsize": 7.5, "alignment": "left",
     "handlelength": 3.2,
@@ -95,7 +99,7 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     datasets = sorted(set(complete["dataset"]), key=dataset_order)
     styles = looks({method: method for method in methods})
     with mpl.rc_context(SETTINGS):
-        figure, panels = _canvas(len(datasets), methods)
+        figure, panels = _canvas(len(datasets), [methods])
         drawn: list[Estimate] = []
         for dataset, axes in zip(datasets, panels, strict=True):
             for method, look in styles.items():
@@ -132,7 +136,7 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
     styles = looks(drawn)
     references = set(complete.loc[complete["reference"], "label"])
     points = _points(complete, list(drawn), seed=seed, level=level)
-    figure, panels = _canvas(len(datasets), list(drawn), len(groups))
+    figure, panels = _canvas(len(datasets), list(groups.values()))
     for row, (name, labels) in enumerate(groups.items()):
         in_row = panels[row * len(datasets) : (row + 1) * len(datasets)]
         guests = {label for label in labels if name and family(methods[label]) != name}
@@ -143,6 +147,8 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
                 if (dataset, label) in points
             }
             _fill(axes, shown, styles, references & guests if name else references)
+            if name and shown:  # small panels, and every tick is laid out and drawn for each format
+                axes.locator_params(nbins=TICKS)
             if row == 0:
                 axes.set_title(_title(curves[curves["dataset"] == dataset]))
         if name:
@@ -208,16 +214,36 @@ def _points(
     complete: pd.DataFrame, labels: Sequence[str], *, seed: int, level: float
 ) -> dict[tuple[str, str], dict[float, Estimate]]:
     """(dataset, label) -> means over seeds, by outer step."""
-    found = {}
-    for (dataset, label), runs in complete.groupby(["dataset", "label"], sort=True):
-        if label in labels:
-            seeds = runs["run_id"].nunique()
-            found[str(dataset), str(label)] = {
-                float(step): mean(list(rows["normalized_return"]), seed=seed, level=level)
-                for step, rows in runs.groupby(_steps(runs), sort=True)
-                if len(rows) == seeds
-            }
-    return found
+    shown = complete[complete["label"].isin(labels)]
+    columns = ("dataset", "label", "run_id", "outer_step", "normalized_return")
+    cells: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = defaultdict(dict)
+    for dataset, label, run, step, value in zip(*(shown[name] for name in columns), strict=True):
+        cells[dataset, label].setdefault(run, []).append((step, value))
+    return {
+        cell: {
+            step: mean(values, seed=seed, level=level)
+            for step, values in _by_step(list(runs.values())).items()
+            if len(values) == len(runs)
+        }
+        for cell, runs in cells.items()
+    }
+
+
+def _by_step(runs: Sequence[Sequence[tuple[int, float]]]) -> dict[float, list[float]]:
+    """Values of runs by the outer step at which they are drawn: the last one at the mean of all.
+
+    Runs with a budget end at different steps; drawn there, a point would show a single seed.
+    """
+    lasts = [max(step for step, _ in run) for run in runs]
+    end = float(np.mean(lasts))
+    found: dict[float, list[float]] = defaultdict(list)
+    for run, last in zip(runs, lasts, strict=True):
+        for step, value in run:
+            if step == last:
+                found[end].append(value)
+            elif step < end:  # not every run has a later step
+                found[float(step)].append(value)
+    return dict(sorted(found.items()))
 
 
 def _fill(
@@ -268,18 +294,6 @@ def _last(points: dict[float, Estimate]) -> dict[float, Estimate]:
     return {max(points): points[max(points)]}
 
 
-def _steps(runs: pd.DataFrame) -> pd.Series:
-    """Outer steps at which checkpoints are drawn: a run's last one at the mean of all last ones.
-
-    Runs with a budget end at different steps; drawn there, a point would show a single seed.
-    """
-    steps = runs["outer_step"].astype("float64")
-    last = steps.groupby(runs["run_id"]).transform("max")
-    end = float(last.groupby(runs["run_id"]).first().mean())
-    before = steps.where(steps < end)  # not every run has a later step
-    return before.where(steps < last, end)
-
-
 def _horizontal(axes: Axes, p: Estimate, look: Look, place: float) -> None:
     """Draw a line across the panel, and its marker and interval at a fraction of the width."""
     axes.axhline(p.value, color=look.color, linestyle=look.linestyle, linewidth=1.0)
@@ -299,22 +313,29 @@ def _failed(count: int) -> str:
     return f"{count} failed run{'s' if count > 1 else ''} left out"
 
 
-def _canvas(datasets: int, labels: Sequence[str], families: int = 1) -> tuple[Figure, list[Axes]]:
-    """Make a canvas of panels, row by row, with room for the legend on their right.
+def _canvas(datasets: int, legends: Sequence[Sequence[str]]) -> tuple[Figure, list[Axes]]:
+    """Make a canvas of panels, row by row, with room for the legends on their right.
 
-    Of one family the panels fill a block, of several each has a row.
+    With one legend the panels fill a block; with several, of families, each has a row of panels.
+
+    Args:
+        datasets: Number of panels of a legend.
+        legends: Labels of each legend.
     """
-    columns = datasets if families > 1 else (2 if datasets == 4 else min(datasets, COLUMNS))
-    count = datasets * families
-    rows = math.ceil(count / columns)
-    longest = max(len(line) for label in labels for line in _wrapped(label).split("\n"))
+    several = len(legends) > 1
+    columns = datasets if several else (2 if datasets == 4 else min(datasets, COLUMNS))
+    rows = math.ceil(datasets * len(legends) / columns)
+    lines = [[line for label in one for line in _wrapped(label).split("\n")] for one in legends]
+    longest = max(len(line) for one in lines for line in one)
     legend = LEGEND_ENTRY_INCHES + CHARACTER_INCHES * longest
-    legend_lines = sum(_wrapped(label).count("\n") + 1 for label in labels)
+    tallest = LEGEND_LINE_INCHES * (max(map(len, lines)) + several) + 0.2
+    row = max(PANEL_INCHES[1], tallest) if several else PANEL_INCHES[1]
     # A single panel is widened so that the title fits.
     figure = canvas(
         max(columns * PANEL_INCHES[0], 3.4) + legend,
-        max(rows * PANEL_INCHES[1] + 0.3, 0.15 * legend_lines + 0.2 if families == 1 else 0),
+        rows * row + 0.3 if several else max(rows * row + 0.3, tallest),
     )
+    count = datasets * len(legends)
     return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
 
 

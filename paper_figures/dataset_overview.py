@@ -9,7 +9,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -24,7 +23,7 @@ from benchmark.datasets.diversity import (
     normalised_states,
 )
 from benchmark.seeds import numpy_generator
-from paper_figures.figure import SETTINGS, canvas, density_cloud, finish
+from paper_figures.figure import SETTINGS, canvas, density_cloud, finish, open_frame
 from paper_figures.palette import BLUE
 from paper_figures.table import Cell, Table
 
@@ -131,7 +130,7 @@ def _numbers(description: DatasetDescription) -> dict[str, Any]:
 def _histogram(axes: Axes, values: Any, label: str) -> None:
     axes.hist(values, bins=40, color=BLUE)
     axes.set(xlabel=label, ylabel="episodes")
-    sns.despine(ax=axes)
+    open_frame(axes)
 
 
 def _coverage(axes: Axes, description: DatasetDescription) -> None:
@@ -149,7 +148,7 @@ def _coverage(axes: Axes, description: DatasetDescription) -> None:
     )  # fmt: skip
     axes.set_xlabel(f"first component ({shares[0]:.0%} of variance)")
     axes.set_ylabel(f"second component ({shares[1]:.0%})")
-    sns.despine(ax=axes)
+    open_frame(axes)
 
 
 def _denormalise(dataset: Dataset) -> Any:

@@ -12,9 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.errors import ObdBenchError
-from benchmark.record import Record, check_set, record_folder
+from benchmark.record import Summary, check_set, record_folder
 from benchmark.spec import RunSpec
-from benchmark.sweep import Sweep
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
 from paper_figures.curves import convergence, sizes
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
@@ -32,7 +31,6 @@ from results.comparison import compare, published_cells
 from results.record_store import (
     all_records,
     load_sweep,
-    readable_records,
     started_sweeps,
     sweep_records,
 )
@@ -51,7 +49,7 @@ class StoredResults:
         store: Folder that holds the records' synthetic sets.
     """
 
-    records: Sequence[Record] = ()
+    records: Sequence[Summary] = ()
     asked: Sequence[RunSpec] = ()
     measured: pd.DataFrame = field(default_factory=pd.DataFrame)
     played: str = ""
@@ -140,9 +138,11 @@ EXHIBITS = (
     Exhibit("step-or-weighting", sweep="step_or_weighting",
         make=lambda stored: step_or_weighting(stored.runs),
         shows="What of Av-PBC's gain over PBC is a larger step, and what its weighting."),
-    Exhibit("precision", sweep="precision", make=lambda stored: paired_curves(stored.curves),
+    Exhibit("adjoint-precision", sweep="precision",
+        make=lambda stored: paired_curves(stored.curves),
         shows="Av-PBC with its adjoint in bf16 next to float32 throughout, at every checkpoint."),
-    Exhibit("precision-figure", sweep="precision", make=lambda stored: convergence(stored.curves),
+    Exhibit("adjoint-precision-figure", sweep="precision",
+        make=lambda stored: convergence(stored.curves),
         shows="The same as curves."),
     Exhibit("sdw-main", sweep="sdw_main", make=StoredResults.table,
         shows="SDW-OBD's main results: Av-PBC with and without density weights on every dataset."),
@@ -239,32 +239,3 @@ def write(exhibit: Exhibit, store: Path, folder: Path) -> list[Path]:
     if isinstance(made, Figure):
         return write_formats(made, folder, exhibit.name)
     return made.write(folder, exhibit.name)
-
-
-@dataclass(frozen=True)
-class SweepTable:
-    """Table of a sweep, with what its figure is drawn from.
-
-    Args:
-        table: The main table.
-        curves: One row per checkpoint.
-        damaged: What is wrong with each record that cannot be read; its run counts as missing.
-    """
-
-    table: Table
-    curves: pd.DataFrame
-    damaged: list[str]
-
-    def write(self, folder: Path) -> list[Path]:
-        """Write the table, and the figure where a run is complete; return their paths."""
-        files = self.table.write(folder, "table")
-        if (self.curves["status"] == "complete").any():
-            files.extend(write_formats(convergence(self.curves), folder, "convergence"))
-        return files
-
-
-def sweep_table(store: Path, sweep: Sweep) -> SweepTable:
-    """Draw up the table of a sweep, in spite of damaged records."""
-    records, damaged = readable_records(store, sweep)
-    table = main_table(cell_table(runs_frame(records, sweep.runs)))
-    return SweepTable(table, curves_frame(records), damaged)

@@ -18,7 +18,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
@@ -72,7 +71,7 @@ class FigureError(ObdBenchError):
 
 def canvas(width: float, height: float) -> Figure:
     """Make an empty figure of a size in inches, which is drawn without a screen."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -80,7 +79,12 @@ def canvas(width: float, height: float) -> Figure:
 def quiet(axes: Axes) -> None:
     """Give axes a faint grid, and no frame above and to the right."""
     axes.grid(visible=True, linewidth=0.3, color=NEUTRAL, alpha=0.5)
-    sns.despine(ax=axes)
+    open_frame(axes)
+
+
+def open_frame(axes: Axes) -> None:
+    """Leave out the frame above and to the right."""
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def band(
@@ -131,7 +135,9 @@ def require_rows(measured: pd.DataFrame, study: str) -> None:
 
 
 def finish(figure: Figure, title: str, caption: str) -> Figure:
-    """Put a title above the drawing and a caption below; the figure grows by their height.
+    """Put a title above the drawing and a caption below, and lay everything out.
+
+    The figure grows by the height of the two. It is laid out once, not again for every format.
 
     Args:
         figure: Figure that holds all else.
@@ -139,14 +145,14 @@ def finish(figure: Figure, title: str, caption: str) -> Figure:
         caption: Protocol, seeds and intervals; what was left out.
     """
     width, height = figure.get_size_inches()
-    title, title_inches = _wrapped(title, width, 0.62 * TITLE_POINTS, TITLE_POINTS)
-    caption, caption_inches = _wrapped(caption, width, 0.54 * CAPTION_POINTS, CAPTION_POINTS)
-    total = height + title_inches + caption_inches
+    title = _wrapped(title, width, 0.62 * TITLE_POINTS)
+    caption = _wrapped(caption, width, 0.54 * CAPTION_POINTS)
+    caption_inches = _strip_inches(caption, CAPTION_POINTS)
+    total = height + _strip_inches(title, TITLE_POINTS) + caption_inches
     figure.set_size_inches(width, total)
-    bottom, body = caption_inches / total, height / total
     engine = figure.get_layout_engine()
     assert engine is not None
-    engine.set(rect=(0, bottom, 1, body))  # type: ignore[call-arg]
+    engine.set(rect=(0, caption_inches / total, 1, height / total))  # type: ignore[call-arg]
     x, y = MARGIN_INCHES / width, MARGIN_INCHES / total
     figure.suptitle(
         title, x=x, y=1 - y, ha="left", va="top", size=TITLE_POINTS, weight="bold", linespacing=1.2,
@@ -156,20 +162,25 @@ def finish(figure: Figure, title: str, caption: str) -> Figure:
         x, y, caption, ha="left", va="bottom", size=CAPTION_POINTS, linespacing=1.2, gid="caption"
     )
     below.set_in_layout(False)
+    engine.execute(figure)
+    figure.set_layout_engine(None)
     return figure
 
 
-def _wrapped(text: str, width: float, character: float, points: float) -> tuple[str, float]:
-    """Break text for a figure of a width in inches; also return the height of its strip.
+def _wrapped(text: str, width: float, character: float) -> str:
+    """Break text for a figure of a width in inches.
 
     Args:
         text: Text in one line.
         width: Width of the figure in inches.
         character: Width of a character in points, a little above the mean.
-        points: Size of the text.
     """
-    lines = textwrap.wrap(text, int((width - 2 * MARGIN_INCHES) * 72 / character))
-    return "\n".join(lines), len(lines) * points * LINE + 2 * MARGIN_INCHES
+    return "\n".join(textwrap.wrap(text, int((width - 2 * MARGIN_INCHES) * 72 / character)))
+
+
+def _strip_inches(text: str, points: float) -> float:
+    """Height of the strip that a title or caption takes."""
+    return len(text.splitlines()) * points * LINE + 2 * MARGIN_INCHES
 
 
 def words(figure: Figure) -> tuple[str, str]:
@@ -203,12 +214,11 @@ def page_svg(figure: Figure) -> str:
     drawing = _encoded(figure, ".svg").decode()
     for text in strips:
         text.set_visible(True)
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    _, bottom, _, body = engine.get()["rect"]
-    width, height = 72 * figure.get_size_inches()
     # The strips of title and caption are cut away. SVG counts downwards from the top.
-    box = f"0 {(1 - bottom - body) * height:.2f} {width:.2f} {body * height:.2f}"
+    above = 72 * _strip_inches(strips[0].get_text(), TITLE_POINTS)
+    below = 72 * _strip_inches(strips[1].get_text(), CAPTION_POINTS)
+    width, height = 72 * figure.get_size_inches()
+    box = f"0 {above:.2f} {width:.2f} {height - above - below:.2f}"
     name = f"figure-{hashlib.sha256(drawing.encode()).hexdigest()[:12]}"
     return _following_the_page(drawing, name, box, title, caption)
 

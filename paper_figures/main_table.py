@@ -7,8 +7,11 @@ and the mean over datasets last, as the papers print it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmark.datasets.dataset import ReferenceReturns
@@ -27,6 +30,8 @@ SECONDS = "seconds are a run's share of wall time without scoring"
 COST_HEADINGS = ("seconds", "outer steps", "environment steps")
 
 Cells = tuple[Cell, ...]
+Row = dict[str, Any]
+"""One row of what `results.cell_table` gives."""
 
 
 def main_table(table: pd.DataFrame, *, seed: int = 0) -> Table:
@@ -49,7 +54,7 @@ def main_table(table: pd.DataFrame, *, seed: int = 0) -> Table:
 
 def _long(table: pd.DataFrame, best: Mapping[str, Best]) -> Table:
     groups = [
-        tuple(_dataset_row(row, best) for _, row in rows.iterrows())
+        tuple(_dataset_row(row, best) for row in rows.to_dict("records"))
         for _, dataset in table.groupby("dataset", sort=False)
         for rows in _methods_and_references(dataset)
     ]
@@ -62,10 +67,11 @@ def _long(table: pd.DataFrame, best: Mapping[str, Best]) -> Table:
     )
 
 
-def _dataset_row(row: pd.Series, best: Mapping[str, Best]) -> Cells:
+def _dataset_row(row: Row, best: Mapping[str, Best]) -> Cells:
     n = f"{row['n']}" if row["n"] >= row["n_expected"] else f"{row['n']}/{row['n_expected']}"
     names = Cell(row["dataset"]), Cell(row["label"])
-    return (*names, _score(row, best), Cell(n), *_costs(row), Cell(row["used"] or NOTHING))
+    costs = _costs([row[name] for name in COSTS])
+    return (*names, _score(row, best), Cell(n), *costs, Cell(row["used"] or NOTHING))
 
 
 def _wide(table: pd.DataFrame, best: Mapping[str, Best], *, seed: int) -> Table:
@@ -75,9 +81,12 @@ def _wide(table: pd.DataFrame, best: Mapping[str, Best], *, seed: int) -> Table:
     groups = []
     averages = []
     for rows in _methods_and_references(table):
+        by_label: dict[str, list[Row]] = defaultdict(list)
+        for row in rows.to_dict("records"):
+            by_label[row["label"]].append(row)
         lines = []
-        for label in sorted(set(rows["label"]), key=natural_order):
-            cells = rows[rows["label"] == label]
+        for label in sorted(by_label, key=natural_order):
+            cells = by_label[label]
             found = {}
             for name in means:
                 average = _average(cells, datasets, scales if name == D4RL_SCALE else {}, seed=seed)
@@ -111,48 +120,54 @@ def _units(datasets: list[str], scales: Mapping[str, ReferenceReturns]) -> str:
 
 
 def _method_row(
-    cells: pd.DataFrame,
+    cells: Sequence[Row],
     datasets: list[str],
     best: Mapping[str, Best],
     averages: list[Estimate | None],
 ) -> Cells:
-    by_dataset = {row["dataset"]: row for _, row in cells.iterrows()}
-    used = ", ".join(sorted({name for name in cells["used"] if name})) or NOTHING
+    by_dataset = {row["dataset"]: row for row in cells}
+    used = ", ".join(sorted({row["used"] for row in cells if row["used"]})) or NOTHING
     scores = (
         _score(by_dataset[name], best) if name in by_dataset else Cell(NOTHING) for name in datasets
     )
     last = (estimate_cell(x.value, x.low, x.high) if x else Cell(NOTHING) for x in averages)
-    names = Cell(cells["label"].iloc[0]), Cell(used)
-    return (*names, *_costs(cells[list(COSTS)].mean()), *scores, *last)
+    names = Cell(cells[0]["label"]), Cell(used)
+    return (*names, *_costs([_mean(cells, name) for name in COSTS]), *scores, *last)
+
+
+def _mean(cells: Sequence[Row], name: str) -> float:
+    """Mean of a number over the cells that have it."""
+    known = [cell[name] for cell in cells if not math.isnan(cell[name])]
+    return float(np.mean(known)) if known else math.nan
 
 
 def _average(
-    cells: pd.DataFrame, datasets: list[str], scales: Mapping[str, ReferenceReturns], *, seed: int
+    cells: Sequence[Row], datasets: list[str], scales: Mapping[str, ReferenceReturns], *, seed: int
 ) -> Estimate | None:
     """Average a method over all datasets; None where it lacks a score, as no mean is comparable."""
-    scores = {row["dataset"]: row["scores"] for _, row in cells.iterrows() if row["n"] > 0}
+    scores = {row["dataset"]: row["scores"] for row in cells if row["n"] > 0}
     if scales:
-        returns = {row["dataset"]: row["returns"] for _, row in cells.iterrows()}
+        returns = {row["dataset"]: row["returns"] for row in cells}
         scores = {
             name: [float(scales[name].normalise(x)) for x in returns[name]] for name in scores
         }
     if set(scores) != set(datasets):
         return None
-    return stratified(scores, seed=seed, level=float(cells["level"].iloc[0]))
+    return stratified(scores, seed=seed, level=cells[0]["level"])
 
 
-def _average_data(cells: pd.DataFrame, average: Estimate | None, name: str) -> dict[str, object]:
+def _average_data(cells: Sequence[Row], average: Estimate | None, name: str) -> Row:
     where = ALL_DATASETS if name == "mean" else name
-    row: dict[str, object] = {"dataset": where, "level": cells["level"].iloc[0]}
-    row |= {name: cells[name].iloc[0] for name in ("method", "label")}
-    row |= {name: int(cells[name].sum()) for name in ("n", "n_expected", "n_failed")}
-    row |= {name: cells[name].mean() for name in COSTS}
+    row: Row = {"dataset": where, "level": cells[0]["level"]}
+    row |= {name: cells[0][name] for name in ("method", "label")}
+    row |= {name: sum(cell[name] for cell in cells) for name in ("n", "n_expected", "n_failed")}
+    row |= {name: _mean(cells, name) for name in COSTS}
     if average is not None:
         row |= {name: getattr(average, name) for name in ("value", "low", "high", "interval")}
     return row
 
 
-def _score(row: pd.Series, best: Mapping[str, Best]) -> Cell:
+def _score(row: Row, best: Mapping[str, Best]) -> Cell:
     if row["n"] == 0:
         return Cell("failed" if row["n_failed"] else "missing", f"(0 of {row['n_expected']})")
     standing = best[row["dataset"]]
@@ -166,8 +181,8 @@ def _score(row: pd.Series, best: Mapping[str, Best]) -> Cell:
     return Cell(cell.text, " ".join(details), best=is_best, tied=is_tied)
 
 
-def _costs(row: pd.Series) -> Cells:
-    wall, *steps = (row[name] for name in COSTS)
+def _costs(costs: Sequence[float]) -> Cells:
+    wall, *steps = costs
     seconds = NOTHING if math.isnan(wall) else f"{wall:,.1f}"
     return (Cell(seconds), *(Cell(NOTHING if math.isnan(n) else f"{n:,.0f}") for n in steps))
 

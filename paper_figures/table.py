@@ -14,7 +14,7 @@ from rich import table as rich_table
 from rich.text import Text
 
 from benchmark.files import write_atomic
-from benchmark.names import visible
+from benchmark.names import aligned, visible
 
 DAGGER = "\u2020"
 NOTHING = "\u2013"
@@ -112,6 +112,11 @@ class Table:
                 table.add_row(*(_rich_cell(cell) for cell in row))
             table.add_section()
         return table
+
+    def text(self) -> str:
+        """Plain lines, for a table that is longer than a terminal shows at once."""
+        rows = [[_rich_cell(cell).plain for cell in row] for group in self.groups for row in group]
+        return f"{aligned([self.columns, *rows], self.alignment)}\n{self.caption}"
 
     def __repr__(self) -> str:
         return self.markdown()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from benchmark.record import Record
+from benchmark.record import Summary
 from paper_figures import caption
 from paper_figures.figure import FigureError
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
@@ -19,7 +19,7 @@ from results.statistics import Estimate, mean
 WHOLE, SET = "bc_whole", "av_pbc"
 
 
-def training_cost(records: Sequence[Record], *, seed: int = 0) -> Table:
+def training_cost(records: Sequence[Summary], *, seed: int = 0) -> Table:
     """Compare gradient steps and score of BC on the whole data and of students on a set.
 
     One row per dataset. A gradient step is of 256 transitions on the whole data and of all pairs on
@@ -32,7 +32,7 @@ def training_cost(records: Sequence[Record], *, seed: int = 0) -> Table:
     Raises:
         FigureError: No dataset has complete runs of both.
     """
-    found: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[str, list[Summary]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         if record.status == "complete":
             found[record.spec.dataset][record.spec.method].append(record)

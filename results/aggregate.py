@@ -7,7 +7,8 @@ A cell that lacks seeds, or whose seeds failed, keeps its row and says so in ``n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,10 +92,11 @@ def cell_table(runs: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> pd
         AggregationError: Two cells share a dataset and label, or a complete run's score is not
             finite.
     """
-    rows = [
-        _cell(cell, seed=seed, level=level)
-        for _, cell in runs.groupby(["dataset", "label"], sort=True)
-    ]
+    # Plain rows: pandas takes longer to cut out one cell than all of its statistics do.
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for run in runs.to_dict("records"):
+        cells[run["dataset"], run["label"]].append(run)
+    rows = [_cell(cells[key], seed=seed, level=level) for key in sorted(cells)]
     data = {
         name: pd.Series([row[name] for row in rows], dtype=kind)
         for name, kind in CELL_COLUMNS.items()
@@ -116,74 +118,84 @@ def best_and_ties(table: pd.DataFrame) -> dict[str, Best]:
     best: dict[str, str | None] = {}
     names: list[tuple[str, str]] = []
     found: list[Difference] = []
-    for dataset, rows in table.groupby("dataset", sort=True):
-        competing = rows[~rows["reference"] & (rows["n"] > 0)]
-        ordered = competing.sort_values(["value", "label"], ascending=[False, True], kind="stable")
-        scores = [(str(row["label"]), _scores_by_task(row)) for _, row in ordered.iterrows()]
-        best[str(dataset)] = scores[0][0] if scores else None
+    datasets: dict[str, list[dict[str, Any]]] = {name: [] for name in sorted(set(table["dataset"]))}
+    for row in table.to_dict("records"):
+        if not row["reference"] and row["n"] > 0:
+            datasets[row["dataset"]].append(row)
+    for dataset, rows in datasets.items():
+        rows.sort(key=lambda row: (-row["value"], row["label"]))
+        scores = [(str(row["label"]), _scores_by_task(row)) for row in rows]
+        best[dataset] = scores[0][0] if scores else None
         for label, other in scores[1:]:
-            names.append((str(dataset), label))
+            names.append((dataset, label))
             found.append(mean_difference(scores[0][1], other))
     adjusted = dict(zip(names, holm([one.p for one in found]), strict=True))
     alpha = 1 - (float(table["level"].iloc[0]) if len(table) else LEVEL)
 
-    def of(dataset: str, chosen: Callable[[float], bool]) -> tuple[str, ...]:
-        return tuple(sorted(x for (d, x), p in adjusted.items() if d == dataset and chosen(p)))
-
+    ties: dict[str, list[str]] = {dataset: [] for dataset in best}
+    undecided: dict[str, list[str]] = {dataset: [] for dataset in best}
+    for (dataset, label), p in sorted(adjusted.items()):
+        if p >= alpha:
+            ties[dataset].append(label)
+        elif math.isnan(p):
+            undecided[dataset].append(label)
     return {
-        dataset: Best(label, of(dataset, lambda p: p >= alpha), of(dataset, math.isnan))
+        dataset: Best(label, tuple(ties[dataset]), tuple(undecided[dataset]))
         for dataset, label in best.items()
     }
 
 
-def _scores_by_task(row: pd.Series) -> Mapping[str, Mapping[int, float]]:
+def _scores_by_task(row: Mapping[str, Any]) -> Mapping[str, Mapping[int, float]]:
     if isinstance(row["scores"], Mapping):
-        return row["scores"]
+        by_task: Mapping[str, Mapping[int, float]] = row["scores"]
+        return by_task
     return {row["dataset"]: dict(zip(row["seeds"], row["scores"], strict=True))}
 
 
-def _cell(runs: pd.DataFrame, *, seed: int, level: float) -> dict[str, Any]:
-    first = runs.iloc[0]
+def _cell(runs: list[dict[str, Any]], *, seed: int, level: float) -> dict[str, Any]:
+    first = runs[0]
     _one_cell(runs)
-    complete = runs[runs["status"] == "complete"].sort_values("seed")
-    failed = runs[runs["status"] == "failed"]
+    complete = sorted(
+        (run for run in runs if run["status"] == "complete"), key=lambda run: run["seed"]
+    )
+    failed = [run for run in runs if run["status"] == "failed"]
     names = ("dataset", "method", "label", "reference", "cell_id")
     row = {name: first[name] for name in names}
-    row["used"] = max(runs["used"])  # empty in runs without a record
+    row["used"] = max(run["used"] for run in runs)  # empty in runs without a record
     row |= _empty_scores(level)
-    row |= {name: _mean(complete[name]) for name in COSTS}
+    row |= {name: _mean(complete, name) for name in COSTS}
     # The teacher is the same in a failed run, so what it recorded is worth keeping.
-    row |= {name: _mean(runs[name]) for name in TEACHER_RETURNS}
+    row |= {name: _mean(runs, name) for name in TEACHER_RETURNS}
     row |= {
         "protocol": first["protocol_detail"],
         "teacher": first["teacher"],
         "n": len(complete),
         "n_expected": len(runs),
         "n_failed": len(failed),
-        "errors": _count_errors(failed["error"]),
+        "errors": _count_errors(failed),
     }
-    if len(complete):
+    if complete:
         row |= _scores(complete, seed=seed, level=level)
     return row
 
 
-def _one_cell(runs: pd.DataFrame) -> None:
-    cells = sorted(set(runs["cell_id"]))
+def _one_cell(runs: list[dict[str, Any]]) -> None:
+    cells = sorted({run["cell_id"] for run in runs})
     if len(cells) > 1:
         raise AggregationError(
-            f"cells {cells[0]!r} and {cells[1]!r} share the label {runs['label'].iloc[0]!r} on "
-            f"{runs['dataset'].iloc[0]!r}. Labels hold within one frame: build it with runs_frame "
+            f"cells {cells[0]!r} and {cells[1]!r} share the label {runs[0]['label']!r} on "
+            f"{runs[0]['dataset']!r}. Labels hold within one frame: build it with runs_frame "
             "from all records at once instead of joining frames."
         )
 
 
-def _scores(complete: pd.DataFrame, *, seed: int, level: float) -> dict[str, Any]:
-    scores = [float(score) for score in complete["normalized_return"]]
-    for run_id, score in zip(complete["run_id"], scores, strict=True):
+def _scores(complete: list[dict[str, Any]], *, seed: int, level: float) -> dict[str, Any]:
+    scores = [float(run["normalized_return"]) for run in complete]
+    for run, score in zip(complete, scores, strict=True):
         if not math.isfinite(score):
             raise AggregationError(
-                f"run {run_id!r} is complete with normalized return {score}; expected a finite "
-                "number. Record it as failed or run it again."
+                f"run {run['run_id']!r} is complete with normalized return {score}; expected a "
+                "finite number. Record it as failed or run it again."
             )
     average = mean(scores, seed=seed, level=level)
     middle = iqm(scores, seed=seed, level=level)
@@ -196,8 +208,8 @@ def _scores(complete: pd.DataFrame, *, seed: int, level: float) -> dict[str, Any
         "iqm_low": middle.low,
         "iqm_high": middle.high,
         "scores": tuple(scores),
-        "returns": tuple(float(value) for value in complete["return"]),
-        "seeds": tuple(int(seed) for seed in complete["seed"]),
+        "returns": tuple(float(run["return"]) for run in complete),
+        "seeds": tuple(int(run["seed"]) for run in complete),
     }
 
 
@@ -207,15 +219,16 @@ def _empty_scores(level: float) -> dict[str, Any]:
     return row | {"interval": "none", "level": level, "scores": (), "returns": (), "seeds": ()}
 
 
-def _mean(values: pd.Series) -> float:
-    known = values.dropna()
-    return float(known.mean()) if len(known) else math.nan
+def _mean(runs: list[dict[str, Any]], name: str) -> float:
+    known = [run[name] for run in runs if not pd.isna(run[name])]
+    return float(np.mean(known)) if known else math.nan
 
 
-def _count_errors(errors: pd.Series) -> str:
+def _count_errors(failed: list[dict[str, Any]]) -> str:
     """For example "MemoryError x2, RuntimeError"."""
-    counts = errors.fillna("unknown error").value_counts().sort_index()
-    return ", ".join(f"{name} x{n}" if n > 1 else f"{name}" for name, n in counts.items())
+    errors = (run["error"] for run in failed)
+    counts = Counter("unknown error" if pd.isna(error) else error for error in errors)
+    return ", ".join(f"{name} x{n}" if n > 1 else name for name, n in sorted(counts.items()))
 
 
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
@@ -252,10 +265,10 @@ def common_scores(runs: pd.DataFrame) -> CommonScores:
     """
     complete = runs[runs["status"] == "complete"]
     datasets = tuple(sorted(set(runs["dataset"])))
-    scores: dict[str, dict[str, list[float]]] = {}
-    for (label, dataset), found in complete.groupby(["label", "dataset"], sort=True):
-        ordered = found.sort_values("seed")["normalized_return"]
-        scores.setdefault(str(label), {})[str(dataset)] = [float(score) for score in ordered]
+    columns = (complete[name] for name in ("label", "dataset", "seed", "normalized_return"))
+    scores: dict[str, dict[str, list[float]]] = defaultdict(dict)
+    for label, dataset, _, score in sorted(zip(*columns, strict=True)):
+        scores[label].setdefault(dataset, []).append(float(score))
     whole = {label: tasks for label, tasks in scores.items() if len(tasks) == len(datasets)}
     return CommonScores(
         {label: whole[label] for label in sorted(whole, key=natural_order)},

@@ -49,6 +49,22 @@ def iqm_over_runs(*samples: Array, axis: int = -1) -> Array:
     return np.asarray(ordered.take(range(cut, count - cut), axis=axis).mean(axis))
 
 
+def improvement_over_tasks(*samples: Array, axis: int = -1) -> Array:
+    """Probability that a run of X beats one of Y; samples are X, then Y, task by task.
+
+    `axis` is the last one.
+    """
+    # (1 / T) sum over t of (1 / (N[t] M[t])) sum over i, j of S(x[t, i], y[t, j]).
+    tasks = len(samples) // 2
+    pairs = zip(samples[:tasks], samples[tasks:], strict=True)
+    return np.asarray(sum(np.mean(_beats(x, y), axis=(axis - 1, axis)) for x, y in pairs) / tasks)
+
+
+def _beats(x: Array, y: Array) -> Array:
+    """S(x[i], y[j]) `[..., N, M]`: 1 if x > y, 1/2 if x = y, 0 if x < y."""
+    return np.asarray(0.5 * (np.sign(x[..., :, None] - y[..., None, :]) + 1.0))
+
+
 def resampled(samples: tuple[Array, ...], statistic: Statistic, *, seed: int) -> Array:
     """Values `[..., RESAMPLES]` of a statistic when the seeds of every task are drawn again.
 
@@ -64,6 +80,15 @@ def resampled(samples: tuple[Array, ...], statistic: Statistic, *, seed: int) ->
         return np.asarray(sum(means) / len(means))
     if plain and statistic is iqm_over_runs:
         return _resampled_iqm(np.concatenate(samples), sizes, seed)
+    if plain and statistic is improvement_over_tasks:
+        # sum over i, j of counts[i] S(x[i], y[j]) counts[j] for every resample: sums of halves, so
+        # that a resample which is as good as the scores themselves has their value to the bit.
+        counts, tasks = _counts(sizes, seed), len(sizes) // 2
+        pairs = zip(samples[:tasks], samples[tasks:], counts[:tasks], counts[tasks:], strict=True)
+        wins = [
+            np.einsum("ir,ir->r", a, _beats(x, y) @ b) / (x.size * y.size) for x, y, a, b in pairs
+        ]
+        return np.asarray(sum(wins) / tasks)
     drawn = [
         statistic(*(x[..., i] for x, i in zip(samples, indices, strict=True)), axis=-1)
         for indices in _draws(sizes, seed)
@@ -79,7 +104,7 @@ def _draws(sizes: tuple[int, ...], seed: int) -> Iterator[list[NDArray[np.int64]
         yield [rng.integers(size, size=(count, size)) for size in sizes]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _counts(sizes: tuple[int, ...], seed: int) -> tuple[Array, ...]:
     """How often every seed was drawn, `[seeds, RESAMPLES]` per task.
 

@@ -14,15 +14,17 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmark.datasets.d4rl_facts import d4rl_names, d4rl_reference
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError
-from benchmark.record import Record
+from benchmark.protocol import Protocol
+from benchmark.record import Summary
 from benchmark.spec import RunSpec
+from benchmark.students.spec import StudentSpec
 from results.labels import cell_settings, flat
 from results.statistics import LEVEL, Estimate, mean
 
@@ -31,12 +33,25 @@ MARGIN = 5.0
 """Points of normalized return within which two means count as equal. 26 of the 27 published pairs
 of the same sets under two optimisers (OBD, Table 2 against Table 1) lie closer."""
 FEWEST_SEEDS = 5
+_PLAIN = StudentSpec()
+UNSAID = {
+    "student.name": _PLAIN.name,
+    "student.activation": _PLAIN.activation,
+    "student.output_gain": _PLAIN.output_gain,
+    "student.gradient_clip": _PLAIN.gradient_clip,
+    "student.schedule": _PLAIN.schedule,
+    "protocol.actions": Protocol.actions,
+}
+"""Settings that no table of a paper states; they are these where it states others of their kind."""
 STAND_IN = "standin/"
 """Datasets that stand in for D4RL's: states of the same first two moments, made from other data."""
 
 AS_PUBLISHED = {name: f"{name}_published" for name in ("dbc", "pbc", "av_pbc")}
 """Methods whose gradient is corrected here, and the presets that run as the authors' code does: a
 number of the paper is compared with the preset where it has records."""
+
+PAPERS_TEACHER = "cal_ql_corl"
+"""The recipe of the papers' teachers. What was imported as theirs counts too; `cal_ql` does not."""
 
 Unit = Literal["normalized return", "return"]
 Verdict = Literal["reproduced", "differs", "inconclusive", "like", "not tested"]
@@ -116,7 +131,7 @@ def published_cells(folder: Path = FOLDER) -> list[PublishedCell]:
 
 
 def compare(
-    cells: Iterable[PublishedCell], records: Iterable[Record], *, seed: int = 0
+    cells: Iterable[PublishedCell], records: Iterable[Summary], *, seed: int = 0
 ) -> list[Comparison]:
     """Compare each published cell with the records that come nearest to it.
 
@@ -125,7 +140,7 @@ def compare(
         records: Records of any sweeps; incomplete ones are left out.
         seed: Seed of the bootstrap's random draws.
     """
-    groups: dict[str, list[Record]] = defaultdict(list)
+    groups: dict[str, list[Summary]] = defaultdict(list)
     for record in records:
         if record.status == "complete":
             groups[record.cell_id].append(record)
@@ -209,7 +224,7 @@ def _row(content: Mapping[str, Any], row: str) -> tuple[dict[str, Any], str]:
             return wanted, row
 
 
-def _compare(cell: PublishedCell, groups: Iterable[list[Record]], seed: int) -> Comparison:
+def _compare(cell: PublishedCell, groups: Iterable[list[Summary]], seed: int) -> Comparison:
     datasets = _datasets(cell.dataset)
     found = [
         (_reasons(cell, group[0]), group)
@@ -249,7 +264,7 @@ def _datasets(published: str) -> list[str]:
     return [published, STAND_IN + name, str(own_analogue(published))]
 
 
-def _in_unit(cell: PublishedCell, record: Record) -> float:
+def _in_unit(cell: PublishedCell, record: Summary) -> float:
     """A record's score in the unit of the published number.
 
     The suite's own datasets are normalised by other references than D4RL's, so that a score there
@@ -274,7 +289,7 @@ def _verdict(published: float, found: Estimate, seeds: int) -> Verdict:
     return "inconclusive"
 
 
-def _is_row(cell: PublishedCell, record: Record) -> bool:
+def _is_row(cell: PublishedCell, record: Summary) -> bool:
     """Whether a run has the cell's method and the settings of its row."""
     if record.spec.method not in (cell.method, AS_PUBLISHED.get(cell.method)):
         return False
@@ -284,7 +299,7 @@ def _is_row(cell: PublishedCell, record: Record) -> bool:
     return changes == changed and all(has.get(k, v) == v for k, v in cell.wanted.items())
 
 
-def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
+def _reasons(cell: PublishedCell, record: Summary) -> tuple[str, ...]:
     """List the differences that make a record not comparable."""
     reasons, dataset = [], record.spec.dataset
     if dataset != cell.dataset and not dataset.startswith(STAND_IN):
@@ -294,21 +309,49 @@ def _reasons(cell: PublishedCell, record: Record) -> tuple[str, ...]:
     if record.spec.method == AS_PUBLISHED.get(cell.method):
         # The published head, two scalars of which are trained: not a difference from the paper.
         has["student.head"] = str(has["student.head"]).removesuffix("_trained")
-    if has["teacher"] == "cal_ql_corl":
-        # The settings of the authors' teachers; their files are imported under the paper's name.
-        has["teacher"] = "cal_ql"
+    if cell.settings.get("teacher") == PAPERS_TEACHER:
+        has["teacher"], other_training = _as_papers_teacher(has["teacher"], record)
+        reasons += other_training
     reasons += [
         f"{key} {has[key]}, not {value}"
         for key, value in cell.settings.items()
         if key in has and has[key] != value
     ]
     # What the paper's tables do not state is its text's, whose values are the defaults.
+    stated = {key.partition(".")[0] for key in cell.settings}
+    reasons += [
+        f"{key} {has[key]}, not the default"
+        for key, default in UNSAID.items()
+        if key.partition(".")[0] in stated
+        and key not in {**cell.settings, **cell.wanted}
+        and has[key] != default
+    ]
     reasons += [
         f"{key} {value}, not the default"
         for key, value in record.spec.parameters.items()
         if key not in cell.settings and key not in cell.wanted
     ]
     return tuple(reasons)
+
+
+def _as_papers_teacher(name: str, record: Summary) -> tuple[str, list[str]]:
+    """The name that a teacher counts as, and the differences of its training from the papers'."""
+    from benchmark.teachers.teacher import TEACHERS  # here: it imports torch
+    from benchmark.teachers.teacher_files import AUTHORS
+
+    if name == AUTHORS:
+        return PAPERS_TEACHER, []
+    if name != PAPERS_TEACHER:
+        return name, []
+    trained = record.teacher.parameters if record.teacher else {}
+    if not trained:
+        return name, [f"teacher {name} of settings that the record does not tell"]
+    default = asdict(TEACHERS[PAPERS_TEACHER]())
+    return name, [
+        f"teacher.{key} {value}, not {default[key]}"
+        for key, value in trained.items()
+        if key in default and value != default[key] and key != "report_every"
+    ]
 
 
 def settings_of(spec: RunSpec, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from benchmark.datasets.source import DatasetName
 from benchmark.density.density import DensityRecipe
 from benchmark.environments.lookup import action_space
 from benchmark.environments.rollout import rollout
-from benchmark.evaluation import Ensembles
-from benchmark.packing import DEFAULT_PACK, make_packs
+from benchmark.evaluation import Ensembles, acting
+from benchmark.packing import PACK_ON_CPU, make_packs
 from benchmark.protocol import Protocol
+from benchmark.provenance import kind_of
 from benchmark.record import Record
 from benchmark.scaling import action_bounds
 from benchmark.spec import RunSpec
@@ -65,8 +66,8 @@ class Costs:
     Args:
         runs: The runs that are planned; those that can be packed are taken to advance together.
         records: Earlier runs; incomplete ones are left out.
-        device: "cpu" or "cuda": the kind of device that the runs will use. Nothing is counted for
-            a device other than this machine's processor.
+        device: The kind of device that the runs will use: "cpu", "cuda" or "cuda+tf32". Nothing is
+            counted for a device other than this machine's processor.
         rates: Measured rates of this machine.
         pack: Largest number of runs that one process advances together.
     """
@@ -77,21 +78,20 @@ class Costs:
         records: Iterable[Record],
         device: str = "cpu",
         rates: Rates | None = None,
-        pack: int = DEFAULT_PACK,
+        pack: int = PACK_ON_CPU,
     ) -> None:
         self.device, self.rates = device, rates or Rates()
         self._together = {run.run_id: len(pack) for pack in make_packs(runs, pack) for run in pack}
         self._seconds: dict[tuple[Hashable, bool], list[float]] = defaultdict(list)
         self._lengths: dict[tuple[str, str], list[float]] = defaultdict(list)
         for record in records:
-            on = record.provenance.device.split(":")[0].split(" ")[0]
             if record.status != "complete":
                 continue
             run, cost = record.spec, record.cost
             episodes = sum(len(row) for point in record.checkpoints for row in point.lengths)
             length = cost.evaluation_environment_steps / episodes
             self._lengths[run.method, run.dataset].append(length)
-            if on == device:
+            if kind_of(record.provenance.device) == device:
                 here = record.provenance.host == platform.node()
                 seconds = cost.cpu_seconds + cost.evaluation_wall_seconds
                 self._seconds[_settings(run), here].append(seconds)
@@ -116,7 +116,8 @@ class Costs:
         if work is None or not (pairs or reference):
             return None
         # A reference is scored as it is, one policy; a set by students that are trained on it.
-        policies = Protocol("one", 1, run.protocol.episodes, 1, 1) if reference else run.protocol
+        one = dataclasses.replace(run.protocol, students=1, ensemble=1)
+        policies = one if reference else run.protocol
         scoring = self._episodes(run, sizes, policies)
         if not reference:
             scoring += training_work(
@@ -135,7 +136,7 @@ class Costs:
 
         known = self._lengths.get((run.method, run.dataset))
         length = fmean(known) if known else sizes.length
-        played = (protocol.students, protocol.ensemble, protocol.episodes)
+        played = (protocol.students, protocol.ensemble, protocol.episodes, protocol.actions)
         each = self.rates.seconds(("episodes", sizes.environment, student, played), sample)
         return each * protocol.students * protocol.episodes * length
 
@@ -148,9 +149,10 @@ def _play(sizes: Dimensions, student: StudentSpec, protocol: Protocol, threads: 
     weights = [(w.expand(count, -1, -1), b.expand(count, -1, -1)) for w, b in drawn]
     scaling = unit_scaling(sizes.observation, sizes.action)
     students = StudentPolicy(network, student.policy_head, weights, scaling)
+    policy = students if protocol.ensemble == 1 else Ensembles(students, protocol.ensemble)
     return rollout(
         sizes.environment,
-        students if protocol.ensemble == 1 else Ensembles(students, protocol.ensemble),
+        acting(policy, protocol, {"run": "sample"}),
         policies=protocol.students,
         episodes=protocol.episodes,
         seeds=list(range(protocol.episodes)),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import pandas as pd
 
 from benchmark.errors import ObdBenchError
 from benchmark.protocol import Protocol
-from benchmark.record import Record
+from benchmark.record import Summary
 from benchmark.spec import RunSpec
-from benchmark.students.spec import StudentSpec
+from benchmark.students.spec import describe_student
 from results.labels import cell_settings, labels
 
 RUN_COLUMNS = {
@@ -74,7 +75,7 @@ class RecordError(ObdBenchError):
     """Records that cannot be read as one table."""
 
 
-def runs_frame(records: Iterable[Record], asked: Iterable[RunSpec] = ()) -> pd.DataFrame:
+def runs_frame(records: Iterable[Summary], asked: Iterable[RunSpec] = ()) -> pd.DataFrame:
     """One row per run, sorted by run id, with the columns of `RUN_COLUMNS`.
 
     A failed run has a row too: its ``error`` is the exception's type and its scores are missing. So
@@ -96,7 +97,7 @@ def runs_frame(records: Iterable[Record], asked: Iterable[RunSpec] = ()) -> pd.D
     return _frame(sorted(rows, key=lambda row: str(row["run_id"])), RUN_COLUMNS)
 
 
-def curves_frame(records: Iterable[Record]) -> pd.DataFrame:
+def curves_frame(records: Iterable[Summary]) -> pd.DataFrame:
     """One row per checkpoint, sorted by run id and outer step, with the columns of `CURVE_COLUMNS`.
 
     Failed runs are included, their ``status`` says so; one that failed before its first checkpoint
@@ -107,15 +108,14 @@ def curves_frame(records: Iterable[Record]) -> pd.DataFrame:
     """
     found = _sorted(records)
     names = _names(found)
-    rows = [
-        {**_identity(record.spec, names[record.cell_id], record.status, record.reference), **point}
-        for record in found
-        for point in _points(record)
-    ]
+    rows = []
+    for r in found:
+        run = _identity(r, r.spec, names[r.cell_id], r.status, r.reference)
+        rows += [run | point for point in _points(r)]
     return _frame(rows, CURVE_COLUMNS)
 
 
-def facts_frame(records: Iterable[Record]) -> pd.DataFrame:
+def facts_frame(records: Iterable[Summary]) -> pd.DataFrame:
     """One row per run, sorted by run id: what its method noted of itself, a column per fact.
 
     Columns ``run_id``, ``dataset``, ``label`` and ``seed`` come first; a fact that a method did not
@@ -134,15 +134,17 @@ def facts_frame(records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _names(found: Iterable[Record], missing: Iterable[RunSpec] = ()) -> dict[str, str]:
+def _names(found: Iterable[Summary], missing: Iterable[RunSpec] = ()) -> dict[str, str]:
     """Label of every cell of these records and runs, by cell id."""
+    done = {r.cell_id: r for r in found}
+    open_ = {spec.cell_id: spec for spec in missing}
     return labels(
-        {r.cell_id: (r.spec, cell_settings(r.spec, r.parameters)) for r in found}
-        | {spec.cell_id: (spec, cell_settings(spec)) for spec in missing}
+        {cell: (r.spec, cell_settings(r.spec, r.parameters)) for cell, r in done.items()}
+        | {cell: (spec, cell_settings(spec)) for cell, spec in open_.items()}
     )
 
 
-def _sorted(records: Iterable[Record]) -> list[Record]:
+def _sorted(records: Iterable[Summary]) -> list[Summary]:
     found = sorted(records, key=lambda record: record.run_id)
     repeated = [run for run, count in Counter(r.run_id for r in found).items() if count > 1]
     if repeated:
@@ -153,16 +155,18 @@ def _sorted(records: Iterable[Record]) -> list[Record]:
     return found
 
 
-def _identity(spec: RunSpec, label: str, status: str, reference: bool) -> dict[str, Any]:
+def _identity(
+    run: Summary | RunSpec, spec: RunSpec, label: str, status: str, reference: bool
+) -> dict[str, Any]:
     return {
-        "run_id": spec.run_id,
-        "cell_id": spec.cell_id,
+        "run_id": run.run_id,  # a record's is at hand, a spec's is a digest
+        "cell_id": run.cell_id,
         "status": status,
         "dataset": spec.dataset,
         "method": spec.method,
         "label": label,
         "reference": reference,
-        "student": _describe_student(spec.student),
+        "student": describe_student(spec.student),
         "protocol": spec.protocol.name,
         "protocol_detail": _describe_protocol(spec.protocol),
         "seed": spec.seed,
@@ -170,9 +174,9 @@ def _identity(spec: RunSpec, label: str, status: str, reference: bool) -> dict[s
     }
 
 
-def _run_row(record: Record, label: str) -> dict[str, Any]:
+def _run_row(record: Summary, label: str) -> dict[str, Any]:
     row = {
-        **_identity(record.spec, label, record.status, record.reference),
+        **_identity(record, record.spec, label, record.status, record.reference),
         "used": ", ".join(sorted(USED_NAMES.get(need, need) for need in record.needs)),
         "synthetic_size": record.parameters.get("synthetic_size"),
         "device": record.provenance.device,
@@ -195,13 +199,13 @@ def _missing_row(spec: RunSpec, label: str) -> dict[str, Any]:
         reference = False
     settings = cell_settings(spec)
     return {
-        **_identity(spec, label, "missing", reference),
+        **_identity(spec, spec, label, "missing", reference),
         "used": "",
         "synthetic_size": settings.get("synthetic_size"),
     }
 
 
-def _points(record: Record) -> list[dict[str, Any]]:
+def _points(record: Summary) -> list[dict[str, Any]]:
     if not record.checkpoints and record.status == "failed":
         return [{"outer_step": None, "normalized_return": None}]
     return [
@@ -210,6 +214,7 @@ def _points(record: Record) -> list[dict[str, Any]]:
     ]
 
 
+@cache
 def _describe_protocol(protocol: Protocol) -> str:
     """For example "quick: 4 students x 10 episodes, last 3 checkpoints"."""
     who = f"ensembles of {protocol.ensemble} students" if protocol.ensemble > 1 else "students"
@@ -218,14 +223,7 @@ def _describe_protocol(protocol: Protocol) -> str:
         f"{protocol.name}: {protocol.students} {who} x {protocol.episodes} episodes, "
         f"last {protocol.last} checkpoint{many}"
         + (f" before the last {protocol.leave_out}" if protocol.leave_out else "")
-    )
-
-
-def _describe_student(student: StudentSpec) -> str:
-    """For example "mlp 4x64, sampled head, sgd, 50 steps"."""
-    return (
-        f"{student.name} {student.depth}x{student.width}, {student.head} head, "
-        f"{student.optimizer}, {student.steps} steps"
+        + (", sampled actions" if protocol.actions == "sampled" else "")
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 from benchmark.errors import ObdBenchError
@@ -36,16 +37,18 @@ def labels(cells: Cells) -> dict[str, str]:
     return _disambiguate(plain, cells)
 
 
-def natural_order(label: str) -> list[tuple[float, str]]:
+@cache
+def natural_order(label: str) -> tuple[tuple[float, str], ...]:
     """A sorting key that puts "synthetic_size=16" before "synthetic_size=128"."""
     parts = re.split(r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)", label)
     # Text and numbers alternate, so two keys compare text with text and number with number.
-    return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)]
+    return tuple((float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts))
 
 
 PAPERS_ORDER = ("random", "medium-replay", "medium", "medium-expert", "full-replay", "expert")
 
 
+@cache
 def dataset_order(name: str) -> tuple[str, int, str]:
     """Sorting key for datasets as the papers' tables have them.
 

@@ -24,10 +24,10 @@ from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.files import json_sha256, read_small, write_atomic
 from benchmark.heartbeat import ALIVE, Sign, last_sign
 from benchmark.names import check_inside, check_name
-from benchmark.record import FILE, BadRecord, Record, read_record
-from benchmark.run import run_folder
+from benchmark.record import FILE, BadRecord, Record, Summary, read_record, record_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
+from results.record_index import Entry, Found, indexed_records, no_garbage
 
 SWEEPS = "sweeps"
 """Folder of the sweeps that were started in a store."""
@@ -76,6 +76,7 @@ def save_sweep(store: Path, sweep: Sweep) -> None:
     write_atomic(check_inside(store, _sweep_path(store, sweep.name)), text)
 
 
+@no_garbage()
 def load_sweep(store: Path, name: str) -> Sweep:
     """Read a sweep that was started in this store.
 
@@ -93,7 +94,7 @@ def load_sweep(store: Path, name: str) -> Sweep:
     try:
         stored = msgspec.json.decode(read_small(path, MOST_OF_A_SWEEP), type=_StoredSweep)
         stored.check(name)
-        runs = tuple(RunSpec.from_dict(run) for run in stored.runs)
+        runs = RunSpec.from_dicts(stored.runs)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ObdBenchError) as error:
         raise ObdBenchError(
             f"{path} is not the list of a sweep's runs ({error}). Start the sweep again from its "
@@ -135,26 +136,33 @@ def started_sweeps(store: Path) -> list[str]:
     return sorted(path.stem for path in (store / SWEEPS).glob("*.json"))
 
 
-def sweep_records(store: Path, sweep: Sweep) -> list[Record]:
-    """Read the records of a sweep's runs, in the sweep's order; runs without one are left out."""
-    paths = (run_folder(store, run) / FILE for run in sweep.runs)
-    return [read_record(path) for path in paths if path.exists()]
+def sweep_records(store: Path, sweep: Sweep) -> list[Summary]:
+    """Summarise the records of a sweep's runs, in its order; runs without one are left out.
+
+    Raises:
+        BadRecord: A record cannot be read.
+    """
+    found = indexed_records(store, sweep)
+    for one in found.values():
+        if isinstance(one, BadRecord):
+            raise one
+    return _summaries(found)
 
 
-def readable_records(store: Path, sweep: Sweep) -> tuple[list[Record], list[str]]:
-    """Read the records of a sweep's runs, in the sweep's order, in spite of damaged ones.
+def readable_records(store: Path, sweep: Sweep) -> tuple[list[Summary], list[str]]:
+    """Summarise the records of a sweep's runs, in its order, in spite of damaged ones.
 
     Returns:
-        The records, and for each that cannot be read a message with its file and what is wrong.
+        The summaries, and for each record that cannot be read a message with its file and what is
+        wrong.
     """
-    records, damaged = [], []
-    for path in (run_folder(store, run) / FILE for run in sweep.runs):
-        try:
-            if path.exists():
-                records.append(read_record(path))
-        except BadRecord as error:
-            damaged.append(str(error))
-    return records, damaged
+    found = indexed_records(store, sweep)
+    return _summaries(found), [str(one) for one in found.values() if isinstance(one, BadRecord)]
+
+
+@no_garbage()
+def _summaries(found: Found) -> list[Summary]:
+    return [one.summary for one in found.values() if not isinstance(one, BadRecord)]
 
 
 def all_records(store: Path) -> Iterator[Record]:
@@ -163,19 +171,26 @@ def all_records(store: Path) -> Iterator[Record]:
         yield read_record(path)
 
 
+def run_statuses(store: Path, sweep: Sweep) -> dict[str, RunStatus]:
+    """Derive the status of every run of a sweep, by run id."""
+    found = indexed_records(store, sweep)
+    return {run.run_id: _status(store, run.run_id, found.get(run.run_id)) for run in sweep.runs}
+
+
 def run_status(store: Path, run: RunSpec) -> RunStatus:
     """Derive a run's status from its record or its last sign of life."""
-    folder = run_folder(store, run)
-    if (folder / FILE).exists():
-        try:
-            record = read_record(folder / FILE)
-        except BadRecord as error:
-            return RunStatus("failed", 1.0, type(error).__name__, str(error))
-        if record.error is None:
-            return RunStatus("done", 1.0)
-        if not _alive(folder):
-            first = next(iter(record.error.message.splitlines()), "")
-            return RunStatus("failed", 1.0, record.error.type, first)
+    return run_statuses(store, Sweep("one", "", (run,)))[run.run_id]
+
+
+def _status(store: Path, run_id: str, found: Entry | BadRecord | None) -> RunStatus:
+    if isinstance(found, BadRecord):
+        return RunStatus("failed", 1.0, type(found).__name__, str(found))
+    if found is not None and found.error is None:
+        return RunStatus("done", 1.0)
+    folder = store / record_folder(run_id)
+    if found is not None and found.error is not None and not _alive(folder):
+        kind, message = found.error
+        return RunStatus("failed", 1.0, kind, next(iter(message.splitlines()), ""))
     sign = last_sign(folder)
     if sign is None:
         return RunStatus("stopped" if (folder / "state.safetensors").exists() else "missing")

@@ -30,6 +30,7 @@ from results.bootstrap import (
     Array,
     Statistic,
     bca_interval,
+    improvement_over_tasks,
     iqm_over_runs,
     mean_over_tasks,
     percentile_interval,
@@ -150,13 +151,13 @@ def probability_of_improvement(
             f"task {unmatched[0]!r} is in one of x_by_task and y_by_task only; compare methods on "
             f"the tasks that both have run: {sorted(set(x_by_task) & set(y_by_task))}."
         )
-    value = float(_improvement(*x, *y))
+    value = float(improvement_over_tasks(*x, *y))
     if value in (0.0, 1.0):
         trials = len(x) * _smallest(x + y)
         bound = ((1 - _fraction(level)) / 2) ** (1 / trials)
         low, high = (bound, 1.0) if value == 1.0 else (0.0, 1 - bound)
         return Estimate(value, low, high, sum(map(len, x + y)), level, "exact")
-    return _estimate(x + y, _improvement, seed=seed, level=level)
+    return _estimate(x + y, improvement_over_tasks, seed=seed, level=level)
 
 
 def performance_profile(
@@ -196,18 +197,6 @@ def performance_profile(
         for f, lo, hi in zip(fractions, low, high, strict=True)
     )
     return PerformanceProfile(tuple(taus.tolist()), estimates)
-
-
-def _improvement(*samples: Array, axis: int = -1) -> Array:
-    """Probability of improvement; samples are X, then Y, task by task, and ``axis`` is the last."""
-    # (1 / T) sum over t of (1 / (N[t] M[t])) sum over i, j of S(x[t, i], y[t, j]), where
-    # S = (sign(x - y) + 1) / 2: 1 if x > y, 1/2 if x = y, 0 if x < y.
-    tasks = len(samples) // 2
-    wins = []
-    for x, y in zip(samples[:tasks], samples[tasks:], strict=True):
-        difference = x[..., :, None] - y[..., None, :]  # [..., N[t], M[t]]
-        wins.append(np.mean(0.5 * (np.sign(difference) + 1.0), axis=(axis - 1, axis)))
-    return np.asarray(sum(wins) / tasks)
 
 
 def _estimate(

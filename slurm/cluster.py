@@ -18,13 +18,14 @@ from benchmark.errors import ObdBenchError
 from benchmark.local import last_lines
 from benchmark.run import Conditions, record_death
 from benchmark.spec import RunSpec
+from slurm import JOBS
 from slurm.answers import JobKey, JobState
 from slurm.fates import Refused, fate
 from slurm.job import Command, Job
 from slurm.profile import Array, Expected, JobShape, Profile, make_arrays
 from slurm.scheduler import CommandFailed, NoSlurm, Scheduler, Unreachable, UnreadableAnswer
 from slurm.script import batch_script
-from slurm.submissions import FOLDER, Submission, note, submissions
+from slurm.submissions import Submission, note, submissions
 
 SCRIPT = "array.sh"
 UNKNOWN = JobState("UNKNOWN")
@@ -132,7 +133,7 @@ class Cluster:
             ObdBenchError: An earlier job for it has ended, or SLURM can never serve this one.
         """
         with self._one_at_a_time():
-            sent = sorted((self.store / FOLDER).glob(f"{name}.*"))
+            sent = sorted((self.store / JOBS).glob(f"{name}.*"))
             known = self.scheduler.queue([folder.name for folder in sent])
             if live := [job.state.lower() for job in known.jobs.values() if not job.ended]:
                 return live[0]
@@ -146,7 +147,7 @@ class Cluster:
                     f"The job {sent[-1].name} ended without a result; `--retry failed` sends it "
                     f"again. The end of its log:\n{last_lines(''.join(logs)) or '(no log)'}"
                 )
-            folder = self.store / FOLDER / f"{name}.{len(sent):04d}-{secrets.token_hex(4)}"
+            folder = self.store / JOBS / f"{name}.{len(sent):04d}-{secrets.token_hex(4)}"
             folder.mkdir()
             command.write(folder, 0)
             script, alone = folder / SCRIPT, Array(shape, ([],), 1)
@@ -251,8 +252,8 @@ class Cluster:
 
     def _one_at_a_time(self) -> FileLock:
         """Held while jobs are sent or settled: two shells never send the same runs."""
-        (self.store / FOLDER).mkdir(parents=True, exist_ok=True)
-        return FileLock(self.store / FOLDER / ".lock")
+        (self.store / JOBS).mkdir(parents=True, exist_ok=True)
+        return FileLock(self.store / JOBS / ".lock")
 
     def _send(
         self, noted: Submission, array: Array, conditions: Conditions, requeues: int, sent: Sent

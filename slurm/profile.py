@@ -37,7 +37,7 @@ from typing import Any
 from benchmark.config import BadConfiguration, build
 from benchmark.errors import did_you_mean
 from benchmark.method import METHODS
-from benchmark.packing import DEFAULT_PACK, Pack, make_packs
+from benchmark.packing import Pack, default_pack, make_packs
 from benchmark.spec import RunSpec
 from slurm.profiles import profile_files, profile_folders
 
@@ -62,7 +62,7 @@ class JobShape:
         time: Time limit, "H:MM", "H:MM:SS" or "D-HH:MM:SS". Not the length of a run: a run saves
             its state at the limit and is queued again.
         grace: Seconds before the limit at which it begins to save.
-        pack: Largest number of runs that one job advances together.
+        pack: Largest number of runs that one job advances together; by default the device's.
         group_minutes: Expected minutes up to which a job is given further packs; 0 for one pack
             per job. Starting a job takes longer than a short run.
         device: Torch device of the heavy products.
@@ -80,7 +80,7 @@ class JobShape:
     memory: str = "4G"
     time: str = "4:00:00"
     grace: int = 120
-    pack: int = DEFAULT_PACK
+    pack: int | None = None
     group_minutes: int = 10
     device: str = "cpu"
     setup: list[str] = field(default_factory=list)
@@ -89,8 +89,8 @@ class JobShape:
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise BadConfiguration(f"{name} is {getattr(self, name)}; expected {least} or more")
+            if (value := getattr(self, name)) is not None and value < least:
+                raise BadConfiguration(f"{name} is {value}; expected {least} or more")
         if not MEMORY.fullmatch(self.memory):
             raise BadConfiguration(f'memory is {self.memory!r}; expected a size such as "16G"')
         if self.minutes * 60 < self.grace + SECONDS_TO_SPARE:
@@ -108,6 +108,11 @@ class JobShape:
                 raise BadConfiguration(f"environment holds {name!r}; expected names of variables")
         if self.device != "cpu" and not self.gpus:
             raise BadConfiguration(f"device is {self.device!r}, but gpus is 0; expected 1")
+
+    @property
+    def largest_pack(self) -> int:
+        """Largest number of runs that one job advances together."""
+        return self.pack or default_pack(self.device)
 
     @property
     def minutes(self) -> int:
@@ -273,7 +278,7 @@ def make_arrays(
         shapes.setdefault(json.dumps(asdict(shape), sort_keys=True), (shape, []))[1].append(run)
     pieces: list[tuple[JobShape, list[Pack]]] = []
     for shape, group in shapes.values():
-        jobs = _grouped(make_packs(group, shape.pack), shape.group_minutes * 60, expected)
+        jobs = _grouped(make_packs(group, shape.largest_pack), shape.group_minutes * 60, expected)
         starts = range(0, len(jobs), max_array_size)
         pieces += [(shape, jobs[start : start + max_array_size]) for start in starts]
     count = sum(len(jobs) for _, jobs in pieces)

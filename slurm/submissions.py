@@ -20,10 +20,10 @@ from benchmark.files import UnfitFile, read_small, write_atomic
 from benchmark.local import last_lines
 from benchmark.record import FILE, record_folder
 from benchmark.spec import RunSpec
+from slurm import JOBS
 from slurm.answers import JobKey
 from slurm.profile import Array
 
-FOLDER = "jobs"
 RUNS = "runs.json"
 CLUSTER = "cluster"
 PROVISIONAL = ".provisional.json"
@@ -63,7 +63,7 @@ class Submission:
     @property
     def folder(self) -> Path:
         """Folder of the jobs' work and logs."""
-        return self.store / FOLDER / self.name
+        return self.store / JOBS / self.name
 
     def specs(self) -> dict[str, RunSpec]:
         """Its runs by id.
@@ -121,7 +121,7 @@ class Submission:
     @property
     def _path(self) -> Path:
         end = PROVISIONAL if self.provisional else ".json"
-        return self.store / FOLDER / f"{self.name}{end}"
+        return self.store / JOBS / f"{self.name}{end}"
 
 
 def note(store: Path, sweep: str, array: Array) -> Submission:
@@ -129,15 +129,15 @@ def note(store: Path, sweep: str, array: Array) -> Submission:
     name = f"obd.{sweep}.{secrets.token_hex(4)}"
     jobs = [[run.run_id for run in job] for job in array.jobs]
     runs = [run.as_dict() for run in array.runs]
-    write_atomic(store / FOLDER / name / RUNS, json.dumps(runs))
-    path = store / FOLDER / f"{name}{PROVISIONAL}"
+    write_atomic(store / JOBS / name / RUNS, json.dumps(runs))
+    path = store / JOBS / f"{name}{PROVISIONAL}"
     write_atomic(path, json.dumps({"sweep": sweep, "jobs": jobs}))
     return _read(store, path)
 
 
 def submissions(store: Path) -> Iterator[Submission]:
     """Every array that may still work, in the order of their names."""
-    for path in sorted((store / FOLDER).glob("obd.*.json")):
+    for path in sorted((store / JOBS).glob("obd.*.json")):
         try:
             yield _read(store, path)
         except FileNotFoundError:

@@ -11,12 +11,9 @@ each was told.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
-import signal
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +23,9 @@ import h5py
 import numpy as np
 import torch
 
-from obdbench.cli import main as command_line
+from tests.commands import Ended, command
 from tests.d4rl_files import made_up, write_file
 
-LONGEST = 60
-"""Seconds after which a command hangs."""
 DATASET = "hopper/medium@300"
 SWEEP = f"""
 name = "tiny"
@@ -71,63 +66,18 @@ class Situation:
         return [word.replace("@@", str(folder)) for word in spelled]
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a situation ended in: exit status, both streams, and the traceback if there was one."""
-
-    status: int
-    out: str
-    err: str
-    traceback: str = ""
-
-    def fault(self, situation: Situation) -> str:
-        """What is wrong with it; "" where it is as it must be."""
-        if self.traceback or "Traceback (most recent" in self.err:
-            return f"traceback: {(self.traceback or self.err).strip().splitlines()[-1]}"
-        if self.status not in situation.statuses:
-            return f"status {self.status}, expected one of {situation.statuses}"
-        if self.status and not (self.out + self.err).strip():
-            return "no message"
-        if situation.says not in " ".join((self.out + self.err).split()):
-            return f"does not say {situation.says!r}: {' '.join(self.err.split())[-300:]}"
-        return ""
-
-
-class Hangs(Exception):
-    """A command that takes longer than any mistake should."""
-
-
-def attempt(situation: Situation, folder: Path) -> Found:
-    """Do one command line in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    status, trace = 0, ""
-    with (
-        mock.patch.object(sys, "argv", ["obdbench", *situation.arguments(folder)]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        _alarm(),
-    ):
-        try:
-            command_line()
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:  # whatever a command does not catch is what is looked for
-            trace = traceback.format_exc()
-    return Found(status, out.getvalue(), err.getvalue(), trace)
-
-
-@contextlib.contextmanager
-def _alarm() -> Iterator[None]:
-    def ring(*_: object) -> None:
-        raise Hangs(f"longer than {LONGEST} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(LONGEST)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+def fault(ended: Ended, situation: Situation) -> str:
+    """What is wrong with the end of a situation; "" where it is as it must be."""
+    said = ended.out + ended.err
+    if ended.escaped:
+        return f"traceback: {ended.escaped}"
+    if ended.status not in situation.statuses:
+        return f"status {ended.status}, expected one of {situation.statuses}"
+    if ended.status and not said.strip():
+        return "no message"
+    if situation.says not in " ".join(said.split()):
+        return f"does not say {situation.says!r}: {' '.join(ended.err.split())[-300:]}"
+    return ""
 
 
 def main(words: list[str]) -> int:
@@ -137,20 +87,20 @@ def main(words: list[str]) -> int:
     with tempfile.TemporaryDirectory() as name, prepared(Path(name)) as folder:
         results = []
         for situation in chosen:
-            found = attempt(situation, folder)
-            results.append((situation, found, found.fault(situation)))
+            found = command(*situation.arguments(folder))
+            results.append((situation, fault(found, situation)))
             if show:
                 said = " ".join((found.err or found.out).split())[:400]
                 print(f"obdbench {situation.words}\n    {found.status}: {said}", flush=True)
-    for situation, _, fault in results:
-        if fault:
-            print(f"obdbench {situation.words}\n    {fault}")
+    for situation, wrong in results:
+        if wrong:
+            print(f"obdbench {situation.words}\n    {wrong}")
     print(f"{'kind':<40} {'tried':>5} {'tracebacks':>10} {'ok':>5}")
-    for kind in dict.fromkeys(s.kind for s, *_ in results):
-        faults = [fault for s, _, fault in results if s.kind == kind]
-        traces = sum(fault.startswith("traceback") for fault in faults)
+    for kind in dict.fromkeys(s.kind for s, _ in results):
+        faults = [wrong for s, wrong in results if s.kind == kind]
+        traces = sum(wrong.startswith("traceback") for wrong in faults)
         print(f"{kind:<40} {len(faults):>5} {traces:>10} {faults.count(''):>5}")
-    return int(any(fault for *_, fault in results))
+    return int(any(wrong for _, wrong in results))
 
 
 @contextlib.contextmanager
@@ -168,8 +118,8 @@ def prepared(folder: Path) -> Iterator[Path]:
         try:
             os.chdir(folder)
             _write_files(folder)
-            attempt(Situation("", f"data build {DATASET}"), folder)
-            attempt(Situation("", "sweep @@/tiny.toml --jobs 1"), folder)
+            command("data", "build", DATASET)
+            command("sweep", folder / "tiny.toml", "--jobs", "1")
             yield folder
         finally:
             os.chdir(here)

@@ -223,8 +223,8 @@ MUTATIONS = (
     Mutation(
         "evaluation: terminated episodes go on",
         "benchmark/environments/rollout.py",
-        "running[~(result.terminated | result.truncated)]",
-        "running[~result.truncated]",
+        "ended = result.terminated | result.truncated",
+        "ended = result.truncated",
         ("tests/benchmark/environments/test_rollout.py",),
     ),
     Mutation(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault_campaign import KEPT, SITUATIONS, Found, Situation, attempt, prepared
+from tests.commands import Ended, command
+from tests.fault_campaign import KEPT, SITUATIONS, Situation, fault, prepared
 
 BY_WORDS = {situation.words: situation for situation in SITUATIONS}
 
@@ -29,7 +30,7 @@ def record_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("words", KEPT)
 def test_what_found_a_fault_is_answered_with_a_sentence(words: str, folder: Path) -> None:
     situation = BY_WORDS[words]
-    assert attempt(situation, folder).fault(situation) == ""
+    assert fault(command(*situation.arguments(folder)), situation) == ""
 
 
 def test_no_situation_is_there_twice() -> None:
@@ -37,17 +38,17 @@ def test_no_situation_is_there_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "fault"),
+    ("ended", "expected"),
     [
-        (Found(1, "", "Error: no such thing. Try another."), ""),
-        (Found(0, "", "", "Traceback ...\nValueError: x"), "traceback: ValueError: x"),
-        (Found(1, "", "Traceback (most recent call last):\nKeyError: 'x'"), "traceback: KeyError"),
-        (Found(0, "done", ""), "status 0, expected"),
-        (Found(1, "", ""), "no message"),
-        (Found(1, "", "Error: something else"), "does not say 'such thing'"),
+        (Ended(1, "", "Error: no such thing. Try another."), ""),
+        (Ended(0, "", "", "Traceback ...\nValueError: x"), "traceback: ValueError: x"),
+        (Ended(1, "", "Traceback (most recent call last):\nKeyError: 'x'"), "traceback: KeyError"),
+        (Ended(0, "done", ""), "status 0, expected"),
+        (Ended(1, "", ""), "no message"),
+        (Ended(1, "", "Error: something else"), "does not say 'such thing'"),
     ],
 )
-def test_a_fault_is_told_from_an_answer(found: Found, fault: str) -> None:
-    said = found.fault(Situation("kind", "words", "such thing"))
-    assert said.startswith(fault)
-    assert bool(said) == bool(fault)
+def test_a_fault_is_told_from_an_answer(ended: Ended, expected: str) -> None:
+    said = fault(ended, Situation("kind", "words", "such thing"))
+    assert said.startswith(expected)
+    assert bool(said) == bool(expected)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmark.heartbeat import ALIVE, Sign, last_sign
-from tests.fuzz_campaign import KINDS, Damage, campaign, command
+from tests.commands import command
+from tests.fuzz_campaign import KINDS, Damage, campaign, wrong
 
 
 def test_an_attempt_on_every_kind_of_file_changes_no_number_unnoticed(tmp_path: Path) -> None:
@@ -55,4 +56,4 @@ def test_every_way_to_damage_changes_something() -> None:
 
 def test_an_error_that_escapes_is_told_from_a_status(tmp_path: Path) -> None:
     assert command("table", "none", "--store", tmp_path).status == 1
-    assert "exit status 2" in command("no-such-command").wrong
+    assert wrong(command("no-such-command")) == "exit status 2"

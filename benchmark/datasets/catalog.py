@@ -252,7 +252,7 @@ def dimensions(name: DatasetName) -> Dimensions | None:
     None where neither is known.
     """
     card = dataset_card(name) if is_stored(name) else None
-    env_id = card["environment"] if card else find_source(name.name).environment_id
+    env_id = environment_of(name)
     if env_id is None:
         return None
     with contextlib.closing(make_batched(env_id, 1)) as environment:
@@ -260,6 +260,13 @@ def dimensions(name: DatasetName) -> Dimensions | None:
         sizes, limit = (environment.observation_dim, action_dim), environment.max_episode_steps
     length = card["size"] / card["episodes"] if card else float(limit or 1000)
     return Dimensions(env_id, *sizes, length, card["size"] if card else name.size)
+
+
+def environment_of(name: DatasetName) -> str | None:
+    """Gymnasium id that policies of a dataset are scored in; None where it is not known yet."""
+    if is_stored(name):
+        return str(dataset_card(name)["environment"])
+    return find_source(name.name).environment_id
 
 
 def write_dataset(

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from benchmark.datasets.dataset import Dataset, DatasetProblem, OnProgress
 from benchmark.environments.batch import highest
+from benchmark.environments.contacts import contact_rule, scale_margins
 from benchmark.environments.lookup import find_specification, make_environment
 from benchmark.environments.mujoco_tasks import VELOCITY_LIMIT, clips_velocities, has_task
 
@@ -50,8 +51,8 @@ class Replay:
             it is not compared, since it has the cost of an action that was clipped later.
         state_errors: Largest error of each one's next observation, likewise `[R]`.
         ends_differ: How many ended where the data go on, or the reverse.
-        by_larger_margin: How many of those outside the tolerance are within it where a contact has
-            the larger of two margins, as before MuJoCo 3.5, and not their sum.
+        by_other_contacts: How many of those outside the tolerance are within it by the other rule
+            for the margin of a contact (`benchmark.environments.contacts`).
     """
 
     returns: NDArray[np.float64]
@@ -60,7 +61,7 @@ class Replay:
     reward_errors: NDArray[np.float64]
     state_errors: NDArray[np.float64]
     ends_differ: int
-    by_larger_margin: int
+    by_other_contacts: int
 
     @property
     def outside(self) -> NDArray[np.bool_]:
@@ -72,18 +73,22 @@ class Replay:
         outside, total = int(self.outside.sum()), len(self.rows)
         if not (outside or self.ends_differ):
             return
-        margins = (
-            f" {self.by_larger_margin:,} of the {outside:,} come back where a contact has the "
-            f"larger margin of two geoms, as before MuJoCo 3.5, and not their sum: to score in the "
-            f"physics of the data, install 'mujoco<3.5'."
-            if self.by_larger_margin
-            else ""
-        )
+        contacts = ""
+        if self.by_other_contacts:
+            rule, what = (
+                ("sum, as since MuJoCo 3.5,", "register the environment under an id of your own")
+                if contact_rule(dataset.env_id)
+                else ("larger, as before MuJoCo 3.5,", "install 'mujoco<3.5'")
+            )
+            contacts = (
+                f" {self.by_other_contacts:,} of the {outside:,} come back where a contact has the "
+                f"{rule} of its two geoms' margins: to score in the physics of the data, {what}."
+            )
         raise DatasetProblem(
             f"{outside:,} of {total:,} transitions of {dataset.name} do not come back within "
             f"{TOLERANCE:g} in {dataset.env_id}, and {self.ends_differ:,} end otherwise: the data "
             f"are of another version of the environment or of MuJoCo, or were changed (normalised, "
-            f"rescaled, given noise). Name the environment that they were collected in.{margins}"
+            f"rescaled, given noise). Name the environment that they were collected in.{contacts}"
         )
 
 
@@ -126,9 +131,9 @@ def replay(
             reward_errors=rewards,
             state_errors=states,
             ends_differ=ends,
-            by_larger_margin=0,
+            by_other_contacts=0,
         )
-        return _try_larger_margin(result, dataset, environment)
+        return _try_other_contacts(result, dataset, environment)
     finally:
         environment.close()
 
@@ -210,18 +215,14 @@ def _errors(found: NDArray[np.float64], stored: NDArray[np.float32]) -> NDArray[
     return np.asarray(error / np.maximum(1.0, np.abs(values)))
 
 
-def _try_larger_margin(
+def _try_other_contacts(
     result: Replay, dataset: Dataset, environment: gymnasium.Env[Any, Any]
 ) -> Replay:
-    """Count errors that only stem from MuJoCo 3.5 and later adding the margins of two geoms.
-
-    Without a margin of the floor, the sum with that of what touches it is the larger of both again.
-    """
-    model = getattr(environment.unwrapped, "model", None)
+    """Count the errors that only stem from MuJoCo 3.5 and later adding the margins of two geoms."""
     rows = result.rows[result.outside]
-    if model is None or not len(rows) or not model.geom_margin[model.geom_bodyid == 0].any():
+    factor = 2.0 if contact_rule(dataset.env_id) else 0.5
+    if not len(rows) or not scale_margins(environment, factor):
         return result
-    model.geom_margin[model.geom_bodyid == 0] = 0.0
     rewards, states, _ = _replay_rows(dataset, environment, rows)
     within = int((np.fmax(rewards, states) <= TOLERANCE).sum())
-    return dataclasses.replace(result, by_larger_margin=within)
+    return dataclasses.replace(result, by_other_contacts=within)

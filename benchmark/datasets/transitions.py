@@ -43,7 +43,6 @@ from benchmark.datasets.hdf5 import (
     check_claim,
     check_storage,
     qlearning_view,
-    read_d4rl_file,
     stored_actions,
 )
 from benchmark.environments.lookup import action_space, find_specification
@@ -125,9 +124,11 @@ def read_transitions(path: Path, *, name: str, env_id: str, reference: Reference
                 # D4RL's own layout is read without whole arrays of float64.
                 others = {*_spelled(path, stored, lacking_is_wrong=False)} - {*REQUIRED, "timeouts"}
                 plain = not others and all(key in stored for key in REQUIRED)
-                file = None if plain or "episode_0" in stored else _hdf5(path, stored)
-            if file is None:
-                return read_d4rl_file(path, name=name, env_id=env_id, reference=reference)
+                if plain or "episode_0" in stored:
+                    return qlearning_view(
+                        path, stored, name=name, env_id=env_id, reference=reference
+                    )
+                file = _hdf5(path, stored)
         elif start == b"PK\x03\x04":
             file = _npz(path)
         elif start == b"PAR1":

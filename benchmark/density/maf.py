@@ -6,8 +6,6 @@ stepwise_dual_ranking`, which uses `github.com/kamenbliznashki/normalizing_flows
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,23 +23,10 @@ from benchmark.density.flow import MaskedAutoregressiveFlow
 from benchmark.density.flow_gradient import FlowGradient
 from benchmark.seeds import derive_seed, torch_generator
 from benchmark.state import load_state, save_state
+from benchmark.threads import torch_threads
 
 CHUNK = 4_096
 """States scored at once, so that a block's hidden layer fits in a core's cache."""
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Use one thread: products this small gain nothing from a second, and lose on busy cores.
-
-    The result then does not depend on the number of threads either.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -123,7 +108,7 @@ class FlowDensity:
 
     flow: MaskedAutoregressiveFlow
 
-    @_one_thread()
+    @torch_threads(1)
     @torch.no_grad()
     def log_prob(self, observations: Tensor, *, rows: Tensor | None = None) -> Tensor:
         """Compute log p `[B]` in float64; a flow stores no states, so `rows` has no effect."""
@@ -154,7 +139,7 @@ class _Trainer:
             [vector], recipe.learning_rate, weight_decay=decay, fused=True
         )
 
-    @_one_thread()
+    @torch_threads(1)
     def epoch(self, epoch: int) -> None:
         """Do one pass over the states in a new order.
 

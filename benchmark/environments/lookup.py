@@ -18,6 +18,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from benchmark.environments.batch import BatchedEnvironment
+from benchmark.environments.contacts import contact_rule, scale_margins
 from benchmark.environments.gymnasium_batch import GymnasiumBatch
 from benchmark.environments.mujoco_tasks import has_task
 from benchmark.errors import ObdBenchError
@@ -66,8 +67,8 @@ def find_specification(env_id: str) -> EnvSpec:
     if not brace:
         return specification
     try:
-        arguments = json.loads(brace + rest)
-    except json.JSONDecodeError as error:
+        arguments = json.loads(brace + rest, parse_constant=_constant)
+    except ValueError as error:
         raise UnknownEnvironment(
             f"What follows the id in {env_id!r} is not JSON ({error}); expected arguments such as "
             f'{plain}{{"{_TIME_LIMIT}": 500}}.'
@@ -80,6 +81,13 @@ def find_specification(env_id: str) -> EnvSpec:
     return replace(
         specification, max_episode_steps=limit, kwargs={**specification.kwargs, **arguments}
     )
+
+
+def _constant(text: str) -> float:
+    """Infinity, as in Hopper's `healthy_z_range`; NaN, which no argument can mean, is refused."""
+    if text == "NaN":
+        raise ValueError("NaN is not a number")
+    return float(text)
 
 
 def variant_id(specification: EnvSpec) -> str:
@@ -178,7 +186,8 @@ def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
     """Make an environment from its specification.
 
     Not from its id, which gymnasium answers with a deprecation warning for v4: scores on D4RL data
-    need v4, so here it is a choice and not an oversight.
+    need v4, so here it is a choice and not an oversight. Its contacts are those that D4RL's data
+    and public policies know (`benchmark.environments.contacts`), whatever MuJoCo is installed.
 
     Raises:
         UnknownEnvironment: The environment cannot be made with the packages that are installed, or
@@ -186,7 +195,7 @@ def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
     """
     try:
         with _without_deprecation_warnings():
-            return gymnasium.make(specification)
+            environment = gymnasium.make(specification)
     except TypeError as error:
         raise UnknownEnvironment(
             f"Environment {specification.id!r} cannot be made with the arguments "
@@ -197,6 +206,9 @@ def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
             f"Environment {specification.id!r} is registered but cannot be made: {error} "
             f"{_install_hint(specification)}"
         ) from error
+    if contact_rule(specification.id) and "xml_file" not in specification.kwargs:
+        scale_margins(environment, 0.5)
+    return environment
 
 
 def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from benchmark.environments.batch import BatchedEnvironment, check_actions, highest
 from benchmark.environments.lookup import find_specification, make_batched
 from benchmark.errors import ObdBenchError
+from benchmark.threads import torch_threads
 
 
 class NoTimeLimit(ObdBenchError):
@@ -45,6 +47,20 @@ class Episodes:
         return int(self.lengths.sum())
 
 
+@typing.runtime_checkable
+class Narrowing(typing.Protocol):
+    """Policies that some of can be asked without the others."""
+
+    def only(self, policies: NDArray[np.intp]) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
+        """The policies of these indices `[P']`; each acts to the bit as among all."""
+        ...
+
+
+# Share of the policies asked so far that is left when the others are no longer asked: narrowing
+# copies parameters, so it is not done for every policy that finishes.
+_WORTH_NARROWING = 0.75
+
+
 def rollout(
     env_id: str,
     act: Callable[[NDArray[np.float32]], NDArray[Any]],
@@ -62,13 +78,16 @@ def rollout(
         env_id: Exact gymnasium id.
         act: Takes float32 observations `[P, E, obs_dim]` and returns the policies' actions
             `[P, E, act_dim]` (float32); for a Discrete, scores `[P, E, n]`, of which the highest
-            is taken, or integers `[P, E]`. It is always called for all slots: those of finished
-            episodes keep their last observation, and the actions for them are ignored.
+            is taken, or integers `[P, E]`. It is called for all slots: those of finished episodes
+            keep their last observation, and the actions for them are ignored. Where it can be
+            narrowed (`Narrowing`), policies that have finished all their episodes are left out.
         policies: P.
         episodes: E.
         seeds: Reset seed of each of the E episodes, the same for every policy, so that policies
             are compared on common random numbers.
-        threads: Threads that step MuJoCo environments; the results do not depend on it.
+        threads: Threads that step MuJoCo environments; the results do not depend on it. `act` is
+            called with torch on one thread: torch's others would wait in a loop for the next call,
+            on the cores that the environments are stepped on.
         max_steps: Cut every episode after so many steps, if the environment has not ended it.
         on_progress: Called after every step of the batch with the environment steps taken so far.
 
@@ -79,30 +98,43 @@ def rollout(
     """
     if len(seeds) != episodes:
         raise ValueError(f"rollout got {len(seeds)} seeds for {episodes} episodes.")
-    with contextlib.closing(make_batched(env_id, policies * episodes, threads)) as environment:
+    batch = make_batched(env_id, policies * episodes, threads)
+    with contextlib.closing(batch) as environment, torch_threads(1):
         limit = _step_limit(environment, max_steps)
         shape, space = (policies, episodes), environment.action_space
         action_dims = () if isinstance(space, Discrete) else (space.shape or ())
         # Slot p * E + e is episode e of policy p, so that a reshape to `shape` sorts them.
         running = np.arange(environment.size)
-        observations = environment.reset(running, list(seeds) * policies)
+        observations = np.empty((*shape, environment.observation_dim), np.float32)
+        seen = observations.reshape(environment.size, -1)  # the same memory, by slot
+        seen[:] = environment.reset(running, list(seeds) * policies)
         returns = np.zeros(environment.size)
-        lengths = np.zeros(environment.size, dtype=np.int64)
-        for _ in range(limit):
+        lengths = np.full(environment.size, limit)
+        # The policies that are asked, and the row of each running slot among their actions.
+        asked, play, rows, taken = np.arange(policies), act, running, 0
+        for step in range(1, limit + 1):
             # A fresh array per step: a policy may keep what it was given.
-            actions = act(observations.astype(np.float32).reshape(*shape, -1))
-            if isinstance(space, Discrete) and actions.shape == (*shape, space.n):
+            actions = play(observations[asked])
+            if isinstance(space, Discrete) and actions.shape == (len(asked), episodes, space.n):
                 actions = highest(actions, space)
-            check_actions(actions, (*shape, *action_dims))
-            result = environment.step(running, actions.reshape(-1, *action_dims)[running])
-            observations[running] = result.observations
+            check_actions(actions, (len(asked), episodes, *action_dims))
+            result = environment.step(running, actions.reshape(-1, *action_dims)[rows])
+            seen[running] = result.observations
             returns[running] += result.rewards
-            lengths[running] += 1
-            running = running[~(result.terminated | result.truncated)]
+            taken += running.size
             if on_progress is not None:
-                on_progress(int(lengths.sum()))
+                on_progress(taken)
+            ended = result.terminated | result.truncated
+            if not ended.any():
+                continue
+            lengths[running[ended]] = step
+            running, rows = running[~ended], rows[~ended]
             if not running.size:
                 break
+            left = np.unique(running // episodes)
+            if isinstance(act, Narrowing) and len(left) <= _WORTH_NARROWING * len(asked):
+                asked, play = left, act.only(left)
+                rows = np.searchsorted(left, running // episodes) * episodes + running % episodes
     return Episodes(returns.reshape(shape), lengths.reshape(shape))
 
 

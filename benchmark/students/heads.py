@@ -1,9 +1,10 @@
 """Policy heads: how a network's outputs become an action, and the derivatives of the BC loss.
 
 Actions here are in the unit box [-1, 1]; `benchmark.scaling` maps them to an environment's bounds.
-The behavioural-cloning loss of a batch is the mean over samples and action dimensions of the
+The behavioural-cloning loss of OBD's heads is the mean over samples and action dimensions of the
 squared error between the student's action and the target. First and second derivatives are
-written out, because the meta-gradient needs both and autograd would store far more.
+written out, because the meta-gradient needs both and autograd would store far more. The heads of
+HaDES, whose loss is a likelihood, are in `benchmark.students.likelihood`.
 
 With network outputs o, the action before squashing u(o), a = tanh(u), targets t and n = N act_dim:
 
@@ -17,10 +18,16 @@ A dot marks a tangent, the derivative along a direction o-dot in the outputs; u-
 from __future__ import annotations
 
 import typing
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from benchmark.errors import ObdBenchError
+from benchmark.students.likelihood import CategoricalHead, GaussianHead
 
 LOG_STD_MULTIPLIER, LOG_STD_OFFSET = 1.0, -1.0
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
@@ -44,37 +51,95 @@ class HeadTangent(NamedTuple):
 
 
 class Head(typing.Protocol):
-    """Turns network outputs `[..., outputs]` into actions `[..., act_dim]` in [-1, 1]."""
+    """Turns network outputs `[..., outputs]` into actions `[..., act_dim]` in [-1, 1].
+
+    Attributes:
+        noisy: Whether the training loss needs noise.
+        stochastic: Whether `sample` differs from `mode`.
+        trained_scalars: Whether the network's last pair of parameters are the head's scalars.
+        log_std: Whether the last `act_dim` of the outputs are the same for every observation.
+        space: The kind of action space that it is made for; None for all kinds.
+    """
 
     noisy: bool
+    stochastic: bool
     trained_scalars: bool
+    log_std: bool
+    space: type[Any] | None
 
     def outputs(self, act_dim: int) -> int:
-        """The number of network outputs for an action of `act_dim` dimensions."""
-
-    def squash(self, outputs: Tensor, noise: Tensor | None) -> Squashed:
-        """Compute the action in the training loss; `noise [..., act_dim]` is drawn if `noisy`."""
+        """The number of outputs of the last layer for an action of `act_dim` dimensions."""
 
     def mode(self, outputs: Tensor) -> Tensor:
         """Compute the deterministic action of evaluation."""
 
+    def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        """Compute an action of the policy's distribution from noise that `draw` gave."""
+
+    def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Draw the noise of `sample`, shaped like the actions."""
+
+    def loss_gradient(
+        self, outputs: Tensor, targets: Tensor, noise: Tensor | None, weights: Tensor | None
+    ) -> Tensor:
+        """Compute the derivative of each run's loss in the outputs `[R, N, outputs]`.
+
+        Arguments as in `bc_loss_gradient`.
+        """
+
+
+class SquaredErrorHead(ABC):
+    """A head whose loss is the squared error of its actions; the meta-gradient differentiates it.
+
+    The action is tanh(u), for a u that depends on the outputs.
+    """
+
+    noisy = stochastic = trained_scalars = log_std = False
+    space: type[Any] | None = None
+
+    @abstractmethod
+    def outputs(self, act_dim: int) -> int:
+        """The number of network outputs for an action of `act_dim` dimensions."""
+
+    @abstractmethod
+    def squash(self, outputs: Tensor, noise: Tensor | None) -> Squashed:
+        """Compute the action in the training loss; `noise [..., act_dim]` is drawn if `noisy`."""
+
+    @abstractmethod
+    def mode(self, outputs: Tensor) -> Tensor:
+        """Compute the deterministic action of evaluation."""
+
+    @abstractmethod
     def output_gradient(self, inner: Tensor, squashed: Squashed) -> Tensor:
         """Compute dloss/do `[..., outputs]` from `inner` = dloss/du `[..., act_dim]`."""
 
+    @abstractmethod
     def tangent(self, outputs_tangent: Tensor, squashed: Squashed) -> HeadTangent:
         """Compute the tangents of u and of the slope from that of the outputs."""
 
+    @abstractmethod
     def output_gradient_tangent(
         self, inner: Tensor, inner_tangent: Tensor, squashed: Squashed, tangent: HeadTangent
     ) -> Tensor:
         """Compute the tangent of `output_gradient` from those of `inner` and of the slope."""
 
+    def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        """Compute the action of the training loss."""
+        return self.squash(outputs, noise).action
 
-class MeanHead:
+    def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Draw standard normal numbers."""
+        return generator.standard_normal(shape, dtype=np.float32)
+
+    def loss_gradient(
+        self, outputs: Tensor, targets: Tensor, noise: Tensor | None, weights: Tensor | None
+    ) -> Tensor:
+        """Compute the derivative of `bc_loss_gradient`."""
+        return bc_loss_gradient(self, outputs, targets, noise, weights).outputs
+
+
+class MeanHead(SquaredErrorHead):
     """Deterministic policy: u = o."""
-
-    noisy = False
-    trained_scalars = False
 
     def outputs(self, act_dim: int) -> int:
         return act_dim
@@ -97,7 +162,7 @@ class MeanHead:
         return inner_tangent
 
 
-class SampledHead:
+class SampledHead(SquaredErrorHead):
     """Reparameterised tanh-Gaussian: u = mean + exp(log_std) * noise, for o = (mean, raw).
 
     log_std is raw - 1, clamped to [-20, 2]; the loss sees a sample, evaluation the mode. In the
@@ -109,7 +174,7 @@ class SampledHead:
             (`Network.scalars`), so that o = (mean, multiplier * raw + offset); else they stay.
     """
 
-    noisy = True
+    noisy = stochastic = True
 
     def __init__(self, *, trained_scalars: bool = False) -> None:
         self.trained_scalars = trained_scalars
@@ -150,11 +215,31 @@ class SampledHead:
         return torch.cat((inner_tangent, of_raw), dim=-1)
 
 
-HEADS: dict[str, Head] = {
+SQUARED_ERROR_HEADS: dict[str, SquaredErrorHead] = {
     "mean": MeanHead(),
     "sampled": SampledHead(),
     "sampled_trained": SampledHead(trained_scalars=True),
 }
+HEADS: dict[str, Head] = {
+    **SQUARED_ERROR_HEADS,
+    "gaussian": GaussianHead(),
+    "categorical": CategoricalHead(),
+}
+
+
+def squared_error_head(head: Head) -> SquaredErrorHead:
+    """The same head, where its loss is the squared error of its actions.
+
+    Raises:
+        ObdBenchError: Its loss is a likelihood.
+    """
+    if not isinstance(head, SquaredErrorHead):
+        raise ObdBenchError(
+            f"The loss of a {type(head).__name__} is a likelihood, and only the squared error of "
+            f"actions is differentiated here; expected a student whose head is one of "
+            f"{', '.join(SQUARED_ERROR_HEADS)}."
+        )
+    return head
 
 
 class LossGradient(NamedTuple):
@@ -174,7 +259,7 @@ class LossGradient(NamedTuple):
 
 
 def bc_loss_gradient(
-    head: Head,
+    head: SquaredErrorHead,
     outputs: Tensor,
     targets: Tensor,
     noise: Tensor | None,
@@ -203,7 +288,7 @@ def bc_loss_gradient(
 
 
 def bc_loss_tangent(
-    head: Head, gradient: LossGradient, outputs_tangent: Tensor
+    head: SquaredErrorHead, gradient: LossGradient, outputs_tangent: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Compute the tangents of the unweighted loss's derivatives in the outputs and the targets.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,19 +28,49 @@ Parameters = list[tuple[Tensor, Tensor]]
 
 The scalars of a policy head that trains them are one more pair, `(multiplier, offset)`, both
 `[R, 1, 1]`: a linear layer from one unit to one unit, whose samples are the raw log standard
-deviations of all samples and action dimensions.
+deviations of all samples and action dimensions. Outputs that are the same for every observation are
+one more pair too: a layer without inputs, `(weight [R, out, 0], bias [R, 1, out])`.
 
 The bias has the shape in which it is added to a batched product: at small widths, a view at every
 use takes as long as an addition.
 """
 
 
+HIDDEN_GAIN = math.sqrt(2)
+"""Gain of the initial weights of hidden layers (OBD, Section 5; HaDES's code too)."""
+
+
 def relu_backward(gradient: Tensor, output: Tensor) -> Tensor:
-    """Set `gradient` to zero in place where the ReLU's output is zero; return it."""
+    """Set `gradient` to zero where the ReLU's output is zero; return it.
+
+    In place on a CPU, where memory is what costs. PyTorch follows the form that gives a new tensor
+    on a CUDA device that is not there, too (`tests/baselines/test_cuda_step.py`).
+    """
+    if gradient.is_cuda:
+        return torch.ops.aten.threshold_backward(gradient, output, 0)  # type: ignore[no-any-return]
     result: Tensor = torch.ops.aten.threshold_backward.grad_input(
         gradient, output, 0, grad_input=gradient
     )
     return result
+
+
+def tanh_backward(gradient: Tensor, output: Tensor) -> Tensor:
+    """Multiply `gradient` in place by the slope 1 - h^2 of tanh at its output h; return it."""
+    result: Tensor = torch.ops.aten.tanh_backward.grad_input(gradient, output, grad_input=gradient)
+    return result
+
+
+class Activation(NamedTuple):
+    """The function of hidden units, which works in place, and its backward pass from its output."""
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation(torch.relu_, relu_backward),
+    "tanh": Activation(torch.tanh_, tanh_backward),
+}
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -54,14 +85,14 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class Levels(NamedTuple):
     """The values of one forward pass, by layer from 0."""
 
-    inputs: list[Tensor]  # of each layer [R, N, in]; of the scalars [R, N act_dim, 1]
-    rectified: list[Tensor]  # after each hidden layer's ReLU, before a skip is added [R, N, width]
-    outputs: Tensor  # of the last layer, after the scalars [R, N, out]
+    inputs: list[Tensor]  # of each pair of parameters [R, N, in]; of the scalars [R, N act_dim, 1]
+    activated: list[Tensor]  # after each activation, before a skip is added [R, N, width]
+    outputs: Tensor  # of the last layer, after the scalars, with the constant ones [R, N, out]
 
 
 @dataclass(frozen=True)
 class Network:
-    """A ReLU network of linear layers, optionally with one skip connection.
+    """A network of linear layers, optionally with one skip connection.
 
     Args:
         sizes: Widths from input to output, for example `(11, 256, 256, 256, 6)` for the four-layer
@@ -70,11 +101,18 @@ class Network:
             both counted from 1. None gives a plain MLP.
         scalars: Whether the second half of the outputs is multiplied by one trained scalar and
             moved by another (`benchmark.students.heads.SampledHead`).
+        constants: Number of further outputs that are parameters themselves, the same for every
+            observation; they start at 0.
+        activation: Function of the hidden units, "relu" or "tanh".
+        output_gain: Gain of the last layer's initial weights.
     """
 
     sizes: tuple[int, ...]
     skip: tuple[int, int] | None = None
     scalars: bool = False
+    constants: int = 0
+    activation: str = "relu"
+    output_gain: float = HIDDEN_GAIN
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2 or min(self.sizes) < 1:
@@ -85,29 +123,41 @@ class Network:
             )
 
     @property
+    def _hidden(self) -> Activation:
+        return ACTIVATIONS[self.activation]
+
+    @property
     def depth(self) -> int:
         """The number of linear layers."""
         return len(self.sizes) - 1
 
     @property
     def layer_sizes(self) -> list[tuple[int, int]]:
-        """`(in, out)` of every pair of parameters; the trained scalars' is (1, 1)."""
+        """`(in, out)` of every pair of parameters; (1, 1) for trained scalars."""
         layers = list(zip(self.sizes, self.sizes[1:], strict=False))
-        return [*layers, (1, 1)] if self.scalars else layers
+        if self.scalars:
+            layers.append((1, 1))
+        if self.constants:
+            layers.append((0, self.constants))
+        return layers
 
     def initialise(
         self, generator: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Parameters:
-        """Draw one run's parameters (R = 1): orthogonal weights of gain sqrt(2), zero biases.
+        """Draw one run's parameters (R = 1): orthogonal weights, zero biases.
 
-        Trained scalars start at the head's constants; they draw nothing from the generator.
+        The gain is sqrt(2), and `output_gain` in the last layer. Trained scalars start at the
+        head's constants, constant outputs at 0; both draw nothing from the generator.
 
         Source: OBD, Section 5 (implementation details).
         """
         parameters = []
-        for fan_in, fan_out in zip(self.sizes, self.sizes[1:], strict=False):
+        for layer, (fan_in, fan_out) in enumerate(
+            zip(self.sizes, self.sizes[1:], strict=False), start=1
+        ):
             weight = torch.empty(fan_out, fan_in, dtype=dtype, device=generator.device)
-            torch.nn.init.orthogonal_(weight, gain=math.sqrt(2), generator=generator)
+            gain = self.output_gain if layer == self.depth else HIDDEN_GAIN
+            torch.nn.init.orthogonal_(weight, gain=gain, generator=generator)
             bias = torch.zeros(1, 1, fan_out, dtype=dtype, device=generator.device)
             parameters.append((weight[None], bias))
         if self.scalars:
@@ -116,25 +166,32 @@ class Network:
                 for value in (LOG_STD_MULTIPLIER, LOG_STD_OFFSET)
             )
             parameters.append((multiplier, offset))
+        if self.constants:
+            bias = torch.zeros(1, 1, self.constants, dtype=dtype, device=generator.device)
+            parameters.append((bias.new_zeros(1, self.constants, 0), bias))
         return parameters
 
     def forward(self, parameters: Parameters, observations: Tensor) -> Levels:
         """Do a forward pass on `[R, N, in]` and return all its values; autograd can follow it."""
-        inputs, rectified = [observations], []
+        inputs, activated = [observations], []
         for layer, (weight, bias) in enumerate(parameters, start=1):
             value = linear(inputs[-1], weight, bias)
             if layer == self.depth:
                 break
-            rectified.append(value.relu_())
+            value = self._hidden.forward(value)
+            activated.append(value)
             if self.skip and layer == self.skip[1]:
                 value = value + inputs[self.skip[0]]
             inputs.append(value)
         if self.scalars:
-            multiplier, offset = parameters[-1]
+            multiplier, offset = parameters[self.depth]
             mean, raw = halves(value)
             inputs.append(raw)
             value = joined(mean, raw * multiplier + offset)
-        return Levels(inputs, rectified, value)
+        if self.constants:
+            inputs.append(observations[..., :0])
+            value = torch.cat((value, linear(inputs[-1], *parameters[-1])), dim=-1)
+        return Levels(inputs, activated, value)
 
     def backward(
         self, parameters: Parameters, levels: Levels, outputs_gradient: Tensor
@@ -147,24 +204,28 @@ class Network:
             outputs_gradient: Derivative `[R, N, out]` of the loss in the outputs.
 
         Returns:
-            The derivative `[R, N, out]` in each layer's value before its ReLU, first layer first;
-            with trained scalars a last one, in the values `[R, N act_dim, 1]` that they give.
+            The derivative `[R, N, out]` in each layer's value before its activation, first layer
+            first; with trained scalars one more, in the values `[R, N act_dim, 1]` that they give;
+            with constant outputs a last one, in those `[R, N, constants]`.
         """
         above: list[Tensor] = []
+        if self.constants:
+            above = [outputs_gradient[..., -self.constants :]]
+            outputs_gradient = outputs_gradient[..., : -self.constants]
         if self.scalars:
             mean, log_std = halves(outputs_gradient)
-            above = [log_std]
-            outputs_gradient = joined(mean, log_std * parameters[-1][0])
+            above = [log_std, *above]
+            outputs_gradient = joined(mean, log_std * parameters[self.depth][0])
         deltas, skipped = [outputs_gradient], None
         for layer in reversed(range(1, self.depth)):
             below = torch.bmm(deltas[-1], parameters[layer][0])  # delta W
             # The output of layer i reaches the sum after layer j too: it receives the gradient
-            # there, which is copied because the ReLU's backward below works in place.
+            # there, which is copied because the activation's backward below works in place.
             if self.skip and layer == self.skip[0] and skipped is not None:
                 below += skipped
             if self.skip and layer == self.skip[1]:
                 skipped = below.clone()
-            deltas.append(relu_backward(below, levels.rectified[layer - 1]))
+            deltas.append(self._hidden.backward(below, levels.activated[layer - 1]))
         return deltas[::-1] + above
 
     def gradients(self, levels: Levels, deltas: list[Tensor]) -> Parameters:
@@ -204,7 +265,7 @@ class Architecture(ABC):
 
 
 class Mlp(Architecture):
-    """Multi-layer perceptron with ReLU; OBD's default has 4 layers of width 256."""
+    """Multi-layer perceptron; OBD's default has 4 layers of width 256."""
 
     def network(self, observation_dim: int, outputs: int, depth: int, width: int) -> Network:
         """Build a network of sizes `(observation_dim, width, ..., width, outputs)`."""

@@ -3,41 +3,68 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from benchmark.config import BadConfiguration, build
 from benchmark.errors import ObdBenchError, did_you_mean
 
 if TYPE_CHECKING:  # records and commands that train nothing must not pay for torch
+    import gymnasium
     import torch
 
     from benchmark.students.heads import Head
     from benchmark.students.network import Network
 
 
-HeadName = Literal["sampled", "sampled_trained", "mean"]
+HeadName = Literal["sampled", "sampled_trained", "mean", "gaussian", "categorical"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
+ActivationName = Literal["relu", "tanh"]
+ScheduleName = Literal["constant", "linear"]
+
+
+CHOICES: dict[str, Any] = {
+    "head": HeadName,
+    "optimizer": OptimizerName,
+    "activation": ActivationName,
+    "schedule": ScheduleName,
+}
+"""The fields whose values are names, with these."""
 
 
 @dataclass(frozen=True)
 class StudentSpec:
     """A policy network and how it is trained; the defaults are OBD's (Section 5).
 
-    In the published code the head has two trained scalars besides: `head = "sampled_trained"`.
+    In the published code the head has two trained scalars besides: `head = "sampled_trained"`. With
+    "tanh", "gaussian" or "categorical", `gradient_clip` and `output_gain` it can be HaDES's
+    (docs/hades.md).
 
     Args:
         name: Registered architecture: "mlp" or "residual".
         depth: Number of linear layers, 1 or more.
         width: Units per hidden layer.
-        head: "sampled" (a tanh-Gaussian sample in the loss, its mode in evaluation),
-            "sampled_trained" (the published code's: the same with two scalars of the log standard
-            deviation among the parameters) or "mean" (tanh of the outputs).
+        head: Under the squared error "sampled" (a tanh-Gaussian sample in the loss, its mode in
+            evaluation), "sampled_trained" (the published code's: the same with two scalars of the
+            log standard deviation among the parameters) or "mean" (tanh of the outputs); under the
+            likelihood "gaussian" (one trained log standard deviation per action dimension) or, for
+            discrete actions, "categorical".
         optimizer: "sgd", "adam" or "adamw".
         learning_rate: Step size of the optimiser.
         momentum: Momentum of "sgd"; the others ignore it.
         weight_decay: Weight decay of "adamw"; the others ignore it.
         steps: Gradient steps on the whole synthetic set.
+        activation: Function of the hidden units: "relu" or "tanh".
+        output_gain: Gain of the last layer's initial weights (HaDES: 0.01); hidden layers have
+            sqrt(2).
+        adam_epsilon: Epsilon of "adam" and "adamw" (HaDES: 1e-5); "sgd" ignores it.
+        gradient_clip: Largest norm of each student's gradient over all of its parameters; a longer
+            one is scaled to it (HaDES: 0.5). None for no limit.
+        schedule: "constant", or "linear": the learning rate falls linearly over the steps, from
+            `learning_rate` towards 0, as HaDES's does on MinAtar.
     """
 
     name: str = "mlp"
@@ -49,9 +76,14 @@ class StudentSpec:
     momentum: float = 0.0
     weight_decay: float = 0.01
     steps: int = 100
+    activation: ActivationName = "relu"
+    output_gain: float = math.sqrt(2)
+    adam_epsilon: float = 1e-8
+    gradient_clip: float | None = None
+    schedule: ScheduleName = "constant"
 
     def __post_init__(self) -> None:
-        for field, names in (("head", HeadName), ("optimizer", OptimizerName)):
+        for field, names in CHOICES.items():
             value, known = getattr(self, field), get_args(names)
             if value not in known:
                 raise ObdBenchError(f"student.{field} is {value!r}. {did_you_mean(value, known)}")
@@ -60,8 +92,9 @@ class StudentSpec:
                 raise ObdBenchError(
                     f"student.{field} is {getattr(self, field)}; expected 1 or more."
                 )
-        if not self.learning_rate > 0:
-            raise ObdBenchError(f"student.learning_rate is {self.learning_rate}; expected above 0.")
+        for field in ("learning_rate", "output_gain", "adam_epsilon", "gradient_clip"):
+            if (value := getattr(self, field)) is not None and not value > 0:
+                raise ObdBenchError(f"student.{field} is {value}; expected above 0.")
         if not 0 <= self.momentum < 1:
             raise ObdBenchError(
                 f"student.momentum is {self.momentum}; expected at least 0, less than 1."
@@ -83,7 +116,27 @@ class StudentSpec:
         head = self.policy_head
         outputs = head.outputs(action_dim)
         plain = STUDENTS[self.name]().network(observation_dim, outputs, self.depth, self.width)
-        return dataclasses.replace(plain, scalars=head.trained_scalars)
+        return dataclasses.replace(
+            plain,
+            scalars=head.trained_scalars,
+            constants=action_dim if head.log_std else 0,
+            activation=self.activation,
+            output_gain=self.output_gain,
+        )
+
+    def check_space(self, space: gymnasium.Space[Any], environment: str) -> None:
+        """Check that the head is made for an environment's actions.
+
+        Raises:
+            ObdBenchError: It is not.
+        """
+        kind = self.policy_head.space
+        if kind is not None and not isinstance(space, kind):
+            other = {"gaussian": "categorical", "categorical": "gaussian"}[self.head]
+            raise ObdBenchError(
+                f"student.head is {self.head!r}, for actions of a {kind.__name__}; those of "
+                f'{environment} are {space}. Set head = "{other}".'
+            )
 
     def optimiser(self, tensors: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
         """A fresh optimiser over stacked parameters; every update is elementwise in the runs."""
@@ -92,5 +145,62 @@ class StudentSpec:
         if self.optimizer == "sgd":
             return torch.optim.SGD(tensors, self.learning_rate, momentum=self.momentum)
         if self.optimizer == "adam":
-            return torch.optim.Adam(tensors, self.learning_rate)
-        return torch.optim.AdamW(tensors, self.learning_rate, weight_decay=self.weight_decay)
+            return torch.optim.Adam(tensors, self.learning_rate, eps=self.adam_epsilon)
+        return torch.optim.AdamW(
+            tensors, self.learning_rate, eps=self.adam_epsilon, weight_decay=self.weight_decay
+        )
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of gradient step `step` of `steps`, counted from 0, under the schedule."""
+        return self.learning_rate * (1 - step / steps if self.schedule == "linear" else 1)
+
+
+def build_student(
+    values: Mapping[str, Any], where: str, base: StudentSpec | None = None
+) -> StudentSpec:
+    """A student from its settings.
+
+    Args:
+        values: Settings by name; `recipe` names one of `RECIPES`, from which the others differ.
+        where: What the mapping is, for messages: "[student] of sweep.toml".
+        base: What settings that are left out are taken from where no recipe is named; OBD's student
+            by default.
+
+    Raises:
+        BadConfiguration: A key, or the recipe, is unknown (with the nearest valid ones), or a value
+            does not fit.
+    """
+    changed = dict(values)
+    if (recipe := changed.pop("recipe", None)) is not None:
+        if recipe not in RECIPES:
+            raise BadConfiguration(
+                f"recipe in {where} is {recipe!r}. {did_you_mean(str(recipe), RECIPES)}"
+            )
+        base = RECIPES[recipe]
+    return build(base or StudentSpec(), changed, where)
+
+
+@cache
+def describe_student(student: StudentSpec) -> str:
+    """For example "mlp 4x64, sampled head, sgd, 50 steps"."""
+    hidden = f"{student.depth}x{student.width}"
+    clip = "" if student.gradient_clip is None else f" clipped at {student.gradient_clip:g}"
+    return (
+        f"{student.name} {hidden}{' tanh' if student.activation == 'tanh' else ''}, "
+        f"{student.head} head, {student.optimizer}{clip}, {student.steps} steps"
+    )
+
+
+RECIPES = {
+    "obd": StudentSpec(),
+    # HaDES's code on Brax; it takes 200 steps on Hopper and InvertedDoublePendulum.
+    "hades": StudentSpec(
+        depth=3, width=512, activation="tanh", head="gaussian", output_gain=0.01,
+        optimizer="adam", learning_rate=5e-3, adam_epsilon=1e-5, gradient_clip=0.5, steps=400,
+    ),
+    "hades_minatar": StudentSpec(
+        depth=3, width=512, head="categorical", output_gain=0.01, optimizer="adam",
+        learning_rate=0.03, schedule="linear", adam_epsilon=1e-5, gradient_clip=0.5, steps=64,
+    ),
+}  # fmt: skip
+"""Students of papers, by the name that `student.recipe` takes."""

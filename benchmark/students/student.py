@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
-from benchmark.students.heads import Head, bc_loss_gradient
+from benchmark.students.heads import Head
 from benchmark.students.network import Network, Parameters, stack
 from benchmark.students.spec import StudentSpec
 
@@ -37,12 +38,76 @@ class StudentPolicy:
         """The number of students P."""
         return int(self.parameters[0][0].shape[0])
 
+    def only(self, policies: NDArray[np.intp]) -> StudentPolicy:
+        """The students of these indices, without the others (see `rollout`)."""
+        chosen = torch.from_numpy(policies)
+        parameters = [(weight[chosen], bias[chosen]) for weight, bias in self.parameters]
+        return replace(self, parameters=parameters)
+
     @torch.no_grad()
+    def outputs(self, observations: NDArray[np.float32]) -> Tensor:
+        """Compute network outputs `[P, E, outputs]` for raw observations `[P, E, obs_dim]`."""
+        inputs = self.scaling.observations_in(torch.from_numpy(observations))
+        return self.network.forward(self.parameters, inputs).outputs
+
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
-        inputs = self.scaling.observations_in(torch.from_numpy(observations))
-        outputs = self.network.forward(self.parameters, inputs).outputs
-        return self.scaling.actions_out(self.head.mode(outputs)).numpy()
+        return self.scaling.actions_out(self.head.mode(self.outputs(observations))).numpy()
+
+    def sampled(self, seeds: Sequence[Sequence[int]]) -> SampledStudents:
+        """The same students, which draw their actions; arguments as in `SampledStudents`.
+
+        Raises:
+            ObdBenchError: Their head has only one action per state.
+        """
+        if not self.head.stochastic:
+            raise ObdBenchError(
+                f"Actions are to be sampled, but a {type(self.head).__name__} has only one per "
+                f'state. Take students with another head, or actions = "mode".'
+            )
+        return SampledStudents(self, seeds)
+
+
+class SampledStudents:
+    """P students that draw their actions from their distributions, for one `rollout`.
+
+    The numbers of an episode come from a stream of its own, one row per environment step, whatever
+    the other episodes do.
+
+    Args:
+        students: The students.
+        seeds: Seeds of the streams, one row per policy, one entry per episode. With fewer rows than
+            policies they are taken in turn: policy p has those of row p modulo their number.
+    """
+
+    BLOCK = 64
+    """Steps that are drawn at once: a call of a generator costs as much as a hundred numbers."""
+
+    def __init__(self, students: StudentPolicy, seeds: Sequence[Sequence[int]]) -> None:
+        self.students = students
+        self._streams = [[np.random.default_rng(seed) for seed in row] for row in seeds]
+        self._block = np.empty(0)
+        self._step = 0
+
+    @property
+    def count(self) -> int:
+        """The number of students P."""
+        return self.students.count
+
+    def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Draw actions `[P, E, act_dim]` of the next step for observations `[P, E, obs_dim]`."""
+        outputs, head = self.students.outputs(observations), self.students.head
+        noise = self._noise(len(self.students.scaling.center))
+        repeated = noise.repeat(self.count // len(noise), 1, 1)
+        return self.students.scaling.actions_out(head.sample(outputs, repeated)).numpy()
+
+    def _noise(self, act_dim: int) -> Tensor:
+        """Noise of the next step `[S, E, act_dim]`."""
+        row, self._step = self._step % self.BLOCK, self._step + 1
+        if row == 0:
+            draw, shape = self.students.head.draw, (self.BLOCK, act_dim)
+            self._block = np.array([[draw(one, shape) for one in row] for row in self._streams])
+        return torch.from_numpy(self._block[:, :, row])
 
 
 Batch = tuple[Tensor, Tensor]
@@ -77,21 +142,39 @@ def train_students(
     parameters = stack([network.initialise(generator) for generator in generators])
     tensors = [tensor for layer in parameters for tensor in layer]
     optimiser = spec.optimiser(tensors)
-    for step in range(spec.steps if steps is None else steps):
+    steps = spec.steps if steps is None else steps
+    for step in range(steps):
         observations, actions = batch(step)
         # Each student's noise comes from its own generator: students do not depend on each other.
         noise = _noise(actions, generators) if head.noisy else None
         with torch.no_grad():
             levels = network.forward(parameters, observations)
-            loss = bc_loss_gradient(head, levels.outputs, actions, noise, weights)
-            deltas = network.backward(parameters, levels, loss.outputs)
-            gradients = network.gradients(levels, deltas)
-        for tensor, gradient in zip(
-            tensors, (g for layer in gradients for g in layer), strict=True
-        ):
+            in_outputs = head.loss_gradient(levels.outputs, actions, noise, weights)
+            deltas = network.backward(parameters, levels, in_outputs)
+            gradients = [g for layer in network.gradients(levels, deltas) for g in layer]
+            if spec.gradient_clip is not None:
+                clip_by_norm(gradients, spec.gradient_clip)
+        for tensor, gradient in zip(tensors, gradients, strict=True):
             tensor.grad = gradient
+        optimiser.param_groups[0]["lr"] = spec.rate(step, steps)
         optimiser.step()
     return StudentPolicy(network, head, parameters, scaling)
+
+
+def clip_by_norm(gradients: Sequence[Tensor], largest: float) -> None:
+    """Scale each run's gradient in place to a norm of at most `largest`, over all of its tensors.
+
+    As `optax.clip_by_global_norm`, which HaDES's code has: torch's adds 1e-6 to the norm.
+
+    Args:
+        gradients: Gradients of all parameters, each `[R, ...]`.
+        largest: Largest norm.
+    """
+    squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients])
+    norms = squares.sum(0).sqrt()  # [R]
+    scale = torch.where(norms > largest, largest / norms, 1.0)
+    for gradient in gradients:
+        gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
 
 
 def _noise(actions: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmark.scaling import STD_FLOOR
 from benchmark.teachers.teacher import Layers, NetworkTeacher, TeacherProblem
+from benchmark.teachers.teacher_files import AUTHORS
 from benchmark.torch_files import TorchFile, shown
 
 _SAVE_AGAIN = (
@@ -90,7 +91,7 @@ def import_corl(
         action_noise="gaussian",
         facts={
             **facts,
-            "recipe": "cal_ql",
+            "recipe": AUTHORS,
             "checkpoint": path.name,
             "checkpoint_sha256": sha256,
             "checkpoint_settings": _settings(content),

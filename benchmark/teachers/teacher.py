@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
+from benchmark.environments.contacts import contact_rule
 from benchmark.environments.lookup import make_batched
 from benchmark.environments.rollout import rollout
 from benchmark.errors import ObdBenchError
@@ -191,6 +192,16 @@ def evaluate_teacher(
         "normalized_return": float(reference.normalise(mean)),
         "episodes": episodes,
     }
+
+
+def measured_return(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What `evaluate_teacher` found, from a teacher's facts; empty where it is not known.
+
+    Nor is it known where the environment's contacts are others now (see `contact_rule`).
+    """
+    if facts.get("contacts") != contact_rule(facts.get("environment")):
+        return {}
+    return facts.get("evaluation") or {}
 
 
 def _action_bounds(

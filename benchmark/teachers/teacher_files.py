@@ -16,11 +16,16 @@ from benchmark.teachers.teacher import TEACHERS, Layers, NetworkTeacher, Teacher
 
 FORMAT = "obdbench.teacher/1"
 SHIPPED = Path(__file__).parent / "shipped"
+AUTHORS = "cal_ql_authors"
+"""Name of the teachers that OBD's authors published: imported, never trained here."""
 
 
 @dataclass(frozen=True)
 class TeacherName:
-    """The name of a dataset's teacher: a recipe and a training seed, `td3_bc` or `td3_bc:1`."""
+    """The name of a dataset's teacher: a recipe and a training seed, `td3_bc` or `td3_bc:1`.
+
+    `cal_ql_authors` is in place of a recipe for what was imported.
+    """
 
     recipe: str
     seed: int = 0
@@ -31,9 +36,13 @@ class TeacherName:
 
         Raises:
             UnknownName: No such recipe is registered.
-            TeacherProblem: The seed is not a whole number from 0.
+            TeacherProblem: The seed is not a whole number from 0, or is one of an imported teacher.
         """
         recipe, separator, seed = text.partition(":")
+        if text == AUTHORS:
+            return cls(AUTHORS)
+        if recipe == AUTHORS:
+            raise TeacherProblem(f"An imported teacher has no seed here; expected {AUTHORS}.")
         _ = TEACHERS[recipe]
         if not separator:
             return cls(recipe)
@@ -62,14 +71,15 @@ def _trained_path(sha256: str, teacher: TeacherName) -> Path:
     return teacher_cache() / f"{sha256[:16]}.{teacher.recipe}.seed{teacher.seed}.safetensors"
 
 
-def imported_path(dataset_name: str, recipe: str) -> Path:
+def imported_path(dataset_name: str) -> Path:
     """File of a teacher that was imported for data of this name."""
-    return teacher_cache() / f"{_stem(dataset_name)}.{recipe}.safetensors"
+    return teacher_cache() / f"{_stem(dataset_name)}.{AUTHORS}.safetensors"
 
 
-def shipped_path(dataset_name: str, recipe: str) -> Path:
+def shipped_path(dataset_name: str, teacher: TeacherName) -> Path:
     """File of a shipped teacher, if there is one; the dataset's size does not matter."""
-    return SHIPPED / f"{_stem(dataset_name)}.{recipe}.safetensors"
+    seed = f".seed{teacher.seed}" if teacher.seed else ""
+    return SHIPPED / f"{_stem(dataset_name)}.{teacher.recipe}{seed}.safetensors"
 
 
 def shipped_teachers() -> list[Path]:
@@ -85,18 +95,20 @@ def local_teachers() -> list[Path]:
 def teacher_file(dataset_name: str, sha256: str | None, teacher: TeacherName) -> Path | None:
     """File of a dataset's teacher; None where there is none.
 
-    The first that exists is taken: the one trained here on exactly this data with this recipe and
-    seed; then, for seed 0, the one imported for data of this name; then the shipped one.
+    That is the one imported for data of this name, or the one trained on exactly this data with
+    this recipe and seed: here, or else shipped.
 
     Args:
         dataset_name: Name of the dataset.
         sha256: Digest of its content; None where it is not on this machine.
         teacher: Recipe and seed.
     """
-    candidates = [] if sha256 is None else [_trained_path(sha256, teacher)]
-    if teacher.seed == 0:
-        candidates.append(imported_path(dataset_name, teacher.recipe))
-        candidates.append(shipped_path(dataset_name, teacher.recipe))
+    candidates = [shipped_path(dataset_name, teacher)]
+    if teacher.recipe == AUTHORS:  # the second name is that of older imports
+        old = teacher_cache() / f"{_stem(dataset_name)}.cal_ql.safetensors"
+        candidates = [imported_path(dataset_name), old]
+    elif sha256 is not None:
+        candidates.insert(0, _trained_path(sha256, teacher))
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -111,6 +123,8 @@ def find_teacher(dataset: Dataset, name: str) -> NetworkTeacher:
     found = teacher_file(dataset.name, dataset.sha256, teacher)
     if found is None:
         seed = f" --seed {teacher.seed}" if teacher.seed else ""
+        if teacher.recipe == AUTHORS:
+            raise TeacherProblem(missing_import(dataset.name))
         raise TeacherProblem(
             f"There is no {teacher} teacher for {dataset.name}: none in {teacher_cache()} for its "
             f"content {dataset.sha256[:16]}, and none is shipped. Train one with "
@@ -120,6 +134,14 @@ def find_teacher(dataset: Dataset, name: str) -> NetworkTeacher:
     name = f"{dataset.name}, whose teacher file is {found},"
     loaded.check_fit(dataset.observation_dim, dataset.action_dim, name)
     return loaded
+
+
+def missing_import(dataset_name: str) -> str:
+    """What to say where no teacher was imported for data of this name."""
+    return (
+        f"No teacher of the papers' authors was imported for {dataset_name}. Import their "
+        f"checkpoint with `obdbench teacher import FILE.pt --dataset {dataset_name}`."
+    )
 
 
 def _stem(dataset_name: str) -> str:

@@ -105,7 +105,7 @@ COMMANDS = {
         "teacher:app", "Teachers: train, import, list, evaluate.",
         group={
             "train": "Train a teacher offline; a killed training goes on from its saved state.",
-            "import": "Import a CORL checkpoint; no code of the file is run.",
+            "import": "Import a checkpoint of the papers' authors; no code of the file is run.",
             "list": "List shipped, trained and imported teachers.",
             "eval": "Measure the return of one dataset's teacher, or of all.",
         },

@@ -96,7 +96,7 @@ def _import_teachers(folder: Path, episodes: int, force: bool) -> None:
     """Read and measure every teacher of a clone, then write all of them."""
     paths, found = find_teachers(folder)
     for dataset in paths:
-        check_free(imported_path(D4RL + dataset, "cal_ql"), force)
+        check_free(imported_path(D4RL + dataset), force)
     teachers = {
         dataset: read_teacher(
             path,

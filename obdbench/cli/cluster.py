@@ -13,9 +13,16 @@ import typer
 from rich.table import Column, Table
 
 from obdbench.cli.console import err, out, print_json
-from obdbench.cli.options import DEFAULT_STORE, Store, find_sweep, store_option
+from obdbench.cli.options import (
+    DEFAULT_STORE,
+    POLL_SECONDS,
+    Poll,
+    Store,
+    find_sweep,
+    store_option,
+)
 from obdbench.cli.runs import Retry, Threads, begin, check_retry, runs_to_do
-from obdbench.cli.started_sweeps import POLL_SECONDS, settle, show, watch
+from obdbench.cli.started_sweeps import settle, show, watch
 from slurm.scheduler import USUAL_ARRAY_SIZE, Scheduler, Unreachable
 
 if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
@@ -40,9 +47,7 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Stay until all is done, then print the table.")
     ] = False,
-    poll: Annotated[
-        float, typer.Option(help="Seconds between looks (--wait).", min=0.01, max=86_400)
-    ] = POLL_SECONDS,
+    poll: Poll = POLL_SECONDS,
     retry: Retry = None,
     threads: Threads = 1,
     store: Store = DEFAULT_STORE,
@@ -239,14 +244,17 @@ def costs_by_device(
     store: Path, runs: Sequence[RunSpec], profile: Profile, rates: Rates | None = None
 ) -> dict[str, Costs]:
     """Costs of planned runs by kind of device, from the shipped records, the store's and rates."""
+    from benchmark.provenance import kind_of
     from benchmark.work import Rates
     from results.costs import Costs
     from results.record_store import all_records
     from results.shipping import SHIPPED
 
     found = {r.run_id: r for place in (SHIPPED, store) for r in all_records(place)}
-    records, pack, rates = list(found.values()), profile.shape.pack, rates or Rates()
-    return {device: Costs(runs, records, device, rates, pack) for device in ("cpu", "cuda")}
+    records, pack, rates = list(found.values()), profile.shape.largest_pack, rates or Rates()
+    shapes = (profile.shape, *profile.methods.values())
+    kinds = {"cpu"} | {kind_of(shape.device) for shape in shapes}
+    return {kind: Costs(runs, records, kind, rates, pack) for kind in kinds}
 
 
 def _expected(costs: Mapping[str, Costs], profile: Profile) -> Expected:
@@ -260,7 +268,9 @@ def _expected(costs: Mapping[str, Costs], profile: Profile) -> Expected:
 
 
 def _device(profile: Profile, method: str) -> str:
-    return profile.of(method).device.split(":")[0]
+    from benchmark.provenance import kind_of
+
+    return kind_of(profile.of(method).device)
 
 
 def hours_values(

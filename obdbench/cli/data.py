@@ -39,6 +39,7 @@ from benchmark.datasets.source import (
     find_source,
 )
 from benchmark.density.log_densities import Fit, find_or_fit
+from benchmark.environments.contacts import contact_rule
 from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
 from benchmark.spec import LARGEST_SEED
@@ -291,6 +292,7 @@ def replay(
     returns = found.returns
     rows = {
         "environment": f"{dataset.env_id} ({versions})",
+        "contacts": contact_rule(dataset.env_id) or "of this MuJoCo",
         "transitions": f"{len(found.rows):,} replayed, {found.skipped:,} skipped{skipped}",
         "rewards": _share(found.reward_errors, TOLERANCE, found.rows),
         "next states": _share(found.state_errors, TOLERANCE, found.rows),

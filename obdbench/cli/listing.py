@@ -28,8 +28,9 @@ def list_entries(
 ) -> None:
     """List everything that has a name, or describe one.
 
-    Methods, datasets, students, teachers, densities, studies, sweeps, protocols, profiles, and the
-    exhibits of `obdbench paper`. The descriptions of datasets are in `obdbench data list`.
+    Methods, datasets, students and their recipes, teachers, densities, studies, sweeps, protocols,
+    profiles, and the exhibits of `obdbench paper`. The descriptions of datasets are in `obdbench
+    data list`.
     """
     if name is not None:
         _describe(name, as_json)

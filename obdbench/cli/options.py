@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,19 @@ Settings = Annotated[
 ]
 
 
+def _number(value: float) -> float:
+    """The value of an option; bounds refuse infinities, but nan is within any of older typers."""
+    if math.isnan(value):
+        raise typer.BadParameter("nan is not a number; expected seconds, e.g. 30.")
+    return value
+
+
+POLL_SECONDS = 30.0
+"""Seconds between two looks at the cluster."""
+Poll = Annotated[
+    float,
+    typer.Option(help="Seconds between looks (--wait).", min=0.01, max=86_400, callback=_number),
+]
 Force = Annotated[bool, typer.Option(help="Replace what is there under that name.")]
 
 

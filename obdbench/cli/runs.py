@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark.config import BadConfiguration, build
+from benchmark.config import BadConfiguration
 from benchmark.errors import ObdBenchError
-from benchmark.packing import DEFAULT_PACK
 from benchmark.stopping import (
     SECONDS_TO_SAVE,
     WARNING,
@@ -67,7 +65,7 @@ def run(
     from benchmark.protocol import protocol_named
     from benchmark.run import Conditions, execute
     from benchmark.spec import RunSpec
-    from benchmark.students.spec import StudentSpec
+    from benchmark.students.spec import build_student
     from obdbench.cli.data import build_if_missing
 
     settings = parse_settings(set_)
@@ -83,7 +81,7 @@ def run(
         protocol=protocol_named(protocol),
         teacher=teacher,
         density=density,
-        student=build(StudentSpec, student, "--set student.*"),
+        student=build_student(student, "--set student.*"),
     )
     build_if_missing(DatasetName.parse(dataset))
     with progress_bar(spec.run_id, "steps", 1.0) as bar:
@@ -106,7 +104,9 @@ def sweep(
     name: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped sweep.")],
     jobs: Annotated[
         int | None,
-        typer.Option(help="Processes at a time; 1 works in this process. All cores by default."),
+        typer.Option(
+            help="Processes at a time; 1 works in this process. All cores by default, 1 on a GPU."
+        ),
     ] = None,
     share: Annotated[
         str | None,
@@ -115,10 +115,15 @@ def sweep(
     retry: Retry = None,
     threads: Threads = 1,
     pack: Annotated[
-        int, typer.Option(help="Largest number of runs to advance together; 1 for none.", min=1)
-    ] = DEFAULT_PACK,
+        int | None,
+        typer.Option(
+            help="Largest number of runs to advance together, 1 for none. 8 by default; on a GPU "
+            "as many as its memory holds, up to 128.",
+            min=1,
+        ),
+    ] = None,
     device: Annotated[
-        str, typer.Option(help="Torch device of heavy products: cpu, or cuda (untested).")
+        str, typer.Option(help="Device of heavy products: cpu, cuda or cuda+tf32 (both untested).")
     ] = "cpu",
     store: Store = DEFAULT_STORE,
 ) -> None:
@@ -153,16 +158,17 @@ def do_here(
     Args:
         plan: The sweep.
         conditions: Store, device and the like.
-        jobs: Processes at a time; None for one per core.
+        jobs: Processes at a time; None for one per core, or one on a GPU.
         retry: "failed" to take up failed runs again.
         share: Part of the runs, "0/8" to "7/8"; None for all.
     """
+    from benchmark.local import default_jobs
     from benchmark.run import tidy
 
     begin(plan, conditions.store)
     tidy(plan.runs, conditions.store)
     if todo := _share(plan, runs_to_do(conditions.store, plan, retry), share):
-        _work(todo, plan, conditions, jobs or os.cpu_count() or 1)
+        _work(todo, plan, conditions, jobs or default_jobs(conditions.device))
 
 
 def begin(plan: Sweep, store: Path) -> None:

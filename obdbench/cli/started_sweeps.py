@@ -12,8 +12,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from benchmark.errors import system_error
+from benchmark.names import aligned
 from obdbench.cli.console import ERROR, RUNS_FAILED, err, out, print_json, progress_bar
-from obdbench.cli.options import DEFAULT_STORE, Store, store_option
+from obdbench.cli.options import DEFAULT_STORE, POLL_SECONDS, Poll, Store, store_option
 
 if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
     from benchmark.sweep import Sweep
@@ -21,7 +22,6 @@ if TYPE_CHECKING:  # what a command works with is imported when it works, so tha
     from results.record_store import RunState, RunStatus
     from slurm.cluster import Cluster
 
-POLL_SECONDS = 30.0
 
 Name = Annotated[str, typer.Argument(help="A sweep that was started.")]
 
@@ -38,6 +38,8 @@ PLAIN_MARKS: dict[RunState, str] = {
 }  # fmt: skip
 
 
+LONG = 200
+"""Rows of a table above which it is printed as plain lines."""
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
@@ -76,14 +78,22 @@ def _status_values(store: Path, plan: Sweep, states: SweepStatus) -> dict[str, A
 
 def _print_status(store: Path, plan: Sweep, states: SweepStatus) -> None:
     seeds = list(dict.fromkeys(run.seed for run in plan.runs))
-    marks = MARKS if out.is_terminal else PLAIN_MARKS
-    table = Table(Column("cell", no_wrap=True), *(f"seed {seed}" for seed in seeds), "errors")
-    for cell, runs in plan.cells.items():
+    head = ["cell", *(f"seed {seed}" for seed in seeds), "errors"]
+    cells = plan.cells
+    marks = MARKS if out.is_terminal and len(cells) <= LONG else PLAIN_MARKS
+    rows = []
+    for cell, runs in cells.items():
         at = {run.seed: states.of(run) for run in runs}
         errors = sorted({p.error for p in at.values() if p.error})
-        row = [Text.from_markup(_mark(at[s], marks)) if s in at else "" for s in seeds]
-        table.add_row(cell, *row, ", ".join(errors))
-    out.print(table)
+        shown = [_mark(at[seed], marks) if seed in at else "" for seed in seeds]
+        rows.append([cell, *shown, ", ".join(errors)])
+    if len(cells) > LONG:
+        print(aligned([head, *rows]))
+    else:
+        table = Table(Column("cell", no_wrap=True), *head[1:])
+        for cell, *shown, error in rows:
+            table.add_row(cell, *map(Text.from_markup, shown), error)
+        out.print(table)
     counts = states.counts
     out.print(
         ", ".join(f"{mark} {counts[s]} {s}" for s, mark in marks.items() if counts[s]),
@@ -145,9 +155,7 @@ def collect(
     wait: Annotated[
         bool, typer.Option("--wait", help="Stay until no run is on the cluster any more.")
     ] = False,
-    poll: Annotated[
-        float, typer.Option(help="Seconds between looks (--wait).", min=0.01, max=86_400)
-    ] = POLL_SECONDS,
+    poll: Poll = POLL_SECONDS,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
@@ -299,12 +307,13 @@ def _exit_where_failed(states: SweepStatus, whole: bool = True) -> None:
 
 def _print_table(store: Path, plan: Sweep, as_json: bool, to: Path | None = None) -> bool:
     """Print a sweep's table, then write it; whether all could be read and written."""
-    from paper_figures.exhibits import sweep_table
+    from paper_figures.sweep_table import sweep_table
     from results.record_store import reports_folder
 
     result = sweep_table(store, plan)
     if not as_json:
-        out.print(result.table.rich())
+        rows = sum(map(len, result.table.groups))
+        out.print(result.table.rich()) if rows <= LONG else print(result.table.text())
     files: list[Path] = []
     problem = ""
     try:

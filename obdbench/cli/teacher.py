@@ -16,10 +16,17 @@ from benchmark.datasets.catalog import dataset_card, load_dataset, local_dataset
 from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl_statistics
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
-from benchmark.provenance import checked_device
+from benchmark.environments.contacts import contact_rule
+from benchmark.provenance import checked_device, products_of
 from benchmark.spec import LARGEST_SEED
 from benchmark.teachers.corl import import_corl
-from benchmark.teachers.teacher import TEACHERS, NetworkTeacher, TeacherProblem, evaluate_teacher
+from benchmark.teachers.teacher import (
+    TEACHERS,
+    NetworkTeacher,
+    TeacherProblem,
+    evaluate_teacher,
+    measured_return,
+)
 from benchmark.teachers.teacher_files import (
     cached_path,
     find_teacher,
@@ -53,7 +60,9 @@ def train(
         Path | None, typer.Option(help="File to write, instead of one in the cache.")
     ] = None,
     episodes: Episodes = 100,
-    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Device of the training: cpu, cuda or cuda+tf32 (both untested).")
+    ] = "cpu",
     force: Force = False,
 ) -> None:
     """Train a teacher offline; a killed training goes on from its saved state.
@@ -87,7 +96,7 @@ def train_teacher(
         settings: Settings of the recipe; those left out keep their defaults.
         target: File to write; None for the one in the cache, where runs find it.
         episodes: Episodes of the measurement.
-        device: Torch device.
+        device: Device of the training, "cpu", "cuda" or "cuda+tf32".
         force: Replace the teacher that is there.
     """
     data = load_dataset(DatasetName.parse(dataset))
@@ -96,7 +105,10 @@ def train_teacher(
     check_free(path, force, OR_TARGET)
     state = path.with_suffix(".state")
     total = dataclasses.asdict(algorithm)["steps"]
-    with progress_bar(f"Training {recipe} on {dataset}", "steps", total) as bar:
+    with (
+        products_of(device),
+        progress_bar(f"Training {recipe} on {dataset}", "steps", total) as bar,
+    ):
 
         def report(step: int, _: int, losses: dict[str, float], score: float | None) -> None:
             shown = ", ".join(f"{name} loss {value:.3g}" for name, value in losses.items())
@@ -109,7 +121,7 @@ def train_teacher(
             state=state,
             progress=report,
             evaluate=lambda t: _measured(t, data, 5)["normalized_return"],
-            device=device,
+            device=str(checked_device(device)),
         )
     measured = _measured(teacher, data, episodes)
     _save(teacher, measured, path)
@@ -128,12 +140,13 @@ def import_(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Import a CORL checkpoint; no code of the file is run.
+    """Import a checkpoint of the papers' authors; no code of the file is run.
 
-    Runs on that dataset find it as `--teacher cal_ql`.
+    Runs on that dataset find it as `--teacher cal_ql_authors`; they count as runs with the papers'
+    teacher.
     """
     short = dataset.removeprefix(D4RL)
-    path = target or imported_path(D4RL + short, "cal_ql")
+    path = target or imported_path(D4RL + short)
     check_free(path, force, OR_TARGET)
     measure_and_save({short: read_teacher(file, short)}, episodes, target)
 
@@ -147,9 +160,7 @@ def read_teacher(file: Path, dataset: str, **facts: str) -> NetworkTeacher:
         facts: Further facts to keep with the teacher.
     """
     mean, std = d4rl_statistics(dataset)
-    known = {
-        "recipe": "cal_ql", "dataset": D4RL + dataset, "environment": d4rl_environment(dataset),
-    }  # fmt: skip
+    known = {"dataset": D4RL + dataset, "environment": d4rl_environment(dataset)}
     teacher = import_corl(file, observation_mean=mean, observation_std=std, facts=known | facts)
     if converted := teacher.facts.get("checkpoint_converted"):
         err.print(f"{file}: {converted}.")
@@ -173,7 +184,7 @@ def measure_and_save(
         for dataset, teacher in teachers.items()
     }
     for dataset, teacher in teachers.items():
-        path = target or imported_path(D4RL + dataset, "cal_ql")
+        path = target or imported_path(D4RL + dataset)
         _save(teacher, measured[dataset], path)
 
 
@@ -196,7 +207,7 @@ def list_teachers() -> None:
                 facts.get("dataset", ""),
                 facts.get("recipe", "") + seed,
                 "" if steps is None else f"{steps:,}",
-                _score(facts.get("evaluation")),
+                _score(measured_return(facts)),
                 where,
                 path.name,
             )
@@ -281,12 +292,13 @@ def _measured(teacher: NetworkTeacher, data: Dataset, episodes: int) -> dict[str
 
 
 def _save(teacher: NetworkTeacher, measured: dict[str, float], path: Path) -> None:
-    facts = {**teacher.facts, "evaluation": measured}
+    rule = contact_rule(teacher.facts.get("environment"))
+    facts = {**teacher.facts, "evaluation": measured, **({"contacts": rule} if rule else {})}
     save_teacher(dataclasses.replace(teacher, facts=facts), path)
     err.print(f"{path}: {_sentence(measured)}")
 
 
-def _score(measured: dict[str, float] | None) -> str:
+def _score(measured: Mapping[str, float]) -> str:
     if not measured:
         return ""
     return f"{measured['normalized_return']:.1f} ({measured['episodes']:.0f} episodes)"

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmark.datasets.diversity import PrincipalComponents
 from benchmark.errors import ObdBenchError
-from benchmark.record import Record, check_set
-from benchmark.run import run_folder
+from benchmark.record import Summary, check_set, record_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
-from benchmark.synthetic_set import load_synthetic_set
 from obdbench.sweep_status import SweepStatus
 from paper_figures import caption
 from results import Best, best_and_ties, stratified
@@ -39,7 +39,7 @@ Rank = Literal["best", "tie", "undecided", ""]
 def content(
     store: Path,
     sweep: Sweep,
-    records: Sequence[Record],
+    records: Sequence[Summary],
     states: SweepStatus,
     table: pd.DataFrame,
     overall: pd.DataFrame,
@@ -95,18 +95,23 @@ def over_datasets(runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     count = len(common.datasets)
     where = f"mean over {count}{'' if count == of_all else f' of {of_all}'} datasets"
     rows = []
-    cells = table[table["dataset"].isin(common.datasets)].groupby("label")
+    cells: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in table.to_dict("records"):
+        if row["dataset"] in common.datasets:
+            cells[row["label"]].append(row)
     for label, scores in common.scores.items():
-        mine, found = cells.get_group(label), stratified(scores)
-        sums = mine[["n", "n_expected", "n_failed"]].sum()
-        means = mine[["wall_seconds", "outer_steps", "environment_steps"]].mean()
+        mine, found = cells[label], stratified(scores)
+        sums = {key: sum(row[key] for row in mine) for key in ("n", "n_expected", "n_failed")}
+        means = {
+            key: np.mean([row[key] for row in mine])
+            for key in ("wall_seconds", "outer_steps", "environment_steps")
+        }
         score = {"value": found.value, "low": found.low, "high": found.high, "dataset": where}
         by_seed = {
-            row["dataset"]: dict(zip(row["seeds"], row["scores"], strict=True))
-            for _, row in mine.iterrows()
+            row["dataset"]: dict(zip(row["seeds"], row["scores"], strict=True)) for row in mine
         }
         score |= {"scores": by_seed, "returns": (), "seeds": (), "cell_id": ""}
-        rows.append(mine.iloc[0].to_dict() | dict(sums) | dict(means) | score)
+        rows.append(mine[0] | sums | means | score)
     return pd.DataFrame(rows, columns=table.columns)
 
 
@@ -131,7 +136,7 @@ def headline(rows: pd.DataFrame) -> str:
     return f"{text}. For comparison: {', '.join(known)}." if known else f"{text}."
 
 
-def facts(sweep: Sweep, records: Sequence[Record], runs: pd.DataFrame) -> dict[str, str]:
+def facts(sweep: Sweep, records: Sequence[Summary], runs: pd.DataFrame) -> dict[str, str]:
     """List what was run, when, with which versions, and how it was scored, in words by name."""
     found = {
         "Methods": _some([run.method for run in sweep.runs], 12),
@@ -171,10 +176,10 @@ def _some(texts: Iterable[str], most: int = 3) -> str:
 
 def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
     best = best_and_ties(table)
-    return [_cell(row, best[row["dataset"]]) for _, row in table.iterrows()]
+    return [_cell(row, best[row["dataset"]]) for row in table.to_dict("records")]
 
 
-def _cell(row: pd.Series, best: Best) -> dict[str, Any]:
+def _cell(row: Mapping[str, Any], best: Best) -> dict[str, Any]:
     keys = (
         "cell_id", "dataset", "method", "label", "reference", "value", "low", "high", "n",
         "n_expected", "n_failed", "wall_seconds", "outer_steps", "environment_steps", "used",
@@ -203,29 +208,29 @@ def _spec(run: RunSpec) -> dict[str, Any]:
 
 
 def _run(
-    run: RunSpec, record: Record | None, state: str, provenance: dict[str, int]
+    run: RunSpec, record: Summary | None, state: str, provenance: dict[str, int]
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"cell": run.cell_id, "seed": run.seed, "state": state}
     if record is None:
         return row
-    values = record.as_dict()
-    facts = json.dumps({key: v for key, v in values["provenance"].items() if key != "seeds"})
+    made = msgspec.to_builtins(record.provenance)
+    facts = json.dumps({key: v for key, v in made.items() if key != "seeds"})
     row |= {
         "score": record.score and record.score.normalized_return,
         "curve": [[c.outer_step, round(c.normalized_return, 3)] for c in record.checkpoints],
-        "cost": {key: _plain(value) for key, value in values["cost"].items()},
+        "cost": {key: _plain(value) for key, value in asdict(record.cost).items()},
         "provenance": provenance.setdefault(facts, len(provenance)),
         "sha256": record.checkpoints[-1].sha256 if record.checkpoints else None,
         "finished": record.finished,
         "noted": dict(sorted(record.method_facts.items())),
     }
     if record.error is not None:
-        row["error"] = values["error"]
+        row["error"] = msgspec.to_builtins(record.error)
     return row
 
 
 def _pictures(
-    store: Path, sweep: Sweep, records: Mapping[str, Record]
+    store: Path, sweep: Sweep, records: Mapping[str, Summary]
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Picture the first stored set of each cell, by run id; also say which sets were altered."""
     pictures, altered = {}, []
@@ -234,7 +239,7 @@ def _pictures(
             record = records.get(run.run_id)
             if record is None or not record.checkpoints or not record.checkpoints[-1].synthetic_set:
                 continue
-            folder, last = run_folder(store, run), record.checkpoints[-1]
+            folder, last = store / record_folder(run.run_id), record.checkpoints[-1]
             if not (folder / str(last.synthetic_set)).exists():
                 continue
             try:
@@ -251,6 +256,8 @@ def picture(path: Path) -> dict[str, Any]:
 
     Points `[N, 3]`: x, y, and the action's first component, each scaled to whole numbers.
     """
+    from benchmark.synthetic_set import load_synthetic_set  # it takes torch along
+
     found, _, _ = load_synthetic_set(path)
     points, explained = _on_a_plane(found.observations.numpy().astype(np.float64))
     drawn = np.column_stack([points, found.actions.numpy()[:, 0]])
@@ -262,6 +269,8 @@ def _on_a_plane(observations: NDArray[np.float64]) -> tuple[NDArray[np.float64],
 
     Observations that do not differ are all at the origin, which shows none of it.
     """
+    from benchmark.datasets.diversity import PrincipalComponents
+
     spread = observations.std(0)
     centred = (observations - observations.mean(0)) / np.where(spread > 0, spread, 1.0)
     places = np.zeros((len(centred), 2))

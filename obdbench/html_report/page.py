@@ -17,7 +17,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from benchmark.files import write_atomic
-from benchmark.record import Record
+from benchmark.record import Summary
 from benchmark.sweep import Sweep
 from obdbench.html_report.content import content, facts, headline, over_datasets
 from obdbench.sweep_status import sweep_status
@@ -109,7 +109,7 @@ def _json(values: Any) -> Markup:
     return Markup(text)
 
 
-def _figures(records: Sequence[Record], runs: pd.DataFrame) -> list[PageFigure]:
+def _figures(records: Sequence[Summary], runs: pd.DataFrame) -> list[PageFigure]:
     """Draw every figure that these records suffice for."""
     found = []
     curves = curves_frame(records)

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from benchmark.environments.rollout import rollout
-from benchmark.record import Record
+from benchmark.record import Summary
 from benchmark.scaling import Scaling
 from benchmark.seeds import episode_seeds, torch_generator
 from benchmark.students.student import StudentPolicy, train_students
@@ -67,7 +67,7 @@ class MultiTask(Study):
 
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
         """List one item per method and seed that has a set on two tasks or more."""
-        runs: dict[str, list[Record]] = defaultdict(list)
+        runs: dict[str, list[Summary]] = defaultdict(list)
         for record in finished_runs(store, self.sweep):
             spec, size = record.spec, record.parameters.get("synthetic_size")
             same = spec.scoring_student == spec.student

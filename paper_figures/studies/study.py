@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from benchmark.errors import ObdBenchError
 from benchmark.provenance import provenance
-from benchmark.record import FILE, Record, check_set, read_record, record_folder
+from benchmark.record import FILE, Summary, check_set, read_record, record_folder
 from benchmark.registry import Registry
 from benchmark.scaling import Scaling
 from benchmark.students.spec import StudentSpec
@@ -137,7 +137,7 @@ class FinishedSet:
     environment: str
 
 
-def finished_runs(store: Path, sweep: str) -> list[Record]:
+def finished_runs(store: Path, sweep: str) -> list[Summary]:
     """Read the complete records of a sweep that have a synthetic set.
 
     Raises:
@@ -157,12 +157,12 @@ def finished_runs(store: Path, sweep: str) -> list[Record]:
     return found
 
 
-def source_of(record: Record) -> dict[str, Any]:
+def source_of(record: Summary) -> dict[str, Any]:
     """Id of a run and digest of its last set, which a measurement on the set rests on."""
     return {"run": record.run_id, "sha256": record.checkpoints[-1].sha256}
 
 
-def one_per_dataset(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
+def one_per_dataset(records: Iterable[Summary]) -> dict[str, dict[str, Any]]:
     """Map each dataset to the source of its run.
 
     Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +26,15 @@ from benchmark.datasets.source import DatasetName
 from benchmark.environments.rollout import Episodes
 from benchmark.errors import ObdBenchError
 from benchmark.method import BadParameter, Policy, Problem, State
+from benchmark.protocol import Protocol, protocol_named
+from benchmark.record import record_folder
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
-from benchmark.students.spec import StudentSpec
+from benchmark.students.spec import RECIPES, StudentSpec
 from benchmark.students.student import StudentPolicy, train_students
 from benchmark.synthetic_set import SyntheticSet
+from obdbench.face import load_set
+from results.frames import runs_frame
 from tests.tiny_runs import PROTOCOL, execute, numbers, sets
 
 ENV_ID = "CartPole-v1"
@@ -267,6 +273,156 @@ def test_fixed_labels_need_discrete_actions() -> None:
     method = HaDES(**OF_SETS, labels="fixed")
     with pytest.raises(BadParameter, match=r"discrete actions.*Pendulum-v1.*Box.*evolved"):
         distil(method, make_problem(method, env_id="Pendulum-v1"))
+
+
+# --- the authors' student, and sampled actions ------------------------------------------------
+
+SAMPLING = dataclasses.replace(STUDENT, head="categorical")
+
+
+def test_fitness_under_sampled_actions_is_that_of_plain_episodes_of_common_streams() -> None:
+    """Each of a candidate's K policies has a stream per episode, the same for all candidates."""
+    method = HaDES(**OF_SETS, policies_per_candidate=2, actions="sampled")
+    problem = make_problem(method, student=SAMPLING)
+    policies = method.clone(random_sets(method, problem), problem, generation=0)
+    fitness = new_run(method, problem).mean_returns(policies)
+
+    starts = torch.randint(2**31, (2,), generator=problem.generator("episodes", 0)).tolist()
+    drawn = problem.generator("sampled actions", 0)
+    streams = torch.randint(2**62, (2, 2), generator=drawn).tolist()
+    environment = gymnasium.make(ENV_ID)
+    returns = np.zeros((6, 2, 2))
+    for candidate, k, episode in itertools.product(range(6), range(2), range(2)):
+        row = 2 * candidate + k
+        single = [(w[row : row + 1], b[row : row + 1]) for w, b in policies.parameters]
+        policy = dataclasses.replace(policies, parameters=single)
+        stream = np.random.default_rng(streams[k][episode])
+        noise = np.concatenate([stream.gumbel(size=(64, 2)) for _ in range(8)])
+        observation, _ = environment.reset(seed=starts[episode])
+        over, step = False, 0
+        while not over:
+            logits = policy.outputs(np.asarray(observation, np.float32)[None, None])[0, 0]
+            action = int((logits.numpy() + noise[step].astype(np.float32)).argmax())
+            observation, reward, ended, cut, _ = environment.step(action)
+            returns[candidate, k, episode] += float(reward)
+            over, step = ended or cut, step + 1
+    environment.close()
+    np.testing.assert_array_equal(fitness, returns.mean((1, 2)))
+    still = dataclasses.replace(method, actions="mode")
+    assert not fitness.equal(new_run(still, problem).mean_returns(policies))
+
+
+def test_sampled_actions_are_drawn_anew_in_the_next_generation() -> None:
+    method = EvolutionStrategies(**SMALL, actions="sampled")
+    problem = make_problem(method, student=SAMPLING)
+    run = new_run(method, problem)
+    network = SAMPLING.network(4, 2)
+    weights = network.initialise(torch.Generator().manual_seed(0))
+    same = [(w.expand(6, -1, -1), b.expand(6, -1, -1)) for w, b in weights]
+    policies = StudentPolicy(network, SAMPLING.policy_head, same, problem.scaling)
+    first = run.mean_returns(policies)
+    assert len(first.unique()) == 1, "equal candidates draw equal numbers"
+    assert first.equal(run.mean_returns(policies))
+    run.generation = 1
+    assert not first.equal(run.mean_returns(policies))
+
+
+@pytest.mark.parametrize("labels", ["evolved", "fixed"])
+def test_hades_trains_the_student_that_it_is_given(labels: Any) -> None:
+    method = HaDES(**OF_SETS, labels=labels, actions="sampled")
+    student = dataclasses.replace(SAMPLING, gradient_clip=0.5, schedule="linear", steps=20)
+    problem = make_problem(method, student=student)
+    sets = random_sets(method, problem)
+    policies = method.clone(sets, problem, generation=0)
+    observations = sets.observations.repeat_interleave(2, 0)
+    taught = sets.actions.repeat_interleave(2, 0).argmax(-1)
+    before = method.clone(
+        sets, make_problem(method, student=dataclasses.replace(student, steps=1)), 0
+    )
+
+    def loss(students: StudentPolicy) -> float:
+        outputs = students.network.forward(students.parameters, observations).outputs
+        return float(torch.nn.functional.cross_entropy(outputs.flatten(0, 1), taught.flatten()))
+
+    assert loss(policies) < loss(before)
+    assert distil(method, problem).results[4] is not None
+
+
+@pytest.mark.parametrize("name", ["hades_published", "hades_fixed_init_published"])
+def test_the_published_presets_take_the_authors_student_where_the_sweep_leaves_it(
+    name: str,
+) -> None:
+    def student_of(**settings: Any) -> StudentSpec:
+        spec = RunSpec.create(
+            method=name, dataset="hopper/medium", parameters={}, where="the test",
+            protocol=protocol_named("hades"), student=StudentSpec(**settings),
+        )  # fmt: skip
+        assert spec.scoring_student == spec.student
+        return spec.student
+
+    assert student_of() == RECIPES["hades"]
+    expected = dataclasses.replace(RECIPES["hades"], width=64, steps=200)
+    assert student_of(width=64, steps=200) == expected
+    own = RunSpec.create(
+        method="hades", dataset="hopper/medium", parameters={}, where="the test",
+        protocol=protocol_named("hades"),
+    )  # fmt: skip
+    assert own.student == StudentSpec()
+
+
+def test_hades_with_the_authors_student_runs_on_hopper(tmp_path: Path) -> None:
+    dataset = "hopper/medium@2000"
+    build_dataset(DatasetName.parse(dataset))
+    spec = RunSpec.create(
+        method="hades_published",
+        dataset=dataset,
+        parameters={**OF_SETS, "outer_steps": 2, "max_steps": 20},
+        where="the test",
+        protocol=Protocol(
+            "t", students=2, episodes=2, checkpoint_every=2, last=1, actions="sampled"
+        ),
+        student=StudentSpec(width=16, steps=10),
+    )
+    assert (spec.student.head, spec.student.activation) == ("gaussian", "tanh")
+    record = execute(spec, tmp_path)
+    assert (record.status, record.error) == ("complete", None)
+    assert len(np.unique(record.checkpoints[-1].returns)) == 4
+    described = runs_frame([record]).iloc[0]
+    assert described.student == "mlp 3x16 tanh, gaussian head, adam clipped at 0.5, 10 steps"
+    assert described.protocol_detail == (
+        "t: 2 students x 2 episodes, last 1 checkpoint, sampled actions"
+    )
+    trained = load_set(tmp_path / record_folder(spec.run_id)).train()
+    assert np.abs(trained.predict(np.zeros(11))).max() <= 1
+    with pytest.raises(ObdBenchError, match="'categorical', for actions of a Discrete"):
+        load_set(tmp_path / record_folder(spec.run_id)).train(student=SAMPLING)
+
+
+def test_a_run_whose_head_is_for_other_actions_fails_before_it_begins(
+    cartpole: str, tmp_path: Path
+) -> None:
+    """Also where the environment was not known when the run was asked for."""
+    gaussian = dataclasses.replace(STUDENT, head="gaussian")
+    spec = dataclasses.replace(spec_of("hades", cartpole, **OF_SETS), evaluation_student=gaussian)
+    record = execute(spec, tmp_path)
+    assert record.status == "failed"
+    said = "student.head is 'gaussian', for actions of a Box; those of CartPole-v1 are Discrete"
+    assert said in record.failure.message
+    assert record.checkpoints == []
+
+
+@pytest.mark.parametrize("skip", [None, (1, 2)])
+def test_evolution_on_weights_evolves_log_deviations_too(skip: tuple[int, int] | None) -> None:
+    spec = StudentSpec(
+        name="residual" if skip else "mlp", width=8, depth=3, head="gaussian", activation="tanh"
+    )
+    network = spec.network(4, 2)
+    size = 4 * 8 + 8 + 8 * 8 + 8 + 8 * 2 + 2
+    vectors = torch.randn(3, size + 2, generator=torch.Generator().manual_seed(0))
+    parameters = unflatten(network, vectors)
+    assert flatten(parameters).equal(vectors)
+    outputs = network.forward(parameters, torch.zeros(3, 5, 4)).outputs
+    assert outputs[..., 2:].equal(vectors[:, None, size:].expand(3, 5, 2))
 
 
 # --- what is handed in, and what it costs -----------------------------------------------------

@@ -17,7 +17,7 @@ from torch.nn.functional import linear, relu
 
 from baselines import native_engine
 from baselines.meta_gradient import InnerLoop, MetaGradient, OuterBatch, Pairs
-from benchmark.students.heads import HEADS
+from benchmark.students.heads import SQUARED_ERROR_HEADS as HEADS
 from benchmark.students.network import Network, Parameters, stack
 
 Skip = tuple[int, int] | None
@@ -404,3 +404,8 @@ def test_float32_agrees_with_float64() -> None:
     found = exact.to(torch.float32).gradient()
     assert all(part.dtype == torch.float32 for part in found)
     assert_same(MetaGradient(*(part.double() for part in found)), exact.gradient(), 1e-4)
+
+
+def test_a_network_whose_second_derivatives_it_does_not_know_is_refused() -> None:
+    with pytest.raises(ValueError, match="adjoint is that of ReLU networks; got one with tanh"):
+        InnerLoop(Network((3, 4, 2), activation="tanh"), HEADS["mean"], 2, learning_rate=0.1)

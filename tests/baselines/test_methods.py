@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from baselines.meta_gradient import MetaGradient
 from baselines.obd import AV_PBC_PUBLISHED, DBC, DBC_PUBLISHED, PBC, PBC_PUBLISHED, AvPBC
 from baselines.outer_loop import OBD, OuterRun
 from baselines.references import BCWhole, TeacherReference
@@ -131,7 +132,7 @@ def test_the_pairs_follow_torchs_sgd_with_momentum_and_clipped_norm(
             pair.grad = gradient.clone()
         torch.nn.utils.clip_grad_norm_(pairs, clip)
         optimiser.step()
-        run.update(*gradients)
+        run.update(MetaGradient(torch.zeros(1), *(part[None] for part in gradients)))
     torch.testing.assert_close([run.observations, run.actions], pairs)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from baselines import native_engine
 from baselines.meta_gradient import InnerLoop, MetaGradient, OuterBatch, Pairs
-from benchmark.students.heads import HEADS
+from benchmark.students.heads import SQUARED_ERROR_HEADS as HEADS
 from benchmark.students.network import Network, Parameters
 
 FACTS = Path(__file__).resolve().parents[2].parent / "shared" / "facts"

@@ -22,6 +22,12 @@ class Settings:
     sizes: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Nested:
+    rates: tuple[float, ...] = ()
+    table: dict[str, Any] = field(default_factory=dict)
+
+
 def make(**values: Any) -> Settings:
     return build(Settings, {"steps": 1, **values}, "[student] of sweep.toml")
 
@@ -91,3 +97,6 @@ def test_optional_float_may_be_none() -> None:
 def test_number_that_no_record_can_hold_is_refused(value: float) -> None:
     with pytest.raises(BadConfiguration, match="expected a finite number"):
         make(learning_rate=value)
+    for settings in ({"rates": [0.1, value]}, {"table": {"a": [{"b": value}]}}):
+        with pytest.raises(BadConfiguration, match="expected a finite number"):
+            build(Nested, settings, "a test")

@@ -1,17 +1,23 @@
-"""Ensembles of students, and sets that are learned in stages, as scoring sees them."""
+"""Ensembles, sets that are learned in stages, and sampled actions, as scoring sees them."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 
+from baselines.references import TeacherPolicy
 from benchmark.config import BadConfiguration
+from benchmark.contract.tiny import random_teacher
+from benchmark.environments.rollout import Episodes, rollout
 from benchmark.errors import ObdBenchError
-from benchmark.evaluation import Ensembles, Protocol, _clone, score
+from benchmark.evaluation import Ensembles, Protocol, _clone, acting, score
 from benchmark.scaling import Scaling
+from benchmark.seeds import derive_seed, episode_seeds
 from benchmark.spec import RunSpec
 from benchmark.students.student import StudentPolicy, StudentSpec
 from benchmark.synthetic_set import SyntheticSet
@@ -41,6 +47,22 @@ def test_an_ensemble_acts_by_the_mean_of_its_students() -> None:
         members = policy.students(np.repeat(observations[[ensemble]], 6, axis=0))
         chosen = members[3 * ensemble : 3 * ensemble + 3]
         np.testing.assert_allclose(acted[ensemble], chosen.mean(0), rtol=1e-6)
+        found = policy.only(np.array([ensemble]))
+        assert (found.count, found.students.count) == (1, 3)
+        assert np.array_equal(found(observations[[ensemble]]), acted[[ensemble]])
+
+
+@pytest.mark.parametrize("ensemble", [1, 2])
+def test_a_policy_earns_the_same_whichever_others_are_scored_with_it(ensemble: int) -> None:
+    protocol = dataclasses.replace(PROTOCOL, students=5, ensemble=ensemble)
+    policies: Any = _clone(pairs(), protocol, STUDENT, SCALING, {"run": "x"})
+    options: Any = {"episodes": 3, "seeds": [1, 2, 3]}
+    together = rollout("Hopper-v5", policies, policies=policies.count, **options)
+    assert len(np.unique(together.lengths.max(axis=1))) > 2, "none would be left out on the way"
+    for policy in range(policies.count):
+        one = rollout("Hopper-v5", policies.only(np.array([policy])), policies=1, **options)
+        assert np.array_equal(one.returns[0], together.returns[policy])
+        assert np.array_equal(one.lengths[0], together.lengths[policy])
 
 
 def test_students_learn_and_act_in_units_without_scale() -> None:
@@ -109,3 +131,102 @@ def test_a_result_that_is_neither_a_set_nor_policies_is_named(result: object) ->
     said = f"The result of the method is a {type(result).__name__}; expected SyntheticSet"
     with pytest.raises(ObdBenchError, match=said):
         _clone(result, PROTOCOL, STUDENT, SCALING, {"run": "x"})  # type: ignore[arg-type]
+
+
+# --- sampled actions --------------------------------------------------------------------------
+
+SAMPLED = dataclasses.replace(PROTOCOL, actions="sampled")
+GAUSSIAN = dataclasses.replace(STUDENT, head="gaussian", activation="tanh")
+AXES = {"run": "x"}
+
+
+def scored(protocol: Protocol, student: StudentSpec = GAUSSIAN, axes: Any = AXES) -> Episodes:
+    return score(
+        pairs(),
+        protocol=protocol,
+        student=student,
+        scaling=SCALING,
+        environment="Hopper-v5",
+        axes=axes,
+    )
+
+
+def test_sampled_episodes_are_those_of_plain_loops_over_their_own_streams() -> None:
+    """The same numbers by gymnasium's own step, one episode after the other."""
+    found = scored(SAMPLED)
+    students = _clone(pairs(), SAMPLED, GAUSSIAN, SCALING, AXES)
+    assert isinstance(students, StudentPolicy)
+    *layers, (_, log_std) = students.parameters
+    environment = gymnasium.make("Hopper-v5")
+    for p in range(2):
+        for e, reset in enumerate(episode_seeds(3, **AXES, purpose="evaluation episodes")):
+            stream = derive_seed(**AXES, purpose="sampled actions", policy=p, episode=e)
+            noise = np.random.default_rng(stream).standard_normal((64, 3), dtype=np.float32)
+            observation, _ = environment.reset(seed=reset)
+            total, length, over = 0.0, 0, False
+            while not over and length < 64:  # the first block of noise; hoppers fall sooner
+                value = torch.from_numpy(observation.astype(np.float32))
+                for layer, (weight, bias) in enumerate(layers):
+                    value = weight[p] @ value + bias[p, 0]
+                    value = value.tanh() if layer + 1 < len(layers) else value
+                drawn = value + log_std[p, 0].exp() * torch.from_numpy(noise[length])
+                step = environment.step(drawn.clamp(-1, 1).numpy())
+                observation, total, length = step[0], total + float(step[1]), length + 1
+                over = step[2] or step[3]
+            assert over
+            assert found.lengths[p, e] == length
+            assert found.returns[p, e] == pytest.approx(total, rel=1e-4)
+    environment.close()
+
+
+def test_sampled_episodes_do_not_depend_on_who_else_plays() -> None:
+    more = scored(dataclasses.replace(SAMPLED, students=4, episodes=5))
+    np.testing.assert_allclose(
+        scored(dataclasses.replace(SAMPLED, students=1, episodes=2)).returns,
+        more.returns[:1, :2],
+        rtol=1e-3,
+    )
+    assert len(np.unique(more.returns)) == 20
+
+
+def test_sampled_episodes_are_the_same_again_and_others_elsewhere() -> None:
+    once = scored(SAMPLED).returns
+    np.testing.assert_array_equal(once, scored(SAMPLED).returns)
+    assert not np.array_equal(once, scored(PROTOCOL).returns)
+    assert not np.array_equal(once, scored(SAMPLED, axes={"run": "y"}).returns)
+
+
+def test_policies_without_a_distribution_cannot_be_sampled() -> None:
+    class Still:
+        count = 1
+
+        def __call__(self, observations: Any) -> Any:
+            return np.zeros((1, 3, 3), dtype=np.float32)
+
+    assert acting(Still(), PROTOCOL, AXES) is not None
+    with pytest.raises(ObdBenchError, match=r"'tiny' samples actions, but a Still has no `sampled"):
+        acting(Still(), SAMPLED, AXES)
+
+
+def test_the_teacher_is_sampled_by_one_generator_per_episode() -> None:
+    teacher = random_teacher(11, 3)
+    policy = acting(TeacherPolicy(teacher, SCALING), SAMPLED, AXES)
+    observations = np.random.default_rng(0).normal(size=(1, 3, 11)).astype(np.float32)
+    found = np.array([policy(observations) for _ in range(2)])
+    for e in range(3):
+        seed = derive_seed(**AXES, purpose="sampled actions", policy=0, episode=e)
+        generator = torch.Generator().manual_seed(seed)
+        row = torch.from_numpy(observations[0, e : e + 1])
+        for step in range(2):
+            expected = teacher.sample(row, generator)[0]
+            np.testing.assert_allclose(found[step, 0, e], expected, rtol=1e-5)
+
+
+def test_sampled_actions_of_an_ensemble_are_refused() -> None:
+    with pytest.raises(BadConfiguration, match="samples the actions of ensembles"):
+        dataclasses.replace(SAMPLED, ensemble=2)
+
+
+def test_unknown_actions_are_answered_with_the_nearest() -> None:
+    with pytest.raises(BadConfiguration, match=r"'tiny' is 'sample'. Did you mean 'sampled'"):
+        dataclasses.replace(PROTOCOL, actions="sample")  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from filelock import Timeout
 
 from benchmark import local_worker
 from benchmark.errors import ObdBenchError
@@ -20,7 +21,7 @@ from benchmark.heartbeat import last_sign
 from benchmark.local import _shares, execute_here, execute_in_processes
 from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
-from benchmark.run import Conditions, existing_record, run_folder
+from benchmark.run import Conditions, _locked, existing_record, run_folder
 from benchmark.spec import RunSpec
 from results.record_store import run_status
 from tests.tiny_runs import PLUGIN, execute, numbers, sets, tiny_spec
@@ -200,7 +201,7 @@ def test_a_worker_whose_method_hears_nothing_is_killed_when_its_pipe_ends(
     spec = tiny_spec("deaf", small_dataset_name)
     folder = run_folder(tmp_path, spec)
     work = {"packs": [[spec.as_dict()]], "conditions": Conditions(tmp_path, PLUGINS).as_dict()}
-    monkeypatch.setattr(local_worker, "SECONDS_TO_SAVE", 0.3)
+    monkeypatch.setattr(local_worker, "SECONDS_TO_SAVE", 1.0)
     monkeypatch.setattr(local_worker, "MARGIN_SECONDS", 0.0)
     read, write = os.pipe()
     if not (number := os.fork()):
@@ -216,7 +217,14 @@ def test_a_worker_whose_method_hears_nothing_is_killed_when_its_pipe_ends(
         time.sleep(0.02)
     time.sleep(0.2)
     assert os.waitpid(number, os.WNOHANG) == (0, 0), "it ended while the pipe was open"
+    assert run_status(tmp_path, spec).state == "running"
     os.close(write)
+    # A sweep that begins now takes the run up, once this worker has let go of its lock.
+    while run_status(tmp_path, spec).state != "stopped":
+        assert os.waitpid(number, os.WNOHANG) == (0, 0), "it was left to a worker that ended"
+        time.sleep(0.02)
+    with pytest.raises(Timeout), _locked(tmp_path, [spec]):
+        pass
     assert os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == -signal.SIGKILL
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.datasets.source import DatasetName
-from benchmark.names import BadName, check_inside, check_name
+from benchmark.names import BadName, aligned, check_inside, check_name
 from benchmark.registry import Registry
 
 GOOD = ["tiny", "av_pbc", "2024-11-29", "a.b", "x+y", "größer", "_x", "comet", "a" * 100]
@@ -59,3 +59,12 @@ def test_a_family_takes_no_name_that_cannot_name_a_folder(name: str) -> None:
     assert str(DatasetName.parse("local/x")) == "local/x"
     with pytest.raises(BadName, match="The name of a dataset is"):
         DatasetName.parse(name)
+
+
+def test_columns_stand_below_each_other_and_no_text_steers_the_terminal() -> None:
+    rows = [["cell", "n"], ["a\x1b[2J", "5"], ["two\nlines", "12"]]
+    assert aligned(rows, "lr").split("\n") == [
+        "cell        n",
+        r"a\x1b[2J    5",
+        "two lines  12",
+    ]

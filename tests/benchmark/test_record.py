@@ -16,6 +16,7 @@ import pytest
 
 from benchmark.clocks import Cost
 from benchmark.datasets.dataset import ReferenceReturns
+from benchmark.environments.contacts import FORMER
 from benchmark.protocol import Protocol
 from benchmark.record import (
     BadRecord,
@@ -33,6 +34,7 @@ from benchmark.record import (
     write_record,
 )
 from benchmark.spec import RunSpec
+from tests.tiny_runs import altered
 
 SPEC = RunSpec(
     method="random",
@@ -229,6 +231,53 @@ def test_broken_record_is_never_written(
         write_record(path_of(tmp_path), complete_record(**changes))
 
     assert read_record(path_of(tmp_path)) == failed_record()  # what was there stays
+
+
+def scored_in(environment: str, mujoco: str, contacts: str | None = None) -> Record:
+    return altered(
+        complete_record(),
+        provenance__environment=environment,
+        provenance__packages={"mujoco": mujoco},
+        provenance__contacts=contacts,
+    )
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        scored_in("Hopper-v4", "4.0.0", FORMER),
+        scored_in("Hopper-v4", "3.4.0"),  # which had no other contacts
+        scored_in("Hopper-v5", "4.0.0"),
+        scored_in("Walker2d-v4", "4.0.0"),
+        altered(failed_record(), provenance__environment="Hopper-v4"),  # without a score
+    ],
+)
+def test_scores_with_the_contacts_that_an_environment_has_here_are_read(
+    record: Record, tmp_path: Path
+) -> None:
+    write_record(path_of(tmp_path), record)
+    assert read_record(path_of(tmp_path)) == record
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (scored_in("Hopper-v4", "4.0.0"), "contacts of MuJoCo 4.0.0 (no rule named); here they"),
+        (scored_in('Hopper-v4{"max_episode_steps": 5}', "3.5.0"), "contacts of MuJoCo 3.5.0"),
+        (scored_in("Hopper-v4", "not installed"), "contacts of MuJoCo not installed"),
+        (scored_in("Hopper-v4", ""), "with the contacts of MuJoCo  ("),
+        (scored_in("Hopper-v5", "4.0.0", FORMER), "rule of the installed MuJoCo, and scores"),
+    ],
+)
+def test_scores_with_other_contacts_are_refused(
+    record: Record, message: str, tmp_path: Path
+) -> None:
+    """Else a cell could hold scores of one environment under two physics."""
+    path = path_of(tmp_path)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(record.as_dict()))
+    with pytest.raises(BadRecord, match=re.escape(message)):
+        read_record(path)
 
 
 def test_record_that_was_moved_to_another_folder_is_refused(tmp_path: Path) -> None:

@@ -520,6 +520,23 @@ def test_a_state_saved_on_other_data_is_refused(
     assert "remove the file to start this run anew" in error.message
 
 
+def test_a_state_saved_with_other_contacts_is_refused(
+    small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Hopper-v4 of MuJoCo 4 that an older version scored, whose state names no contacts."""
+    spec = tiny_spec("dbc", small_dataset_name, outer_steps=20)
+
+    def bomb(run: str, step: int, total: int) -> None:
+        if step == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(spec, tmp_path, bomb, save_every=0)
+    monkeypatch.setattr("benchmark.monitor.contact_rule", lambda env_id: "another")
+    error = execute(spec, tmp_path).error
+    assert "was saved with other contacts in Hopper-v5 (no rule named)" in error.message
+
+
 def test_a_run_that_waits_for_another_process_hears_a_stop(
     small_dataset_name: str, tmp_path: Path
 ) -> None:

@@ -25,6 +25,11 @@ OTHER_STUDENT: dict[str, Any] = {
     "momentum": 0.9,
     "weight_decay": 0.1,
     "steps": 7,
+    "activation": "tanh",
+    "output_gain": 0.01,
+    "adam_epsilon": 1e-5,
+    "gradient_clip": 0.5,
+    "schedule": "linear",
 }
 OTHER_PROTOCOL: dict[str, Any] = {
     "leave_out": 1,
@@ -34,6 +39,7 @@ OTHER_PROTOCOL: dict[str, Any] = {
     "checkpoint_every": 7,
     "last": 2,
     "ensemble": 10,
+    "actions": "sampled",
 }
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from benchmark.errors import ObdBenchError
 from benchmark.method import METHODS
-from benchmark.protocol import PROTOCOLS
+from benchmark.protocol import PROTOCOLS, protocol_named
 from benchmark.spec import RunSpec
-from benchmark.students.spec import StudentSpec
+from benchmark.students.spec import RECIPES, StudentSpec
 from benchmark.sweep import Sweep, build_sweep, read_sweep
 from benchmark.teachers.teacher import TEACHERS
 
@@ -128,11 +128,86 @@ def test_other_seeds_are_refused(seeds: str) -> None:
         ("[student]\nlearning_rate = 0\n" + RANDOM, "student.learning_rate is 0"),
         ("[student]\nmomentum = -0.1\n" + RANDOM, "student.momentum is -0.1"),
         ("[student]\nweight_decay = -0.1\n" + RANDOM, "student.weight_decay is -0.1"),
+        ('[student]\nactivation = "tanh"\n[[methods]]\nname = "dbc"',
+         "DBC cannot distil for a student whose activation is 'tanh'"),
+        ("[student]\ngradient_clip = 0.5\n[[methods]]\nname = \"sdw_obd\"",
+         "SDWOBD cannot distil for a student whose gradient_clip is 0.5, which its gradients do "
+         "not go through. Distil with no gradient_clip, and score under another student with"),
+        ('[student]\noptimizer = "adam"\n[[methods]]\nname = "av_pbc"',
+         'is \'adam\', which its gradients do not go through. Distil with optimizer = "sgd"'),
+        ('[student]\nhead = "gaussian"\n[[methods]]\nname = "truncated_av_pbc"',
+         'Distil with head = "mean" or "sampled" or "sampled_trained", and'),
+        ('[student]\nschedule = "linear"\n[[methods]]\nname = "pbc"', "schedule is 'linear'"),
+        ('[student]\nhead = "gaussian"\n[[methods]]\nname = "gradient_matching"',
+         "GradientMatching cannot distil for a student whose head is 'gaussian'"),
+        ('[student]\noptimizer = "adam"\n[[methods]]\nname = "trajectory_matching"',
+         "TrajectoryMatching cannot distil for a student whose optimizer is 'adam'"),
+        ('[[methods]]\nname = "truncated_av_pbc"\nwindow = 101',
+         "window is 101, student.steps 100"),
+        ('[student]\nmomentum = 0.5\n[[methods]]\nname = "progressive_av_pbc"', "and no momentum"),
+        ('[student]\nhead = "categorical"\n' + RANDOM,
+         "student.head is 'categorical', for actions of a Discrete; those of Hopper-v5 are Box("),
+        ('[student]\nhead = "mean"\n[protocol]\nactions = "sampled"\nname = "mine"\nstudents = 1\n'
+         "episodes = 1\ncheckpoint_every = 1\nlast = 1\n" + RANDOM,
+         "The protocol 'mine' samples actions, and head = 'mean' has only one."),
+        ('[student]\nhead = "mean"\n[[methods]]\nname = "hades"\nactions = "sampled"',
+         "HaDES samples actions, and student.head = 'mean' has only one."),
+        ('[protocol]\nactions = "sampled"\nensemble = 2\nname = "mine"\nstudents = 1\n'
+         "episodes = 1\ncheckpoint_every = 1\nlast = 1\n" + RANDOM,
+         "The protocol 'mine' samples the actions of ensembles"),
     ],
 )  # fmt: skip
 def test_what_can_never_be_done_is_refused_before_any_run_is_made(text: str, message: str) -> None:
     with pytest.raises(ObdBenchError, match=re.escape(message)):
         parse(HEAD + text)
+
+
+def test_sets_of_every_method_can_be_scored_with_hades_student_under_its_protocol() -> None:
+    text = """
+name = "scoring"
+datasets = ["hopper/medium"]
+protocol = "hades"
+[evaluation_student]
+recipe = "hades"
+"""
+    methods = ["random", "dbc", "gradient_matching", "truncated_av_pbc", "hades", "bc_whole"]
+    runs = parse(text + "".join(f'[[methods]]\nname = "{name}"\n' for name in methods)).runs
+    assert [run.method for run in runs] == methods
+    for run in runs:
+        assert run.student == StudentSpec()
+        assert run.scoring_student == RECIPES["hades"]
+        assert run.protocol == protocol_named("hades")
+
+
+def test_the_shipped_sweep_of_hades_scoring_has_its_student_and_protocol() -> None:
+    for run in shipped("hades_scoring").runs:
+        assert run.scoring_student == dataclasses.replace(RECIPES["hades"], steps=200)
+        assert (run.student.head, run.student.activation) == ("sampled", "relu")
+        assert (run.protocol.actions, run.protocol.episodes) == ("sampled", 4)
+
+
+@pytest.mark.parametrize("table", ["student", "evaluation_student"])
+def test_a_recipe_is_what_a_students_settings_differ_from(table: str) -> None:
+    run = parse(HEAD + f'[{table}]\nwidth = 64\nrecipe = "hades"\nsteps = 100' + RANDOM).runs[0]
+    expected = dataclasses.replace(RECIPES["hades"], width=64, steps=100)
+    assert run.scoring_student == expected
+    assert run.student == (expected if table == "student" else StudentSpec())
+
+
+def test_a_recipe_may_be_an_axis_and_an_unknown_one_is_answered_with_the_nearest() -> None:
+    axis = '[grid]\nevaluation_student.recipe = ["obd", "hades"]'
+    runs = parse(HEAD + axis + RANDOM).runs
+    assert [run.scoring_student for run in runs] == [RECIPES["obd"], RECIPES["hades"]]
+    with pytest.raises(ObdBenchError, match=r"recipe in \[student\] of .* 'hade'. Did .* 'hades'"):
+        parse(HEAD + '[student]\nrecipe = "hade"' + RANDOM)
+
+
+@pytest.mark.parametrize(
+    "student", ['activation = "tanh"', 'head = "gaussian"', "gradient_clip = 0.5"]
+)
+@pytest.mark.parametrize("method", ["distribution_matching", "evolution_strategies", "random"])
+def test_methods_that_can_serve_hades_student_take_it(method: str, student: str) -> None:
+    assert len(parse(HEAD + f'[student]\n{student}\n[[methods]]\nname = "{method}"').runs) == 1
 
 
 def test_a_dataset_that_stands_twice_is_refused_in_whatever_spelling() -> None:
@@ -246,7 +321,7 @@ last = 4
 """
     protocol = parse(HEAD + table + RANDOM).runs[0].protocol
 
-    assert dataclasses.astuple(protocol) == ("mine", 1, 2, 3, 4, 1, 0)
+    assert dataclasses.astuple(protocol) == ("mine", 1, 2, 3, 4, 1, 0, "mode")
 
 
 PBC = '[[methods]]\nname = "pbc"\n'
@@ -564,7 +639,10 @@ def test_sweeps_on_d4rl_take_the_authors_outer_steps_on_each_environment() -> No
         for run in runs:
             wanted = hopper if run.dataset.startswith("d4rl/hopper") else elsewhere
             assert run.resolved_parameters["outer_steps"] == wanted
-    assert {run.teacher for run in sweep.runs if run.teacher != "none"} == {"cal_ql"}
+    for name in ("main_table", "sdw_main", "sizes", "ensembles", "cross_architecture"):
+        for run in shipped(f"d4rl_{name}").runs:
+            assert run.teacher in ("none", "cal_ql_corl")
+            assert run.density in ("none", "maf_published")
     assert sum(run.method == "random" for run in sweep.runs) == 9 * 10
 
 

@@ -1,99 +1,42 @@
-"""What the bookkeeping of 10,000 runs takes: submission, status and collection, without a cluster.
+"""What the bookkeeping of 10,000 runs takes: submission, status, tables, without a cluster.
 
     python -m tests.benchmarks.ten_thousand_runs [RUNS]
     python -m tests.benchmarks.ten_thousand_runs RUNS --calls       needs strace
 
 The scheduler is a stand-in that takes everything and remembers it; the records are written by a
-stand-in for the jobs. Everything else is what `obdbench` does. Prints seconds and files by folder;
-with --calls the calls of the file system that name a path (open, stat, rename, ...) by step.
+stand-in for the jobs, with scores of their own (`varied_store`). Everything else is what `obdbench`
+does, the commands on finished runs as processes of their own. Prints wall seconds, of commands also
+processor seconds (user and system; other work on the machine lengthens these less), and files by
+folder; with --calls the calls of the file system that name a path (open, stat, rename, ...) by
+step.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import re
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-import msgspec
-import numpy as np
 import pytest
 
-from benchmark.datasets.catalog import build_dataset
-from benchmark.datasets.source import DatasetName
-from benchmark.protocol import Protocol
-from benchmark.record import FILE, Record, score_of
-from benchmark.run import Conditions, run_folder
-from benchmark.spec import RunSpec
-from benchmark.students.spec import StudentSpec
-from benchmark.sweep import Sweep
+from benchmark.run import Conditions
 from obdbench.sweep_status import SweepStatus, sweep_status
-from paper_figures.exhibits import sweep_table
 from results.record_store import save_sweep
 from slurm.cluster import Cluster
 from slurm.profile import JobShape, Profile
+from tests.benchmarks.varied_store import fill, varied_sweep
+from tests.browser import visit
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken
-from tests.tiny_runs import altered, execute
 
-SEEDS = 5
 MARK = "/a-step-begins/"
-SMALL = "hopper/medium@2000"
-
-
-def ten_thousand(count: int) -> Sweep:
-    """Cells of five seeds, on the nine datasets."""
-    kinds = ("medium-replay", "medium", "medium-expert")
-    datasets = [f"{e}/{k}" for e in ("halfcheetah", "hopper", "walker2d") for k in kinds]
-    runs = [
-        RunSpec.create(
-            method="random",
-            dataset=datasets[cell % len(datasets)],
-            parameters={"synthetic_size": 1 + cell // len(datasets)},
-            where="the benchmark",
-            protocol=Protocol("quick", students=2, episodes=2, checkpoint_every=100, last=1),
-            student=StudentSpec(),
-            seed=seed,
-        )
-        for cell in range(count // SEEDS)
-        for seed in range(SEEDS)
-    ]
-    return Sweep("ten_thousand", "", tuple(runs))
-
-
-def record_of(run: RunSpec, template: Record) -> str:
-    """A complete record with returns of its own, as its job would have left it."""
-    higher = random.Random(run.run_id).gauss(0.0, 300.0)
-    checkpoints = []
-    for checkpoint in template.checkpoints:
-        returns = [[value + higher for value in row] for row in checkpoint.returns]
-        mean = float(np.mean(returns))
-        normalized = (
-            float(template.normalisation.normalise(mean)) if template.normalisation else 0.0
-        )
-        checkpoints.append(
-            msgspec.structs.replace(
-                checkpoint, returns=returns, mean_return=mean, normalized_return=normalized
-            )
-        )
-    seeds = msgspec.structs.replace(template.provenance.seeds, seed=run.seed)
-    record = altered(
-        template,
-        spec=run,
-        run_id=run.run_id,
-        cell_id=run.cell_id,
-        checkpoints=checkpoints,
-        score=score_of(checkpoints, run.protocol),
-        provenance__seeds=seeds,
-    )
-    return json.dumps(record.as_dict(), indent=1)
+PYTHON = [sys.executable, "-m", "obdbench"]
 
 
 def timed(what: str, act: Callable[[], object]) -> None:
@@ -104,20 +47,27 @@ def timed(what: str, act: Callable[[], object]) -> None:
     print(f"{what}: {time.monotonic() - began:.1f} s", flush=True)
 
 
+def command(*words: str) -> None:
+    """Run a command as a user does, and print its wall and processor seconds."""
+    os.access(f"{MARK}{words[0]}", os.F_OK)
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    subprocess.run([*PYTHON, *words], check=True, stdout=subprocess.DEVNULL)
+    wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    os.access(f"{MARK}end", os.F_OK)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"obdbench {words[0]}: {wall:.1f} s, processor {cpu:.1f} s", flush=True)
+
+
 def main(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         root = Path(folder)
-        patch.setenv("MINARI_DATASETS_PATH", str(root / "datasets"))
-        build_dataset(DatasetName.parse(SMALL))
         store = root / "runs"
         journal = fake_sbatch(root / "bin", patch)
         scheduler = FakeScheduler()
         cluster = Cluster(store, scheduler)
-        patch.setattr("obdbench.sweep_status.Cluster", lambda store: cluster)
-        sweep = ten_thousand(count)
+        patch.setattr("slurm.cluster.Cluster", lambda store: cluster)
+        sweep = varied_sweep(count)
         profile = Profile("fake", JobShape(), parallelism=500)
-        one = replace(sweep.runs[0], dataset=SMALL)
-        template = execute(one, root / "one")
         print(f"{len(sweep.runs):,} runs, {len(sweep.cells):,} cells, a job each")
 
         def submit() -> None:
@@ -128,16 +78,35 @@ def main(count: int) -> None:
         timed("submit", submit)
         scheduler.jobs = taken(journal)
         timed("status, all queued", lambda: _expect(sweep_status(store, sweep), queued=count))
-        for run in sweep.runs:
-            path = run_folder(store, run) / FILE
-            path.parent.mkdir(parents=True)
-            path.write_text(record_of(run, template))
+        fill(store, sweep)
         print(f"files by folder: {_largest_folders(store)}")
         scheduler.jobs = {}
         timed("status, all done", lambda: _expect(sweep_status(store, sweep), done=count))
         timed("settle", cluster.settle)
-        timed("table and figure", lambda: sweep_table(store, sweep).write(root))
         print(f"queries of the scheduler: {scheduler.asked}")
+        (store / "sweeps" / f"{sweep.name}.index").unlink(missing_ok=True)
+        time.sleep(2.1)  # an index takes no record that was just written
+        table = ("table", sweep.name, "--store", str(store), "--to", str(root / "table"))
+        page = root / "report.html"
+        print("without an index:")
+        command(*table)
+        print("with it:")
+        command(*table)
+        command("status", sweep.name, "--store", str(store))
+        command("collect", sweep.name, "--store", str(store))
+        command("report", sweep.name, "--store", str(store), "--to", str(page))
+        if "--calls" not in sys.argv:
+            _open(page)
+
+
+def _open(page: Path) -> None:
+    """Open the report in a headless browser, and print how long that takes."""
+    print(f"report: {page.stat().st_size / 1e6:.1f} MB")
+    found = visit(page, 'await go("runs"); found.drawn = performance.now();')
+    print(
+        f"opened: {found['milliseconds']:.0f} ms until the results are drawn; the list of runs "
+        f"{found['drawn'] - found['milliseconds']:.0f} ms later; problems: {found['problems']}"
+    )
 
 
 def _expect(states: SweepStatus, **counts: int) -> None:

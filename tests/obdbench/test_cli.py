@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from benchmark.heartbeat import last_sign
 from benchmark.record import read_record, write_record
 from benchmark.registry import load_plugin
+from obdbench.cli import started_sweeps
 from obdbench.cli.app import app
 from tests.tiny_runs import PLUGIN, altered
 
@@ -181,7 +182,9 @@ def background(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
 # --- sweeps -----------------------------------------------------------------------------------
 
 
-def test_sweep_status_and_table(cli: Any, sweep_file: Path, record_store: Path) -> None:
+def test_sweep_status_and_table(
+    cli: Any, sweep_file: Path, record_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load_plugin(PLUGIN)
     sweep_file.write_text(sweep_file.read_text() + RAISES)
     done = cli("sweep", sweep_file, "--jobs", "1")
@@ -211,6 +214,15 @@ def test_sweep_status_and_table(cli: Any, sweep_file: Path, record_store: Path) 
     table = cli("table", "tiny")
     assert table.code == 3
     assert table.out == again.out == retried.out == done.out
+
+    monkeypatch.setattr(started_sweeps, "LONG", 1)  # as with hundreds of cells
+    lines = cli("status", "tiny").out.splitlines()
+    assert [line.split()[1:] for line in lines if ".raises." in line] == [["F", "F", "ValueError"]]
+    plain = cli("table", "tiny")
+    assert plain.code == 3
+    assert "│" not in plain.out
+    numbers = re.compile(r"-?\d+\.\d")
+    assert numbers.findall(plain.out) == numbers.findall(table.out), "the same numbers and caption"
 
 
 def test_a_sweep_leaves_alone_what_another_process_works_on(

@@ -223,8 +223,9 @@ def test_what_was_never_measured_is_said_to_be_unknown(cli: Any, tmp_path: Path)
     assert "The cost of 3 of them is unknown: their method does not count" in result.out
 
 
-def test_a_device_of_unknown_speed_is_never_free(cli: Any, tmp_path: Path) -> None:
-    (tmp_path / "gpu.toml").write_text('gpus = 1\ndevice = "cuda"\n')
+@pytest.mark.parametrize("device", ["cuda", "cuda:0+tf32"])
+def test_a_device_of_unknown_speed_is_never_free(cli: Any, device: str, tmp_path: Path) -> None:
+    (tmp_path / "gpu.toml").write_text(f'gpus = 1\ndevice = "{device}"\n')
     path = tmp_path / "published.toml"
     path.write_text('name = "p"\ndatasets = ["hopper/medium"]\n[[methods]]\nname = "dbc"\n')
     result = cli("plan", path, "--profile", str(tmp_path / "gpu.toml"))

@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import inspect
 import json
+import math
 import os
 import re
 import resource
@@ -154,6 +155,23 @@ def test_every_command_shows_its_own_options() -> None:
         assert option in result.output
 
 
+def test_an_option_that_takes_a_number_refuses_nan() -> None:
+    """Bounds do not in every typer. `ReferenceReturns` refuses those of data."""
+    found = set()
+    for name, _, function in real_commands():
+        for option, hint in typing.get_type_hints(function, include_extras=True).items():
+            kind, *about = typing.get_args(hint)[:2] or (hint,)
+            if kind in (float, float | None) and not option.startswith("reference_"):
+                found.add((name, option))
+                with pytest.raises(typer.BadParameter, match="nan is not a number"):
+                    about[0].callback(math.nan)
+                assert about[0].callback(0.5) == 0.5
+    assert found == {("collect", "poll"), ("submit", "poll")}
+    for words in ("collect x", "submit x"):
+        ended = CliRunner().invoke(app, [*words.split(), "--wait", "--poll", "nan"])
+        assert ended.exit_code == 2 and "--poll" in ended.output
+
+
 def _squeezed(text: str) -> str:
     """A text without spaces and the frames of tables."""
     return re.sub(r"[\s│]+", "", text)
@@ -224,7 +242,8 @@ def test_list_shows_every_kind(cli: Any) -> None:
     names = {kind: [entry["name"] for entry in entries] for kind, entries in listed.items()}
     assert list(names) == [
         "methods", "datasets", "dataset families", "students", "teacher recipes",
-        "density recipes", "studies", "sweeps", "protocols", "profiles", "exhibits",
+        "density recipes", "studies", "student recipes", "sweeps", "protocols", "profiles",
+        "exhibits",
     ]  # fmt: skip
     assert "quickstart" in names["sweeps"]
     assert "gpu" in names["profiles"]
@@ -232,6 +251,18 @@ def test_list_shows_every_kind(cli: Any) -> None:
     assert quick["what"].startswith("4 students x 10 episodes every 200 outer steps")
     described = [e for kind in names for e in listed[kind] if kind != "datasets"]
     assert [entry["name"] for entry in described if not entry["what"]] == []
+
+
+def test_list_describes_the_method_the_students_recipe_and_the_protocol_of_a_name(
+    cli: Any,
+) -> None:
+    described = json.loads(cli("list", "hades", "--json").out)
+    assert [d["kind"] for d in described] == ["method", "student recipe", "protocol"]
+    assert described[1]["what"] == "mlp 3x512 tanh, gaussian head, adam clipped at 0.5, 400 steps"
+    settings = [{s["name"]: s for s in d["settings"]} for d in described[1:]]
+    assert settings[0]["gradient_clip"]["default"] == 0.5
+    assert settings[1]["actions"]["default"] == "sampled"
+    assert all(s["meaning"] for table in settings for s in table.values())
 
 
 def test_list_describes_a_method_with_the_meaning_of_every_setting(cli: Any) -> None:

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import obdbench
 from benchmark.datasets.d4rl_facts import d4rl_reference
@@ -181,6 +182,18 @@ def test_returns_in_a_changed_environment_are_not_normalised_by_the_plain_ones()
         assert obdbench.evaluate(AlwaysRight(), other, episodes=1).normalized is None
     recorded = gymnasium.wrappers.RecordEpisodeStatistics(plain)
     assert obdbench.evaluate(AlwaysRight(), recorded, episodes=1).normalized is not None
+
+
+class Stands:
+    def predict(self, observation: Any) -> NDArray[np.float32]:
+        return np.zeros(3, dtype=np.float32)
+
+
+def test_returns_with_other_contacts_are_not_normalised_by_d4rls() -> None:
+    """gymnasium's own Hopper-v4, in which the margins of MuJoCo 3.5 and later add up."""
+    plain = gymnasium.make(gymnasium.registry["Hopper-v4"])
+    assert obdbench.evaluate(Stands(), plain, episodes=1).normalized is None
+    assert obdbench.evaluate(Stands(), "Hopper-v4", episodes=1).normalized is not None
 
 
 def test_an_environment_without_reference_returns_gives_plain_returns() -> None:

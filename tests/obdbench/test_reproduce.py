@@ -17,6 +17,7 @@ import pytest
 
 from benchmark.datasets.d4rl_facts import d4rl_statistics
 from benchmark.method import METHODS
+from benchmark.teachers.teacher_files import imported_path
 from obdbench.reproduction import reproducible, reproduction
 from obdbench.sweeps import shipped_sweeps
 from tests.d4rl_files import Arrays, made_up, write_file
@@ -88,7 +89,7 @@ def test_a_table_on_d4rl_is_made_by_one_command_that_goes_on_after_a_kill(
     assert plan.code == 0, plan.err
     assert len(re.findall(r"│ (?:dataset|teacher) .*│ there ", plan.out)) == 2
     assert re.search(
-        r"cal_ql on d4rl/hopper-medium-v2 +│ there +│ +│ trained here, 30 steps", plan.out
+        r"cal_ql_corl on d4rl/hopper-medium-v2 +│ there +│ +│ trained here, 30 steps", plan.out
     )
     done = cli(*command)
     assert done.code == 0, done.err
@@ -138,13 +139,36 @@ def test_a_teacher_of_other_settings_is_not_taken_without_a_word(
     settings = {**TINY, "datasets": '["d4rl/hopper-random-v2"]'}
     assert cli("data", "fetch", "d4rl/hopper-random-v2").code == 0
     trained = options({k.removeprefix("teacher."): v for k, v in TINY.items() if "teacher." in k})
-    one = ("teacher", "train", "d4rl/hopper-random-v2", "--recipe", "cal_ql", "--episodes", "1")
+    one = (
+        "teacher",
+        "train",
+        "d4rl/hopper-random-v2",
+        "--recipe",
+        "cal_ql_corl",
+        "--episodes",
+        "1",
+    )
     assert cli(*one, *trained, "--set", "decay_from=0.5").code == 0
     refused = cli(*PAPER, *options(settings), "--plan")
     assert refused.code == 1
     assert "was trained with decay_from = 0.5, and 1.0 is asked for" in refused.err
     kept = cli(*PAPER, *options(settings), "--set", "teacher.decay_from=0.5", "--plan")
     assert kept.code == 0, kept.err
+
+
+def test_a_teacher_of_the_authors_is_imported_and_never_trained(
+    cli: Any, mirror: FileServer, own_folders: Path
+) -> None:
+    command = [*PAPER, *options({**TINY, "teacher": '"cal_ql_authors"'}), "--plan"]
+    missing = cli(*command)
+    assert missing.code == 1 and "Nothing was started: 1 thing is missing." in missing.err
+    assert "teacher import FILE.pt --dataset d4rl/hopper-medium-v2" in " ".join(missing.err.split())
+    path = imported_path("d4rl/hopper-medium-v2")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    there = cli(*command)
+    assert there.code == 0, there.err
+    assert re.search(r"cal_ql_authors on d4rl/hopper-medium-v2 +│ there +│ +│ imported", there.out)
 
 
 def test_on_a_cluster_teachers_are_jobs_and_the_runs_follow_them(
@@ -199,7 +223,7 @@ def test_data_can_be_exchanged_at_both_scales() -> None:
     assert {run.dataset for run in small.sweep.runs} == {
         run.dataset for run in reproduction("obd-table-1", "paper", "d4rl").sweep.runs
     }
-    assert {run.teacher for run in small.sweep.runs} == {"none", "cal_ql"}
+    assert {run.teacher for run in small.sweep.runs} == {"none", "cal_ql_corl"}
     own = reproduction("obd-table-1", "paper", "own")
     assert {run.dataset for run in own.sweep.runs} == {
         run.dataset for run in reproduction("obd-table-1").sweep.runs

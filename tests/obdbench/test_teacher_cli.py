@@ -51,7 +51,7 @@ def test_a_trained_teacher_is_listed_and_evaluated(
 
 def test_an_import_replaces_an_earlier_one_only_with_force(cache: Path, tmp_path: Path) -> None:
     words = ("teacher", "import", str(tmp_path / "none.pt"), "--dataset", "d4rl/hopper-medium-v2")
-    path = imported_path("d4rl/hopper-medium-v2", "cal_ql")
+    path = imported_path("d4rl/hopper-medium-v2")
     path.parent.mkdir()
     path.write_text("the earlier one")
     with pytest.raises(ObdBenchError, match="Give --force to replace it, or --target"):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from paper_figures import over_datasets
@@ -307,3 +309,37 @@ def test_a_text_is_drawn_as_it_is_and_not_as_a_formula(
         texts = ElementTree.parse(svg).iter("{http://www.w3.org/2000/svg}text")
         shown = note.replace("\x1b", "\\x1b")
         assert any(shown in "".join(text.itertext()) for text in texts)
+
+
+def test_a_row_of_panels_is_as_tall_as_the_legend_next_to_it(make_record: MakeRecord) -> None:
+    """A legend that is taller than its row would press all panels to nothing."""
+    records = [
+        make_record(method, dataset, parameters={"synthetic_size": size}, curve=[1, 2, 3])
+        for method in ("distribution_matching", "trajectory_matching")
+        for dataset in ("ant/medium", "hopper/medium")
+        for size in range(1, MOST_OF_A_FAMILY + 1)
+    ]
+    figure = convergence(curves_frame(records))
+    figure.canvas.draw()
+    panels = [axes for axes in figure.axes if axes.get_legend()]
+    assert len(panels) == 2
+    boxes = [axes.get_window_extent() for axes in panels]
+    legends = [legend.get_window_extent() for axes in panels if (legend := axes.get_legend())]
+    assert min(box.height for box in boxes) > figure.dpi
+    assert legends[1].y1 <= legends[0].y0, "they do not cover each other"
+    assert all(figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1 for box in legends)
+
+
+def test_a_figure_is_laid_out_once_for_all_formats(
+    make_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layouts: list[Figure] = []
+    execute = ConstrainedLayoutEngine.execute
+
+    def counted(self: ConstrainedLayoutEngine, figure: Figure) -> Any:
+        layouts.append(figure)
+        return execute(self, figure)
+
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", counted)
+    write_formats(convergence(curves_frame(make_sweep())), tmp_path, "one")
+    assert len(layouts) == 1

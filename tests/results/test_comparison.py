@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from benchmark.method import METHODS
 from benchmark.protocol import PROTOCOLS
 from benchmark.record import Record
 from benchmark.spec import RunSpec
+from benchmark.teachers.cal_ql import CalQL, CORLCalQL
+from benchmark.teachers.teacher_files import AUTHORS
 from results import comparison
 from results.comparison import (
     FOLDER,
@@ -31,6 +33,7 @@ from results.comparison import (
 )
 from results.statistics import Estimate
 from tests.results.conftest import STUDENT, build_record, build_spec
+from tests.tiny_runs import altered
 
 D4RL = "d4rl/hopper-medium-v2"
 OWN = "hopper/medium"
@@ -211,6 +214,29 @@ def test_a_parameter_that_the_paper_does_not_state_must_have_its_default() -> No
     records = group(parameters={**build_spec().parameters, "beta": 0.5})
     found = held_against(cell(), records)
     assert (found.verdict, found.reasons) == ("not tested", ("beta 0.5, not the default",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"student": replace(STUDENT, activation="tanh")}, "student.activation tanh, not the"),
+        ({"student": replace(STUDENT, gradient_clip=0.5)}, "student.gradient_clip 0.5, not the"),
+        ({"student": replace(STUDENT, name="residual")}, "student.name residual, not the default"),
+        ({"protocol": replace(build_spec().protocol, actions="sampled")},
+         "protocol.actions sampled, not the default"),
+    ],
+)  # fmt: skip
+def test_a_student_or_scoring_that_a_table_does_not_state_must_be_the_default(
+    changes: dict[str, Any], reason: str
+) -> None:
+    stated = cell(settings={"student.width": STUDENT.width, "protocol.students": 2})
+    spec = replace(build_spec(), dataset=D4RL, **changes)
+    records = [of_spec(record, spec) for record in group()]
+    found = held_against(stated, records)
+    assert found.verdict == "not tested"
+    assert any(r.startswith(reason) for r in found.reasons)
+    # A table that states nothing of the kind leaves it open.
+    assert not any(r.startswith(reason) for r in held_against(cell(), records).reasons)
 
 
 def test_another_setting_is_a_reason_that_names_both_values() -> None:
@@ -466,10 +492,11 @@ def table_1_av_pbc() -> PublishedCell:
     return published
 
 
-@pytest.mark.parametrize("teacher", ["cal_ql:1", "cal_ql_corl"])
-def test_a_run_with_the_defaults_of_the_suite_is_comparable_with_obds_table_1(
-    teacher: str,
-) -> None:
+CORL = asdict(CORLCalQL())
+
+
+def with_teacher(teacher: str, parameters: dict[str, Any]) -> Comparison:
+    """Av-PBC's number of Table 1 next to runs at its settings, whose teacher was trained so."""
     spec = RunSpec.create(
         method="av_pbc",
         dataset=D4RL,
@@ -478,9 +505,48 @@ def test_a_run_with_the_defaults_of_the_suite_is_comparable_with_obds_table_1(
         teacher=teacher,
         protocol=PROTOCOLS["obd"],
     )
-    records = [of_spec(record, spec) for record in group([32.0, 32.5, 33.0, 33.5, 34.0])]
-    found = held_against(table_1_av_pbc(), records)
+    records = [
+        altered(of_spec(record, spec), teacher__name=teacher, teacher__parameters=parameters)
+        for record in group([32.0, 32.5, 33.0, 33.5, 34.0])
+    ]
+    return held_against(table_1_av_pbc(), records)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "parameters"),
+    [
+        ("cal_ql_authors", {}),
+        ("cal_ql_corl", CORL),
+        ("cal_ql_corl:1", {**CORL, "report_every": 7}),
+    ],
+)
+def test_a_run_with_the_defaults_of_the_suite_is_comparable_with_obds_table_1(
+    teacher: str, parameters: dict[str, Any]
+) -> None:
+    found = with_teacher(teacher, parameters)
     assert (found.published.value, found.verdict, found.reasons) == (32.5, "reproduced", ())
+
+
+@pytest.mark.parametrize(
+    ("teacher", "parameters", "reason"),
+    [
+        ("cal_ql", asdict(CalQL()), "teacher cal_ql, not cal_ql_corl"),
+        ("cal_ql", {}, "teacher cal_ql, not cal_ql_corl"),  # an import of older versions, or not
+        ("cal_ql_corl", {**CORL, "steps": 20_000}, "teacher.steps 20000, not 1000000"),
+        ("cal_ql_corl", {}, "teacher cal_ql_corl of settings that the record does not tell"),
+    ],
+)
+def test_a_teacher_trained_otherwise_than_the_papers_is_not_theirs(
+    teacher: str, parameters: dict[str, Any], reason: str
+) -> None:
+    found = with_teacher(teacher, parameters)
+    assert (found.verdict, found.reasons) == ("not tested", (reason,))
+
+
+def test_sdw_obd_is_tested_only_with_the_papers_density_and_teacher() -> None:
+    published = next(found for found in published_cells() if found.method == "sdw_obd")
+    assert published.settings["density"] == "maf_published"
+    assert published.settings["teacher"] == "cal_ql_corl"
 
 
 def test_printed_averages_are_those_of_their_rows_but_where_a_note_says_so() -> None:
@@ -537,8 +603,8 @@ def test_records_on_the_papers_dataset_are_taken_before_nearer_ones_on_the_own()
 
 def test_a_run_with_fewer_outer_steps_or_another_teacher_is_not_comparable() -> None:
     for changes, reason in (
-        ({"parameters": {"outer_steps": 5}, "teacher": "cal_ql"}, "outer_steps 5, not 20000"),
-        ({"parameters": {}, "teacher": "td3_bc"}, "teacher td3_bc, not cal_ql"),
+        ({"parameters": {"outer_steps": 5}, "teacher": AUTHORS}, "outer_steps 5, not 20000"),
+        ({"parameters": {}, "teacher": "td3_bc"}, "teacher td3_bc, not cal_ql_corl"),
     ):
         spec = RunSpec.create(
             method="av_pbc", dataset=D4RL, where="a test", protocol=PROTOCOLS["obd"], **changes

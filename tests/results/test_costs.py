@@ -145,8 +145,13 @@ def test_the_products_of_an_outer_step_are_counted_as_they_are_done(
     assert 1.0 <= runs * said.multiply_adds / counted.multiply_adds < 1.25
 
 
-def test_the_products_of_training_are_counted_as_they_are_done() -> None:
-    said = training_work(StudentSpec(width=48), 11, 3, pairs=32, students=4, steps=20)
+@pytest.mark.parametrize(
+    "student",
+    [StudentSpec(width=48), StudentSpec(width=48, head="gaussian", activation="tanh")],
+    ids=["default", "gaussian"],
+)
+def test_the_products_of_training_are_counted_as_they_are_done(student: StudentSpec) -> None:
+    said = training_work(student, 11, 3, pairs=32, students=4, steps=20)
     with Counted() as counted:
         said.sample(1)
     assert 1.0 <= said.multiply_adds / counted.multiply_adds < 1.25

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap, mstats, norm, ttest_1samp, ttest_ind
 
-from results.bootstrap import Statistic
+from results.bootstrap import Statistic, improvement_over_tasks
 from results.statistics import (
     FEW_SEEDS,
     Estimate,
@@ -102,6 +102,27 @@ def test_the_bootstrap_has_scipys_ends(counts: tuple[int, ...], statistic: Stati
     expected = bootstrap(
         tuple(tasks.values()),
         statistic,
+        n_resamples=9_999,
+        batch=1_000,
+        vectorized=True,
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(expected), rel=1e-13)
+    assert estimate.interval == "BCa"
+
+
+@pytest.mark.parametrize("counts", [(5, 5), (3, 7, 4, 6)])
+def test_the_bootstrap_of_an_improvement_has_scipys_ends(counts: tuple[int, ...]) -> None:
+    """Also where scores tie: many resamples are then exactly as good as the scores."""
+    rng = np.random.default_rng(1)
+    samples = tuple(np.sort(rng.integers(0, 6, size=count).astype(float)) for count in counts)
+    half = len(counts) // 2
+    x, y = ({str(i): list(s) for i, s in enumerate(part)} for part in
+            (samples[:half], samples[half:]))  # fmt: skip
+    estimate = probability_of_improvement(x, y, seed=3)
+    expected = bootstrap(
+        samples,
+        improvement_over_tasks,
         n_resamples=9_999,
         batch=1_000,
         vectorized=True,

@@ -56,7 +56,7 @@ def scheduler() -> FakeScheduler:
 @pytest.fixture
 def cluster(scheduler: FakeScheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster(tmp_path / "runs", scheduler)
-    monkeypatch.setattr("obdbench.sweep_status.Cluster", lambda store: cluster)
+    monkeypatch.setattr("slurm.cluster.Cluster", lambda store: cluster)
     return cluster
 
 

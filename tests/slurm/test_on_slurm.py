@@ -533,7 +533,7 @@ def test_a_paper_table_is_reproduced_with_its_teacher_density_and_runs_as_jobs(
         monkeypatch.setenv("OBDBENCH_D4RL_MIRROR", mirror.url)
         mirror.content = write_file(tmp_path / "hopper.hdf5", tiny.stand_in()).read_bytes()
         assert not call()
-    for work in ("teacher cal_ql", "density maf"):
+    for work in ("teacher cal_ql_corl", "density maf_published"):
         assert f"{work} on d4rl/hopper-medium-v2: submitted" in said[0]
     wait_until(lambda: not jobs(slurm, "pending,running,completing"), "both have ended")
     assert not call(), said[-1]

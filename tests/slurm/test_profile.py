@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
+from baselines.matching import Matching
+from baselines.outer_loop import OBD
+from baselines.progressive_obd import ProgressiveAvPBC
+from baselines.truncated_obd import TruncatedAvPBC
 from benchmark.config import BadConfiguration
+from benchmark.method import METHODS
 from benchmark.registry import UnknownName
 from slurm.profile import JobShape, build_profile, find_profile, read_profile
 
@@ -111,3 +116,13 @@ def test_profiles_are_found_by_name_nearest_first(
     (tmp_path / "torn.toml").write_text("cpus =")
     with pytest.raises(BadConfiguration, match="not TOML"):
         find_profile("torn.toml")
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_the_gpu_profile_asks_for_a_gpu_only_where_a_method_uses_it(name: str) -> None:
+    method = METHODS[name] if isinstance(METHODS[name], type) else type(METHODS[name])
+    uses = issubclass(method, OBD | Matching) and not issubclass(
+        method, ProgressiveAvPBC | TruncatedAvPBC
+    )
+    shape = find_profile("gpu").of(name)
+    assert (shape.device, shape.gpus) == (("cuda", 1) if uses else ("cpu", 0))

@@ -6,14 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import mujoco
 import numpy as np
 import pytest
-from packaging.version import Version
 
 from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns, check_dataset
 from benchmark.datasets.replay import TOLERANCE, replay
 from benchmark.datasets.transitions import clip_controls, read_transitions
+from benchmark.environments.contacts import adds_margins
 from benchmark.environments.lookup import find_specification, make_environment
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "external"
@@ -25,7 +26,7 @@ def single_steps(
     *,
     largest: float = 0.5,
     height: float | None = None,
-    floor_margin: float | None = None,
+    margin: float | None = None,
 ) -> Dataset:
     """Episodes of one step each, from states that are drawn around that of a reset.
 
@@ -33,7 +34,7 @@ def single_steps(
         env_id: Environment.
         largest: Bound of the velocities, and of the actions' components.
         height: Height of the torso, where it is to be another.
-        floor_margin: Margin of the floor's contacts, where it is to be another.
+        margin: Margin of every geom, where it is to be another.
     """
     generator = np.random.default_rng(1)
     environment: Any = make_environment(find_specification(env_id)).unwrapped
@@ -46,8 +47,8 @@ def single_steps(
             environment.state = first.astype(np.float64)
         else:
             model, data = environment.model, environment.data
-            if floor_margin is not None:
-                model.geom_margin[0] = floor_margin
+            if margin is not None:
+                model.geom_margin[:] = margin
             if height is not None:
                 first[0] = height
             positions = model.nq - 1
@@ -150,13 +151,20 @@ def test_states_behind_the_clip_of_velocities_are_skipped() -> None:
         replay(dataclasses.replace(dataset))
 
 
-@pytest.mark.skipif(Version(mujoco.__version__) < Version("3.5"), reason="margins do not add yet")
-def test_data_of_the_margins_before_mujoco_3_5_are_recognised() -> None:
-    dataset = single_steps("Hopper-v4", height=1.2, floor_margin=0.0)
+@pytest.mark.skipif(not adds_margins(mujoco.__version__), reason="margins do not add yet")
+@pytest.mark.parametrize(
+    ("env_id", "margin", "advice"),
+    [
+        ("Hopper-v4", 0.001, "sum, as since MuJoCo 3.5, .* register the environment under an id"),
+        ("Hopper-v5", 0.0005, r"larger, as before MuJoCo 3.5, .* install 'mujoco<3.5'"),
+    ],
+)
+def test_data_of_other_contacts_are_recognised(env_id: str, margin: float, advice: str) -> None:
+    dataset = single_steps(env_id, height=1.2, margin=margin)
     found = replay(dataset)
     outside = int(found.outside.sum())
-    assert 0 < outside == found.by_larger_margin
-    with pytest.raises(DatasetProblem, match=rf"{outside:,} of the {outside:,} come back where a"):
+    assert 0 < outside == found.by_other_contacts
+    with pytest.raises(DatasetProblem, match=rf"{outside} of the {outside} come back .*{advice}"):
         found.check(dataset)
 
 
@@ -179,26 +187,47 @@ def test_an_environment_whose_state_is_hidden_is_refused() -> None:
 
 
 # --- public rollouts of expert policies -----------------------------------------------------------
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the public rollouts are not on this machine")
-@pytest.mark.parametrize(
-    ("env_id", "replayed", "returns"),
-    [("Hopper-v4", 1644, 3717), ("Walker2d-v4", 216, 5383), ("CartPole-v1", 26964, 473)],
+NEEDS_ROLLOUTS = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the public rollouts are not on this machine"
 )
-def test_public_rollouts_come_back(env_id: str, replayed: int, returns: float) -> None:
-    """Hopper's with the contacts of MuJoCo before 3.5, in which they were collected."""
-    dataset = read_transitions(
+
+
+def public_rollouts(env_id: str) -> Dataset:
+    return read_transitions(
         SHARED / f"expert_rollouts_{env_id}.npz",
         name="local/public",
         env_id=env_id,
         reference=ReferenceReturns(0.0, 1.0),
     )
+
+
+@NEEDS_ROLLOUTS
+@pytest.mark.parametrize(
+    ("env_id", "replayed", "returns"),
+    [("Hopper-v4", 1644, 3717), ("Walker2d-v4", 216, 5383), ("CartPole-v1", 26964, 473)],
+)
+def test_public_rollouts_come_back(env_id: str, replayed: int, returns: float) -> None:
+    dataset = public_rollouts(env_id)
     found = replay(dataset)
     assert len(found.rows) == replayed
     assert found.returns.mean() == pytest.approx(returns, abs=1)
     assert found.ends_differ == 0
-    assert found.by_larger_margin == found.outside.sum()
-    if env_id != "Hopper-v4" or Version(mujoco.__version__) < Version("3.5"):
-        found.check(dataset)
-        assert max(found.reward_errors.max(), found.state_errors.max()) < 1e-5
-    else:  # in flight, without contacts, also with those of this MuJoCo
-        assert (np.fmax(found.reward_errors, found.state_errors) < 1e-5).mean() > 0.74
+    found.check(dataset)
+    assert max(found.reward_errors.max(), found.state_errors.max()) < 1e-5
+
+
+@NEEDS_ROLLOUTS
+@pytest.mark.skipif(not adds_margins(mujoco.__version__), reason="margins do not add yet")
+def test_public_rollouts_of_hopper_do_not_come_back_with_the_margins_added() -> None:
+    """Neither with the contacts that gymnasium's own Hopper-v4 has since MuJoCo 3.5."""
+    dataset = public_rollouts("Hopper-v4")
+    gymnasium.register(
+        "OwnHopper-v4", entry_point="gymnasium.envs.mujoco.hopper_v4:HopperEnv", max_episode_steps=9
+    )
+    try:
+        found = replay(dataclasses.replace(dataset, env_id="OwnHopper-v4"))
+    finally:
+        del gymnasium.registry["OwnHopper-v4"]
+    assert 0.74 < 1 - found.outside.mean() < 0.76, "those in flight"
+    assert found.state_errors.max() > 0.3
+    assert found.by_other_contacts == found.outside.sum()

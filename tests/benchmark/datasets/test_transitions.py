@@ -190,6 +190,19 @@ def test_rows_without_next_observations_are_read_as_d4rls(
     assert read(tmp_path / "d4rl.hdf5").sha256 == expected.sha256
 
 
+def test_a_file_of_d4rl_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = write_file(tmp_path / "d4rl.hdf5", made_up([20, 30, 10], "tot")), []
+    original = h5py.File
+
+    def opens(*arguments: Any, **options: Any) -> h5py.File:
+        opened.append(arguments)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(h5py, "File", opens)
+    assert len(read(path)) == 58
+    assert opened == [(path, "r")]
+
+
 @pytest.mark.parametrize(
     "ends",
     [

@@ -95,6 +95,7 @@ def test_the_id_of_a_variant_finds_what_gymnasium_made(arguments: dict[str, Any]
         ('Hopper-v5{"max_episode_steps": 0}', "is 0; expected a positive whole number"),
         ('Hopper-v5{"max_episode_steps": "9"}', "is '9'; expected a positive whole number"),
         ('Hopper-v5{"max_episode', "is not JSON"),
+        ('Hopper-v5{"reset_noise_scale": NaN}', r"is not JSON \(NaN is not a number\)"),
         ('Hopper-v5{"noise": 1}', "cannot be made with the arguments {'noise': 1}"),
         ('Hoper-v5{"max_episode_steps": 9}', "Nearest registered ids: Hopper-v5"),
     ],

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
 from gymnasium.wrappers import ClipReward
 from numpy.typing import NDArray
 
 from benchmark.environments.batch import BatchedEnvironment
+from benchmark.environments.contacts import adds_margins
 from benchmark.environments.lookup import make_batched
 from benchmark.environments.mujoco_batch import MujocoBatch
 
@@ -41,6 +44,9 @@ class Trajectory(NamedTuple):
 def gymnasium_episode(env_id: str, seed: int, actions: NDArray[np.float32]) -> Trajectory:
     """One episode by gymnasium's own environment, one action after another."""
     environment = gymnasium.make(gymnasium.registry[env_id])  # by id, v4 warns of its age
+    if env_id == "Hopper-v4" and adds_margins(mujoco.__version__):
+        model: Any = environment.unwrapped.model  # type: ignore[attr-defined]
+        model.geom_margin[:] = 0.0005  # of each of two, see benchmark.environments.contacts
     observations: list[Any] = [environment.reset(seed=seed)[0]]
     rewards, terminated, truncated = [], [], []
     for action in actions:
@@ -174,6 +180,65 @@ def test_a_slot_reset_in_mid_flight_starts_afresh(env_id: str) -> None:
     environment.close()
     for slot, seed in enumerate(SEEDS):
         assert_identical(found[slot], gymnasium_episode(env_id, seed, actions[slot]))
+
+
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_episodes_of_one_seed_are_each_gymnasiums(env_id: str) -> None:
+    """Policies are compared on the same first states, which are drawn once."""
+    actions = action_sequences(env_id, 8, 1.0)
+    seeds = [3, 14, 3]
+    environment = make_batched(env_id, 3)
+    assert isinstance(environment, MujocoBatch)
+    drawn: list[int] = []
+    reset = environment._reference.reset
+    environment._reference.reset = lambda *, seed: (drawn.append(seed), reset(seed=seed))[1]
+    found = batched_episodes(environment, seeds, actions)
+    environment.close()
+    assert drawn == [3, 14]
+    for slot, seed in enumerate(seeds):
+        assert_identical(found[slot], gymnasium_episode(env_id, seed, actions[slot]))
+
+
+@pytest.mark.skipif(
+    not hasattr(mujoco.mjtDisableBit, "mjDSBL_ISLAND"), reason="this MuJoCo looks for no islands"
+)
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Walker2d-v5"])
+def test_islands_of_constraints_are_not_looked_for(env_id: str) -> None:
+    """A step that touches the ground is the same without, to the last bit, and cheaper."""
+    plain: Any = gymnasium.make(env_id).unwrapped
+    environment = make_batched(env_id, 1)
+    assert isinstance(environment, MujocoBatch)
+    plain.reset(seed=3)
+    environment.reset([0], [3])
+    action = plain.action_space.sample()[None] * 0
+    touched = 0
+    for _ in range(40):
+        expected = plain.step(action[0])[0]
+        assert np.array_equal(environment.step(np.array([0]), action).observations[0], expected)
+        touched += plain.data.nisland > 0
+        assert environment._data[0].nefc == plain.data.nefc
+        assert environment._data[0].nisland == 0
+    environment.close()
+    assert touched > 5
+
+
+def test_an_error_in_any_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = threading.Event()
+    step = mujoco.mj_step
+
+    def fail(*arguments: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            failed.set()
+            raise mujoco.FatalError("the simulation failed")
+        assert failed.wait(10), "the other thread takes a slot of its own"
+        step(*arguments)
+
+    environment = make_batched("Hopper-v5", 4, threads=2)
+    environment.reset(np.arange(4), range(4))
+    monkeypatch.setattr(mujoco, "mj_step", fail)
+    with pytest.raises(mujoco.FatalError, match="the simulation failed"):
+        environment.step(np.arange(4), np.zeros((4, 3)))
+    environment.close()
 
 
 def test_results_do_not_change_when_the_batch_goes_on() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from benchmark.environments.batch import BatchedEnvironment, StepResult
 from benchmark.environments.lookup import make_batched
 from benchmark.environments.rollout import Episodes, NoTimeLimit, rollout
+from benchmark.threads import torch_threads
 
 SEEDS = [5, 6, 7]
 GAINS = np.array([0.1, 0.6], np.float32)  # one policy each
@@ -115,6 +117,55 @@ def test_the_policy_sees_every_slot_and_finished_ones_stand_still() -> None:
     assert not np.array_equal(seen[0][0, 0], seen[0][0, 1]), "episodes start from different ones"
 
 
+def lean(gains: NDArray[np.float32], observations: NDArray[np.float32]) -> Any:
+    """Actions with which Hopper and Walker2d fall the sooner, the higher the gain."""
+    joints = 3 if observations.shape[-1] == 11 else 6
+    return gains * (1 + observations[..., :joints])
+
+
+def balance(gains: NDArray[np.float32], observations: NDArray[np.float32]) -> Any:
+    """Scores of CartPole's two actions."""
+    push_right = gains[..., 0] * observations[..., 2] + observations[..., 3]
+    return np.stack([np.zeros_like(push_right), push_right], axis=-1)
+
+
+class Narrowable:
+    """Policies of some gains, which note which of them are asked."""
+
+    def __init__(self, respond: Any, gains: NDArray[np.float32], asked: list[list[float]]) -> None:
+        self.respond, self.gains, self.asked = respond, gains, asked
+
+    def only(self, policies: NDArray[np.intp]) -> Narrowable:
+        return Narrowable(self.respond, self.gains[policies], self.asked)
+
+    def __call__(self, observations: NDArray[np.float32]) -> Any:
+        assert len(observations) == len(self.gains)
+        self.asked.append(self.gains.tolist())
+        return self.respond(self.gains[:, None, None], observations)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "respond"),
+    [("Hopper-v4", lean), ("Hopper-v5", lean), ("Walker2d-v5", lean), ("CartPole-v1", balance)],
+)
+def test_policies_that_have_finished_are_not_asked(env_id: str, respond: Any) -> None:
+    gains = np.array([0.9, 0.1, 0.6, 0.2, 0.7], np.float32)
+    asked: list[list[float]] = []
+    policies = Narrowable(respond, gains, asked)
+    options: Any = {"policies": 5, "episodes": 3, "seeds": SEEDS}
+    narrowed = rollout(env_id, policies, threads=2, **options)
+    calls = [*asked]
+    whole = rollout(env_id, policies.__call__, **options)  # a function cannot be narrowed
+    assert np.array_equal(narrowed.returns, whole.returns)
+    assert np.array_equal(narrowed.lengths, whole.lengths)
+    lasts = narrowed.lengths.max(axis=1)
+    assert len(np.unique(lasts)) > 2, "policies that finish together would test too little"
+    for step, found in enumerate(calls):
+        unfinished = gains[lasts > step].tolist()
+        assert set(unfinished) <= set(found)
+        assert len(unfinished) > 0.75 * len(found)
+
+
 def test_max_steps_cuts_episodes() -> None:
     found = rollout("Hopper-v5", steer, policies=2, episodes=3, seeds=SEEDS, max_steps=4)
     assert (found.lengths == 4).all()
@@ -128,6 +179,20 @@ def test_progress_counts_environment_steps() -> None:
     assert counts[0] == 6
     assert counts == sorted(counts)
     assert counts[-1] == found.environment_steps
+
+
+def test_policies_are_asked_with_torch_on_one_thread() -> None:
+    """Torch's others would wait for the next call on the cores that the environments need."""
+    found: list[int] = []
+
+    def act(observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        found.append(torch.get_num_threads())
+        return steer(observations)
+
+    with torch_threads(2):
+        rollout("Hopper-v5", act, policies=2, episodes=1, seeds=[0], threads=2, max_steps=3)
+        assert torch.get_num_threads() == 2
+    assert found == [1, 1, 1]
 
 
 def test_the_batch_is_closed_when_the_policy_fails(recorders: list[Recorder]) -> None:

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.students.heads import HEADS, bc_loss_gradient, bc_loss_tangent
+from benchmark.errors import ObdBenchError
+from benchmark.students.heads import HEADS as ALL_HEADS
+from benchmark.students.heads import SQUARED_ERROR_HEADS as HEADS
+from benchmark.students.heads import bc_loss_gradient, bc_loss_tangent, squared_error_head
 
 RUNS, PAIRS, ACTION_DIM = 2, 7, 3
 heads = pytest.mark.parametrize("name", list(HEADS))
@@ -148,3 +151,10 @@ def test_a_sample_needs_noise() -> None:
 @pytest.mark.parametrize(("name", "outputs"), [("mean", 3), ("sampled", 6), ("sampled_trained", 6)])
 def test_outputs_an_action_of_three_dimensions_needs(name: str, outputs: int) -> None:
     assert HEADS[name].outputs(3) == outputs
+
+
+@pytest.mark.parametrize("name", ["gaussian", "categorical"])
+def test_a_head_of_a_likelihood_is_none_of_the_squared_error(name: str) -> None:
+    with pytest.raises(ObdBenchError, match=r"is a likelihood.*one of mean, sampled, sampled_tra"):
+        squared_error_head(ALL_HEADS[name])
+    assert squared_error_head(ALL_HEADS["mean"]) is HEADS["mean"]

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, relu
 
-from benchmark.students.network import Network, Parameters, relu_backward, stack
+from benchmark.students.network import (
+    Network,
+    Parameters,
+    relu_backward,
+    stack,
+    tanh_backward,
+)
 
 NETWORKS = [
     Network((5, 3)),
@@ -18,6 +24,10 @@ NETWORKS = [
     Network((5, 8, 7, 7, 6, 8, 3), skip=(2, 3)),
     Network((5, 4), scalars=True),
     Network((5, 8, 7, 8, 4), skip=(1, 3), scalars=True),
+    Network((5, 8, 7, 6, 3), activation="tanh"),
+    Network((5, 8, 7, 8, 3), skip=(1, 3), activation="tanh", constants=3),
+    Network((5, 3), constants=2),
+    Network((5, 8, 4), scalars=True, constants=2),
 ]
 networks = pytest.mark.parametrize("network", NETWORKS, ids=repr)
 
@@ -33,7 +43,7 @@ def draw(network: Network, runs: int = 3) -> tuple[Parameters, Tensor]:
     for _, bias in parameters:
         bias.normal_(generator=source)
     if network.scalars:
-        parameters[-1][0].normal_(generator=source)
+        parameters[network.depth][0].normal_(generator=source)
     observations = torch.randn(runs, 9, network.sizes[0], generator=source, dtype=torch.float64)
     return parameters, observations
 
@@ -46,16 +56,19 @@ def plain_forward(network: Network, parameters: Parameters, observations: Tensor
         hidden: list[Tensor] = []
         layers = parameters[: network.depth]
         for layer, (weight, bias) in enumerate(layers[:-1], start=1):
-            value = relu(linear(value, weight[run], bias[run, 0]))
+            value = linear(value, weight[run], bias[run, 0])
+            value = value.tanh() if network.activation == "tanh" else relu(value)
             if network.skip and layer == network.skip[1]:
                 value = value + hidden[network.skip[0] - 1]
             hidden.append(value)
         weight, bias = layers[-1]
         value = linear(value, weight[run], bias[run, 0])
         if network.scalars:
-            multiplier, offset = parameters[-1]
+            multiplier, offset = parameters[network.depth]
             mean, raw = value.chunk(2, -1)
             value = torch.cat((mean, multiplier[run] * raw + offset[run]), -1)
+        if network.constants:
+            value = torch.cat((value, parameters[-1][1][run].expand(len(value), -1)), -1)
         outputs.append(value)
     return torch.stack(outputs)
 
@@ -74,7 +87,7 @@ def test_gradients_equal_autograd(network: Network) -> None:
     tensors = [tensor.requires_grad_() for layer in parameters for tensor in layer]
     outputs = plain_forward(network, parameters, observations)
     cotangent = torch.randn(outputs.shape, generator=generator(1), dtype=torch.float64)
-    expected = torch.autograd.grad(outputs, tensors, cotangent)
+    expected = torch.autograd.grad(outputs, tensors, cotangent, allow_unused=True)
 
     with torch.no_grad():
         levels = network.forward(parameters, observations)
@@ -83,7 +96,15 @@ def test_gradients_equal_autograd(network: Network) -> None:
 
     found = [tensor for layer in gradients for tensor in layer]
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(one, _or_zeros(other, one), rtol=1e-11, atol=1e-12)
+
+
+def _or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
+    """A gradient; the empty one of a layer without inputs, which autograd does not reach."""
+    if gradient is None:
+        assert like.numel() == 0
+        return torch.zeros_like(like)
+    return gradient
 
 
 @networks
@@ -91,13 +112,15 @@ def test_autograd_can_follow_the_forward_pass(network: Network) -> None:
     parameters, observations = draw(network)
     tensors = [tensor.requires_grad_() for layer in parameters for tensor in layer]
     expected = torch.autograd.grad(
-        plain_forward(network, parameters, observations).square().sum(), tensors
+        plain_forward(network, parameters, observations).square().sum(),
+        tensors,
+        allow_unused=True,
     )
     found = torch.autograd.grad(
         network.forward(parameters, observations).outputs.square().sum(), tensors
     )
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(one, _or_zeros(other, one), rtol=1e-11, atol=1e-12)
 
 
 def test_a_pass_leaves_parameters_and_observations_as_they_were() -> None:
@@ -117,6 +140,30 @@ def test_relu_backward_is_zero_where_the_relu_is() -> None:
     gradient, output = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 0.5, 2.0])
     assert relu_backward(gradient, output) is gradient  # in place
     assert gradient.tolist() == [0.0, 2.0, 3.0]
+
+
+def test_tanh_backward_is_the_slope_at_its_output() -> None:
+    gradient, output = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 0.5, -1.0])
+    assert tanh_backward(gradient, output) is gradient  # in place
+    assert gradient.tolist() == [1.0, 1.5, 0.0]
+
+
+@pytest.mark.parametrize("sizes", [(4, 16, 16, 3), (4, 3)])
+def test_only_the_last_layer_has_the_output_gain(sizes: tuple[int, ...]) -> None:
+    small = Network(sizes, output_gain=0.01).initialise(generator(), torch.float64)
+    usual = Network(sizes).initialise(generator(), torch.float64)
+    for (weight, _), (same, _) in zip(small[:-1], usual[:-1], strict=True):
+        assert torch.equal(weight, same)
+    torch.testing.assert_close(small[-1][0], usual[-1][0] * (0.01 / 2**0.5), rtol=1e-12, atol=0)
+
+
+def test_constant_outputs_start_at_zero_and_draw_nothing() -> None:
+    drawn, source, other = Network((5, 8, 3), constants=3), generator(), generator()
+    *layers, (weight, bias) = drawn.initialise(source)
+    assert (weight.shape, bias.tolist()) == ((1, 3, 0), [[[0.0] * 3]])
+    expected = Network((5, 8, 3)).initialise(other)
+    assert all(torch.equal(w, v) for (w, _), (v, _) in zip(layers, expected, strict=True))
+    assert torch.equal(source.get_state(), other.get_state())
 
 
 @pytest.mark.parametrize("sizes", [(11, 256, 256, 256, 6), (4, 4), (9, 3, 7)])

@@ -22,7 +22,7 @@ from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl
 from benchmark.teachers.cal_ql import CORLCalQL
 from benchmark.teachers.corl import import_corl
 from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, evaluate_teacher
-from benchmark.teachers.teacher_files import load_teacher, save_teacher
+from benchmark.teachers.teacher_files import AUTHORS, load_teacher, save_teacher
 from benchmark.torch_files import only_scalar
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"
@@ -167,7 +167,7 @@ def test_an_imported_teacher_outlives_its_file_and_can_be_saved(
     again = load_teacher(tmp_path / "teacher.safetensors")
     assert torch.equal(again.act(observations), before)
     assert again.facts["dataset"] == "hopper-medium-v2"
-    assert again.facts["recipe"] == "cal_ql"
+    assert again.facts["recipe"] == AUTHORS
     assert again.facts["checkpoint"] == "checkpoint.pt"
     assert len(again.facts["checkpoint_sha256"]) == 64
 

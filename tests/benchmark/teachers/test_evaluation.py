@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
 import torch
 
 from benchmark.datasets.dataset import ReferenceReturns
+from benchmark.environments.contacts import FORMER, adds_margins
 from benchmark.environments.lookup import UnknownEnvironment
 from benchmark.seeds import episode_seeds
-from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, evaluate_teacher
+from benchmark.teachers.teacher import (
+    NetworkTeacher,
+    TeacherProblem,
+    evaluate_teacher,
+    measured_return,
+)
 
 REFERENCE = ReferenceReturns(random=-100.0, expert=300.0)
 
@@ -40,6 +47,8 @@ def test_the_return_is_that_of_a_plain_loop(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gymnasium.logger, "min_level", gymnasium.logger.ERROR)  # v4 is deprecated
         environment = gymnasium.make(env_id)
+    if env_id == "Hopper-v4" and adds_margins(mujoco.__version__):
+        environment.unwrapped.model.geom_margin[:] = 0.0005  # type: ignore[attr-defined]
     high = environment.action_space.high  # type: ignore[attr-defined]
     returns = []
     for seed in episode_seeds(3, purpose="teacher evaluation", environment=env_id, seed=4):
@@ -58,6 +67,15 @@ def test_the_return_is_that_of_a_plain_loop(
     assert found["return"] == pytest.approx(np.mean(returns), rel=1e-4)
     assert found["return_sd"] == pytest.approx(np.std(returns), rel=1e-3)
     assert found["normalized_return"] == pytest.approx((found["return"] + 100) / 4)
+
+
+def test_a_return_with_other_contacts_is_not_known() -> None:
+    measured = {"return": 7.0}
+    facts = {"environment": "Hopper-v4", "evaluation": measured}
+    assert measured_return(facts) == {}
+    assert measured_return(facts | {"contacts": FORMER}) == measured
+    assert measured_return(facts | {"environment": "Hopper-v5"}) == measured
+    assert measured_return({}) == {}
 
 
 def test_the_seed_decides() -> None:

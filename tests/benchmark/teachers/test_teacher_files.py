@@ -13,12 +13,14 @@ from benchmark.spec import RunSpec
 from benchmark.teachers.iql import IQL
 from benchmark.teachers.teacher import TeacherProblem
 from benchmark.teachers.teacher_files import (
+    AUTHORS,
     TeacherName,
     cached_path,
     find_teacher,
     imported_path,
     load_teacher,
     save_teacher,
+    shipped_path,
     shipped_teachers,
 )
 from tests.tiny_runs import PROTOCOL
@@ -67,16 +69,43 @@ def test_other_data_do_not_get_a_trained_teacher(small_dataset: Dataset, cache: 
         find_teacher(other, "iql")
 
 
-def test_an_imported_teacher_serves_data_of_its_name(small_dataset: Dataset, cache: Path) -> None:
-    teacher = IQL(steps=2, batch_size=4, width=4).train(small_dataset, 0)
-    save_teacher(teacher, imported_path("d4rl/hopper-medium-v2", "cal_ql"))
+@pytest.mark.parametrize("recipe", [AUTHORS, "cal_ql"])  # the second one is an older import
+def test_an_imported_teacher_serves_data_of_its_name_under_the_authors(
+    recipe: str, small_dataset: Dataset, cache: Path
+) -> None:
+    """Never as a recipe that may be trained here: a record's teacher says which it was."""
     named = dataclasses.replace(small_dataset, name="d4rl/hopper-medium-v2")
-    assert find_teacher(named, "cal_ql").facts["dataset"] == small_dataset.name
+    with pytest.raises(TeacherProblem, match=r"teacher import FILE.pt --dataset d4rl/hopper-med"):
+        find_teacher(named, AUTHORS)
+    path = imported_path("d4rl/hopper-medium-v2")
+    assert path.name == "d4rl-hopper-medium-v2.cal_ql_authors.safetensors"
+    teacher = IQL(steps=2, batch_size=4, width=4).train(small_dataset, 0)
+    save_teacher(teacher, path.with_name(path.name.replace(AUTHORS, recipe)))
+    assert find_teacher(named, AUTHORS).facts["dataset"] == small_dataset.name
+    with pytest.raises(TeacherProblem, match="There is no cal_ql teacher"):
+        find_teacher(named, "cal_ql")
+    with pytest.raises(TeacherProblem, match="has no seed here; expected cal_ql_authors"):
+        find_teacher(named, f"{AUTHORS}:1")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12])
+def test_a_shipped_teacher_has_the_seed_that_is_asked_for(
+    seed: int, small_dataset: Dataset, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.teachers.teacher_files.SHIPPED", tmp_path / "shipped")
+    recipe, name = IQL(steps=2, batch_size=4, width=4), str(TeacherName("iql", seed))
+    save_teacher(
+        recipe.train(small_dataset, seed), shipped_path(small_dataset.name, TeacherName.parse(name))
+    )
+    assert find_teacher(small_dataset, name).facts["seed"] == seed
+    for other in {"iql", "iql:1", "iql:12"} - {name}:
+        with pytest.raises(TeacherProblem, match=f"There is no {other} teacher"):
+            find_teacher(small_dataset, other)
 
 
 def test_a_teacher_of_other_dimensions_is_refused(small_dataset: Dataset, cache: Path) -> None:
     teacher = IQL(steps=2, batch_size=4, width=4).train(small_dataset, 0)
-    save_teacher(teacher, imported_path("d4rl/walker2d-medium-v2", "iql"))
+    save_teacher(teacher, imported_path("d4rl/walker2d-medium-v2"))
     other = dataclasses.replace(
         small_dataset,
         name="d4rl/walker2d-medium-v2",
@@ -85,7 +114,7 @@ def test_a_teacher_of_other_dimensions_is_refused(small_dataset: Dataset, cache:
     with pytest.raises(
         TeacherProblem, match=r"takes 11 observations and gives 3 actions.*11 and 2"
     ):
-        find_teacher(other, "iql")
+        find_teacher(other, AUTHORS)
 
 
 def test_a_teacher_is_shipped_for_each_of_the_nine() -> None:
