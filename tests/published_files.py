@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 RESULTS = "results/ICLR"
 HOPPER = "brax/distill/hopper/D2/seed0"
-BREAKOUT = "minatar/overfit/Breakout-MinAtar/D4/greedy_actFalse/seed1"
+BREAKOUT = "minatar/overfit/Breakout-MinAtar/D7/greedy_actFalse/seed1"
 IMAGES = "mnist/MNIST/D10/seed0"
 GENERATIONS, POPULATION = 30, 4
 
@@ -58,8 +58,8 @@ def dumps(content: Any, **protocol: int) -> bytes:
 def hades_content(name: str) -> dict[str, Any]:
     """What a file of HaDES holds: the set of Hopper, Breakout or MNIST, of counted numbers."""
     images, minatar = name == IMAGES, name == BREAKOUT
-    pairs = {HOPPER: 2, BREAKOUT: 4, IMAGES: 10}[name]
-    size = {HOPPER: 2 * (3 + 11), BREAKOUT: 4 * 400, IMAGES: 7840}[name]
+    pairs = {HOPPER: 2, BREAKOUT: 7, IMAGES: 10}[name]
+    size = {HOPPER: 2 * (3 + 11), BREAKOUT: 7 * 400, IMAGES: 7840}[name]
     environment = {HOPPER: "hopper", BREAKOUT: "Breakout-MinAtar", IMAGES: "MNIST"}[name]
     observations = {HOPPER: 11, BREAKOUT: 400, IMAGES: 784}[name]
     numbers = np.arange(size)

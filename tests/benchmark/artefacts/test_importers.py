@@ -78,14 +78,16 @@ def test_a_set_of_continuous_actions_is_taken_apart(tmp_path: Path) -> None:
 
 
 def test_a_set_with_fixed_labels_has_those_that_its_authors_gave_it(tmp_path: Path) -> None:
-    """Four states, three actions: one label each, and a state that is never trained on."""
+    """Seven states, three actions: two labels each, and a state that is never trained on."""
     write_hades(tmp_path, BREAKOUT)
     found = only(tmp_path)
-    assert torch.equal(found.tensors["actions"], torch.eye(3))
-    assert torch.equal(found.tensors["observations"], torch.arange(1200.0).view(3, 400))
-    assert torch.equal(found.tensors["sigma_observations"], 0.5 + torch.arange(1200.0).view(3, 400))
+    assert found.tensors["actions"].argmax(1).tolist() == [0, 0, 1, 1, 2, 2]
+    assert found.tensors["actions"].sum(1).tolist() == [1.0] * 6
+    states = torch.arange(2400.0).view(6, 400)
+    assert torch.equal(found.tensors["observations"], states)
+    assert torch.equal(found.tensors["sigma_observations"], 0.5 + states)
     assert not found.tensors["sigma_actions"].any(), "labels are not perturbed"
-    assert (found.card["pairs"], found.card["states_without_label"]) == (3, 1)
+    assert (found.card["pairs"], found.card["states_without_label"]) == (6, 1)
     assert found.card["environment"] == "minatar/breakout"
     assert (found.card["fixed_initialization"], found.card["initialization_seed"]) == (True, 420)
 
