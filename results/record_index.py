@@ -2,8 +2,8 @@
 
 The records stay the truth. An entry of `sweeps/<name>.index` counts only while its record's file
 has the size, times and inode that it had when it was read and checked; any other record is read and
-checked anew. An index that is damaged, of another version of the suite or absent is no index, and
-one that cannot be written is not written: nothing but time depends on it.
+checked anew. An index that is damaged, or of another version of the suite, is not used, and one
+that cannot be written is left out: nothing but time depends on it.
 
 The change time (ctime) is set by the system at every write and every rename, and no program sets it
 back with the modification time: a record that was altered by hand is found whatever its size and

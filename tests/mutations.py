@@ -138,9 +138,9 @@ MUTATIONS = (
     ),
     Mutation(
         "probability of improvement: ties count for nothing",
-        "results/statistics.py",
-        "np.mean(0.5 * (np.sign(difference) + 1.0), axis",
-        "np.mean(1.0 * (difference > 0), axis",
+        "results/bootstrap.py",
+        "np.asarray(0.5 * (np.sign(x[..., :, None] - y[..., None, :]) + 1.0))",
+        "np.asarray(1.0 * (x[..., :, None] > y[..., None, :]))",
         ("tests/results/test_statistics.py",),
     ),
     Mutation(

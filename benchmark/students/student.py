@@ -55,7 +55,11 @@ class StudentPolicy:
         return self.scaling.actions_out(self.head.mode(self.outputs(observations))).numpy()
 
     def sampled(self, seeds: Sequence[Sequence[int]]) -> SampledStudents:
-        """The same students, which draw their actions; arguments as in `SampledStudents`.
+        """The same students, which draw their actions, for one `rollout`.
+
+        Args:
+            seeds: Seeds of the streams, one row per policy, one entry per episode. With fewer rows
+                than policies they are taken in turn: policy p has row p modulo their number.
 
         Raises:
             ObdBenchError: Their head has only one action per state.
@@ -65,49 +69,67 @@ class StudentPolicy:
                 f"Actions are to be sampled, but a {type(self.head).__name__} has only one per "
                 f'state. Take students with another head, or actions = "mode".'
             )
-        return SampledStudents(self, seeds)
+        streams = ActionStreams(self.head, len(self.scaling.center), seeds)
+        return SampledStudents(self, streams, np.arange(self.count) % len(seeds))
 
 
-class SampledStudents:
-    """P students that draw their actions from their distributions, for one `rollout`.
-
-    The numbers of an episode come from a stream of its own, one row per environment step, whatever
-    the other episodes do.
+class ActionStreams:
+    """The numbers that episodes draw their actions by, a stream each, one row per environment step.
 
     Args:
-        students: The students.
-        seeds: Seeds of the streams, one row per policy, one entry per episode. With fewer rows than
-            policies they are taken in turn: policy p has those of row p modulo their number.
+        head: Head whose noise they are.
+        action_dim: Numbers per action.
+        seeds: Seeds of the streams `[S, E]`.
     """
 
     BLOCK = 64
     """Steps that are drawn at once: a call of a generator costs as much as a hundred numbers."""
 
-    def __init__(self, students: StudentPolicy, seeds: Sequence[Sequence[int]]) -> None:
-        self.students = students
+    def __init__(self, head: Head, action_dim: int, seeds: Sequence[Sequence[int]]) -> None:
         self._streams = [[np.random.default_rng(seed) for seed in row] for row in seeds]
-        self._block = np.empty(0)
+        self._draw, self._shape = head.draw, (self.BLOCK, action_dim)
+        self._block: NDArray[np.float32] = np.empty(0, np.float32)
         self._step = 0
+
+    def next(self) -> NDArray[np.float32]:
+        """The numbers of the next step `[S, E, act_dim]`."""
+        row, self._step = self._step % self.BLOCK, self._step + 1
+        if row == 0:
+            drawn = [[self._draw(one, self._shape) for one in many] for many in self._streams]
+            self._block = np.array(drawn)
+        return self._block[:, :, row]
+
+
+@dataclass(frozen=True)
+class SampledStudents:
+    """P students that draw their actions from their distributions, for one `rollout`.
+
+    The numbers of an episode come from a stream of its own, whatever the other episodes do.
+
+    Args:
+        students: The students.
+        streams: Streams of all policies; students that are asked without the others share them.
+        rows: Row of the streams of each student `[P]`.
+    """
+
+    students: StudentPolicy
+    streams: ActionStreams
+    rows: NDArray[np.intp]
 
     @property
     def count(self) -> int:
         """The number of students P."""
         return self.students.count
 
+    def only(self, policies: NDArray[np.intp]) -> SampledStudents:
+        """The students of these indices, without the others (see `rollout`)."""
+        return SampledStudents(self.students.only(policies), self.streams, self.rows[policies])
+
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Draw actions `[P, E, act_dim]` of the next step for observations `[P, E, obs_dim]`."""
-        outputs, head = self.students.outputs(observations), self.students.head
-        noise = self._noise(len(self.students.scaling.center))
-        repeated = noise.repeat(self.count // len(noise), 1, 1)
-        return self.students.scaling.actions_out(head.sample(outputs, repeated)).numpy()
-
-    def _noise(self, act_dim: int) -> Tensor:
-        """Noise of the next step `[S, E, act_dim]`."""
-        row, self._step = self._step % self.BLOCK, self._step + 1
-        if row == 0:
-            draw, shape = self.students.head.draw, (self.BLOCK, act_dim)
-            self._block = np.array([[draw(one, shape) for one in row] for row in self._streams])
-        return torch.from_numpy(self._block[:, :, row])
+        noise = torch.from_numpy(self.streams.next()[self.rows])
+        drawn = self.students.head.sample(self.students.outputs(observations), noise)
+        return self.students.scaling.actions_out(drawn).numpy()
 
 
 Batch = tuple[Tensor, Tensor]

@@ -19,7 +19,7 @@ from benchmark.evaluation import Ensembles, Protocol, _clone, acting, score
 from benchmark.scaling import Scaling
 from benchmark.seeds import derive_seed, episode_seeds
 from benchmark.spec import RunSpec
-from benchmark.students.student import StudentPolicy, StudentSpec
+from benchmark.students.student import SampledStudents, StudentPolicy, StudentSpec
 from benchmark.synthetic_set import SyntheticSet
 
 PROTOCOL = Protocol("tiny", students=2, episodes=3, checkpoint_every=5, last=1)
@@ -187,6 +187,28 @@ def test_sampled_episodes_do_not_depend_on_who_else_plays() -> None:
         rtol=1e-3,
     )
     assert len(np.unique(more.returns)) == 20
+
+
+def test_sampled_students_that_have_finished_are_no_longer_asked_and_nothing_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = dataclasses.replace(SAMPLED, students=8, episodes=2)
+    asked: list[int] = []
+    act = SampledStudents.__call__
+
+    def noted(self: SampledStudents, observations: Any) -> Any:
+        asked.append(self.count)
+        return act(self, observations)
+
+    monkeypatch.setattr(SampledStudents, "__call__", noted)
+    narrowed = scored(many)
+    assert len(set(asked)) > 2, "narrowed more than once"
+    monkeypatch.setattr("benchmark.environments.rollout._WORTH_NARROWING", 0.0)
+    asked.clear()
+    whole = scored(many)
+    assert set(asked) == {8}
+    np.testing.assert_array_equal(narrowed.returns, whole.returns)
+    np.testing.assert_array_equal(narrowed.lengths, whole.lengths)
 
 
 def test_sampled_episodes_are_the_same_again_and_others_elsewhere() -> None:

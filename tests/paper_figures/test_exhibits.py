@@ -100,10 +100,10 @@ def test_every_exhibit_has_a_name_of_its_own_and_takes_a_sweep_that_the_suite_sh
 
 def test_every_exhibit_can_be_made_from_complete_sweeps(tmp_path: Path) -> None:
     store = tmp_path / "store"
-    several_sizes = {"sizes", "hades_hopper"}
-    for name in {exhibit.sweep for exhibit in EXHIBITS if exhibit.sweep} - several_sizes:
+    two_settings = {"sizes", "hades_hopper", "precision"}
+    for name in {exhibit.sweep for exhibit in EXHIBITS if exhibit.sweep} - two_settings:
         do(store, name, runs(NAMES))
-    for name in several_sizes:
+    for name in two_settings:
         do(store, name, runs(["av_pbc"], DATASETS[:1], sizes=(16, 64)))
     for exhibit in EXHIBITS:
         # Invented records have no synthetic sets, and studies are measured on such.

@@ -21,6 +21,7 @@ from benchmark.students.network import stack
 from benchmark.students.spec import RECIPES as STUDENTS
 from benchmark.students.spec import StudentSpec
 from benchmark.students.student import (
+    ActionStreams,
     Batch,
     SampledStudents,
     StudentPolicy,
@@ -267,23 +268,6 @@ def test_a_size_below_one_is_refused(field: str, value: int) -> None:
         replace(SPEC, **{field: value})  # type: ignore[arg-type]
 
 
-@heads
-@pytest.mark.parametrize("width", [16, 64, 256])
-@pytest.mark.parametrize("episodes", [1, 3, 10])
-def test_a_student_acts_to_the_bit_alike_whichever_others_are_asked(
-    head: str, width: int, episodes: int
-) -> None:
-    spec = replace(SPEC, head=head, width=width, steps=1)
-    students = train(spec, draw_pairs(6), generators(6))
-    drawn = np.random.default_rng(0).normal(size=(6, episodes, OBSERVATION_DIM))
-    observations = drawn.astype(np.float32)
-    acted = students(observations)
-    for chosen in ([0], [5], [1, 4], [0, 2, 3, 5]):
-        some = students.only(np.array(chosen))
-        assert some.count == len(chosen)
-        assert np.array_equal(some(observations[chosen]), acted[chosen])
-
-
 @pytest.mark.parametrize("field", ["output_gain", "adam_epsilon", "gradient_clip"])
 def test_a_setting_that_must_be_above_zero_is_refused_at_zero(field: str) -> None:
     with pytest.raises(ObdBenchError, match=rf"student\.{field} is 0.0; expected above 0"):
@@ -377,7 +361,7 @@ def test_an_episode_draws_the_same_numbers_whoever_else_plays(head: str) -> None
     spec = replace(SPEC, head=head, steps=3)  # type: ignore[arg-type]
     policy = train(spec, draw_pairs(3), generators(3))
     observations = np.ones((3, 4, OBSERVATION_DIM), dtype=np.float32)
-    count = SampledStudents.BLOCK + 3  # into the second block
+    count = ActionStreams.BLOCK + 3  # into the second block
     together = steps_of(policy.sampled(seeds(3, 4)), observations, count)
     np.testing.assert_array_equal(
         together, steps_of(policy.sampled(seeds(3, 4)), observations, count)
@@ -390,7 +374,7 @@ def test_an_episode_draws_the_same_numbers_whoever_else_plays(head: str) -> None
     # No two episodes or students draw the same, and no block repeats the one before it.
     rows = together.reshape(count, 12, ACTION_DIM)
     assert len({rows[:, slot].tobytes() for slot in range(12)}) == 12
-    assert not np.array_equal(rows[:3], rows[SampledStudents.BLOCK :])
+    assert not np.array_equal(rows[:3], rows[ActionStreams.BLOCK :])
 
 
 def test_sampled_actions_are_those_of_the_distribution_in_the_environments_units() -> None:
@@ -433,3 +417,20 @@ def test_a_head_for_other_actions_is_refused(head: str, space: Any, message: str
         spec.check_space(space, "Hopper-v5")
     for fine in ("mean", "sampled", other):
         replace(SPEC, head=fine).check_space(space, "Hopper-v5")  # type: ignore[arg-type]
+
+
+@heads
+@pytest.mark.parametrize("width", [16, 64, 256])
+@pytest.mark.parametrize("episodes", [1, 3, 10])
+def test_a_student_acts_to_the_bit_alike_whichever_others_are_asked(
+    head: str, width: int, episodes: int
+) -> None:
+    spec = replace(SPEC, head=head, width=width, steps=1)
+    students = train(spec, draw_pairs(6), generators(6))
+    drawn = np.random.default_rng(0).normal(size=(6, episodes, OBSERVATION_DIM))
+    observations = drawn.astype(np.float32)
+    acted = students(observations)
+    for chosen in ([0], [5], [1, 4], [0, 2, 3, 5]):
+        some = students.only(np.array(chosen))
+        assert some.count == len(chosen)
+        assert np.array_equal(some(observations[chosen]), acted[chosen])
