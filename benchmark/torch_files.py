@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import ObdBenchError
+from benchmark.files import UnfitFile, read_small
 
 _RECORD = re.compile(
     r"(?!\.+/)[^/\\]+/(?:data\.pkl|version|byteorder|\.format_version|\.storage_alignment"
@@ -35,6 +36,8 @@ _RECORD = re.compile(
 )
 """Names of the records of a zip file as torch.save lays it out: `folder/data.pkl`, ..."""
 
+MOST_BYTES = 2**30
+"""Bytes that a file of networks may have."""
 UNREADABLE = (
     OSError,
     zipfile.BadZipFile,
@@ -76,7 +79,7 @@ class TorchFile:
                 than tensors and plain containers.
         """
         try:
-            file = path.read_bytes()
+            file = read_small(path, MOST_BYTES)
             self._check_zip(file, path)
             # mmap bounds every tensor by the file, whatever sizes the pickle claims. A file that
             # changes while it is mapped would do harm, so a copy is mapped.
@@ -84,7 +87,7 @@ class TorchFile:
                 copy = Path(folder) / "checkpoint.pt"
                 copy.write_bytes(file)
                 content = torch.load(copy, map_location="cpu", weights_only=True, mmap=True)
-        except UNREADABLE as error:
+        except (*UNREADABLE, UnfitFile) as error:
             # torch's message advises to load without the gate: only what it refused is passed on.
             told = re.split(r"WeightsUnpickler error:|from a trusted source\.\n", str(error))[-1]
             reason = re.split(r"\n| Please use", told.strip())[0][:200]

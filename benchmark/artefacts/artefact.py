@@ -139,7 +139,8 @@ def store_artefacts(artefacts: Iterable[Artefact], source: str, folder: Path) ->
         try:
             (Path(scratch) / source).rename(target)
         except BaseException:
-            replaced.rename(target)
+            if replaced.exists():
+                replaced.rename(target)
             raise
 
 

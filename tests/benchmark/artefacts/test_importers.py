@@ -23,6 +23,7 @@ from benchmark.artefacts.artefact import (
 from benchmark.artefacts.hades import find_hades
 from benchmark.artefacts.obd import find_sdr, find_teachers
 from benchmark.artefacts.ppmo import find_ppmo
+from benchmark.errors import ObdBenchError
 from benchmark.names import BadName
 from tests.published_files import (
     BREAKOUT,
@@ -271,6 +272,19 @@ def test_a_hostile_or_doubled_file_of_ppmo_is_refused(tmp_path: Path) -> None:
         find_ppmo(tmp_path)
 
 
+@pytest.mark.parametrize("source", ["hades", "ppmo", "sdr"])
+def test_a_file_that_does_not_fit_into_memory_is_not_read(source: str, tmp_path: Path) -> None:
+    """A file with a hole takes no room on the disk, whatever its size."""
+    density = tmp_path / "log_density_maf_hopper-medium.npy"
+    density.write_bytes(b"")
+    path = {"hades": write_hades(tmp_path), "ppmo": write_ppmo(tmp_path), "sdr": density}[source]
+    with path.open("r+b") as file:
+        file.truncate(2**40)
+    find = {"hades": find_hades, "ppmo": find_ppmo, "sdr": find_sdr}[source]
+    with pytest.raises(ObdBenchError, match=f"{path.name}.*has 1,099,511,627,776 bytes"):
+        find(tmp_path)
+
+
 def test_densities_are_found_by_their_dataset(tmp_path: Path) -> None:
     values = np.array([-80, 1, 5, np.nan], dtype=np.float32)
     (tmp_path / "state_density").mkdir()
@@ -358,6 +372,23 @@ def test_a_store_that_fails_half_way_keeps_the_earlier_import(tmp_path: Path) ->
         store_artefacts([artefact(value=2.0), artefact("hades/../x")], "hades", tmp_path)
     assert load_artefact("hades/a/seed0", tmp_path).tensors["observations"][0, 0] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hades"]
+
+
+def test_a_last_rename_that_fails_keeps_the_earlier_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_artefacts([artefact()], "hades", tmp_path)
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name == "hades" and target == tmp_path / "hades":
+            raise OSError("the disk is gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="the disk is gone"):
+        store_artefacts([artefact(value=2.0)], "hades", tmp_path)
+    assert load_artefact("hades/a/seed0", tmp_path).tensors["observations"][0, 0] == 1
 
 
 def test_an_altered_artefact_is_not_loaded(tmp_path: Path) -> None:
