@@ -147,7 +147,7 @@ def store_artefacts(artefacts: Iterable[Artefact], source: str, folder: Path) ->
 def stored_names(folder: Path) -> list[str]:
     """The name of every artefact in a folder."""
     cards = folder.glob(f"[!.]*/**/*{CARD}")
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in cards)
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in cards)
 
 
 def _checked(name: str) -> str:

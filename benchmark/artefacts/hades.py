@@ -9,6 +9,7 @@ observations.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,8 @@ FILE = "data_final.pkl"
 SEEDS = 3
 LAST_GENERATIONS = 20
 """Generations whose mean fitness the paper's tables print."""
+_CONSTANTS = {"OBS_MEAN": ("mean", "mean"), "OBS_VAR": ("var", "variance")}
+"""Arrays among the settings: their names in files of `normalize_params`, and here."""
 VARIANCE_FLOOR = 1e-8
 """What the authors add to the variance before they take its root to normalize observations."""
 
@@ -186,15 +189,14 @@ class _File:
             raise self.problem(f"has a {type(values).__name__} as {key!r}, expected settings")
         plain = {}
         for name, value in values.items():
-            if not isinstance(name, str) or not (
-                value is None
-                or isinstance(value, str | bool | int | float)
-                or value == {}
-                or name in ("OBS_MEAN", "OBS_VAR")
-            ):
-                raise self.problem(f"has a {type(value).__name__} as a setting in {key!r}")
-            if not isinstance(value, Inert):
-                plain[name] = value
+            if name in _CONSTANTS:
+                continue
+            finite = not isinstance(value, float) or math.isfinite(value)
+            known = value is None or value == {} or isinstance(value, str | bool | int | float)
+            if not (isinstance(name, str) and known and finite):
+                shown = value if not finite else f"a {type(value).__name__}"
+                raise self.problem(f"has {shown} as a setting in {key!r}")
+            plain[name] = value
         return plain
 
     def setting(self, settings: Mapping[str, Any], key: str, kind: type, least: int = 0) -> Any:
@@ -337,7 +339,7 @@ def _normalization(
     if not file.setting(settings, "CONST_NORMALIZE_OBS", bool):
         return {"kind": "running" if running else "none", "variance_floor": VARIANCE_FLOOR}, {}
     constants = {}
-    for key, short, name in (("OBS_MEAN", "mean", "mean"), ("OBS_VAR", "var", "variance")):
+    for key, (short, name) in _CONSTANTS.items():
         values = file.array(file.content["config"], key, (space.observations,))
         stored = folder / "normalize_params" / f"{short}_{environment}.npy"
         if stored.is_file() and not np.array_equal(read_array(stored), values):

@@ -147,6 +147,8 @@ BAD = [
     (evolution(learn_labels=True), "has evolved labels"),
     (config(OVERFIT="no"), "has 'no' as the setting 'OVERFIT', expected a bool"),
     (config(LR=[1]), "has a list as a setting"),
+    (config(LR=float("nan")), "has nan as a setting"),
+    (config(**{"OBS_MEAN": [{}]}), "has 'OBS_MEAN' of shape list"),
     (config(OBS_MEAN=Jax(np.zeros(17))), r"has 'OBS_MEAN' of shape \[17\], expected \[11\]"),
     (config(OBS_VAR=Jax(-np.ones(11))), "negative numbers in 'OBS_VAR'"),
     (state(mean=Jax(np.zeros(27))), r"has 'mean' of shape \[27\], expected \[28\]"),
