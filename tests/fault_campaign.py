@@ -225,6 +225,7 @@ SITUATIONS = [
             "report", "collect", "cancel", "verify", "export", "new-method", "check-method",
             "study", "data info", "data fetch", "data import", "data train-policies",
             "teacher import", "teacher train", "density fit", "density import",
+            "artefacts import", "artefacts import hades",
         )
     ),
     *(
@@ -495,6 +496,13 @@ SITUATIONS = [
             (f"density import @@/words.npy --dataset {DATASET}", ""),
             (f"density import @@/list.pt --dataset {DATASET}", ""),
             ("density import @@/values.npy --dataset nowhere", "obdbench data list"),
+            ("artefacts import hadess @@", "Did you mean 'hades'"),
+            ("artefacts import hades @@/nowhere", "is not a folder"),
+            ("artefacts import hades @@/text", "is not a folder"),
+            ("artefacts import hades @@", "half of one"),
+            ("artefacts import ppmo @@/folder", "half of one"),
+            ("artefacts import sdr @@", "log_density_maf_DATASET.npy for any of"),
+            ("artefacts import obd @@", "Cal-QL-DATASET/checkpoint.pt for any of"),
         )
     ),
     *(

@@ -276,6 +276,41 @@ MUTATIONS = (
         "    pass",
         ("tests/obdbench/test_signals.py",),
     ),
+    Mutation(
+        "artefacts: a pickle may name anything",
+        "benchmark/artefacts/pickles.py",
+        'if not _NAMES.fullmatch(found := f"{module}.{name}"):',
+        'if not (found := f"{module}.{name}"):',
+        ("tests/benchmark/artefacts/test_pickles.py",),
+    ),
+    Mutation(
+        "artefacts: an array of the size that its shape claims",
+        "benchmark/artefacts/pickles.py",
+        "if not sound or math.prod(shape) * np.dtype(code).itemsize != len(content):",
+        "if not sound:",
+        ("tests/benchmark/artefacts/test_pickles.py",),
+    ),
+    Mutation(
+        "artefacts: labels in turn",
+        "benchmark/artefacts/hades.py",
+        "torch.eye(space.actions).repeat_interleave(each, 0)",
+        "torch.eye(space.actions).repeat(each, 1)",
+        ("tests/benchmark/artefacts/test_importers.py",),
+    ),
+    Mutation(
+        "artefacts: a set in folders of another environment",
+        "benchmark/artefacts/hades.py",
+        "if not re.fullmatch(expected, name):",
+        "if not re.search(FILE, name):",
+        ("tests/benchmark/artefacts/test_importers.py",),
+    ),
+    Mutation(
+        "artefacts: an altered file of tensors",
+        "benchmark/artefacts/artefact.py",
+        'if found != card["sha256"]:',
+        'if not found and card["sha256"]:',
+        ("tests/benchmark/artefacts/test_importers.py",),
+    ),
 )
 
 

@@ -45,6 +45,11 @@ def d4rl_names() -> list[str]:
     return [f"{task}-{quality}-v2" for task in _REFERENCE for quality in QUALITIES]
 
 
+def statistics_names() -> list[str]:
+    """The papers' nine datasets, such as `hopper-medium-replay-v2`."""
+    return list(_statistics())
+
+
 def d4rl_file_name(name: str) -> str:
     """The file of a dataset at D4RL's address: `hopper_medium_replay-v2.hdf5`."""
     return f"{name.removesuffix('-v2').replace('-', '_')}-v2.hdf5"

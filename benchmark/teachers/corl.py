@@ -1,29 +1,14 @@
 """Import of the Cal-QL checkpoints of CORL.
 
-A checkpoint is a pickle inside a zip file, and a pickle may name any function to be called while it
-is read. One gate stands in the way: `torch.load(..., weights_only=True)`, an unpickler of torch's
-own that builds tensors and plain containers and nothing that torch does not list as safe. To that
-list one class is added, an inert one under the name of CORL's module `__main__.Scalar`.
-
-Before that, the zip file is checked for damage and a foreign layout, which torch does not look for;
-afterwards, the shapes and numbers of the networks are. Numbers of another precision are converted
-to float32, and names lose what DataParallel and torch.compile put into them; the teacher's facts
-say so.
+Nothing of a checkpoint is run (`benchmark.torch_files`); the shapes and numbers of its networks are
+checked. Numbers of another precision are converted to float32, and names lose what DataParallel and
+torch.compile put into them; the teacher's facts say so.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import pickle
-import re
-import struct
-import tempfile
-import threading
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,33 +18,13 @@ from torch import Tensor
 from benchmark.scaling import STD_FLOOR
 from benchmark.teachers.teacher import Layers, NetworkTeacher, TeacherProblem
 from benchmark.teachers.teacher_files import AUTHORS
+from benchmark.torch_files import TorchFile, shown
 
-_RECORD = re.compile(
-    r"(?!\.+/)[^/\\]+/(?:data\.pkl|version|byteorder|\.format_version|\.storage_alignment"
-    r"|\.data/serialization_id|data/[0-9]+)"
-)
-"""Names of the records of a zip file as torch.save lays it out: `folder/data.pkl`, ..."""
-
-_UNREADABLE = (
-    OSError,
-    zipfile.BadZipFile,
-    pickle.UnpicklingError,
-    # What else an unpickler meets in a malformed stream, each from another opcode.
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    Warning,  # where warnings are errors
-    struct.error,
-)
 _SAVE_AGAIN = (
     "Save only the state dictionaries: torch.save({'actor': actor.state_dict(), "
     "'critic1': critic_1.state_dict(), 'critic2': critic_2.state_dict()}, path)."
 )
+_FORMAT = TorchFile(TeacherProblem, "'actor', 'critic1' and 'critic2'", _SAVE_AGAIN)
 _NETWORKS = ("actor", "critic1", "critic2")
 _WRAPPERS = ("module", "_orig_mod")
 """Parts of names that DataParallel and torch.compile add, once per layer of wrapping."""
@@ -84,15 +49,15 @@ def import_corl(
         observation_std: Standard deviations `[obs_dim]` of the same dataset, as measured: 1e-3 is
             added here, as CORL does before it divides. See `benchmark.datasets.d4rl_facts`.
         facts: Further JSON values to keep with the teacher (dataset, environment, ...). `recipe`,
-            `checkpoint`, `checkpoint_sha256` and, where something was converted,
-            `checkpoint_converted` are filled in here.
+            `checkpoint`, `checkpoint_sha256`, `checkpoint_settings` and, where something was
+            converted, `checkpoint_converted` are filled in here.
 
     Raises:
         TeacherProblem: The file cannot be read, holds more than tensors and plain containers, or
             its content does not fit together.
     """
     mean, std = _statistics(observation_mean, observation_std)
-    content, sha256 = _read(path)
+    content, sha256 = _FORMAT.read(path)
     checkpoint = _Checkpoint(path, content)
     actor = checkpoint.network("actor", "base_network", len(mean))
     outputs = len(actor[-1][1])
@@ -129,112 +94,11 @@ def import_corl(
             "recipe": AUTHORS,
             "checkpoint": path.name,
             "checkpoint_sha256": sha256,
+            "checkpoint_settings": _settings(content),
             **converted,
         },
         **constants,
     )
-
-
-def _read(path: Path) -> tuple[dict[str, Any], str]:
-    """Load the checkpoint's dictionary and compute the sha256 of the file."""
-    try:
-        file = path.read_bytes()
-        _check_zip(file, path)
-        # mmap bounds every tensor by the file, whatever sizes the pickle claims. A file that
-        # changes while it is mapped would do harm, so a copy is mapped.
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _only_scalar():
-            copy = Path(folder) / "checkpoint.pt"
-            copy.write_bytes(file)
-            content = torch.load(copy, map_location="cpu", weights_only=True, mmap=True)
-    except _UNREADABLE as error:
-        # torch's message advises to load without the gate: only what it refused is passed on.
-        told = re.split(r"WeightsUnpickler error:|from a trusted source\.\n", str(error))[
-            -1
-        ].strip()
-        reason = re.split(r"\n| Please use", told)[0][:200]
-        if "numpy" in reason:
-            reason += "; make tensors of numpy arrays with torch.from_numpy before you save them"
-        raise TeacherProblem(
-            f"{path} cannot be read as a checkpoint of tensors and plain containers "
-            f"({type(error).__name__}: {reason}); nothing of it was run. If it is damaged, copy it "
-            f"again. If it holds other objects and you trust its origin, load it there. "
-            f"{_SAVE_AGAIN}"
-        ) from None
-    if type(content) is not dict:
-        raise TeacherProblem(
-            f"{path} holds a {type(content).__name__}, expected a dictionary with 'actor', "
-            f"'critic1' and 'critic2'. {_SAVE_AGAIN}"
-        )
-    _check_plain(content, path)
-    return content, hashlib.sha256(file).hexdigest()
-
-
-def _check_plain(content: object, path: Path, where: str = "", depth: int = 3) -> None:
-    """Raise TeacherProblem for a tensor that has no numbers of its own: asking for them fails."""
-    if isinstance(content, dict) and depth:
-        for key, value in content.items():
-            _check_plain(value, path, f"{where}.{str(key)[:80]}", depth - 1)
-    if isinstance(content, Tensor):
-        kind = "nested" if content.is_nested else str(content.layout).removeprefix("torch.")
-        kind = content.device.type if content.device.type != "cpu" else kind
-        if kind != "strided":
-            raise TeacherProblem(
-                f"{path}: {where.removeprefix('.')!r} is a {kind} tensor; expected an ordinary one "
-                f"(layout strided) with its numbers in the file. {_SAVE_AGAIN}"
-            )
-
-
-def _check_zip(file: bytes, path: Path) -> None:
-    """Raise TeacherProblem unless the zip file is undamaged and laid out by torch.save."""
-    with zipfile.ZipFile(io.BytesIO(file)) as archive:
-        names = archive.namelist()
-        foreign = [
-            record.filename
-            for record in archive.infolist()
-            if not _RECORD.fullmatch(record.filename)
-            or record.compress_type != zipfile.ZIP_STORED  # a small file may not become a large one
-        ]
-        folders = {name.partition("/")[0] for name in names}
-        if foreign or len(folders) != 1 or len(set(names)) < len(names):
-            raise TeacherProblem(
-                f"{path} is a zip file, but not one that torch.save wrote (a TorchScript archive, "
-                f"for example, holds code): expected one folder with 'data.pkl', 'version' and "
-                f"uncompressed tensors 'data/0', 'data/1', ..., each once; found "
-                f"{_shown(foreign or names)}. {_SAVE_AGAIN}"
-            )
-        if (damaged := archive.testzip()) is not None:
-            raise TeacherProblem(
-                f"{path} is damaged: the checksum of {damaged!r} is wrong. Copy it again."
-            )
-
-
-class _Scalar:
-    """An inert class in place of CORL's module `Scalar`: it takes any state and does nothing."""
-
-    state: object = None
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-
-_LOADING = threading.Lock()
-
-
-@contextmanager
-def _only_scalar() -> Iterator[None]:
-    """Admit only `_Scalar` in addition to torch's own list of safe globals; restore it afterwards.
-
-    The list belongs to the process. The caller's additions are removed meanwhile: a `Scalar` among
-    them would be built in place of the inert one.
-    """
-    with _LOADING:
-        before = torch.serialization.get_safe_globals()
-        torch.serialization.clear_safe_globals()
-        try:
-            with torch.serialization.safe_globals([(_Scalar, "__main__.Scalar")]):
-                yield
-        finally:
-            torch.serialization.add_safe_globals(before)
 
 
 class _Checkpoint:
@@ -278,7 +142,7 @@ class _Checkpoint:
             found = f"a {type(value).__name__}" if name in self.content else "missing"
             raise TeacherProblem(
                 f"{self.path}: {name!r} is {found}, expected a state dictionary of tensors by "
-                f"name. The file has {_shown(list(self.content))}. {_SAVE_AGAIN}"
+                f"name. The file has {shown(list(self.content))}. {_SAVE_AGAIN}"
             )
         layers: Layers = []
         unread = {key for key in state if key.startswith(f"{module}.")}
@@ -298,7 +162,7 @@ class _Checkpoint:
         if unread or not layers:
             raise TeacherProblem(
                 f"{self.path}: {name!r} has no {layer + '.weight'!r}; expected linear layers "
-                f"{module}.0, {module}.2, ... without a gap. Its keys: {_shown(list(state))}."
+                f"{module}.0, {module}.2, ... without a gap. Its keys: {shown(list(state))}."
             )
         return layers
 
@@ -342,6 +206,18 @@ class _Checkpoint:
         return single
 
 
+def _settings(content: dict[str, Any]) -> dict[str, float]:
+    """Steps and learning rates of the training, where the checkpoint says them."""
+    found: dict[str, float] = {}
+    for key, value in content.items():
+        match key, value:
+            case "total_it", int():
+                found["steps"] = value
+            case str(), {"param_groups": [{"lr": float(rate)}, *_]}:
+                found[f"{key[:80]}.lr"] = rate
+    return found
+
+
 def _leaves(content: dict[Any, Any], depth: int = 1) -> Iterator[tuple[str, Any]]:
     """Dotted name and value of what is in the dictionaries of networks, wherever they stand."""
     known = {*_NETWORKS, *_WRAPPERS, *_SHELVES}
@@ -364,10 +240,3 @@ def _statistics(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Te
             f"learned from."
         )
     return means, stds
-
-
-def _shown(names: Sequence[object]) -> str:
-    """The first eight names of a file, shortened; objects that are not strings by their type."""
-    shown = [repr(name[:80]) if isinstance(name, str) else type(name).__name__ for name in names]
-    more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
-    return (", ".join(shown[:8]) or "nothing") + more

@@ -120,6 +120,14 @@ COMMANDS = {
             "list": "List the log densities in the local store.",
         },
     ),
+    "artefacts": Command(
+        "artefacts:app", "What the papers' authors published: import, list.",
+        group={
+            "import": "Import what authors published from a clone of their repository; no code "
+            "of it is run.",
+            "list": "List imported sets, log densities and teachers of authors.",
+        },
+    ),
 }  # fmt: skip
 """Every command with the first line of its docstring, so that `--help` imports none of them."""
 

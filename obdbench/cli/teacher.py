@@ -148,14 +148,44 @@ def import_(
     short = dataset.removeprefix(D4RL)
     path = target or imported_path(D4RL + short)
     check_free(path, force, OR_TARGET)
-    mean, std = d4rl_statistics(short)
-    environment, reference = d4rl_environment(short), d4rl_reference(short)
-    facts = {"dataset": D4RL + short, "environment": environment}
-    teacher = import_corl(file, observation_mean=mean, observation_std=std, facts=facts)
+    measure_and_save({short: read_teacher(file, short)}, episodes, target)
+
+
+def read_teacher(file: Path, dataset: str, **facts: str) -> NetworkTeacher:
+    """Read a CORL checkpoint and say what was converted; no code of the file is run.
+
+    Args:
+        file: The checkpoint.
+        dataset: Name that D4RL gives its data, for example "hopper-medium-v2".
+        facts: Further facts to keep with the teacher.
+    """
+    mean, std = d4rl_statistics(dataset)
+    known = {"dataset": D4RL + dataset, "environment": d4rl_environment(dataset)}
+    teacher = import_corl(file, observation_mean=mean, observation_std=std, facts=known | facts)
     if converted := teacher.facts.get("checkpoint_converted"):
         err.print(f"{file}: {converted}.")
-    measured = evaluate_teacher(teacher, environment, reference, episodes, seed=0)
-    _save(teacher, measured, path)
+    return teacher
+
+
+def measure_and_save(
+    teachers: Mapping[str, NetworkTeacher], episodes: int, target: Path | None = None
+) -> None:
+    """Measure imported teachers by D4RL dataset, and then write their files.
+
+    Args:
+        teachers: Teachers by the name that D4RL gives their data.
+        episodes: Episodes of the measurement.
+        target: File to write; None for the one in the cache, where runs find it.
+    """
+    measured = {
+        dataset: evaluate_teacher(
+            teacher, d4rl_environment(dataset), d4rl_reference(dataset), episodes, seed=0
+        )
+        for dataset, teacher in teachers.items()
+    }
+    for dataset, teacher in teachers.items():
+        path = target or imported_path(D4RL + dataset)
+        _save(teacher, measured[dataset], path)
 
 
 @app.command(name="list")

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl_statistics
 from benchmark.teachers.cal_ql import CORLCalQL
-from benchmark.teachers.corl import _only_scalar, import_corl
+from benchmark.teachers.corl import import_corl
 from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, evaluate_teacher
 from benchmark.teachers.teacher_files import AUTHORS, load_teacher, save_teacher
+from benchmark.torch_files import only_scalar
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"
 OBSERVATIONS, ACTIONS, WIDTH = 5, 2, 8
@@ -664,7 +665,7 @@ def test_the_authors_checkpoints_earn_what_is_known_of_them(quality: str) -> Non
 @pytest.mark.parametrize("quality", FACTS)
 def test_the_authors_checkpoints_hold_the_settings_of_cal_ql_corl(quality: str) -> None:
     path = SHARED / "checkpoints" / f"Cal-QL-hopper-{quality}-v2.pt"
-    with _only_scalar():
+    with only_scalar():
         content = torch.load(path, map_location="cpu", weights_only=True)
     recipe = CORLCalQL()
     assert content["total_it"] == recipe.steps

@@ -1,0 +1,158 @@
+"""`obdbench artefacts`: what is imported from a clone, what is said, and what is refused whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.artefacts.artefact import load_artefact
+from benchmark.datasets.catalog import load_dataset, write_dataset
+from benchmark.datasets.dataset import Dataset
+from benchmark.datasets.source import DatasetName
+from benchmark.density.log_densities import IMPORTED, Fit, find_or_fit
+from tests.published_files import HOPPER, IMAGES, hades_content, write_hades, write_ppmo
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OBDBENCH_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_sets_are_imported_listed_and_replaced_only_with_force(clone: Path, cli: Any) -> None:
+    write_hades(clone)
+    write_hades(clone, IMAGES)
+    done = cli("artefacts", "import", "hades", clone)
+    assert done.code == 0
+    assert "2 stored (1 x brax/hopper, 1 x images/mnist)" in done.err
+    assert "Fewer than the paper's 3 seeds" in done.err
+    listed = cli("artefacts", "list")
+    assert listed.code == 0
+    assert f"hades/{HOPPER}" in listed.out
+    assert "19.50" in listed.out
+    assert "train accuracy 0.900" in listed.out
+    cards = json.loads(cli("artefacts", "list", "--json").out)["artefacts"]
+    assert cards[f"hades/{HOPPER}"]["file"] == f"results/ICLR/{HOPPER}/data_final.pkl"
+    assert load_artefact(f"hades/{HOPPER}").tensors["observations"].shape == (2, 11)
+
+    before = files(clone.parent / "cache")
+    again = cli("artefacts", "import", "hades", clone)
+    assert again.code == 1
+    assert "--force to replace it, or --store for another folder" in again.err
+    assert files(clone.parent / "cache") == before
+    assert cli("artefacts", "import", "hades", clone, "--force").code == 0
+    other = clone.parent / "other"
+    assert cli("artefacts", "import", "hades", clone, "--store", other).code == 0
+    assert f"hades/{IMAGES}" in cli("artefacts", "list", "--store", other).out
+
+
+def test_one_bad_file_refuses_the_clone_and_keeps_the_earlier_import(clone: Path, cli: Any) -> None:
+    write_hades(clone)
+    assert cli("artefacts", "import", "hades", clone).code == 0
+    before = files(clone.parent / "cache")
+    content = hades_content(IMAGES)
+    content["config"]["LR"] = print
+    write_hades(clone, IMAGES, content)
+    done = cli("artefacts", "import", "hades", clone, "--force")
+    assert done.code == 1
+    assert "names 'builtins.print'" in " ".join(done.err.split())
+    assert files(clone.parent / "cache") == before
+    assert not list((clone.parent / "cache").rglob(".importing*"))
+
+
+def test_an_altered_artefact_is_listed_as_broken(clone: Path, cli: Any) -> None:
+    write_ppmo(clone)
+    done = cli("artefacts", "import", "ppmo", clone)
+    assert done.code == 0
+    assert "were not published" in done.err
+    stored = clone.parent / "cache" / "artefacts" / "ppmo" / "hopper.safetensors"
+    stored.write_bytes(stored.read_bytes()[:-1])
+    assert "broken" in cli("artefacts", "list").out
+
+
+def test_an_unknown_source_or_folder_is_one_sentence(clone: Path, cli: Any) -> None:
+    assert "Did you mean 'hades'" in cli("artefacts", "import", "hadess", clone).err
+    for source in ("hades", "obd", "sdr", "ppmo"):
+        done = cli("artefacts", "import", source, clone)
+        assert (done.code, done.err.count("Error:")) == (1, 1)
+        assert "not a clone of the authors' repository, or half of one" in done.err
+    (clone / "other.ckpt").write_bytes(b"")
+    assert (
+        "can be imported, and nothing was stored" in cli("artefacts", "import", "ppmo", clone).err
+    )
+    assert not (clone.parent / "cache").exists()
+
+
+def test_densities_become_those_of_the_dataset_where_it_is_here(
+    clone: Path, own_datasets: Path, small_dataset: Dataset, cli: Any
+) -> None:
+    name = DatasetName.parse("d4rl/hopper-medium-v2")
+    data = dataclasses.replace(small_dataset, name=str(name), env_id="Hopper-v4")
+    write_dataset(name, data, seed=None, description="made up")
+    values = np.linspace(-3, 3, len(data), dtype=np.float32)
+    np.save(clone / "log_density_maf_hopper-medium.npy", values)
+    np.save(clone / "log_density_maf_hopper-medium-replay.npy", values)
+    done = cli("artefacts", "import", "sdr", clone)
+    assert done.code == 0
+    assert "d4rl/hopper-medium-replay-v2 is not in the local store" in done.err
+    assert "Runs on d4rl/hopper-medium-v2 use its log densities" in done.err
+    used = find_or_fit(load_dataset(name), Fit.of(IMPORTED))
+    np.testing.assert_array_equal(used.values.numpy(), values.astype(np.float64))
+
+    np.save(clone / "log_density_maf_hopper-medium.npy", values[1:])
+    done = cli("artefacts", "import", "sdr", clone, "--force")
+    assert done.code == 0
+    assert "has 2,000 transitions here, its log densities are for 1,999" in done.err
+    assert torch.equal(find_or_fit(load_dataset(name), Fit.of(IMPORTED)).values, used.values)
+
+
+def checkpoint(observations: int, actions: int) -> dict[str, Any]:
+    """A Cal-QL checkpoint of CORL with networks of one linear layer."""
+
+    def layer(inputs: int, outputs: int, name: str) -> dict[str, torch.Tensor]:
+        return {
+            f"{name}.0.weight": torch.zeros(outputs, inputs),
+            f"{name}.0.bias": torch.zeros(outputs),
+        }
+
+    constants = {f"log_std_{name}.constant": torch.zeros(()) for name in ("multiplier", "offset")}
+    actor = layer(observations, 2 * actions, "base_network") | constants
+    critic = layer(observations + actions, 1, "network")
+    optimizer = {"param_groups": [{"lr": 3e-5, "params": []}]}
+    return {
+        "actor": actor, "critic1": critic, "critic2": critic,
+        "actor_optim": optimizer, "total_it": 7,
+    }  # fmt: skip
+
+
+def test_teachers_are_imported_all_or_none(clone: Path, cli: Any) -> None:
+    torch.save(checkpoint(11, 3), clone / "Cal-QL-hopper-medium-v2.pt")
+    torch.save(checkpoint(11, 2), clone / "Cal-QL-hopper-medium-replay-v2.pt")
+    done = cli("artefacts", "import", "obd", clone, "--episodes", "1")
+    assert done.code == 1, "two actions, which Hopper does not have"
+    assert not list((clone.parent / "cache").rglob("*.safetensors"))
+    torch.save(checkpoint(11, 3), clone / "Cal-QL-hopper-medium-replay-v2.pt")
+    done = cli("artefacts", "import", "obd", clone, "--episodes", "1")
+    assert done.code == 0, done.err
+    assert "(2 of 9)" in done.err
+    cards = json.loads(cli("artefacts", "list", "--json").out)["artefacts"]
+    assert list(cards) == ["obd/hopper-medium-replay-v2", "obd/hopper-medium-v2"]
+    card = cards["obd/hopper-medium-v2"]
+    assert card["artefact_file"] == "Cal-QL-hopper-medium-v2.pt"
+    assert card["checkpoint_settings"] == {"actor_optim.lr": 3e-5, "steps": 7}
+    assert "obd/hopper-medium-v2" in cli("artefacts", "list").out
+    done = cli("artefacts", "import", "obd", clone)
+    assert done.code == 1
+    assert "exists already, and nothing was done" in done.err
