@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import platform
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -59,6 +60,7 @@ class _Call(ctypes.Structure):
     )  # fmt: skip
 
 
+X86 = ("x86_64", "AMD64")
 ENGINE = "OBDBENCH_ENGINE"
 """Environment variable: "torch" leaves the extension aside, "native" (the default) takes it."""
 
@@ -77,10 +79,12 @@ def wanted() -> bool:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The built extension; None where there is none, or where it was built for another torch."""
+    """The built extension; None where there is none, or one for another torch or processor."""
     found = importlib.util.find_spec("baselines.native.engine")
     if found is None or found.origin is None:
         return None
+    if platform.machine() in X86 and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        return None  # it is built for AVX2
     try:
         loaded = ctypes.CDLL(found.origin)  # torch is imported: its libraries are found
     except OSError:  # a torch with other symbols

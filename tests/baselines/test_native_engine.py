@@ -192,3 +192,19 @@ def test_a_run_that_asks_for_bf16_without_the_engine_fails_with_a_sentence(
     record = execute(tiny_spec("dbc", small_dataset_name, precision="bf16-adjoint"), tmp_path)
     assert record.status == "failed" and record.error is not None
     assert "only the C++ engine has" in record.error.message
+
+
+def test_an_extension_for_another_processor_or_torch_is_not_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = native_engine.library.__wrapped__
+    loaded: list[str] = []
+    monkeypatch.setattr(native_engine.ctypes, "CDLL", loaded.append)
+    monkeypatch.setattr(native_engine.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    assert load() is None and not loaded
+    monkeypatch.undo()
+    if (built := native_engine.library()) is not None:
+        assert built.built_for().decode() == torch.__version__.partition("+")[0]
+        monkeypatch.setattr(torch, "__version__", "1.0")
+        assert load() is None
