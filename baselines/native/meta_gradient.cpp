@@ -345,7 +345,8 @@ template <class Real, class Adjoint>
 class Engine {
  public:
   explicit Engine(const Call& call)
-      : call_(call), capacity_(call.steps), repeats_(call.adjoint_noise), sizes_(call.sizes, call.sizes + call.depth + 1), adjoint_(memory_, shaped(), passes_),
+      : sizes_(call.sizes, call.sizes + call.depth + 1), call_(own_sizes(call)), capacity_(call.steps),
+        repeats_(call.adjoint_noise), adjoint_(memory_, call_, passes_),
         cotangent_(memory_, call_), carried_(memory_, call_),
         outer_(memory_, call_, OUTER_ROWS, false), velocity_(memory_, call_) {
     const int64_t values = call.pairs * call.action_dim;
@@ -369,7 +370,7 @@ class Engine {
   }
 
   void train(const Call& call) {
-    take(call);
+    call_ = own_sizes(call);
     for (int64_t run = 0; run < call.runs; ++run) {
       const Step<Real>& trained = train_run(run);
       auto give = [&](int64_t index, const Real* from, int64_t size) {
@@ -386,20 +387,15 @@ class Engine {
   }
 
   void gradient(const Call& call) {
-    take(call);
+    call_ = own_sizes(call);
     for (int64_t run = 0; run < call.runs; ++run) gradient_of(run);
     adjoint_.finish();
   }
 
  private:
-  const Call& shaped() {
-    call_.sizes = sizes_.data();
-    return call_;
-  }
-
-  void take(const Call& call) {
-    call_ = call;
-    call_.sizes = sizes_.data();
+  Call own_sizes(Call call) const {  // the caller's sizes do not outlive the call
+    call.sizes = sizes_.data();
+    return call;
   }
 
   // Forward in time: T steps of BC, each of which keeps what its adjoint reads. Gives the trained one.
@@ -612,10 +608,10 @@ class Engine {
     cotangent_.offset += scale * of_offset;
   }
 
+  std::vector<int64_t> sizes_;
   Call call_;
   int64_t capacity_;
   bool repeats_;
-  std::vector<int64_t> sizes_;
   Passes<Real> passes_{call_};
   Memory memory_, rest_memory_;
   Adjoint adjoint_;

@@ -503,17 +503,21 @@ def _saved(folder: Path) -> int:
     return 0
 
 
-def test_a_state_saved_on_other_data_is_refused(
-    small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = tiny_spec("dbc", small_dataset_name, outer_steps=20)
+def stopped_run(dataset: str, store: Path) -> RunSpec:
+    """A run of 20 outer steps that has saved its state and stopped at the tenth."""
+    spec = tiny_spec("dbc", dataset, outer_steps=20)
 
     def bomb(run: str, step: int, total: int) -> None:
         if step == 10:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        execute(spec, tmp_path, bomb, save_every=0)
+        execute(spec, store, bomb, save_every=0)
+    return spec
+
+
+def test_a_state_saved_on_other_data_is_refused(small_dataset_name: str, tmp_path: Path) -> None:
+    spec = stopped_run(small_dataset_name, tmp_path)
     path = run_folder(tmp_path, spec) / STATE
     tensors, facts = load_state(path)
     save_state(path, tensors, {**facts, "digests": {"the data": "0" * 64}})
@@ -526,14 +530,7 @@ def test_a_state_saved_with_other_contacts_is_refused(
     small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Hopper-v4 of MuJoCo 4 that an older version scored, whose state names no contacts."""
-    spec = tiny_spec("dbc", small_dataset_name, outer_steps=20)
-
-    def bomb(run: str, step: int, total: int) -> None:
-        if step == 10:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        execute(spec, tmp_path, bomb, save_every=0)
+    spec = stopped_run(small_dataset_name, tmp_path)
     monkeypatch.setattr("benchmark.monitor.contact_rule", lambda env_id: "another")
     error = execute(spec, tmp_path).error
     assert "was saved with other contacts in Hopper-v5 (no rule named)" in error.message

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, mstats, norm, ttest_1samp, ttest_ind
 
 from results.bootstrap import Statistic, improvement_over_tasks
@@ -93,14 +94,12 @@ def test_the_iqm_of_few_seeds_has_yuens_interval() -> None:
     assert (estimate.low, estimate.high) == pytest.approx(tuple(cut), rel=1e-9)
 
 
-@pytest.mark.parametrize("counts", [(FEW_SEEDS,), (41, 30, 35)])
-@pytest.mark.parametrize("statistic", [mean_over_tasks, iqm_over_runs])
-def test_the_bootstrap_has_scipys_ends(counts: tuple[int, ...], statistic: Statistic) -> None:
-    rng = np.random.default_rng(0)
-    tasks = {str(place): np.sort(rng.gamma(2.0, size=count)) for place, count in enumerate(counts)}
-    estimate = stratified({task: list(scores) for task, scores in tasks.items()}, statistic, seed=3)
+def assert_scipys_ends(
+    estimate: Estimate, samples: tuple[NDArray[np.float64], ...], statistic: Statistic
+) -> None:
+    """The interval is scipy's BCa of the same resamples, whose seed is 3."""
     expected = bootstrap(
-        tuple(tasks.values()),
+        samples,
         statistic,
         n_resamples=9_999,
         batch=1_000,
@@ -109,6 +108,15 @@ def test_the_bootstrap_has_scipys_ends(counts: tuple[int, ...], statistic: Stati
     ).confidence_interval
     assert (estimate.low, estimate.high) == pytest.approx(tuple(expected), rel=1e-13)
     assert estimate.interval == "BCa"
+
+
+@pytest.mark.parametrize("counts", [(FEW_SEEDS,), (41, 30, 35)])
+@pytest.mark.parametrize("statistic", [mean_over_tasks, iqm_over_runs])
+def test_the_bootstrap_has_scipys_ends(counts: tuple[int, ...], statistic: Statistic) -> None:
+    rng = np.random.default_rng(0)
+    tasks = {str(place): np.sort(rng.gamma(2.0, size=count)) for place, count in enumerate(counts)}
+    estimate = stratified({task: list(scores) for task, scores in tasks.items()}, statistic, seed=3)
+    assert_scipys_ends(estimate, tuple(tasks.values()), statistic)
 
 
 @pytest.mark.parametrize("counts", [(5, 5), (3, 7, 4, 6)])
@@ -120,16 +128,7 @@ def test_the_bootstrap_of_an_improvement_has_scipys_ends(counts: tuple[int, ...]
     x, y = ({str(i): list(s) for i, s in enumerate(part)} for part in
             (samples[:half], samples[half:]))  # fmt: skip
     estimate = probability_of_improvement(x, y, seed=3)
-    expected = bootstrap(
-        samples,
-        improvement_over_tasks,
-        n_resamples=9_999,
-        batch=1_000,
-        vectorized=True,
-        rng=np.random.default_rng(3),
-    ).confidence_interval
-    assert (estimate.low, estimate.high) == pytest.approx(tuple(expected), rel=1e-13)
-    assert estimate.interval == "BCa"
+    assert_scipys_ends(estimate, samples, improvement_over_tasks)
 
 
 def test_bca_moves_towards_the_long_tail() -> None:
