@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ["requirements.lock", "requirements.cpu.lock", "requirements.cuda.lock"]
+LOCKS = [
+    "requirements.lock",
+    "requirements.cpu.lock",
+    "requirements.cuda.lock",
+    "requirements.jax.lock",
+]
 
 
 def entries(name: str) -> dict[str, list[str]]:
@@ -44,6 +49,15 @@ def test_it_holds_everything_that_the_suite_and_its_build_ask_for() -> None:
     assert {canonical(requirement) for requirement in asked} - entries(
         "requirements.lock"
     ).keys() == set()
+
+
+def test_the_extra_jax_has_a_file_of_its_own_beside_the_suites_gymnasium() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    asked = {canonical(name) for name in project["project"]["optional-dependencies"]["jax"]}
+    own, everyone = entries("requirements.jax.lock").keys(), entries("requirements.lock").keys()
+    assert asked <= own
+    assert not own & everyone
+    assert "gymnasium" in everyone
 
 
 def test_setup_installs_nothing_without_a_hash() -> None:

@@ -5,7 +5,9 @@ They come with the extra `jax`. JAX steps and draws initial states; policies sta
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 import json
 import os
 import warnings
@@ -71,9 +73,16 @@ class JaxTask:
     action_space: Space[Any]
 
 
+def simulator_packages(env_id: str) -> tuple[str, ...]:
+    """The packages that step one of the environments above; none for any other."""
+    if env_id.partition("{")[0] not in SPECIFICATIONS:
+        return ()
+    return ("brax" if env_id.startswith("brax/") else "gymnax", "jax", "jaxlib")
+
+
 def missing(specification: EnvSpec) -> str | None:
     """A sentence on what has to be installed for an environment; None where it is."""
-    package = "brax" if specification.entry_point == _BRAX else "gymnax"
+    package = simulator_packages(specification.id)[0]
     expected = VERSIONS[package]
     try:
         found = importlib.metadata.version(package)
@@ -103,10 +112,10 @@ def brax_task(name: str, arguments: str) -> JaxTask:
     from jax import numpy as jnp
 
     with warnings.catch_warnings():
-        # Said whenever a model is loaded: Brax's environments are no longer developed.
-        warnings.filterwarnings("ignore", "Brax System", UserWarning)
-        from brax.envs import get_environment
-
+        for said in ("Brax System", "JAXopt is no longer maintained"):  # always, and known
+            warnings.filterwarnings("ignore", said)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it does without Warp
+            from brax.envs import get_environment
         environment = get_environment(name, **json.loads(arguments))
 
     def reset(key: Any) -> tuple[Any, Any]:

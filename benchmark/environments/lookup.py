@@ -249,8 +249,9 @@ def _make_jax(specification: EnvSpec, size: int) -> BatchedEnvironment:
     if (lacking := missing(specification)) is not None:
         raise UnknownEnvironment(lacking)
     try:
-        task = make_task(specification)
-    except TypeError as error:
+        with _without_deprecation_warnings():
+            task = make_task(specification)
+    except (TypeError, ValueError) as error:
         raise UnknownEnvironment(
             f"{specification.id} cannot be made with the arguments {specification.kwargs}: {error}."
         ) from error
@@ -285,7 +286,7 @@ def _without_deprecation_warnings() -> Iterator[None]:
 
 
 def _unknown_message(name: str) -> str:
-    near = difflib.get_close_matches(name, list(gymnasium.registry), n=3, cutoff=0.4)
+    near = difflib.get_close_matches(name, [*gymnasium.registry, *SPECIFICATIONS], n=3, cutoff=0.4)
     nearest = f"Nearest registered ids: {', '.join(near)}. " if near else ""
     package = next((p for p, starts in _PACKAGES.items() if name.startswith(starts)), None)
     install = (
