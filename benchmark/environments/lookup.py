@@ -34,6 +34,7 @@ _PACKAGES = {
 }  # fmt: skip
 # gymnasium's own families, by the package of their entry points: the extra that installs them.
 _EXTRAS = {
+    "benchmark.environments.jax_batch": "obdbench[jax]",
     "gymnasium.envs.box2d": "gymnasium[box2d]",
     "gymnasium.envs.mujoco": "gymnasium[mujoco]",
     "gymnasium.envs.phys2d": "gymnasium[jax]",
@@ -250,7 +251,7 @@ def _make_jax(specification: EnvSpec, size: int) -> BatchedEnvironment:
         raise UnknownEnvironment(lacking)
     try:
         with _without_deprecation_warnings():
-            task = make_task(specification)
+            task = make_task(**specification.kwargs)
     except (TypeError, ValueError) as error:
         raise UnknownEnvironment(
             f"{specification.id} cannot be made with the arguments {specification.kwargs}: {error}."
