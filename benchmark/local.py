@@ -191,6 +191,11 @@ def _record_time(run: RunSpec, conditions: Conditions) -> int | None:
 
 
 def _shares(packs: Sequence[Pack], jobs: int) -> list[list[Pack]]:
-    """Packs dealt like cards, the largest first; a cell's seeds go to different processes."""
-    ordered = sorted(packs, key=lambda pack: (-len(pack), pack[0].cell_id, pack[0].seed))
-    return [ordered[start::jobs] for start in range(min(jobs, len(ordered)))]
+    """Packs dealt like cards, the largest first, each to the process that has fewest runs so far.
+
+    The seeds of a cell, which take as long as each other, so go to different processes.
+    """
+    shares: list[list[Pack]] = [[] for _ in range(min(jobs, len(packs)))]
+    for pack in sorted(packs, key=lambda pack: (-len(pack), pack[0].cell_id, pack[0].seed)):
+        min(shares, key=lambda share: sum(map(len, share))).append(pack)
+    return shares
