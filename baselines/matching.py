@@ -31,7 +31,7 @@ from benchmark.method import (
     require_settings,
 )
 from benchmark.students.heads import SQUARED_ERROR_HEADS, bc_loss_gradient, squared_error_head
-from benchmark.students.network import Parameters, stack
+from benchmark.students.network import Parameters
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet, require_finite
 
@@ -271,7 +271,7 @@ class Clones:
 
     def __init__(self, problem: Problem, loss: BCLoss, count: int = 1) -> None:
         self.loss = loss
-        drawn = stack([loss.network.initialise(loss.generator) for _ in range(count)])
+        drawn = loss.network.initialise_runs([loss.generator] * count)
         self.parameters = [(w.to(loss.device), b.to(loss.device)) for w, b in drawn]
         tensors = [tensor for layer in self.parameters for tensor in layer]
         self._optimiser = problem.student.optimiser(tensors)

@@ -1,9 +1,9 @@
-"""Optimisers of students: SGD, Adam and AdamW as torch has them, without what importing those costs.
+"""Optimisers of students: SGD, Adam and AdamW with the arithmetic of torch.
 
 The first `torch.optim.Optimizer` of a process imports torch's compiler, one and a half seconds that
 every process would pay; and a step of one takes as long in Python as in the arithmetic of a small
-student. The arithmetic is torch's, operation by operation, so the numbers are the same to the last
-bit (`tests/benchmark/students/test_optimisers.py`).
+student. The operations are torch's, one by one, so the numbers are the same to the last bit
+(`tests/benchmark/students/test_optimisers.py`).
 """
 
 from __future__ import annotations

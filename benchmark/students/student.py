@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
 from benchmark.students.heads import Head
-from benchmark.students.network import Network, Parameters, stack
+from benchmark.students.network import Network, Parameters
 from benchmark.students.spec import StudentSpec
 
 
@@ -161,7 +161,7 @@ def train_students(
     observations, actions = batch(0)
     network = spec.network(observations.shape[-1], actions.shape[-1])
     head = spec.policy_head
-    parameters = stack([network.initialise(generator) for generator in generators])
+    parameters = network.initialise_runs(generators)
     optimiser = spec.optimiser([tensor for layer in parameters for tensor in layer])
     steps = spec.steps if steps is None else steps
     for step in range(steps):
