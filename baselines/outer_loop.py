@@ -34,13 +34,17 @@ from benchmark.provenance import checked_device
 from benchmark.students.heads import SQUARED_ERROR_HEADS, squared_error_head
 from benchmark.students.network import Network, Parameters, stack
 from benchmark.students.spec import StudentSpec
-from benchmark.synthetic_set import SyntheticSet, require_finite
+from benchmark.synthetic_set import NotFinite, SyntheticSet, require_finite
 from benchmark.work import SAMPLE, Work, weights_of
 
 PAPER_SIZE = 256
 """Pairs of the sets in OBD's Table 1."""
 DRAWN_TOGETHER = 8
 """Runs whose initial weights are made orthogonal in one call; threads take a group each."""
+
+
+FEW_STEPS = 10
+"""Outer steps that are too few to tell a run whose pairs do not move."""
 
 
 class Targets(NamedTuple):
@@ -460,12 +464,28 @@ class OuterRun:
                 step = broken[0] if broken else self.step
                 require_finite(f"The pairs after the update of outer step {step}", values)
 
+    def _require_gradients(self) -> None:
+        """Raise NotFinite where more than half of the gradients were exactly zero.
+
+        Students that saturate, at infinity too, are finite in what they do; but nothing moves the
+        pairs then, and the set would be scored as if it had been distilled.
+        """
+        still = int((self.norms[: self.step] == 0).sum())
+        enough = min(FEW_STEPS, self.settings.outer_steps)  # a first student may saturate by chance
+        if self.step >= enough and 2 * still > self.step:
+            raise NotFinite(
+                f"The gradient in the pairs was exactly zero at {still} of {self.step} outer "
+                f"steps: the students that were trained on them saturated, or every weight of the "
+                f"outer loss is zero."
+            )
+
     def report(self, step: int) -> None:
         """Report the step to the monitor; score and save where these are due."""
         self.step = step
         self.monitor.progress(step, self.settings.outer_steps)
         if self.monitor.due(step):
             self.require_finite()
+            self._require_gradients()
             self.monitor.note(**self.facts())
             self.monitor.checkpoint(step, self.synthetic_set())
         self.monitor.save(step, lambda: self.state(step))
@@ -486,6 +506,8 @@ class OuterRun:
                 "gradient_norm_largest": float(norms.max()),
                 "gradient_clipped_share": float(clipped.double().mean()),
             }
+            if zero := int((norms == 0).sum()):
+                facts["gradient_zero_share"] = zero / self.step
         return facts
 
     def synthetic_set(self) -> SyntheticSet:
