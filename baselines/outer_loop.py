@@ -151,6 +151,11 @@ class OBD(Method):
             gradient_clip=None, head=tuple(SQUARED_ERROR_HEADS),
         )  # fmt: skip
 
+    def require_machine(self, device: str) -> None:
+        """The adjoint in bf16 needs the C++ engine, and a processor that multiplies bf16."""
+        if self.precision != "float32":
+            native_engine.require_bf16(device)
+
     def engine(self, device: str) -> str:
         """The engine of the meta-gradient: C++ where it is built, on a CPU, else torch."""
         return native_engine.name(device)
@@ -231,7 +236,7 @@ def advance(runs: Sequence[OuterRun]) -> None:
     first = runs[0]
     first.settings.require_student(first.problem.student)
     loop = inner_loop(first.problem, first.settings.precision)
-    device = checked_device(first.problem.device)
+    (device,) = {checked_device(run.problem.device) for run in runs}
     if any(run.start != first.start for run in runs):
         raise BadParameter(
             f"Packed runs advance in lock-step, but their saved states are at steps "
@@ -534,7 +539,7 @@ class OuterRun:
 def inner_loop(problem: Problem, precision: native_engine.Precision = "float32") -> InnerLoop:
     """The student's training as a differentiable loop, its adjoint in this precision."""
     if precision != "float32":
-        native_engine.require_bf16(problem.device)
+        native_engine.require_bf16(problem.device)  # a job of a cluster is on another machine
     student = problem.student
     network = student.network(problem.observation_dim, problem.action_dim)
     return _loop(network, student, precision)

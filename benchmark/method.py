@@ -166,7 +166,7 @@ class Problem:
     ) -> None:
         _check_needs("The method", needs)
         self.needs, self.student, self.scaling = needs, student, scaling
-        self.device = device
+        self._device, self.uses_device = device, False
         self._axes, self._loaders = dict(axes), loaders
         self._loaded: dict[str, Any] = {}
         self._shared, self._inputs = shared or Shared(), inputs
@@ -194,6 +194,12 @@ class Problem:
         """Id of the environment, for methods that interact with it."""
         environment: str = self._get("environment")
         return environment
+
+    @property
+    def device(self) -> str:
+        """Torch device for heavy products; a record names it where its method has asked for it."""
+        self.uses_device = True
+        return self._device
 
     @property
     def observation_dim(self) -> int:
@@ -289,6 +295,13 @@ class Method(ABC):
 
         It is called before a run begins, with the student that `student_for` gave. The student that
         scores the sets may be another.
+        """
+        return None
+
+    def require_machine(self, device: str) -> None:
+        """Raise ObdBenchError where this machine lacks what the method needs on a device.
+
+        It is called before the first run of a sweep begins here.
         """
         return None
 
