@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
 from benchmark.students.heads import Head
-from benchmark.students.network import Network, Parameters, stack
+from benchmark.students.network import Network, Parameters
 from benchmark.students.spec import StudentSpec
 
 
@@ -161,9 +161,8 @@ def train_students(
     observations, actions = batch(0)
     network = spec.network(observations.shape[-1], actions.shape[-1])
     head = spec.policy_head
-    parameters = stack([network.initialise(generator) for generator in generators])
-    tensors = [tensor for layer in parameters for tensor in layer]
-    optimiser = spec.optimiser(tensors)
+    parameters = network.initialise_runs(generators)
+    optimiser = spec.optimiser([tensor for layer in parameters for tensor in layer])
     steps = spec.steps if steps is None else steps
     for step in range(steps):
         observations, actions = batch(step)
@@ -176,10 +175,7 @@ def train_students(
             gradients = [g for layer in network.gradients(levels, deltas) for g in layer]
             if spec.gradient_clip is not None:
                 clip_by_norm(gradients, spec.gradient_clip)
-        for tensor, gradient in zip(tensors, gradients, strict=True):
-            tensor.grad = gradient
-        optimiser.param_groups[0]["lr"] = spec.rate(step, steps)
-        optimiser.step()
+        optimiser.step(gradients, spec.rate(step, steps))
     return StudentPolicy(network, head, parameters, scaling)
 
 
