@@ -121,11 +121,13 @@ COMMANDS = {
         },
     ),
     "artefacts": Command(
-        "artefacts:app", "What the papers' authors published: import, list.",
+        "artefacts:app", "What the papers' authors published: import, list, score.",
         group={
             "import": "Import what authors published from a clone of their repository; no code "
             "of it is run.",
             "list": "List imported sets, log densities and teachers of authors.",
+            "score": "Score imported sets and teachers as their authors did, and say how that "
+            "compares.",
         },
     ),
 }  # fmt: skip
