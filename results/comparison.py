@@ -278,7 +278,8 @@ def _against_scores(cell: PublishedCell, scores: Scores) -> Comparison | None:
         margin = margin_of(cell.value, cell.dataset)
         enough = found.rows >= FEWEST_ROWS
         verdict = _verdict(cell.value, found.estimate, enough, MARGIN if margin is None else margin)
-    on = f"the authors' {len(cell.artefacts)}"
+    files = len(cell.artefacts)
+    on = f"{files} of the authors' files" if files > 1 else "the authors' file"
     return Comparison(cell, found.estimate, on, verdict, found.reasons, cell.method)
 
 
