@@ -116,6 +116,17 @@ def _forward(students: ImageStudents, pixels: Tensor) -> tuple[Tensor, Tensor, T
     return features, hidden, torch.baddbmm(output_bias, hidden, output)
 
 
+def mean_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    """The authors' loss `[S]` on real images: the cross-entropy divided by the number of classes.
+
+    Args:
+        log_probabilities: What students give the images `[S, M, 10]`.
+        labels: Classes of the images `[M]`.
+    """
+    given = log_probabilities[:, torch.arange(len(labels)), labels]
+    return -given.double().mean(1) / CLASSES
+
+
 def classify(students: ImageStudents, images: Tensor) -> Tensor:
     """Log probabilities `[S, M, 10]` that students give real images `[M, 784]`."""
     count = len(students.kernel)
