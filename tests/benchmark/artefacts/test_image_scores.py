@@ -1,0 +1,64 @@
+"""Scores of image sets: whose students they are, and what their accuracy is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark.artefacts.artefact import Artefact, ArtefactProblem
+from benchmark.artefacts.image_scores import score_images
+from benchmark.images import CLASS_COUNTS, FASHION_MNIST, MNIST, LabelledImages
+from benchmark.seeds import torch_generator
+from benchmark.students.image_students import classify, initial_students, train_image_students
+
+SETTINGS = {
+    "NET": "CNN", "WIDTH": 128, "ACTIVATION": "relu", "MOMENTUM": 0, "DATA_NOISE": 0.0,
+    "NORMALIZE": True, "OVERFIT": False, "UPDATE_EPOCHS": 2, "LR": 1.0,
+}  # fmt: skip
+
+
+def artefact(sigma: float, **changed: Any) -> Artefact:
+    images = torch.rand(10, 784, generator=torch.Generator().manual_seed(1))
+    tensors = {
+        "observations": images,
+        "actions": torch.eye(10),
+        "sigma_observations": torch.full_like(images, sigma),
+    }
+    return Artefact("hades/x", {"environment": MNIST, "settings": SETTINGS | changed}, tensors)
+
+
+def real(name: str = MNIST) -> LabelledImages:
+    labels = torch.tensor([*range(10), *[3] * 20])  # far from the shares of the data set
+    pixels = torch.rand(len(labels), 784, generator=torch.Generator().manual_seed(2))
+    return LabelledImages(name, "invented", pixels, labels, "0")
+
+
+def test_accuracy_is_that_on_classes_as_frequent_as_in_the_data_set() -> None:
+    found = score_images(artefact(0.1), real(), "set", 2)
+    for k, accuracy in enumerate(found):
+        network = initial_students([torch_generator(artefact="hades/x", student=k)])
+        train_image_students(
+            network, artefact(0.1).tensors["observations"][None], torch.eye(10), 2, 1.0
+        )
+        answers = classify(network, real().pixels)[0].argmax(1)
+        expected = 0.0
+        for label, count in enumerate(CLASS_COUNTS[MNIST]):
+            own = answers[real().labels == label]
+            expected += count / 60_000 * float((own == label).double().mean())
+        assert accuracy == pytest.approx(expected, abs=1e-12)
+    assert found[0] != found[1]
+
+
+def test_students_of_the_population_learn_from_sets_around_the_set() -> None:
+    alone = score_images(artefact(0.0), real(), "set", 1)
+    assert score_images(artefact(0.0), real(), "population", 1) == alone  # where sigma is 0
+    assert score_images(artefact(5.0), real(), "population", 1) != alone
+
+
+def test_another_data_set_or_other_students_are_refused() -> None:
+    with pytest.raises(ArtefactProblem, match="a set for images/mnist, but the images are of"):
+        score_images(artefact(0.1), real(FASHION_MNIST), "set", 1)
+    with pytest.raises(ArtefactProblem, match="has NET = 'MLP', expected 'CNN'"):
+        score_images(artefact(0.1, NET="MLP"), real(), "set", 1)
