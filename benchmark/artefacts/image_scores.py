@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Literal
 
+import msgspec
 import torch
 
 from benchmark.artefacts.artefact import Artefact, ArtefactProblem
+from benchmark.artefacts.score import ArtefactScore, Origin
 from benchmark.images import CLASS_COUNTS, LabelledImages
+from benchmark.provenance import provenance
 from benchmark.seeds import torch_generator
 from benchmark.students.image_students import (
     WIDTH,
@@ -18,8 +23,6 @@ from benchmark.students.image_students import (
 )
 
 Variant = Literal["set", "population"]
-"""The set itself; or for every student a set of its own, drawn from the last population."""
-
 _ONLY = {
     "NET": "CNN", "WIDTH": WIDTH, "ACTIVATION": "relu", "MOMENTUM": 0, "DATA_NOISE": 0,
     "NORMALIZE": True, "OVERFIT": False,
@@ -32,8 +35,9 @@ def score_images(
     real: LabelledImages,
     variant: Variant,
     students: int,
+    seed: int = 0,
     on_student: Callable[[int], None] | None = None,
-) -> list[float]:
+) -> ArtefactScore:
     """Train students on a set as its authors did, and let them classify real images.
 
     The published accuracy is that on the 60,000 training images. A sample estimates it: each class
@@ -42,43 +46,80 @@ def score_images(
     Args:
         artefact: A set of images of HaDES.
         real: Images of the same data set.
-        variant: What the students learn from.
-        students: Number of students S, each with an initialisation of its own.
+        variant: "set"; or "population": for every student a set of its own around the set.
+        students: Number of students, each with an initialisation of its own.
+        seed: Seed of all draws. Student k of either variant starts alike.
         on_student: Called after each student with their number.
-
-    Returns:
-        Accuracy of each student.
 
     Raises:
         ArtefactProblem: The set is of another data set, or its students were others.
     """
+    _require_fitting(artefact, real)
+    wall, cpu = time.monotonic(), time.process_time()
+    accuracies = []
+    for student in range(students):
+        accuracies.append(_accuracy(artefact, real, variant, student, seed))
+        if on_student:
+            on_student(student + 1)
+    card, settings = artefact.card, artefact.card["settings"]
+    mean = sum(accuracies) / students
+    return ArtefactScore(
+        artefact=artefact.name,
+        file=card["file"],
+        file_sha256=card["file_sha256"],
+        tensors_sha256=card["sha256"],
+        environment=card["environment"],
+        variant=variant,
+        student={
+            key: settings[key] for key in ("NET", "WIDTH", "ACTIVATION", "LR", "UPDATE_EPOCHS")
+        },
+        actions="mode",
+        normalization="pixels divided by 255",
+        unit="accuracy",
+        statistic="accuracy",
+        images=len(real),
+        images_source=f"{real.source}, sha256 {real.sha256}",
+        seed=seed,
+        returns=[[[accuracy]] for accuracy in accuracies],
+        lengths=[[[1]]] * students,
+        score=mean,
+        first=mean,
+        wall_seconds=time.monotonic() - wall,
+        cpu_seconds=time.process_time() - cpu,
+        origin=msgspec.convert(provenance("cpu"), Origin),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _require_fitting(artefact: Artefact, real: LabelledImages) -> None:
+    """Raise ArtefactProblem unless these images and students are those of the set."""
     card = artefact.card
-    settings = card["settings"]
     if card["environment"] != real.name:
         raise ArtefactProblem(
             f"{artefact.name} is a set for {card['environment']}, but the images are of {real.name}"
             f" ({real.source}). Name the images of its data set."
         )
     for key, expected in _ONLY.items():
-        if settings.get(key) != expected:
+        if card["settings"].get(key) != expected:
             raise ArtefactProblem(
-                f"{artefact.name} has {key} = {settings.get(key)!r}, expected {expected!r}: there "
-                f"are no such students here."
+                f"{artefact.name} has {key} = {card['settings'].get(key)!r}, expected {expected!r}:"
+                f" there are no such students here."
             )
+
+
+def _accuracy(
+    artefact: Artefact, real: LabelledImages, variant: Variant, student: int, seed: int
+) -> float:
+    """The accuracy of one student."""
+    generator = torch_generator(artefact=artefact.name, student=student, seed=seed)
+    network = initial_students([generator])
     images, labels = artefact.tensors["observations"], artefact.tensors["actions"]
+    if variant == "population":
+        noise = torch.randn(images.shape, generator=generator)
+        images = images + artefact.tensors["sigma_observations"] * noise
+    settings = artefact.card["settings"]
+    train_image_students(network, images[None], labels, settings["UPDATE_EPOCHS"], settings["LR"])
+    right = classify(network, real.pixels)[0].argmax(-1) == real.labels
     whole = torch.tensor(CLASS_COUNTS[real.name], dtype=torch.float64)
-    weights = (whole / whole.sum() / real.labels.bincount())[real.labels]
-    accuracies = []
-    for k in range(students):
-        generator = torch_generator(artefact=artefact.name, student=k)
-        network = initial_students([generator])
-        own = images
-        if variant == "population":
-            noise = torch.randn(images.shape, generator=generator)
-            own = images + artefact.tensors["sigma_observations"] * noise
-        train_image_students(network, own[None], labels, settings["UPDATE_EPOCHS"], settings["LR"])
-        right = classify(network, real.pixels)[0].argmax(-1) == real.labels
-        accuracies.append(float(right.double() @ weights))
-        if on_student:
-            on_student(k + 1)
-    return accuracies
+    weights = whole / whole.sum() / real.labels.bincount()  # of an image, by its class
+    return float(right.double() @ weights[real.labels])

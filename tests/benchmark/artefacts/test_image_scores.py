@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from benchmark.artefacts.artefact import Artefact, ArtefactProblem
 from benchmark.artefacts.image_scores import score_images
+from benchmark.artefacts.score import read_score, write_score
 from benchmark.images import CLASS_COUNTS, FASHION_MNIST, MNIST, LabelledImages
 from benchmark.seeds import torch_generator
 from benchmark.students.image_students import classify, initial_students, train_image_students
@@ -16,6 +18,11 @@ from benchmark.students.image_students import classify, initial_students, train_
 SETTINGS = {
     "NET": "CNN", "WIDTH": 128, "ACTIVATION": "relu", "MOMENTUM": 0, "DATA_NOISE": 0.0,
     "NORMALIZE": True, "OVERFIT": False, "UPDATE_EPOCHS": 2, "LR": 1.0,
+}  # fmt: skip
+
+CARD = {
+    "environment": MNIST, "file": "results/x/data_final.pkl", "file_sha256": "f" * 64,
+    "sha256": "a" * 64,
 }  # fmt: skip
 
 
@@ -26,7 +33,7 @@ def artefact(sigma: float, **changed: Any) -> Artefact:
         "actions": torch.eye(10),
         "sigma_observations": torch.full_like(images, sigma),
     }
-    return Artefact("hades/x", {"environment": MNIST, "settings": SETTINGS | changed}, tensors)
+    return Artefact("hades/x", {**CARD, "settings": SETTINGS | changed}, tensors)
 
 
 def real(name: str = MNIST) -> LabelledImages:
@@ -36,9 +43,9 @@ def real(name: str = MNIST) -> LabelledImages:
 
 
 def test_accuracy_is_that_on_classes_as_frequent_as_in_the_data_set() -> None:
-    found = score_images(artefact(0.1), real(), "set", 2)
+    found = score_images(artefact(0.1), real(), "set", 2).by_row()
     for k, accuracy in enumerate(found):
-        network = initial_students([torch_generator(artefact="hades/x", student=k)])
+        network = initial_students([torch_generator(artefact="hades/x", student=k, seed=0)])
         train_image_students(
             network, artefact(0.1).tensors["observations"][None], torch.eye(10), 2, 1.0
         )
@@ -52,9 +59,19 @@ def test_accuracy_is_that_on_classes_as_frequent_as_in_the_data_set() -> None:
 
 
 def test_students_of_the_population_learn_from_sets_around_the_set() -> None:
-    alone = score_images(artefact(0.0), real(), "set", 1)
-    assert score_images(artefact(0.0), real(), "population", 1) == alone  # where sigma is 0
-    assert score_images(artefact(5.0), real(), "population", 1) != alone
+    alone, around, far = (
+        score_images(artefact(sigma), real(), variant, 1).score
+        for sigma, variant in ((0.0, "set"), (0.0, "population"), (5.0, "population"))
+    )
+    assert alone == around != far
+
+
+def test_the_record_can_be_stored_and_says_what_was_scored(tmp_path: Path) -> None:
+    score = score_images(artefact(0.1), real(), "population", 1, seed=7)
+    assert read_score(write_score(tmp_path, score)) == score
+    assert (score.unit, score.images, score.seed) == ("accuracy", 30, 7)
+    assert score.images_source == "invented, sha256 0" and score.file_sha256 == "f" * 64
+    assert score.student == {key: SETTINGS[key] for key in score.student or ()}
 
 
 def test_another_data_set_or_other_students_are_refused() -> None:
