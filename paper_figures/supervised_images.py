@@ -63,20 +63,18 @@ def supervised_table(measured: pd.DataFrame, *, seed: int = 0) -> Table:
     )
 
 
-def evolved_images(measured: pd.DataFrame) -> Figure:
-    """Draw the sets of images of the study `supervised_images` that are no real ones.
+def evolved_sets(measured: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Images `[10, 784]` of the sets of the study `supervised_images` that are no real ones.
 
     Raises:
         FigureError: The study has no rows.
     """
     require_rows(measured, "supervised_images")
     shown = measured.dropna(subset=["image"]).sort_values("image")
-    return image_sets(
-        {
-            str(item).replace("_", " "): np.array(list(rows["pixels"]))
-            for item, rows in shown.groupby("item", sort=True)
-        }
-    )
+    return {
+        str(item).replace("_", " ").replace("-seed", ", seed "): np.array(list(rows["pixels"]))
+        for item, rows in shown.groupby("item", sort=True)
+    }
 
 
 def image_sets(sets: Mapping[str, NDArray[np.floating]]) -> Figure:

@@ -49,14 +49,14 @@ class SupervisedImages(Study):
         "(arXiv 2406.15042)."
     )
     seeds: int = 3
-    students_per_set: int = 5
+    students_per_set: int = 4
     steps: int = 1_000
     learning_rate: float = 0.1
-    generations: int = 30
-    population: int = 64
-    inner_steps: int = 20
+    generations: int = 20
+    population: int = 48
+    inner_steps: int = 15
     inner_learning_rate: float = 1.0
-    fitness_images: int = 500
+    fitness_images: int = 300
     search_learning_rate: float = 0.03
 
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:

@@ -14,7 +14,7 @@ from paper_figures.figure import FigureError
 from paper_figures.studies import supervised_images as module
 from paper_figures.studies.study import STUDIES, perform
 from paper_figures.studies.supervised_images import SupervisedImages
-from paper_figures.supervised_images import evolved_images, image_sets, supervised_table
+from paper_figures.supervised_images import evolved_sets, image_sets, supervised_table
 from results.study_results import study_frame, study_results
 
 
@@ -52,7 +52,11 @@ def test_no_real_image_is_stored_and_evolved_ones_are(measured: pd.DataFrame) ->
     )
     students = measured.dropna(subset=["accuracy"])
     assert len(students) == 5 and students["accuracy"].between(0, 1).all()
-    assert len(evolved_images(measured).axes) == 30  # three sets of ten
+    sets = evolved_sets(measured)
+    assert list(sets) == [
+        "class means, seed 0", "hades supervised, seed 0", "hades supervised, seed 1",
+    ]  # fmt: skip
+    np.testing.assert_allclose(sets["class means, seed 0"], real().class_means(), atol=6e-4)
 
 
 def test_the_table_has_means_over_sets_and_of_the_class_means_over_students() -> None:
