@@ -105,6 +105,12 @@ def _require_fitting(artefact: Artefact, real: LabelledImages) -> None:
                 f"{artefact.name} has {key} = {card['settings'].get(key)!r}, expected {expected!r}:"
                 f" there are no such students here."
             )
+    steps, rate = (card["settings"].get(key) for key in ("UPDATE_EPOCHS", "LR"))
+    if type(steps) is not int or steps < 1 or type(rate) not in (int, float) or rate <= 0:
+        raise ArtefactProblem(
+            f"{artefact.name} has UPDATE_EPOCHS = {steps!r} and LR = {rate!r}, expected a number of "
+            f"steps and a learning rate above 0. Import it again."
+        )
 
 
 def _accuracy(

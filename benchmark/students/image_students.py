@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmark.errors import ObdBenchError
 from benchmark.images import CLASSES, SIDE
 
 CHANNELS = 16
@@ -128,10 +129,20 @@ def mean_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def classify(students: ImageStudents, images: Tensor) -> Tensor:
-    """Log probabilities `[S, M, 10]` that students give real images `[M, 784]`."""
+    """Log probabilities `[S, M, 10]` that students give real images `[M, 784]`.
+
+    Raises:
+        ObdBenchError: They are not finite: a student diverged.
+    """
     count = len(students.kernel)
     found = [
         _forward(students, patches(chunk).expand(count, -1, -1))[-1].log_softmax(-1)
         for chunk in torch.split(images, CHUNK)
     ]
-    return torch.cat(found, 1)
+    log_probabilities = torch.cat(found, 1)
+    if not bool(log_probabilities.isfinite().all()):
+        raise ObdBenchError(
+            "A student of a set of images diverged: it gives images no finite probability. Train it "
+            "at a lower learning rate, on images of pixels near 0 to 1."
+        )
+    return log_probabilities

@@ -11,6 +11,7 @@ import torch
 from benchmark.artefacts.artefact import Artefact, ArtefactProblem
 from benchmark.artefacts.image_scores import score_images
 from benchmark.artefacts.score import read_score, write_score
+from benchmark.errors import ObdBenchError
 from benchmark.images import CLASS_COUNTS, FASHION_MNIST, MNIST, LabelledImages
 from benchmark.seeds import torch_generator
 from benchmark.students.image_students import classify, initial_students, train_image_students
@@ -79,3 +80,11 @@ def test_another_data_set_or_other_students_are_refused() -> None:
         score_images(artefact(0.1), real(FASHION_MNIST), "set", 1)
     with pytest.raises(ArtefactProblem, match="has NET = 'MLP', expected 'CNN'"):
         score_images(artefact(0.1, NET="MLP"), real(), "set", 1)
+    for changed in ({"LR": "0.1"}, {"LR": 0.0}, {"UPDATE_EPOCHS": 0}, {"UPDATE_EPOCHS": True}):
+        with pytest.raises(ArtefactProblem, match="expected a number of steps and a learning rate"):
+            score_images(artefact(0.1, **changed), real(), "set", 1)
+
+
+def test_students_that_diverge_are_an_error_and_no_accuracy() -> None:
+    with pytest.raises(ObdBenchError, match="diverged"):
+        score_images(artefact(0.1, LR=1e30, UPDATE_EPOCHS=4), real(), "set", 1)
