@@ -25,6 +25,7 @@ from paper_figures.paired_curves import paired_curves
 from paper_figures.reproduction_table import reproduction_table, rescored_table
 from paper_figures.step_or_weighting import step_or_weighting
 from paper_figures.study_figures import misalignment, multi_task, state_density, transfer
+from paper_figures.supervised_images import evolved_sets, image_sets, supervised_table
 from paper_figures.table import Table
 from paper_figures.training_cost import training_cost
 from results import cell_table, curves_frame, runs_frame
@@ -178,6 +179,12 @@ EXHIBITS = (
     Exhibit("hades-cartpole-pairs", sweep="hades_cartpole",
         make=lambda stored: cartpole_pairs(stored.sets("hades")),
         shows="HaDES's two pairs of each seed on CartPole, as carts and poles."),
+    Exhibit("hades-images", study="supervised_images",
+        make=lambda stored: supervised_table(stored.measured),
+        shows="HaDES on digits at a small budget, next to class means and to real images."),
+    Exhibit("hades-images-figure", study="supervised_images",
+        make=lambda stored: image_sets(evolved_sets(stored.measured)),
+        shows="The evolved images, and the class means that they began as."),
     Exhibit("all-methods", sweep="all_methods", make=StoredResults.table,
         shows="Every method of the suite on two datasets, with what it used and what it cost."),
     Exhibit("all-methods-convergence", sweep="all_methods",

@@ -1,4 +1,4 @@
-"""`obdbench artefacts`: import, list and score what the papers' authors published."""
+"""`obdbench artefacts`: import, list, score and draw what the papers' authors published."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from benchmark.artefacts.artefact import (
     Found,
     OnFile,
     artefact_folder,
+    load_artefact,
     load_card,
     store_artefacts,
     stored_names,
@@ -35,7 +36,7 @@ from obdbench.cli.options import DEFAULT_STORE, Force, Store, check_free, store_
 from obdbench.cli.teacher import D4RL, Episodes, measure_and_save, read_teacher
 
 app = typer.Typer(
-    help="What the papers' authors published: import, list, score.", no_args_is_help=True
+    help="What the papers' authors published: import, list, score, draw.", no_args_is_help=True
 )
 
 FEW_FILES = 3
@@ -143,6 +144,43 @@ def _say(found: Found) -> None:
 
 def _about(card: Mapping[str, Any]) -> str:
     return str(card.get("dataset") or card["environment"])
+
+
+@app.command()
+def draw(
+    names: Annotated[list[str], typer.Argument(help="Imported sets of images, in their order.")],
+    to: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("paper"),
+    artefacts: Annotated[
+        Path | None, typer.Option(help="Folder of artefacts, instead of the one in the cache.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Store of the study; the suite's own by default.")
+    ] = None,
+) -> None:
+    """Draw imported sets of images, and below them those of the study supervised_images.
+
+    The figure is yours: what authors published is no part of this suite, drawn or not.
+    """
+    from paper_figures.figure import write_formats
+    from paper_figures.supervised_images import evolved_sets, image_sets
+    from results.shipping import SHIPPED
+    from results.study_results import NoStudy, study_frame, study_results
+
+    sets = {}
+    for name in names:
+        artefact = load_artefact(name, artefacts)
+        if not artefact.card["environment"].startswith("images/"):
+            raise ArtefactProblem(
+                f"{name} is for {artefact.card['environment']}, expected a set of images: "
+                f"obdbench artefacts list has them."
+            )
+        sets[name] = artefact.tensors["observations"].numpy()
+    try:
+        sets |= evolved_sets(study_frame(study_results(store or SHIPPED, "supervised_images")))
+    except NoStudy as error:
+        err.print(f"Without the suite's own: {error}")
+    for path in write_formats(image_sets(sets), to, "images"):
+        out.print(str(path))
 
 
 @app.command(name="list")
