@@ -5,16 +5,18 @@ A score that is in the store is not made again, so that the same call goes on fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import get_args
 
 from benchmark.artefacts.artefact import ArtefactProblem, load_artefact, load_card, stored_names
+from benchmark.artefacts.image_scores import score_images
 from benchmark.artefacts.score import ArtefactScore, Variant, read_score, score_path, write_score
 from benchmark.artefacts.scoring import Job, score_batch, score_teacher
 from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.images import BadImages, load_images
 from benchmark.teachers.teacher_files import load_teacher, local_teachers
 from results.author_files import published_files
 from results.comparison import published_cells
@@ -25,7 +27,8 @@ EPISODES, SEEDS = 100, (0, 1, 2)
 """Episodes per seed of a policy."""
 OnProgress = Callable[[float, float, str], None]
 """Called with (batches that are done, all batches, what is being scored)."""
-SCORED = ("brax/", "minatar/")
+IMAGES = "images/"
+SCORED = ("brax/", "minatar/", IMAGES)
 """Beginnings of the environments whose sets are scored."""
 
 
@@ -91,6 +94,7 @@ def left_to_score(
     variants: Sequence[str],
     store: Path,
     folder: Path,
+    images: Mapping[str, Path],
     on_left_out: Callable[[str], None],
 ) -> list[Wanted]:
     """What has no score in a store yet, the variant that authors report before all others.
@@ -100,6 +104,7 @@ def left_to_score(
         variants: Variants to score; all of an artefact's where empty.
         store: Store of the scores.
         folder: Folder of artefacts.
+        images: Folders of the user's own images by environment, e.g. "images/mnist".
         on_left_out: Called with a sentence for what cannot be scored.
 
     Raises:
@@ -111,14 +116,20 @@ def left_to_score(
             f"There is no variant {unknown[0]!r}. {did_you_mean(unknown[0], get_args(Variant))}"
         )
     teachers, ranked = imported_teachers(), list[tuple[int, Wanted]]()
-    others: dict[str, int] = {}
+    others: dict[str, None] = {}
     for name in names:
         policy = name in teachers
         facts = load_teacher(teachers[name]).facts if policy else load_card(name, folder)
         where = str(facts.get("environment"))
         if not policy and not (facts["kind"] == "set" and where.startswith(SCORED)):
-            others[f"{facts['kind']}s for {where}"] = others.get(where, 0) + 1
+            others[f"a {facts['kind']} for {where} has no score of its authors' kind"] = None
             continue
+        if where.startswith(IMAGES):
+            try:
+                load_images(where, images.get(where))
+            except BadImages as error:
+                others[str(error)] = None
+                continue
         fixed = bool(facts.get("fixed_initialization"))
         for rank, variant in enumerate(variants_of(fixed, policy=policy)):
             if variants and variant not in variants:
@@ -132,7 +143,7 @@ def left_to_score(
                     f"it away, or name another --store."
                 )
     for what in others:
-        on_left_out(f"Not scored: {what}.")
+        on_left_out(f"Not scored: {what}")
     return [wanted for _, wanted in sorted(ranked, key=lambda pair: pair[0])]
 
 
@@ -145,14 +156,17 @@ def batches(
     def job(one: Wanted) -> Job:
         return Job(load_artefact(one.name, folder), one.variant, rows)
 
+    def alone(one: Wanted) -> bool:
+        return one.name in teachers or load_card(one.name, folder)["environment"].startswith(IMAGES)
+
     def together(one: Wanted) -> object:
-        return one.name if one.name in teachers else job(one).batch
+        return one if alone(one) else job(one).batch
 
     for _, group in groupby(wanted, key=together):
         batch: list[Wanted] = []
         used = 0
         for one in group:
-            needed = 1 if one.name in teachers else job(one).slots
+            needed = slots if alone(one) else job(one).slots
             if batch and used + needed > slots:
                 yield batch
                 batch, used = [], 0
@@ -167,6 +181,7 @@ def score_all(
     seed: int,
     store: Path,
     folder: Path,
+    images: Mapping[str, Path],
     on_progress: OnProgress,
 ) -> Iterator[ArtefactScore]:
     """Score batch by batch, and write each score as soon as its batch is done.
@@ -177,23 +192,28 @@ def score_all(
         seed: Seed that all random numbers derive from.
         store: Store of the scores.
         folder: Folder of artefacts.
+        images: Folders of the user's own images by environment, e.g. "images/mnist".
         on_progress: Called as the work goes on.
     """
     teachers, planned = imported_teachers(), list(batches(wanted, rows, folder))
     for done, batch in enumerate(planned):
         first = batch[0].name
-        on_progress(done, len(planned), first)
+
+        def on_share(share: float, done: int = done, first: str = first) -> None:
+            on_progress(done + share, len(planned), first)
+
+        on_share(0)
         if first in teachers:
             teacher = load_teacher(teachers[first])
             scores = [score_teacher(first, teacher, EPISODES, [seed + i for i in SEEDS])]
         else:
             jobs = [Job(load_artefact(one.name, folder), one.variant, rows) for one in batch]
-            scores = score_batch(
-                jobs,
-                seed,
-                SLOTS,
-                lambda share, d=done, n=first: on_progress(d + share, len(planned), n),  # type: ignore[misc]
-            )
+            where = jobs[0].artefact.card["environment"]
+            if where.startswith(IMAGES):
+                real, variant = load_images(where, images.get(where)), batch[0].variant
+                scores = [score_images(jobs[0].artefact, real, variant, rows, seed)]  # type: ignore[arg-type]
+            else:
+                scores = score_batch(jobs, seed, SLOTS, on_share)
         for score in scores:
             write_score(store, score)
             yield score

@@ -32,7 +32,14 @@ from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.spec import LARGEST_SEED
 from benchmark.teachers.teacher_files import imported_path, load_teacher, local_teachers
 from obdbench.cli.console import err, out, print_json, progress_bar
-from obdbench.cli.options import DEFAULT_STORE, Force, Store, check_free, store_option
+from obdbench.cli.options import (
+    DEFAULT_STORE,
+    Force,
+    Store,
+    check_free,
+    parse_settings,
+    store_option,
+)
 from obdbench.cli.teacher import D4RL, Episodes, measure_and_save, read_teacher
 
 app = typer.Typer(
@@ -227,6 +234,10 @@ def score(
     seed: Annotated[
         int, typer.Option(help="Seed of all random numbers.", min=0, max=LARGEST_SEED - 3)
     ] = 0,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(help="Your own images, IDX files: mnist=FOLDER, fashion_mnist=FOLDER."),
+    ] = None,
     artefacts: Annotated[
         Path | None, typer.Option(help="Folder of artefacts, instead of the one in the cache.")
     ] = None,
@@ -251,12 +262,13 @@ def score(
             f"No artefact was named that is in {folder}. Name one, or give --all, after "
             f"`obdbench artefacts import hades FOLDER`."
         )
+    folders = {f"images/{key}": Path(str(at)) for key, at in parse_settings(images).items()}
     wanted = left_to_score(
-        list(dict.fromkeys(wanted_names)), variant or (), store, folder, err.print
+        list(dict.fromkeys(wanted_names)), variant or (), store, folder, folders, err.print
     )
     with progress_bar("Scoring", "batches", None) as bar:
         for done in score_all(
-            wanted, students, seed, store, folder,
+            wanted, students, seed, store, folder, folders,
             lambda part, total, name: bar.update(part, name, total=total),
         ):  # fmt: skip
             said = stated(done.artefact)
