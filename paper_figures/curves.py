@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, FigureError, band, canvas, finish, plain_numbers, quiet
+from paper_figures.figure import SETTINGS, FigureError, band, canvas, fill_bands, finish, plain_numbers, quiet
 from paper_figures.palette import COMMON, Look, by_family, family, looks
 from results.labels import dataset_order, natural_order
 from results.statistics import LEVEL, Estimate, mean
@@ -272,12 +272,14 @@ def _fill(
             0.02, 0.98, f"{UP} {means}", transform=axes.transAxes, ha="left", va="top", fontsize=6.5
         )
     flat = [label for label, points in shown.items() if len(points) == 1]
+    curves = {label: points for label, points in shown.items() if label not in flat}
     for label, points in shown.items():
         if label in flat:
             (point,) = points.values()
             _horizontal(axes, point, styles[label], (flat.index(label) + 0.5) / len(flat))
         else:
-            band(axes, list(points), list(points.values()), **styles[label].line)
+            axes.plot([*points], [point.value for point in points.values()], **styles[label].line)
+    fill_bands(axes, (([*x], [*x.values()], styles[y].color) for y, x in curves.items()))
     if not shown:
         axes.set(xticks=[], yticks=[])
     elif len(flat) == len(shown):

@@ -11,7 +11,7 @@ import html
 import io
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -92,8 +93,27 @@ def band(
 ) -> None:
     """Draw a line through estimates at `x`, with the band of their intervals."""
     axes.plot(x, [e.value for e in found], color=color, **{"linewidth": 1.2, **line})
-    low, high = [e.low for e in found], [e.high for e in found]
-    axes.fill_between(x, low, high, color=color, alpha=0.12, linewidth=0)
+    fill_bands(axes, [(x, found, color)])
+
+
+def fill_bands(
+    axes: Axes, curves: Iterable[tuple[Sequence[float], Sequence[Estimate], Any]]
+) -> None:
+    """Fill the bands of all curves of a panel, below every line.
+
+    They are one collection: one for each band took a sixth of the time of large figures.
+
+    Args:
+        axes: Panel to draw in.
+        curves: Places, estimates and colour of each.
+    """
+    polygons, colors = [], []
+    for x, found, color in curves:
+        ends = np.array([(place, e.low, e.high) for place, e in zip(x, found, strict=True)])
+        for part in np.ma.clump_unmasked(np.ma.masked_invalid(ends[:, 1])):  # with an interval
+            polygons.append([*ends[part, :2], *ends[part][::-1, ::2]])
+            colors.append(color)
+    axes.add_collection(PolyCollection(polygons, facecolors=colors, alpha=0.12, linewidths=0))
 
 
 def density_cloud(
