@@ -24,7 +24,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, FigureError, band, canvas, fill_bands, finish, plain_numbers, quiet
+from paper_figures.figure import (
+    SETTINGS,
+    FigureError,
+    band,
+    canvas,
+    fill_bands,
+    finish,
+    plain_numbers,
+    quiet,
+)
 from paper_figures.palette import COMMON, Look, by_family, family, looks
 from results.labels import dataset_order, natural_order
 from results.statistics import LEVEL, Estimate, mean

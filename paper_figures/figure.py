@@ -6,12 +6,15 @@ its ground and the colour of text and axes from the page.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html
 import io
+import itertools
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
+from benchmark.beside import beside
 from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
 from paper_figures.palette import INK, NEUTRAL
@@ -109,11 +113,14 @@ def fill_bands(
     """
     polygons, colors = [], []
     for x, found, color in curves:
-        ends = np.array([(place, e.low, e.high) for place, e in zip(x, found, strict=True)])
-        for part in np.ma.clump_unmasked(np.ma.masked_invalid(ends[:, 1])):  # with an interval
-            polygons.append([*ends[part, :2], *ends[part][::-1, ::2]])
-            colors.append(color)
-    axes.add_collection(PolyCollection(polygons, facecolors=colors, alpha=0.12, linewidths=0))
+        points = zip(x, found, strict=True)
+        for known, part in itertools.groupby(points, lambda point: point[1].has_interval):
+            if known:
+                low, high = zip(*(((at, e.low), (at, e.high)) for at, e in part), strict=True)
+                polygons.append([*low, *reversed(high)])
+                colors.append(color)
+    if polygons:
+        axes.add_collection(PolyCollection(polygons, facecolors=colors, alpha=0.12, linewidths=0))
 
 
 def density_cloud(
@@ -268,10 +275,12 @@ def _following_the_page(drawing: str, name: str, box: str, title: str, caption: 
 
 
 def write_formats(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write ``<name>.pdf``, ``.png`` and ``.svg`` into a folder, made if absent."""
+    """Write ``<name>.pdf``, ``.png`` and ``.svg`` into a folder, made if absent, at once."""
     paths = [folder / f"{name}{ending}" for ending in _METADATA]
-    for path in paths:
-        write_figure(figure, path)
+    with contextlib.ExitStack() as others:
+        for path in paths[1:]:
+            others.enter_context(beside(partial(write_figure, figure, path)))
+        write_figure(figure, paths[0])
     return paths
 
 

@@ -19,6 +19,7 @@ from obdbench.cli.options import DEFAULT_STORE, POLL_SECONDS, Poll, Store, store
 if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
     from benchmark.sweep import Sweep
     from obdbench.sweep_status import SweepStatus
+    from paper_figures import Table as MainTable
     from results.record_store import RunState, RunStatus
     from slurm.cluster import Cluster
 
@@ -310,14 +311,16 @@ def _print_table(store: Path, plan: Sweep, as_json: bool, to: Path | None = None
     from paper_figures.sweep_table import sweep_table
     from results.record_store import reports_folder
 
+    def show(table: MainTable) -> None:
+        if not as_json:
+            rows = sum(map(len, table.groups))
+            out.print(table.rich()) if rows <= LONG else print(table.text())
+
     result = sweep_table(store, plan)
-    if not as_json:
-        rows = sum(map(len, result.table.groups))
-        out.print(result.table.rich()) if rows <= LONG else print(result.table.text())
     files: list[Path] = []
     problem = ""
     try:
-        files = result.write(to or reports_folder(store, plan))
+        files = result.write(to or reports_folder(store, plan), show)
     except OSError as error:
         problem = system_error(error)
     if as_json:
