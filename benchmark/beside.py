@@ -35,12 +35,9 @@ def beside(work: Callable[[], T]) -> Iterator[Later[T]]:
         work: Function that writes files, or gives what can be pickled.
     """
     later: Later[T] = Later()
-    if sys.platform != "linux" or threading.active_count() > 1 or len(os.sched_getaffinity(0)) < 2:
-        yield later
-        later.value = work()
-        return
     reader, writer = os.pipe()
-    if not (child := _fork()):
+    child = _fork()
+    if child == 0:
         _answer(work, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as answer:
@@ -48,18 +45,23 @@ def beside(work: Callable[[], T]) -> Iterator[Later[T]]:
             yield later
             content = answer.read()
         except BaseException:
-            os.kill(child, signal.SIGTERM)
+            if child:
+                os.kill(child, signal.SIGTERM)
             raise
         finally:
-            _, status = os.waitpid(child, 0)
-    later.value = pickle.loads(content) if status == 0 else work()
+            status = os.waitpid(child, 0)[1] if child else 1
+    later.value = work() if status else pickle.loads(content)
 
 
-def _fork() -> int:
-    with warnings.catch_warnings():
+def _fork() -> int | None:
+    """Process id of a fork, in which it is 0; None where none can be made."""
+    if sys.platform != "linux" or threading.active_count() > 1 or len(os.sched_getaffinity(0)) < 2:
+        return None
+    with warnings.catch_warnings(), contextlib.suppress(OSError):  # too many processes
         # Python 3.12 counts the threads of OpenBLAS too, which ends and starts them around a fork.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         return os.fork()
+    return None
 
 
 def _answer(work: Callable[[], object], writer: int) -> NoReturn:

@@ -36,7 +36,7 @@ from paper_figures.figure import (
 )
 from paper_figures.palette import COMMON, Look, by_family, family, looks
 from results.labels import dataset_order, natural_order
-from results.statistics import LEVEL, Estimate, mean
+from results.statistics import LEVEL, Estimate, estimates, mean
 
 COLUMNS = 3
 MOST_TOGETHER = 8
@@ -228,14 +228,17 @@ def _points(
     cells: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = defaultdict(dict)
     for dataset, label, run, step, value in zip(*(shown[name] for name in columns), strict=True):
         cells[dataset, label].setdefault(run, []).append((step, value))
-    return {
-        cell: {
-            step: mean(values, seed=seed, level=level)
-            for step, values in _by_step(list(runs.values())).items()
-            if len(values) == len(runs)
-        }
+    values = {
+        (cell, step): values
         for cell, runs in cells.items()
+        for step, values in _by_step(list(runs.values())).items()
+        if len(values) == len(runs)
     }
+    found: dict[tuple[str, str], dict[float, Estimate]] = {cell: {} for cell in cells}
+    means = estimates(list(values.values()), seed=seed, level=level)
+    for (cell, step), estimate in zip(values, means, strict=True):
+        found[cell][step] = estimate
+    return found
 
 
 def _by_step(runs: Sequence[Sequence[tuple[int, float]]]) -> dict[float, list[float]]:

@@ -16,6 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from benchmark.beside import beside
 from benchmark.files import write_atomic
 from benchmark.record import Summary
 from benchmark.sweep import Sweep
@@ -26,6 +27,7 @@ from paper_figures.figure import FigureError, page_svg, words
 from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
 from paper_figures.table import csv_text
 from results import cell_table, curves_frame, runs_frame
+from results.record_index import no_garbage
 from results.record_store import readable_records
 
 FIGURES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Figure]] = {
@@ -61,6 +63,7 @@ class PageFigure:
     wide: bool
 
 
+@no_garbage()
 def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
     """Write the report of a sweep; it opens from a file address.
 
@@ -71,12 +74,14 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
     """
     records, damaged = readable_records(store, sweep)
     runs = runs_frame(records)
-    table = cell_table(runs_frame(records, sweep.runs))
-    overall = over_datasets(runs, table)
-    states = sweep_status(store, sweep)
-    figures = _figures(records, runs)
+    with beside(lambda: _figures(records, runs)) as drawn:
+        table = cell_table(runs_frame(records, sweep.runs))
+        overall = over_datasets(runs, table)
+        states = sweep_status(store, sweep)
+        values = content(store, sweep, records, states, table, overall)
+        data = _json(values)
+    figures = drawn.value
     landing = "means" if len(overall) else "curves"
-    values = content(store, sweep, records, states, table, overall)
     folder = resources.files("obdbench.html_report")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((folder / "report.html.template").read_text("utf-8"))
@@ -96,7 +101,7 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
         landing=[figure for figure in figures if figure.name == landing],
         figures=[figure for figure in figures if figure.name != landing],
         altered=values["altered"],
-        data=_json(values),
+        data=data,
     )
     write_atomic(path, page)
 
