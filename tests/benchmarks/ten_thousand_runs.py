@@ -66,6 +66,7 @@ def main(count: int) -> None:
         scheduler = FakeScheduler()
         cluster = Cluster(store, scheduler)
         patch.setattr("slurm.cluster.Cluster", lambda store: cluster)
+        patch.setattr("obdbench.sweep_status.LiveJobs", lambda store: cluster)
         sweep = varied_sweep(count)
         profile = Profile("fake", JobShape(), parallelism=500)
         print(f"{len(sweep.runs):,} runs, {len(sweep.cells):,} cells, a job each")
