@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test test-slurm slurm-packages browser slurm-up slurm-down bench paper lint setup lock clean
+.PHONY: quickstart test test-slurm slurm-packages browser images slurm-up slurm-down bench paper lint setup lock clean
 
 # make runs in a shell of its own, which cannot put obdbench on the caller's PATH: it says how.
 quickstart: $(STAMP)
@@ -33,6 +33,10 @@ slurm-packages: $(STAMP)
 browser:
 	command -v chromium || command -v chromium-browser || { apt-get update -qq && apt-get install -y -qq chromium; }
 	ldconfig -p | grep -q libEGL_mesa || { apt-get update -qq && apt-get install -y -qq libegl1 libgl1-mesa-dri; }
+
+# The extra `images`: the package with 5,000 digits of MNIST and what it asks for, 12 MB.
+images: $(STAMP)
+	$(PIP) $(HASHED) -r requirements.images.lock
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
@@ -75,17 +79,21 @@ lock:
 	rm -rf $(LOCK)
 	$(PYTHON) -m venv $(LOCK)/venv
 	$(LOCK)/venv/bin/python -m pip install --quiet uv
-	$(PIP) freeze --all --exclude-editable | grep -v '^pip==' > $(LOCK)/installed
+	sed -n 's/==.*/==/p' requirements.images.lock > $(LOCK)/extra
+	$(PIP) freeze --all --exclude-editable | grep -v '^pip==' | grep -v -F -f $(LOCK)/extra > $(LOCK)/installed
 	sed 's/+[a-z0-9]*$$//' $(LOCK)/installed > $(LOCK)/pinned.in
 	$(COMPILE) --no-deps $(LOCK)/pinned.in -o $(LOCK)/all.lock
 	grep '^torch==' $(LOCK)/pinned.in > $(LOCK)/torch.in
 	$(COMPILE) --constraint $(LOCK)/pinned.in --no-emit-package torch $(LOCK)/torch.in -o $(LOCK)/cuda.lock
+	sed -n 's/^images = \["\(.*\)"\]/\1/p' pyproject.toml > $(LOCK)/images.in
+	$(COMPILE) --constraint $(LOCK)/pinned.in $$(sed 's/==.*//; s/^/--no-emit-package /' $(LOCK)/pinned.in) $(LOCK)/images.in -o $(LOCK)/images.lock
 	if torch=$$(grep '^torch==.*+cpu$$' $(LOCK)/installed); then \
 	  $(PIP) download --quiet --no-deps --dest $(LOCK)/local $$torch && \
 	  hash=$$($(PIP) hash $(LOCK)/local/torch-*.whl | grep -- --hash) && \
 	  printf '%s \\\n    %s\n' $${torch%+*} $$hash > requirements.cpu.lock; fi
 	mv $(LOCK)/all.lock requirements.lock
 	mv $(LOCK)/cuda.lock requirements.cuda.lock
+	mv $(LOCK)/images.lock requirements.images.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info

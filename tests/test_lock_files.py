@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ["requirements.lock", "requirements.cpu.lock", "requirements.cuda.lock"]
+LOCKS = [f"requirements{kind}.lock" for kind in ("", ".cpu", ".cuda", ".images")]
 
 
 def entries(name: str) -> dict[str, list[str]]:
@@ -30,7 +30,7 @@ def canonical(name: str) -> str:
 @pytest.mark.parametrize("name", LOCKS)
 def test_every_package_is_pinned_and_has_hashes(name: str) -> None:
     found = entries(name)
-    assert "torch" in found or len(found) > 20
+    assert {"torch", "mlxtend"} & found.keys() or len(found) > 20
     assert [package for package, hashes in found.items() if not hashes] == []
 
 
@@ -44,6 +44,14 @@ def test_it_holds_everything_that_the_suite_and_its_build_ask_for() -> None:
     assert {canonical(requirement) for requirement in asked} - entries(
         "requirements.lock"
     ).keys() == set()
+
+
+def test_the_extra_images_is_pinned_in_a_file_of_its_own() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    asked = {canonical(name) for name in project["project"]["optional-dependencies"]["images"]}
+    pinned = entries("requirements.images.lock").keys()
+    assert asked <= pinned
+    assert not pinned & entries("requirements.lock").keys()
 
 
 def test_setup_installs_nothing_without_a_hash() -> None:

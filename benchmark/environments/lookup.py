@@ -20,6 +20,7 @@ from gymnasium.envs.registration import EnvSpec
 from benchmark.environments.batch import BatchedEnvironment
 from benchmark.environments.contacts import contact_rule, scale_margins
 from benchmark.environments.gymnasium_batch import GymnasiumBatch
+from benchmark.environments.jax_tasks import SPECIFICATIONS, make_task, missing
 from benchmark.environments.mujoco_tasks import has_task
 from benchmark.errors import ObdBenchError
 
@@ -148,7 +149,7 @@ def _registered(env_id: str) -> EnvSpec:
                 f"Environment {env_id!r} asks to import {module!r} first, which fails: {error}. "
                 "Install the package that provides this module."
             ) from error
-    specification = gymnasium.registry.get(name)
+    specification = gymnasium.registry.get(name, SPECIFICATIONS.get(name))
     if specification is None:
         raise UnknownEnvironment(_unknown_message(name))
     return specification
@@ -233,6 +234,8 @@ def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment
         if value < 1:
             raise ValueError(f"{name} is {value}, expected at least 1.")
     specification = find_specification(env_id)
+    if specification.id in SPECIFICATIONS:
+        return _make_jax(specification, size)
     if has_task(specification):
         reference = make_environment(specification)
         # Imported here: MuJoCo is slow to import, and finding a specification does not need it.
@@ -240,6 +243,20 @@ def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment
 
         return MujocoBatch(reference, size, threads)
     return GymnasiumBatch(partial(make_environment, specification), size)
+
+
+def _make_jax(specification: EnvSpec, size: int) -> BatchedEnvironment:
+    if (lacking := missing(specification)) is not None:
+        raise UnknownEnvironment(lacking)
+    try:
+        task = make_task(specification)
+    except TypeError as error:
+        raise UnknownEnvironment(
+            f"{specification.id} cannot be made with the arguments {specification.kwargs}: {error}."
+        ) from error
+    from benchmark.environments.jax_batch import JaxBatch  # imports JAX, which is a choice
+
+    return JaxBatch(specification, task, size)
 
 
 def action_space(env_id: str) -> gymnasium.Space[Any]:

@@ -146,7 +146,9 @@ class StudentSpec:
         if self.optimizer == "sgd":
             return Sgd(tensors, self.momentum)
         decay = self.weight_decay if self.optimizer == "adamw" else 0.0
-        return Adam(tensors, self.adam_epsilon, decay)
+        # Students under the likelihood are wide, and no older record of one keeps its last bits.
+        fused = self.policy_head.space is not None
+        return Adam(tensors, self.adam_epsilon, decay, fused)
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of gradient step `step` of `steps`, counted from 0, under the schedule."""

@@ -156,3 +156,21 @@ def test_teachers_are_imported_all_or_none(clone: Path, cli: Any) -> None:
     done = cli("artefacts", "import", "obd", clone)
     assert done.code == 1
     assert "exists already, and nothing was done" in done.err
+
+
+def test_sets_of_images_are_drawn_and_nothing_else(clone: Path, cli: Any) -> None:
+    write_hades(clone)
+    write_hades(clone, IMAGES)
+    assert cli("artefacts", "import", "hades", clone).code == 0
+    to = clone.parent / "figures"
+    empty = clone.parent / "empty"
+    drawn = cli("artefacts", "draw", f"hades/{IMAGES}", "--to", to, "--store", empty)
+    assert drawn.code == 0
+    assert "obdbench study supervised_images" in drawn.err
+    assert f"hades/{IMAGES}" in (to / "images.svg").read_text()
+    assert drawn.out.split() == [str(to / f"images.{ending}") for ending in ("pdf", "png", "svg")]
+    refused = cli("artefacts", "draw", f"hades/{HOPPER}", "--to", to)
+    assert refused.code == 1
+    assert "is for brax/hopper, expected a set of images" in " ".join(refused.err.split())
+    missing = cli("artefacts", "draw", "hades/mnist/MNIST/D10/seed7", "--to", to)
+    assert missing.code == 1 and "There is no artefact" in missing.err

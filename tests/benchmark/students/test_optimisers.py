@@ -17,6 +17,7 @@ SPECS = {
     "sgd": StudentSpec(optimizer="sgd", momentum=0.0),
     "sgd with momentum": StudentSpec(optimizer="sgd", momentum=0.9),
     "adam": StudentSpec(optimizer="adam", adam_epsilon=1e-5),
+    "adam under the likelihood": StudentSpec(optimizer="adam", head="gaussian"),
     "adamw": StudentSpec(optimizer="adamw", weight_decay=0.1),
     "adamw without decay": StudentSpec(optimizer="adamw", weight_decay=0.0),
 }
@@ -26,7 +27,8 @@ def torch_optimiser(spec: StudentSpec, tensors: Sequence[Tensor]) -> torch.optim
     if spec.optimizer == "sgd":
         return torch.optim.SGD(tensors, spec.learning_rate, momentum=spec.momentum)
     if spec.optimizer == "adam":
-        return torch.optim.Adam(tensors, spec.learning_rate, eps=spec.adam_epsilon)
+        fused = spec.head == "gaussian"
+        return torch.optim.Adam(tensors, spec.learning_rate, eps=spec.adam_epsilon, fused=fused)
     return torch.optim.AdamW(
         tensors, spec.learning_rate, eps=spec.adam_epsilon, weight_decay=spec.weight_decay
     )
