@@ -251,7 +251,13 @@ def _train(job: Job, seed: int) -> StudentPolicy:
         pairs, scaling = (observations, actions), _unscaled(*job.dimensions)
         trained.append(
             train_students(
-                spec, _always(pairs), scaling, generators, weights=weights, initial=initial
+                spec,
+                _always(pairs),
+                scaling,
+                generators,
+                weights=weights,
+                initial=initial,
+                fused=True,
             )
         )
     policy = _joined(trained)

@@ -138,17 +138,25 @@ class StudentSpec:
                 f'{environment} are {space}. Set head = "{other}".'
             )
 
-    def optimiser(self, tensors: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
-        """A fresh optimiser over stacked parameters; every update is elementwise in the runs."""
+    def optimiser(
+        self, tensors: Sequence[torch.Tensor], *, fused: bool = False
+    ) -> torch.optim.Optimizer:
+        """A fresh optimiser over stacked parameters; every update is elementwise in the runs.
+
+        Args:
+            tensors: The parameters.
+            fused: Whether an update is one pass over a tensor (torch's "fused").
+        """
         import torch
 
         if self.optimizer == "sgd":
-            return torch.optim.SGD(tensors, self.learning_rate, momentum=self.momentum)
+            return torch.optim.SGD(tensors, self.learning_rate, self.momentum, fused=fused)
         if self.optimizer == "adam":
-            return torch.optim.Adam(tensors, self.learning_rate, eps=self.adam_epsilon)
+            return torch.optim.Adam(tensors, self.learning_rate, eps=self.adam_epsilon, fused=fused)
         return torch.optim.AdamW(
-            tensors, self.learning_rate, eps=self.adam_epsilon, weight_decay=self.weight_decay
-        )
+            tensors, self.learning_rate, eps=self.adam_epsilon, weight_decay=self.weight_decay,
+            fused=fused,
+        )  # fmt: skip
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of gradient step `step` of `steps`, counted from 0, under the schedule."""
