@@ -46,11 +46,15 @@ def artefact(environment: str = "brax/hopper", **changes: Any) -> Artefact:
 class Counting:
     """Environments whose episode of seed s lasts 2 + s % 7 steps, or `length`; a reward of 1."""
 
-    def __init__(self, env_id: str, size: int, length: int | None = None) -> None:
+    def __init__(
+        self, env_id: str, size: int, length: int | None = None, dims: tuple[int, int] = (3, 2)
+    ) -> None:
         self.env_id, self.size, self.length = env_id, size, length
-        self.observation_dim, self.max_episode_steps = 3, None
-        self.observation_space = Box(-np.inf, np.inf, (3,))
-        self.action_space: Any = Box(-1, 1, (2,)) if env_id.startswith("brax") else Discrete(2)
+        self.observation_dim, actions = dims
+        self.max_episode_steps = None
+        self.observation_space = Box(-np.inf, np.inf, (dims[0],))
+        brax = env_id.startswith("brax")
+        self.action_space: Any = Box(-1, 1, (actions,)) if brax else Discrete(actions)
         self.slots, self.left = SlotTracker(size), np.zeros(size, np.int64)
         self.seeds: list[list[int]] = [[] for _ in range(size)]
         self.actions: list[NDArray[Any]] = []
@@ -59,7 +63,7 @@ class Counting:
         for slot, seed in zip(self.slots.start(slots, seeds), seeds, strict=True):
             self.left[slot] = self.length or 2 + seed % 7
             self.seeds[slot].append(seed)
-        return np.ones((len(slots), 3))
+        return np.ones((len(slots), self.observation_dim))
 
     def step(self, slots: Any, actions: NDArray[Any]) -> StepResult:
         indices = self.slots.require_running(slots)
@@ -67,7 +71,7 @@ class Counting:
         self.left[indices] -= 1
         ended = self.left[indices] == 0
         self.slots.finish(indices, ended)
-        observations = np.full((len(indices), 3), 2.0)
+        observations = np.full((len(indices), self.observation_dim), 2.0)
         return StepResult(observations, np.ones(len(indices)), ended, np.zeros_like(ended))
 
     def close(self) -> None:
