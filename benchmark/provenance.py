@@ -113,6 +113,7 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

@@ -39,7 +39,7 @@ FIXED = "_fixed_init"
 """Ending of the variants whose students begin with the authors' one initialization."""
 DIGITS = 7
 """Significant digits of the returns that are kept: about those of the simulators' float32."""
-_AT_ONCE = 4  # students that are trained together: their parameters stay in the processor's cache
+_AT_ONCE = 2  # students that are trained together: their parameters stay in the processor's cache
 
 OnStep = Callable[[float], None]
 """Called with the share of a batch that is done."""
@@ -257,7 +257,6 @@ def _train(job: Job, seed: int) -> StudentPolicy:
                 generators,
                 weights=weights,
                 initial=initial,
-                fused=True,
             )
         )
     policy = _joined(trained)
