@@ -114,6 +114,7 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

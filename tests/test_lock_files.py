@@ -9,12 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LOCKS = [
-    "requirements.lock",
-    "requirements.cpu.lock",
-    "requirements.cuda.lock",
-    "requirements.jax.lock",
-]
+LOCKS = [f"requirements{kind}.lock" for kind in ("", ".cpu", ".cuda", ".images", ".jax")]
 
 
 def entries(name: str) -> dict[str, list[str]]:
@@ -35,7 +30,7 @@ def canonical(name: str) -> str:
 @pytest.mark.parametrize("name", LOCKS)
 def test_every_package_is_pinned_and_has_hashes(name: str) -> None:
     found = entries(name)
-    assert "torch" in found or len(found) > 20
+    assert {"torch", "mlxtend"} & found.keys() or len(found) > 20
     assert [package for package, hashes in found.items() if not hashes] == []
 
 
@@ -51,13 +46,13 @@ def test_it_holds_everything_that_the_suite_and_its_build_ask_for() -> None:
     ).keys() == set()
 
 
-def test_the_extra_jax_has_a_file_of_its_own_beside_the_suites_gymnasium() -> None:
+@pytest.mark.parametrize("extra", ["images", "jax"])
+def test_an_extra_has_a_file_of_its_own_beside_the_suites_packages(extra: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    asked = {canonical(name) for name in project["project"]["optional-dependencies"]["jax"]}
-    own, everyone = entries("requirements.jax.lock").keys(), entries("requirements.lock").keys()
+    asked = {canonical(name) for name in project["project"]["optional-dependencies"][extra]}
+    own = entries(f"requirements.{extra}.lock").keys()
     assert asked <= own
-    assert not own & everyone
-    assert "gymnasium" in everyone
+    assert not own & entries("requirements.lock").keys()
 
 
 def test_setup_installs_nothing_without_a_hash() -> None:
