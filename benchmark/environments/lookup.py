@@ -195,10 +195,11 @@ def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
         UnknownEnvironment: The environment cannot be made with the packages that are installed, or
             with its arguments.
     """
+    _require_simulator(specification)
     try:
         with _without_deprecation_warnings():
             environment = gymnasium.make(specification)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UnknownEnvironment(
             f"Environment {specification.id!r} cannot be made with the arguments "
             f"{specification.kwargs}: {error}. Give those that its constructor takes."
@@ -246,9 +247,13 @@ def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment
     return GymnasiumBatch(partial(make_environment, specification), size)
 
 
-def _make_jax(specification: EnvSpec, size: int) -> BatchedEnvironment:
-    if (lacking := missing(specification)) is not None:
+def _require_simulator(specification: EnvSpec) -> None:
+    if specification.id in SPECIFICATIONS and (lacking := missing(specification)) is not None:
         raise UnknownEnvironment(lacking)
+
+
+def _make_jax(specification: EnvSpec, size: int) -> BatchedEnvironment:
+    _require_simulator(specification)
     try:
         with _without_deprecation_warnings():
             task = make_task(**specification.kwargs)

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from benchmark.environments.batch import BatchedEnvironment
-from benchmark.environments.lookup import UnknownEnvironment, make_batched
+from benchmark.environments.lookup import (
+    UnknownEnvironment,
+    find_specification,
+    make_batched,
+    make_environment,
+    variant_id,
+)
 
 pytestmark = [
     pytest.mark.jax,
@@ -136,6 +142,20 @@ def test_minatar_steps_as_gymnaxs_own_step() -> None:
             if ended := bool(terminated):
                 break
     assert ended, "the episode's end was not compared"
+
+
+def test_gymnasium_makes_the_same_environment_and_ends_it_at_its_limit() -> None:
+    variant = 'minatar/space_invaders{"max_episode_steps": 3}'
+    single = make_environment(find_specification(variant))
+    with batch_of("minatar/space_invaders") as batch:
+        together = batch.reset(SLOTS, [3] * SIZE)
+        np.testing.assert_array_equal(single.reset(seed=3)[0], together[0])
+        for step in range(1, 4):
+            observation, reward, terminated, truncated, _ = single.step(1)
+            result = batch.step(SLOTS, np.full(SIZE, 1))
+            np.testing.assert_array_equal(observation, result.observations[0])
+            assert (reward, terminated, truncated) == (result.rewards[0], False, step == 3)
+    assert variant_id(single.spec) == variant  # type: ignore[arg-type]
 
 
 def test_wrong_actions_are_refused() -> None:

@@ -18,6 +18,7 @@ from benchmark.environments.lookup import (
     UnknownEnvironment,
     find_specification,
     make_batched,
+    make_environment,
     variant_id,
 )
 
@@ -93,6 +94,8 @@ def test_a_missing_simulator_and_one_of_another_version_are_named(
     monkeypatch.setattr(importlib.metadata, "version", version)
     with pytest.raises(UnknownEnvironment, match=re.escape(message)):
         make_batched(env_id, 1)
+    with pytest.raises(UnknownEnvironment, match=re.escape(message)):
+        make_environment(find_specification(env_id))
 
 
 def test_simulators_are_named_without_importing_jax() -> None:
