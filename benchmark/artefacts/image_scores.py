@@ -108,8 +108,8 @@ def _require_fitting(artefact: Artefact, real: LabelledImages) -> None:
     steps, rate = (card["settings"].get(key) for key in ("UPDATE_EPOCHS", "LR"))
     if type(steps) is not int or steps < 1 or type(rate) not in (int, float) or rate <= 0:
         raise ArtefactProblem(
-            f"{artefact.name} has UPDATE_EPOCHS = {steps!r} and LR = {rate!r}, expected a number of "
-            f"steps and a learning rate above 0. Import it again."
+            f"{artefact.name} has UPDATE_EPOCHS = {steps!r} and LR = {rate!r}, expected a number "
+            f"of steps and a learning rate above 0. Import it again."
         )
 
 

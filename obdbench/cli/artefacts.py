@@ -158,7 +158,7 @@ def draw(
 ) -> None:
     """Draw imported sets of images, and below them those of the study supervised_images.
 
-    The figure is yours: what authors published is no part of this suite, drawn or not.
+    What authors published stays outside of this suite, so does a figure of it: it is yours.
     """
     from paper_figures.figure import write_formats
     from paper_figures.supervised_images import evolved_sets, image_sets
