@@ -143,6 +143,7 @@ def train_students(
     generators: Sequence[torch.Generator],
     steps: int | None = None,
     weights: Tensor | None = None,
+    initial: Parameters | None = None,
 ) -> StudentPolicy:
     """Train P students at once by behavioural cloning.
 
@@ -154,6 +155,7 @@ def train_students(
             student depends only on its own.
         steps: Gradient steps; None takes `spec.steps`.
         weights: Weight of each squared error `[P, N, act_dim]`; None weighs all by 1.
+        initial: Parameters that all students begin with (R = 1); None draws each student's own.
 
     Returns:
         The trained students.
@@ -161,7 +163,7 @@ def train_students(
     observations, actions = batch(0)
     network = spec.network(observations.shape[-1], actions.shape[-1])
     head = spec.policy_head
-    parameters = stack([network.initialise(generator) for generator in generators])
+    parameters = stack([initial or network.initialise(generator) for generator in generators])
     tensors = [tensor for layer in parameters for tensor in layer]
     optimiser = spec.optimiser(tensors)
     steps = spec.steps if steps is None else steps
