@@ -48,7 +48,6 @@ class Matching(Method):
         outer_steps: Iterations of the outer loop.
         outer_learning_rate: Learning rate of SGD on the pairs.
         outer_momentum: Momentum of SGD on the pairs (0.5 in dataset condensation).
-        outer_batch: Real transitions per minibatch (256 in dataset condensation).
     """
 
     synthetic_size: int = 256
@@ -57,10 +56,9 @@ class Matching(Method):
     outer_steps: int = 1000
     outer_learning_rate: float = 0.1
     outer_momentum: float = 0.5
-    outer_batch: int = 256
 
     def __post_init__(self) -> None:
-        require_positive(self, "synthetic_size", "outer_steps", "outer_batch")
+        require_positive(self, "synthetic_size", "outer_steps")
         require_above_zero(self, "outer_learning_rate")
         require_below_one(self, "outer_momentum")
 
@@ -77,6 +75,21 @@ class Matching(Method):
         return needs_of_labels(self.labels)
 
 
+@dataclass(frozen=True)
+class BatchMatching(Matching):
+    """Matching to minibatches of the real data.
+
+    Args:
+        outer_batch: Real transitions per minibatch (256 in dataset condensation).
+    """
+
+    outer_batch: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "outer_batch")
+
+
 class RealPairs:
     """The dataset as students see it: normalised, with labels of the data or of the teacher.
 
@@ -87,19 +100,21 @@ class RealPairs:
     def __init__(self, method: Matching, problem: Problem) -> None:
         method.require_student(problem.student)
         require_available(problem, method.synthetic_size)
-        self.size, self.device = method.outer_batch, problem.device
+        self.device = problem.device
         self.observations, self.actions = problem.observations, problem.actions
         if method.labels == "teacher":
             raw = torch.from_numpy(problem.dataset.observations)
             self.actions = in_blocks(problem.teacher.act, raw)
 
-    def batch(self, generator: torch.Generator, students: int = 1) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, size: int, generator: torch.Generator, students: int = 1
+    ) -> tuple[Tensor, Tensor]:
         """Draw a minibatch for each of P students, uniformly with replacement.
 
         Returns:
-            Observations `[P, outer_batch, obs_dim]` and actions `[P, outer_batch, act_dim]`.
+            Observations `[P, size, obs_dim]` and actions `[P, size, act_dim]`.
         """
-        chosen = torch.randint(len(self.actions), (students, self.size), generator=generator)
+        chosen = torch.randint(len(self.actions), (students, size), generator=generator)
         return self.observations[chosen].to(self.device), self.actions[chosen].to(self.device)
 
 

@@ -12,7 +12,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from baselines.matching import BCLoss, Clones, LearnedPairs, Matching, RealPairs, squared_distance
+from baselines.matching import (
+    BatchMatching,
+    BCLoss,
+    Clones,
+    LearnedPairs,
+    RealPairs,
+    squared_distance,
+)
 from baselines.selection import Labels
 from benchmark.method import BadParameter, Monitor, Problem, require_positive, require_settings
 from benchmark.students.network import Parameters
@@ -20,7 +27,7 @@ from benchmark.students.spec import StudentSpec
 
 
 @dataclass(frozen=True)
-class TrajectoryMatching(Matching):
+class TrajectoryMatching(BatchMatching):
     """Matches the parameters of experts: students cloned from the teacher's actions on the data.
 
     The inner learning rate is learned with the pairs. It begins at the student's own, as MTT's
@@ -100,7 +107,7 @@ class TrajectoryMatching(Matching):
         for _ in range(self.start_epochs - 1 + self.expert_span):
             monitor.progress(0, self.outer_steps)
             for _ in range(self.expert_epoch_steps):
-                experts.learn(*real.batch(generator, self.experts))
+                experts.learn(*real.batch(self.outer_batch, generator, self.experts))
             snapshots.append(_copy(experts.parameters))
         return snapshots
 

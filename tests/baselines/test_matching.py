@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from baselines.distribution_matching import DistributionMatching, mean_embedding
 from baselines.gradient_matching import DISTANCES, GradientMatching
+from baselines.loss_matching import LossMatching, losses, moments, moments_in_blocks
 from baselines.matching import BCLoss, Clones, LearnedPairs, Matching, squared_distance
 from baselines.selection import RandomSelection
 from baselines.trajectory_matching import TrajectoryMatching
@@ -33,6 +34,7 @@ STUDENT = StudentSpec(width=8, depth=3, steps=4)
 TINY: dict[type[Matching], dict[str, Any]] = {
     GradientMatching: {"matches": 2, "network_steps": 2},
     DistributionMatching: {},
+    LossMatching: {},
     TrajectoryMatching: {
         "experts": 2,
         "expert_epoch_steps": 3,
@@ -47,6 +49,8 @@ heads = pytest.mark.parametrize("head", ["mean", "sampled"])
 
 def tiny(kind: type[Matching], **parameters: Any) -> Matching:
     sizes = {"synthetic_size": 4, "outer_batch": 8, "outer_steps": 6}
+    names = {field.name for field in fields(kind)}
+    sizes = {name: size for name, size in sizes.items() if name in names}
     return kind(**{**sizes, **TINY[kind], **parameters})
 
 
@@ -97,6 +101,8 @@ def test_one_pair_and_one_layer_are_enough(kind: type[Matching]) -> None:
         (GradientMatching, "outer_steps", 0),
         (GradientMatching, "matches", -1),
         (GradientMatching, "outer_learning_rate", 0.0),
+        (GradientMatching, "outer_batch", 0),
+        (LossMatching, "regressors", 0),
         (TrajectoryMatching, "synthetic_steps", 0),
         (TrajectoryMatching, "inner_rate_learning_rate", -0.1),
     ],
@@ -269,6 +275,33 @@ def test_an_embedding_is_the_last_hidden_layer(depth: int, skip: tuple[int, int]
     )
 
 
+def test_the_losses_of_regressors_are_those_of_the_pairs_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    observations, actions = (tensor[0] for tensor in random_pairs(7, seed=0))
+    generator = torch.Generator().manual_seed(1)
+    regressors = torch.randn(
+        3, OBSERVATION_DIM + 1, ACTION_DIM, generator=generator, dtype=torch.float64
+    )
+    expected = [
+        sum(
+            float((torch.cat((state, torch.ones(1).double())) @ regressor - action).square().sum())
+            for state, action in zip(observations, actions, strict=True)
+        )
+        / 7
+        for regressor in regressors
+    ]
+    found = losses(moments(observations, actions), regressors)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    monkeypatch.setattr("baselines.loss_matching.BLOCK", 3)
+    torch.testing.assert_close(
+        moments_in_blocks(observations, actions), moments(observations, actions)
+    )
+    assert_derivatives(
+        lambda one, other: (losses(moments(one[0], other[0]), regressors) - 1).square().mean()
+    )
+
+
 # --- what they are for --------------------------------------------------------------------------
 
 
@@ -278,9 +311,10 @@ def test_an_embedding_is_the_last_hidden_layer(depth: int, skip: tuple[int, int]
         (GradientMatching, {"distance": "cosine", "outer_learning_rate": 0.01}, 0.7),
         (GradientMatching, {"distance": "squared", "outer_learning_rate": 0.3}, 0.4),
         (DistributionMatching, {"outer_learning_rate": 0.3}, 0.3),
+        (LossMatching, {}, 0.1),
         (TrajectoryMatching, {"outer_learning_rate": 1.0}, 0.5),
     ],
-    ids=["cosine", "squared", "distribution", "trajectory"],
+    ids=["cosine", "squared", "distribution", "loss", "trajectory"],
 )
 def test_the_loss_falls(
     kind: type[Matching],
@@ -298,11 +332,35 @@ def test_the_loss_falls(
     monkeypatch.setattr(LearnedPairs, "descend", watched)
     student = StudentSpec(width=16, depth=2, head="mean")
     # Minibatches far larger than the data: what is left of the loss is not their noise.
-    sizes = {"synthetic_size": 8, "outer_batch": 2000, "outer_steps": 100}
-    method = tiny(kind, **sizes, **parameters)
+    batch = {} if kind is LossMatching else {"outer_batch": 2000}
+    method = tiny(kind, synthetic_size=8, outer_steps=100, **batch, **parameters)
     distil(method, toy_problem(method, student=student), Recorder(1000))
     tenth = len(losses) // 10
     assert sum(losses[-tenth:]) < factor * sum(losses[:tenth])
+
+
+def test_regression_on_matched_losses_is_regression_on_the_data() -> None:
+    # The claim of the paper. A linear model of the teacher's actions is fitted to each.
+    sizes = {"synthetic_size": 12, "outer_steps": 400, "outer_learning_rate": 0.05}
+    method = tiny(LossMatching, labels="teacher", **sizes)
+    given = toy_problem(method)
+    results = distil(method, given, Recorder(400)).results
+    actions = LinearTeacher().act(torch.from_numpy(given.dataset.observations))
+
+    def fitted(observations: Tensor, actions: Tensor) -> Any:
+        inputs = torch.cat((observations, torch.ones(len(observations), 1)), 1)
+        return torch.linalg.lstsq(inputs, actions).solution
+
+    best = fitted(given.observations, actions)
+    apart = []
+    for step in (0, 400):
+        pairs = results[step]
+        found = fitted(
+            given.scaling.observations_in(pairs.observations),
+            given.scaling.actions_in(pairs.actions),
+        )
+        apart.append(float((found - best).norm() / best.norm()))
+    assert apart[1] < 0.05 < 0.5 < apart[0]
 
 
 # --- trajectory matching ------------------------------------------------------------------------
