@@ -5,8 +5,8 @@ linear regressors are drawn once, and the pairs descend the squared differences 
 
     min over D of  sum_k (L_k(D) - L_k(D_off))^2,   L_k(D) = mean over (s, a) of |phi(s) W_k - a|^2
 
-The abstract says only this. Ours are phi(s), the normalised observation and a 1; the distribution of
-W_k; and the descent.
+The abstract says only this. Ours are phi(s), the normalised observation and a 1; the distribution
+of W_k; and the descent.
 """
 
 from __future__ import annotations
