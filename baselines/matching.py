@@ -15,6 +15,7 @@ from torch import Tensor
 
 from baselines.selection import (
     Labels,
+    Selection,
     draw_pairs,
     in_blocks,
     needs_of_labels,
@@ -63,11 +64,8 @@ class Matching(Method):
         require_below_one(self, "outer_momentum")
 
     def require_student(self, student: StudentSpec) -> None:
-        """Losses and training here are of the squared error, at a constant rate, without a clip."""
-        require_settings(
-            self, student, schedule="constant", gradient_clip=None,
-            head=tuple(SQUARED_ERROR_HEADS),
-        )  # fmt: skip
+        """Losses and training here are those of `BCLoss` and `Clones`."""
+        require_plain(self, student)
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
@@ -90,6 +88,16 @@ class BatchMatching(Matching):
         require_positive(self, "outer_batch")
 
 
+def require_plain(method: Method, student: StudentSpec) -> None:
+    """Raise BadParameter unless `BCLoss` and `Clones` are the student's loss and training.
+
+    They are the squared error, at a constant rate, without a clip.
+    """
+    require_settings(
+        method, student, schedule="constant", gradient_clip=None, head=tuple(SQUARED_ERROR_HEADS)
+    )
+
+
 class RealPairs:
     """The dataset as students see it: normalised, with labels of the data or of the teacher.
 
@@ -97,7 +105,7 @@ class RealPairs:
         BadParameter: The dataset has fewer transitions than the synthetic set.
     """
 
-    def __init__(self, method: Matching, problem: Problem) -> None:
+    def __init__(self, method: Matching | Selection, problem: Problem) -> None:
         method.require_student(problem.student)
         require_available(problem, method.synthetic_size)
         self.device = problem.device
