@@ -34,10 +34,13 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     ),
     "kernel and implicit": (),
     "parameter matching": ("gradient_matching", "trajectory_matching"),
-    "distribution matching": ("distribution_matching",),
+    "distribution matching": ("distribution_matching", "loss_matching"),
     "parameterised": (),
     "evolution": ("hades", "evolution_strategies"),
-    "selection": ("random", "kmeans_pp", "k_centre", "herding", "sdr", "top_q", "top_return"),
+    "selection": (
+        "random", "kmeans_pp", "k_centre", "herding", "sdr", "top_q", "top_return", "gradient_omp",
+        "pruned",
+    ),
     "reference": ("teacher", "bc_whole"),
 }  # fmt: skip
 """Family -> its methods. A new one comes last in its family, so that no other changes its look."""
