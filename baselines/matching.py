@@ -6,8 +6,9 @@ losses differ from method to method, and the loops are short (OBD's hundred step
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -72,6 +73,10 @@ class Matching(Method):
         """The dataset, and the teacher where it gives the labels."""
         return needs_of_labels(self.labels)
 
+    def learned_facts(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Facts for the record, from what is learned (`LearnedPairs.values`)."""
+        return {}
+
 
 @dataclass(frozen=True)
 class BatchMatching(Matching):
@@ -133,9 +138,8 @@ class LearnedPairs:
         method: Hyper-parameters of the descent.
         problem: Source of the first pairs.
         monitor: Receiver of the run's reports, and source of its saved state.
-        log_inner_rate: Logarithm of a learning rate that is learned next to the pairs, a scalar;
-            None where there is none.
-        inner_rate_learning_rate: Learning rate of SGD on that logarithm; 0 holds it constant.
+        others: What is learned next to the pairs, by name: first value, and learning rate of SGD on
+            it; 0 holds it constant.
     """
 
     def __init__(
@@ -143,18 +147,15 @@ class LearnedPairs:
         method: Matching,
         problem: Problem,
         monitor: Monitor,
-        log_inner_rate: Tensor | None = None,
-        inner_rate_learning_rate: float = 0.0,
+        others: Mapping[str, tuple[Tensor, float]] = MappingProxyType({}),
     ) -> None:
         self.method, self.problem, self.monitor = method, problem, monitor
         values = _first_pairs(method, problem)
         rates = {"observations": method.outer_learning_rate}
         if method.optimised == "both":
             rates["actions"] = method.outer_learning_rate
-        if log_inner_rate is not None:
-            values["log_inner_rate"] = log_inner_rate
-        if inner_rate_learning_rate > 0:
-            rates["log_inner_rate"] = inner_rate_learning_rate
+        values |= {name: first for name, (first, _) in others.items()}
+        rates |= {name: rate for name, (_, rate) in others.items() if rate > 0}
         velocity = {name: torch.zeros_like(values[name]) for name in rates}
         self.start = self.step = 0
         if (state := monitor.resume()) is not None:
@@ -177,11 +178,6 @@ class LearnedPairs:
     def actions(self) -> Tensor:
         """Actions `[1, N, act_dim]`; they begin in the unit box and are not clamped to it."""
         return self.values["actions"]
-
-    @property
-    def inner_rate(self) -> Tensor:
-        """The learned learning rate, positive by its logarithm."""
-        return self.values["log_inner_rate"].exp()
 
     def steps(self) -> Iterator[int]:
         """Iterate over the outer steps that remain; report before each and after the last."""
@@ -210,8 +206,8 @@ class LearnedPairs:
         self.step = step
         self.monitor.progress(step, self.method.outer_steps)
         if self.monitor.due(step):
-            if "log_inner_rate" in self.values:
-                self.monitor.note(inner_learning_rate=float(self.inner_rate.detach()))
+            with torch.no_grad():
+                self.monitor.note(**self.method.learned_facts(self.values))
             self.monitor.checkpoint(step, self._synthetic_set())
         self.monitor.save(step, lambda: self._state(step))
 

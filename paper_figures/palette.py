@@ -33,7 +33,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
         "av_pbc", "pbc", "dbc", "sdw_obd", "truncated_av_pbc", "progressive_av_pbc",
     ),
     "kernel and implicit": (),
-    "parameter matching": ("gradient_matching", "trajectory_matching"),
+    "parameter matching": ("gradient_matching", "trajectory_matching", "iadd"),
     "distribution matching": ("distribution_matching", "loss_matching"),
     "parameterised": (),
     "evolution": ("hades", "evolution_strategies"),
