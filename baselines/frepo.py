@@ -49,8 +49,7 @@ class FRePo(AdaptivePairs):
     """Pairs that follow the loss of students whose last layer is regressed on them.
 
     From the paper's code: 500,000 outer steps of LAMB at 3e-4 with a cosine decay to a tenth,
-    batches of 1,024, a pool of 10 students of 100 turns, their Adam at 3e-4. Its ridge is 1e-6,
-    which 64 to 256 noisy pairs cannot bear.
+    batches of 1,024, 10 students of 100 turns, their Adam at 3e-4; its ridge is 1e-6.
 
     Args:
         solver: "ridge" fits the last layer in closed form; "descent" takes the student's own T
@@ -60,11 +59,11 @@ class FRePo(AdaptivePairs):
         ridge: Ridge of the regression, as a fraction of the kernel's mean diagonal.
         pool: Students in the pool.
         turns: Turns of a student before a fresh one takes its place.
-        online_learning_rate: Learning rate of Adam, by which the pool's students learn.
+        turn_steps: Steps of Adam per turn, by which the pool's students learn the pairs.
+        online_learning_rate: Learning rate of these steps.
     """
 
     rule: ClassVar[Rule] = "lamb"
-    turn_steps: ClassVar[int] = 1
     tiny: ClassVar[dict[str, Any]] = {"pool": 2, "turns": 2}
     outer_steps: int = 500_000
     outer_learning_rate: float = 3e-4
@@ -73,11 +72,12 @@ class FRePo(AdaptivePairs):
     ridge: float = 1e-3
     pool: int = 10
     turns: int = 100
+    turn_steps: int = 1
     online_learning_rate: float = 3e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "pool", "turns")
+        require_positive(self, "pool", "turns", "turn_steps")
         require_above_zero(self, "ridge", "online_learning_rate")
 
     def require_student(self, student: StudentSpec) -> None:
@@ -90,17 +90,24 @@ class FRePo(AdaptivePairs):
 
     def rate(self, step: int) -> float:
         """A cosine from the learning rate to a tenth of it."""
-        done = step / self.outer_steps
+        return self.decayed(step / self.outer_steps)
+
+    def decayed(self, done: float) -> float:
+        """The cosine where this share of the steps is done."""
         return self.outer_learning_rate * (0.55 + 0.45 * math.cos(math.pi * done))
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Run Algorithm 1."""
-        run = AdaptiveRun(self, self.rule, problem, monitor)
+        run = self.run_of(problem, monitor)
         pool = self.pool_of(run)
         for step in range(run.start, self.outer_steps):
             run.report(step)
             self.outer_step(run, pool, step)
         run.report(self.outer_steps)
+
+    def run_of(self, problem: Problem, monitor: Monitor) -> AdaptiveRun:
+        """The pairs of a run under this method's rule."""
+        return AdaptiveRun(self, self.rule, problem, monitor)
 
     def pool_of(self, run: AdaptiveRun) -> StudentPool:
         """The pool of a run, fresh or as it was saved."""

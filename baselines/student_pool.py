@@ -7,6 +7,8 @@ students of all ages, and no training is differentiated.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -56,11 +58,7 @@ class StudentPool:
 
     def student(self, index: int) -> Parameters:
         """Parameters of one student, with a runs axis of 1: views of the pool's memory."""
-        layers, flat = [], self.parameters[index]
-        for fan_in, fan_out in self.network.layer_sizes:
-            weight, bias, flat = flat.tensor_split((fan_in * fan_out, (fan_in + 1) * fan_out))
-            layers.append((weight.view(1, fan_out, fan_in), bias.view(1, 1, fan_out)))
-        return layers
+        return unflattened(self.parameters[index], self.network.layer_sizes)
 
     @torch.no_grad()
     def take_turn(self, index: int, observations: Tensor, actions: Tensor, step: int) -> None:
@@ -89,3 +87,12 @@ class StudentPool:
 def flattened(parameters: Parameters) -> Tensor:
     """All parameters of one student in one row: weight, bias, weight, bias, ..."""
     return torch.cat([tensor.flatten() for layer in parameters for tensor in layer])
+
+
+def unflattened(row: Tensor, sizes: Sequence[tuple[int, int]]) -> Parameters:
+    """Undo `flattened` for layers of these (in, out): views of the row, with a runs axis of 1."""
+    layers = []
+    for fan_in, fan_out in sizes:
+        weight, bias, row = row.tensor_split((fan_in * fan_out, (fan_in + 1) * fan_out))
+        layers.append((weight.view(1, fan_out, fan_in), bias.view(1, 1, fan_out)))
+    return layers

@@ -32,7 +32,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "unrolled": (
         "av_pbc", "pbc", "dbc", "sdw_obd", "truncated_av_pbc", "progressive_av_pbc",
     ),
-    "kernel and implicit": (),
+    "kernel and implicit": ("frepo", "implicit_gradient", "rcig", "kernel_then_unrolled"),
     "parameter matching": ("gradient_matching", "trajectory_matching"),
     "distribution matching": ("distribution_matching",),
     "parameterised": (),

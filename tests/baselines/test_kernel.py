@@ -12,10 +12,12 @@ from torch import Tensor
 
 from baselines.adaptive_pairs import OBJECTIVES, AdaptiveRun, Rule, direction, trust_ratio
 from baselines.frepo import FRePo
+from baselines.kernel_then_unrolled import KernelThenUnrolled
 from baselines.last_layer import Link, act, last_layer, ridge_fit
 from baselines.meta_gradient import MetaGradient, OuterBatch, Pairs
+from baselines.obd import AvPBC
 from baselines.student_pool import StudentPool
-from benchmark.method import BadParameter, Problem
+from benchmark.method import BadParameter, Problem, State
 from benchmark.students.network import Parameters
 from benchmark.students.spec import StudentSpec
 from benchmark.students.student import train_students
@@ -370,3 +372,43 @@ def test_students_that_it_cannot_distil_for_are_refused() -> None:
     ridge.require_student(adam)  # its students' own training does not enter
     with pytest.raises(BadParameter, match="head is 'gaussian'"):
         distil(ridge, problem_of(ridge, head="gaussian"))
+
+
+# --- the kernel, then unrolling -----------------------------------------------------------------
+
+
+@heads
+def test_both_parts_are_the_methods_whose_gradients_they_follow(head: str) -> None:
+    method = KernelThenUnrolled(**SMALL, kernel_share=0.5, unrolled_learning_rate=0.3)
+    problem = problem_of(method, head=head)
+    mixed = distil(method, problem)
+    kernel = distil(FRePo(**{**SMALL, "outer_steps": 3}), problem)
+    at = mixed.states[3].tensors
+    assert kernel.states[3].tensors["observations"].equal(at["observations"])
+
+    still = {f"{name}_velocity": torch.zeros_like(at[name]) for name in ("observations", "actions")}
+    state = State({**at, **still}, {"step": 3})
+    unrolled = AvPBC(synthetic_size=4, outer_batch=8, outer_steps=6, outer_learning_rate=0.3)
+    rest = distil(unrolled, problem, Recorder(saved=state))
+    for name in ("observations", "actions"):
+        found = getattr(mixed.results[6], name)
+        torch.testing.assert_close(found, getattr(rest.results[6], name))
+        assert not found.equal(getattr(mixed.results[3], name))
+    for step in range(6):
+        resumed = distil(method, problem, Recorder(saved=mixed.states[step]))
+        assert resumed.results[6].observations.equal(mixed.results[6].observations)
+
+
+def test_a_share_of_0_or_1_is_one_of_the_two() -> None:
+    none, whole = (KernelThenUnrolled(**SMALL, kernel_share=share) for share in (0, 1))
+    problem = problem_of(none)
+    unrolled = distil(AvPBC(synthetic_size=4, outer_batch=8, outer_steps=6), problem)
+    torch.testing.assert_close(
+        distil(none, problem).results[6].actions, unrolled.results[6].actions
+    )
+    kernel = distil(FRePo(**SMALL), problem).results[6]
+    assert distil(whole, problem).results[6].actions.equal(kernel.actions)
+    with pytest.raises(BadParameter, match=r"kernel_share is 1.5; expected 0 to 1"):
+        KernelThenUnrolled(**SMALL, kernel_share=1.5)
+    with pytest.raises(BadParameter, match="activation is 'tanh'"):
+        distil(none, problem_of(none, activation="tanh"))
