@@ -148,3 +148,6 @@ class FRePo(AdaptivePairs):
         if self.solver == "ridge":
             return ridge_fit(self.link, inputs, start, pairs.actions[0], self.ridge)
         return descent_fit(self.link, inputs, start, pairs.actions[0], pool.problem.student)
+
+
+FREPO_DESCENT = FRePo(solver="descent")

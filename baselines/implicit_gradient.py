@@ -162,3 +162,7 @@ def conjugate_gradients(curved: Callable[[Tensor], Tensor], wanted: Tensor, step
         before, size = size, residual.dot(residual)
         direction = residual + size / before * direction
     return solution
+
+
+WARM_STARTED = ImplicitGradient(outer_steps_per_student=10)
+"""A student lives for ten outer steps, as in the code behind arXiv 2203.08559."""

@@ -57,6 +57,7 @@ CURVE_COLUMNS = {
     "seed": "int64",
     "outer_step": "Int64",
     "normalized_return": "float64",
+    "cpu_seconds": "float64",
 }
 
 COST_COLUMNS = (
@@ -208,9 +209,10 @@ def _missing_row(spec: RunSpec, label: str) -> dict[str, Any]:
 def _points(record: Summary) -> list[dict[str, Any]]:
     if not record.checkpoints and record.status == "failed":
         return [{"outer_step": None, "normalized_return": None}]
+    seconds = record.cost.checkpoint_cpu_seconds or [None] * len(record.checkpoints)
     return [
-        {"outer_step": c.outer_step, "normalized_return": c.normalized_return}
-        for c in record.checkpoints
+        {"outer_step": c.outer_step, "normalized_return": c.normalized_return, "cpu_seconds": cpu}
+        for c, cpu in zip(record.checkpoints, seconds, strict=True)
     ]
 
 
