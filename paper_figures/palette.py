@@ -43,7 +43,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 """Family -> its methods. A new one comes last in its family, so that no other changes its look."""
 VARIANTS = (
     "published", "relabelled", "scaled", "mean_one", "fixed_init", "fixed_init_published",
-    "descent", "warm_started",
+    "descent", "warm",
 )  # fmt: skip
 """What presets of a method are called after its name. A new one comes last, as above."""
 OTHER = "other methods"
