@@ -1,4 +1,4 @@
-"""Normalized return against outer step or number of synthetic pairs, one panel per dataset.
+"""Normalized return against outer step, processor seconds or number of pairs, panel by dataset.
 
 Against outer step, a method with several checkpoints is a line with its confidence band, over the
 steps that all of its runs have; where runs end at different steps, their last points are drawn at
@@ -59,12 +59,15 @@ LEGEND: dict[str, Any] = {
 }  # fmt: skip
 
 
-def convergence(curves: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> Figure:
+def convergence(
+    curves: pd.DataFrame, *, seed: int = 0, level: float = LEVEL, across: str = "outer step"
+) -> Figure:
     """Draw normalized return against outer step.
 
     Args:
         curves: What `results.curves_frame` gives. Failed runs are left out; a panel's title says
             how many.
+        across: Name of the axis across, which is in the column `outer_step`.
         seed: Seed of the bootstrap's random draws.
         level: Level of the pointwise confidence bands over seeds.
 
@@ -78,7 +81,29 @@ def convergence(curves: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) ->
             "one complete run with checkpoints. Look at the failed records' errors first."
         )
     with mpl.rc_context(SETTINGS):
-        return _draw(curves, complete, seed=seed, level=level)
+        return _draw(curves, complete, seed=seed, level=level, across=across)
+
+
+def against_seconds(curves: pd.DataFrame, *, seed: int = 0) -> Figure:
+    """Draw normalized return against the processor seconds of distillation so far.
+
+    A checkpoint's mean over seeds is drawn at their mean seconds. Args and errors as `convergence`;
+    references are left out.
+
+    Raises:
+        FigureError: A run is of an earlier version, which kept no seconds of its checkpoints.
+    """
+    methods = curves[~curves["reference"]]
+    complete = methods[methods["status"] == "complete"]
+    without = complete.loc[complete["cpu_seconds"].isna(), "run_id"].unique()
+    if len(without):
+        raise FigureError(
+            f"The records of {len(without)} runs, such as {without[0]}, have no seconds of their "
+            f"checkpoints: an earlier version made them. Run them again (obdbench sweep)."
+        )
+    cells = methods.groupby(["dataset", "label", "outer_step"])
+    placed = methods.assign(outer_step=cells["cpu_seconds"].transform("mean"))
+    return convergence(placed, seed=seed, across="processor seconds of distillation")
 
 
 def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
@@ -198,7 +223,9 @@ def _against(
         )
 
 
-def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: float) -> Figure:
+def _draw(
+    curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: float, across: str
+) -> Figure:
     datasets = sorted(set(curves["dataset"]), key=dataset_order)
     methods = dict(zip(complete["label"], complete["method"], strict=True))
     groups, left_out = _panels(complete, methods)
@@ -230,7 +257,7 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
         figure.legend(handles=_handles(styles, list(drawn)), loc="outside right center", **LEGEND)
     for start in range(0, len(panels), len(datasets) if len(groups) > 1 else len(panels)):
         # Families have rows of their own, whose steps differ.
-        _label_outer(panels[start : start + len(datasets)], "outer step")
+        _label_outer(panels[start : start + len(datasets)], across)
     seeds = complete.groupby(["dataset", "label"])["seed"].nunique()
     found = [point for line in points.values() for point in line.values()]
     how = caption.spread(" with", "band", found, level)
@@ -245,7 +272,7 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
         notes.append(f"{left_out} methods of lower mean are not drawn.")
     return finish(
         figure,
-        "Normalized return against outer step" + (", by family of methods" * (len(groups) > 1)),
+        f"Normalized return against {across}" + (", by family of methods" * (len(groups) > 1)),
         " ".join([caption.setting(complete), *notes]),
     )
 

@@ -16,7 +16,7 @@ from benchmark.errors import ObdBenchError
 from benchmark.record import Summary, check_set, record_folder
 from benchmark.spec import RunSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
-from paper_figures.curves import convergence, pruning, sizes
+from paper_figures.curves import against_seconds, convergence, pruning, sizes
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
 from paper_figures.figure import write_formats
 from paper_figures.main_table import main_table
@@ -209,6 +209,12 @@ EXHIBITS = (
         shows="How stable the ranking is when the seeds are drawn again."),
     Exhibit("cost", sweep="all_methods", make=lambda stored: cost(stored.runs),
         shows="Score against processor seconds, with the methods that no cheaper one beats."),
+    Exhibit("kernel-against-unrolled", sweep="kernel_against_unrolled",
+        make=lambda stored: against_seconds(stored.curves),
+        shows="Kernels and implicit gradients next to unrolling, against processor seconds."),
+    Exhibit("kernel-against-unrolled-table", sweep="kernel_against_unrolled",
+        make=StoredResults.table,
+        shows="The same at the end, with the seconds that each took."),
     Exhibit("reproduction",
         make=lambda stored: reproduction_table(
             compare(published_cells(), stored.records, stored.scores)),
