@@ -20,7 +20,7 @@ from gymnasium.envs.registration import EnvSpec
 from benchmark.environments.batch import BatchedEnvironment
 from benchmark.environments.contacts import contact_rule, scale_margins
 from benchmark.environments.gymnasium_batch import GymnasiumBatch
-from benchmark.environments.jax_tasks import SPECIFICATIONS, make_task, missing
+from benchmark.environments.jax_tasks import SPECIFICATIONS, make_task, missing, simulated_actions
 from benchmark.environments.mujoco_tasks import has_task
 from benchmark.errors import ObdBenchError
 
@@ -267,7 +267,12 @@ def _make_jax(specification: EnvSpec, size: int) -> BatchedEnvironment:
 
 
 def action_space(env_id: str) -> gymnasium.Space[Any]:
-    """The action space of an environment: a bounded Box or a Discrete; raises as `make_batched`."""
+    """The action space of an environment: a bounded Box or a Discrete; raises as `make_batched`.
+
+    JAX is not needed for it, so that a plan of runs is made without.
+    """
+    if (known := find_specification(env_id).id) in SPECIFICATIONS:
+        return simulated_actions(known)
     with contextlib.closing(make_batched(env_id, 1)) as environment:
         return environment.action_space
 

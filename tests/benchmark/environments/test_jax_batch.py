@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 from benchmark.environments.batch import BatchedEnvironment
+from benchmark.environments.jax_tasks import BRAX
 from benchmark.environments.lookup import (
     UnknownEnvironment,
+    action_space,
     find_specification,
     make_batched,
     make_environment,
@@ -99,6 +102,16 @@ def test_the_time_limit_truncates_and_a_variant_has_its_own() -> None:
             batch.step(SLOTS, np.zeros((SIZE, 1), np.float32))
 
 
+def test_the_action_spaces_that_are_known_without_jax_are_those_of_brax() -> None:
+    make_batched(PENDULUM, SIZE).close()  # imports Brax, whose warnings it knows
+    from brax.envs import get_environment
+
+    for name in BRAX:
+        with pytest.warns(UserWarning, match="Brax System"):
+            environment = get_environment(name, backend="positional")
+        assert action_space(f"brax/{name}") == Box(-1, 1, (environment.action_size,))
+
+
 @pytest.mark.parametrize(
     ("game", "actions", "dim", "limit"),
     [
@@ -117,7 +130,9 @@ def test_the_games_have_gymnaxs_minimal_actions_and_time_limits(
         found = batch.action_space.n, batch.observation_dim, batch.max_episode_steps  # type: ignore[attr-defined]
     assert found == (actions, dim, limit)
     name = {"space_invaders": "SpaceInvaders"}.get(game, game.title())
-    assert gymnax.make(f"{name}-MinAtar")[1].max_steps_in_episode == limit
+    environment, parameters = gymnax.make(f"{name}-MinAtar")
+    assert parameters.max_steps_in_episode == limit
+    assert environment.action_space(parameters).n == actions
 
 
 def test_minatar_steps_as_gymnaxs_own_step() -> None:

@@ -100,11 +100,12 @@ def test_a_missing_simulator_and_one_of_another_version_are_named(
 
 def test_simulators_are_named_without_importing_jax() -> None:
     program = (
-        "import sys; from benchmark.environments.lookup import find_specification as find;"
-        "print(find('brax/hopper').max_episode_steps, 'jax' in sys.modules)"
+        "import sys; from benchmark.environments.lookup import action_space, find_specification;"
+        "print(find_specification('brax/hopper').max_episode_steps, action_space('brax/ant').shape,"
+        "action_space('minatar/freeway').n, 'jax' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.split() == ["1000", "False"]
+    assert done.stdout.split(maxsplit=4) == ["1000", "(8,)", "3", "False"]
 
 
 @pytest.mark.parametrize(("size", "threads"), [(0, 1), (1, 0)])
