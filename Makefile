@@ -53,7 +53,7 @@ artefacts: $(STAMP)
 	@test -n "$(FOLDER)" || { echo "Name the clone: make artefacts FOLDER=... SOURCE=hades, obd or ppmo"; exit 2; }
 	$(BIN)/obdbench artefacts import $(SOURCE) "$(FOLDER)" --force
 	$(BIN)/obdbench artefacts score $(SOURCE)
-	$(BIN)/obdbench paper reproduction authors-files --store results
+	$(BIN)/obdbench paper reproduction authors-files --store obdbench-runs
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
