@@ -24,10 +24,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, FigureError, band, canvas, finish, plain_numbers, quiet
+from paper_figures.figure import (
+    SETTINGS,
+    FigureError,
+    band,
+    canvas,
+    fill_bands,
+    finish,
+    plain_numbers,
+    quiet,
+)
 from paper_figures.palette import COMMON, Look, by_family, family, looks
 from results.labels import dataset_order, natural_order
-from results.statistics import LEVEL, Estimate, mean
+from results.statistics import LEVEL, Estimate, estimates, mean
 
 COLUMNS = 3
 MOST_TOGETHER = 8
@@ -219,14 +228,17 @@ def _points(
     cells: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = defaultdict(dict)
     for dataset, label, run, step, value in zip(*(shown[name] for name in columns), strict=True):
         cells[dataset, label].setdefault(run, []).append((step, value))
-    return {
-        cell: {
-            step: mean(values, seed=seed, level=level)
-            for step, values in _by_step(list(runs.values())).items()
-            if len(values) == len(runs)
-        }
+    values = {
+        (cell, step): values
         for cell, runs in cells.items()
+        for step, values in _by_step(list(runs.values())).items()
+        if len(values) == len(runs)
     }
+    found: dict[tuple[str, str], dict[float, Estimate]] = {cell: {} for cell in cells}
+    means = estimates(list(values.values()), seed=seed, level=level)
+    for (cell, step), estimate in zip(values, means, strict=True):
+        found[cell][step] = estimate
+    return found
 
 
 def _by_step(runs: Sequence[Sequence[tuple[int, float]]]) -> dict[float, list[float]]:
@@ -272,12 +284,14 @@ def _fill(
             0.02, 0.98, f"{UP} {means}", transform=axes.transAxes, ha="left", va="top", fontsize=6.5
         )
     flat = [label for label, points in shown.items() if len(points) == 1]
+    curves = {label: points for label, points in shown.items() if label not in flat}
     for label, points in shown.items():
         if label in flat:
             (point,) = points.values()
             _horizontal(axes, point, styles[label], (flat.index(label) + 0.5) / len(flat))
         else:
-            band(axes, list(points), list(points.values()), **styles[label].line)
+            axes.plot([*points], [point.value for point in points.values()], **styles[label].line)
+    fill_bands(axes, (([*x], [*x.values()], styles[y].color) for y, x in curves.items()))
     if not shown:
         axes.set(xticks=[], yticks=[])
     elif len(flat) == len(shown):

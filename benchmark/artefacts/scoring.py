@@ -39,7 +39,7 @@ FIXED = "_fixed_init"
 """Ending of the variants whose students begin with the authors' one initialization."""
 DIGITS = 7
 """Significant digits of the returns that are kept: about those of the simulators' float32."""
-_AT_ONCE = 4  # students that are trained together: their parameters stay in the processor's cache
+_AT_ONCE = 2  # students that are trained together: their parameters stay in the processor's cache
 
 OnStep = Callable[[float], None]
 """Called with the share of a batch that is done."""
@@ -251,7 +251,12 @@ def _train(job: Job, seed: int) -> StudentPolicy:
         pairs, scaling = (observations, actions), _unscaled(*job.dimensions)
         trained.append(
             train_students(
-                spec, _always(pairs), scaling, generators, weights=weights, initial=initial
+                spec,
+                _always(pairs),
+                scaling,
+                generators,
+                weights=weights,
+                initial=initial,
             )
         )
     policy = _joined(trained)

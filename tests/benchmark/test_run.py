@@ -23,6 +23,7 @@ import torch
 
 from baselines.obd import DBC
 from baselines.outer_loop import Targets
+from benchmark import materials, provenance, run
 from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
@@ -278,6 +279,22 @@ def test_a_diverging_distillation_names_the_step_and_the_settings_of_its_method(
         record.error.message,
     )
     assert found, record.error.message
+
+
+@pytest.mark.parametrize(("method", "device"), [("random", "cpu"), ("reads_device", "cuda")])
+def test_a_record_names_a_device_that_its_method_has_asked_for(
+    method: str,
+    device: str,
+    small_dataset_name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Asked for a GPU, of which the machine has none: random selection does not use it."""
+    for module in (materials, run):
+        monkeypatch.setattr(module, "checked_device", torch.device)
+    monkeypatch.setattr(provenance, "_device_name", lambda device: f"{device} (a name)")
+    record = execute(tiny_spec(method, small_dataset_name), tmp_path, device="cuda")
+    assert (record.status, record.provenance.device) == ("complete", f"{device} (a name)")
 
 
 def test_a_dataset_that_is_not_there_is_named_with_the_command_that_builds_it(

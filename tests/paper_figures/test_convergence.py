@@ -285,9 +285,14 @@ def test_legend_title_caption_and_panels_stay_inside_the_figure_and_apart(
         assert panel.width > 0.4 * figure.bbox.width
 
 
-def test_same_records_give_the_same_bytes(make_sweep: Sweep, tmp_path: Path) -> None:
+def test_same_records_give_the_same_bytes(
+    make_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records = make_sweep()
+    monkeypatch.setattr("threading.active_count", lambda: 1)  # pytest-xdist has some
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
     first = write_formats(convergence(curves_frame(records)), tmp_path / "first", "one")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})  # in forks
     second = write_formats(convergence(curves_frame(records[::-1])), tmp_path / "second", "one")
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
     assert b"CreationDate" not in first[0].read_bytes()
