@@ -400,7 +400,8 @@ class OuterRun:
         self.cumulative = None if chances is None else chances.double().cumsum(0)
         self.start = self.step = 0
         self.norms = torch.zeros(settings.outer_steps)  # of the gradients, before they are clipped
-        if (state := monitor.resume()) is not None:
+        self.resumed = state = monitor.resume()
+        if state is not None:
             self.start = self.step = int(state.facts["step"])
             self.norms[: self.start] = state.tensors["gradient_norms"]
             self.observations = state.tensors["observations"]

@@ -49,7 +49,7 @@ RUN_OF_A_CURVE = (
     "run_id", "cell_id", "status", "dataset", "method", "label", "reference", "student",
     "protocol_detail", "seed",
 )  # fmt: skip
-POINT_COLUMNS = {"outer_step": "Int64", "normalized_return": "float64"}
+POINT_COLUMNS = {"outer_step": "Int64", "normalized_return": "float64", "cpu_seconds": "float64"}
 CURVE_COLUMNS = {name: RUN_COLUMNS[name] for name in RUN_OF_A_CURVE} | POINT_COLUMNS
 
 COST_COLUMNS = (
@@ -203,9 +203,10 @@ def _missing_row(spec: RunSpec, label: str) -> dict[str, Any]:
 def _points(record: Summary) -> list[dict[str, Any]]:
     if not record.checkpoints and record.status == "failed":
         return [{"outer_step": None, "normalized_return": None}]
+    seconds = record.cost.checkpoint_cpu_seconds or [None] * len(record.checkpoints)
     return [
-        {"outer_step": c.outer_step, "normalized_return": c.normalized_return}
-        for c in record.checkpoints
+        {"outer_step": c.outer_step, "normalized_return": c.normalized_return, "cpu_seconds": cpu}
+        for c, cpu in zip(record.checkpoints, seconds, strict=True)
     ]
 
 
