@@ -251,7 +251,12 @@ def _train(job: Job, seed: int) -> StudentPolicy:
         pairs, scaling = (observations, actions), _unscaled(*job.dimensions)
         trained.append(
             train_students(
-                spec, _always(pairs), scaling, generators, weights=weights, initial=initial
+                spec,
+                _always(pairs),
+                scaling,
+                generators,
+                weights=weights,
+                initial=initial,
             )
         )
     policy = _joined(trained)

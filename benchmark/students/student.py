@@ -195,6 +195,8 @@ def clip_by_norm(gradients: Sequence[Tensor], largest: float) -> None:
     """
     of_each = [torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients]
     norms = torch.linalg.vector_norm(torch.stack(of_each), dim=0)  # [R]
+    if not bool((norms > largest).any()):
+        return
     scale = torch.where(norms > largest, largest / norms, 1.0)
     for gradient in gradients:
         gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
