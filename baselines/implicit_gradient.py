@@ -60,7 +60,7 @@ class ImplicitGradient(AdaptivePairs):
             lives for that many, and its T steps are divided among them: it is warm-started.
     """
 
-    tiny: ClassVar[dict[str, Any]] = {"solver_steps": 2}
+    tiny: ClassVar[dict[str, Any]] = {"solver_steps": 2, "outer_steps_per_student": 2}
     outer_learning_rate: float = 1e-2
     outer_gradient_clip: float = 4.0
     solver: Literal["neumann", "conjugate"] = "neumann"
