@@ -121,42 +121,103 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     methods = sorted(several[several > 1].index)
     if not methods:
         raise FigureError("No method has complete runs at two synthetic sizes or more.")
-    complete = complete[complete["method"].isin(methods)]
-    mixed = complete.groupby(["method", "dataset", "synthetic_size"])["cell_id"].nunique()
-    if (mixed > 1).any():
-        method, dataset, size = mixed[mixed > 1].index[0]
-        raise FigureError(
-            f"{method} on {dataset} has several cells of {size} pairs, which differ in other "
-            f"settings; a curve over sizes needs one. Give it a sweep of one student and protocol."
-        )
     failed = runs[(runs["status"] != "complete") & runs["method"].isin(methods)]
+    return _against(
+        complete[complete["method"].isin(methods)],
+        "synthetic_size",
+        ("method", looks({method: method for method in methods})),
+        ("synthetic pairs", "the size of the set", 2),
+        failed=len(failed),
+        seed=seed,
+    )
+
+
+def pruning(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
+    """Draw normalized return against the share of the data that a set was distilled from.
+
+    Args:
+        runs: What `results.runs_frame` gives, with the columns "fraction" and "criterion" of the
+            method `pruned`. Runs on all of the data are a point of every criterion's line.
+        seed: Seed of the bootstrap's random draws.
+
+    Raises:
+        FigureError: No criterion has complete runs at two fractions.
+    """
+    runs = runs[runs["method"] == "pruned"]
+    complete, whole = runs[runs["status"] == "complete"], runs["fraction"] == 1
+    parts = complete[~whole]
+    criteria = sorted(set(parts["criterion"]))
+    spread = pd.concat(
+        [parts, *(complete[whole].assign(criterion=criterion) for criterion in criteria)]
+    )
+    if not criteria or spread.groupby("criterion")["fraction"].nunique().max() < 2:
+        raise FigureError("No criterion of pruned has complete runs at two fractions or more.")
+    return _against(
+        spread.assign(percent=100 * spread["fraction"]),
+        "percent",
+        ("criterion", looks(dict.fromkeys(criteria, "pruned"))),
+        ("% of the transitions kept", "the share of the data that is kept", 10),
+        failed=len(runs) - len(complete),
+        seed=seed,
+    )
+
+
+def _against(
+    complete: pd.DataFrame,
+    setting: str,
+    lines: tuple[str, dict[str, Look]],
+    words: tuple[str, str, int],
+    *,
+    failed: int,
+    seed: int,
+) -> Figure:
+    """Draw normalized return against a number, one panel per dataset.
+
+    Args:
+        complete: Complete runs.
+        setting: Column of the number.
+        lines: Column whose values have a line each, and their looks.
+        words: Name of the axis, what the title says, and base of the axis's logarithm.
+        failed: Number of failed runs that are left out.
+        seed: Seed of the bootstrap's random draws.
+
+    Raises:
+        FigureError: A point would be of several cells.
+    """
+    (column, styles), (across, title, base) = lines, words
+    mixed = complete.groupby([column, "dataset", setting])["cell_id"].nunique()
+    if (mixed > 1).any():
+        line, dataset, value = mixed[mixed > 1].index[0]
+        raise FigureError(
+            f"{line} on {dataset} has several cells of {value:g} {across}, which differ in other "
+            f"settings; a curve needs one. Give it a sweep of one student and protocol."
+        )
     datasets = sorted(set(complete["dataset"]), key=dataset_order)
-    styles = looks({method: method for method in methods})
     with mpl.rc_context(SETTINGS):
-        figure, panels = _canvas(len(datasets), [methods])
+        figure, panels = _canvas(len(datasets), [list(styles)])
         drawn: list[Estimate] = []
         for dataset, axes in zip(datasets, panels, strict=True):
-            for method, look in styles.items():
-                mine = complete[(complete["method"] == method) & (complete["dataset"] == dataset)]
+            for name, look in styles.items():
+                mine = complete[(complete[column] == name) & (complete["dataset"] == dataset)]
                 found = {
-                    int(size): mean(list(rows["normalized_return"]), seed=seed)
-                    for size, rows in mine.groupby("synthetic_size", sort=True)
+                    float(value): mean(list(rows["normalized_return"]), seed=seed)
+                    for value, rows in mine.groupby(setting, sort=True)
                 }
-                band(axes, list(found), list(found.values()), label=method, **look.line)
+                band(axes, list(found), list(found.values()), label=name, **look.line)
                 drawn += found.values()
-            axes.set_xscale("log", base=2)
-            ticks = sorted({int(size) for size in complete["synthetic_size"]})
+            axes.set_xscale("log", base=base)
+            ticks = sorted({float(value) for value in complete[setting]})
             plain_numbers(axes)
-            axes.set_xticks(ticks, [str(size) for size in ticks])
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.set_title(dataset)
             quiet(axes)
-        _label_outer(panels, "synthetic pairs")
-        figure.legend(handles=_handles(styles, methods), loc="outside right center", **LEGEND)
+        _label_outer(panels, across)
+        figure.legend(handles=_handles(styles, list(styles)), loc="outside right center", **LEGEND)
         seeds = complete.groupby(["dataset", "label"])["seed"].nunique()
-        left_out = f" {_failed(len(failed))}." if len(failed) else ""
+        left_out = f" {_failed(failed)}." if failed else ""
         return finish(
             figure,
-            "Normalized return against the size of the set",
+            f"Normalized return against {title}",
             f"{caption.setting(complete)} Mean over {caption.seeds(seeds)}"
             f"{caption.spread(' with', 'band', drawn)}.{left_out}",
         )

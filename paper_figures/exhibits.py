@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmark.artefacts.score import ArtefactScore, stored_scores
+from benchmark.artefacts.score import ArtefactScore
 from benchmark.errors import ObdBenchError
 from benchmark.record import Summary, check_set, record_folder
 from benchmark.spec import RunSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
-from paper_figures.curves import against_seconds, convergence, sizes
+from paper_figures.curves import against_seconds, convergence, pruning, sizes
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
 from paper_figures.figure import write_formats
 from paper_figures.main_table import main_table
@@ -36,6 +36,7 @@ from results.record_store import (
     started_sweeps,
     sweep_records,
 )
+from results.shipping import scores_beside
 from results.study_results import study_frame, study_results
 
 
@@ -68,6 +69,12 @@ class StoredResults:
     def curves(self) -> pd.DataFrame:
         """One row per checkpoint."""
         return curves_frame(self.records)
+
+    def with_parameters(self, *names: str) -> pd.DataFrame:
+        """One row per run, with these hyper-parameters as columns; missing where it has none."""
+        of_run = {record.run_id: record.parameters for record in self.records}
+        columns = {name: [of_run[run].get(name) for run in self.runs["run_id"]] for name in names}
+        return self.runs.assign(**columns)
 
     def table(self) -> Table:
         """Draw up the main table of these records."""
@@ -139,6 +146,9 @@ EXHIBITS = (
         shows="The same as a curve."),
     Exhibit("size-rates", sweep="size_rates", make=StoredResults.table,
         shows="Sizes at the published learning rate, and at one that follows the size."),
+    Exhibit("kept-fractions", sweep="pruning",
+        make=lambda stored: pruning(stored.with_parameters("fraction", "criterion")),
+        shows="How little of the data Av-PBC needs: scores by the share that four criteria keep."),
     Exhibit("step-or-weighting", sweep="step_or_weighting",
         make=lambda stored: step_or_weighting(stored.runs),
         shows="What of Av-PBC's gain over PBC is a larger step, and what its weighting."),
@@ -232,7 +242,7 @@ def gather(exhibit: Exhibit, store: Path) -> StoredResults:
         results = study_results(store, exhibit.study)
         return StoredResults(measured=study_frame(results), played=_played(results[0].settings))
     if not exhibit.sweep:
-        return StoredResults(list(all_records(store)), scores=list(stored_scores(store)))
+        return StoredResults(list(all_records(store)), scores=scores_beside(store))
     name = exhibit.sweep
     sweep = load_sweep(store, name) if name in started_sweeps(store) else None
     records = sweep_records(store, sweep) if sweep else []

@@ -33,11 +33,14 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
         "av_pbc", "pbc", "dbc", "sdw_obd", "truncated_av_pbc", "progressive_av_pbc",
     ),
     "kernel and implicit": ("frepo", "implicit_gradient", "rcig", "kernel_then_unrolled"),
-    "parameter matching": ("gradient_matching", "trajectory_matching"),
-    "distribution matching": ("distribution_matching",),
+    "parameter matching": ("gradient_matching", "trajectory_matching", "iadd"),
+    "distribution matching": ("distribution_matching", "loss_matching"),
     "parameterised": (),
     "evolution": ("hades", "evolution_strategies"),
-    "selection": ("random", "kmeans_pp", "k_centre", "herding", "sdr", "top_q", "top_return"),
+    "selection": (
+        "random", "kmeans_pp", "k_centre", "herding", "sdr", "top_q", "top_return", "gradient_omp",
+        "pruned",
+    ),
     "reference": ("teacher", "bc_whole"),
 }  # fmt: skip
 """Family -> its methods. A new one comes last in its family, so that no other changes its look."""

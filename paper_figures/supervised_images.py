@@ -64,7 +64,7 @@ def supervised_table(measured: pd.DataFrame, *, seed: int = 0) -> Table:
 
 
 def evolved_sets(measured: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Images `[10, 784]` of the sets of the study `supervised_images` that are no real ones.
+    """Images `[10, 784]` of the sets of the study `supervised_images` that are not real ones.
 
     Raises:
         FigureError: The study has no rows.
@@ -92,7 +92,7 @@ def image_sets(sets: Mapping[str, NDArray[np.floating]]) -> Figure:
         if images.shape[1:] != (SIDE**2,):
             raise FigureError(
                 f"{name} has {' x '.join(map(str, images.shape[1:]))} numbers per image, expected "
-                f"{SIDE**2}: it is no set of images."
+                f"{SIDE**2}, as an image has."
             )
     count = max(map(len, sets.values()))
     with mpl.rc_context(SETTINGS):

@@ -86,7 +86,7 @@ def test_the_table_has_means_over_sets_and_of_the_class_means_over_students() ->
 def test_what_is_no_set_of_images_is_refused() -> None:
     with pytest.raises(FigureError, match="11 numbers per image, expected 784"):
         image_sets({"brax": np.zeros((4, 11))})
-    with pytest.raises(FigureError, match="no set of images"):
+    with pytest.raises(FigureError, match="There is no set of images"):
         image_sets({})
     with pytest.raises(FigureError, match="supervised_images"):
         supervised_table(pd.DataFrame())
