@@ -35,7 +35,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "kernel and implicit": ("frepo", "implicit_gradient", "rcig", "kernel_then_unrolled"),
     "parameter matching": ("gradient_matching", "trajectory_matching", "iadd"),
     "distribution matching": ("distribution_matching", "loss_matching"),
-    "parameterised": (),
+    "parameterised": ("generative_teaching",),
     "evolution": ("hades", "evolution_strategies"),
     "selection": (
         "random", "kmeans_pp", "k_centre", "herding", "sdr", "top_q", "top_return", "gradient_omp",
