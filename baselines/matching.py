@@ -33,7 +33,7 @@ from benchmark.method import (
     require_settings,
 )
 from benchmark.students.heads import SQUARED_ERROR_HEADS, bc_loss_gradient, squared_error_head
-from benchmark.students.network import Parameters, stack
+from benchmark.students.network import Parameters
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet, require_finite
 
@@ -290,10 +290,11 @@ class Clones:
 
     def __init__(self, problem: Problem, loss: BCLoss, count: int = 1) -> None:
         self.loss = loss
-        drawn = stack([loss.network.initialise(loss.generator) for _ in range(count)])
+        drawn = loss.network.initialise_runs([loss.generator] * count)
         self.parameters = [(w.to(loss.device), b.to(loss.device)) for w, b in drawn]
-        self._tensors = [tensor for layer in self.parameters for tensor in layer]
-        self._optimiser = problem.student.optimiser(self._tensors)
+        tensors = [tensor for layer in self.parameters for tensor in layer]
+        self._optimiser = problem.student.optimiser(tensors)
+        self._rate = problem.student.learning_rate
 
     @torch.no_grad()
     def learn(self, observations: Tensor, actions: Tensor) -> None:
@@ -304,14 +305,12 @@ class Clones:
         loss = bc_loss_gradient(head, levels.outputs, actions, self.loss.noise(actions))
         deltas = network.backward(self.parameters, levels, loss.outputs)
         gradients = [g for layer in network.gradients(levels, deltas) for g in layer]
-        for tensor, gradient in zip(self._tensors, gradients, strict=True):
-            tensor.grad = gradient
-        self._optimiser.step()
+        self._optimiser.step(gradients, self._rate)
 
     @torch.no_grad()
     def mode_losses(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Mean squared error of each student's deterministic action in each pair `[P, M]`."""
-        inputs = observations.to(self.loss.device).expand(len(self._tensors[0]), -1, -1)
+        inputs = observations.to(self.loss.device).expand(len(self.parameters[0][0]), -1, -1)
         acted = self.loss.head.mode(self.loss.network.forward(self.parameters, inputs).outputs)
         return (acted - actions.to(self.loss.device)).square().mean(-1).cpu()
 

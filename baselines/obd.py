@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from baselines.outer_loop import OBD, Targets
+from baselines.selection import in_blocks
 from benchmark.method import BadParameter, Problem
 
 
@@ -53,10 +54,10 @@ class PBC(OBD):
 
     def _teacher_actions(self, problem: Problem) -> Tensor:
         """The teacher's actions in the unit box on every state of the dataset `[M, act_dim]`."""
-        observations = torch.from_numpy(problem.dataset.observations)
+        raw = torch.from_numpy(problem.dataset.observations)
         if self.teacher_action == "mean":
-            return problem.teacher.act(observations)
-        return problem.teacher.sample(observations, problem.generator("teacher actions"))
+            return problem.once("teacher actions", lambda: in_blocks(problem.teacher.act, raw))
+        return problem.teacher.sample(raw, problem.generator("teacher actions"))
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,14 @@ class AvPBC(PBC):
 
     def _raw_targets(self, problem: Problem) -> Targets:
         actions = self._teacher_actions(problem)
-        values = problem.teacher.q(torch.from_numpy(problem.dataset.observations), actions)
-        return Targets(actions, self.beta * values)
+        raw = torch.from_numpy(problem.dataset.observations)
+
+        def values() -> Tensor:
+            return in_blocks(problem.teacher.q, raw, actions)
+
+        if self.teacher_action == "mean":  # sampled ones are the run's own
+            return Targets(actions, self.beta * problem.once("values of teacher actions", values))
+        return Targets(actions, self.beta * values())
 
     def _scaled(self, targets: Targets) -> Targets:
         """The targets with the weights that `weights` asks for."""

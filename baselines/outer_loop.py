@@ -34,11 +34,17 @@ from benchmark.provenance import checked_device
 from benchmark.students.heads import SQUARED_ERROR_HEADS, squared_error_head
 from benchmark.students.network import Network, Parameters, stack
 from benchmark.students.spec import StudentSpec
-from benchmark.synthetic_set import SyntheticSet, require_finite
+from benchmark.synthetic_set import NotFinite, SyntheticSet, require_finite
 from benchmark.work import SAMPLE, Work, weights_of
 
 PAPER_SIZE = 256
 """Pairs of the sets in OBD's Table 1."""
+DRAWN_TOGETHER = 8
+"""Runs whose initial weights are made orthogonal in one call; threads take a group each."""
+
+
+FEW_STEPS = 10
+"""Outer steps that are too few to tell a run whose pairs do not move."""
 
 
 class Targets(NamedTuple):
@@ -145,6 +151,11 @@ class OBD(Method):
             gradient_clip=None, head=tuple(SQUARED_ERROR_HEADS),
         )  # fmt: skip
 
+    def require_machine(self, device: str) -> None:
+        """The adjoint in bf16 needs the C++ engine, and a processor that multiplies bf16."""
+        if self.precision != "float32":
+            native_engine.require_bf16(device)
+
     def engine(self, device: str) -> str:
         """The engine of the meta-gradient: C++ where it is built, on a CPU, else torch."""
         return native_engine.name(device)
@@ -187,7 +198,7 @@ class OBD(Method):
         def drawn(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator)
 
-        initial = stack([network.initialise(generator) for _ in range(runs)])
+        initial = network.initialise_runs([generator] * runs)
         size, batch = self.synthetic_size, self.outer_batch
         noise = [drawn(loop.steps, runs, size, action_dim) if loop.head.noisy else None] * 2
         loop.gradient(
@@ -225,7 +236,7 @@ def advance(runs: Sequence[OuterRun]) -> None:
     first = runs[0]
     first.settings.require_student(first.problem.student)
     loop = inner_loop(first.problem, first.settings.precision)
-    device = checked_device(first.problem.device)
+    (device,) = {checked_device(run.problem.device) for run in runs}
     if any(run.start != first.start for run in runs):
         raise BadParameter(
             f"Packed runs advance in lock-step, but their saved states are at steps "
@@ -315,8 +326,11 @@ class Pack:
             run.norms = norms
 
     def draw(self, step: int, each: Map = map) -> Draw:
-        """Draw everything random in an outer step, run by run."""
-        return Draw.joined(list(each(lambda run: run.draw(self.loop, step), self.runs)))
+        """Draw everything random in an outer step, a few runs at a time."""
+        starts = range(0, len(self.runs), DRAWN_TOGETHER)
+        groups = [self.runs[start : start + DRAWN_TOGETHER] for start in starts]
+        drawn = each(lambda group: draw_runs(group, self.loop, step), groups)
+        return Draw.joined([draw for group in drawn for draw in group])
 
     def step(self, draw: Draw) -> Tensor:
         """Update every run's pairs once; give the norms `[R]` of the gradients."""
@@ -355,6 +369,16 @@ def follow(settings: OBD, pairs: Pairs, velocity: Pairs, gradient: MetaGradient)
     return norms
 
 
+def draw_runs(runs: Sequence[OuterRun], loop: InnerLoop, step: int) -> list[Draw]:
+    """Draw everything random in an outer step of some runs; each only depends on run and step."""
+    generators = [run.problem.generator("outer step", step) for run in runs]
+    initial = loop.network.initialise_runs(generators)  # first of all that a generator gives
+    return [
+        run.draw_after([(w[i : i + 1], b[i : i + 1]) for w, b in initial], generator, loop)
+        for i, (run, generator) in enumerate(zip(runs, generators, strict=True))
+    ]
+
+
 class OuterRun:
     """The normalised pairs of one run, their optimiser, and their targets.
 
@@ -374,7 +398,8 @@ class OuterRun:
         self.cumulative = None if chances is None else chances.double().cumsum(0)
         self.start = self.step = 0
         self.norms = torch.zeros(settings.outer_steps)  # of the gradients, before they are clipped
-        if (state := monitor.resume()) is not None:
+        self.resumed = state = monitor.resume()
+        if state is not None:
             self.start = self.step = int(state.facts["step"])
             self.norms[: self.start] = state.tensors["gradient_norms"]
             self.restore(state)
@@ -394,10 +419,12 @@ class OuterRun:
         ]
 
     def draw(self, loop: InnerLoop, step: int) -> Draw:
-        """Draw initialisation, outer batch and action noise; they depend only on run and step."""
-        generator = self.problem.generator("outer step", step)
+        """Draw everything random in an outer step of this run only."""
+        return draw_runs([self], loop, step)[0]
+
+    def draw_after(self, initial: Parameters, generator: torch.Generator, loop: InnerLoop) -> Draw:
+        """Draw outer batch and action noise after the initialisation, from the same generator."""
         size, batch = self.actions.shape, self.settings.outer_batch
-        initial = loop.network.initialise(generator)
         chosen = self._draw_states(batch, generator)
         weights = self.targets.weights
         noise = outer_noise = adjoint_noise = None
@@ -406,10 +433,11 @@ class OuterRun:
             outer_noise = torch.randn(1, batch, size[1], generator=generator)
             if self.settings.adjoint_noise == "fresh":
                 adjoint_noise = torch.randn(loop.steps, 1, *size, generator=generator)
+        # `index_select` copies whole rows, in half the time that an index in brackets takes.
         outer = OuterBatch(
-            self.problem.observations[chosen][None],
-            self.targets.actions[chosen][None],
-            None if weights is None else weights[chosen][None],
+            self.problem.observations.index_select(0, chosen)[None],
+            self.targets.actions.index_select(0, chosen)[None],
+            None if weights is None else weights.index_select(0, chosen)[None],
             outer_noise,
         )
         return Draw(initial, outer, noise, adjoint_noise)
@@ -449,12 +477,28 @@ class OuterRun:
                 step = broken[0] if broken else self.step
                 require_finite(f"The pairs after the update of outer step {step}", values)
 
+    def _require_gradients(self) -> None:
+        """Raise NotFinite where more than half of the gradients were exactly zero.
+
+        Students that saturate, at infinity too, are finite in what they do; but nothing moves the
+        pairs then, and the set would be scored as if it had been distilled.
+        """
+        still = int((self.norms[: self.step] == 0).sum())
+        enough = min(FEW_STEPS, self.settings.outer_steps)  # a first student may saturate by chance
+        if self.step >= enough and 2 * still > self.step:
+            raise NotFinite(
+                f"The gradient in the pairs was exactly zero at {still} of {self.step} outer "
+                f"steps: the students that were trained on them saturated, or every weight of the "
+                f"outer loss is zero."
+            )
+
     def report(self, step: int) -> None:
         """Report the step to the monitor; score and save where these are due."""
         self.step = step
         self.monitor.progress(step, self.settings.outer_steps)
         if self.monitor.due(step):
             self.require_finite()
+            self._require_gradients()
             self.monitor.note(**self.facts())
             self.monitor.checkpoint(step, self.synthetic_set())
         self.monitor.save(step, lambda: self.state(step))
@@ -475,6 +519,8 @@ class OuterRun:
                 "gradient_norm_largest": float(norms.max()),
                 "gradient_clipped_share": float(clipped.double().mean()),
             }
+            if zero := int((norms == 0).sum()):
+                facts["gradient_zero_share"] = zero / self.step
         return facts
 
     def synthetic_set(self) -> SyntheticSet:
@@ -501,7 +547,7 @@ class OuterRun:
 def inner_loop(problem: Problem, precision: native_engine.Precision = "float32") -> InnerLoop:
     """The student's training as a differentiable loop, its adjoint in this precision."""
     if precision != "float32":
-        native_engine.require_bf16(problem.device)
+        native_engine.require_bf16(problem.device)  # a job of a cluster is on another machine
     student = problem.student
     network = student.network(problem.observation_dim, problem.action_dim)
     return _loop(network, student, precision)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, cast
 
+from benchmark.errors import last_lines
 from benchmark.packing import Pack, make_packs
 from benchmark.provenance import checked_device
 from benchmark.record import FILE
@@ -29,7 +30,6 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 POLL_SECONDS = 0.25
 SECONDS_TO_END = 5.0
 """For workers to end after Ctrl-C; a step that takes longer is left to the save before it."""
-LOG_LINES = 20
 LOG_BYTES = 64 * 1024
 
 
@@ -49,9 +49,11 @@ def execute_here(
         on_poll: Called after every pack.
 
     Raises:
+        ObdBenchError: This machine lacks what a method of them needs.
         Stopped: The runs were asked to end, and have saved their state.
         OSError: Records could not be written; the message names each.
     """
+    _check_machine(runs, conditions.device)
     for pack in make_packs(runs, conditions.largest_pack):
         execute(pack, conditions)
         if on_poll:
@@ -76,10 +78,10 @@ def execute_in_processes(
         on_poll: Called now and then while this process waits.
 
     Raises:
-        ObdBenchError: The device is not one of this machine.
+        ObdBenchError: The device is not one of this machine, or it lacks what a method needs.
         Stopped: The runs were asked to end, and have saved their state.
     """
-    checked_device(conditions.device)  # once here, not as the death of every process
+    _check_machine(runs, conditions.device)  # once here, not as the death of every process
     running: list[_Worker] = []
     try:
         for share in _shares(make_packs(runs, conditions.largest_pack, jobs), jobs):
@@ -98,9 +100,11 @@ def execute_in_processes(
         _end(running, SECONDS_TO_SAVE if conditions.stop.asked else SECONDS_TO_END)
 
 
-def last_lines(log: str) -> str:
-    """The end of a log, for an error message."""
-    return "\n".join(log.strip().splitlines()[-LOG_LINES:])
+def _check_machine(runs: Sequence[RunSpec], device: str) -> None:
+    """Check the device, and that every method has here what it needs on it."""
+    checked_device(device)
+    for run in {run.cell_id: run for run in runs}.values():
+        run.method_instance.require_machine(device)
 
 
 @dataclass
@@ -191,6 +195,11 @@ def _record_time(run: RunSpec, conditions: Conditions) -> int | None:
 
 
 def _shares(packs: Sequence[Pack], jobs: int) -> list[list[Pack]]:
-    """Packs dealt like cards, the largest first; a cell's seeds go to different processes."""
-    ordered = sorted(packs, key=lambda pack: (-len(pack), pack[0].cell_id, pack[0].seed))
-    return [ordered[start::jobs] for start in range(min(jobs, len(ordered)))]
+    """Packs dealt like cards, the largest first, each to the process that has fewest runs so far.
+
+    The seeds of a cell, which take as long as each other, so go to different processes.
+    """
+    shares: list[list[Pack]] = [[] for _ in range(min(jobs, len(packs)))]
+    for pack in sorted(packs, key=lambda pack: (-len(pack), pack[0].cell_id, pack[0].seed)):
+        min(shares, key=lambda share: sum(map(len, share))).append(pack)
+    return shares

@@ -11,7 +11,7 @@ from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.density.log_densities import Fit, LogDensity, find_or_fit
 from benchmark.environments.lookup import action_space
-from benchmark.method import Problem
+from benchmark.method import Problem, Shared
 from benchmark.provenance import checked_device
 from benchmark.record import DensityFacts, TeacherFacts
 from benchmark.scaling import Scaling
@@ -69,8 +69,13 @@ class Materials:
             "the log densities": self.log_density.facts["sha256"] if self.log_density else None,
         }
 
-    def problem(self, device: str) -> Problem:
-        """What the method may see; heavy products run on `device`."""
+    def problem(self, device: str, shared: Shared) -> Problem:
+        """What the method may see; heavy products run on `device`.
+
+        Args:
+            device: Torch device.
+            shared: Tensors of the pack that the run is in.
+        """
         loaders: Mapping[str, Callable[[], Any]] = {
             "dataset": lambda: self.dataset,
             "teacher": lambda: self.teacher,
@@ -84,6 +89,8 @@ class Materials:
             axes=self.spec.distillation_axes,
             loaders=loaders,
             device=str(checked_device(device)),
+            shared=shared,
+            inputs=tuple(self.digests.values()),
         )
 
     def teacher_facts(self) -> TeacherFacts | None:

@@ -109,6 +109,30 @@ class Monitor(typing.Protocol):
         ...
 
 
+class Shared:
+    """Tensors that runs which advance together have in common: the first that asks makes one."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, tuple[Tensor, int]] = {}
+
+    def once(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """The tensor of a key, made unless it is there.
+
+        Raises:
+            BadParameter: Someone has changed it in place since.
+        """
+        if key not in self._made:
+            made = make()
+            self._made[key] = made, made._version
+        tensor, version = self._made[key]
+        if tensor._version != version:
+            raise BadParameter(
+                f"A method changed a tensor in place that other runs of its pack work with: {key}. "
+                f"Let it change a copy (`tensor.clone()`)."
+            )
+        return tensor
+
+
 class Problem:
     """The inputs of a method.
 
@@ -124,6 +148,8 @@ class Problem:
         loaders: Function per need that loads it on first use.
         device: Torch device for the method's heavy products. Everything random is drawn on the CPU,
             so that the same spec draws the same numbers on every device.
+        shared: Where `once` keeps its tensors; those of this problem only by default.
+        inputs: Digests of dataset, teacher and log densities, where `shared` serves other problems.
     """
 
     def __init__(
@@ -135,12 +161,15 @@ class Problem:
         axes: Mapping[str, str | int],
         loaders: Mapping[str, Callable[[], Any]],
         device: str = "cpu",
+        shared: Shared | None = None,
+        inputs: Hashable = (),
     ) -> None:
         _check_needs("The method", needs)
         self.needs, self.student, self.scaling = needs, student, scaling
-        self.device = device
+        self._device, self.uses_device = device, False
         self._axes, self._loaders = dict(axes), loaders
         self._loaded: dict[str, Any] = {}
+        self._shared, self._inputs = shared or Shared(), inputs
 
     @property
     def dataset(self) -> Dataset:
@@ -167,6 +196,12 @@ class Problem:
         return environment
 
     @property
+    def device(self) -> str:
+        """Torch device for heavy products; a record names it where its method has asked for it."""
+        self.uses_device = True
+        return self._device
+
+    @property
     def observation_dim(self) -> int:
         """Number of components of an observation."""
         return int(self.scaling.mean.shape[0])
@@ -179,12 +214,23 @@ class Problem:
     @cached_property
     def observations(self) -> Tensor:
         """The dataset's observations, normalised `[M, obs_dim]`."""
-        return self.scaling.observations_in(torch.from_numpy(self.dataset.observations))
+        raw = torch.from_numpy(self.dataset.observations)
+        return self.once("observations", lambda: self.scaling.observations_in(raw))
 
     @cached_property
     def actions(self) -> Tensor:
         """The dataset's actions in the unit box `[M, act_dim]`."""
-        return self.scaling.actions_in(torch.from_numpy(self.dataset.actions))
+        raw = torch.from_numpy(self.dataset.actions)
+        return self.once("actions", lambda: self.scaling.actions_in(raw))
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """A tensor that follows from dataset, teacher and log densities: made once in a pack.
+
+        Args:
+            name: Name of it, with every hyper-parameter that it depends on.
+            make: Makes it. It must not be changed in place.
+        """
+        return self._shared.once((name, self._inputs), make)
 
     def generator(self, purpose: str, step: int = 0) -> torch.Generator:
         """Make a generator for one purpose at one step, so that no random state need be saved."""
@@ -249,6 +295,13 @@ class Method(ABC):
 
         It is called before a run begins, with the student that `student_for` gave. The student that
         scores the sets may be another.
+        """
+        return None
+
+    def require_machine(self, device: str) -> None:
+        """Raise ObdBenchError where this machine lacks what the method needs on a device.
+
+        It is called before the first run of a sweep begins here.
         """
         return None
 

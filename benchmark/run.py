@@ -19,10 +19,11 @@ from filelock import FileLock, Timeout
 
 from benchmark.clocks import SAVE_EVERY_SECONDS, Cost, SaveClock, Stopwatch
 from benchmark.environments.contacts import contact_rule
+from benchmark.environments.jax_tasks import simulator_packages
 from benchmark.errors import ObdBenchError
 from benchmark.heartbeat import ALIVE, Heartbeat, last_sign
 from benchmark.materials import Materials
-from benchmark.method import Assignment, Method, advice_on_divergence
+from benchmark.method import Assignment, Method, Problem, Shared, advice_on_divergence
 from benchmark.monitor import STATE, OnProgress, Outcome, RunMonitor, now
 from benchmark.names import check_inside
 from benchmark.packing import default_pack
@@ -238,7 +239,8 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
         stopwatch = Stopwatch([attempt.outcome.cost for attempt in attempts])
         clock = SaveClock(conditions.save_every, stop)
         try:
-            work = [attempt.begin(conditions, stopwatch, clock) for attempt in attempts]
+            shared = Shared()
+            work = [attempt.begin(conditions, stopwatch, clock, shared) for attempt in attempts]
             stopwatch.skip()  # loading data, and fitting a density, are not costs of a run
             if len(work) > 1:
                 work[0].method.distill_packed(work)
@@ -275,9 +277,10 @@ class _Attempt:
         self.outcome = Outcome(Cost(attempts=_earlier_attempts(folder) + 1))
         self.heartbeat = Heartbeat(folder, self.outcome.cost.attempts, stop)
         self.materials: Materials | None = None
+        self.problem: Problem | None = None
 
     def begin(
-        self, conditions: Conditions, stopwatch: Stopwatch, save_clock: SaveClock
+        self, conditions: Conditions, stopwatch: Stopwatch, save_clock: SaveClock, shared: Shared
     ) -> Assignment:
         """The method, what it may see, and the monitor that it reports to."""
         self.materials = Materials.load(self.spec)
@@ -290,8 +293,8 @@ class _Attempt:
             heartbeat=self.heartbeat,
             on_progress=conditions.on_progress,
         )
-        problem = self.materials.problem(conditions.device)
-        return Assignment(self.spec.method_instance, problem, monitor)
+        self.problem = self.materials.problem(conditions.device, shared)
+        return Assignment(self.spec.method_instance, self.problem, monitor)
 
     def complete_record(self, device: str) -> Record:
         """The record of a run whose method has ended.
@@ -309,6 +312,8 @@ class _Attempt:
     def record(self, status: Status, device: str, error: Exception | None = None) -> Record:
         """The record of the run as it stands."""
         spec, materials = self.spec, self.materials
+        if self.problem is not None and not self.problem.uses_device:
+            device = "cpu"  # whatever was asked for
         method = None
         with contextlib.suppress(ObdBenchError):  # it does not load, which is what the error says
             method = spec.method_instance
@@ -328,7 +333,9 @@ class _Attempt:
             density=materials.density_facts() if materials else None,
             normalisation=materials.dataset.reference if materials else None,
             provenance=Provenance(
-                **provenance(device),
+                **provenance(
+                    device, simulator_packages(materials.dataset.env_id) if materials else ()
+                ),
                 engine=method.engine(device) if method else "torch",
                 environment=materials.dataset.env_id if materials else None,
                 contacts=contact_rule(materials.dataset.env_id) if materials else None,

@@ -30,7 +30,7 @@ class BadSyntheticSet(ObdBenchError):
 
 
 class NotFinite(BadSyntheticSet):
-    """Values of a set, or of what it is made by, that are not finite."""
+    """Values of a set, or of what it is made by, that are not finite, or no longer move."""
 
 
 def require_finite(what: str, values: Tensor) -> None:

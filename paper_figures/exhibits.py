@@ -11,23 +11,25 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from benchmark.artefacts.score import ArtefactScore, stored_scores
 from benchmark.errors import ObdBenchError
 from benchmark.record import Summary, check_set, record_folder
 from benchmark.spec import RunSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
-from paper_figures.curves import convergence, pruning, sizes
+from paper_figures.curves import against_seconds, convergence, pruning, sizes
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
 from paper_figures.figure import write_formats
 from paper_figures.main_table import main_table
 from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
 from paper_figures.paired_curves import paired_curves
-from paper_figures.reproduction_table import reproduction_table
+from paper_figures.reproduction_table import reproduction_table, rescored_table
 from paper_figures.step_or_weighting import step_or_weighting
 from paper_figures.study_figures import misalignment, multi_task, state_density, transfer
+from paper_figures.supervised_images import evolved_sets, image_sets, supervised_table
 from paper_figures.table import Table
 from paper_figures.training_cost import training_cost
 from results import cell_table, curves_frame, runs_frame
-from results.comparison import compare, published_cells
+from results.comparison import compare, file_cells, published_cells
 from results.record_store import (
     all_records,
     load_sweep,
@@ -47,6 +49,7 @@ class StoredResults:
         measured: Rows of its study.
         played: Who played how many episodes in the study, e.g. "10 students x 2 episodes".
         store: Folder that holds the records' synthetic sets.
+        scores: Scores of the authors' artefacts.
     """
 
     records: Sequence[Summary] = ()
@@ -54,6 +57,7 @@ class StoredResults:
     measured: pd.DataFrame = field(default_factory=pd.DataFrame)
     played: str = ""
     store: Path | None = None
+    scores: Sequence[ArtefactScore] = ()
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -184,6 +188,12 @@ EXHIBITS = (
     Exhibit("hades-cartpole-pairs", sweep="hades_cartpole",
         make=lambda stored: cartpole_pairs(stored.sets("hades")),
         shows="HaDES's two pairs of each seed on CartPole, as carts and poles."),
+    Exhibit("hades-images", study="supervised_images",
+        make=lambda stored: supervised_table(stored.measured),
+        shows="HaDES on digits at a small budget, next to class means and to real images."),
+    Exhibit("hades-images-figure", study="supervised_images",
+        make=lambda stored: image_sets(evolved_sets(stored.measured)),
+        shows="The evolved images, and the class means that they began as."),
     Exhibit("all-methods", sweep="all_methods", make=StoredResults.table,
         shows="Every method of the suite on two datasets, with what it used and what it cost."),
     Exhibit("all-methods-convergence", sweep="all_methods",
@@ -199,9 +209,20 @@ EXHIBITS = (
         shows="How stable the ranking is when the seeds are drawn again."),
     Exhibit("cost", sweep="all_methods", make=lambda stored: cost(stored.runs),
         shows="Score against processor seconds, with the methods that no cheaper one beats."),
+    Exhibit("kernel-against-unrolled", sweep="kernel_against_unrolled",
+        make=lambda stored: against_seconds(stored.curves),
+        shows="Kernels and implicit gradients next to unrolling, against processor seconds."),
+    Exhibit("kernel-against-unrolled-table", sweep="kernel_against_unrolled",
+        make=StoredResults.table,
+        shows="The same at the end, with the seconds that each took."),
     Exhibit("reproduction",
-        make=lambda stored: reproduction_table(compare(published_cells(), stored.records)),
-        shows="Every published number next to the nearest records, with a verdict."),
+        make=lambda stored: reproduction_table(
+            compare(published_cells(), stored.records, stored.scores)),
+        shows="Every published number next to what the authors' files score, or the nearest "
+        "records, with a verdict."),
+    Exhibit("authors-files",
+        make=lambda stored: rescored_table(compare(file_cells(), (), stored.scores), stored.scores),
+        shows="Every score that a file of the authors states, next to what it scores again."),
 )  # fmt: skip
 
 
@@ -220,7 +241,7 @@ def gather(exhibit: Exhibit, store: Path) -> StoredResults:
         results = study_results(store, exhibit.study)
         return StoredResults(measured=study_frame(results), played=_played(results[0].settings))
     if not exhibit.sweep:
-        return StoredResults(list(all_records(store)))
+        return StoredResults(list(all_records(store)), scores=list(stored_scores(store)))
     name = exhibit.sweep
     sweep = load_sweep(store, name) if name in started_sweeps(store) else None
     records = sweep_records(store, sweep) if sweep else []

@@ -8,35 +8,102 @@ from dataclasses import asdict
 
 import pandas as pd
 
+from benchmark.artefacts.score import VARIANTS, ArtefactScore
 from paper_figures import caption
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
-from results.comparison import RULE, Comparison
+from results.author_files import AUTHORS_RULE, by_variant
+from results.comparison import JUDGED, RULE, Comparison
 from results.statistics import LEVEL
 
 REASONS_SHOWN = 3
 
 
 def reproduction_table(comparisons: Sequence[Comparison]) -> Table:
-    """One row per published cell, one group per table of a paper.
+    """One row per published cell, one group per table of a paper; those with a verdict first.
 
     Args:
         comparisons: What `results.comparison.compare` gives.
     """
-    groups: dict[tuple[str, str], list[tuple[Cell, ...]]] = {}
+    comparisons = sorted(comparisons, key=lambda one: one.verdict not in JUDGED)
+    groups: dict[tuple[bool, str, str], list[tuple[Cell, ...]]] = {}
     for one in comparisons:
-        groups.setdefault((one.published.paper, one.published.table), []).append(_row(one))
-    counts = Counter(one.verdict for one in comparisons)
-    tally = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "none"
+        key = (one.verdict in JUDGED, one.published.paper, one.published.table)
+        groups.setdefault(key, []).append(_row(one))
     here = f"here [{caption.percent(LEVEL)} CI]"
     return Table(
         columns=("paper", "table", "row", "dataset", "published", here, "n", "on", "difference",
                  "verdict"),
         groups=tuple(tuple(rows) for rows in groups.values()),
-        caption=f"{len(comparisons)} published numbers: {tally}. {RULE} Here: mean normalized "
-        f"return over n seeds of the run that differs in the fewest settings.",
+        caption=f"{tally(comparisons)} {RULE} Here: mean over n seeds of the run that differs in "
+        f"the fewest settings; over n students of the authors' files.",
         alignment="llllrrrlrl",
         data=_data(comparisons),
     )  # fmt: skip
+
+
+def rescored_table(comparisons: Sequence[Comparison], scores: Sequence[ArtefactScore]) -> Table:
+    """One row per file of the authors that has a score, one group per environment.
+
+    Args:
+        comparisons: What `results.comparison.compare` gives for `file_cells`.
+        scores: Scores of the authors' artefacts, files without a stated score among them.
+    """
+    by_name = by_variant(scores)
+    judged = {one.published.row: one for one in comparisons if one.reproduced is not None}
+    groups: dict[str, list[tuple[Cell, ...]]] = {}
+    rows = []
+    for name in sorted({score.artefact for score in scores}):
+        found = {
+            variant: by_name[name, variant] for variant in VARIANTS if (name, variant) in by_name
+        }
+        environment = next(iter(found.values())).environment
+        one = judged.get(name)
+        verdict = one.verdict if one else ""
+        stated = one.published.value if one else None
+        shown = [_mean(found.get(variant)) for variant in VARIANTS]
+        groups.setdefault(environment, []).append(
+            (
+                Cell(name),
+                Cell(NOTHING if stated is None else f"{stated:,.6g}"),
+                *(Cell(NOTHING if value is None else f"{value:,.5g}") for value in shown),
+                Cell(verdict, f"({'; '.join(one.reasons)})" if one and one.reasons else ""),
+            )
+        )
+        rows.append(
+            {"artefact": name, "environment": environment, "stated": stated}
+            | dict(zip(VARIANTS, shown, strict=True))
+            | {f"{variant}_first": score.first for variant, score in found.items()}
+            | {"verdict": verdict}
+        )
+    kinds = "; ".join(f"{variant}: {text}" for variant, text in VARIANTS.items())
+    return Table(
+        columns=("artefact", "the file states", *VARIANTS, "verdict"),
+        groups=tuple(tuple(rows) for rows in groups.values()),
+        caption=f"{tally(comparisons, 'scores that files state')} Mean over students of the "
+        f"authors' statistic. {kinds}. {AUTHORS_RULE}",
+        alignment="lr" + "r" * len(VARIANTS) + "l",
+        data=pd.DataFrame(rows),
+    )
+
+
+def _mean(score: ArtefactScore | None) -> float | None:
+    return None if score is None else score.score
+
+
+def tally(comparisons: Sequence[Comparison], what: str = "published numbers") -> str:
+    """The sentence that counts verdicts: "3 of 5 published numbers judged: 1 reproduced, ..."."""
+    counts = Counter(one.verdict for one in comparisons)
+    judged = ", ".join(
+        f"{counts[verdict]} {word}"
+        for verdict, word in zip(JUDGED, ("reproduced", "differ", "inconclusive"), strict=True)
+    )
+    others = "".join(
+        f"; {count} {verdict}" for verdict, count in sorted(counts.items()) if verdict not in JUDGED
+    )
+    return (
+        f"{sum(counts[verdict] for verdict in JUDGED)} of {len(comparisons)} {what} judged: "
+        f"{judged}{others}."
+    )
 
 
 def _row(one: Comparison) -> tuple[Cell, ...]:

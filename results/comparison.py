@@ -3,7 +3,8 @@
 `published/*.json` holds the papers' tables. A published cell is compared with the records of the
 same method and row: on the same dataset where there are any, else on a stand-in for it, else on the
 suite's own dataset of the same environment and kind. Only the first can have a verdict; all are
-shown in the paper's unit.
+shown in the paper's unit. Where the authors published what a number was measured on, and it was
+scored again, that is what is compared (`results.author_files`).
 
 "Not reproduced" would be a claim about a paper, so it is made only of what was tested at the
 paper's settings: everything else is not tested, and the settings that differ are named.
@@ -13,11 +14,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmark.artefacts.score import ArtefactScore
 from benchmark.datasets.d4rl_facts import d4rl_names, d4rl_reference
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError
@@ -25,6 +27,16 @@ from benchmark.protocol import Protocol
 from benchmark.record import Summary
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
+from results.author_files import (
+    AUTHORS_RULE,
+    FEWEST_ROWS,
+    Scores,
+    by_variant,
+    files_of,
+    margin_of,
+    published_files,
+    rescored,
+)
 from results.labels import cell_settings, flat
 from results.statistics import LEVEL, Estimate, mean
 
@@ -53,7 +65,7 @@ number of the paper is compared with the preset where it has records."""
 PAPERS_TEACHER = "cal_ql_corl"
 """The recipe of the papers' teachers. What was imported as theirs counts too; `cal_ql` does not."""
 
-Unit = Literal["normalized return", "return"]
+Unit = Literal["normalized return", "return", "accuracy"]
 Verdict = Literal["reproduced", "differs", "inconclusive", "like", "not tested"]
 RULE = (
     f"Rule: reproduced, the {100 * LEVEL:g} % interval lies within {MARGIN:g} points of the "
@@ -61,8 +73,10 @@ RULE = (
     f"fewer than {FEWEST_SEEDS} seeds; like, the same on data that stand in for the paper's; not "
     f"tested, there is no record, or dataset, size, outer steps, teacher, student or protocol are "
     f"others (the first differences are named). All numbers are in the paper's unit. D4RL's data, "
-    f"from v2 environments, are scored in v4 ones."
+    f"from v2 environments, are scored in v4 ones. {AUTHORS_RULE}"
 )
+JUDGED: tuple[Verdict, ...] = ("reproduced", "differs", "inconclusive")
+"""Verdicts of numbers that were tested."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +91,11 @@ class PublishedCell:
         dataset: Name in the suite; "brax/hopper" where the suite has no such dataset.
         method: Name in the suite.
         value: Number in the paper's unit.
-        unit: "normalized return", 0 for D4RL's random policy and 100 for its expert, or "return".
+        unit: "normalized return", 0 for D4RL's random policy and 100 for its expert; "return"; or
+            "accuracy".
         wanted: Values that make a run one of this row, by dotted setting.
         settings: Values that it must have besides, to be comparable.
+        artefacts: Artefacts of the authors that the number was measured on, where it is known.
     """
 
     paper: str
@@ -92,6 +108,7 @@ class PublishedCell:
     unit: Unit
     wanted: Mapping[str, Any]
     settings: Mapping[str, Any]
+    artefacts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,21 +147,41 @@ def published_cells(folder: Path = FOLDER) -> list[PublishedCell]:
     return [cell for path in paths for cell in _cells(path)]
 
 
+def file_cells() -> list[PublishedCell]:
+    """Read every score that a file of the authors states of itself; they are in no table."""
+    return [
+        PublishedCell(
+            file.name.partition("/")[0], "the authors' files", "files", file.name, file.dataset,
+            "hades", file.value, _unit(file.dataset), {}, {}, (file.name,),
+        )
+        for file in published_files().values()
+        if file.value is not None
+    ]  # fmt: skip
+
+
 def compare(
-    cells: Iterable[PublishedCell], records: Iterable[Summary], *, seed: int = 0
+    cells: Iterable[PublishedCell],
+    records: Iterable[Summary],
+    scores: Sequence[ArtefactScore] = (),
+    *,
+    seed: int = 0,
 ) -> list[Comparison]:
-    """Compare each published cell with the records that come nearest to it.
+    """Compare each published cell with scores of what it was measured on, or the nearest records.
 
     Args:
-        cells: What `published_cells` gives.
+        cells: What `published_cells` or `file_cells` gives.
         records: Records of any sweeps; incomplete ones are left out.
+        scores: Scores of the authors' artefacts.
         seed: Seed of the bootstrap's random draws.
     """
+    scored = by_variant(scores)
     groups: dict[str, list[Summary]] = defaultdict(list)
     for record in records:
         if record.status == "complete":
             groups[record.cell_id].append(record)
-    return [_compare(cell, groups.values(), seed) for cell in cells]
+    return [
+        _against_scores(cell, scored) or _compare(cell, groups.values(), seed) for cell in cells
+    ]
 
 
 def published_training_steps(dataset: str) -> tuple[int, int] | None:
@@ -192,9 +229,16 @@ def _cells(path: Path) -> Iterator[PublishedCell]:
                 settings |= _run_settings(paper, method, dataset)
                 yield PublishedCell(
                     path.stem, paper["source"], table, row, dataset, method, value,
-                    "normalized return" if dataset.startswith("d4rl/") else "return", wanted,
+                    _unit(dataset), wanted,
                     {key: value for key, value in settings.items() if key not in wanted},
+                    files_of(content.get("artefacts", {}).get(row), dataset),
                 )  # fmt: skip
+
+
+def _unit(dataset: str) -> Unit:
+    if dataset.startswith("images/"):
+        return "accuracy"
+    return "normalized return" if dataset.startswith("d4rl/") else "return"
 
 
 def _run_settings(paper: Mapping[str, Any], method: str, dataset: str) -> dict[str, Any]:
@@ -224,6 +268,21 @@ def _row(content: Mapping[str, Any], row: str) -> tuple[dict[str, Any], str]:
             return wanted, row
 
 
+def _against_scores(cell: PublishedCell, scores: Scores) -> Comparison | None:
+    """A cell next to scores of what the authors published; None where there are none."""
+    found = rescored(cell.artefacts, scores)
+    if found is None:
+        return None
+    verdict: Verdict = "not tested"
+    if not found.reasons:
+        margin = margin_of(cell.value, cell.dataset)
+        enough = found.rows >= FEWEST_ROWS
+        verdict = _verdict(cell.value, found.estimate, enough, MARGIN if margin is None else margin)
+    files = len(cell.artefacts)
+    on = f"{files} of the authors' files" if files > 1 else "the authors' file"
+    return Comparison(cell, found.estimate, on, verdict, found.reasons, cell.method)
+
+
 def _compare(cell: PublishedCell, groups: Iterable[list[Summary]], seed: int) -> Comparison:
     datasets = _datasets(cell.dataset)
     found = [
@@ -249,7 +308,7 @@ def _compare(cell: PublishedCell, groups: Iterable[list[Summary]], seed: int) ->
     if differences:
         verdict: Verdict = "not tested"
     else:
-        verdict = _verdict(cell.value, estimate, len(group))
+        verdict = _verdict(cell.value, estimate, len(group) >= FEWEST_SEEDS, MARGIN)
         if first.dataset.startswith(STAND_IN):
             differences = (f"stand-in data; by itself {verdict}",)
             verdict = "like"
@@ -279,12 +338,12 @@ def _in_unit(cell: PublishedCell, record: Summary) -> float:
     return float(reference.normalise(score.return_))
 
 
-def _verdict(published: float, found: Estimate, seeds: int) -> Verdict:
-    if seeds < FEWEST_SEEDS or not found.has_interval:
+def _verdict(published: float, found: Estimate, enough: bool, margin: float) -> Verdict:
+    if not enough or not found.has_interval:
         return "inconclusive"
-    if published - MARGIN <= found.low and found.high <= published + MARGIN:
+    if published - margin <= found.low and found.high <= published + margin:
         return "reproduced"
-    if found.low > published + MARGIN or found.high < published - MARGIN:
+    if found.low > published + margin or found.high < published - margin:
         return "differs"
     return "inconclusive"
 

@@ -3,8 +3,8 @@
     python -m results.shipping STORE NAME...
 
 copies the complete records of sweeps with the last synthetic set of each run, which it checks
-against the sha256 in the record, and the results of studies. What is left out (earlier sets,
-reports, logs) can be made again.
+against the sha256 in the record, and the results of studies; by the name "artefacts", the scores of
+the authors' artefacts. What is left out (earlier sets, reports, logs) can be made again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from benchmark.artefacts.score import FOLDER, score_path, stored_scores, write_score
 from benchmark.errors import ObdBenchError
 from benchmark.record import FILE, check_set, read_record
 from benchmark.run import run_folder
@@ -63,6 +64,25 @@ def ship_study(store: Path, study: str, target: Path = SHIPPED) -> int:
     return len(results)
 
 
+def ship_scores(store: Path, target: Path = SHIPPED) -> int:
+    """Copy the scores of the authors' artefacts into another store.
+
+    Returns:
+        The number of scores.
+
+    Raises:
+        ObdBenchError: There is none, one cannot be read, or was made by uncommitted code.
+    """
+    scores = list(stored_scores(store))
+    if not scores:
+        raise ObdBenchError(f"{store} has no scores of artefacts: obdbench artefacts score.")
+    for score in scores:
+        _check_commit(score.origin.dirty, score_path(store, score.artefact, score.variant))
+    for score in scores:
+        write_score(target, score)
+    return len(scores)
+
+
 def _check_commit(dirty: bool | None, path: Path) -> None:
     if dirty is not False:
         raise ObdBenchError(
@@ -85,7 +105,9 @@ def _files_to_ship(folder: Path) -> list[Path]:
 if __name__ == "__main__":
     source = Path(sys.argv[1])
     for name in sys.argv[2:]:
-        if (source / "studies" / name).is_dir():
+        if name == FOLDER:
+            print(f"{name}: {ship_scores(source)} scores")
+        elif (source / "studies" / name).is_dir():
             print(f"{name}: {ship_study(source, name)} items of a study")
         else:
             print(f"{name}: {ship(source, load_sweep(source, name))} records")

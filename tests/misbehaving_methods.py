@@ -34,6 +34,15 @@ class Raises(Method):
 
 
 @dataclass(frozen=True)
+class ReadsDevice(Method):
+    """Asks for the device, as a method does that sends tensors there."""
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        assert problem.device
+        monitor.checkpoint(0, draw_pairs(problem, 4))
+
+
+@dataclass(frozen=True)
 class Silent(Method):
     """Never hands in a result."""
 
@@ -241,6 +250,7 @@ METHODS.register("own_inputs", OwnInputs)
 METHODS.register("slow", Slow)
 METHODS.register("deaf", Deaf)
 METHODS.register("raises", Raises)
+METHODS.register("reads_device", ReadsDevice)
 METHODS.register("silent", Silent)
 METHODS.register("goes_back", GoesBack)
 METHODS.register("diverges", Diverges)

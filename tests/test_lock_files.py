@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ["requirements.lock", "requirements.cpu.lock", "requirements.cuda.lock"]
+LOCKS = [f"requirements{kind}.lock" for kind in ("", ".cpu", ".cuda", ".images", ".jax")]
 
 
 def entries(name: str) -> dict[str, list[str]]:
@@ -30,7 +30,7 @@ def canonical(name: str) -> str:
 @pytest.mark.parametrize("name", LOCKS)
 def test_every_package_is_pinned_and_has_hashes(name: str) -> None:
     found = entries(name)
-    assert "torch" in found or len(found) > 20
+    assert {"torch", "mlxtend"} & found.keys() or len(found) > 20
     assert [package for package, hashes in found.items() if not hashes] == []
 
 
@@ -44,6 +44,15 @@ def test_it_holds_everything_that_the_suite_and_its_build_ask_for() -> None:
     assert {canonical(requirement) for requirement in asked} - entries(
         "requirements.lock"
     ).keys() == set()
+
+
+@pytest.mark.parametrize("extra", ["images", "jax"])
+def test_an_extra_has_a_file_of_its_own_beside_the_suites_packages(extra: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    asked = {canonical(name) for name in project["project"]["optional-dependencies"][extra]}
+    own = entries(f"requirements.{extra}.lock").keys()
+    assert asked <= own
+    assert not own & entries("requirements.lock").keys()
 
 
 def test_setup_installs_nothing_without_a_hash() -> None:

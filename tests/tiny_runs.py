@@ -26,6 +26,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "bc_whole": {"steps": 20, "batch_size": 16},
     "teacher": {},
     "raises": {},
+    "reads_device": {},
     "silent": {},
     "deaf": {},
     "diverges": {},

@@ -79,6 +79,11 @@ class SlotTracker:
     def __init__(self, size: int) -> None:
         self._running = np.zeros(size, dtype=np.bool_)
 
+    @property
+    def running(self) -> int:
+        """The number of slots that are inside an episode."""
+        return int(self._running.sum())
+
     def start(
         self, slots: Sequence[int] | NDArray[np.integer], seeds: Sequence[int]
     ) -> NDArray[np.intp]:

@@ -20,6 +20,7 @@ from gymnasium.envs.registration import EnvSpec
 from benchmark.environments.batch import BatchedEnvironment
 from benchmark.environments.contacts import contact_rule, scale_margins
 from benchmark.environments.gymnasium_batch import GymnasiumBatch
+from benchmark.environments.jax_tasks import SPECIFICATIONS, make_task, missing
 from benchmark.environments.mujoco_tasks import has_task
 from benchmark.errors import ObdBenchError
 
@@ -33,6 +34,7 @@ _PACKAGES = {
 }  # fmt: skip
 # gymnasium's own families, by the package of their entry points: the extra that installs them.
 _EXTRAS = {
+    "benchmark.environments.jax_batch": "obdbench[jax]",
     "gymnasium.envs.box2d": "gymnasium[box2d]",
     "gymnasium.envs.mujoco": "gymnasium[mujoco]",
     "gymnasium.envs.phys2d": "gymnasium[jax]",
@@ -148,7 +150,7 @@ def _registered(env_id: str) -> EnvSpec:
                 f"Environment {env_id!r} asks to import {module!r} first, which fails: {error}. "
                 "Install the package that provides this module."
             ) from error
-    specification = gymnasium.registry.get(name)
+    specification = gymnasium.registry.get(name, SPECIFICATIONS.get(name))
     if specification is None:
         raise UnknownEnvironment(_unknown_message(name))
     return specification
@@ -233,6 +235,8 @@ def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment
         if value < 1:
             raise ValueError(f"{name} is {value}, expected at least 1.")
     specification = find_specification(env_id)
+    if specification.id in SPECIFICATIONS:
+        return _make_jax(specification, size)
     if has_task(specification):
         reference = make_environment(specification)
         # Imported here: MuJoCo is slow to import, and finding a specification does not need it.
@@ -240,6 +244,21 @@ def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment
 
         return MujocoBatch(reference, size, threads)
     return GymnasiumBatch(partial(make_environment, specification), size)
+
+
+def _make_jax(specification: EnvSpec, size: int) -> BatchedEnvironment:
+    if (lacking := missing(specification)) is not None:
+        raise UnknownEnvironment(lacking)
+    try:
+        with _without_deprecation_warnings():
+            task = make_task(**specification.kwargs)
+    except (TypeError, ValueError) as error:
+        raise UnknownEnvironment(
+            f"{specification.id} cannot be made with the arguments {specification.kwargs}: {error}."
+        ) from error
+    from benchmark.environments.jax_batch import JaxBatch  # imports JAX, which is a choice
+
+    return JaxBatch(specification, task, size)
 
 
 def action_space(env_id: str) -> gymnasium.Space[Any]:
@@ -268,7 +287,7 @@ def _without_deprecation_warnings() -> Iterator[None]:
 
 
 def _unknown_message(name: str) -> str:
-    near = difflib.get_close_matches(name, list(gymnasium.registry), n=3, cutoff=0.4)
+    near = difflib.get_close_matches(name, [*gymnasium.registry, *SPECIFICATIONS], n=3, cutoff=0.4)
     nearest = f"Nearest registered ids: {', '.join(near)}. " if near else ""
     package = next((p for p, starts in _PACKAGES.items() if name.startswith(starts)), None)
     install = (

@@ -10,9 +10,10 @@ which needs their intermediate values and none of autograd's bookkeeping.
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -144,31 +145,43 @@ class Network:
     def initialise(
         self, generator: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Parameters:
-        """Draw one run's parameters (R = 1): orthogonal weights, zero biases.
+        """Draw one run's parameters (R = 1); see `initialise_runs`."""
+        return self.initialise_runs([generator], dtype)
+
+    def initialise_runs(
+        self, generators: Sequence[torch.Generator], dtype: torch.dtype = torch.float32
+    ) -> Parameters:
+        """Draw the parameters of R runs, each from its generator: orthogonal weights, zero biases.
 
         The gain is sqrt(2), and `output_gain` in the last layer. Trained scalars start at the
-        head's constants, constant outputs at 0; both draw nothing from the generator.
+        head's constants, constant outputs at 0; both draw nothing from the generators.
 
         Source: OBD, Section 5 (implementation details).
         """
-        parameters = []
-        for layer, (fan_in, fan_out) in enumerate(
-            zip(self.sizes, self.sizes[1:], strict=False), start=1
-        ):
-            weight = torch.empty(fan_out, fan_in, dtype=dtype, device=generator.device)
-            gain = self.output_gain if layer == self.depth else HIDDEN_GAIN
-            torch.nn.init.orthogonal_(weight, gain=gain, generator=generator)
-            bias = torch.zeros(1, 1, fan_out, dtype=dtype, device=generator.device)
-            parameters.append((weight[None], bias))
+        runs, device = len(generators), generators[0].device
+        drawn = [
+            [
+                torch.empty(fan_out, fan_in, dtype=dtype, device=device).normal_(generator=one)
+                for fan_in, fan_out in itertools.pairwise(self.sizes)
+            ]
+            for one in generators
+        ]
+        gains = [*[HIDDEN_GAIN] * (self.depth - 1), self.output_gain]
+        parameters = [
+            (_orthogonal(torch.stack(normals), gain), normals[0].new_zeros(runs, 1, fan_out))
+            for normals, gain, fan_out in zip(
+                zip(*drawn, strict=True), gains, self.sizes[1:], strict=True
+            )
+        ]
         if self.scalars:
             multiplier, offset = (
-                torch.full((1, 1, 1), value, dtype=dtype, device=generator.device)
+                torch.full((runs, 1, 1), value, dtype=dtype, device=device)
                 for value in (LOG_STD_MULTIPLIER, LOG_STD_OFFSET)
             )
             parameters.append((multiplier, offset))
         if self.constants:
-            bias = torch.zeros(1, 1, self.constants, dtype=dtype, device=generator.device)
-            parameters.append((bias.new_zeros(1, self.constants, 0), bias))
+            bias = torch.zeros(runs, 1, self.constants, dtype=dtype, device=device)
+            parameters.append((bias.new_zeros(runs, self.constants, 0), bias))
         return parameters
 
     def forward(self, parameters: Parameters, observations: Tensor) -> Levels:
@@ -235,6 +248,19 @@ class Network:
             (torch.bmm(delta.mT, inputs), delta.sum(1, keepdim=True))
             for delta, inputs in zip(deltas, levels.inputs, strict=True)
         ]
+
+
+def _orthogonal(normals: Tensor, gain: float) -> Tensor:
+    """Orthogonal matrices from standard normal ones `[R, out, in]`, as `torch.nn.init.orthogonal_`.
+
+    The numbers are its own to the last bit; all runs are factorised in one call.
+    """
+    wide = normals.shape[-2] < normals.shape[-1]
+    q, r = torch.linalg.qr(normals.mT if wide else normals)
+    # The signs of R's diagonal make Q uniform (Mezzadri 2007, arXiv math-ph/0609050).
+    q = q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]
+    weights: Tensor = (q.mT if wide else q) * gain
+    return weights.contiguous()
 
 
 def halves(outputs: Tensor) -> tuple[Tensor, Tensor]:

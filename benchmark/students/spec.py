@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # records and commands that train nothing must not pay for to
 
     from benchmark.students.heads import Head
     from benchmark.students.network import Network
+    from benchmark.students.optimisers import Optimiser
 
 
 HeadName = Literal["sampled", "sampled_trained", "mean", "gaussian", "categorical"]
@@ -138,17 +139,16 @@ class StudentSpec:
                 f'{environment} are {space}. Set head = "{other}".'
             )
 
-    def optimiser(self, tensors: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
+    def optimiser(self, tensors: Sequence[torch.Tensor]) -> Optimiser:
         """A fresh optimiser over stacked parameters; every update is elementwise in the runs."""
-        import torch
+        from benchmark.students.optimisers import Adam, Sgd
 
         if self.optimizer == "sgd":
-            return torch.optim.SGD(tensors, self.learning_rate, momentum=self.momentum)
-        if self.optimizer == "adam":
-            return torch.optim.Adam(tensors, self.learning_rate, eps=self.adam_epsilon)
-        return torch.optim.AdamW(
-            tensors, self.learning_rate, eps=self.adam_epsilon, weight_decay=self.weight_decay
-        )
+            return Sgd(tensors, self.momentum)
+        decay = self.weight_decay if self.optimizer == "adamw" else 0.0
+        # Students under the likelihood are wide, and no older record of one keeps its last bits.
+        fused = self.policy_head.space is not None
+        return Adam(tensors, self.adam_epsilon, decay, fused)
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of gradient step `step` of `steps`, counted from 0, under the schedule."""

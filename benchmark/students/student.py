@@ -144,6 +144,7 @@ def train_students(
     generators: Sequence[torch.Generator],
     steps: int | None = None,
     weights: Tensor | None = None,
+    initial: Parameters | None = None,
 ) -> StudentPolicy:
     """Train P students at once by behavioural cloning; `train_on_set` does so on a synthetic set.
 
@@ -156,6 +157,7 @@ def train_students(
         steps: Gradient steps; None takes `spec.steps`.
         weights: Weights of the losses, per pair `[P, N]` or, for squared errors, per number of an
             action `[P, N, act_dim]`; None weighs all by 1.
+        initial: Parameters that all students begin with (R = 1); None draws each student's own.
 
     Returns:
         The trained students.
@@ -163,9 +165,11 @@ def train_students(
     observations, actions = batch(0)
     network = spec.network(observations.shape[-1], actions.shape[-1])
     head = spec.policy_head
-    parameters = stack([network.initialise(generator) for generator in generators])
-    tensors = [tensor for layer in parameters for tensor in layer]
-    optimiser = spec.optimiser(tensors)
+    if initial is None:
+        parameters = network.initialise_runs(generators)
+    else:
+        parameters = stack([initial] * len(generators))
+    optimiser = spec.optimiser([tensor for layer in parameters for tensor in layer])
     steps = spec.steps if steps is None else steps
     for step in range(steps):
         observations, actions = batch(step)
@@ -178,10 +182,7 @@ def train_students(
             gradients = [g for layer in network.gradients(levels, deltas) for g in layer]
             if spec.gradient_clip is not None:
                 clip_by_norm(gradients, spec.gradient_clip)
-        for tensor, gradient in zip(tensors, gradients, strict=True):
-            tensor.grad = gradient
-        optimiser.param_groups[0]["lr"] = spec.rate(step, steps)
-        optimiser.step()
+        optimiser.step(gradients, spec.rate(step, steps))
     return StudentPolicy(network, head, parameters, scaling)
 
 
@@ -226,8 +227,10 @@ def clip_by_norm(gradients: Sequence[Tensor], largest: float) -> None:
         gradients: Gradients of all parameters, each `[R, ...]`.
         largest: Largest norm.
     """
-    squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients])
-    norms = squares.sum(0).sqrt()  # [R]
+    of_each = [torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients]
+    norms = torch.linalg.vector_norm(torch.stack(of_each), dim=0)  # [R]
+    if not bool((norms > largest).any()):
+        return
     scale = torch.where(norms > largest, largest / norms, 1.0)
     for gradient in gradients:
         gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))

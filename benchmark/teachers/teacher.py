@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
 from benchmark.environments.contacts import contact_rule
 from benchmark.environments.lookup import make_batched
-from benchmark.environments.rollout import rollout
+from benchmark.environments.rollout import Episodes, rollout
 from benchmark.errors import ObdBenchError
 from benchmark.registry import Registry
 from benchmark.scaling import action_bounds
@@ -142,6 +142,31 @@ def _mlp(layers: Layers, hidden: Tensor) -> Tensor:
     return hidden
 
 
+def play_teacher(
+    teacher: NetworkTeacher, env_id: str, episodes: int, seed: int, threads: int = 1
+) -> Episodes:
+    """Play whole episodes `[1, E]` with the teacher's deterministic action.
+
+    Arguments and errors as those of `evaluate_teacher`.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}, expected at least 1.")
+    center, half_range = _action_bounds(teacher, env_id)
+
+    def policy(observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        actions: NDArray[np.float32] = teacher.act(torch.from_numpy(observations[0])).numpy()
+        return (actions * half_range + center)[None]
+
+    return rollout(
+        env_id,
+        policy,
+        policies=1,
+        episodes=episodes,
+        seeds=episode_seeds(episodes, purpose="teacher evaluation", environment=env_id, seed=seed),
+        threads=threads,
+    )
+
+
 def evaluate_teacher(
     teacher: NetworkTeacher,
     env_id: str,
@@ -169,22 +194,7 @@ def evaluate_teacher(
         UnknownEnvironment, UnsupportedSpace, NoTimeLimit: See `rollout`.
         ValueError: `episodes` is below one.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes is {episodes}, expected at least 1.")
-    center, half_range = _action_bounds(teacher, env_id)
-
-    def policy(observations: NDArray[np.float32]) -> NDArray[np.float32]:
-        actions: NDArray[np.float32] = teacher.act(torch.from_numpy(observations[0])).numpy()
-        return (actions * half_range + center)[None]
-
-    returns = rollout(
-        env_id,
-        policy,
-        policies=1,
-        episodes=episodes,
-        seeds=episode_seeds(episodes, purpose="teacher evaluation", environment=env_id, seed=seed),
-        threads=threads,
-    ).returns
+    returns = play_teacher(teacher, env_id, episodes, seed, threads).returns
     mean = float(returns.mean())
     return {
         "return": mean,

@@ -121,11 +121,15 @@ COMMANDS = {
         },
     ),
     "artefacts": Command(
-        "artefacts:app", "What the papers' authors published: import, list.",
+        "artefacts:app", "What the papers' authors published: import, list, score, draw.",
         group={
+            "draw": "Draw imported sets of images, and below them those of the study "
+            "supervised_images.",
             "import": "Import what authors published from a clone of their repository; no code "
             "of it is run.",
             "list": "List imported sets, log densities and teachers of authors.",
+            "score": "Score imported sets and teachers as their authors did, and say how that "
+            "compares.",
         },
     ),
 }  # fmt: skip

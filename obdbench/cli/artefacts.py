@@ -1,4 +1,4 @@
-"""`obdbench artefacts`: import and list what the papers' authors published."""
+"""`obdbench artefacts`: import, list, score and draw what the papers' authors published."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from benchmark.artefacts.artefact import (
     Found,
     OnFile,
     artefact_folder,
+    load_artefact,
     load_card,
     store_artefacts,
     stored_names,
@@ -28,12 +29,21 @@ from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.density.log_densities import IMPORTED, Fit, import_log_density
 from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.spec import LARGEST_SEED
 from benchmark.teachers.teacher_files import imported_path, load_teacher, local_teachers
 from obdbench.cli.console import err, out, print_json, progress_bar
-from obdbench.cli.options import Force, check_free
+from obdbench.cli.options import (
+    DEFAULT_STORE,
+    Force,
+    Store,
+    check_free,
+    store_option,
+)
 from obdbench.cli.teacher import D4RL, Episodes, measure_and_save, read_teacher
 
-app = typer.Typer(help="What the papers' authors published: import, list.", no_args_is_help=True)
+app = typer.Typer(
+    help="What the papers' authors published: import, list, score, draw.", no_args_is_help=True
+)
 
 FEW_FILES = 3
 SETS_AND_DENSITIES: dict[str, Callable[[Path, OnFile], Found]] = {
@@ -142,6 +152,43 @@ def _about(card: Mapping[str, Any]) -> str:
     return str(card.get("dataset") or card["environment"])
 
 
+@app.command()
+def draw(
+    names: Annotated[list[str], typer.Argument(help="Imported sets of images, in their order.")],
+    to: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("paper"),
+    artefacts: Annotated[
+        Path | None, typer.Option(help="Folder of artefacts, instead of the one in the cache.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Store of the study; the suite's own by default.")
+    ] = None,
+) -> None:
+    """Draw imported sets of images, and below them those of the study supervised_images.
+
+    What authors published stays outside of this suite, so does a figure of it: it is yours.
+    """
+    from paper_figures.figure import write_formats
+    from paper_figures.supervised_images import evolved_sets, image_sets
+    from results.shipping import SHIPPED
+    from results.study_results import NoStudy, study_frame, study_results
+
+    sets = {}
+    for name in names:
+        artefact = load_artefact(name, artefacts)
+        if not artefact.card["environment"].startswith("images/"):
+            raise ArtefactProblem(
+                f"{name} is for {artefact.card['environment']}, expected a set of images: "
+                f"obdbench artefacts list has them."
+            )
+        sets[name] = artefact.tensors["observations"].numpy()
+    try:
+        sets |= evolved_sets(study_frame(study_results(store or SHIPPED, "supervised_images")))
+    except NoStudy as error:
+        err.print(f"Without the suite's own: {error}")
+    for path in write_formats(image_sets(sets), to, "images"):
+        out.print(str(path))
+
+
 @app.command(name="list")
 def list_artefacts(
     store: Stored = None,
@@ -164,6 +211,79 @@ def list_artefacts(
     for name, problem in broken.items():
         table.add_row(name, "", "", "", f"broken: {problem}")
     out.print(table)
+
+
+@app.command()
+def score(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names of imported artefacts, or what they begin with: obd."),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every imported set and teacher.")] = False,
+    paper_table: Annotated[
+        bool, typer.Option("--paper-table", help="Those behind the numbers of the papers' tables.")
+    ] = False,
+    students: Annotated[
+        int, typer.Option(help="Students of a set, or candidates of its population.", min=1)
+    ] = 10,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this variant, e.g. population; repeatable. All by default."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of all random numbers.", min=0, max=LARGEST_SEED - 3)
+    ] = 0,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(help="Your own images, IDX files: mnist=FOLDER, fashion_mnist=FOLDER."),
+    ] = None,
+    artefacts: Annotated[
+        Path | None, typer.Option(help="Folder of artefacts, instead of the one in the cache.")
+    ] = None,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Score imported sets and teachers as their authors did, and say how that compares.
+
+    What the papers' tables need comes first, the variant that authors report before the others. A
+    score that is there is not made again: the same command goes on after any end. Sets for Brax and
+    MinAtar need obdbench[jax].
+    """
+    from obdbench.artefact_scoring import (
+        chosen,
+        image_folders,
+        left_to_score,
+        of_the_papers,
+        score_all,
+        stated,
+    )
+
+    folder = artefacts or artefact_folder()
+    wanted_names = chosen(names or (), folder)
+    if all_ or paper_table:
+        wanted_names += of_the_papers(folder)
+    if all_:
+        wanted_names += [*stored_names(folder), *_teachers()]
+    if not wanted_names:
+        raise ArtefactProblem(
+            f"No artefact was named that is in {folder}. Name one, or give --all, after "
+            f"`obdbench artefacts import hades FOLDER`."
+        )
+    folders = image_folders(images or ())
+    wanted = left_to_score(
+        list(dict.fromkeys(wanted_names)), variant or (), store, folder, folders, err.print
+    )
+    with progress_bar("Scoring", "batches", None) as bar:
+        for done in score_all(
+            wanted, students, seed, store, folder, folders,
+            lambda part, total, name: bar.update(part, name, total=total),
+        ):  # fmt: skip
+            said = stated(done.artefact)
+            beside = "" if said is None else f", the file states {said:,.6g}"
+            err.print(f"{done.artefact} ({done.variant}): {done.score:,.6g}{beside}")
+    out.print(
+        f"{len(wanted)} scores were made. Verdicts: obdbench paper reproduction authors-files"
+        f"{store_option(store)}"
+    )
 
 
 def _teachers() -> dict[str, dict[str, Any]]:

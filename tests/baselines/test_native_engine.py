@@ -12,6 +12,8 @@ import torch
 from baselines import native_engine
 from baselines.meta_gradient import MetaGradient, OuterBatch
 from benchmark.errors import ObdBenchError
+from benchmark.local import execute_here, execute_in_processes
+from benchmark.run import Conditions
 from benchmark.students.heads import HEADS
 from obdbench.verify import compare
 from tests.baselines.test_meta_gradient import NETWORKS, Setup, Skip, assert_same, unrolled
@@ -192,6 +194,23 @@ def test_a_run_that_asks_for_bf16_without_the_engine_fails_with_a_sentence(
     record = execute(tiny_spec("dbc", small_dataset_name, precision="bf16-adjoint"), tmp_path)
     assert record.status == "failed" and record.error is not None
     assert "only the C++ engine has" in record.error.message
+
+
+def test_a_sweep_that_asks_for_bf16_without_the_engine_is_refused_before_its_first_run(
+    small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_engine, "library", lambda: None)
+    runs = [
+        tiny_spec("random", small_dataset_name),
+        tiny_spec("dbc", small_dataset_name, precision="bf16-adjoint"),
+    ]
+    for refused in (
+        lambda: execute_here(runs, Conditions(tmp_path)),
+        lambda: execute_in_processes(runs, Conditions(tmp_path), 2),
+    ):
+        with pytest.raises(ObdBenchError, match="only the C\\+\\+ engine has"):
+            refused()
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_extension_for_another_processor_or_torch_is_not_loaded(

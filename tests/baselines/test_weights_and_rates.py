@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +11,20 @@ import torch
 
 from baselines.obd import DBC, PBC, AvPBC
 from baselines.outer_loop import OBD
+from baselines.progressive_obd import ProgressiveAvPBC
 from baselines.sdw_obd import SDWOBD, density_weights
-from benchmark.method import METHODS, BadParameter, Problem
-from tests.baselines.toy import SMALL, STATES, LinearTeacher, Recorder, distil, toy_problem
+from baselines.truncated_obd import TruncatedAvPBC
+from benchmark.method import METHODS, BadParameter, Problem, State
+from benchmark.synthetic_set import NotFinite
+from tests.baselines.toy import (
+    SMALL,
+    STATES,
+    STUDENT,
+    LinearTeacher,
+    Recorder,
+    distil,
+    toy_problem,
+)
 
 LOG_DENSITY = torch.linspace(-4, 3, STATES, dtype=torch.float64)
 MakeProblem = Callable[..., Problem]
@@ -139,3 +151,33 @@ def test_weights_and_chosen_tau_are_noted(problem: MakeProblem) -> None:
     assert facts["effective_sample"] == pytest.approx(kish, rel=1e-5)
     assert kish == pytest.approx(0.7, abs=1e-3)
     assert facts["mean_weight"] == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        DBC(**SMALL),
+        AvPBC(**SMALL),
+        SDWOBD(**SMALL),
+        ProgressiveAvPBC(**SMALL, stages=2),
+        TruncatedAvPBC(**SMALL, window=2),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_a_run_whose_students_saturate_fails_instead_of_giving_its_first_pairs(
+    method: OBD, problem: MakeProblem
+) -> None:
+    """Two layers at an absurd rate overflow without a NaN: actions of 1 and -1, gradients of 0."""
+    student = replace(STUDENT, learning_rate=1e30)
+    with pytest.raises(NotFinite, match=r"exactly zero at 6 of 6 outer steps: .* saturated"):
+        distil(method, problem(method, student=student))
+
+
+def test_single_gradients_of_zero_are_noted_and_go_on(problem: MakeProblem) -> None:
+    """A run that resumes after two steps without movement, as if they had saturated by chance."""
+    saved = distil(DBC(**SMALL), problem(DBC)).states[2]
+    still = State({**saved.tensors, "gradient_norms": torch.zeros(2).double()}, saved.facts)
+    assert distil(DBC(**SMALL), problem(DBC), Recorder(saved=still)).facts[
+        "gradient_zero_share"
+    ] == pytest.approx(2 / 6)
+    assert "gradient_zero_share" not in distil(DBC(**SMALL), problem(DBC)).facts

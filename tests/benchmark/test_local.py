@@ -237,3 +237,16 @@ def test_the_seeds_of_a_cell_go_to_different_processes(jobs: int) -> None:
     for method in methods:
         held = [sum(pack[0].method == method for pack in share) for share in _shares(packs, jobs)]
         assert max(held) == 1, f"one process has both seeds of {method}"
+
+
+def test_processes_have_the_same_number_of_runs_where_packs_differ() -> None:
+    """Packs of 4 and 3 and five single runs: the process with the smaller pack gets more of those.
+
+    Dealt in turn, the first process would have 4 + 3 runs and the second 3 + 2.
+    """
+    packs = [[tiny_spec("dbc", "hopper/medium", seed=10 * size + i) for i in range(size)]
+             for size in (4, 3)]  # fmt: skip
+    packs += [[tiny_spec("bc_whole", "hopper/medium", seed=seed)] for seed in range(5)]
+    shares = _shares(packs, 2)
+    assert [sum(map(len, share)) for share in shares] == [6, 6]
+    assert sorted(id(pack) for share in shares for pack in share) == sorted(map(id, packs))

@@ -13,7 +13,15 @@ import pytest
 import torch
 
 from benchmark.datasets.dataset import Dataset
-from benchmark.method import NEEDS, BadParameter, Method, Monitor, Problem, UndeclaredNeed
+from benchmark.method import (
+    NEEDS,
+    BadParameter,
+    Method,
+    Monitor,
+    Problem,
+    Shared,
+    UndeclaredNeed,
+)
 from benchmark.scaling import Scaling
 from benchmark.students.spec import StudentSpec
 
@@ -123,3 +131,24 @@ def test_need_that_does_not_exist_is_refused_where_the_method_is_written() -> No
 
     assert "Peeking needs 'enviroment'" in str(error.value)
     assert "Did you mean 'environment'" in str(error.value)
+
+
+def test_what_runs_of_a_pack_have_in_common_is_made_once_per_inputs() -> None:
+    shared, made = Shared(), []
+
+    def make(value: float) -> torch.Tensor:
+        made.append(value)
+        return torch.full((2,), value)
+
+    first = shared.once(("values", "teacher a"), lambda: make(1.0))
+    assert shared.once(("values", "teacher a"), lambda: make(2.0)) is first
+    assert shared.once(("values", "teacher b"), lambda: make(3.0)).tolist() == [3.0, 3.0]
+    assert made == [1.0, 3.0]
+
+
+def test_a_shared_tensor_that_was_changed_in_place_is_refused() -> None:
+    """The other runs of the pack would go on with wrong numbers."""
+    shared = Shared()
+    shared.once("actions", lambda: torch.ones(2)).mul_(2)
+    with pytest.raises(BadParameter, match=r"changed a tensor in place .* actions.*clone\(\)"):
+        shared.once("actions", lambda: torch.ones(2))

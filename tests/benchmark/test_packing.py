@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from benchmark.packing import make_packs
 from benchmark.record import FILE, Record, read_record, write_record
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
+from benchmark.teachers.teacher import NetworkTeacher
 from tests.tiny_runs import execute, execute_pack, numbers, sets, tiny_spec
 
 pytestmark = pytest.mark.usefixtures("tiny_teacher")
@@ -73,6 +75,24 @@ def test_other_students_and_datasets_stay_apart(runs: list[RunSpec]) -> None:
     wider = dataclasses.replace(runs[0], student=dataclasses.replace(runs[0].student, width=9))
     elsewhere = dataclasses.replace(runs[0], dataset="hopper/medium@2000")
     assert len(make_packs([runs[0], wider, elsewhere], largest=8)) == 3
+
+
+def test_the_teacher_of_a_pack_is_asked_once(
+    runs: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four runs of six have it, and their actions and values are the same."""
+    asked = {"act": 0, "q": 0}
+    for name in asked:
+        original = getattr(NetworkTeacher, name)
+
+        def counted(*args: Any, name: str = name, original: Any = original) -> torch.Tensor:
+            asked[name] += 1
+            answer: torch.Tensor = original(*args)
+            return answer
+
+        monkeypatch.setattr(NetworkTeacher, name, counted)
+    execute_pack(runs, tmp_path)
+    assert asked == {"act": 1, "q": 1}
 
 
 def test_packed_records_are_those_of_the_runs_alone(runs: list[RunSpec], tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import torch
 
 from baselines.obd import DBC
 from baselines.outer_loop import Targets
+from benchmark import materials, provenance, run
 from benchmark.datasets.catalog import load_dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
@@ -111,6 +112,9 @@ def test_record_says_what_it_cost_and_where_it_comes_from(
     assert cost.wall_seconds > 0
     assert cost.cpu_seconds > 0
     assert cost.evaluation_wall_seconds > 0
+    seconds = cost.checkpoint_cpu_seconds
+    assert len(seconds) == len(record.checkpoints)
+    assert 0 < seconds[0] < seconds[-1] <= cost.cpu_seconds
     assert cost.peak_memory_bytes > 50e6
     assert record.needs == ["dataset"]
     assert record.reference is False
@@ -280,6 +284,22 @@ def test_a_diverging_distillation_names_the_step_and_the_settings_of_its_method(
     assert found, record.error.message
 
 
+@pytest.mark.parametrize(("method", "device"), [("random", "cpu"), ("reads_device", "cuda")])
+def test_a_record_names_a_device_that_its_method_has_asked_for(
+    method: str,
+    device: str,
+    small_dataset_name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Asked for a GPU, of which the machine has none: random selection does not use it."""
+    for module in (materials, run):
+        monkeypatch.setattr(module, "checked_device", torch.device)
+    monkeypatch.setattr(provenance, "_device_name", lambda device: f"{device} (a name)")
+    record = execute(tiny_spec(method, small_dataset_name), tmp_path, device="cuda")
+    assert (record.status, record.provenance.device) == ("complete", f"{device} (a name)")
+
+
 def test_a_dataset_that_is_not_there_is_named_with_the_command_that_builds_it(
     small_dataset_name: str, tmp_path: Path
 ) -> None:
@@ -353,6 +373,7 @@ def test_a_run_interrupted_at_any_step_ends_with_the_same_numbers(
     assert numbers(record) == numbers(done[1])
     assert sets(tmp_path, spec) == sets(done[0], spec)
     assert record.cost.attempts == 2
+    assert len(record.cost.checkpoint_cpu_seconds) == len(record.checkpoints)
 
 
 def test_cost_adds_up_over_attempts(spec: RunSpec, tmp_path: Path) -> None:

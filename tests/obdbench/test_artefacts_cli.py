@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.artefacts import scoring
 from benchmark.artefacts.artefact import load_artefact
+from benchmark.artefacts.score import read_score, score_path
 from benchmark.datasets.catalog import load_dataset, write_dataset
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.density.log_densities import IMPORTED, Fit, find_or_fit
+from tests.benchmark.artefacts.test_scoring import SETTINGS, Counting
 from tests.published_files import HOPPER, IMAGES, hades_content, write_hades, write_ppmo
 
 
@@ -156,3 +160,199 @@ def test_teachers_are_imported_all_or_none(clone: Path, cli: Any) -> None:
     done = cli("artefacts", "import", "obd", clone)
     assert done.code == 1
     assert "exists already, and nothing was done" in done.err
+
+
+def test_sets_of_images_are_drawn_and_nothing_else(clone: Path, cli: Any) -> None:
+    write_hades(clone)
+    write_hades(clone, IMAGES)
+    assert cli("artefacts", "import", "hades", clone).code == 0
+    to = clone.parent / "figures"
+    empty = clone.parent / "empty"
+    drawn = cli("artefacts", "draw", f"hades/{IMAGES}", "--to", to, "--store", empty)
+    assert drawn.code == 0
+    assert "obdbench study supervised_images" in drawn.err
+    assert f"hades/{IMAGES}" in (to / "images.svg").read_text()
+    assert drawn.out.split() == [str(to / f"images.{ending}") for ending in ("pdf", "png", "svg")]
+    refused = cli("artefacts", "draw", f"hades/{HOPPER}", "--to", to)
+    assert refused.code == 1
+    assert "is for brax/hopper, expected a set of images" in " ".join(refused.err.split())
+    missing = cli("artefacts", "draw", "hades/mnist/MNIST/D10/seed7", "--to", to)
+    assert missing.code == 1 and "There is no artefact" in missing.err
+
+
+# --- scoring --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def imported(clone: Path, cli: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store to score to; a set for Hopper is imported, whose environments count their steps."""
+    _import_hopper(clone, cli)
+    monkeypatch.setattr(
+        scoring, "make_batched", lambda env_id, size: Counting(env_id, size, dims=(11, 3))
+    )
+    return clone.parent / "store"
+
+
+def _import_hopper(clone: Path, cli: Any, *words: str, first: float = 0) -> None:
+    content = hades_content(HOPPER)
+    content["config"] |= SETTINGS
+    content["es_config"] |= {"rollouts_per_candidate": 2}
+    content["state"].mean.values[0] = first
+    write_hades(clone, HOPPER, content)
+    assert cli("artefacts", "import", "hades", clone, *words).code == 0
+
+
+def test_sets_are_scored_once_and_shown_with_a_verdict(imported: Path, cli: Any) -> None:
+    words = ("artefacts", "score", "hades", "--students", "2", "--store", imported)
+    done = cli(*words)
+    assert done.code == 0, done.err
+    assert f"hades/{HOPPER} (population): " in done.err
+    assert "2 scores were made" in done.out
+    found = read_score(score_path(imported, f"hades/{HOPPER}", "population"))
+    assert (found.students_each, len(found.returns), found.horizon) == (2, 2, 10)
+    before = files(imported)
+    again = cli(*words)
+    assert (again.code, "0 scores were made" in again.out) == (0, True)
+    assert files(imported) == before
+    score_path(imported, f"hades/{HOPPER}", "set").unlink()
+    assert "1 scores were made" in cli(*words).out
+    assert files(imported).keys() == before.keys()
+    shown = cli("paper", "authors-files", "--store", imported, "--to", imported / "paper")
+    assert shown.code == 0, shown.err
+    assert f"| hades/{HOPPER} |" in (imported / "paper" / "authors-files.md").read_text()
+
+
+def test_a_score_of_an_earlier_import_is_never_taken_for_this_one(
+    imported: Path, clone: Path, cli: Any
+) -> None:
+    words = ("artefacts", "score", "--all", "--students", "1", "--store", imported)
+    assert cli(*words).code == 0
+    _import_hopper(clone, cli, "--force", first=1)
+    done = cli(*words)
+    assert done.code == 1
+    assert "is the score of another file than" in " ".join(done.err.split())
+    path = score_path(imported, f"hades/{HOPPER}", "population")
+    path.write_text(path.read_text().replace("population", "best"))
+    done = cli(*words)
+    assert (done.code, done.err.count("Error:")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("obd",), "obdbench artefacts import obd FOLDER"),
+        (("hades/brax/distill/hopper/D3",), "No artefact 'hades/brax/distill/hopper/D3'"),
+        (("hades", "--variant", "populaton"), "Did you mean 'population'"),
+        ((), "No artefact was named"),
+        (("hades", "--artefacts", "nowhere"), "was imported to nowhere"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_sentence(
+    imported: Path, cli: Any, words: tuple[str, ...], expected: str
+) -> None:
+    done = cli("artefacts", "score", *words, "--store", imported)
+    assert done.code in (1, 2)
+    assert expected in " ".join(done.err.replace("│", " ").split())
+    assert not imported.exists()
+
+
+def test_a_missing_simulator_is_one_sentence(
+    clone: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _import_hopper(clone, cli)
+
+    def no_version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", no_version)
+    done = cli("artefacts", "score", "hades", "--store", clone.parent / "store")
+    assert (done.code, done.err.count("Error:")) == (1, 1)
+    assert "pip install 'obdbench[jax]'" in " ".join(done.err.split())
+
+
+def test_a_set_for_another_environment_is_not_scored(
+    imported: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        scoring, "make_batched", lambda env_id, size: Counting(env_id, size, dims=(17, 6))
+    )
+    done = cli("artefacts", "score", "hades", "--store", imported)
+    assert (done.code, done.err.count("Error:")) == (1, 1)
+    assert "a set for another environment. Nothing was scored." in " ".join(done.err.split())
+    assert not imported.exists()
+
+
+def test_teachers_are_scored_by_the_same_command(
+    clone: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("obdbench.artefact_scoring.EPISODES", 2)
+    torch.save(checkpoint(11, 3), clone / "Cal-QL-hopper-medium-v2.pt")
+    assert cli("artefacts", "import", "obd", clone, "--episodes", "1").code == 0
+    store = clone.parent / "store"
+    done = cli("artefacts", "score", "obd", "--store", store)
+    assert done.code == 0, done.err
+    found = read_score(score_path(store, "obd/hopper-medium-v2", "policy"))
+    assert np.shape(found.returns) == (3, 2, 1)
+
+
+SHORT = {
+    "NET": "CNN", "WIDTH": 128, "ACTIVATION": "relu", "MOMENTUM": 0, "DATA_NOISE": 0.0,
+    "NORMALIZE": True, "UPDATE_EPOCHS": 1, "LR": 1e-12,
+}  # fmt: skip
+"""One step that moves nothing, as the invented pixels are in the thousands."""
+
+
+def image_files(folder: Path) -> Path:
+    """The two IDX files of twenty images, two per class."""
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, 20 * 784, dtype=np.uint8)
+    head = np.array([0x803, 20, 28, 28], ">u4").tobytes()
+    (folder / "train-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
+    labels = np.array([0x801, 20], ">u4").tobytes() + bytes(range(10)) * 2
+    (folder / "train-labels-idx1-ubyte").write_bytes(labels)
+    return folder
+
+
+def test_sets_of_images_are_scored_on_the_users_own(clone: Path, cli: Any) -> None:
+    content = hades_content(IMAGES)
+    content["config"].update(SHORT)
+    write_hades(clone, IMAGES, content)
+    assert cli("artefacts", "import", "hades", clone).code == 0
+    store, name = clone.parent / "store", f"hades/{IMAGES}"
+    own = f"mnist={image_files(clone.parent / 'images')}"
+    ask = ("artefacts", "score", name, "--students", "2", "--store", store, "--images")
+    done = cli(*ask, own)
+    assert done.code == 0, done.err
+    assert f"{name} (population): 0." in " ".join(done.err.split())
+    for variant in ("population", "set"):
+        found = read_score(score_path(store, name, variant))
+        assert (found.images, len(found.returns)) == (20, 2)
+        assert found.images_source == "train-images-idx3-ubyte and train-labels-idx1-ubyte"
+    assert "0 scores were made" in cli(*ask, own).out
+
+    other = image_files(clone.parent / "other")
+    content = bytearray((other / "train-images-idx3-ubyte").read_bytes())
+    content[-1] ^= 1
+    (other / "train-images-idx3-ubyte").write_bytes(content)
+    refused = cli(*ask, f"mnist={other}")
+    assert refused.code == 1 and "is a score on other images" in " ".join(refused.err.split())
+    (other / "train-labels-idx1-ubyte").unlink()
+    for value, said in (
+        (f"mnist={other}", "has no file train-labels-idx1-ubyte"),
+        (f"mnst={other}", "expected mnist=FOLDER or fashion_mnist=FOLDER"),
+        (str(other), "expected mnist=FOLDER or fashion_mnist=FOLDER"),
+    ):
+        refused = cli(*ask, value)
+        assert refused.code == 1 and said in " ".join(refused.err.split())
+
+
+def test_without_images_a_set_is_left_out_and_said(
+    clone: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.images.find_spec", lambda name: None)
+    write_hades(clone, IMAGES)
+    assert cli("artefacts", "import", "hades", clone).code == 0
+    done = cli("artefacts", "score", f"hades/{IMAGES}", "--store", clone.parent / "store")
+    assert "0 scores were made" in done.out
+    said = " ".join(done.err.split())
+    assert "Not scored: The package mlxtend" in said and "pip install 'obdbench[images]'" in said

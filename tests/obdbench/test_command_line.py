@@ -139,7 +139,7 @@ def test_the_table_of_commands_says_what_their_docstrings_say() -> None:
 def test_make_quickstart_says_how_the_shell_finds_obdbench() -> None:
     root = Path(__file__).parents[2]
     planned = subprocess.run(
-        ["make", "--no-print-directory", "-n", "quickstart", "STAMP=Makefile", "PYTHON=python",
+        ["make", "--no-print-directory", "-n", "quickstart", "STAMP=README.md", "PYTHON=python",
          "VENV=.venv"],
         cwd=root, capture_output=True, text=True, check=True,
     )  # fmt: skip

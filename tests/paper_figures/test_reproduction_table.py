@@ -122,7 +122,8 @@ def test_the_caption_has_the_rule_and_counts_every_verdict() -> None:
         for value, verdict in ((1, "differs"), (2, "reproduced"), (3, "differs"))
     ]
     caption = reproduction_table(given).caption
-    assert caption.startswith("3 published numbers: 2 differs, 1 reproduced. ")
+    judged = "3 of 3 published numbers judged: 1 reproduced, 2 differ, 0 inconclusive. "
+    assert caption.startswith(judged)
     assert RULE in caption
 
 

@@ -449,6 +449,9 @@ def test_every_cell_of_the_papers_tables_is_there() -> None:
         ("hades", "size_64"): 2 * 8,
         ("hades", "size_4"): 2,
         ("hades", "sizes"): 4 * 3,
+        ("hades", "minatar"): 2 * 4,
+        ("hades", "minatar_es"): 4,
+        ("hades", "supervised"): 2,
         ("sdw_obd", "main"): 3,
     }
 
@@ -457,7 +460,7 @@ def test_every_cell_is_of_a_registered_method_and_a_dataset_that_parses() -> Non
     for found in published_cells():
         assert found.method in METHODS
         if found.paper == "hades":
-            assert found.dataset.startswith("brax/")
+            assert found.dataset.startswith(("brax/", "minatar/", "images/"))
             assert own_analogue(found.dataset) is None
         else:
             assert str(DatasetName.parse(found.dataset)) == found.dataset
@@ -588,7 +591,7 @@ def test_hades_sizes_are_other_runs_than_its_main_table_as_a_note_says() -> None
     of = tables("hades")
     main, sizes = of["size_64"]["values"]["hades"], of["sizes"]["values"]["64"]
     assert all(sizes[dataset] != main[dataset] for dataset in sizes)
-    (note,) = of["sizes"]["notes"]
+    note, _ = of["sizes"]["notes"]
     assert "3,499 against 3,357" in note
     assert (sizes["brax/halfcheetah"], main["brax/halfcheetah"]) == (3499, 3357)
 

@@ -178,6 +178,26 @@ def test_initial_weights_are_orthogonal_with_gain_sqrt_2(sizes: tuple[int, ...])
         torch.testing.assert_close(short @ short.T, 2 * torch.eye(len(short), dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", [(11, 64, 64, 6), (4, 4), (9, 3, 7)])
+def test_initial_weights_of_runs_are_torchs_to_the_last_bit(
+    sizes: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    """All runs are factorised at once; `torch.nn.init.orthogonal_` makes one matrix after another.
+
+    The generators stand where torch leaves them: what is drawn next is the same too.
+    """
+    mine, others = ([generator(seed) for seed in range(3)] for _ in range(2))
+    parameters = Network(sizes, output_gain=0.01).initialise_runs(mine, dtype)
+    for run, other in enumerate(others):
+        for layer, (weight, _) in enumerate(parameters):
+            expected = torch.empty(sizes[layer + 1], sizes[layer], dtype=dtype)
+            gain = 0.01 if layer == len(sizes) - 2 else 2**0.5
+            torch.nn.init.orthogonal_(expected, gain=gain, generator=other)
+            assert weight.is_contiguous() and torch.equal(weight[run], expected)
+        assert torch.equal(mine[run].get_state(), other.get_state())
+
+
 def test_initial_weights_depend_on_the_generator_alone() -> None:
     network = Network((5, 8, 3))
     torch.manual_seed(0)
