@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 # Brax and MinAtar for the environments brax/... and minatar/...
 JAX    := $(VENV)/.jax-installed
 
-.PHONY: quickstart test test-jax jax images test-slurm slurm-packages browser slurm-up slurm-down bench paper lint setup lock clean
+.PHONY: quickstart test test-jax jax images test-slurm slurm-packages browser slurm-up slurm-down bench paper artefacts lint setup lock clean
 
 # make runs in a shell of its own, which cannot put obdbench on the caller's PATH: it says how.
 quickstart: $(STAMP)
@@ -53,6 +53,14 @@ paper: $(STAMP)
 	rm -rf results/paper
 	$(BIN)/obdbench paper --to results/paper
 	rm -f results/paper/*.csv results/paper/*.tex results/paper/*.pdf results/paper/*.svg
+
+# From a clone of an author's repository to the verdicts: make artefacts FOLDER=clone [SOURCE=obd]. Brax and MinAtar need make jax.
+SOURCE ?= hades
+artefacts: $(STAMP)
+	@test -n "$(FOLDER)" || { echo "Name the clone: make artefacts FOLDER=... SOURCE=hades, obd or ppmo"; exit 2; }
+	$(BIN)/obdbench artefacts import $(SOURCE) "$(FOLDER)" --force
+	$(BIN)/obdbench artefacts score $(SOURCE)
+	$(BIN)/obdbench paper reproduction authors-files --store obdbench-runs
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -125,9 +125,9 @@ class AdaptiveRun(OuterRun):
         chosen = self._draw_states(self.settings.outer_batch, generator)
         weights = self.targets.weights
         return OuterBatch(
-            self.problem.observations[chosen][None],
-            self.targets.actions[chosen][None],
-            None if weights is None else weights[chosen][None],
+            self.problem.observations.index_select(0, chosen)[None],
+            self.targets.actions.index_select(0, chosen)[None],
+            None if weights is None else weights.index_select(0, chosen)[None],
         )
 
     def update(self, gradient: MetaGradient) -> None:

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from baselines import native_engine
 from baselines.adaptive_pairs import AdaptivePairs, AdaptiveRun
 from baselines.meta_gradient import InnerLoop, InnerStep, MetaGradient, OuterBatch
 from baselines.outer_loop import inner_loop
@@ -59,7 +60,7 @@ class ImplicitGradient(AdaptivePairs):
             lives for that many, and its T steps are divided among them: it is warm-started.
     """
 
-    tiny: ClassVar[dict[str, Any]] = {"solver_steps": 2}
+    tiny: ClassVar[dict[str, Any]] = {"solver_steps": 2, "outer_steps_per_student": 2}
     outer_learning_rate: float = 1e-2
     outer_gradient_clip: float = 4.0
     solver: Literal["neumann", "conjugate"] = "neumann"
@@ -77,6 +78,10 @@ class ImplicitGradient(AdaptivePairs):
     def clip(self) -> float:
         """Largest norm of the gradient in all pairs."""
         return self.outer_gradient_clip
+
+    def engine(self, device: str) -> str:
+        """The engine of the student's training."""
+        return native_engine.name(device)
 
     def require_student(self, student: StudentSpec) -> None:
         """What OBD's adjoint needs; a warm-started one has a step each time, and no momentum."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from baselines import native_engine
 from baselines.adaptive_pairs import AdaptiveRun
 from baselines.frepo import FRePo
 from baselines.meta_gradient import InnerLoop, Pairs
@@ -50,6 +51,10 @@ class KernelThenUnrolled(FRePo):
     def rate(self, step: int) -> float:
         """FRePo's cosine, over the steps before the switch."""
         return self.decayed(step / self.switch)
+
+    def engine(self, device: str) -> str:
+        """The engine of the meta-gradient."""
+        return native_engine.name(device)
 
     def require_student(self, student: StudentSpec) -> None:
         """What FRePo and OBD need."""

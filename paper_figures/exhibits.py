@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmark.artefacts.score import ArtefactScore, stored_scores
+from benchmark.artefacts.score import ArtefactScore
 from benchmark.errors import ObdBenchError
 from benchmark.record import Summary, check_set, record_folder
 from benchmark.spec import RunSpec
@@ -36,6 +36,7 @@ from results.record_store import (
     started_sweeps,
     sweep_records,
 )
+from results.shipping import scores_beside
 from results.study_results import study_frame, study_results
 
 
@@ -241,7 +242,7 @@ def gather(exhibit: Exhibit, store: Path) -> StoredResults:
         results = study_results(store, exhibit.study)
         return StoredResults(measured=study_frame(results), played=_played(results[0].settings))
     if not exhibit.sweep:
-        return StoredResults(list(all_records(store)), scores=list(stored_scores(store)))
+        return StoredResults(list(all_records(store)), scores=scores_beside(store))
     name = exhibit.sweep
     sweep = load_sweep(store, name) if name in started_sweeps(store) else None
     records = sweep_records(store, sweep) if sweep else []

@@ -97,9 +97,11 @@ def image_sets(sets: Mapping[str, NDArray[np.floating]]) -> Figure:
     count = max(map(len, sets.values()))
     with mpl.rc_context(SETTINGS):
         figure = canvas(IMAGE_INCHES * count + 0.4, (IMAGE_INCHES + 0.2) * len(sets) + 0.4)
-        panels = figure.subplots(len(sets), count, squeeze=False)
-        for row, (name, images) in zip(panels, sets.items(), strict=True):
-            row[0].set_title(name, fontsize=7, loc="left")
+        # A part of the figure per set: a panel's own title would widen its column.
+        parts = figure.subfigures(len(sets), squeeze=False)[:, 0]
+        for part, (name, images) in zip(parts, sets.items(), strict=True):
+            part.suptitle(name, x=0.01, ha="left", fontsize=7)
+            row = part.subplots(1, count, squeeze=False)[0]
             for axes in row:
                 axes.set(xticks=[], yticks=[])
                 axes.set_frame_on(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -203,7 +204,7 @@ def _missing_row(spec: RunSpec, label: str) -> dict[str, Any]:
 def _points(record: Summary) -> list[dict[str, Any]]:
     if not record.checkpoints and record.status == "failed":
         return [{"outer_step": None, "normalized_return": None}]
-    seconds = record.cost.checkpoint_cpu_seconds or [None] * len(record.checkpoints)
+    seconds = record.cost.checkpoint_cpu_seconds or [math.nan] * len(record.checkpoints)
     return [
         {"outer_step": c.outer_step, "normalized_return": c.normalized_return, "cpu_seconds": cpu}
         for c, cpu in zip(record.checkpoints, seconds, strict=True)

@@ -37,6 +37,7 @@ class JaxBatch:
         self._slots = SlotTracker(size)
         self._elapsed = np.zeros(size, dtype=np.int64)  # steps of the episode that each slot is in
         self._states: Any = None
+        self._first: Any = None  # seeds, states and observations of the last reset of all slots
 
         self.env_id = specification.id
         self.size = size
@@ -50,17 +51,24 @@ class JaxBatch:
     def reset(
         self, slots: Sequence[int] | NDArray[np.integer], seeds: Sequence[int]
     ) -> NDArray[np.float64]:
-        """Start an episode in each slot from the key `jax.random.PRNGKey(seed)`."""
+        """Start an episode in each slot from the key `jax.random.PRNGKey(seed)`.
+
+        A slot that begins again from its first seed has its first state, which is kept.
+        """
         indices = self._slots.start(slots, seeds)
         own = np.zeros(self.size, np.uint32)
         own[indices] = np.asarray(seeds, np.uint32)
-        states, observations = self._task.reset(own)
+        if self._first is not None and np.array_equal(own[indices], self._first[0][indices]):
+            _, states, observations = self._first
+        else:
+            states, drawn = self._task.reset(own)
+            observations = np.asarray(drawn, np.float64)
         if self._states is None or len(indices) == self.size:
-            self._states = states
+            self._states, self._first = states, (own, states, observations)
         else:
             self._states = _merged(self._mask(indices), states, self._states)
         self._elapsed[indices] = 0
-        return np.asarray(observations, np.float64)[indices]
+        return np.array(observations[indices])
 
     def step(self, slots: NDArray[np.integer], actions: NDArray[Any]) -> StepResult:
         """Step these slots by one compiled call.
@@ -92,7 +100,7 @@ class JaxBatch:
 
     def close(self) -> None:
         """Release the states."""
-        self._states = None
+        self._states = self._first = None
 
     def _mask(self, indices: NDArray[np.intp]) -> NDArray[np.bool_]:
         mask = np.zeros(self.size, dtype=np.bool_)

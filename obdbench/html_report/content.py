@@ -21,9 +21,11 @@ from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from obdbench.sweep_status import SweepStatus
 from paper_figures import caption
+from paper_figures.reproduction_table import tally
 from results import Best, best_and_ties, stratified
 from results.aggregate import common_scores
 from results.comparison import RULE, Comparison, compare, published_cells
+from results.shipping import scores_beside
 
 PIXELS = 1000
 """Number of values that a coordinate of a set's picture can take, from 0."""
@@ -73,6 +75,7 @@ def content(
         "provenance": [json.loads(facts) for facts in provenance],
         "published": [_published(one) for one in compare(published_cells(), records)
                       if one.reproduced is not None],
+        "judged": tally(compare(published_cells(), records, scores_beside(store))),
         "rule": RULE,
     }  # fmt: skip
 

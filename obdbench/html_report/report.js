@@ -368,7 +368,7 @@ function tally(verdicts) {
 }
 
 const refreshPublished = sortable(byId("published-table"), publishedColumns, () => data.published, drawPublished, {by: 8, down: false});
-byId("verdicts").textContent = `${data.published.length} published numbers have runs here: ${tally(data.published.map(p => p.verdict)) || "none"}.`;
+byId("verdicts").textContent = `${data.published.length} published numbers have runs here: ${tally(data.published.map(p => p.verdict)) || "none"}. With the authors' own files scored again: ${data.judged}`;
 byId("rule").textContent = data.rule;
 
 // --- downloads and views ------------------------------------------------------------------------

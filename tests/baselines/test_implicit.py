@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from baselines import native_engine
 from baselines.adaptive_pairs import AdaptiveRun
 from baselines.body_curvature import BodyCurvature
 from baselines.frepo import FRePo
 from baselines.implicit_gradient import ImplicitGradient, conjugate_gradients
+from baselines.kernel_then_unrolled import KernelThenUnrolled
 from baselines.last_layer import act, last_layer
 from baselines.meta_gradient import MetaGradient, OuterBatch, Pairs
 from baselines.outer_loop import inner_loop
@@ -199,6 +201,13 @@ def test_pairs_follow_adam_and_gradients_are_clipped() -> None:
     torch.testing.assert_close([run.observations, run.actions], pairs)
     run.step = 5
     assert run.facts()["gradient_clipped_share"] == 1
+
+
+def test_a_record_names_the_engine_that_trains_or_unrolls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_engine, "name", lambda device: f"an engine on {device}")
+    for method in (ImplicitGradient(), KernelThenUnrolled()):
+        assert method.engine("cpu") == "an engine on cpu"
+    assert FRePo().engine("cpu") == RCIG().engine("cpu") == "torch"
 
 
 def test_what_it_cannot_work_with_is_refused() -> None:
