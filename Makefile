@@ -4,7 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test test-slurm slurm-packages browser images slurm-up slurm-down bench paper artefacts lint setup lock clean
+# Brax and MinAtar for the environments brax/... and minatar/...
+JAX    := $(VENV)/.jax-installed
+
+.PHONY: quickstart test test-jax jax images test-slurm slurm-packages browser slurm-up slurm-down bench paper artefacts lint setup lock clean
 
 # make runs in a shell of its own, which cannot put obdbench on the caller's PATH: it says how.
 quickstart: $(STAMP)
@@ -13,7 +16,11 @@ quickstart: $(STAMP)
 
 # Two processes of one thread each; neighbours, which share fixtures, mostly stay in one of them.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slurm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slurm and not jax"
+
+# The tests in Brax and MinAtar: a process of their own, since JAX's threads and the forks of other tests do not mix.
+test-jax: $(JAX)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m jax
 
 # The tests on a real SLURM: they mostly wait, so four processes, each with a cluster of its own.
 test-slurm: $(STAMP) slurm-packages
@@ -73,35 +80,50 @@ $(STAMP): requirements.lock requirements.cpu.lock requirements.cuda.lock pyproje
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(HASHED) -r requirements.cpu.lock --no-index 2> /dev/null || true  # torch without CUDA, where a folder has it
 	$(PIP) $(HASHED) -r requirements.lock
-	$(PIP) check > /dev/null || $(PIP) $(HASHED) -r requirements.cuda.lock  # what torch with CUDA needs
+	$(CHECK) > /dev/null || $(PIP) $(HASHED) -r requirements.cuda.lock  # what torch with CUDA needs
 	rm -rf obdbench.egg-info  # an older version's would be found before the installed entry points
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
-	$(PIP) check > /dev/null || { $(PIP) check; echo "The lock files lack what is named above on this machine: make lock" >&2; exit 1; }
+	$(CHECK) || { echo "The lock files lack what is named above on this machine: make lock" >&2; exit 1; }
+	touch $@
+
+# gymnax 1.0.1 asks for gymnasium < 1.4, of which it imports nothing that changed: the suite keeps its own. All else must fit.
+CHECK := ! $(PIP) check | grep -Ev '^gymnax .* requirement gymnasium|^No broken'
+
+jax: $(JAX)
+$(JAX): $(STAMP) requirements.jax.lock
+	$(PIP) $(HASHED) -r requirements.jax.lock
+	$(CHECK)
 	touch $@
 
 # Pins the versions of the environment in use, each with the sha256 of every file that the package index has of it.
 # Of torch also that of its CPU build, which has no entry in the public index; and what its CUDA build needs besides.
+# What only an extra needs is in a file of its own, whose versions stay; its gymnasium is the suite's, whatever gymnax asks for.
+EXTRAS := images jax
 LOCK := build/lock
 COMPILE := $(LOCK)/venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 lock:
 	rm -rf $(LOCK)
 	$(PYTHON) -m venv $(LOCK)/venv
 	$(LOCK)/venv/bin/python -m pip install --quiet uv
-	sed -n 's/==.*/==/p' requirements.images.lock > $(LOCK)/extra
-	$(PIP) freeze --all --exclude-editable | grep -v '^pip==' | grep -v -F -f $(LOCK)/extra > $(LOCK)/installed
+	$(PIP) freeze --all --exclude-editable | grep -v '^pip==' > $(LOCK)/everything
+	cat $(EXTRAS:%=requirements.%.lock) | awk -F == 'NR == FNR {if ($$2) extra[$$1]; next} \
+	  {name = tolower($$1); gsub(/[_.]/, "-", name)} !(name in extra)' - $(LOCK)/everything > $(LOCK)/installed
 	sed 's/+[a-z0-9]*$$//' $(LOCK)/installed > $(LOCK)/pinned.in
 	$(COMPILE) --no-deps $(LOCK)/pinned.in -o $(LOCK)/all.lock
 	grep '^torch==' $(LOCK)/pinned.in > $(LOCK)/torch.in
 	$(COMPILE) --constraint $(LOCK)/pinned.in --no-emit-package torch $(LOCK)/torch.in -o $(LOCK)/cuda.lock
-	sed -n 's/^images = \["\(.*\)"\]/\1/p' pyproject.toml > $(LOCK)/images.in
-	$(COMPILE) --constraint $(LOCK)/pinned.in $$(sed 's/==.*//; s/^/--no-emit-package /' $(LOCK)/pinned.in) $(LOCK)/images.in -o $(LOCK)/images.lock
 	if torch=$$(grep '^torch==.*+cpu$$' $(LOCK)/installed); then \
 	  $(PIP) download --quiet --no-deps --dest $(LOCK)/local $$torch && \
 	  hash=$$($(PIP) hash $(LOCK)/local/torch-*.whl | grep -- --hash) && \
 	  printf '%s \\\n    %s\n' $${torch%+*} $$hash > requirements.cpu.lock; fi
+	for extra in $(EXTRAS); do \
+	  cp requirements.$$extra.lock $(LOCK)/ && \
+	  $(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$$extra'], sep='\n')" > $(LOCK)/$$extra.in && \
+	  $(COMPILE) --override $(LOCK)/pinned.in --constraint requirements.$$extra.lock \
+	    $$(sed 's/==.*//; s/^/--no-emit-package /' $(LOCK)/pinned.in) $(LOCK)/$$extra.in -o $(LOCK)/requirements.$$extra.lock || exit 1; done
+	mv $(EXTRAS:%=$(LOCK)/requirements.%.lock) .
 	mv $(LOCK)/all.lock requirements.lock
 	mv $(LOCK)/cuda.lock requirements.cuda.lock
-	mv $(LOCK)/images.lock requirements.images.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info

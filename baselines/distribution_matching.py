@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.matching import LearnedPairs, Matching, RealPairs
+from baselines.matching import BatchMatching, LearnedPairs, RealPairs
 from benchmark.method import Monitor, Problem
 from benchmark.students.network import Network, Parameters
 from benchmark.students.spec import StudentSpec
 
 
 @dataclass(frozen=True)
-class DistributionMatching(Matching):
+class DistributionMatching(BatchMatching):
     """Matches the means of pairs, embedded by a fresh network at every outer step.
 
     The paper matches the images of each class. Actions are not classes, so observation and action
@@ -46,7 +46,7 @@ class DistributionMatching(Matching):
             parameters = [(w.to(problem.device), b.to(problem.device)) for w, b in drawn]
             # The loss is |mean embedding of real pairs - that of synthetic ones|^2, under weights
             # that are never trained: a new draw at every step.
-            wanted = mean_embedding(network, parameters, *real.batch(generator))
+            wanted = mean_embedding(network, parameters, *real.batch(self.outer_batch, generator))
             found = mean_embedding(network, parameters, pairs.observations, pairs.actions)
             pairs.descend((wanted - found).square().sum())
 

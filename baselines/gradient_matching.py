@@ -13,13 +13,20 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from baselines.matching import BCLoss, Clones, LearnedPairs, Matching, RealPairs, squared_distance
+from baselines.matching import (
+    BatchMatching,
+    BCLoss,
+    Clones,
+    LearnedPairs,
+    RealPairs,
+    squared_distance,
+)
 from benchmark.method import Monitor, Problem, require_positive
 from benchmark.students.network import Parameters
 
 
 @dataclass(frozen=True)
-class GradientMatching(Matching):
+class GradientMatching(BatchMatching):
     """Matches gradients along the training of fresh students, one student per outer step.
 
     From Zhao et al.: 1,000 outer steps, momentum 0.5, real batches of 256, and the 50 matches and
@@ -58,7 +65,7 @@ class GradientMatching(Matching):
             for match in range(self.matches):
                 # Both gradients at the same parameters; only the second depends on the pairs, so
                 # the descent differentiates the BC loss twice: d/dD of d/dtheta.
-                wanted = loss.gradient(student.parameters, *real.batch(generator))
+                wanted = loss.gradient(student.parameters, *real.batch(self.outer_batch, generator))
                 found = loss.gradient(student.parameters, pairs.observations, pairs.actions)
                 pairs.descend(distance(wanted, found))
                 if match + 1 < self.matches:  # training after the last match would be discarded

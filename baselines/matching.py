@@ -6,8 +6,9 @@ losses differ from method to method, and the loops are short (OBD's hundred step
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from baselines.selection import (
     Labels,
+    Selection,
     draw_pairs,
     in_blocks,
     needs_of_labels,
@@ -48,7 +50,6 @@ class Matching(Method):
         outer_steps: Iterations of the outer loop.
         outer_learning_rate: Learning rate of SGD on the pairs.
         outer_momentum: Momentum of SGD on the pairs (0.5 in dataset condensation).
-        outer_batch: Real transitions per minibatch (256 in dataset condensation).
     """
 
     synthetic_size: int = 256
@@ -57,24 +58,49 @@ class Matching(Method):
     outer_steps: int = 1000
     outer_learning_rate: float = 0.1
     outer_momentum: float = 0.5
-    outer_batch: int = 256
 
     def __post_init__(self) -> None:
-        require_positive(self, "synthetic_size", "outer_steps", "outer_batch")
+        require_positive(self, "synthetic_size", "outer_steps")
         require_above_zero(self, "outer_learning_rate")
         require_below_one(self, "outer_momentum")
 
     def require_student(self, student: StudentSpec) -> None:
-        """Losses and training here are of the squared error, at a constant rate, without a clip."""
-        require_settings(
-            self, student, schedule="constant", gradient_clip=None,
-            head=tuple(SQUARED_ERROR_HEADS),
-        )  # fmt: skip
+        """Losses and training here are those of `BCLoss` and `Clones`."""
+        require_plain(self, student)
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """The dataset, and the teacher where it gives the labels."""
         return needs_of_labels(self.labels)
+
+    def learned_facts(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Facts for the record, from what is learned (`LearnedPairs.values`)."""
+        return {}
+
+
+@dataclass(frozen=True)
+class BatchMatching(Matching):
+    """Matching to minibatches of the real data.
+
+    Args:
+        outer_batch: Real transitions per minibatch (256 in dataset condensation).
+    """
+
+    outer_batch: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "outer_batch")
+
+
+def require_plain(method: Method, student: StudentSpec) -> None:
+    """Raise BadParameter unless `BCLoss` and `Clones` are the student's loss and training.
+
+    They are the squared error, at a constant rate, without a clip.
+    """
+    require_settings(
+        method, student, schedule="constant", gradient_clip=None, head=tuple(SQUARED_ERROR_HEADS)
+    )
 
 
 class RealPairs:
@@ -84,22 +110,24 @@ class RealPairs:
         BadParameter: The dataset has fewer transitions than the synthetic set.
     """
 
-    def __init__(self, method: Matching, problem: Problem) -> None:
+    def __init__(self, method: Matching | Selection, problem: Problem) -> None:
         method.require_student(problem.student)
         require_available(problem, method.synthetic_size)
-        self.size, self.device = method.outer_batch, problem.device
+        self.device = problem.device
         self.observations, self.actions = problem.observations, problem.actions
         if method.labels == "teacher":
             raw = torch.from_numpy(problem.dataset.observations)
             self.actions = in_blocks(problem.teacher.act, raw)
 
-    def batch(self, generator: torch.Generator, students: int = 1) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, size: int, generator: torch.Generator, students: int = 1
+    ) -> tuple[Tensor, Tensor]:
         """Draw a minibatch for each of P students, uniformly with replacement.
 
         Returns:
-            Observations `[P, outer_batch, obs_dim]` and actions `[P, outer_batch, act_dim]`.
+            Observations `[P, size, obs_dim]` and actions `[P, size, act_dim]`.
         """
-        chosen = torch.randint(len(self.actions), (students, self.size), generator=generator)
+        chosen = torch.randint(len(self.actions), (students, size), generator=generator)
         return self.observations[chosen].to(self.device), self.actions[chosen].to(self.device)
 
 
@@ -110,9 +138,8 @@ class LearnedPairs:
         method: Hyper-parameters of the descent.
         problem: Source of the first pairs.
         monitor: Receiver of the run's reports, and source of its saved state.
-        log_inner_rate: Logarithm of a learning rate that is learned next to the pairs, a scalar;
-            None where there is none.
-        inner_rate_learning_rate: Learning rate of SGD on that logarithm; 0 holds it constant.
+        others: What is learned next to the pairs, by name: first value, and learning rate of SGD on
+            it; 0 holds it constant.
     """
 
     def __init__(
@@ -120,18 +147,15 @@ class LearnedPairs:
         method: Matching,
         problem: Problem,
         monitor: Monitor,
-        log_inner_rate: Tensor | None = None,
-        inner_rate_learning_rate: float = 0.0,
+        others: Mapping[str, tuple[Tensor, float]] = MappingProxyType({}),
     ) -> None:
         self.method, self.problem, self.monitor = method, problem, monitor
         values = _first_pairs(method, problem)
         rates = {"observations": method.outer_learning_rate}
         if method.optimised == "both":
             rates["actions"] = method.outer_learning_rate
-        if log_inner_rate is not None:
-            values["log_inner_rate"] = log_inner_rate
-        if inner_rate_learning_rate > 0:
-            rates["log_inner_rate"] = inner_rate_learning_rate
+        values |= {name: first for name, (first, _) in others.items()}
+        rates |= {name: rate for name, (_, rate) in others.items() if rate > 0}
         velocity = {name: torch.zeros_like(values[name]) for name in rates}
         self.start = self.step = 0
         if (state := monitor.resume()) is not None:
@@ -154,11 +178,6 @@ class LearnedPairs:
     def actions(self) -> Tensor:
         """Actions `[1, N, act_dim]`; they begin in the unit box and are not clamped to it."""
         return self.values["actions"]
-
-    @property
-    def inner_rate(self) -> Tensor:
-        """The learned learning rate, positive by its logarithm."""
-        return self.values["log_inner_rate"].exp()
 
     def steps(self) -> Iterator[int]:
         """Iterate over the outer steps that remain; report before each and after the last."""
@@ -187,8 +206,8 @@ class LearnedPairs:
         self.step = step
         self.monitor.progress(step, self.method.outer_steps)
         if self.monitor.due(step):
-            if "log_inner_rate" in self.values:
-                self.monitor.note(inner_learning_rate=float(self.inner_rate.detach()))
+            with torch.no_grad():
+                self.monitor.note(**self.method.learned_facts(self.values))
             self.monitor.checkpoint(step, self._synthetic_set())
         self.monitor.save(step, lambda: self._state(step))
 
@@ -287,6 +306,13 @@ class Clones:
         deltas = network.backward(self.parameters, levels, loss.outputs)
         gradients = [g for layer in network.gradients(levels, deltas) for g in layer]
         self._optimiser.step(gradients, self._rate)
+
+    @torch.no_grad()
+    def mode_losses(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Mean squared error of each student's deterministic action in each pair `[P, M]`."""
+        inputs = observations.to(self.loss.device).expand(len(self._tensors[0]), -1, -1)
+        acted = self.loss.head.mode(self.loss.network.forward(self.parameters, inputs).outputs)
+        return (acted - actions.to(self.loss.device)).square().mean(-1).cpu()
 
 
 def squared_distance(one: Parameters, other: Parameters) -> Tensor:

@@ -72,7 +72,7 @@ class MetaGradient(NamedTuple):
     actions: Tensor
 
 
-class _Step(NamedTuple):
+class InnerStep(NamedTuple):
     """Values of one inner step that its adjoint reads.
 
     deltas[l] `[R, N, out]` is the derivative of the loss in layer l's value before its ReLU; with
@@ -148,12 +148,12 @@ class InnerLoop:
     ) -> MetaGradient:
         """`gradient` in torch: the C++ engine's reference, and what runs where there is none."""
         # Forward in time: T steps of BC, each of which keeps what its adjoint reads.
-        steps: list[_Step] = []
+        steps: list[InnerStep] = []
         parameters, velocity = initial, None
         for noise_t in self._by_step(noise):
-            steps.append(self._step(parameters, pairs, noise_t))
+            steps.append(self.inner_step(parameters, pairs, noise_t))
             parameters, velocity = self._update(steps[-1], velocity)
-        loss, cotangent = self._outer_gradient(parameters, outer)
+        loss, cotangent = self.outer_gradient(parameters, outer)
 
         # Backward in time. Of c_t (`cotangent`), u_t (`carried`) and dH/dD (`total`) there is one
         # copy each, updated in place; the values of a step are released once it is passed.
@@ -168,13 +168,43 @@ class InnerLoop:
         return total
 
     @torch.no_grad()
+    def inner_step(self, parameters: Parameters, pairs: Pairs, noise: Tensor | None) -> InnerStep:
+        """Forward and backward pass of one inner step, with all values that its adjoint reads.
+
+        Args:
+            parameters: Parameters of the R students.
+            pairs: The synthetic pairs.
+            noise: Standard normal `[R, N, act_dim]` for a noisy head.
+        """
+        levels = self.network.forward(parameters, pairs.observations)
+        loss = bc_loss_gradient(self.head, levels.outputs, pairs.actions, noise)
+        deltas = self.network.backward(parameters, levels, loss.outputs)
+        return InnerStep(parameters, levels, loss, deltas)
+
+    @torch.no_grad()
+    def second_derivatives(
+        self, step: InnerStep, along: Parameters
+    ) -> tuple[Parameters, MetaGradient]:
+        """Derivatives of <grad L_BC, r>: H r, and the mixed one in the pairs, whose loss is L_BC.
+
+        Args:
+            step: What `inner_step` gave.
+            along: Direction r in the parameters.
+        """
+        product: Parameters = [(torch.zeros_like(w), torch.zeros_like(b)) for w, b in along]
+        pairs = step.levels.inputs[0], step.loss.error
+        mixed = MetaGradient(step.loss.loss, *(torch.zeros_like(tensor) for tensor in pairs))
+        self._sweep(step, along, 1.0, product, mixed)
+        return product, mixed
+
+    @torch.no_grad()
     def train(self, initial: Parameters, pairs: Pairs, noise: Tensor | None = None) -> Parameters:
         """Parameters `[R, ...]` after training from `initial`; arguments as in `gradient`."""
         if native_engine.serves(pairs.actions):
             return native_engine.train(self, initial, pairs, noise)
         parameters, velocity = initial, None
         for noise_t in self._by_step(noise):
-            step = self._step(parameters, pairs, noise_t)
+            step = self.inner_step(parameters, pairs, noise_t)
             parameters, velocity = self._update(step, velocity)
         return parameters
 
@@ -189,8 +219,8 @@ class InnerLoop:
         initial, pairs, outer, noise = tree_map_only(
             Tensor, lambda tensor: tensor.to("meta"), (initial, pairs, outer, noise)
         )
-        inner = self._step(initial, pairs, self._by_step(noise)[0])
-        last = self._step(initial, Pairs(*outer[:2]), outer.noise)
+        inner = self.inner_step(initial, pairs, self._by_step(noise)[0])
+        last = self.inner_step(initial, Pairs(*outer[:2]), outer.noise)
         gradients = 2 * _bytes((initial, pairs))
         return self.steps * _bytes(inner, shared=pairs) + _bytes(last, shared=initial) + gradients
 
@@ -198,21 +228,14 @@ class InnerLoop:
         """The noise of each of the T steps; what it holds beyond them is for other loops."""
         return [None] * self.steps if noise is None else noise.narrow(0, 0, self.steps).unbind()
 
-    def _step(self, parameters: Parameters, pairs: Pairs, noise: Tensor | None) -> _Step:
-        """Forward and backward pass of one inner step, with all values that the adjoint reads."""
-        levels = self.network.forward(parameters, pairs.observations)
-        loss = bc_loss_gradient(self.head, levels.outputs, pairs.actions, noise)
-        deltas = self.network.backward(parameters, levels, loss.outputs)
-        return _Step(parameters, levels, loss, deltas)
-
-    def _redraw(self, step: _Step, pairs: Pairs, noise: Tensor) -> _Step:
+    def _redraw(self, step: InnerStep, pairs: Pairs, noise: Tensor) -> InnerStep:
         """Repeat the backward pass of a step under other action noise (the published adjoint)."""
         loss = bc_loss_gradient(self.head, step.levels.outputs, pairs.actions, noise)
         deltas = self.network.backward(step.parameters, step.levels, loss.outputs)
         return step._replace(loss=loss, deltas=deltas)
 
     def _update(
-        self, step: _Step, velocity: Parameters | None
+        self, step: InnerStep, velocity: Parameters | None
     ) -> tuple[Parameters, Parameters | None]:
         """Take one step of SGD; give new parameters, and v_{t+1} where there is momentum."""
         rate = self.learning_rate
@@ -239,7 +262,8 @@ class InnerLoop:
         ]
         return updated, gradients
 
-    def _outer_gradient(
+    @torch.no_grad()
+    def outer_gradient(
         self, parameters: Parameters, outer: OuterBatch
     ) -> tuple[Tensor, Parameters]:
         """Outer loss `[R]` and its gradient in the trained parameters."""
@@ -261,7 +285,7 @@ class InnerLoop:
 
     def _sweep(
         self,
-        step: _Step,
+        step: InnerStep,
         direction: Parameters,
         scale: float,
         cotangent: Parameters,
@@ -282,7 +306,7 @@ class InnerLoop:
             cotangent: c_{t+1} on entry, c_t on return.
             total: dH/dD so far.
         """
-        tangents = self._forward_tangents(step, direction)
+        tangents = self.forward_tangents(step, direction)
         delta_tangent, action_tangent = bc_loss_tangent(self.head, step.loss, tangents[-1])
         # Targets enter only the loss, so their mixed derivative is there at once.
         total.actions.add_(action_tangent, alpha=scale)
@@ -315,7 +339,7 @@ class InnerLoop:
 
     def _sweep_scalars(
         self,
-        step: _Step,
+        step: InnerStep,
         direction: tuple[Tensor, Tensor],
         scale: float,
         cotangent: tuple[Tensor, Tensor],
@@ -349,7 +373,7 @@ class InnerLoop:
         cotangent[1].add_(log_std.sum(1, keepdim=True), alpha=scale)
         return joined(mean, of_raw)
 
-    def _forward_tangents(self, step: _Step, direction: Parameters) -> list[Tensor]:
+    def forward_tangents(self, step: InnerStep, direction: Parameters) -> list[Tensor]:
         """Tangents of every layer's output along a direction in parameter space.
 
         R{x W^T + b} = x r^T + R{x} W^T + r_b, then the ReLU's mask and the skip connection; entry l

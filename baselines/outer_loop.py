@@ -392,23 +392,31 @@ class OuterRun:
     def __init__(self, settings: OBD, targets: Targets, problem: Problem, monitor: Monitor) -> None:
         self.settings, self.targets = settings, targets
         self.problem, self.monitor = problem, monitor
-        real = draw_pairs(problem, settings.synthetic_size)
-        self.observations = problem.scaling.observations_in(real.observations)
-        self.actions = problem.scaling.actions_in(real.actions)
+        self.observations, self.actions = self.first_pairs()
         self.velocity = [torch.zeros_like(self.observations), torch.zeros_like(self.actions)]
         chances = targets.probabilities
         self.cumulative = None if chances is None else chances.double().cumsum(0)
         self.start = self.step = 0
         self.norms = torch.zeros(settings.outer_steps)  # of the gradients, before they are clipped
-        if (state := monitor.resume()) is not None:
+        self.resumed = state = monitor.resume()
+        if state is not None:
             self.start = self.step = int(state.facts["step"])
             self.norms[: self.start] = state.tensors["gradient_norms"]
-            self.observations = state.tensors["observations"]
-            self.actions = state.tensors["actions"]
-            self.velocity = [
-                state.tensors["observations_velocity"],
-                state.tensors["actions_velocity"],
-            ]
+            self.restore(state)
+
+    def first_pairs(self) -> Pairs:
+        """The pairs before the first step, without a runs axis: real ones."""
+        real, scaling = draw_pairs(self.problem, self.settings.synthetic_size), self.problem.scaling
+        return Pairs(scaling.observations_in(real.observations), scaling.actions_in(real.actions))
+
+    def restore(self, state: State) -> None:
+        """Take the pairs and their velocities from a saved state."""
+        self.observations = state.tensors["observations"]
+        self.actions = state.tensors["actions"]
+        self.velocity = [
+            state.tensors["observations_velocity"],
+            state.tensors["actions_velocity"],
+        ]
 
     def draw(self, loop: InnerLoop, step: int) -> Draw:
         """Draw everything random in an outer step of this run only."""

@@ -60,13 +60,16 @@ class Selection(Method):
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Choose and label the pairs; the run has this one checkpoint."""
         require_available(problem, self.synthetic_size)
-        rows = self.rows(problem)
+        monitor.checkpoint(0, self.labelled(problem, self.rows(problem)))
+
+    def labelled(self, problem: Problem, rows: Tensor) -> SyntheticSet:
+        """The chosen transitions as pairs, with the actions that `labels` asks for."""
         observations = torch.from_numpy(problem.dataset.observations)[rows]
         if self.labels == "data":
             actions = torch.from_numpy(problem.dataset.actions)[rows]
         else:
             actions = problem.scaling.actions_out(self._teacher_labels(problem, observations))
-        monitor.checkpoint(0, SyntheticSet(observations, actions))
+        return SyntheticSet(observations, actions)
 
     def _teacher_labels(self, problem: Problem, observations: Tensor) -> Tensor:
         """Mean of draws from the teacher, in the unit box `[N, act_dim]`."""

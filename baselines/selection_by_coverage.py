@@ -128,10 +128,15 @@ def seed_clusters(points: Tensor, count: int, generator: torch.Generator) -> Ten
 
 def lloyd_step(points: Tensor, centres: Tensor) -> Tensor:
     """Means of the points nearest to each centre `[N, D]`; a centre without points stays."""
-    cluster = in_blocks(lambda block: torch.cdist(block, centres).argmin(1), points)
+    cluster = nearest_centres(points, centres)
     sizes = torch.bincount(cluster, minlength=len(centres))[:, None]
     sums = torch.zeros_like(centres).index_add_(0, cluster, points)
     return torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
+
+
+def nearest_centres(points: Tensor, centres: Tensor) -> Tensor:
+    """Index of the centre nearest to each point `[M]`."""
+    return in_blocks(lambda block: torch.cdist(block, centres).argmin(1), points)
 
 
 def nearest_states(points: Tensor, centres: Tensor) -> Tensor:

@@ -7,12 +7,21 @@ Source: Cazenavette et al., CVPR 2022, "Dataset Distillation by Matching Trainin
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
-from baselines.matching import BCLoss, Clones, LearnedPairs, Matching, RealPairs, squared_distance
+from baselines.matching import (
+    BatchMatching,
+    BCLoss,
+    Clones,
+    LearnedPairs,
+    RealPairs,
+    squared_distance,
+)
 from baselines.selection import Labels
 from benchmark.method import BadParameter, Monitor, Problem, require_positive, require_settings
 from benchmark.students.network import Parameters
@@ -20,7 +29,7 @@ from benchmark.students.spec import StudentSpec
 
 
 @dataclass(frozen=True)
-class TrajectoryMatching(Matching):
+class TrajectoryMatching(BatchMatching):
     """Matches the parameters of experts: students cloned from the teacher's actions on the data.
 
     The inner learning rate is learned with the pairs. It begins at the student's own, as MTT's
@@ -74,8 +83,7 @@ class TrajectoryMatching(Matching):
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Run Algorithm 1. A resumed run trains its experts again, to the same bits."""
         trajectories = self.expert_trajectories(problem, monitor)
-        log_rate = torch.tensor(math.log(problem.student.learning_rate))
-        pairs = LearnedPairs(self, problem, monitor, log_rate, self.inner_rate_learning_rate)
+        pairs = LearnedPairs(self, problem, monitor, self.others(problem))
         for step in pairs.steps():
             generator = problem.generator("outer step", step)
             expert = int(torch.randint(self.experts, (), generator=generator))
@@ -83,9 +91,28 @@ class TrajectoryMatching(Matching):
             start = _parameters_of(trajectories[epoch], expert)
             target = _parameters_of(trajectories[epoch + self.expert_span], expert)
             reached = self.train(BCLoss(problem, generator), start, pairs)
-            # |reached - target|^2 / |start - target|^2: the denominator makes the loss of an early,
-            # fast epoch comparable with that of a late, slow one.
-            pairs.descend(squared_distance(reached, target) / squared_distance(start, target))
+            pairs.descend(self.distance(reached, start, target, pairs))
+
+    def others(self, problem: Problem) -> dict[str, tuple[Tensor, float]]:
+        """What is learned next to the pairs: the logarithm of the inner rate, from the student's.
+
+        By the logarithm the rate stays positive.
+        """
+        log_rate = torch.tensor(math.log(problem.student.learning_rate))
+        return {"log_inner_rate": (log_rate, self.inner_rate_learning_rate)}
+
+    def learned_facts(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """The inner rate."""
+        return {"inner_learning_rate": float(values["log_inner_rate"].exp())}
+
+    def distance(
+        self, reached: Parameters, start: Parameters, target: Parameters, pairs: LearnedPairs
+    ) -> Tensor:
+        """|reached - target|^2 / |start - target|^2, a scalar.
+
+        The denominator makes the loss of an early, fast epoch comparable with that of a late one.
+        """
+        return squared_distance(reached, target) / squared_distance(start, target)
 
     def expert_trajectories(self, problem: Problem, monitor: Monitor) -> list[Parameters]:
         """Train all experts as one batch; give their parameters after every epoch.
@@ -100,13 +127,13 @@ class TrajectoryMatching(Matching):
         for _ in range(self.start_epochs - 1 + self.expert_span):
             monitor.progress(0, self.outer_steps)
             for _ in range(self.expert_epoch_steps):
-                experts.learn(*real.batch(generator, self.experts))
+                experts.learn(*real.batch(self.outer_batch, generator, self.experts))
             snapshots.append(_copy(experts.parameters))
         return snapshots
 
     def train(self, loss: BCLoss, start: Parameters, pairs: LearnedPairs) -> Parameters:
         """Parameters after the synthetic steps, differentiable in the pairs and the inner rate."""
-        parameters, rate = start, pairs.inner_rate
+        parameters, rate = start, pairs.values["log_inner_rate"].exp()
         for _ in range(self.synthetic_steps):
             # theta <- theta - rate * grad L_BC(theta), out of place: the graph needs every theta.
             gradient = loss.gradient(parameters, pairs.observations, pairs.actions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from msgspec import Meta
@@ -20,7 +20,11 @@ Count = Annotated[int, Meta(ge=0)]
 
 @dataclass
 class Cost:
-    """Seconds, bytes and steps of a run over all attempts, as its record keeps them."""
+    """Seconds, bytes and steps of a run over all attempts, as its record keeps them.
+
+    `checkpoint_cpu_seconds` are the `cpu_seconds` that each checkpoint's result had taken, in their
+    order, its scoring left out; empty in records of earlier versions.
+    """
 
     wall_seconds: Seconds = 0.0
     cpu_seconds: Seconds = 0.0
@@ -30,6 +34,7 @@ class Cost:
     evaluation_wall_seconds: Seconds = 0.0
     evaluation_environment_steps: Count = 0
     attempts: Annotated[int, Meta(ge=1)] = 1
+    checkpoint_cpu_seconds: list[Seconds] = field(default_factory=list)
 
 
 class Stopwatch:

@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Iterable
 
+LOG_LINES = 20
 FEW_NAMES = 8
 """Names that a message always lists; more of them would hide what it says."""
 
@@ -17,6 +18,11 @@ class ObdBenchError(Exception):
     The message names the thing, the value that was found, what was expected and what to do. The
     command line prints it without a traceback.
     """
+
+
+def last_lines(log: str) -> str:
+    """The end of a log, for an error message."""
+    return "\n".join(log.strip().splitlines()[-LOG_LINES:])
 
 
 def did_you_mean(name: str, available: Iterable[str], listed_by: str = "") -> str:

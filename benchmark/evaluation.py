@@ -17,7 +17,7 @@ from benchmark.protocol import Protocol
 from benchmark.scaling import Scaling
 from benchmark.seeds import derive_seed, episode_seeds
 from benchmark.students.spec import StudentSpec
-from benchmark.students.student import Batch, StudentPolicy, train_students
+from benchmark.students.student import StudentPolicy, train_on_set
 from benchmark.synthetic_set import SyntheticSet
 
 
@@ -131,21 +131,10 @@ def _clone(
                 f"`count`."
             )
         return result
-    observations = scaling.observations_in(result.observations)
-    actions = scaling.actions_in(result.actions)
     count = protocol.students * protocol.ensemble
-
-    at_once = observations.expand(count, -1, -1), actions.expand(count, -1, -1)
-
-    def pairs(step: int) -> Batch:
-        if result.stages is None:
-            return at_once
-        rows = result.rows(step, student.steps)
-        return observations[rows].expand(count, -1, -1), actions[rows].expand(count, -1, -1)
-
     generators = [
         torch.Generator().manual_seed(derive_seed(**axes, purpose="evaluation student", student=i))
         for i in range(count)
     ]
-    students = train_students(student, pairs, scaling, generators)
+    students = train_on_set(student, result, scaling, generators)
     return students if protocol.ensemble == 1 else Ensembles(students, protocol.ensemble)

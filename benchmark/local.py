@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, cast
 
+from benchmark.errors import last_lines
 from benchmark.packing import Pack, make_packs
 from benchmark.provenance import checked_device
 from benchmark.record import FILE
@@ -29,7 +30,6 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 POLL_SECONDS = 0.25
 SECONDS_TO_END = 5.0
 """For workers to end after Ctrl-C; a step that takes longer is left to the save before it."""
-LOG_LINES = 20
 LOG_BYTES = 64 * 1024
 
 
@@ -105,11 +105,6 @@ def _check_machine(runs: Sequence[RunSpec], device: str) -> None:
     checked_device(device)
     for run in {run.cell_id: run for run in runs}.values():
         run.method_instance.require_machine(device)
-
-
-def last_lines(log: str) -> str:
-    """The end of a log, for an error message."""
-    return "\n".join(log.strip().splitlines()[-LOG_LINES:])
 
 
 @dataclass

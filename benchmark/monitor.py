@@ -152,6 +152,9 @@ class RunMonitor:
             )
         )
         cost = self.outcome.cost
+        if len(cost.checkpoint_cpu_seconds) + 1 == len(self.outcome.checkpoints):
+            # else it resumed from a state of an earlier version, which had none
+            cost.checkpoint_cpu_seconds.append(cost.cpu_seconds)
         cost.outer_steps = max(cost.outer_steps, step)
         cost.evaluation_wall_seconds += time.monotonic() - began
         cost.evaluation_environment_steps += episodes.environment_steps

@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,18 @@ TF32 = "+tf32"
 """Ending of a CUDA device's name that lets it round the factors of a product to 10 bits."""
 
 
-def provenance(device: str) -> dict[str, Any]:
+def provenance(device: str, packages: Sequence[str] = ()) -> dict[str, Any]:
     """Describe this process: commit, package versions, Python, device, host and threads.
 
     Args:
         device: A device, e.g. "cpu", "cuda:0" or "cuda+tf32".
+        packages: Packages to name besides those of every run: its simulator's.
     """
     commit, dirty = _commit()
     return {
         "commit": commit,
         "dirty": dirty,
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in (*PACKAGES, *packages)},
         "python": platform.python_version(),
         "device": _device_name(device),
         "host": platform.node(),

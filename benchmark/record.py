@@ -437,6 +437,10 @@ def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
     ]
     steps = [checkpoint.outer_step for checkpoint in record.checkpoints]
     pairs.append(("order of outer steps", steps, sorted(set(steps))))
+    if seconds := record.cost.checkpoint_cpu_seconds:
+        pairs.append(("count of checkpoints' seconds", len(seconds), len(steps)))
+        until = [*seconds, record.cost.cpu_seconds]
+        pairs.append(("order of checkpoints' seconds", until, sorted(until)))
     for checkpoint in record.checkpoints:
         at, returns = f"at outer step {checkpoint.outer_step}", checkpoint.returns
         shapes = [[len(row) for row in rows] for rows in (returns, checkpoint.lengths)]

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from benchmark.clocks import SAVE_EVERY_SECONDS, Cost, SaveClock, Stopwatch
 from benchmark.environments.contacts import contact_rule
+from benchmark.environments.jax_tasks import simulator_packages
 from benchmark.errors import ObdBenchError
 from benchmark.heartbeat import ALIVE, Heartbeat, last_sign
 from benchmark.materials import Materials
@@ -332,7 +333,9 @@ class _Attempt:
             density=materials.density_facts() if materials else None,
             normalisation=materials.dataset.reference if materials else None,
             provenance=Provenance(
-                **provenance(device),
+                **provenance(
+                    device, simulator_packages(materials.dataset.env_id) if materials else ()
+                ),
                 engine=method.engine(device) if method else "torch",
                 environment=materials.dataset.env_id if materials else None,
                 contacts=contact_rule(materials.dataset.env_id) if materials else None,

@@ -21,6 +21,8 @@ from benchmark.scaling import Scaling
 from benchmark.students.spec import StudentSpec
 
 FORMAT = "obdbench.synthetic-set/1"
+WEIGHTED_FORMAT = "obdbench.synthetic-set/2"
+"""The format of sets with weights: versions that know no weights must not train without them."""
 
 
 class BadSyntheticSet(ObdBenchError):
@@ -49,11 +51,14 @@ class SyntheticSet:
         stages: Stage `[N]` int64, from 0, at which each pair joins the training, for a set that is
             learned in sequence; K stages share the gradient steps equally. None trains on all
             pairs from the first step.
+        weights: Weights `[N]` float32 of the pairs' losses, 0 or more; students descend
+            sum w_i l_i / sum w_i. None weighs all pairs the same.
     """
 
     observations: Tensor = field(repr=False)
     actions: Tensor = field(repr=False)
     stages: Tensor | None = field(default=None, repr=False)
+    weights: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name, value in (("observations", self.observations), ("actions", self.actions)):
@@ -73,6 +78,8 @@ class SyntheticSet:
             raise BadSyntheticSet("A synthetic set must hold at least one pair.")
         if self.stages is not None:
             self._check_stages(self.stages)
+        if self.weights is not None:
+            self._check_weights(self.weights)
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -83,6 +90,30 @@ class SyntheticSet:
             return torch.arange(len(self))
         stage = step * (int(self.stages.max()) + 1) // steps
         return torch.nonzero(self.stages <= stage)[:, 0]
+
+    @property
+    def mean_one_weights(self) -> Tensor | None:
+        """The weights over their mean `[N]`: a mean of losses times these is the weighted mean."""
+        return None if self.weights is None else self.weights / self.weights.mean()
+
+    def _check_weights(self, weights: Tensor) -> None:
+        _require_tensor("weights", weights)
+        if weights.dtype != torch.float32 or weights.shape != (len(self),):
+            raise BadSyntheticSet(
+                f"weights of a synthetic set of {len(self)} pairs must be torch.float32 "
+                f"[{len(self)}]; got {weights.dtype} {list(weights.shape)}."
+            )
+        require_finite("The weights of a synthetic set", weights)
+        if weights.min() < 0 or not weights.sum() > 0:
+            raise BadSyntheticSet(
+                f"weights of a synthetic set must be 0 or more, and not all 0; got "
+                f"{float(weights.min()):.4g} to {float(weights.max()):.4g}."
+            )
+        if self.stages is not None:
+            raise BadSyntheticSet(
+                "A synthetic set has stages or weights, not both: students that learn in stages "
+                "weigh all pairs the same. Leave one of them out."
+            )
 
     def _check_stages(self, stages: Tensor) -> None:
         _require_tensor("stages", stages)
@@ -117,8 +148,10 @@ def save_synthetic_set(
         "actions": synthetic.actions.contiguous(),
         **scaling.tensors(),
         **({} if synthetic.stages is None else {"stages": synthetic.stages}),
+        **({} if synthetic.weights is None else {"weights": synthetic.weights.contiguous()}),
     }
-    text = json.dumps({"format": FORMAT, **card}, sort_keys=True)
+    kind = FORMAT if synthetic.weights is None else WEIGHTED_FORMAT
+    text = json.dumps({"format": kind, **card}, sort_keys=True)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"card": text})
     return file_sha256(path)
@@ -134,8 +167,10 @@ def load_synthetic_set(path: Path) -> tuple[SyntheticSet, Scaling, dict[str, Any
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {})["card"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if card["format"] != FORMAT:
-            raise BadSyntheticSet(f"{path} has format {card['format']!r}, expected {FORMAT!r}.")
+        if card["format"] not in (FORMAT, WEIGHTED_FORMAT):
+            raise BadSyntheticSet(
+                f"{path} has format {card['format']!r}, expected {FORMAT!r} or {WEIGHTED_FORMAT!r}."
+            )
         check_stored_id(str(card.get("environment", "")), path)
         scaling = Scaling(
             tensors["observation_mean"],
@@ -143,7 +178,10 @@ def load_synthetic_set(path: Path) -> tuple[SyntheticSet, Scaling, dict[str, Any
             tensors["action_center"],
             tensors["action_half_range"],
         )
-        pairs = SyntheticSet(tensors["observations"], tensors["actions"], tensors.get("stages"))
+        weights = tensors["weights"] if card["format"] == WEIGHTED_FORMAT else None
+        pairs = SyntheticSet(
+            tensors["observations"], tensors["actions"], tensors.get("stages"), weights
+        )
         return pairs, scaling, card
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadSyntheticSet(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import get_args
@@ -16,7 +17,7 @@ from benchmark.artefacts.image_scores import score_images
 from benchmark.artefacts.score import ArtefactScore, Variant, read_score, score_path, write_score
 from benchmark.artefacts.scoring import Job, score_batch, score_teacher
 from benchmark.errors import ObdBenchError, did_you_mean
-from benchmark.images import BadImages, load_images
+from benchmark.images import CLASS_COUNTS, BadImages, load_images
 from benchmark.teachers.teacher_files import load_teacher, local_teachers
 from results.author_files import published_files
 from results.comparison import published_cells
@@ -73,6 +74,24 @@ def chosen(names: Sequence[str], folder: Path) -> list[str]:
     return list(found)
 
 
+def image_folders(texts: Sequence[str]) -> dict[str, Path]:
+    """Folders of a user's own images by environment, from texts such as "mnist=FOLDER".
+
+    Raises:
+        ArtefactProblem: A text is of another form, or names no data set of images.
+    """
+    found = {}
+    for text in texts:
+        key, separator, folder = text.partition("=")
+        if not (separator and folder and IMAGES + key in CLASS_COUNTS):
+            raise ArtefactProblem(
+                f"--images {text!r} does not name the folder of a data set; expected "
+                f"{' or '.join(name.removeprefix(IMAGES) + '=FOLDER' for name in CLASS_COUNTS)}."
+            )
+        found[IMAGES + key] = Path(folder)
+    return found
+
+
 def of_the_papers(folder: Path) -> list[str]:
     """Imported artefacts behind the papers' tables, in the order of the tables."""
     here = {*stored_names(folder), *imported_teachers()}
@@ -108,7 +127,8 @@ def left_to_score(
         on_left_out: Called with a sentence for what cannot be scored.
 
     Raises:
-        ArtefactProblem: A score is there that was made from another file.
+        ArtefactProblem: A score is there that was made from another file, or on other images.
+        BadImages: The user's own images are damaged or of another data set.
         BadScore: A score that is there cannot be read.
     """
     if unknown := sorted(set(variants) - set(get_args(Variant))):
@@ -117,6 +137,7 @@ def left_to_score(
         )
     teachers, ranked = imported_teachers(), list[tuple[int, Wanted]]()
     others: dict[str, None] = {}
+    load = cache(load_images)  # once per data set, not per set
     for name in names:
         policy = name in teachers
         facts = load_teacher(teachers[name]).facts if policy else load_card(name, folder)
@@ -124,10 +145,13 @@ def left_to_score(
         if not policy and not (facts["kind"] == "set" and where.startswith(SCORED)):
             others[f"a {facts['kind']} for {where} has no score of its authors' kind"] = None
             continue
+        real = None
         if where.startswith(IMAGES):
             try:
-                load_images(where, images.get(where))
+                real = load(where, images.get(where))
             except BadImages as error:
+                if where in images:  # that is what the user asked for
+                    raise
                 others[str(error)] = None
                 continue
         fixed = bool(facts.get("fixed_initialization"))
@@ -137,10 +161,18 @@ def left_to_score(
             path = score_path(store, name, variant)
             if not path.exists():
                 ranked.append((rank, Wanted(name, variant)))
-            elif read_score(path).tensors_sha256 != facts["sha256"]:
+                continue
+            there = read_score(path)
+            if there.tensors_sha256 != facts["sha256"]:
                 raise ArtefactProblem(
                     f"{path} is the score of another file than {name} was imported from now. Move "
                     f"it away, or name another --store."
+                )
+            if real is not None and there.images_sha256 != real.sha256:
+                raise ArtefactProblem(
+                    f"{path} is a score on other images ({there.images} from "
+                    f"{there.images_source}) than {len(real)} from {real.source}. Move it away, or "
+                    f"name another --store."
                 )
     for what in others:
         on_left_out(f"Not scored: {what}")
@@ -196,6 +228,7 @@ def score_all(
         on_progress: Called as the work goes on.
     """
     teachers, planned = imported_teachers(), list(batches(wanted, rows, folder))
+    load = cache(load_images)
     for done, batch in enumerate(planned):
         first = batch[0].name
 
@@ -210,8 +243,13 @@ def score_all(
             jobs = [Job(load_artefact(one.name, folder), one.variant, rows) for one in batch]
             where = jobs[0].artefact.card["environment"]
             if where.startswith(IMAGES):
-                real, variant = load_images(where, images.get(where)), batch[0].variant
-                scores = [score_images(jobs[0].artefact, real, variant, rows, seed)]  # type: ignore[arg-type]
+                real, variant = load(where, images.get(where)), batch[0].variant
+                scores = [
+                    score_images(
+                        jobs[0].artefact, real, variant, rows, seed,  # type: ignore[arg-type]
+                        lambda student, on_share=on_share: on_share(student / rows),  # type: ignore[misc]
+                    )
+                ]  # fmt: skip
             else:
                 scores = score_batch(jobs, seed, SLOTS, on_share)
         for score in scores:

@@ -15,6 +15,7 @@ import minari
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from minari.data_collector import EpisodeBuffer
+from torch import Tensor
 
 from benchmark.environments.batch import highest
 from benchmark.environments.lookup import action_space, find_specification
@@ -28,16 +29,17 @@ def export_set(source: Path, kind: str, target: str) -> str:
 
     Args:
         source: Safetensors file of a run.
-        kind: "npz" (observations, actions, card as JSON text), "safetensors" (the file as it is),
-            "csv" (one row per pair) or "minari" (a dataset in which every pair is an episode of one
-            step without reward).
+        kind: "npz" (observations, actions, stages or weights where there are some, card as JSON
+            text), "safetensors" (the file as it is), "csv" (one row per pair, the same columns) or
+            "minari" (a dataset in which every pair is an episode of one step without reward).
         target: File to write, or id of the Minari dataset.
 
     Returns:
         File or dataset that was written.
 
     Raises:
-        ObdBenchError: The format is unknown, or the source is not a synthetic set.
+        ObdBenchError: The format is unknown, the source is not a synthetic set, or the format
+            cannot hold the set's stages or weights.
     """
     if kind not in FORMATS:
         raise ObdBenchError(f"--format is {kind!r}; expected one of {', '.join(FORMATS)}.")
@@ -62,8 +64,7 @@ def _npz(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -
         "actions": pairs.actions.numpy(),
         "card": np.array(json.dumps(card)),
     }
-    if pairs.stages is not None:
-        arrays["stages"] = pairs.stages.numpy()
+    arrays |= {name: values.numpy() for name, values in _of_each_pair(pairs).items()}
     with atomic_path(Path(target)) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
     return target
@@ -72,18 +73,27 @@ def _npz(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -
 def _csv(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    observations, actions = pairs.observations.numpy(), pairs.actions.numpy()
+    observations, actions, others = pairs.observations, pairs.actions, _of_each_pair(pairs)
     writer.writerow(
         [f"observation_{i}" for i in range(observations.shape[1])]
         + [f"action_{i}" for i in range(actions.shape[1])]
+        + [name.removesuffix("s") for name in others]
     )
-    for observation, action in zip(observations, actions, strict=True):
-        writer.writerow([*map(repr, observation.tolist()), *map(repr, action.tolist())])
+    columns = (values.tolist() for values in others.values())
+    for observation, action, *rest in zip(
+        observations.tolist(), actions.tolist(), *columns, strict=True
+    ):
+        writer.writerow(map(repr, [*observation, *action, *rest]))
     write_atomic(Path(target), text.getvalue())
     return target
 
 
 def _minari(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -> str:
+    if others := " and ".join(_of_each_pair(pairs)):
+        raise ObdBenchError(
+            f"{source} has {others}, by which its pairs are trained on, and an episode of a Minari "
+            f"dataset has no place for them. Take --format npz or csv."
+        )
     _check_free(target)
     space = action_space(card["environment"])
     actions = pairs.actions.numpy()
@@ -119,6 +129,12 @@ def _minari(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str
         description=f"Synthetic set of {card['run_id']}: every pair is an episode of one step.",
     )
     return f"Minari dataset {target}"
+
+
+def _of_each_pair(pairs: SyntheticSet) -> dict[str, Tensor]:
+    """Stages and weights, where the set has them: training without them is another training."""
+    found = {"stages": pairs.stages, "weights": pairs.weights}
+    return {name: values for name, values in found.items() if values is not None}
 
 
 def _check_free(target: str) -> None:

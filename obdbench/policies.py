@@ -32,7 +32,7 @@ from benchmark.environments.lookup import (
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
 from benchmark.students.spec import StudentSpec
-from benchmark.students.student import Batch, StudentPolicy, train_students
+from benchmark.students.student import StudentPolicy, train_on_set
 from benchmark.synthetic_set import SyntheticSet
 
 
@@ -112,6 +112,11 @@ class DistilledSet:
         return self.pairs.actions.numpy()
 
     @property
+    def weights(self) -> NDArray[np.float32] | None:
+        """Weights of the pairs' losses `[N]`, 0 or more; None where all weigh the same."""
+        return None if self.pairs.weights is None else self.pairs.weights.numpy()
+
+    @property
     def environment(self) -> str:
         """Gymnasium id of the environment that the set was distilled for."""
         return str(self.card["environment"])
@@ -132,16 +137,8 @@ class DistilledSet:
         spec = student or self.student
         space = action_space(self.environment)
         spec.check_space(space, self.environment)
-        steps = spec.steps if steps is None else steps
-        observations = self.scaling.observations_in(self.pairs.observations)
-        actions = self.scaling.actions_in(self.pairs.actions)
-
-        def batch(step: int) -> Batch:
-            rows = self.pairs.rows(step, steps)
-            return observations[rows][None], actions[rows][None]
-
         generator = torch.Generator().manual_seed(seed)
-        trained = train_students(spec, batch, self.scaling, [generator], steps)
+        trained = train_on_set(spec, self.pairs, self.scaling, [generator], steps)
         return TrainedPolicy(trained, self.environment, space)
 
     def __repr__(self) -> str:

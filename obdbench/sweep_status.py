@@ -6,16 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from benchmark.errors import ObdBenchError
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from results.record_store import RunState, RunStatus, run_statuses
 from slurm import JOBS
-
-if TYPE_CHECKING:
-    from slurm.answers import JobState
+from slurm.answers import JobState
+from slurm.live_jobs import LiveJobs
 
 
 @dataclass(frozen=True)
@@ -51,14 +49,12 @@ def sweep_status(store: Path, sweep: Sweep) -> SweepStatus:
     unknown: str | None = None
     remarks: Sequence[str] = ()
     if (store / JOBS).exists():
-        from slurm.cluster import Cluster  # it takes torch along
-
-        cluster = Cluster(store)
+        jobs = LiveJobs(store)
         try:  # before the folders: what has left the queue by then has its record
-            queue = cluster.states()
+            queue = jobs.states()
         except ObdBenchError as error:  # no answer, or a damaged note of what was submitted
             unknown = str(error)
-        remarks = cluster.scheduler.remarks()
+        remarks = jobs.scheduler.remarks()
     at = run_statuses(store, sweep)
     waiting: Counter[str] = Counter()
     for run_id, job in queue.items():

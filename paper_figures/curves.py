@@ -1,4 +1,4 @@
-"""Normalized return against outer step or number of synthetic pairs, one panel per dataset.
+"""Normalized return against outer step, processor seconds or number of pairs, panel by dataset.
 
 Against outer step, a method with several checkpoints is a line with its confidence band, over the
 steps that all of its runs have; where runs end at different steps, their last points are drawn at
@@ -24,10 +24,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, FigureError, band, canvas, finish, plain_numbers, quiet
+from paper_figures.figure import (
+    SETTINGS,
+    FigureError,
+    band,
+    canvas,
+    fill_bands,
+    finish,
+    plain_numbers,
+    quiet,
+)
 from paper_figures.palette import COMMON, Look, by_family, family, looks
 from results.labels import dataset_order, natural_order
-from results.statistics import LEVEL, Estimate, mean
+from results.statistics import LEVEL, Estimate, estimates, mean
 
 COLUMNS = 3
 MOST_TOGETHER = 8
@@ -50,12 +59,15 @@ LEGEND: dict[str, Any] = {
 }  # fmt: skip
 
 
-def convergence(curves: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> Figure:
+def convergence(
+    curves: pd.DataFrame, *, seed: int = 0, level: float = LEVEL, across: str = "outer step"
+) -> Figure:
     """Draw normalized return against outer step.
 
     Args:
         curves: What `results.curves_frame` gives. Failed runs are left out; a panel's title says
             how many.
+        across: Name of the axis across, which is in the column `outer_step`.
         seed: Seed of the bootstrap's random draws.
         level: Level of the pointwise confidence bands over seeds.
 
@@ -69,7 +81,29 @@ def convergence(curves: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) ->
             "one complete run with checkpoints. Look at the failed records' errors first."
         )
     with mpl.rc_context(SETTINGS):
-        return _draw(curves, complete, seed=seed, level=level)
+        return _draw(curves, complete, seed=seed, level=level, across=across)
+
+
+def against_seconds(curves: pd.DataFrame, *, seed: int = 0) -> Figure:
+    """Draw normalized return against the processor seconds of distillation so far.
+
+    A checkpoint's mean over seeds is drawn at their mean seconds. Args and errors as `convergence`;
+    references are left out.
+
+    Raises:
+        FigureError: A run is of an earlier version, which kept no seconds of its checkpoints.
+    """
+    methods = curves[~curves["reference"]]
+    complete = methods[methods["status"] == "complete"]
+    without = complete.loc[complete["cpu_seconds"].isna(), "run_id"].unique()
+    if len(without):
+        raise FigureError(
+            f"The records of {len(without)} runs, such as {without[0]}, have no seconds of their "
+            f"checkpoints: an earlier version made them. Run them again (obdbench sweep)."
+        )
+    cells = methods.groupby(["dataset", "label", "outer_step"])
+    placed = methods.assign(outer_step=cells["cpu_seconds"].transform("mean"))
+    return convergence(placed, seed=seed, across="processor seconds of distillation")
 
 
 def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
@@ -87,48 +121,111 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     methods = sorted(several[several > 1].index)
     if not methods:
         raise FigureError("No method has complete runs at two synthetic sizes or more.")
-    complete = complete[complete["method"].isin(methods)]
-    mixed = complete.groupby(["method", "dataset", "synthetic_size"])["cell_id"].nunique()
-    if (mixed > 1).any():
-        method, dataset, size = mixed[mixed > 1].index[0]
-        raise FigureError(
-            f"{method} on {dataset} has several cells of {size} pairs, which differ in other "
-            f"settings; a curve over sizes needs one. Give it a sweep of one student and protocol."
-        )
     failed = runs[(runs["status"] != "complete") & runs["method"].isin(methods)]
+    return _against(
+        complete[complete["method"].isin(methods)],
+        "synthetic_size",
+        ("method", looks({method: method for method in methods})),
+        ("synthetic pairs", "the size of the set", 2),
+        failed=len(failed),
+        seed=seed,
+    )
+
+
+def pruning(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
+    """Draw normalized return against the share of the data that a set was distilled from.
+
+    Args:
+        runs: What `results.runs_frame` gives, with the columns "fraction" and "criterion" of the
+            method `pruned`. Runs on all of the data are a point of every criterion's line.
+        seed: Seed of the bootstrap's random draws.
+
+    Raises:
+        FigureError: No criterion has complete runs at two fractions.
+    """
+    runs = runs[runs["method"] == "pruned"]
+    complete, whole = runs[runs["status"] == "complete"], runs["fraction"] == 1
+    parts = complete[~whole]
+    criteria = sorted(set(parts["criterion"]))
+    spread = pd.concat(
+        [parts, *(complete[whole].assign(criterion=criterion) for criterion in criteria)]
+    )
+    if not criteria or spread.groupby("criterion")["fraction"].nunique().max() < 2:
+        raise FigureError("No criterion of pruned has complete runs at two fractions or more.")
+    return _against(
+        spread.assign(percent=100 * spread["fraction"]),
+        "percent",
+        ("criterion", looks(dict.fromkeys(criteria, "pruned"))),
+        ("% of the transitions kept", "the share of the data that is kept", 10),
+        failed=len(runs) - len(complete),
+        seed=seed,
+    )
+
+
+def _against(
+    complete: pd.DataFrame,
+    setting: str,
+    lines: tuple[str, dict[str, Look]],
+    words: tuple[str, str, int],
+    *,
+    failed: int,
+    seed: int,
+) -> Figure:
+    """Draw normalized return against a number, one panel per dataset.
+
+    Args:
+        complete: Complete runs.
+        setting: Column of the number.
+        lines: Column whose values have a line each, and their looks.
+        words: Name of the axis, what the title says, and base of the axis's logarithm.
+        failed: Number of failed runs that are left out.
+        seed: Seed of the bootstrap's random draws.
+
+    Raises:
+        FigureError: A point would be of several cells.
+    """
+    (column, styles), (across, title, base) = lines, words
+    mixed = complete.groupby([column, "dataset", setting])["cell_id"].nunique()
+    if (mixed > 1).any():
+        line, dataset, value = mixed[mixed > 1].index[0]
+        raise FigureError(
+            f"{line} on {dataset} has several cells of {value:g} {across}, which differ in other "
+            f"settings; a curve needs one. Give it a sweep of one student and protocol."
+        )
     datasets = sorted(set(complete["dataset"]), key=dataset_order)
-    styles = looks({method: method for method in methods})
     with mpl.rc_context(SETTINGS):
-        figure, panels = _canvas(len(datasets), [methods])
+        figure, panels = _canvas(len(datasets), [list(styles)])
         drawn: list[Estimate] = []
         for dataset, axes in zip(datasets, panels, strict=True):
-            for method, look in styles.items():
-                mine = complete[(complete["method"] == method) & (complete["dataset"] == dataset)]
+            for name, look in styles.items():
+                mine = complete[(complete[column] == name) & (complete["dataset"] == dataset)]
                 found = {
-                    int(size): mean(list(rows["normalized_return"]), seed=seed)
-                    for size, rows in mine.groupby("synthetic_size", sort=True)
+                    float(value): mean(list(rows["normalized_return"]), seed=seed)
+                    for value, rows in mine.groupby(setting, sort=True)
                 }
-                band(axes, list(found), list(found.values()), label=method, **look.line)
+                band(axes, list(found), list(found.values()), label=name, **look.line)
                 drawn += found.values()
-            axes.set_xscale("log", base=2)
-            ticks = sorted({int(size) for size in complete["synthetic_size"]})
+            axes.set_xscale("log", base=base)
+            ticks = sorted({float(value) for value in complete[setting]})
             plain_numbers(axes)
-            axes.set_xticks(ticks, [str(size) for size in ticks])
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.set_title(dataset)
             quiet(axes)
-        _label_outer(panels, "synthetic pairs")
-        figure.legend(handles=_handles(styles, methods), loc="outside right center", **LEGEND)
+        _label_outer(panels, across)
+        figure.legend(handles=_handles(styles, list(styles)), loc="outside right center", **LEGEND)
         seeds = complete.groupby(["dataset", "label"])["seed"].nunique()
-        left_out = f" {_failed(len(failed))}." if len(failed) else ""
+        left_out = f" {_failed(failed)}." if failed else ""
         return finish(
             figure,
-            "Normalized return against the size of the set",
+            f"Normalized return against {title}",
             f"{caption.setting(complete)} Mean over {caption.seeds(seeds)}"
             f"{caption.spread(' with', 'band', drawn)}.{left_out}",
         )
 
 
-def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: float) -> Figure:
+def _draw(
+    curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: float, across: str
+) -> Figure:
     datasets = sorted(set(curves["dataset"]), key=dataset_order)
     methods = dict(zip(complete["label"], complete["method"], strict=True))
     groups, left_out = _panels(complete, methods)
@@ -160,7 +257,7 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
         figure.legend(handles=_handles(styles, list(drawn)), loc="outside right center", **LEGEND)
     for start in range(0, len(panels), len(datasets) if len(groups) > 1 else len(panels)):
         # Families have rows of their own, whose steps differ.
-        _label_outer(panels[start : start + len(datasets)], "outer step")
+        _label_outer(panels[start : start + len(datasets)], across)
     seeds = complete.groupby(["dataset", "label"])["seed"].nunique()
     found = [point for line in points.values() for point in line.values()]
     how = caption.spread(" with", "band", found, level)
@@ -175,7 +272,7 @@ def _draw(curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: flo
         notes.append(f"{left_out} methods of lower mean are not drawn.")
     return finish(
         figure,
-        "Normalized return against outer step" + (", by family of methods" * (len(groups) > 1)),
+        f"Normalized return against {across}" + (", by family of methods" * (len(groups) > 1)),
         " ".join([caption.setting(complete), *notes]),
     )
 
@@ -219,14 +316,17 @@ def _points(
     cells: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = defaultdict(dict)
     for dataset, label, run, step, value in zip(*(shown[name] for name in columns), strict=True):
         cells[dataset, label].setdefault(run, []).append((step, value))
-    return {
-        cell: {
-            step: mean(values, seed=seed, level=level)
-            for step, values in _by_step(list(runs.values())).items()
-            if len(values) == len(runs)
-        }
+    values = {
+        (cell, step): values
         for cell, runs in cells.items()
+        for step, values in _by_step(list(runs.values())).items()
+        if len(values) == len(runs)
     }
+    found: dict[tuple[str, str], dict[float, Estimate]] = {cell: {} for cell in cells}
+    means = estimates(list(values.values()), seed=seed, level=level)
+    for (cell, step), estimate in zip(values, means, strict=True):
+        found[cell][step] = estimate
+    return found
 
 
 def _by_step(runs: Sequence[Sequence[tuple[int, float]]]) -> dict[float, list[float]]:
@@ -272,12 +372,14 @@ def _fill(
             0.02, 0.98, f"{UP} {means}", transform=axes.transAxes, ha="left", va="top", fontsize=6.5
         )
     flat = [label for label, points in shown.items() if len(points) == 1]
+    curves = {label: points for label, points in shown.items() if label not in flat}
     for label, points in shown.items():
         if label in flat:
             (point,) = points.values()
             _horizontal(axes, point, styles[label], (flat.index(label) + 0.5) / len(flat))
         else:
-            band(axes, list(points), list(points.values()), **styles[label].line)
+            axes.plot([*points], [point.value for point in points.values()], **styles[label].line)
+    fill_bands(axes, (([*x], [*x.values()], styles[y].color) for y, x in curves.items()))
     if not shown:
         axes.set(xticks=[], yticks=[])
     elif len(flat) == len(shown):

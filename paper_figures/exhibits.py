@@ -16,7 +16,7 @@ from benchmark.errors import ObdBenchError
 from benchmark.record import Summary, check_set, record_folder
 from benchmark.spec import RunSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
-from paper_figures.curves import convergence, sizes
+from paper_figures.curves import against_seconds, convergence, pruning, sizes
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
 from paper_figures.figure import write_formats
 from paper_figures.main_table import main_table
@@ -69,6 +69,12 @@ class StoredResults:
     def curves(self) -> pd.DataFrame:
         """One row per checkpoint."""
         return curves_frame(self.records)
+
+    def with_parameters(self, *names: str) -> pd.DataFrame:
+        """One row per run, with these hyper-parameters as columns; missing where it has none."""
+        of_run = {record.run_id: record.parameters for record in self.records}
+        columns = {name: [of_run[run].get(name) for run in self.runs["run_id"]] for name in names}
+        return self.runs.assign(**columns)
 
     def table(self) -> Table:
         """Draw up the main table of these records."""
@@ -140,6 +146,9 @@ EXHIBITS = (
         shows="The same as a curve."),
     Exhibit("size-rates", sweep="size_rates", make=StoredResults.table,
         shows="Sizes at the published learning rate, and at one that follows the size."),
+    Exhibit("kept-fractions", sweep="pruning",
+        make=lambda stored: pruning(stored.with_parameters("fraction", "criterion")),
+        shows="How little of the data Av-PBC needs: scores by the share that four criteria keep."),
     Exhibit("step-or-weighting", sweep="step_or_weighting",
         make=lambda stored: step_or_weighting(stored.runs),
         shows="What of Av-PBC's gain over PBC is a larger step, and what its weighting."),
@@ -201,6 +210,12 @@ EXHIBITS = (
         shows="How stable the ranking is when the seeds are drawn again."),
     Exhibit("cost", sweep="all_methods", make=lambda stored: cost(stored.runs),
         shows="Score against processor seconds, with the methods that no cheaper one beats."),
+    Exhibit("kernel-against-unrolled", sweep="kernel_against_unrolled",
+        make=lambda stored: against_seconds(stored.curves),
+        shows="Kernels and implicit gradients next to unrolling, against processor seconds."),
+    Exhibit("kernel-against-unrolled-table", sweep="kernel_against_unrolled",
+        make=StoredResults.table,
+        shows="The same at the end, with the seconds that each took."),
     Exhibit("reproduction",
         make=lambda stored: reproduction_table(
             compare(published_cells(), stored.records, stored.scores)),

@@ -6,12 +6,15 @@ its ground and the colour of text and axes from the page.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html
 import io
+import itertools
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
+from benchmark.beside import beside
 from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
 from paper_figures.palette import INK, NEUTRAL
@@ -92,8 +97,30 @@ def band(
 ) -> None:
     """Draw a line through estimates at `x`, with the band of their intervals."""
     axes.plot(x, [e.value for e in found], color=color, **{"linewidth": 1.2, **line})
-    low, high = [e.low for e in found], [e.high for e in found]
-    axes.fill_between(x, low, high, color=color, alpha=0.12, linewidth=0)
+    fill_bands(axes, [(x, found, color)])
+
+
+def fill_bands(
+    axes: Axes, curves: Iterable[tuple[Sequence[float], Sequence[Estimate], Any]]
+) -> None:
+    """Fill the bands of all curves of a panel, below every line.
+
+    They are one collection: one for each band took a sixth of the time of large figures.
+
+    Args:
+        axes: Panel to draw in.
+        curves: Places, estimates and colour of each.
+    """
+    polygons, colors = [], []
+    for x, found, color in curves:
+        points = zip(x, found, strict=True)
+        for known, part in itertools.groupby(points, lambda point: point[1].has_interval):
+            if known:
+                low, high = zip(*(((at, e.low), (at, e.high)) for at, e in part), strict=True)
+                polygons.append([*low, *reversed(high)])
+                colors.append(color)
+    if polygons:
+        axes.add_collection(PolyCollection(polygons, facecolors=colors, alpha=0.12, linewidths=0))
 
 
 def density_cloud(
@@ -248,10 +275,12 @@ def _following_the_page(drawing: str, name: str, box: str, title: str, caption: 
 
 
 def write_formats(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write ``<name>.pdf``, ``.png`` and ``.svg`` into a folder, made if absent."""
+    """Write ``<name>.pdf``, ``.png`` and ``.svg`` into a folder, made if absent, at once."""
     paths = [folder / f"{name}{ending}" for ending in _METADATA]
-    for path in paths:
-        write_figure(figure, path)
+    with contextlib.ExitStack() as others:
+        for path in paths[1:]:
+            others.enter_context(beside(partial(write_figure, figure, path)))
+        write_figure(figure, paths[0])
     return paths
 
 

@@ -32,17 +32,21 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "unrolled": (
         "av_pbc", "pbc", "dbc", "sdw_obd", "truncated_av_pbc", "progressive_av_pbc",
     ),
-    "kernel and implicit": (),
-    "parameter matching": ("gradient_matching", "trajectory_matching"),
-    "distribution matching": ("distribution_matching",),
-    "parameterised": (),
+    "kernel and implicit": ("frepo", "implicit_gradient", "rcig", "kernel_then_unrolled"),
+    "parameter matching": ("gradient_matching", "trajectory_matching", "iadd"),
+    "distribution matching": ("distribution_matching", "loss_matching"),
+    "parameterised": ("generative_teaching",),
     "evolution": ("hades", "evolution_strategies"),
-    "selection": ("random", "kmeans_pp", "k_centre", "herding", "sdr", "top_q", "top_return"),
+    "selection": (
+        "random", "kmeans_pp", "k_centre", "herding", "sdr", "top_q", "top_return", "gradient_omp",
+        "pruned",
+    ),
     "reference": ("teacher", "bc_whole"),
 }  # fmt: skip
 """Family -> its methods. A new one comes last in its family, so that no other changes its look."""
 VARIANTS = (
     "published", "relabelled", "scaled", "mean_one", "fixed_init", "fixed_init_published",
+    "descent", "warm",
 )  # fmt: skip
 """What presets of a method are called after its name. A new one comes last, as above."""
 OTHER = "other methods"

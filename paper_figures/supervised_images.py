@@ -64,7 +64,7 @@ def supervised_table(measured: pd.DataFrame, *, seed: int = 0) -> Table:
 
 
 def evolved_sets(measured: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Images `[10, 784]` of the sets of the study `supervised_images` that are no real ones.
+    """Images `[10, 784]` of the sets of the study `supervised_images` that are not real ones.
 
     Raises:
         FigureError: The study has no rows.
@@ -92,14 +92,16 @@ def image_sets(sets: Mapping[str, NDArray[np.floating]]) -> Figure:
         if images.shape[1:] != (SIDE**2,):
             raise FigureError(
                 f"{name} has {' x '.join(map(str, images.shape[1:]))} numbers per image, expected "
-                f"{SIDE**2}: it is no set of images."
+                f"{SIDE**2}, as an image has."
             )
     count = max(map(len, sets.values()))
     with mpl.rc_context(SETTINGS):
         figure = canvas(IMAGE_INCHES * count + 0.4, (IMAGE_INCHES + 0.2) * len(sets) + 0.4)
-        panels = figure.subplots(len(sets), count, squeeze=False)
-        for row, (name, images) in zip(panels, sets.items(), strict=True):
-            row[0].set_title(name, fontsize=7, loc="left")
+        # A part of the figure per set: a panel's own title would widen its column.
+        parts = figure.subfigures(len(sets), squeeze=False)[:, 0]
+        for part, (name, images) in zip(parts, sets.items(), strict=True):
+            part.suptitle(name, x=0.01, ha="left", fontsize=7)
+            row = part.subplots(1, count, squeeze=False)[0]
             for axes in row:
                 axes.set(xticks=[], yticks=[])
                 axes.set_frame_on(False)

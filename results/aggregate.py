@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from benchmark.errors import ObdBenchError
-from results.bootstrap import RESAMPLES
+from results.bootstrap import RESAMPLES, iqm_over_runs, mean_over_tasks
 from results.differences import Difference, holm, mean_difference
 from results.labels import natural_order
-from results.statistics import LEVEL, iqm, mean
+from results.statistics import LEVEL, estimates
 
 CELL_COLUMNS = {
     "dataset": "str",
@@ -93,10 +93,20 @@ def cell_table(runs: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> pd
             finite.
     """
     # Plain rows: pandas takes longer to cut out one cell than all of its statistics do.
+    plain = runs.assign(**{name: runs[name].astype("float64") for name in COSTS})
+    columns = [plain[name].tolist() for name in plain]
     cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for run in runs.to_dict("records"):
+    for values in zip(*columns, strict=True):
+        run = dict(zip(plain, values, strict=True))
         cells[run["dataset"], run["label"]].append(run)
-    rows = [_cell(cells[key], seed=seed, level=level) for key in sorted(cells)]
+    rows = [_cell(cells[key], level=level) for key in sorted(cells)]
+    scored = [row for row in rows if row["scores"]]
+    scores = [row["scores"] for row in scored]
+    means = estimates(scores, mean_over_tasks, seed=seed, level=level)
+    middles = estimates(scores, iqm_over_runs, seed=seed, level=level)
+    for row, average, middle in zip(scored, means, middles, strict=True):
+        row |= {name: getattr(average, name) for name in ("value", "low", "high", "interval")}
+        row |= {"iqm": middle.value, "iqm_low": middle.low, "iqm_high": middle.high}
     data = {
         name: pd.Series([row[name] for row in rows], dtype=kind)
         for name, kind in CELL_COLUMNS.items()
@@ -152,7 +162,7 @@ def _scores_by_task(row: Mapping[str, Any]) -> Mapping[str, Mapping[int, float]]
     return {row["dataset"]: dict(zip(row["seeds"], row["scores"], strict=True))}
 
 
-def _cell(runs: list[dict[str, Any]], *, seed: int, level: float) -> dict[str, Any]:
+def _cell(runs: list[dict[str, Any]], *, level: float) -> dict[str, Any]:
     first = runs[0]
     _one_cell(runs)
     complete = sorted(
@@ -175,7 +185,7 @@ def _cell(runs: list[dict[str, Any]], *, seed: int, level: float) -> dict[str, A
         "errors": _count_errors(failed),
     }
     if complete:
-        row |= _scores(complete, seed=seed, level=level)
+        row |= _scores(complete)
     return row
 
 
@@ -189,7 +199,7 @@ def _one_cell(runs: list[dict[str, Any]]) -> None:
         )
 
 
-def _scores(complete: list[dict[str, Any]], *, seed: int, level: float) -> dict[str, Any]:
+def _scores(complete: list[dict[str, Any]]) -> dict[str, Any]:
     scores = [float(run["normalized_return"]) for run in complete]
     for run, score in zip(complete, scores, strict=True):
         if not math.isfinite(score):
@@ -197,16 +207,7 @@ def _scores(complete: list[dict[str, Any]], *, seed: int, level: float) -> dict[
                 f"run {run['run_id']!r} is complete with normalized return {score}; expected a "
                 "finite number. Record it as failed or run it again."
             )
-    average = mean(scores, seed=seed, level=level)
-    middle = iqm(scores, seed=seed, level=level)
     return {
-        "value": average.value,
-        "low": average.low,
-        "high": average.high,
-        "interval": average.interval,
-        "iqm": middle.value,
-        "iqm_low": middle.low,
-        "iqm_high": middle.high,
         "scores": tuple(scores),
         "returns": tuple(float(run["return"]) for run in complete),
         "seeds": tuple(int(run["seed"]) for run in complete),
@@ -220,7 +221,7 @@ def _empty_scores(level: float) -> dict[str, Any]:
 
 
 def _mean(runs: list[dict[str, Any]], name: str) -> float:
-    known = [run[name] for run in runs if not pd.isna(run[name])]
+    known = [run[name] for run in runs if not math.isnan(run[name])]
     return float(np.mean(known)) if known else math.nan
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmark.errors import ObdBenchError
@@ -44,20 +46,12 @@ RUN_COLUMNS = {
     "error": "str",
 }
 
-CURVE_COLUMNS = {
-    "run_id": "str",
-    "cell_id": "str",
-    "status": "str",
-    "dataset": "str",
-    "method": "str",
-    "label": "str",
-    "reference": "bool",
-    "student": "str",
-    "protocol_detail": "str",
-    "seed": "int64",
-    "outer_step": "Int64",
-    "normalized_return": "float64",
-}
+RUN_OF_A_CURVE = (
+    "run_id", "cell_id", "status", "dataset", "method", "label", "reference", "student",
+    "protocol_detail", "seed",
+)  # fmt: skip
+POINT_COLUMNS = {"outer_step": "Int64", "normalized_return": "float64", "cpu_seconds": "float64"}
+CURVE_COLUMNS = {name: RUN_COLUMNS[name] for name in RUN_OF_A_CURVE} | POINT_COLUMNS
 
 COST_COLUMNS = (
     "wall_seconds",
@@ -108,11 +102,13 @@ def curves_frame(records: Iterable[Summary]) -> pd.DataFrame:
     """
     found = _sorted(records)
     names = _names(found)
-    rows = []
-    for r in found:
-        run = _identity(r, r.spec, names[r.cell_id], r.status, r.reference)
-        rows += [run | point for point in _points(r)]
-    return _frame(rows, CURVE_COLUMNS)
+    runs = [_identity(r, r.spec, names[r.cell_id], r.status, r.reference) for r in found]
+    curves = [_points(r) for r in found]
+    points = _frame([point for curve in curves for point in curve], POINT_COLUMNS)
+    # Texts are converted once per run, not once per checkpoint.
+    of_run = np.repeat(np.arange(len(runs)), [len(curve) for curve in curves])
+    frame = _frame(runs, {name: RUN_COLUMNS[name] for name in RUN_OF_A_CURVE}).take(of_run)
+    return pd.concat([frame.reset_index(drop=True), points], axis=1)
 
 
 def facts_frame(records: Iterable[Summary]) -> pd.DataFrame:
@@ -208,9 +204,10 @@ def _missing_row(spec: RunSpec, label: str) -> dict[str, Any]:
 def _points(record: Summary) -> list[dict[str, Any]]:
     if not record.checkpoints and record.status == "failed":
         return [{"outer_step": None, "normalized_return": None}]
+    seconds = record.cost.checkpoint_cpu_seconds or [math.nan] * len(record.checkpoints)
     return [
-        {"outer_step": c.outer_step, "normalized_return": c.normalized_return}
-        for c in record.checkpoints
+        {"outer_step": c.outer_step, "normalized_return": c.normalized_return, "cpu_seconds": cpu}
+        for c, cpu in zip(record.checkpoints, seconds, strict=True)
     ]
 
 

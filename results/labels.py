@@ -11,7 +11,9 @@ from typing import Any
 
 from benchmark.errors import ObdBenchError
 from benchmark.names import visible
+from benchmark.protocol import Protocol
 from benchmark.spec import RunSpec
+from benchmark.students.spec import StudentSpec
 
 _ABSENT = object()
 
@@ -75,13 +77,20 @@ def cell_settings(spec: RunSpec, parameters: Mapping[str, Any] | None = None) ->
             parameters = spec.resolved_parameters
         except ObdBenchError:
             parameters = spec.parameters
-    student, scoring = asdict(spec.student), asdict(spec.scoring_student)
+    shared = _scoring_settings(spec.student, spec.scoring_student, spec.protocol)
+    return {**parameters, **shared, "teacher": spec.teacher, "density": spec.density}
+
+
+@cache
+def _scoring_settings(
+    student: StudentSpec, scoring: StudentSpec, protocol: Protocol
+) -> Mapping[str, Any]:
+    """Settings that many cells share, as `cell_settings` lists them."""
+    same = asdict(student)
     return (
-        dict(parameters)
-        | flat("student.", student)
-        | {f"evaluation_student.{k}": v for k, v in scoring.items() if v != student[k]}
-        | flat("protocol.", asdict(spec.protocol))
-        | {"teacher": spec.teacher, "density": spec.density}
+        flat("student.", same)
+        | {f"evaluation_student.{k}": v for k, v in asdict(scoring).items() if v != same[k]}
+        | flat("protocol.", asdict(protocol))
     )
 
 

@@ -58,6 +58,9 @@ class RunStatus:
     message: str = field(default="", compare=False)
 
 
+DONE = RunStatus("done", 1.0)
+
+
 def save_sweep(store: Path, sweep: Sweep) -> None:
     """Store the runs that a sweep asks for, so that `status` and tables know what is missing.
 
@@ -186,7 +189,7 @@ def _status(store: Path, run_id: str, found: Entry | BadRecord | None) -> RunSta
     if isinstance(found, BadRecord):
         return RunStatus("failed", 1.0, type(found).__name__, str(found))
     if found is not None and found.error is None:
-        return RunStatus("done", 1.0)
+        return DONE
     folder = store / record_folder(run_id)
     if found is not None and found.error is not None and not _alive(folder):
         kind, message = found.error

@@ -18,6 +18,7 @@ are sorted first, so the order in which records were read changes nothing.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -102,6 +103,42 @@ def iqm(scores: Sequence[float], *, seed: int = 0, level: float = LEVEL) -> Esti
         StatisticsError: The scores are empty or not finite.
     """
     return _estimate((_checked(scores, "scores"),), iqm_over_runs, seed=seed, level=level)
+
+
+def estimates(
+    samples: Sequence[Sequence[float]],
+    statistic: Statistic = mean_over_tasks,
+    *,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> list[Estimate]:
+    """Estimate `mean` or `iqm` of each of many samples, to the bit; t intervals all at once.
+
+    Args:
+        samples: Scores over seeds of each; counts may differ.
+        statistic: `mean_over_tasks` or `iqm_over_runs`.
+        seed: Seed of the bootstrap.
+        level: Level of the intervals.
+
+    Raises:
+        StatisticsError: A sample is empty or not finite.
+    """
+    found: dict[int, Estimate] = {}
+    by_count: dict[int, list[int]] = defaultdict(list)
+    for place, sample in enumerate(samples):
+        by_count[len(sample)].append(place)
+    for count, places in by_count.items():
+        checked = [_checked(samples[place], "scores") for place in places]
+        if not 1 < count < FEW_SEEDS:
+            for place, scores in zip(places, checked, strict=True):
+                found[place] = _estimate((scores,), statistic, seed=seed, level=level)
+            continue
+        stacked = np.stack(checked)
+        values = statistic(stacked, axis=-1)
+        halves = _t_half_width((stacked,), statistic, _fraction(level))
+        for place, value, half in zip(places, values.tolist(), halves.tolist(), strict=True):
+            found[place] = Estimate(value, value - half, value + half, count, level, "t")
+    return [found[place] for place in range(len(samples))]
 
 
 def stratified(
@@ -209,7 +246,7 @@ def _estimate(
         # A single seed would pretend that this task has no spread.
         return Estimate(value, math.nan, math.nan, n, level, "none")
     if _smallest(samples) < FEW_SEEDS and statistic in (mean_over_tasks, iqm_over_runs):
-        half = _t_half_width(samples, statistic, level)
+        half = float(_t_half_width(samples, statistic, level))
         return Estimate(value, value - half, value + half, n, level, "t")
     if all(sample[0] == sample[-1] for sample in samples):  # sorted: every score is the same
         return Estimate(value, value, value, n, level, "percentile")
@@ -220,26 +257,34 @@ def _estimate(
     return Estimate(value, float(low), float(high), n, level, "percentile")
 
 
-def _t_half_width(samples: tuple[Array, ...], statistic: Statistic, level: float) -> float:
-    """Half of the t interval of the mean over tasks, or of the interquartile mean over runs."""
-    counts = np.array([len(sample) for sample in samples])
+def _t_half_width(samples: tuple[Array, ...], statistic: Statistic, level: float) -> Array:
+    """Half of the t interval of the mean over tasks, or of the interquartile mean over runs.
+
+    Args:
+        samples: One per task, `[..., seeds]`.
+        statistic: Which of the two.
+        level: Level of the interval.
+    """
+    counts = np.array([sample.shape[-1] for sample in samples])
     freedom = counts - 1.0
     factors = 1 / counts / len(samples) ** 2
     if statistic is iqm_over_runs:
         # Winsorise: what was cut is moved to the nearest score that was not. With h scores kept of
         # n, the variance of the trimmed mean is that of n / h times the winsorised mean.
-        pooled = np.sort(np.concatenate(samples))
-        cut = len(pooled) // 4
-        samples = tuple(np.clip(sample, pooled[cut], pooled[-cut - 1]) for sample in samples)
-        factors = counts / (len(pooled) - 2 * cut) ** 2
+        pooled = np.sort(np.concatenate(samples, axis=-1), axis=-1)
+        n = pooled.shape[-1]
+        cut = n // 4
+        low, high = pooled[..., cut, None], pooled[..., n - cut - 1, None]
+        samples = tuple(np.clip(sample, low, high) for sample in samples)
+        factors = counts / (n - 2 * cut) ** 2
         freedom = np.maximum(counts - 2 * (counts // 4) - 1.0, 1.0)
-    parts = factors * np.array([sample.var(ddof=1) for sample in samples])
-    variance = parts.sum()
-    if variance == 0:
-        return 0.0
-    # Satterthwaite 1946: freedom of a sum of variances, each with its own.
-    total = variance**2 / (parts**2 / freedom).sum()
-    return float(stdtrit(total, (1 + level) / 2) * math.sqrt(variance))
+    parts = factors * np.stack([sample.var(axis=-1, ddof=1) for sample in samples], axis=-1)
+    variance = parts.sum(axis=-1)
+    # Satterthwaite 1946: freedom of a sum of variances, each with its own. Without spread there is
+    # none, and the interval is a point.
+    squares = (parts**2 / freedom).sum(axis=-1)
+    total = np.divide(variance * variance, squares, out=np.ones_like(variance), where=variance > 0)
+    return np.asarray(stdtrit(total, (1 + level) / 2) * np.sqrt(variance))
 
 
 def _wilson(fractions: Array, n: int, level: float) -> tuple[Array, Array]:

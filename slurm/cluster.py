@@ -7,30 +7,25 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from filelock import FileLock
 
-from benchmark.errors import ObdBenchError
-from benchmark.local import last_lines
+from benchmark.errors import ObdBenchError, last_lines
 from benchmark.run import Conditions, record_death
 from benchmark.spec import RunSpec
 from slurm import JOBS
 from slurm.answers import JobKey, JobState
 from slurm.fates import Refused, fate
 from slurm.job import Command, Job
+from slurm.live_jobs import UNKNOWN, LiveJobs, by_cluster
 from slurm.profile import Array, Expected, JobShape, Profile, make_arrays
-from slurm.scheduler import CommandFailed, NoSlurm, Scheduler, Unreachable, UnreadableAnswer
+from slurm.scheduler import CommandFailed, NoSlurm, Unreachable, UnreadableAnswer
 from slurm.script import batch_script
 from slurm.submissions import Submission, note, submissions
 
 SCRIPT = "array.sh"
-UNKNOWN = JobState("UNKNOWN")
-"""A job that an unreadable line may have told of: it is left alone."""
-
 TEMPORARY = (
     "unable to contact", "temporarily", "timed out", "job violates accounting/qos policy",
     "assocmaxsubmitjoblimit", "qosmaxsubmitjobperuserlimit", "zero bytes were transmitted",
@@ -71,17 +66,8 @@ class Sent:
     refused: list[RunSpec] = field(default_factory=list)
 
 
-class Cluster:
-    """The runs of a store that are, or were, on a cluster.
-
-    Args:
-        store: Folder of records; every node must see it under this path.
-        scheduler: Where jobs are asked for.
-    """
-
-    def __init__(self, store: Path, scheduler: Scheduler | None = None) -> None:
-        self.store = store.resolve()
-        self.scheduler = scheduler or Scheduler()
+class Cluster(LiveJobs):
+    """The runs of a store that are, or were, on a cluster."""
 
     def submit(
         self,
@@ -165,31 +151,6 @@ class Cluster:
                 raise QueueFull(f"SLURM takes no more jobs now ({error}).") from error
             return "submitted"
 
-    def states(self) -> dict[str, JobState]:
-        """The live jobs of the runs that still wait for their record, by run id; one query.
-
-        Raises:
-            Unreachable: SLURM does not answer.
-        """
-        known = list(submissions(self.store))
-        queue = self._queue(known)
-        return {
-            run: queue[key]
-            for submission in known
-            for key, runs in zip(submission.keys, submission.jobs, strict=True)
-            if key in queue and not queue[key].ended
-            for run in runs
-            if submission.left_alone(run)
-        }
-
-    def live(self) -> frozenset[str]:
-        """Ids of the runs whose job may still work.
-
-        Raises:
-            Unreachable: SLURM does not answer.
-        """
-        return frozenset(self.states())
-
     def settle(self) -> Settled:
         """Give every run whose job has ended without leaving a record one with the cause.
 
@@ -202,10 +163,10 @@ class Cluster:
             # The queue is asked before records are looked at: a job that has ended by the answer
             # has written all that it ever will.
             known = list(submissions(self.store))
-            queue = self._queue(known)
+            queue = self.queue(known)
             gone = [s for s in known if any(_ended(queue.get(key)) for key in s.keys)]
             history: dict[JobKey, JobState] = {}
-            for cluster, names in _by_cluster(gone):
+            for cluster, names in by_cluster(gone):
                 history |= self.scheduler.history(names, cluster).jobs
             live: set[str] = set()
             for submission in known:
@@ -232,23 +193,9 @@ class Cluster:
         """
         known = [s for s in submissions(self.store) if s.sweep == sweep]
         count = len(self.live() & {run for s in known for run in s.runs})
-        for cluster, names in _by_cluster(known):
+        for cluster, names in by_cluster(known):
             self.scheduler.cancel(names, cluster)
         return count
-
-    def _queue(self, known: Sequence[Submission]) -> dict[JobKey, JobState]:
-        """The jobs of submissions that the controllers hold.
-
-        A missing job of an array that an unreadable line names is unknown, not gone.
-        """
-        queue: dict[JobKey, JobState] = {}
-        doubtful: set[str] = set()
-        for cluster, names in _by_cluster(known):
-            answer = self.scheduler.queue(names, cluster)
-            queue |= answer.jobs
-            doubtful |= answer.doubtful
-        missing = (key for s in known if s.name in doubtful for key in s.keys if key not in queue)
-        return queue | dict.fromkeys(missing, UNKNOWN)
 
     def _one_at_a_time(self) -> FileLock:
         """Held while jobs are sent or settled: two shells never send the same runs."""
@@ -294,7 +241,7 @@ class Cluster:
         SLURM lists jobs that it refused as FAILED for some minutes.
         """
         try:
-            return any(not state.ended for state in self._queue([noted]).values())
+            return any(not state.ended for state in self.queue([noted]).values())
         except Unreachable as silent:  # the note stays: `settle` asks again
             raise self._full(f"{error} {silent}", sent) from silent
 
@@ -358,11 +305,3 @@ def _ended(state: JobState | None) -> bool:
 def _temporary(said: str) -> bool:
     """Whether the same request may be taken later."""
     return any(words in said.lower() for words in TEMPORARY)
-
-
-def _by_cluster(known: Iterable[Submission]) -> Iterable[tuple[str, list[str]]]:
-    """Names of arrays by the cluster that took them."""
-    names: defaultdict[str, list[str]] = defaultdict(list)
-    for submission in known:
-        names[submission.cluster].append(submission.name)
-    return names.items()

@@ -14,15 +14,17 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmark.errors import ObdBenchError
+from benchmark.errors import ObdBenchError, last_lines
 from benchmark.files import UnfitFile, read_small, write_atomic
-from benchmark.local import last_lines
 from benchmark.record import FILE, record_folder
 from benchmark.spec import RunSpec
 from slurm import JOBS
 from slurm.answers import JobKey
-from slurm.profile import Array
+
+if TYPE_CHECKING:  # it takes torch along
+    from slurm.profile import Array
 
 RUNS = "runs.json"
 CLUSTER = "cluster"
@@ -103,7 +105,8 @@ class Submission:
     def left_alone(self, run_id: str) -> bool:
         """Whether no job of this array has written that run's record."""
         try:
-            return (self.store / record_folder(run_id) / FILE).stat().st_mtime_ns <= self.written
+            path = Path(f"{self.store}/{record_folder(run_id)}/{FILE}")  # parts one by one are slow
+            return path.stat().st_mtime_ns <= self.written
         except FileNotFoundError:
             return True
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LOCKS = [f"requirements{kind}.lock" for kind in ("", ".cpu", ".cuda", ".images")]
+LOCKS = [f"requirements{kind}.lock" for kind in ("", ".cpu", ".cuda", ".images", ".jax")]
 
 
 def entries(name: str) -> dict[str, list[str]]:
@@ -46,12 +46,13 @@ def test_it_holds_everything_that_the_suite_and_its_build_ask_for() -> None:
     ).keys() == set()
 
 
-def test_the_extra_images_is_pinned_in_a_file_of_its_own() -> None:
+@pytest.mark.parametrize("extra", ["images", "jax"])
+def test_an_extra_has_a_file_of_its_own_beside_the_suites_packages(extra: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    asked = {canonical(name) for name in project["project"]["optional-dependencies"]["images"]}
-    pinned = entries("requirements.images.lock").keys()
-    assert asked <= pinned
-    assert not pinned & entries("requirements.lock").keys()
+    asked = {canonical(name) for name in project["project"]["optional-dependencies"][extra]}
+    own = entries(f"requirements.{extra}.lock").keys()
+    assert asked <= own
+    assert not own & entries("requirements.lock").keys()
 
 
 def test_setup_installs_nothing_without_a_hash() -> None:

@@ -78,7 +78,8 @@ class ArtefactScore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             every environment; or the "accuracy".
         horizon: Steps of every environment that the authors' statistic looks at; None for all.
         images: Number of images that an accuracy is over; None for returns.
-        images_source: What those were read from, with the sha256 of pixels and labels.
+        images_source: What those were read from.
+        images_sha256: Digest of their pixels, then of their labels.
         seed: What all random numbers derive from, with the artefact's name and the variant.
         returns: Returns by row (student or candidate; seed for a policy), environment, episode.
         lengths: Steps of the same episodes.
@@ -106,6 +107,7 @@ class ArtefactScore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     horizon: Positive | None = None
     images: Positive | None = None
     images_source: str | None = None
+    images_sha256: Sha256 | None = None
     seed: Annotated[int, Meta(ge=0)]
     returns: Annotated[list[list[list[float]]], Meta(min_length=1)]
     lengths: list[list[list[Positive]]]

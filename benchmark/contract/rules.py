@@ -30,7 +30,7 @@ from benchmark.datasets.dataset import Dataset
 from benchmark.errors import ObdBenchError
 from benchmark.method import NEEDS, Policy
 from benchmark.scaling import Scaling
-from benchmark.students.student import Batch, train_students
+from benchmark.students.student import train_on_set
 from benchmark.synthetic_set import SyntheticSet
 from benchmark.teachers.teacher import NetworkTeacher
 
@@ -455,14 +455,7 @@ def _require_actions(policy: Policy, found: Observed, step: int) -> None:
 
 def _student(pairs: SyntheticSet, scaling: Scaling) -> Policy:
     """Train one student as for a score."""
-    observations = scaling.observations_in(pairs.observations)
-    actions = scaling.actions_in(pairs.actions)
-
-    def batch(step: int) -> Batch:
-        rows = pairs.rows(step, STUDENT.steps)
-        return observations[rows][None], actions[rows][None]
-
-    return train_students(STUDENT, batch, scaling, [torch.Generator().manual_seed(0)])
+    return train_on_set(STUDENT, pairs, scaling, [torch.Generator().manual_seed(0)])
 
 
 def _size(trial: Trial) -> int:

@@ -85,9 +85,8 @@ class Recorder:
                 f"It submitted two results for outer step {step}; a step is scored once."
             )
         if isinstance(result, SyntheticSet):
-            result = replace(
-                result, observations=result.observations.clone(), actions=result.actions.clone()
-            )
+            parts = vars(result).items()
+            result = replace(result, **{k: v.clone() for k, v in parts if isinstance(v, Tensor)})
         self.results[step] = result
 
     def resume(self) -> State | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import gymnasium
 import jax
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
@@ -13,7 +15,7 @@ from jax import numpy as jnp
 from numpy.typing import NDArray
 
 from benchmark.environments.batch import SlotTracker, StepResult, check_actions
-from benchmark.environments.jax_tasks import JaxTask
+from benchmark.environments.jax_tasks import SPECIFICATIONS, JaxTask, make_task
 
 
 class JaxBatch:
@@ -116,3 +118,25 @@ def _choose(mask: Any, new: Any, old: Any) -> Any:
 
 
 _merged = jax.jit(_choose)
+
+
+class JaxEnvironment(gymnasium.Env[Any, Any]):
+    """A batch of one slot as gymnasium, and Minari, know environments."""
+
+    def __init__(self, **arguments: Any) -> None:
+        specification = replace(SPECIFICATIONS[arguments["task"]], max_episode_steps=None)
+        self._batch = JaxBatch(specification, make_task(**arguments), 1)
+        self.observation_space = self._batch.observation_space
+        self.action_space = self._batch.action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        super().reset(seed=seed)
+        drawn = int(self.np_random.integers(2**31)) if seed is None else seed
+        return self._batch.reset([0], [drawn])[0].astype(np.float32), {}
+
+    def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        result = self._batch.step(np.array([0]), np.asarray(action)[None])
+        observation = result.observations[0].astype(np.float32)
+        return observation, float(result.rewards[0]), bool(result.terminated[0]), False, {}

@@ -5,7 +5,9 @@ They come with the extra `jax`. JAX steps and draws initial states; policies sta
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 import json
 import os
 import warnings
@@ -34,22 +36,21 @@ MINATAR = {
 VERSIONS = {"brax": "0.14", "gymnax": "1"}
 """The versions that the suite knows: another one may step otherwise."""
 INSTALL = "Run `pip install 'obdbench[jax]'`, or `make jax` in a checkout."
-_BRAX, _MINATAR = f"{__name__}:brax_task", f"{__name__}:minatar_task"
 _STEPS = {"freeway": 2_500}  # 1,000 for all others
+_ENTRY_POINT = "benchmark.environments.jax_batch:JaxEnvironment"
+
+
+def _specification(env_id: str, steps: int, **arguments: str) -> EnvSpec:
+    kwargs = {"task": env_id, **arguments}
+    return EnvSpec(env_id, _ENTRY_POINT, max_episode_steps=steps, kwargs=kwargs)
+
 
 SPECIFICATIONS = {
-    **{
-        f"brax/{name}": EnvSpec(
-            f"brax/{name}", _BRAX, max_episode_steps=1_000, kwargs={"backend": "positional"}
-        )
-        for name in BRAX
-    },
-    **{
-        f"minatar/{name}": EnvSpec(
-            f"minatar/{name}", _MINATAR, max_episode_steps=_STEPS.get(name, 1_000)
-        )
-        for name in MINATAR
-    },
+    specification.id: specification
+    for specification in (
+        *(_specification(f"brax/{name}", 1_000, backend="positional") for name in BRAX),
+        *(_specification(f"minatar/{name}", _STEPS.get(name, 1_000)) for name in MINATAR),
+    )
 }
 """The environments by id. Time limits are the paper's and gymnax's own; `JaxBatch` keeps them."""
 
@@ -71,9 +72,16 @@ class JaxTask:
     action_space: Space[Any]
 
 
+def simulator_packages(env_id: str) -> tuple[str, ...]:
+    """The packages that step one of the environments above; none for any other."""
+    if env_id.partition("{")[0] not in SPECIFICATIONS:
+        return ()
+    return ("brax" if env_id.startswith("brax/") else "gymnax", "jax", "jaxlib")
+
+
 def missing(specification: EnvSpec) -> str | None:
     """A sentence on what has to be installed for an environment; None where it is."""
-    package = "brax" if specification.entry_point == _BRAX else "gymnax"
+    package = simulator_packages(specification.id)[0]
     expected = VERSIONS[package]
     try:
         found = importlib.metadata.version(package)
@@ -84,29 +92,29 @@ def missing(specification: EnvSpec) -> str | None:
     return f"{specification.id} needs {package} {expected}, and {found} is installed. {INSTALL}"
 
 
-def make_task(specification: EnvSpec) -> JaxTask:
-    """Make the task of one of the specifications above, or of a variant with other arguments.
+def make_task(task: str, **arguments: Any) -> JaxTask:
+    """Make the task of one of the specifications above, or of a variant, from its arguments.
 
     Raises:
-        TypeError: The environment takes no such argument.
+        TypeError, ValueError: The environment takes no such argument.
     """
     if "XLA_FLAGS" not in os.environ:  # before JAX is imported: one thread per process
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
-    make = brax_task if specification.entry_point == _BRAX else minatar_task
-    return make(specification.id.partition("/")[2], json.dumps(specification.kwargs))
+    simulator, _, name = task.partition("/")
+    return {"brax": _brax, "minatar": _minatar}[simulator](name, json.dumps(arguments))
 
 
 @cache
-def brax_task(name: str, arguments: str) -> JaxTask:
+def _brax(name: str, arguments: str) -> JaxTask:
     """The task of one Brax environment, made with arguments in JSON."""
     import jax
     from jax import numpy as jnp
 
     with warnings.catch_warnings():
-        # Said whenever a model is loaded: Brax's environments are no longer developed.
-        warnings.filterwarnings("ignore", "Brax System", UserWarning)
-        from brax.envs import get_environment
-
+        for said in ("Brax System", "JAXopt is no longer maintained"):  # always, and known
+            warnings.filterwarnings("ignore", said)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it does without Warp
+            from brax.envs import get_environment
         environment = get_environment(name, **json.loads(arguments))
 
     def reset(key: Any) -> tuple[Any, Any]:
@@ -123,7 +131,7 @@ def brax_task(name: str, arguments: str) -> JaxTask:
 
 
 @cache
-def minatar_task(name: str, arguments: str) -> JaxTask:
+def _minatar(name: str, arguments: str) -> JaxTask:
     """The task of one MinAtar game of gymnax, made with arguments in JSON.
 
     Every step draws from a key of its own, which follows from the episode's seed.

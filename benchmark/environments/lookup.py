@@ -34,6 +34,7 @@ _PACKAGES = {
 }  # fmt: skip
 # gymnasium's own families, by the package of their entry points: the extra that installs them.
 _EXTRAS = {
+    "benchmark.environments.jax_batch": "obdbench[jax]",
     "gymnasium.envs.box2d": "gymnasium[box2d]",
     "gymnasium.envs.mujoco": "gymnasium[mujoco]",
     "gymnasium.envs.phys2d": "gymnasium[jax]",
@@ -249,8 +250,9 @@ def _make_jax(specification: EnvSpec, size: int) -> BatchedEnvironment:
     if (lacking := missing(specification)) is not None:
         raise UnknownEnvironment(lacking)
     try:
-        task = make_task(specification)
-    except TypeError as error:
+        with _without_deprecation_warnings():
+            task = make_task(**specification.kwargs)
+    except (TypeError, ValueError) as error:
         raise UnknownEnvironment(
             f"{specification.id} cannot be made with the arguments {specification.kwargs}: {error}."
         ) from error
@@ -285,7 +287,7 @@ def _without_deprecation_warnings() -> Iterator[None]:
 
 
 def _unknown_message(name: str) -> str:
-    near = difflib.get_close_matches(name, list(gymnasium.registry), n=3, cutoff=0.4)
+    near = difflib.get_close_matches(name, [*gymnasium.registry, *SPECIFICATIONS], n=3, cutoff=0.4)
     nearest = f"Nearest registered ids: {', '.join(near)}. " if near else ""
     package = next((p for p, starts in _PACKAGES.items() if name.startswith(starts)), None)
     install = (

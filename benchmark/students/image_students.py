@@ -142,7 +142,7 @@ def classify(students: ImageStudents, images: Tensor) -> Tensor:
     log_probabilities = torch.cat(found, 1)
     if not bool(log_probabilities.isfinite().all()):
         raise ObdBenchError(
-            "A student of a set of images diverged: it gives images no finite probability. Train "
-            "it at a lower learning rate, on images of pixels near 0 to 1."
+            "A student of a set of images diverged: it gives no finite probability. Train it at a "
+            "lower learning rate, on images of pixels near 0 to 1."
         )
     return log_probabilities

@@ -16,7 +16,7 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-BETAS = {"beta1": 0.9, "beta2": 0.999}
+BETA_1, BETA_2 = 0.9, 0.999
 """Decay of Adam's two moments, torch's defaults."""
 
 
@@ -81,8 +81,9 @@ class Adam:
     def step(self, gradients: Sequence[Tensor], rate: float) -> None:
         """Take one step down the first moment over the root of the second, both unbiased."""
         update = adamw if self._weight_decay else adam
+        first, second = self._moments
         update(
-            self._tensors, list(gradients), *self._moments, [], self._steps, foreach=False,
-            fused=self._fused, amsgrad=False, lr=rate, weight_decay=self._weight_decay,
-            eps=self._epsilon, maximize=False, **BETAS,
+            self._tensors, list(gradients), first, second, [], self._steps, foreach=False,
+            fused=self._fused, amsgrad=False, beta1=BETA_1, beta2=BETA_2, lr=rate,
+            weight_decay=self._weight_decay, eps=self._epsilon, maximize=False,
         )  # fmt: skip

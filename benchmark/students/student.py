@@ -15,6 +15,7 @@ from benchmark.scaling import Scaling
 from benchmark.students.heads import Head
 from benchmark.students.network import Network, Parameters, stack
 from benchmark.students.spec import StudentSpec
+from benchmark.synthetic_set import SyntheticSet
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def train_students(
     weights: Tensor | None = None,
     initial: Parameters | None = None,
 ) -> StudentPolicy:
-    """Train P students at once by behavioural cloning.
+    """Train P students at once by behavioural cloning; `train_on_set` does so on a synthetic set.
 
     Args:
         spec: Architecture and training of every student.
@@ -154,7 +155,8 @@ def train_students(
         generators: One generator per student, for its initial parameters and action noise; a
             student depends only on its own.
         steps: Gradient steps; None takes `spec.steps`.
-        weights: Weight of each squared error `[P, N, act_dim]`; None weighs all by 1.
+        weights: Weights of the losses, per pair `[P, N]` or, for squared errors, per number of an
+            action `[P, N, act_dim]`; None weighs all by 1.
         initial: Parameters that all students begin with (R = 1); None draws each student's own.
 
     Returns:
@@ -182,6 +184,38 @@ def train_students(
                 clip_by_norm(gradients, spec.gradient_clip)
         optimiser.step(gradients, spec.rate(step, steps))
     return StudentPolicy(network, head, parameters, scaling)
+
+
+def train_on_set(
+    spec: StudentSpec,
+    pairs: SyntheticSet,
+    scaling: Scaling,
+    generators: Sequence[torch.Generator],
+    steps: int | None = None,
+) -> StudentPolicy:
+    """Train P students at once on a synthetic set, in its stages or by its weights.
+
+    Args:
+        spec: Architecture and training of every student.
+        pairs: The set, which every student learns.
+        scaling: Scaling that the set was made under, kept with the policy.
+        generators: One generator per student, as in `train_students`.
+        steps: Gradient steps; None takes `spec.steps`.
+    """
+    count, steps = len(generators), spec.steps if steps is None else steps
+    observations = scaling.observations_in(pairs.observations)
+    actions = scaling.actions_in(pairs.actions)
+    at_once = observations.expand(count, -1, -1), actions.expand(count, -1, -1)
+
+    def batch(step: int) -> Batch:
+        if pairs.stages is None:
+            return at_once
+        rows = pairs.rows(step, steps)
+        return observations[rows].expand(count, -1, -1), actions[rows].expand(count, -1, -1)
+
+    weights = pairs.mean_one_weights
+    weights = None if weights is None else weights.expand(count, -1)
+    return train_students(spec, batch, scaling, generators, steps, weights)
 
 
 def clip_by_norm(gradients: Sequence[Tensor], largest: float) -> None:

@@ -37,7 +37,6 @@ from obdbench.cli.options import (
     Force,
     Store,
     check_free,
-    parse_settings,
     store_option,
 )
 from obdbench.cli.teacher import D4RL, Episodes, measure_and_save, read_teacher
@@ -166,7 +165,7 @@ def draw(
 ) -> None:
     """Draw imported sets of images, and below them those of the study supervised_images.
 
-    The figure is yours: what authors published is no part of this suite, drawn or not.
+    What authors published stays outside of this suite, so does a figure of it: it is yours.
     """
     from paper_figures.figure import write_formats
     from paper_figures.supervised_images import evolved_sets, image_sets
@@ -249,7 +248,14 @@ def score(
     score that is there is not made again: the same command goes on after any end. Sets for Brax and
     MinAtar need obdbench[jax].
     """
-    from obdbench.artefact_scoring import chosen, left_to_score, of_the_papers, score_all, stated
+    from obdbench.artefact_scoring import (
+        chosen,
+        image_folders,
+        left_to_score,
+        of_the_papers,
+        score_all,
+        stated,
+    )
 
     folder = artefacts or artefact_folder()
     wanted_names = chosen(names or (), folder)
@@ -262,7 +268,7 @@ def score(
             f"No artefact was named that is in {folder}. Name one, or give --all, after "
             f"`obdbench artefacts import hades FOLDER`."
         )
-    folders = {f"images/{key}": Path(str(at)) for key, at in parse_settings(images).items()}
+    folders = image_folders(images or ())
     wanted = left_to_score(
         list(dict.fromkeys(wanted_names)), variant or (), store, folder, folders, err.print
     )

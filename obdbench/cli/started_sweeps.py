@@ -19,6 +19,7 @@ from obdbench.cli.options import DEFAULT_STORE, POLL_SECONDS, Poll, Store, store
 if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
     from benchmark.sweep import Sweep
     from obdbench.sweep_status import SweepStatus
+    from paper_figures import Table as MainTable
     from results.record_store import RunState, RunStatus
     from slurm.cluster import Cluster
 
@@ -49,10 +50,12 @@ def status(name: Name, store: Store = DEFAULT_STORE, as_json: Json = False) -> N
     Ends with status 3 where runs failed.
     """
     from obdbench.sweep_status import sweep_status
+    from results.record_index import no_garbage
     from results.record_store import load_sweep
 
-    plan = load_sweep(store, name)
-    states = sweep_status(store, plan)
+    with no_garbage():
+        plan = load_sweep(store, name)
+        states = sweep_status(store, plan)
     if as_json:
         print_json(_status_values(store, plan, states))
     else:
@@ -125,12 +128,12 @@ def table(
 
     Ends with status 3 where runs failed.
     """
-    from obdbench.sweep_status import sweep_status
+    from results.record_index import no_garbage
     from results.record_store import load_sweep
 
-    plan = load_sweep(store, name)
-    whole = _print_table(store, plan, as_json, to)
-    _exit_where_failed(sweep_status(store, plan), whole)
+    with no_garbage():
+        whole, states = _print_table(store, load_sweep(store, name), as_json, to)
+    _exit_where_failed(states, whole)
 
 
 def report(
@@ -282,10 +285,7 @@ def show(store: Path, plan: Sweep, as_json: bool = False, settled: bool = True) 
     Raises:
         Exit: SLURM could not be asked: status 1. Runs failed: status 3.
     """
-    from obdbench.sweep_status import sweep_status
-
-    whole = _print_table(store, plan, as_json)
-    states = sweep_status(store, plan)
+    whole, states = _print_table(store, plan, as_json)
     if open_ := states.counts["queued"] + states.counts["running"]:
         err.print(f"{open_} runs are still queued or running.")
     if states.counts["failed"]:
@@ -305,19 +305,32 @@ def _exit_where_failed(states: SweepStatus, whole: bool = True) -> None:
         raise typer.Exit(ERROR)
 
 
-def _print_table(store: Path, plan: Sweep, as_json: bool, to: Path | None = None) -> bool:
-    """Print a sweep's table, then write it; whether all could be read and written."""
+def _print_table(
+    store: Path, plan: Sweep, as_json: bool, to: Path | None = None
+) -> tuple[bool, SweepStatus]:
+    """Print a sweep's table, then write it.
+
+    Returns:
+        Whether all could be read and written, and the status of the runs.
+    """
+    from obdbench.sweep_status import sweep_status
     from paper_figures.sweep_table import sweep_table
     from results.record_store import reports_folder
 
+    states: SweepStatus | None = None
+
+    def show(table: MainTable) -> None:
+        nonlocal states  # found while the figure is drawn
+        if not as_json:
+            rows = sum(map(len, table.groups))
+            out.print(table.rich()) if rows <= LONG else print(table.text())
+        states = sweep_status(store, plan)
+
     result = sweep_table(store, plan)
-    if not as_json:
-        rows = sum(map(len, result.table.groups))
-        out.print(result.table.rich()) if rows <= LONG else print(result.table.text())
     files: list[Path] = []
     problem = ""
     try:
-        files = result.write(to or reports_folder(store, plan))
+        files = result.write(to or reports_folder(store, plan), show)
     except OSError as error:
         problem = system_error(error)
     if as_json:
@@ -340,7 +353,7 @@ def _print_table(store: Path, plan: Sweep, as_json: bool, to: Path | None = None
             f"The table was not written: {problem} Elsewhere: obdbench table {plan.name} --to "
             f"FOLDER{store_option(store)}"
         )
-    return not (result.damaged or problem)
+    return not (result.damaged or problem), states or sweep_status(store, plan)
 
 
 def _explain_failures(store: Path, plan: Sweep, states: SweepStatus) -> None:

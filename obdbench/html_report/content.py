@@ -221,7 +221,11 @@ def _run(
     row |= {
         "score": record.score and record.score.normalized_return,
         "curve": [[c.outer_step, round(c.normalized_return, 3)] for c in record.checkpoints],
-        "cost": {key: _plain(value) for key, value in asdict(record.cost).items()},
+        "cost": {
+            key: _plain(value)
+            for key, value in asdict(record.cost).items()
+            if key != "checkpoint_cpu_seconds"
+        },
         "provenance": provenance.setdefault(facts, len(provenance)),
         "sha256": record.checkpoints[-1].sha256 if record.checkpoints else None,
         "finished": record.finished,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from benchmark.beside import beside
 from benchmark.files import write_atomic
 from benchmark.record import Summary
 from benchmark.sweep import Sweep
@@ -26,15 +29,16 @@ from paper_figures.figure import FigureError, page_svg, words
 from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
 from paper_figures.table import csv_text
 from results import cell_table, curves_frame, runs_frame
+from results.record_index import no_garbage
 from results.record_store import readable_records
 
-FIGURES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Figure]] = {
-    "curves": lambda runs, curves: convergence(curves),
-    "means": lambda runs, curves: aggregate(runs),
-    "profiles": lambda runs, curves: profiles(runs),
-    "improvement": lambda runs, curves: improvement(runs),
-    "ranks": lambda runs, curves: ranks(runs),
-    "cost": lambda runs, curves: cost(runs),
+FIGURES: dict[str, Callable[[pd.DataFrame, Sequence[Summary]], Figure]] = {
+    "curves": lambda runs, records: convergence(curves_frame(records)),
+    "means": lambda runs, records: aggregate(runs),
+    "profiles": lambda runs, records: profiles(runs),
+    "improvement": lambda runs, records: improvement(runs),
+    "ranks": lambda runs, records: ranks(runs),
+    "cost": lambda runs, records: cost(runs),
 }
 WIDE_INCHES = 6.6
 """Width from which a figure takes the page's whole width; others stand two in a row."""
@@ -61,6 +65,7 @@ class PageFigure:
     wide: bool
 
 
+@no_garbage()
 def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
     """Write the report of a sweep; it opens from a file address.
 
@@ -71,12 +76,17 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
     """
     records, damaged = readable_records(store, sweep)
     runs = runs_frame(records)
-    table = cell_table(runs_frame(records, sweep.runs))
-    overall = over_datasets(runs, table)
-    states = sweep_status(store, sweep)
-    figures = _figures(records, runs)
+    with contextlib.ExitStack() as others:
+        drawn = [
+            others.enter_context(beside(partial(_figure, name, runs, records))) for name in FIGURES
+        ]
+        table = cell_table(runs_frame(records, sweep.runs))
+        overall = over_datasets(runs, table)
+        states = sweep_status(store, sweep)
+        values = content(store, sweep, records, states, table, overall)
+        data = _json(values)
+    figures = [later.value for later in drawn if later.value]
     landing = "means" if len(overall) else "curves"
-    values = content(store, sweep, records, states, table, overall)
     folder = resources.files("obdbench.html_report")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((folder / "report.html.template").read_text("utf-8"))
@@ -96,7 +106,7 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
         landing=[figure for figure in figures if figure.name == landing],
         figures=[figure for figure in figures if figure.name != landing],
         altered=values["altered"],
-        data=_json(values),
+        data=data,
     )
     write_atomic(path, page)
 
@@ -109,17 +119,11 @@ def _json(values: Any) -> Markup:
     return Markup(text)
 
 
-def _figures(records: Sequence[Summary], runs: pd.DataFrame) -> list[PageFigure]:
-    """Draw every figure that these records suffice for."""
-    found = []
-    curves = curves_frame(records)
-    for name, draw in FIGURES.items():
-        try:
-            figure = draw(runs, curves)
-        except FigureError:
-            continue
-        inches, svg = figure.get_figwidth(), Markup(page_svg(figure))
-        found.append(
-            PageFigure(name, *words(figure), svg, round(96 * inches), inches >= WIDE_INCHES)
-        )
-    return found
+def _figure(name: str, runs: pd.DataFrame, records: Sequence[Summary]) -> PageFigure | None:
+    """Draw a figure; None where these records do not suffice for it."""
+    try:
+        figure = FIGURES[name](runs, records)
+    except FigureError:
+        return None
+    inches, svg = figure.get_figwidth(), Markup(page_svg(figure))
+    return PageFigure(name, *words(figure), svg, round(96 * inches), inches >= WIDE_INCHES)

@@ -139,12 +139,17 @@ class Merged:
         """Join any number of sets.
 
         Raises:
-            NothingToStudy: They are for different students.
+            NothingToStudy: They are for different students, or one is learned in stages.
         """
         if any(one.student != sets[0].student for one in sets):
             raise NothingToStudy(
                 f"{', '.join(one.run_id for one in sets)} are sets for different students; one "
                 f"student is to learn from all of them."
+            )
+        if staged := [one.run_id for one in sets if one.pairs.stages is not None]:
+            raise NothingToStudy(
+                f"{', '.join(staged)} are learned in stages, and merged sets all at once. Give the "
+                f"study methods without stages."
             )
         return cls(
             sets,
@@ -173,17 +178,19 @@ class Merged:
     def weights(self) -> Tensor:
         """Weights `[N, act_dim]` of the loss of each component of each pair's action.
 
-        A component weighs as much as in the mean over its own set, a zero that fills up nothing.
+        A component weighs as much as in the loss of its own set, a zero that fills up nothing.
         """
         # The loss is the mean over all N * act_dim components. A task with n * d of them is to
-        # count as its own mean, 1 / (n d) per component: the weight is N * act_dim / (n d).
+        # count as its own mean, 1 / (n d) per component: the weight is N * act_dim / (n d), times
+        # that of the pair where the set has weights.
         numbers = sum(len(one.pairs) for one in self.sets) * self.action_dim
-        return torch.cat(
-            [
-                _filled(torch.full(actions.shape, numbers / actions.numel()), self.action_dim)
-                for actions in (one.pairs.actions for one in self.sets)
-            ]
-        )
+        weights = []
+        for pairs in (one.pairs for one in self.sets):
+            of_each = torch.full(pairs.actions.shape, numbers / pairs.actions.numel())
+            if (own := pairs.mean_one_weights) is not None:
+                of_each = of_each * own[:, None]
+            weights.append(_filled(of_each, self.action_dim))
+        return torch.cat(weights)
 
     def train(self, generators: Sequence[torch.Generator]) -> StudentPolicy:
         """Train one student per generator on all pairs at once, of the first set's architecture."""

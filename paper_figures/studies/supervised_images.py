@@ -41,7 +41,6 @@ class SupervisedImages(Study):
         generations, population: Size of a search.
         inner_steps, inner_learning_rate: Training of the students of a search, one per candidate.
         fitness_images: Real images per generation on which they are judged.
-        search_learning_rate: Adam's.
     """
 
     shows: ClassVar[str] = (
@@ -52,12 +51,11 @@ class SupervisedImages(Study):
     students_per_set: int = 4
     steps: int = 1_000
     learning_rate: float = 0.1
-    generations: int = 20
-    population: int = 48
+    generations: int = 30
+    population: int = 128
     inner_steps: int = 15
     inner_learning_rate: float = 1.0
     fitness_images: int = 300
-    search_learning_rate: float = 0.03
 
     def items(self, store: Path) -> Mapping[str, Mapping[str, Any]]:
         """List the sets: class means, and a search and a draw of real images per seed."""
@@ -94,7 +92,6 @@ class SupervisedImages(Study):
             inner_steps=self.inner_steps,
             inner_learning_rate=self.inner_learning_rate,
             fitness_images=self.fitness_images,
-            learning_rate=self.search_learning_rate,
         )
         return search.distill(real, seed)
 

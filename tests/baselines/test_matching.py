@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from baselines.distribution_matching import DistributionMatching, mean_embedding
 from baselines.gradient_matching import DISTANCES, GradientMatching
+from baselines.iadd import IADD, weights
+from baselines.loss_matching import LossMatching, losses, moments, moments_in_blocks
 from baselines.matching import BCLoss, Clones, LearnedPairs, Matching, squared_distance
 from baselines.selection import RandomSelection
 from baselines.trajectory_matching import TrajectoryMatching
@@ -30,16 +33,19 @@ from tests.baselines.toy import (
 )
 
 STUDENT = StudentSpec(width=8, depth=3, steps=4)
+TRAJECTORIES = {
+    "experts": 2,
+    "expert_epoch_steps": 3,
+    "start_epochs": 2,
+    "expert_span": 2,
+    "synthetic_steps": 3,
+}
 TINY: dict[type[Matching], dict[str, Any]] = {
     GradientMatching: {"matches": 2, "network_steps": 2},
     DistributionMatching: {},
-    TrajectoryMatching: {
-        "experts": 2,
-        "expert_epoch_steps": 3,
-        "start_epochs": 2,
-        "expert_span": 2,
-        "synthetic_steps": 3,
-    },
+    LossMatching: {},
+    TrajectoryMatching: TRAJECTORIES,
+    IADD: TRAJECTORIES,
 }
 methods = pytest.mark.parametrize("kind", list(TINY))
 heads = pytest.mark.parametrize("head", ["mean", "sampled"])
@@ -47,6 +53,8 @@ heads = pytest.mark.parametrize("head", ["mean", "sampled"])
 
 def tiny(kind: type[Matching], **parameters: Any) -> Matching:
     sizes = {"synthetic_size": 4, "outer_batch": 8, "outer_steps": 6}
+    names = {field.name for field in fields(kind)}
+    sizes = {name: size for name, size in sizes.items() if name in names}
     return kind(**{**sizes, **TINY[kind], **parameters})
 
 
@@ -97,8 +105,11 @@ def test_one_pair_and_one_layer_are_enough(kind: type[Matching]) -> None:
         (GradientMatching, "outer_steps", 0),
         (GradientMatching, "matches", -1),
         (GradientMatching, "outer_learning_rate", 0.0),
+        (GradientMatching, "outer_batch", 0),
+        (LossMatching, "regressors", 0),
         (TrajectoryMatching, "synthetic_steps", 0),
         (TrajectoryMatching, "inner_rate_learning_rate", -0.1),
+        (IADD, "importance_learning_rate", -0.1),
     ],
 )
 def test_a_parameter_outside_its_range_is_refused(
@@ -214,7 +225,12 @@ def test_gradient_matching_descends_its_distance(distance: str, head: str, name:
 def test_trajectory_matching_descends_through_its_steps(head: str, name: str) -> None:
     method = TrajectoryMatching(**TINY[TrajectoryMatching], synthetic_size=4)
     parameters, loss = student_and_loss(head, name)
-    pairs = LearnedPairs(method, toy_problem(method), Recorder(), torch.tensor(-1.0).double(), 0.01)
+    pairs = LearnedPairs(
+        method,
+        toy_problem(method),
+        Recorder(),
+        {"log_inner_rate": (torch.tensor(-1.0).double(), 0.01)},
+    )
 
     def distance(observations: Tensor, actions: Tensor) -> Tensor:
         pairs.values.update(observations=observations, actions=actions)
@@ -269,6 +285,33 @@ def test_an_embedding_is_the_last_hidden_layer(depth: int, skip: tuple[int, int]
     )
 
 
+def test_the_losses_of_regressors_are_those_of_the_pairs_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    observations, actions = (tensor[0] for tensor in random_pairs(7, seed=0))
+    generator = torch.Generator().manual_seed(1)
+    regressors = torch.randn(
+        3, OBSERVATION_DIM + 1, ACTION_DIM, generator=generator, dtype=torch.float64
+    )
+    expected = [
+        sum(
+            float((torch.cat((state, torch.ones(1).double())) @ regressor - action).square().sum())
+            for state, action in zip(observations, actions, strict=True)
+        )
+        / 7
+        for regressor in regressors
+    ]
+    found = losses(moments(observations, actions), regressors)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    monkeypatch.setattr("baselines.loss_matching.BLOCK", 3)
+    torch.testing.assert_close(
+        moments_in_blocks(observations, actions), moments(observations, actions)
+    )
+    assert_derivatives(
+        lambda one, other: (losses(moments(one[0], other[0]), regressors) - 1).square().mean()
+    )
+
+
 # --- what they are for --------------------------------------------------------------------------
 
 
@@ -278,9 +321,11 @@ def test_an_embedding_is_the_last_hidden_layer(depth: int, skip: tuple[int, int]
         (GradientMatching, {"distance": "cosine", "outer_learning_rate": 0.01}, 0.7),
         (GradientMatching, {"distance": "squared", "outer_learning_rate": 0.3}, 0.4),
         (DistributionMatching, {"outer_learning_rate": 0.3}, 0.3),
+        (LossMatching, {}, 0.1),
         (TrajectoryMatching, {"outer_learning_rate": 1.0}, 0.5),
+        (IADD, {"outer_learning_rate": 1.0}, 0.5),
     ],
-    ids=["cosine", "squared", "distribution", "trajectory"],
+    ids=["cosine", "squared", "distribution", "loss", "trajectory", "iadd"],
 )
 def test_the_loss_falls(
     kind: type[Matching],
@@ -298,11 +343,35 @@ def test_the_loss_falls(
     monkeypatch.setattr(LearnedPairs, "descend", watched)
     student = StudentSpec(width=16, depth=2, head="mean")
     # Minibatches far larger than the data: what is left of the loss is not their noise.
-    sizes = {"synthetic_size": 8, "outer_batch": 2000, "outer_steps": 100}
-    method = tiny(kind, **sizes, **parameters)
+    batch = {} if kind is LossMatching else {"outer_batch": 2000}
+    method = tiny(kind, synthetic_size=8, outer_steps=100, **batch, **parameters)
     distil(method, toy_problem(method, student=student), Recorder(1000))
     tenth = len(losses) // 10
     assert sum(losses[-tenth:]) < factor * sum(losses[:tenth])
+
+
+def test_regression_on_matched_losses_is_regression_on_the_data() -> None:
+    # The claim of the paper. A linear model of the teacher's actions is fitted to each.
+    sizes = {"synthetic_size": 12, "outer_steps": 400, "outer_learning_rate": 0.05}
+    method = tiny(LossMatching, labels="teacher", **sizes)
+    given = toy_problem(method)
+    results = distil(method, given, Recorder(400)).results
+    actions = LinearTeacher().act(torch.from_numpy(given.dataset.observations))
+
+    def fitted(observations: Tensor, actions: Tensor) -> Any:
+        inputs = torch.cat((observations, torch.ones(len(observations), 1)), 1)
+        return torch.linalg.lstsq(inputs, actions).solution
+
+    best = fitted(given.observations, actions)
+    apart = []
+    for step in (0, 400):
+        pairs = results[step]
+        found = fitted(
+            given.scaling.observations_in(pairs.observations),
+            given.scaling.actions_in(pairs.actions),
+        )
+        apart.append(float((found - best).norm() / best.norm()))
+    assert apart[1] < 0.05 < 0.5 < apart[0]
 
 
 # --- trajectory matching ------------------------------------------------------------------------
@@ -341,6 +410,77 @@ def test_the_inner_rate_begins_at_the_students_and_can_be_held() -> None:
         first, last = (states[step].tensors["log_inner_rate"].exp() for step in (0, 6))
         assert float(first) == pytest.approx(STUDENT.learning_rate)
         assert bool(first == last) is held
+
+
+# --- IADD ---------------------------------------------------------------------------------------
+
+
+def test_importance_is_positive_of_mean_one_and_starts_at_one() -> None:
+    torch.testing.assert_close(weights(torch.zeros(4)), torch.ones(4))
+    found = weights(torch.tensor([-30.0, 0.0, 2.0]))
+    assert bool((found > 0).all())
+    assert float(found.mean()) == pytest.approx(1)
+
+
+def test_equal_importance_is_trajectory_matching() -> None:
+    results = []
+    for method in (tiny(TrajectoryMatching), tiny(IADD, importance_learning_rate=0.0)):
+        recorder = distil(method, toy_problem(method, student=STUDENT))
+        results.append(recorder.results[6])
+    torch.testing.assert_close(results[0].observations, results[1].observations)
+    torch.testing.assert_close(results[0].actions, results[1].actions)
+    assert [recorder.facts[f"importance_{layer}"] for layer in range(3)] == [1, 1, 1]
+
+
+def test_the_loss_is_the_quotient_of_weighted_distances_and_is_differentiated() -> None:
+    method = tiny(IADD)
+    parameters, loss = student_and_loss("mean", "mlp")
+    start, target = ([(w + shift, b - 2 * shift) for w, b in parameters] for shift in (0.1, 0.3))
+    v = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
+    rate = torch.tensor(-1.0).double()
+    others = {"log_inner_rate": (rate, 0.01), "importance": (v, 0.01)}
+    pairs = LearnedPairs(method, toy_problem(method), Recorder(), others)
+
+    def value(observations: Tensor, actions: Tensor, at: Tensor) -> Tensor:
+        pairs.values.update(observations=observations, actions=actions, importance=at)
+        reached = method.train(loss, parameters, pairs)  # type: ignore[attr-defined]
+        return method.distance(reached, start, target, pairs)  # type: ignore[attr-defined, no-any-return]
+
+    observations, actions = random_pairs(4, seed=1)
+    pairs.values.update(observations=observations, actions=actions)
+    reached = method.train(loss, parameters, pairs)  # type: ignore[attr-defined]
+    positive = np.log1p(np.exp(v.numpy()))
+    importance = positive / positive.mean()
+    parts = []
+    for other in (reached, start):
+        flat = [
+            np.concatenate([(p - q).detach().numpy().ravel() for p, q in zip(a, b, strict=True)])
+            for a, b in zip(other, target, strict=True)
+        ]
+        parts.append(sum(w * (layer**2).sum() for w, layer in zip(importance, flat, strict=True)))
+    found = value(*(t.requires_grad_() for t in (observations, actions)), v.requires_grad_())
+    assert float(found.detach()) == pytest.approx(parts[0] / parts[1])
+
+    (gradient,) = torch.autograd.grad(found, [v])
+    for layer in range(3):
+        ends = []
+        for h in (1e-6, -1e-6):
+            moved = v.detach().clone()
+            moved[layer] += h
+            ends.append(float(value(observations, actions, moved).detach()))
+        assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(float(gradient[layer]), rel=1e-4)
+    assert_derivatives(lambda one, other: value(one, other, v.detach()))
+
+
+def test_importance_is_learned_and_noted() -> None:
+    method = tiny(IADD, importance_learning_rate=1.0)
+    recorder = distil(method, toy_problem(method, student=STUDENT))
+    first, last = (recorder.states[step].tensors["importance"] for step in (0, 6))
+    assert first.equal(torch.zeros(3))
+    assert not last.equal(first)
+    noted = [recorder.facts[f"importance_{layer}"] for layer in range(3)]
+    assert noted == pytest.approx(weights(last).tolist())
+    assert "inner_learning_rate" in recorder.facts
 
 
 def test_a_student_that_is_not_trained_by_sgd_is_refused_with_the_way_out() -> None:

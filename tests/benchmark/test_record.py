@@ -174,6 +174,14 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda r: r["checkpoints"].append(r["checkpoints"][0]),
         "its order of outer steps is [0, 0]",
     ),
+    "seconds of another number of checkpoints": (
+        lambda r: r["cost"].update(checkpoint_cpu_seconds=[0.5, 1.0]),
+        "its count of checkpoints' seconds is 2, but 1 follows",
+    ),
+    "a checkpoint after the run": (
+        lambda r: r["cost"].update(checkpoint_cpu_seconds=[1.5]),
+        "its order of checkpoints' seconds is [1.5, 1.4]",
+    ),
     "an episode without length": (
         lambda r: r["checkpoints"][0]["lengths"][0].pop(),
         "its count of lengths at outer step 0",

@@ -112,6 +112,9 @@ def test_record_says_what_it_cost_and_where_it_comes_from(
     assert cost.wall_seconds > 0
     assert cost.cpu_seconds > 0
     assert cost.evaluation_wall_seconds > 0
+    seconds = cost.checkpoint_cpu_seconds
+    assert len(seconds) == len(record.checkpoints)
+    assert 0 < seconds[0] < seconds[-1] <= cost.cpu_seconds
     assert cost.peak_memory_bytes > 50e6
     assert record.needs == ["dataset"]
     assert record.reference is False
@@ -370,6 +373,7 @@ def test_a_run_interrupted_at_any_step_ends_with_the_same_numbers(
     assert numbers(record) == numbers(done[1])
     assert sets(tmp_path, spec) == sets(done[0], spec)
     assert record.cost.attempts == 2
+    assert len(record.cost.checkpoint_cpu_seconds) == len(record.checkpoints)
 
 
 def test_cost_adds_up_over_attempts(spec: RunSpec, tmp_path: Path) -> None:

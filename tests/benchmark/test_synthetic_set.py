@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from pathlib import Path
@@ -90,6 +91,48 @@ def test_stages_of_another_type_are_refused(stages: Any, message: str) -> None:
         SyntheticSet(torch.zeros(3, 4), torch.zeros(3, 2), stages)
 
 
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(3, np.float32), r"weights .* is a numpy\.ndarray; expected a torch\.Tensor"),
+        (torch.ones(3).double(), r"must be torch\.float32 \[3\]; got torch\.float64 \[3\]"),
+        (torch.ones(3, 1), r"must be torch\.float32 \[3\]; got torch\.float32 \[3, 1\]"),
+        (torch.tensor([1.0, math.nan, 1.0]), "weights of a synthetic set: 1 of 3 values are not"),
+        (torch.tensor([1.0, -0.5, 2.0]), r"0 or more, and not all 0; got -0\.5 to 2"),
+        (torch.zeros(3), "0 or more, and not all 0; got 0 to 0"),
+    ],
+)
+def test_weights_that_are_none_are_refused(weights: Any, message: str) -> None:
+    with pytest.raises(BadSyntheticSet, match=message):
+        SyntheticSet(torch.zeros(3, 4), torch.zeros(3, 2), weights=weights)
+
+
+def test_a_set_has_stages_or_weights() -> None:
+    with pytest.raises(BadSyntheticSet, match="stages or weights, not both"):
+        SyntheticSet(torch.zeros(2, 4), torch.zeros(2, 2), torch.tensor([0, 1]), torch.ones(2))
+
+
+def test_a_set_with_weights_comes_back_and_is_of_a_format_of_its_own(tmp_path: Path) -> None:
+    """A version that knows no weights would train without them: it must refuse the file."""
+    plain, path = make_set(), tmp_path / "set.safetensors"
+    weights = torch.tensor([0.0, 1.0, 3.0])
+    for pairs, kind, expected in (
+        (plain, "obdbench.synthetic-set/1", None),
+        (dataclasses.replace(plain, weights=weights), "obdbench.synthetic-set/2", weights),
+    ):
+        save_synthetic_set(pairs, SCALING, path, CARD)
+        loaded, _, card = load_synthetic_set(path)
+        assert card["format"] == kind
+        assert loaded.weights is None if expected is None else loaded.weights.equal(expected)
+
+
+def test_weights_may_be_missing_only_where_the_format_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "set.safetensors"
+    save_synthetic_set(make_set(), SCALING, path, {**CARD, "format": "obdbench.synthetic-set/2"})
+    with pytest.raises(BadSyntheticSet, match=r"KeyError: .weights."):
+        load_synthetic_set(path)
+
+
 def test_stored_set_comes_back_with_its_scaling_and_card(tmp_path: Path) -> None:
     path = tmp_path / "run" / "set.safetensors"
     digest = save_synthetic_set(make_set(), SCALING, path, CARD)
@@ -131,7 +174,7 @@ def test_set_that_a_method_still_differentiates_can_be_stored(tmp_path: Path) ->
         ("text", "cannot be read as a synthetic set"),
         ("truncated", "cannot be read as a synthetic set"),
         ("other tensors", "cannot be read as a synthetic set"),
-        ("other format", "has format 'obdbench.synthetic-set/2', expected"),
+        ("other format", "has format 'obdbench.synthetic-set/3', expected"),
         ("card is a list", "cannot be read as a synthetic set"),
     ],
 )
@@ -149,7 +192,7 @@ def test_file_that_is_no_synthetic_set_is_named(tmp_path: Path, case: str, messa
             save_file({"weights": torch.zeros(3)}, path)
         case "other format":
             save_synthetic_set(
-                make_set(), SCALING, path, {**CARD, "format": "obdbench.synthetic-set/2"}
+                make_set(), SCALING, path, {**CARD, "format": "obdbench.synthetic-set/3"}
             )
         case "card is a list":
             save_file({"observations": torch.zeros(3, 4)}, path, metadata={"card": "[1]"})

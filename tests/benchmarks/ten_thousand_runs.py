@@ -36,6 +36,11 @@ from tests.browser import visit
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken
 
 MARK = "/a-step-begins/"
+SQUEUE = """#!/bin/sh
+# Every job of the journal of `fake_sbatch`, in lines.
+case "$*" in *--json*) exit 1 ;; esac
+awk '{{for (i = 0; i <= $2; i++) print $1 "|" i "|PENDING|Priority||" NR "_" i}}' "{journal}"
+"""
 PYTHON = [sys.executable, "-m", "obdbench"]
 
 
@@ -66,6 +71,7 @@ def main(count: int) -> None:
         scheduler = FakeScheduler()
         cluster = Cluster(store, scheduler)
         patch.setattr("slurm.cluster.Cluster", lambda store: cluster)
+        patch.setattr("obdbench.sweep_status.LiveJobs", lambda store: cluster)
         sweep = varied_sweep(count)
         profile = Profile("fake", JobShape(), parallelism=500)
         print(f"{len(sweep.runs):,} runs, {len(sweep.cells):,} cells, a job each")
@@ -78,6 +84,9 @@ def main(count: int) -> None:
         timed("submit", submit)
         scheduler.jobs = taken(journal)
         timed("status, all queued", lambda: _expect(sweep_status(store, sweep), queued=count))
+        (root / "bin" / "squeue").write_text(SQUEUE.format(journal=journal))
+        (root / "bin" / "squeue").chmod(0o755)
+        command("status", sweep.name, "--store", str(store))
         fill(store, sweep)
         print(f"files by folder: {_largest_folders(store)}")
         scheduler.jobs = {}

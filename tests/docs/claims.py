@@ -152,17 +152,6 @@ def _task(method: str, task: str, trained_on: str) -> Side:
     return {"": dict(enumerate(rows.sort_values("item")["return"]))}
 
 
-def _images(kind: str) -> Side:
-    """Accuracy of the study `supervised_images` by set, of the one set of class means by student.
-
-    Numbers of different kinds have nothing in common, so that nothing is paired by them.
-    """
-    rows = _study("supervised_images").dropna(subset=["accuracy"])
-    rows = rows[rows["set"] == kind]
-    unit = "student" if kind == "class_means" else "item"
-    return {"": dict(enumerate(rows.groupby(unit)["accuracy"].mean(), start=100 * len(kind)))}
-
-
 @cache
 def claims() -> tuple[Claim, ...]:
     """Every row of the pages that compares, in their order."""
@@ -341,13 +330,6 @@ def _hades() -> list[Claim]:
         Claim(
             "The same on HalfCheetah", "hades-multi-task",
             merged("halfcheetah", "av_pbc", "hades"), "equal", decimals=0,
-        ),
-        Claim(
-            "(ten evolved digits next to the class means", "hades-images",
-            tuple(
-                (_images("hades_supervised"), _images(x)) for x in ("class_means", "random_images")
-            ),
-            "nothing", decimals=4,
         ),
     ]  # fmt: skip
 

@@ -293,3 +293,66 @@ def test_teachers_are_scored_by_the_same_command(
     assert done.code == 0, done.err
     found = read_score(score_path(store, "obd/hopper-medium-v2", "policy"))
     assert np.shape(found.returns) == (3, 2, 1)
+
+
+SHORT = {
+    "NET": "CNN", "WIDTH": 128, "ACTIVATION": "relu", "MOMENTUM": 0, "DATA_NOISE": 0.0,
+    "NORMALIZE": True, "UPDATE_EPOCHS": 1, "LR": 1e-12,
+}  # fmt: skip
+"""One step that moves nothing, as the invented pixels are in the thousands."""
+
+
+def image_files(folder: Path) -> Path:
+    """The two IDX files of twenty images, two per class."""
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, 20 * 784, dtype=np.uint8)
+    head = np.array([0x803, 20, 28, 28], ">u4").tobytes()
+    (folder / "train-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
+    labels = np.array([0x801, 20], ">u4").tobytes() + bytes(range(10)) * 2
+    (folder / "train-labels-idx1-ubyte").write_bytes(labels)
+    return folder
+
+
+def test_sets_of_images_are_scored_on_the_users_own(clone: Path, cli: Any) -> None:
+    content = hades_content(IMAGES)
+    content["config"].update(SHORT)
+    write_hades(clone, IMAGES, content)
+    assert cli("artefacts", "import", "hades", clone).code == 0
+    store, name = clone.parent / "store", f"hades/{IMAGES}"
+    own = f"mnist={image_files(clone.parent / 'images')}"
+    ask = ("artefacts", "score", name, "--students", "2", "--store", store, "--images")
+    done = cli(*ask, own)
+    assert done.code == 0, done.err
+    assert f"{name} (population): 0." in " ".join(done.err.split())
+    for variant in ("population", "set"):
+        found = read_score(score_path(store, name, variant))
+        assert (found.images, len(found.returns)) == (20, 2)
+        assert found.images_source == "train-images-idx3-ubyte and train-labels-idx1-ubyte"
+    assert "0 scores were made" in cli(*ask, own).out
+
+    other = image_files(clone.parent / "other")
+    content = bytearray((other / "train-images-idx3-ubyte").read_bytes())
+    content[-1] ^= 1
+    (other / "train-images-idx3-ubyte").write_bytes(content)
+    refused = cli(*ask, f"mnist={other}")
+    assert refused.code == 1 and "is a score on other images" in " ".join(refused.err.split())
+    (other / "train-labels-idx1-ubyte").unlink()
+    for value, said in (
+        (f"mnist={other}", "has no file train-labels-idx1-ubyte"),
+        (f"mnst={other}", "expected mnist=FOLDER or fashion_mnist=FOLDER"),
+        (str(other), "expected mnist=FOLDER or fashion_mnist=FOLDER"),
+    ):
+        refused = cli(*ask, value)
+        assert refused.code == 1 and said in " ".join(refused.err.split())
+
+
+def test_without_images_a_set_is_left_out_and_said(
+    clone: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.images.find_spec", lambda name: None)
+    write_hades(clone, IMAGES)
+    assert cli("artefacts", "import", "hades", clone).code == 0
+    done = cli("artefacts", "score", f"hades/{IMAGES}", "--store", clone.parent / "store")
+    assert "0 scores were made" in done.out
+    said = " ".join(done.err.split())
+    assert "Not scored: The package mlxtend" in said and "pip install 'obdbench[images]'" in said

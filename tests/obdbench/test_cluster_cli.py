@@ -22,7 +22,7 @@ from tests.tiny_runs import PLUGIN
 def scheduler(monkeypatch: pytest.MonkeyPatch) -> FakeScheduler:
     """The one that every command finds."""
     found = FakeScheduler()
-    monkeypatch.setattr("slurm.cluster.Scheduler", lambda: found)
+    monkeypatch.setattr("slurm.live_jobs.Scheduler", lambda: found)
     monkeypatch.setattr("obdbench.cli.cluster.Scheduler", lambda: found)
     return found
 

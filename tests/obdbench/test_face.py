@@ -148,6 +148,23 @@ def test_pairs_of_a_later_stage_are_learned_from_later() -> None:
         assert all(torch.equal(*tensors) for tensors in zip(layer, wanted, strict=True))
 
 
+def test_a_policy_of_a_weighted_set_learns_by_its_weights() -> None:
+    scaling = obdbench.Scaling(torch.zeros(4), torch.ones(4), torch.zeros(2), torch.ones(2))
+    student = obdbench.StudentSpec(width=8, depth=2, steps=8, head="mean")
+    pairs = torch.eye(4)[:3], torch.eye(3)[:, :2]
+    card = {"environment": "CartPole-v1", "run_id": "none"}
+    trained = []
+    for found in (
+        obdbench.SyntheticSet(*pairs, weights=torch.tensor([0.0, 2.0, 2.0])),
+        obdbench.SyntheticSet(pairs[0][1:], pairs[1][1:]),
+    ):
+        distilled = obdbench.DistilledSet(found, scaling, student, card)
+        assert (distilled.weights is None) == (found.weights is None)
+        trained.append(distilled.train(seed=3).student.parameters)
+    for one, other in zip(*trained, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 class AlwaysRight:
     def predict(self, observation: Any) -> int:
         return 1

@@ -18,8 +18,8 @@ from benchmark.record import FILE, Record, record_folder, score_of, write_record
 from benchmark.registry import load_plugin
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
-from benchmark.synthetic_set import load_synthetic_set
-from obdbench.export import minari_id
+from benchmark.synthetic_set import SyntheticSet, load_synthetic_set, save_synthetic_set
+from obdbench.export import export_set, minari_id
 from obdbench.face import find_run
 from obdbench.verify import LEAST_TOLERANCE, compare, verify
 from tests.obdbench.conftest import Result
@@ -179,6 +179,31 @@ def test_a_set_is_the_same_in_every_format(
     first = np.stack([e.observations[0] for e in episodes])
     assert np.allclose(first, observations)
     assert np.allclose(np.concatenate([e.actions for e in episodes]), actions.clip(-1, 1))
+
+
+@pytest.mark.parametrize(
+    "others", [{"weights": torch.tensor([0.25, 1.0])}, {"stages": torch.tensor([0, 1])}]
+)
+def test_stages_and_weights_are_exported_or_the_format_is_refused(
+    others: dict[str, torch.Tensor], record: Record, spec: RunSpec, store: Path, tmp_path: Path
+) -> None:
+    source = run_folder(store, spec) / record.checkpoints[-1].synthetic_set
+    plain, scaling, card = load_synthetic_set(source)
+    pairs = SyntheticSet(plain.observations[:2], plain.actions[:2], **others)
+    changed = tmp_path / "changed.safetensors"
+    card.pop("format")
+    save_synthetic_set(pairs, scaling, changed, card)
+    ((name, values),) = others.items()
+
+    export_set(changed, "npz", str(tmp_path / "set.npz"))
+    with np.load(tmp_path / "set.npz", allow_pickle=False) as arrays:
+        assert np.array_equal(arrays[name], values.numpy())
+    export_set(changed, "csv", str(tmp_path / "set.csv"))
+    with (tmp_path / "set.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [float(row[name.removesuffix("s")]) for row in rows] == values.tolist()
+    with pytest.raises(ObdBenchError, match=f"has {name}, .*Take --format npz or csv"):
+        export_set(changed, "minari", "test/weighted-v0")
 
 
 def test_what_has_no_set_says_why(

@@ -179,7 +179,7 @@ def test_on_a_cluster_teachers_are_jobs_and_the_runs_follow_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scheduler = FakeScheduler()
-    monkeypatch.setattr("slurm.cluster.Scheduler", lambda: scheduler)
+    monkeypatch.setattr("slurm.live_jobs.Scheduler", lambda: scheduler)
     journal = fake_sbatch(tmp_path / "bin", monkeypatch)
     datasets = ["d4rl/hopper-medium-v2", "d4rl/hopper-random-v2"]
     command = [*PAPER, *options({**TINY, "datasets": json.dumps(datasets)}), "--profile", "cpu"]

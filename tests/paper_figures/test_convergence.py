@@ -16,7 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from paper_figures import over_datasets
-from paper_figures.curves import MOST_OF_A_FAMILY, MOST_TOGETHER, convergence
+from paper_figures.curves import MOST_OF_A_FAMILY, MOST_TOGETHER, against_seconds, convergence
 from paper_figures.figure import DOTS_PER_INCH, FigureError, words, write_formats
 from paper_figures.palette import look
 from results.frames import curves_frame, runs_frame
@@ -285,9 +285,14 @@ def test_legend_title_caption_and_panels_stay_inside_the_figure_and_apart(
         assert panel.width > 0.4 * figure.bbox.width
 
 
-def test_same_records_give_the_same_bytes(make_sweep: Sweep, tmp_path: Path) -> None:
+def test_same_records_give_the_same_bytes(
+    make_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records = make_sweep()
+    monkeypatch.setattr("threading.active_count", lambda: 1)  # pytest-xdist has some
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
     first = write_formats(convergence(curves_frame(records)), tmp_path / "first", "one")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})  # in forks
     second = write_formats(convergence(curves_frame(records[::-1])), tmp_path / "second", "one")
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
     assert b"CreationDate" not in first[0].read_bytes()
@@ -343,3 +348,32 @@ def test_a_figure_is_laid_out_once_for_all_formats(
     monkeypatch.setattr(ConstrainedLayoutEngine, "execute", counted)
     write_formats(convergence(curves_frame(make_sweep())), tmp_path, "one")
     assert len(layouts) == 1
+
+
+# --- against processor seconds ------------------------------------------------------------------
+
+
+def test_checkpoints_are_drawn_at_their_mean_seconds(make_record: MakeRecord) -> None:
+    records = [
+        altered(
+            make_record(method, seed=seed, score=9.0, curve=[1.0 + seed, 5.0, 9.0]),
+            cost__checkpoint_cpu_seconds=[0.5, cost * 2.0 + seed, cost * 4.0 + seed],
+        )
+        for method, cost in (("av_pbc", 3), ("frepo", 1))
+        for seed in range(3)
+    ]
+    records += [make_record("teacher", seed=seed) for seed in range(3)]  # a reference has no curve
+    figure = against_seconds(curves_frame(records))
+    (axes,) = figure.axes
+    found = sorted(points(line) for line in curves_in(axes))
+    assert found == [
+        ([0.5, 3.0, 5.0], [2.0, 5.0, 9.0]),
+        ([0.5, 7.0, 13.0], [2.0, 5.0, 9.0]),
+    ]
+    assert axes.get_xlabel() == "processor seconds of distillation"
+    assert words(figure)[0] == "Normalized return against processor seconds of distillation"
+
+
+def test_runs_without_seconds_are_named(make_record: MakeRecord) -> None:
+    with pytest.raises(FigureError, match=r"av_pbc\S+seed0, have no seconds.*obdbench sweep"):
+        against_seconds(curves_frame([make_record(curve=[1.0, 2.0])]))

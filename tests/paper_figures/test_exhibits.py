@@ -17,6 +17,7 @@ from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep, read_sweep
 from obdbench import sweeps as shipped_sweeps
+from obdbench.sweeps import find_sweep
 from paper_figures.exhibits import EXHIBITS, Exhibit, NoRecords, gather, write
 from paper_figures.figure import FigureError, words
 from paper_figures.table import Table
@@ -65,7 +66,8 @@ def runs(
 
 def invented_score(run: RunSpec) -> float:
     """Higher for a later name, for more pairs, and for a higher seed."""
-    return 10.0 * NAMES.index(run.method) + run.parameters.get("synthetic_size", 0) + run.seed
+    place = NAMES.index(run.method) if run.method in NAMES else len(NAMES)
+    return 10.0 * place + run.parameters.get("synthetic_size", 0) + run.seed
 
 
 def leave_record(store: Path, run: RunSpec, *, error: str | None = None) -> None:
@@ -73,7 +75,9 @@ def leave_record(store: Path, run: RunSpec, *, error: str | None = None) -> None
     score = invented_score(run)
     curve = [score / 2, score]
     record = build_record(run.method, run.dataset, run.seed, score, curve=curve, error=error)
+    seconds = [0.0, 19.0] if error is None else []
     failed = {} if error is None else {"checkpoints": []}
+    record = altered(record, cost__checkpoint_cpu_seconds=seconds)
     record = altered(record, spec=run, run_id=run.run_id, cell_id=run.cell_id, **failed)
     record = altered(record, parameters=run.resolved_parameters)
     write_record(run_folder(store, run) / FILE, record)
@@ -101,13 +105,17 @@ def test_every_exhibit_has_a_name_of_its_own_and_takes_a_sweep_that_the_suite_sh
 def test_every_exhibit_can_be_made_from_complete_sweeps(tmp_path: Path) -> None:
     store = tmp_path / "store"
     two_settings = {"sizes", "hades_hopper", "precision"}
-    for name in {exhibit.sweep for exhibit in EXHIBITS if exhibit.sweep} - two_settings:
+    names = {exhibit.sweep for exhibit in EXHIBITS if exhibit.sweep}
+    for name in names - two_settings - {"pruning"}:
         do(store, name, runs(NAMES))
+    do(store, "pruning", [run for run in find_sweep("pruning", store).runs if run.seed < 2])
     for name in two_settings:
         do(store, name, runs(["av_pbc"], DATASETS[:1], sizes=(16, 64)))
     for exhibit in EXHIBITS:
         # Invented records have no synthetic sets, and studies are measured on such.
         needs_sets = exhibit.study or exhibit.name == "hades-cartpole-pairs"
+        if exhibit.study and not (SHIPPED / "studies" / exhibit.study).is_dir():
+            continue  # docs/paper.md says that it is not yet measured
         made = exhibit.make(gather(exhibit, SHIPPED if needs_sets else store))
         if isinstance(made, Table):
             assert sum(map(len, made.groups)), exhibit.name

@@ -10,8 +10,17 @@ import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
-from paper_figures.figure import SETTINGS, canvas, finish, page_svg, plain_numbers, write_figure
+from paper_figures.figure import (
+    SETTINGS,
+    canvas,
+    fill_bands,
+    finish,
+    page_svg,
+    plain_numbers,
+    write_figure,
+)
 from paper_figures.palette import INK
+from results.statistics import Estimate, mean
 from tests.paper_figures.test_palette import contrast
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -120,3 +129,19 @@ def test_a_figure_that_cannot_be_written_leaves_no_part_of_a_file(
     with pytest.raises(OSError, match="No space left"):
         write_figure(drawn(), tmp_path / f"one{ending}")
     assert not list(tmp_path.iterdir())
+
+
+def test_bands_lie_between_the_ends_of_intervals_and_end_where_there_is_none() -> None:
+    one, two, alone = mean([1.0, 2.0]), mean([4.0, 8.0]), mean([3.0])
+    axes = canvas(3.0, 2.0).add_subplot()
+    fill_bands(
+        axes, [([0, 1, 2, 3, 4], [one, two, alone, two, one], "#ff0000"), ([0], [alone], "#000000")]
+    )
+    (bands,) = axes.collections
+    corners = [{(x, y) for x, y in path.vertices.tolist()} for path in bands.get_paths()]
+
+    def ends(at: float, found: Estimate) -> set[tuple[float, float]]:
+        return {(at, found.low), (at, found.high)}
+
+    assert corners == [ends(0, one) | ends(1, two), ends(3, two) | ends(4, one)]
+    assert bands.get_facecolor().tolist() == [[1.0, 0.0, 0.0, 0.12]] * 2

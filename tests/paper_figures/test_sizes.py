@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from paper_figures.curves import sizes
+from paper_figures.curves import pruning, sizes
+from paper_figures.exhibits import StoredResults
 from paper_figures.figure import FigureError, words, write_figure
 from results.frames import runs_frame
 from results.statistics import mean
@@ -148,5 +149,40 @@ def test_two_cells_of_one_size_are_never_averaged(make_record: MakeRecord) -> No
         for width in (64, 256)
         for size in (16, 64)
     ]
-    with pytest.raises(FigureError, match="several cells of 16 pairs"):
+    with pytest.raises(FigureError, match="several cells of 16 synthetic pairs"):
         sizes(runs_frame(records))
+
+
+# --- pruning ------------------------------------------------------------------------------------
+
+
+def pruned(fraction: float, criterion: str, scores: Sequence[float]) -> list[Record]:
+    given = {"fraction": fraction, "criterion": criterion}
+    return [
+        build_record("pruned", "hopper/medium", seed, score, parameters=given)
+        for seed, score in enumerate(scores)
+    ]
+
+
+def test_all_of_the_data_is_a_point_of_every_criterions_line() -> None:
+    records = [
+        *pruned(1.0, "random", [50.0, 52.0]),
+        *pruned(0.1, "random", [20.0, 22.0]),
+        *pruned(0.1, "early_loss", [30.0, 32.0]),
+        *pruned(0.01, "early_loss", [4.0, 6.0]),
+        *grown(),
+    ]
+    runs = StoredResults(records).with_parameters("fraction", "criterion")
+    assert runs.loc[runs["method"] == "av_pbc", "fraction"].isna().all()
+    (axes,) = pruning(runs).axes
+    assert {name: points(line) for name, line in lines_of(axes).items()} == {
+        "early_loss": ([1, 10, 100], [5.0, 31.0, 51.0]),
+        "random": ([10, 100], [21.0, 51.0]),
+    }
+    assert axes.get_xlabel() == "% of the transitions kept"
+
+
+@pytest.mark.parametrize("records", [grown(), pruned(1.0, "random", [1.0])])
+def test_without_two_fractions_there_is_no_figure(records: list[Record]) -> None:
+    with pytest.raises(FigureError, match="No criterion of pruned has complete runs at two"):
+        pruning(StoredResults(records).with_parameters("fraction", "criterion"))

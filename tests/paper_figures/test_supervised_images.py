@@ -86,7 +86,7 @@ def test_the_table_has_means_over_sets_and_of_the_class_means_over_students() ->
 def test_what_is_no_set_of_images_is_refused() -> None:
     with pytest.raises(FigureError, match="11 numbers per image, expected 784"):
         image_sets({"brax": np.zeros((4, 11))})
-    with pytest.raises(FigureError, match="no set of images"):
+    with pytest.raises(FigureError, match="There is no set of images"):
         image_sets({})
     with pytest.raises(FigureError, match="supervised_images"):
         supervised_table(pd.DataFrame())
@@ -94,10 +94,14 @@ def test_what_is_no_set_of_images_is_refused() -> None:
 
 def test_pictures_show_the_pixels_in_their_place() -> None:
     images = np.arange(2 * 784, dtype=float).reshape(2, 784)
-    figure = image_sets({"one": images, "two": images[:1] - 1})
+    figure = image_sets({"one": images, "a name longer than a panel": images[:1] - 1})
     first = figure.axes[0].images[0]
     array = first.get_array()
     assert array is not None and np.array_equal(array, images[0].reshape(28, 28))
     assert first.get_clim() == (0.0, 1567.0)
     assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 0]
-    assert figure.axes[2].get_title(loc="left") == "two"
+    assert [part.get_suptitle() for part in figure.subfigs] == ["one", "a name longer than a panel"]
+    figure.draw_without_rendering()
+    widths = [axes.get_window_extent().width for axes in figure.axes]
+    starts = [axes.get_window_extent().x0 for axes in figure.axes]
+    assert max(widths) < 1.01 * min(widths) and starts[:2] == pytest.approx(starts[2:], abs=1)

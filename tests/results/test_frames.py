@@ -89,6 +89,12 @@ def test_curves_have_a_row_per_checkpoint(make_record: MakeRecord) -> None:
     frame = curves_frame([make_record(curve=[1.0, 5.0, 9.0])])
     assert list(frame["outer_step"]) == [0, 200, 400]
     assert list(frame["normalized_return"]) == [1.0, 5.0, 9.0]
+    assert frame["cpu_seconds"].isna().all()  # of an earlier version
+
+
+def test_curves_have_the_seconds_of_their_checkpoints(make_record: MakeRecord) -> None:
+    timed = altered(make_record(curve=[1.0, 5.0]), cost__checkpoint_cpu_seconds=[0.5, 7.0])
+    assert list(curves_frame([timed])["cpu_seconds"]) == [0.5, 7.0]
 
 
 def test_labels_show_what_differs_within_a_dataset(make_record: MakeRecord) -> None:

@@ -16,6 +16,7 @@ from results.statistics import (
     FEW_SEEDS,
     Estimate,
     StatisticsError,
+    estimates,
     iqm,
     iqm_over_runs,
     mean,
@@ -108,6 +109,17 @@ def assert_scipys_ends(
     ).confidence_interval
     assert (estimate.low, estimate.high) == pytest.approx(tuple(expected), rel=1e-13)
     assert estimate.interval == "BCa"
+
+
+def test_many_samples_at_once_have_the_estimates_of_each_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    counts = [5, 1, FEW_SEEDS, 2, 5, FEW_SEEDS - 1, 5, 1, FEW_SEEDS + 11]
+    samples = [list(rng.normal(50, 9, count)) for count in counts] + [[4.0] * 5]
+    for statistic, single in ((mean_over_tasks, mean), (iqm_over_runs, iqm)):
+        assert estimates(samples, statistic) == [single(scores) for scores in samples]
+    assert estimates([]) == []
+    with pytest.raises(StatisticsError, match=r"scores\[1\] is nan"):
+        estimates([*samples, [1.0, math.nan, 2.0, 3.0, 4.0]])
 
 
 @pytest.mark.parametrize("counts", [(FEW_SEEDS,), (41, 30, 35)])

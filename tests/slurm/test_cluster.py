@@ -57,6 +57,7 @@ def scheduler() -> FakeScheduler:
 def cluster(scheduler: FakeScheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster(tmp_path / "runs", scheduler)
     monkeypatch.setattr("slurm.cluster.Cluster", lambda store: cluster)
+    monkeypatch.setattr("obdbench.sweep_status.LiveJobs", lambda store: cluster)
     return cluster
 
 

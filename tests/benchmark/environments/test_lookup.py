@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -59,6 +63,45 @@ def test_a_missing_extra_is_named() -> None:
 def test_v4_is_made_without_a_deprecation_warning() -> None:
     assert "Hopper-v4" in gymnasium.registry
     make_batched("Hopper-v4", 1).close()
+
+
+def test_an_unknown_simulated_task_names_those_there_are() -> None:
+    with pytest.raises(UnknownEnvironment, match="'brax/hoper' is not registered") as caught:
+        make_batched("brax/hoper", 1)
+    assert "Nearest registered ids: brax/hopper" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "installed", "message"),
+    [
+        ("brax/ant", None, "brax/ant needs brax, which is not installed. Run `pip install 'obd"),
+        ("brax/ant", "0.13.0", "brax/ant needs brax 0.14, and 0.13.0 is installed. Run `pip"),
+        ("brax/ant", "0.140.2", "needs brax 0.14, and 0.140.2 is installed"),
+        ("minatar/freeway", None, "minatar/freeway needs gymnax, which is not installed."),
+        ("minatar/freeway", "0.0.9", "needs gymnax 1, and 0.0.9 is installed"),
+        ("minatar/freeway", "2.0", "needs gymnax 1, and 2.0 is installed"),
+    ],
+)
+def test_a_missing_simulator_and_one_of_another_version_are_named(
+    env_id: str, installed: str | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(package: str) -> str:
+        if installed is None:
+            raise importlib.metadata.PackageNotFoundError(package)
+        return installed
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    with pytest.raises(UnknownEnvironment, match=re.escape(message)):
+        make_batched(env_id, 1)
+
+
+def test_simulators_are_named_without_importing_jax() -> None:
+    program = (
+        "import sys; from benchmark.environments.lookup import find_specification as find;"
+        "print(find('brax/hopper').max_episode_steps, 'jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["1000", "False"]
 
 
 @pytest.mark.parametrize(("size", "threads"), [(0, 1), (1, 0)])

@@ -26,8 +26,10 @@ from benchmark.students.student import (
     SampledStudents,
     StudentPolicy,
     clip_by_norm,
+    train_on_set,
     train_students,
 )
+from benchmark.synthetic_set import SyntheticSet
 
 OBSERVATION_DIM, ACTION_DIM, PAIRS = 5, 3, 12
 SCALING = Scaling(
@@ -434,3 +436,52 @@ def test_a_student_acts_to_the_bit_alike_whichever_others_are_asked(
         some = students.only(np.array(chosen))
         assert some.count == len(chosen)
         assert np.array_equal(some(observations[chosen]), acted[chosen])
+
+
+@pytest.mark.parametrize("head", ["mean", "gaussian", "categorical"])
+def test_a_weight_of_two_is_the_pair_twice(head: Any) -> None:
+    spec = replace(SPEC, head=head, steps=5)
+    generator = torch.Generator().manual_seed(0)
+    observations = torch.randn(3, OBSERVATION_DIM, generator=generator)
+    actions = torch.rand(3, ACTION_DIM, generator=generator) * 2 - 1
+    weighted = SyntheticSet(observations, actions, weights=torch.tensor([0.5, 0.0, 1.0]))
+    twice = SyntheticSet(observations[[0, 2, 2]], actions[[0, 2, 2]])
+    plain = SyntheticSet(observations, actions)
+    one, other, without = (
+        train_on_set(spec, pairs, SCALING, generators(2)) for pairs in (weighted, twice, plain)
+    )
+    inputs = np.random.default_rng(0).normal(size=(2, 4, OBSERVATION_DIM)).astype(np.float32)
+    np.testing.assert_allclose(one(inputs), other(inputs), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(one(inputs), without(inputs), rtol=1e-3)
+
+
+def test_weighted_students_descend_the_weighted_mean_by_autograd() -> None:
+    spec = replace(SPEC, head="sampled", optimizer="sgd", learning_rate=0.1, steps=4)
+    drawn = torch.Generator().manual_seed(0)
+    observations = torch.randn(3, OBSERVATION_DIM, generator=drawn)
+    actions = torch.rand(3, ACTION_DIM, generator=drawn) * 2 - 1
+    weights = torch.tensor([0.2, 3.0, 1.0])
+    pairs = SyntheticSet(observations, actions, weights=weights)
+    found = train_on_set(spec, pairs, SCALING, generators(1))
+
+    (generator,) = generators(1)
+    flat = [
+        t
+        for layer in spec.network(OBSERVATION_DIM, ACTION_DIM).initialise(generator)
+        for t in layer
+    ]
+    inputs, targets = SCALING.observations_in(observations), SCALING.actions_in(actions)
+    for _ in range(4):
+        flat = [tensor.detach().requires_grad_() for tensor in flat]
+        hidden = inputs
+        for weight, bias in zip(flat[::2], flat[1::2], strict=True):
+            last = hidden @ weight[0].T + bias[0]
+            hidden = last.relu()
+        mean, raw = last.chunk(2, dim=-1)
+        acted = (mean + (raw - 1).exp() * torch.randn(3, ACTION_DIM, generator=generator)).tanh()
+        losses = (acted - targets).square().mean(1)
+        loss = (weights * losses).sum() / weights.sum()
+        gradients = torch.autograd.grad(loss, flat)
+        flat = [tensor - 0.1 * g for tensor, g in zip(flat, gradients, strict=True)]
+    trained = [tensor for layer in found.parameters for tensor in layer]
+    torch.testing.assert_close(trained, [tensor.detach() for tensor in flat])

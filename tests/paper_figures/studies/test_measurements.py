@@ -116,6 +116,18 @@ def test_the_weighted_loss_of_merged_sets_is_the_sum_of_each_tasks_own_mean() ->
     torch.testing.assert_close(weighted.outputs, gradient, rtol=1e-6, atol=1e-12)
 
 
+def test_merged_sets_keep_their_weights_and_staged_ones_are_refused() -> None:
+    one, other = (shipped_set(environment) for environment in RUNS)
+    weights = torch.linspace(0, 3, len(one.pairs))
+    weighted = replace(one, pairs=replace(one.pairs, weights=weights))
+    plain, found = (Merged.of([first, other]).weights() for first in (one, weighted))
+    torch.testing.assert_close(found[:64], plain[:64] * (weights / weights.mean())[:, None])
+    assert found[64:].equal(plain[64:])
+    staged = replace(one.pairs, stages=torch.arange(len(one.pairs)))
+    with pytest.raises(NothingToStudy, match="learned in stages, and merged sets all at once"):
+        Merged.of([replace(one, pairs=staged), other])
+
+
 def test_students_of_one_set_are_those_that_scoring_trains() -> None:
     found = shipped_set("hopper")
     generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
