@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -323,14 +324,18 @@ def _sets(source: Any) -> Iterator[dict[str, str]]:
             yield from _sets(inner)
 
 
-def test_the_page_counts_the_published_numbers_and_their_verdicts() -> None:
+def test_the_pages_count_the_published_numbers_and_their_verdicts() -> None:
     assert f"each of the {len(published_cells())} numbers" in PAGE.replace("\n", " ")
     table = (PAPER / "reproduction.md").read_text()
-    counted = re.search(r"\d+ published numbers: ([^.]+)\.", table)
-    assert counted
-    expected = {verdict: int(n) for n, verdict in re.findall(r"(\d+) ([^,]+)", counted.group(1))}
+    judged = re.search(r"\d+ of \d+ published numbers judged: [^.;]+", table)
+    assert judged
+    for page in ("README.md", "docs/artefacts.md"):
+        assert judged[0] in (ROOT / page).read_text().replace("\n", " "), f"{page}: {judged[0]}"
+    rows = re.findall(
+        r"(reproduced|differs|inconclusive|like|not tested)(?: \([^|]*)? \|$", table, re.M
+    )
     stated = re.findall(r"^\| ([a-z ]+) \| [^|]+ \| (\d+) \|$", PAGE, re.M)
-    assert {verdict: int(n) for verdict, n in stated if n != "0"} == expected
+    assert {verdict: int(n) for verdict, n in stated if n != "0"} == Counter(rows)
     assert [verdict for verdict, _ in stated] == list(get_args(Verdict))
 
 
