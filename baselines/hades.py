@@ -169,9 +169,9 @@ class PublishedFixedInitHaDES(FixedInitHaDES):
 
 
 HADES_MINATAR_PUBLISHED = PublishedHaDES(
-    outer_steps=5_000, population=2_048, synthetic_size=16, labels="fixed", strategy="snes",
-    sigma=0.5, learning_rate=1.0, temperature=20.0, episodes_per_policy=8, actions="sampled",
-    students="hades_minatar",
+    outer_steps=5_000, population=2_048, strategy="snes", sigma=0.5, learning_rate=1.0,
+    temperature=20.0, episodes_per_policy=8, actions="sampled", students="hades_minatar",
+    synthetic_size=16, labels="fixed",
 )  # fmt: skip
 """The same on MinAtar; score it by the protocol `hades_minatar`."""
 HADES_PUBLISHED = PublishedHaDES(
