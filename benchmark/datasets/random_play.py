@@ -107,14 +107,23 @@ class Brax(Simulator):
     """Brax, whose sets have 64 pairs."""
 
     description = "random play in Brax, positional backend, 1,000 steps"
-    returns: ClassVar = {"brax/hopper": (108.7, 1_781.0)}
+    returns: ClassVar = {
+        "brax/hopper": (108.7, 1_781.0),
+        "brax/inverted_double_pendulum": (503.1, 7_568.0),
+        "brax/reacher": (-838.9, -167.8),
+        "brax/walker2d": (233.5, 2_377.0),
+    }
 
 
 class MinAtar(Simulator):
     """gymnax's MinAtar, whose sets have 16 pairs and were evolved for 5,000 generations."""
 
     description = "random play in gymnax's MinAtar"
-    returns: ClassVar = {"minatar/asterix": (0.45, 4.7), "minatar/breakout": (0.43, 10.56)}
+    returns: ClassVar = {
+        "minatar/asterix": (0.45, 4.7),
+        "minatar/breakout": (0.43, 10.56),
+        "minatar/space_invaders": (4.51, 25.5),
+    }
 
 
 BRAX = Brax()
