@@ -108,6 +108,7 @@ class Brax(Simulator):
 
     description = "random play in Brax, positional backend, 1,000 steps"
     returns: ClassVar = {
+        "brax/halfcheetah": (-114.0, 3_357.0),
         "brax/hopper": (108.7, 1_781.0),
         "brax/inverted_double_pendulum": (503.1, 7_568.0),
         "brax/reacher": (-838.9, -167.8),
