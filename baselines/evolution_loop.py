@@ -48,6 +48,8 @@ class Evolution(Method):
         beta1: Decay of Adam's first moment: the usual 0.9 (HaDES's code: 0.99).
         fitness_shaping: Weights of "open_es": "centred_ranks", or "raw" returns as in HaDES's code.
             SNES has its own utilities and takes no other.
+        temperature: Temperature of SNES's softmax utilities (HaDES on MinAtar: 20); None for the
+            natural ones of Wierstra et al.
         episodes_per_policy: Episodes per policy, whose mean return is its fitness (HaDES: 4).
         max_steps: Length at which episodes of the search are cut, not those of the scoring; None
             for no cut.
@@ -67,6 +69,7 @@ class Evolution(Method):
     learning_rate: float = 0.05
     beta1: float = 0.9
     fitness_shaping: Literal["centred_ranks", "raw"] = "centred_ranks"
+    temperature: float | None = None
     episodes_per_policy: int = 4
     max_steps: int | None = None
     environment_steps: int | None = None
@@ -80,6 +83,13 @@ class Evolution(Method):
                 require_positive(self, name)
         require_above_zero(self, "sigma", "learning_rate")
         require_below_one(self, "beta1")
+        if self.temperature is not None:
+            require_above_zero(self, "temperature")
+            if self.strategy != "snes":
+                raise BadParameter(
+                    f"temperature is {self.temperature}, but {self.strategy!r} has no softmax "
+                    f'utilities. Leave it out, or set strategy = "snes".'
+                )
         if self.population < 2 or (self.strategy == "open_es" and self.population % 2):
             raise BadParameter(
                 f"population of {type(self).__name__} is {self.population}; expected 2 or more, "
@@ -109,7 +119,7 @@ class Evolution(Method):
     def search(self, mean: Tensor) -> Strategy:
         """Make the strategy of these hyper-parameters, started at a mean `[D]`."""
         if self.strategy == "snes":
-            return SNES(mean, self.sigma, self.learning_rate)
+            return SNES(mean, self.sigma, self.learning_rate, self.temperature)
         shaping = SHAPINGS[self.fitness_shaping]
         return OpenES(mean, self.sigma, self.learning_rate, shaping, self.beta1)
 

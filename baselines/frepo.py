@@ -24,7 +24,6 @@ import torch
 from baselines.adaptive_pairs import AdaptivePairs, AdaptiveRun, Rule
 from baselines.last_layer import (
     Fit,
-    Link,
     descent_fit,
     features,
     last_layer,
@@ -68,7 +67,7 @@ class FRePo(AdaptivePairs):
     outer_steps: int = 500_000
     outer_learning_rate: float = 3e-4
     solver: Literal["ridge", "descent"] = "ridge"
-    link: Link = "tanh"
+    link: Literal["tanh", "identity"] = "tanh"
     ridge: float = 1e-3
     pool: int = 10
     turns: int = 100

@@ -140,11 +140,18 @@ class SNES(Strategy):
         mean: Start of the search `[D]`.
         sigma: Standard deviation at the start.
         learning_rate: eta_mu; 1 in the paper.
+        temperature: Temperature of `softmax_utilities`, which then take the place of theirs.
     """
 
-    def __init__(self, mean: Tensor, sigma: float, learning_rate: float = 1.0) -> None:
+    def __init__(
+        self,
+        mean: Tensor,
+        sigma: float,
+        learning_rate: float = 1.0,
+        temperature: float | None = None,
+    ) -> None:
         super().__init__(mean, sigma)
-        self.learning_rate = learning_rate
+        self.learning_rate, self.temperature = learning_rate, temperature
         self.sigma_learning_rate = (3 + math.log(len(mean))) / (5 * math.sqrt(len(mean)))
 
     def draw(self, population: int, generator: torch.Generator) -> Tensor:
@@ -155,7 +162,10 @@ class SNES(Strategy):
         """Take one step along the natural gradient."""
         # Utilities `[P]` times noise `[P, D]` sum over the population. The mean moves first, with
         # the sigma that drew the noise; sigma changes by a factor, so it stays positive.
-        utilities = natural_utilities(fitness).to(noise.dtype)
+        if self.temperature is None:
+            utilities = natural_utilities(fitness).to(noise.dtype)
+        else:
+            utilities = softmax_utilities(fitness, self.temperature).to(noise.dtype)
         self.mean += self.learning_rate * self.sigma * (utilities @ noise)
         curvature = utilities @ (noise.square() - 1)
         self.sigma *= (self.sigma_learning_rate / 2 * curvature).exp()
@@ -178,6 +188,16 @@ def natural_utilities(fitness: Tensor) -> Tensor:
     ranks = torch.arange(population, 0, -1, dtype=torch.float64)  # worst to best
     raw = (math.log(population / 2 + 1) - ranks.log()).clamp(min=0)
     return _by_rank(raw / raw.sum() - 1 / population, fitness)
+
+
+def softmax_utilities(fitness: Tensor, temperature: float) -> Tensor:
+    """Utilities `[P]`: softmax of -20 sigmoid(temperature * r), r from -0.5, the best, to 0.5.
+
+    Source: Lange et al. 2023 (arXiv 2211.11260), whose search found them; HaDES's authors give
+    them to SNES on MinAtar. Unlike the natural ones they sum to 1, so that sigma may grow.
+    """
+    ranks = torch.linspace(0.5, -0.5, len(fitness), dtype=torch.float64)  # worst to best
+    return _by_rank((-20 * (temperature * ranks).sigmoid()).softmax(0), fitness)
 
 
 def raw_fitness(fitness: Tensor) -> Tensor:

@@ -168,6 +168,12 @@ class PublishedFixedInitHaDES(FixedInitHaDES):
     version: ClassVar[int] = 2
 
 
+HADES_MINATAR_PUBLISHED = PublishedHaDES(
+    outer_steps=5_000, population=2_048, synthetic_size=16, labels="fixed", strategy="snes",
+    sigma=0.5, learning_rate=1.0, temperature=20.0, episodes_per_policy=8, actions="sampled",
+    students="hades_minatar",
+)  # fmt: skip
+"""The same on MinAtar; score it by the protocol `hades_minatar`."""
 HADES_PUBLISHED = PublishedHaDES(
     outer_steps=2_000, population=2_048, sigma=0.03, beta1=0.99, fitness_shaping="raw",
     actions="sampled", students="hades",

@@ -310,7 +310,7 @@ class Clones:
     @torch.no_grad()
     def mode_losses(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Mean squared error of each student's deterministic action in each pair `[P, M]`."""
-        inputs = observations.to(self.loss.device).expand(len(self._tensors[0]), -1, -1)
+        inputs = observations.to(self.loss.device).expand(len(self.parameters[0][0]), -1, -1)
         acted = self.loss.head.mode(self.loss.network.forward(self.parameters, inputs).outputs)
         return (acted - actions.to(self.loss.device)).square().mean(-1).cpu()
 

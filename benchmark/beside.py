@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass
 class Later(Generic[T]):
-    """What work gives; there once the block beside it has ended."""
+    """What work gives; there once the block that waits for it has ended."""
 
     value: T = field(init=False)
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from benchmark.datasets.dataset import ReferenceReturns
 from paper_figures import caption
+from paper_figures.palette import family_order
 from paper_figures.table import DAGGER, NOTHING, Cell, Table, estimate_cell
 from results.aggregate import COSTS, Best, best_and_ties
 from results.comparison import d4rl_scale
@@ -85,8 +86,7 @@ def _wide(table: pd.DataFrame, best: Mapping[str, Best], *, seed: int) -> Table:
         for row in rows.to_dict("records"):
             by_label[row["label"]].append(row)
         lines = []
-        for label in sorted(by_label, key=natural_order):
-            cells = by_label[label]
+        for cells in sorted(by_label.values(), key=lambda cells: _place(cells[0])):
             found = {}
             for name in means:
                 average = _average(cells, datasets, scales if name == D4RL_SCALE else {}, seed=seed)
@@ -216,12 +216,14 @@ def _methods_and_references(table: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:
-    keys = [
-        (dataset_order(str(d)), natural_order(str(x)))
-        for d, x in zip(table["dataset"], table["label"], strict=True)
-    ]
+    keys = [(dataset_order(str(row["dataset"])), *_place(row)) for row in table.to_dict("records")]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     return table.iloc[order].reset_index(drop=True)
+
+
+def _place(row: Mapping[Any, Any]) -> tuple[int, Any]:
+    """Sorting key of a method's row: its family, then its label."""
+    return family_order(str(row["method"])), natural_order(str(row["label"]))
 
 
 def _data(table: pd.DataFrame) -> pd.DataFrame:

@@ -102,6 +102,11 @@ def family(method: str) -> str:
     return next((family for family, members in FAMILIES.items() if name in members), OTHER)
 
 
+def family_order(method: str) -> int:
+    """Place of a method's family among all, for rows in the order of families."""
+    return (*FAMILIES, OTHER).index(family(method))
+
+
 def look(method: str) -> Look:
     """Look of a method. A preset has its method's colour and marker, which is then not filled."""
     name = known(method)

@@ -22,17 +22,18 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-BRAX = (
-    "ant", "halfcheetah", "hopper", "humanoid", "humanoidstandup", "inverted_double_pendulum",
-    "reacher", "walker2d",
-)  # fmt: skip
+BRAX = {
+    "ant": 8, "halfcheetah": 6, "hopper": 3, "humanoid": 17, "humanoidstandup": 17,
+    "inverted_double_pendulum": 1, "reacher": 2, "walker2d": 6,
+}  # fmt: skip
+"""Numbers in an action, each in [-1, 1]."""
 MINATAR = {
-    "asterix": "Asterix-MinAtar",
-    "breakout": "Breakout-MinAtar",
-    "freeway": "Freeway-MinAtar",
-    "space_invaders": "SpaceInvaders-MinAtar",
+    "asterix": ("Asterix-MinAtar", 5),
+    "breakout": ("Breakout-MinAtar", 3),
+    "freeway": ("Freeway-MinAtar", 3),
+    "space_invaders": ("SpaceInvaders-MinAtar", 4),
 }
-"""gymnax's names."""
+"""gymnax's names, and the sizes of its minimal action sets."""
 VERSIONS = {"brax": "0.14", "gymnax": "1"}
 """The versions that the suite knows: another one may step otherwise."""
 INSTALL = "Run `pip install 'obdbench[jax]'`, or `make jax` in a checkout."
@@ -70,6 +71,14 @@ class JaxTask:
     step: Callable[[Any, NDArray[Any]], tuple[Any, Any, Any, Any]]
     observation_space: Box
     action_space: Space[Any]
+
+
+def simulated_actions(env_id: str) -> Space[Any]:
+    """The action space of one of the environments above, known without JAX."""
+    simulator, _, name = env_id.partition("/")
+    if simulator == "brax":
+        return Box(-1.0, 1.0, (BRAX[name],))
+    return Discrete(MINATAR[name][1])
 
 
 def simulator_packages(env_id: str) -> tuple[str, ...]:
@@ -126,8 +135,8 @@ def _brax(name: str, arguments: str) -> JaxTask:
         return _settled(state), state.obs, state.reward, state.done > 0
 
     dim = jax.eval_shape(reset, jax.random.PRNGKey(0))[1].shape[0]
-    space = Box(-1.0, 1.0, (environment.sys.act_size(),))
-    return _compiled(reset, step, Box(float("-inf"), float("inf"), (dim,)), space)
+    observations = Box(float("-inf"), float("inf"), (dim,))
+    return _compiled(reset, step, observations, simulated_actions(f"brax/{name}"))
 
 
 @cache
@@ -139,7 +148,7 @@ def _minatar(name: str, arguments: str) -> JaxTask:
     import gymnax
     import jax
 
-    environment, parameters = gymnax.make(MINATAR[name], **json.loads(arguments))
+    environment, parameters = gymnax.make(MINATAR[name][0], **json.loads(arguments))
     shape = environment.observation_space(parameters).shape
 
     def reset(key: Any) -> tuple[Any, Any]:
@@ -156,7 +165,7 @@ def _minatar(name: str, arguments: str) -> JaxTask:
         return _settled((key, game)), observation.ravel(), reward, terminated
 
     flat = Box(0.0, 1.0, (int(np.prod(shape)),))
-    return _compiled(reset, step, flat, Discrete(environment.action_space(parameters).n))
+    return _compiled(reset, step, flat, simulated_actions(f"minatar/{name}"))
 
 
 def _compiled(

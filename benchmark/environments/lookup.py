@@ -20,7 +20,7 @@ from gymnasium.envs.registration import EnvSpec
 from benchmark.environments.batch import BatchedEnvironment
 from benchmark.environments.contacts import contact_rule, scale_margins
 from benchmark.environments.gymnasium_batch import GymnasiumBatch
-from benchmark.environments.jax_tasks import SPECIFICATIONS, make_task, missing
+from benchmark.environments.jax_tasks import SPECIFICATIONS, make_task, missing, simulated_actions
 from benchmark.environments.mujoco_tasks import has_task
 from benchmark.errors import ObdBenchError
 
@@ -195,10 +195,11 @@ def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
         UnknownEnvironment: The environment cannot be made with the packages that are installed, or
             with its arguments.
     """
+    _require_simulator(specification)
     try:
         with _without_deprecation_warnings():
             environment = gymnasium.make(specification)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UnknownEnvironment(
             f"Environment {specification.id!r} cannot be made with the arguments "
             f"{specification.kwargs}: {error}. Give those that its constructor takes."
@@ -246,9 +247,13 @@ def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment
     return GymnasiumBatch(partial(make_environment, specification), size)
 
 
-def _make_jax(specification: EnvSpec, size: int) -> BatchedEnvironment:
-    if (lacking := missing(specification)) is not None:
+def _require_simulator(specification: EnvSpec) -> None:
+    if specification.id in SPECIFICATIONS and (lacking := missing(specification)) is not None:
         raise UnknownEnvironment(lacking)
+
+
+def _make_jax(specification: EnvSpec, size: int) -> BatchedEnvironment:
+    _require_simulator(specification)
     try:
         with _without_deprecation_warnings():
             task = make_task(**specification.kwargs)
@@ -262,7 +267,12 @@ def _make_jax(specification: EnvSpec, size: int) -> BatchedEnvironment:
 
 
 def action_space(env_id: str) -> gymnasium.Space[Any]:
-    """The action space of an environment: a bounded Box or a Discrete; raises as `make_batched`."""
+    """The action space of an environment: a bounded Box or a Discrete; raises as `make_batched`.
+
+    JAX is not needed for it, so that a plan of runs is made without.
+    """
+    if (known := find_specification(env_id).id) in SPECIFICATIONS:
+        return simulated_actions(known)
     with contextlib.closing(make_batched(env_id, 1)) as environment:
         return environment.action_space
 

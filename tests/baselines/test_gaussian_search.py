@@ -18,6 +18,7 @@ from baselines.gaussian_search import (
     centred_ranks,
     natural_utilities,
     raw_fitness,
+    softmax_utilities,
 )
 
 DIM = 6
@@ -119,6 +120,20 @@ def test_utilities_are_those_of_the_paper(population: int) -> None:
     order = fitness.argsort(descending=True).tolist()
     for rank, candidate in enumerate(order):
         assert natural_utilities(fitness)[candidate] == pytest.approx(by_hand[rank])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 20.0])
+def test_softmax_utilities_are_those_of_the_authors_code(temperature: float) -> None:
+    fitness = torch.tensor([4.0, 8.0, -2.0, 1.0, 5.0])
+    places = [-0.5, -0.25, 0.0, 0.25, 0.5]  # best to worst
+    raw = [math.exp(-20 / (1 + math.exp(-temperature * place))) for place in places]
+    best, second, third, fourth, worst = (value / sum(raw) for value in raw)
+    expected = [third, best, worst, fourth, second]
+    np.testing.assert_allclose(softmax_utilities(fitness, temperature), expected, atol=1e-12)
+    # Noise of one component is each candidate's own: the update is the utility-weighted noise.
+    strategy = SNES(torch.zeros(5), sigma=0.5, temperature=temperature)
+    strategy.update(torch.eye(5), fitness)
+    np.testing.assert_allclose(strategy.mean, 0.5 * np.array(expected), rtol=1e-5)
 
 
 def test_equals_share_their_utilities() -> None:

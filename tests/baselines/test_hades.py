@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
+import importlib.util
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -533,6 +535,38 @@ def test_a_killed_run_leaves_the_record_of_an_unkilled_one(cartpole: str, tmp_pa
     assert resumed.cost.attempts == 2
 
 
+@pytest.mark.jax
+@pytest.mark.skipif(importlib.util.find_spec("gymnax") is None, reason="needs the extra jax")
+def test_hades_runs_on_minatar_from_random_play_and_names_the_simulator(tmp_path: Path) -> None:
+    dataset = "minatar/breakout@300"
+    data = build_dataset(DatasetName.parse(dataset))
+    assert (data.states.shape[1], data.actions.shape) == (400, (300, 3))
+    assert set(np.unique(data.actions)) == {0, 1}
+    assert 60 < data.actions[:, 0].sum() < 140, "actions are uniform"
+    spec = RunSpec.create(
+        method="hades_minatar_published",
+        dataset=dataset,
+        parameters={"population": 4, "outer_steps": 2, "episodes_per_policy": 2},
+        where="the test",
+        protocol=Protocol(
+            "t", students=2, episodes=2, checkpoint_every=2, last=1, actions="sampled"
+        ),
+        student=StudentSpec(width=16, steps=10),
+    )
+    first, second = (execute(spec, tmp_path / name) for name in ("a", "b"))
+    assert (first.status, first.error) == ("complete", None)
+    returns = [record.checkpoints[-1].returns for record in (first, second)]
+    np.testing.assert_array_equal(*returns)
+    assert first.provenance.environment == "minatar/breakout"
+    versions = first.provenance.packages
+    for package in ("gymnax", "jax", "jaxlib"):
+        assert versions[package] == importlib.metadata.version(package)
+    assert "brax" not in versions
+    made = load_set(tmp_path / "a" / record_folder(spec.run_id))
+    assert made.observations.shape == (16, 400)
+    assert made.actions.tolist() == np.eye(3)[np.arange(16) % 3].tolist()
+
+
 # --- parameters -------------------------------------------------------------------------------
 
 
@@ -545,6 +579,8 @@ def test_a_killed_run_leaves_the_record_of_an_unkilled_one(cartpole: str, tmp_pa
         (HaDES, {"sigma": 0.0}, "sigma of HaDES is 0.0"),
         (HaDES, {"max_steps": 0}, "max_steps of HaDES is 0"),
         (HaDES, {"strategy": "snes", "fitness_shaping": "raw"}, "its own utilities"),
+        (HaDES, {"temperature": 20.0}, "temperature is 20.0.*set strategy = .snes."),
+        (HaDES, {"strategy": "snes", "temperature": 0.0}, "temperature of HaDES is 0.0"),
         (FixedInitHaDES, {"policies_per_candidate": 2}, "same policy.*episodes_per_policy"),
         (
             EvolutionStrategies,

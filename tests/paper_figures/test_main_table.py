@@ -322,3 +322,18 @@ def test_datasets_are_in_the_papers_order_in_both_layouts(make_sweep: Sweep) -> 
     assert sorted([*d4rl, "mujoco/hopper/expert-v0", "pendulum/mixed"], key=dataset_order) == [
         d4rl[2], d4rl[0], d4rl[1], "mujoco/hopper/expert-v0", "pendulum/mixed",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("datasets", [DATASETS[:1], DATASETS], ids=["long", "wide"])
+def test_methods_are_in_the_order_of_their_families(
+    make_record: MakeRecord, datasets: list[str]
+) -> None:
+    families = [
+        "av_pbc", "dbc", "frepo", "gradient_matching", "distribution_matching",
+        "generative_teaching", "hades", "herding", "random", "plugin",
+    ]  # fmt: skip
+    records = [make_record(method, dataset) for method in sorted(families) for dataset in datasets]
+    text = table_of(records).markdown()
+    rows = [line for line in text.splitlines() if line.startswith("|")][2:]
+    column = 1 if len(datasets) > 1 else 2
+    assert [row.split("|")[column].strip() for row in rows] == families

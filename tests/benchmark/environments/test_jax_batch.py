@@ -9,9 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 from benchmark.environments.batch import BatchedEnvironment
-from benchmark.environments.lookup import UnknownEnvironment, make_batched
+from benchmark.environments.jax_tasks import BRAX
+from benchmark.environments.lookup import (
+    UnknownEnvironment,
+    action_space,
+    find_specification,
+    make_batched,
+    make_environment,
+    variant_id,
+)
 
 pytestmark = [
     pytest.mark.jax,
@@ -93,6 +102,16 @@ def test_the_time_limit_truncates_and_a_variant_has_its_own() -> None:
             batch.step(SLOTS, np.zeros((SIZE, 1), np.float32))
 
 
+def test_the_action_spaces_that_are_known_without_jax_are_those_of_brax() -> None:
+    make_batched(PENDULUM, SIZE).close()  # imports Brax, whose warnings it knows
+    from brax.envs import get_environment
+
+    for name in BRAX:
+        with pytest.warns(UserWarning, match="Brax System"):
+            environment = get_environment(name, backend="positional")
+        assert action_space(f"brax/{name}") == Box(-1, 1, (environment.action_size,))
+
+
 @pytest.mark.parametrize(
     ("game", "actions", "dim", "limit"),
     [
@@ -111,7 +130,9 @@ def test_the_games_have_gymnaxs_minimal_actions_and_time_limits(
         found = batch.action_space.n, batch.observation_dim, batch.max_episode_steps  # type: ignore[attr-defined]
     assert found == (actions, dim, limit)
     name = {"space_invaders": "SpaceInvaders"}.get(game, game.title())
-    assert gymnax.make(f"{name}-MinAtar")[1].max_steps_in_episode == limit
+    environment, parameters = gymnax.make(f"{name}-MinAtar")
+    assert parameters.max_steps_in_episode == limit
+    assert environment.action_space(parameters).n == actions
 
 
 def test_minatar_steps_as_gymnaxs_own_step() -> None:
@@ -136,6 +157,20 @@ def test_minatar_steps_as_gymnaxs_own_step() -> None:
             if ended := bool(terminated):
                 break
     assert ended, "the episode's end was not compared"
+
+
+def test_gymnasium_makes_the_same_environment_and_ends_it_at_its_limit() -> None:
+    variant = 'minatar/space_invaders{"max_episode_steps": 3}'
+    single = make_environment(find_specification(variant))
+    with batch_of("minatar/space_invaders") as batch:
+        together = batch.reset(SLOTS, [3] * SIZE)
+        np.testing.assert_array_equal(single.reset(seed=3)[0], together[0])
+        for step in range(1, 4):
+            observation, reward, terminated, truncated, _ = single.step(1)
+            result = batch.step(SLOTS, np.full(SIZE, 1))
+            np.testing.assert_array_equal(observation, result.observations[0])
+            assert (reward, terminated, truncated) == (result.rewards[0], False, step == 3)
+    assert variant_id(single.spec) == variant  # type: ignore[arg-type]
 
 
 def test_wrong_actions_are_refused() -> None:

@@ -18,6 +18,7 @@ from benchmark.environments.lookup import (
     UnknownEnvironment,
     find_specification,
     make_batched,
+    make_environment,
     variant_id,
 )
 
@@ -93,15 +94,18 @@ def test_a_missing_simulator_and_one_of_another_version_are_named(
     monkeypatch.setattr(importlib.metadata, "version", version)
     with pytest.raises(UnknownEnvironment, match=re.escape(message)):
         make_batched(env_id, 1)
+    with pytest.raises(UnknownEnvironment, match=re.escape(message)):
+        make_environment(find_specification(env_id))
 
 
 def test_simulators_are_named_without_importing_jax() -> None:
     program = (
-        "import sys; from benchmark.environments.lookup import find_specification as find;"
-        "print(find('brax/hopper').max_episode_steps, 'jax' in sys.modules)"
+        "import sys; from benchmark.environments.lookup import action_space, find_specification;"
+        "print(find_specification('brax/hopper').max_episode_steps, action_space('brax/ant').shape,"
+        "action_space('minatar/freeway').n, 'jax' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.split() == ["1000", "False"]
+    assert done.stdout.split(maxsplit=4) == ["1000", "(8,)", "3", "False"]
 
 
 @pytest.mark.parametrize(("size", "threads"), [(0, 1), (1, 0)])
