@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 
 from benchmark.artefacts.score import VARIANTS, ArtefactScore
 from paper_figures import caption
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
-from results.author_files import AUTHORS_RULE, by_variant
+from results.author_files import AUTHORS_RULE, by_variant, published_rows
 from results.comparison import JUDGED, RULE, Comparison
 from results.statistics import LEVEL
 
@@ -87,7 +88,7 @@ def rescored_table(comparisons: Sequence[Comparison], scores: Sequence[ArtefactS
 
 
 def _mean(score: ArtefactScore | None) -> float | None:
-    return None if score is None else score.score
+    return None if score is None else float(np.mean(published_rows(score)))
 
 
 def tally(comparisons: Sequence[Comparison], what: str = "published numbers") -> str:

@@ -26,7 +26,7 @@ FOLDER = "artefacts"
 """Folder of scores in a store."""
 
 Variant = Literal["set", "population", "policy", "set_fixed_init", "population_fixed_init"]
-Statistic = Literal["ended", "last", "first", "accuracy"]
+Statistic = Literal["ended", "latest", "last", "first", "accuracy"]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -74,8 +74,9 @@ class ArtefactScore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         normalization: What observations were normalized by, in words.
         unit: Undiscounted return of an episode, or accuracy on images.
         statistic: The authors' statistic: mean of all episodes that "ended" within the horizon;
-            of the "last" one of every environment that did, 0 where none did; of the "first" of
-            every environment; or the "accuracy".
+            of the "latest" one that had, over all steps of every environment, 0 before the first
+            one had; of the "last" one of every environment that did, 0 where none did; of the
+            "first" of every environment; or the "accuracy".
         horizon: Steps of every environment that the authors' statistic looks at; None for all.
         images: Number of images that an accuracy is over; None for returns.
         images_source: What those were read from.
@@ -151,10 +152,21 @@ def row_statistic(
         [r for r, end in zip(episodes, np.cumsum(steps), strict=True) if end <= most]
         for episodes, steps in zip(returns, lengths, strict=True)
     ]
+    if statistic == "latest":
+        return float(
+            np.mean([_held(r, n, horizon or sum(n)) for r, n in zip(returns, lengths, strict=True)])
+        )
     if statistic == "last":
         return float(np.mean([episodes[-1] if episodes else 0.0 for episodes in within]))
     ended = [r for episodes in within for r in episodes]
     return float(np.mean(ended)) if ended else math.nan
+
+
+def _held(returns: list[float], lengths: list[int], horizon: int) -> float:
+    """Mean over the steps 1 to the horizon of the return of the latest episode that had ended."""
+    ends = np.minimum(np.cumsum(lengths), horizon + 1)
+    until = np.append(ends[1:], horizon + 1)
+    return float(np.dot(returns, until - ends) / horizon)
 
 
 def score_path(store: Path, artefact: str, variant: str) -> Path:

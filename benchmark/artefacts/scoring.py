@@ -101,7 +101,7 @@ def recipe_of(card: Mapping[str, Any]) -> Recipe:
             students_each=card["evolution_settings"]["rollouts_per_candidate"],
             environments=settings["NUM_ENVS"],
             horizon=settings["NUM_STEPS"],
-            statistic="ended" if brax else "last",
+            statistic="ended" if brax else "latest",
             actions="mode" if settings["GREEDY_ACT"] else "sampled",
             normalization=card["normalization"]["kind"],
             variance_floor=card["normalization"].get("variance_floor", 0.0),

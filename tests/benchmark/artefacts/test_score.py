@@ -63,6 +63,8 @@ def test_statistics_follow_from_episodes_and_the_horizon() -> None:
     assert one.by_row("first") == [3.5, 6.0]
     assert one.by_row("last") == [4.0, 6.0]
     assert (one.score, one.first) == (4.5, 4.75)
+    # 4 steps of 1, 4 of 2 (from its end, step 7, to step 10) and 2 of 6; 1 step of 4, 6 of 8
+    assert one.by_row("latest") == [(4 * 1 + 4 * 2 + 2 * 6) / 20, (1 * 4 + 6 * 8) / 20]
     assert row_statistic("last", [[[5.0][0]], [9.0]], [[11], [2]], 10) == 4.5  # 0 where none ended
 
 

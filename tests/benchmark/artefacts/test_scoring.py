@@ -96,7 +96,7 @@ def test_the_recipe_is_that_of_the_card() -> None:
     assert (brax.student.width, brax.student.steps, brax.student.gradient_clip) == (8, 3, 0.5)
     assert (brax.statistic, brax.loss_scale, brax.actions) == ("ended", 1.0, "sampled")
     assert (minatar.statistic, minatar.loss_scale, minatar.student.gradient_clip) == (
-        "last", 0.5, None,
+        "latest", 0.5, None,
     )  # fmt: skip
     greedy = artefact(settings={**SETTINGS, "GREEDY_ACT": True})
     assert recipe_of(greedy.card).actions == "mode"
@@ -145,8 +145,15 @@ def test_minatar_draws_every_episode_anew_and_plays_a_first_one_to_its_end(
     (score,) = score_batch([Job(artefact("minatar/breakout"), "set", 3)], seed=0)
     assert all(len(set(seeds)) == len(seeds) for seeds in made[0].seeds)
     assert made[0].actions[0].dtype == np.int64
+    shown = []  # the latest return, step by step
+    for row, lengths in zip(score.returns, score.lengths, strict=True):
+        for played, steps in zip(row, lengths, strict=True):
+            for step in range(1, 11):
+                ended = [r for r, end in zip(played, np.cumsum(steps), strict=True) if end <= step]
+                shown.append(ended[-1] if ended else 0.0)
+    assert score.score == pytest.approx(np.mean(shown))
     last = [[e[-1] for e in row] for row in score.returns]
-    assert score.score == pytest.approx(np.mean(last))
+    assert np.mean(score.by_row("last")) == pytest.approx(np.mean(last))
     (long,) = score_batch([Job(artefact("minatar/freeway"), "set", 3)], seed=0)
     assert long.lengths == [[[13]] * 2] * 3
     assert (long.score, long.first) == (0.0, 13.0)  # none ended within the 10 steps that count
