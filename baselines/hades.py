@@ -14,8 +14,9 @@ networks by constants of the environment that they stored). No transition, actio
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from gymnasium.spaces import Discrete
@@ -159,6 +160,8 @@ class PublishedHaDES(HaDES):
     """HaDES with the settings of the authors' code, which `HADES_PUBLISHED` holds."""
 
     version: ClassVar[int] = 2  # the authors' student and sampled actions since
+    # The contract's environment has continuous actions, which MinAtar's labels and student are not.
+    tiny: ClassVar[Mapping[str, Any]] = {"labels": "evolved", "students": "hades"}
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,13 @@ from paper_figures.sweep_table import sweep_table
 from results import runs_frame
 from results.comparison import published_cells
 from results.record_store import (
+    SHIPPED,
     all_records,
     readable_records,
     reports_folder,
     run_statuses,
     save_sweep,
 )
-from results.shipping import SHIPPED
 
 RESULT_COLUMNS = {
     "source": "str",

@@ -29,6 +29,7 @@ from paper_figures.supervised_images import evolved_sets, image_sets, supervised
 from paper_figures.table import Table
 from paper_figures.training_cost import training_cost
 from results import cell_table, curves_frame, runs_frame
+from results.author_files import scores_beside
 from results.comparison import compare, file_cells, published_cells
 from results.record_store import (
     all_records,
@@ -36,7 +37,6 @@ from results.record_store import (
     started_sweeps,
     sweep_records,
 )
-from results.shipping import scores_beside
 from results.study_results import study_frame, study_results
 
 

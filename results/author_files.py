@@ -28,8 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.artefacts.score import ArtefactScore
+from benchmark.artefacts.score import FOLDER as SCORES
+from benchmark.artefacts.score import ArtefactScore, stored_scores
 from benchmark.datasets.d4rl_facts import d4rl_reference
+from results.record_store import SHIPPED
 from results.statistics import LEVEL, Estimate, mean, stratified
 
 FOLDER = Path(__file__).with_name("published") / "files"
@@ -171,3 +173,12 @@ def _of_sample(estimate: Estimate, images: int) -> Estimate:
     half = float(np.hypot((estimate.high - estimate.low) / 2, sampling))
     low, high = estimate.value - half, estimate.value + half
     return Estimate(estimate.value, low, high, estimate.n, estimate.level, estimate.interval)
+
+
+def scores_beside(store: Path) -> list[ArtefactScore]:
+    """Scores of the authors' artefacts in a store; the suite's own where it has none.
+
+    Raises:
+        BadScore: One of them cannot be read.
+    """
+    return list(stored_scores(store if (store / SCORES).is_dir() else SHIPPED))

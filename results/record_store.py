@@ -29,6 +29,8 @@ from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from results.record_index import Entry, Found, indexed_records, no_garbage
 
+SHIPPED = Path(__file__).with_name("shipped")
+"""The store that the suite ships; `obdbench table NAME --store` reads it like any other."""
 SWEEPS = "sweeps"
 """Folder of the sweeps that were started in a store."""
 MOST_OF_A_SWEEP = 2**30

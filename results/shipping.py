@@ -13,16 +13,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmark.artefacts.score import FOLDER, ArtefactScore, score_path, stored_scores, write_score
+from benchmark.artefacts.score import FOLDER, score_path, stored_scores, write_score
 from benchmark.errors import ObdBenchError
 from benchmark.record import FILE, check_set, read_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
-from results.record_store import load_sweep, save_sweep
+from results.record_store import SHIPPED, load_sweep, save_sweep
 from results.study_results import put_aside_all_but, result_path, study_results, write_result
-
-SHIPPED = Path(__file__).with_name("shipped")
-"""The store that the suite ships; `obdbench table NAME --store` reads it like any other."""
 
 
 def ship(store: Path, sweep: Sweep, target: Path = SHIPPED) -> int:
@@ -62,15 +59,6 @@ def ship_study(store: Path, study: str, target: Path = SHIPPED) -> int:
         write_result(target, result)
     put_aside_all_but(target, study, [result.item for result in results])
     return len(results)
-
-
-def scores_beside(store: Path) -> list[ArtefactScore]:
-    """Scores of the authors' artefacts in a store; the suite's own where it has none.
-
-    Raises:
-        BadScore: One of them cannot be read.
-    """
-    return list(stored_scores(store if (store / FOLDER).is_dir() else SHIPPED))
 
 
 def ship_scores(store: Path, target: Path = SHIPPED) -> int:

@@ -229,9 +229,9 @@ MUTATIONS = (
     ),
     Mutation(
         "evaluation: students see raw observations",
-        "benchmark/evaluation.py",
-        "observations = scaling.observations_in(result.observations)",
-        "observations = result.observations",
+        "benchmark/students/student.py",
+        "observations = scaling.observations_in(pairs.observations)",
+        "observations = pairs.observations",
         ("tests/benchmark/test_evaluation.py",),
     ),
     Mutation(

@@ -169,7 +169,7 @@ def draw(
     """
     from paper_figures.figure import write_formats
     from paper_figures.supervised_images import evolved_sets, image_sets
-    from results.shipping import SHIPPED
+    from results.record_store import SHIPPED
     from results.study_results import NoStudy, study_frame, study_results
 
     sets = {}

@@ -247,8 +247,7 @@ def costs_by_device(
     from benchmark.provenance import kind_of
     from benchmark.work import Rates
     from results.costs import Costs
-    from results.record_store import all_records
-    from results.shipping import SHIPPED
+    from results.record_store import SHIPPED, all_records
 
     found = {r.run_id: r for place in (SHIPPED, store) for r in all_records(place)}
     records, pack, rates = list(found.values()), profile.shape.largest_pack, rates or Rates()

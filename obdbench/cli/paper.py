@@ -29,7 +29,7 @@ def paper(
     """
     from paper_figures.exhibits import EXHIBITS, NoRecords, write
     from paper_figures.figure import FigureError
-    from results.shipping import SHIPPED
+    from results.record_store import SHIPPED
     from results.study_results import NoStudy
 
     known = {exhibit.name: exhibit for exhibit in EXHIBITS}

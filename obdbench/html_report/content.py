@@ -24,8 +24,8 @@ from paper_figures import caption
 from paper_figures.reproduction_table import tally
 from results import Best, best_and_ties, stratified
 from results.aggregate import common_scores
+from results.author_files import scores_beside
 from results.comparison import RULE, Comparison, compare, published_cells
-from results.shipping import scores_beside
 
 PIXELS = 1000
 """Number of values that a coordinate of a set's picture can take, from 0."""

@@ -26,8 +26,7 @@ from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
 from benchmark.sweep import Sweep
-from results.record_store import save_sweep
-from results.shipping import SHIPPED
+from results.record_store import SHIPPED, save_sweep
 from tests.tiny_runs import altered
 
 NAME = "varied"

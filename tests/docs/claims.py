@@ -18,8 +18,7 @@ import pandas as pd
 
 from results import cell_table, runs_frame
 from results.differences import Difference, holm, mean_difference
-from results.record_store import load_sweep, sweep_records
-from results.shipping import SHIPPED
+from results.record_store import SHIPPED, load_sweep, sweep_records
 from results.statistics import LEVEL, stratified
 from results.study_results import study_frame, study_results
 

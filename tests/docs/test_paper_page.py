@@ -24,8 +24,7 @@ from paper_figures.exhibits import EXHIBITS, write
 from results import cell_table, mean, probability_of_improvement, runs_frame
 from results.aggregate import best_and_ties, common_scores
 from results.comparison import FOLDER, Verdict, published_cells
-from results.record_store import load_sweep, started_sweeps, sweep_records
-from results.shipping import SHIPPED
+from results.record_store import SHIPPED, load_sweep, started_sweeps, sweep_records
 from results.study_results import study_frame, study_results
 from tests.docs.claims import Claim, claims
 

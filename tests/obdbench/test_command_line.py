@@ -404,7 +404,7 @@ def test_json_says_what_the_tables_say_and_the_status_that_runs_failed(
         done = cli(command, "tiny", "--json")
         assert done.code == 3
         table = json.loads(done.out)
-        assert [row["method"] for row in table["rows"]] == ["raises", "random"]
+        assert [row["method"] for row in table["rows"]] == ["random", "raises"]
         assert all(Path(file).is_file() for file in table["files"])
     plan = cli("plan", sweep_file, "--json")
     assert plan.code == 0

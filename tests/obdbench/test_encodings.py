@@ -13,8 +13,7 @@ import pytest
 
 from benchmark.record import record_folder
 from benchmark.sweep import read_sweep
-from results.record_store import load_sweep, save_sweep
-from results.shipping import SHIPPED
+from results.record_store import SHIPPED, load_sweep, save_sweep
 from slurm.profile import read_profile
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from benchmark.record import write_record
 from benchmark.registry import load_plugin
 from obdbench.policies import known_reference
 from results.comparison import published_cells
-from results.shipping import SHIPPED
+from results.record_store import SHIPPED
 from tests.tiny_runs import PLUGIN, PROTOCOL, altered
 
 STUDENT = {"width": 8, "depth": 2, "steps": 4}

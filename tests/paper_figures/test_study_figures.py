@@ -21,8 +21,7 @@ from paper_figures.figure import FigureError, words
 from paper_figures.study_figures import misalignment, multi_task, state_density, transfer
 from paper_figures.training_cost import training_cost
 from results.comparison import published_training_steps
-from results.record_store import load_sweep, sweep_records
-from results.shipping import SHIPPED
+from results.record_store import SHIPPED, load_sweep, sweep_records
 from results.study_results import study_frame
 
 

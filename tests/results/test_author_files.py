@@ -18,7 +18,8 @@ from benchmark.datasets.d4rl_facts import d4rl_reference
 from benchmark.errors import ObdBenchError
 from results.author_files import ACCURACY_MARGIN, SHARE, published_files
 from results.comparison import JUDGED, PublishedCell, compare, file_cells, published_cells
-from results.shipping import SHIPPED, ship_scores
+from results.record_store import SHIPPED
+from results.shipping import ship_scores
 from tests.benchmark.artefacts.test_score import score
 
 BY_PLACE = {(c.paper, c.table, c.row, c.dataset): c for c in published_cells()}

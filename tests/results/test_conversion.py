@@ -11,8 +11,7 @@ import pytest
 from benchmark.errors import ObdBenchError
 from benchmark.spec import OtherVersion
 from results.conversion import NotConvertible, convert_record, convert_spec, convert_store
-from results.record_store import all_records, load_sweep, sweep_records
-from results.shipping import SHIPPED
+from results.record_store import SHIPPED, all_records, load_sweep, sweep_records
 
 OLD_ID = "hopper-medium.random.0123456789ab.seed0"
 

@@ -38,7 +38,7 @@ from paper_figures.studies.rendered_states import RenderedStates, drawn_environm
 from paper_figures.studies.state_density import StateDensity
 from paper_figures.studies.study import FinishedSet, NothingToStudy, finished_set, source_of
 from paper_figures.studies.transfer import Transfer
-from results.shipping import SHIPPED
+from results.record_store import SHIPPED
 
 RUNS = {
     "hopper": "hopper-medium-expert.av_pbc.94539c036743.seed0",
