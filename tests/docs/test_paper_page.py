@@ -23,8 +23,9 @@ from benchmark.record import read_record
 from paper_figures.exhibits import EXHIBITS, write
 from results import cell_table, mean, probability_of_improvement, runs_frame
 from results.aggregate import best_and_ties, common_scores
-from results.comparison import FOLDER, Verdict, published_cells
-from results.record_store import SHIPPED, load_sweep, started_sweeps, sweep_records
+from results.author_files import scores_beside
+from results.comparison import FOLDER, JUDGED, Verdict, compare, published_cells
+from results.record_store import SHIPPED, all_records, load_sweep, started_sweeps, sweep_records
 from results.study_results import study_frame, study_results
 from tests.docs.claims import Claim, claims
 
@@ -336,6 +337,29 @@ def test_the_pages_count_the_published_numbers_and_their_verdicts() -> None:
     stated = re.findall(r"^\| ([a-z ]+) \| [^|]+ \| (\d+) \|$", PAGE, re.M)
     assert {verdict: int(n) for verdict, n in stated if n != "0"} == Counter(rows)
     assert [verdict for verdict, _ in stated] == list(get_args(Verdict))
+
+
+def test_the_readmes_first_table_counts_the_verdicts_of_each_published_table() -> None:
+    found = Counter(
+        (one.published.table, one.published.row if one.published.table != "sizes" else "", word)
+        for one in compare(published_cells(), list(all_records(SHIPPED)), scores_beside(SHIPPED))
+        for word in ("judged", one.verdict)
+        if one.verdict in JUDGED
+    )
+    rows = {
+        "HaDES, 64 pairs in Brax, random initialization": ("size_64", "hades"),
+        "HaDES, 64 pairs in Brax, fixed initialization": ("size_64", "hades_fixed_init"),
+        "HaDES, 4 pairs in Brax": ("size_4", "hades"),
+        "HaDES, 4 to 256 pairs in Brax": ("sizes", ""),
+        "HaDES, 16 pairs in MinAtar, random initialization": ("minatar", "hades"),
+        "HaDES, 16 pairs in MinAtar, fixed initialization": ("minatar", "hades_fixed_init"),
+        "OBD, the nine teachers": ("table1", "teacher"),
+    }
+    readme = (ROOT / "README.md").read_text()
+    for name, key in rows.items():
+        counts = [found[*key, word] for word in ("judged", *JUDGED)]
+        assert f"| {name} | {' | '.join(map(str, counts))} |" in readme, (name, counts)
+    assert {key[:2] for key in found} == set(rows.values())
 
 
 def test_the_gallery_holds_the_best_sets_with_their_scores() -> None:
