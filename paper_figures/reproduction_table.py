@@ -110,19 +110,24 @@ def tally(comparisons: Sequence[Comparison], what: str = "published numbers") ->
 def _row(one: Comparison) -> tuple[Cell, ...]:
     published, found = one.published, one.reproduced
     names = (published.paper, published.table, published.row, published.dataset)
+    decimals = 3 if published.unit == "accuracy" else 1
     if found is None:
         here = (Cell(NOTHING), Cell("0"), Cell(NOTHING), Cell(NOTHING))
     else:
         here = (
-            estimate_cell(found.value, found.low, found.high),
+            estimate_cell(found.value, found.low, found.high, decimals=decimals),
             Cell(str(found.n)),
             Cell(one.dataset or NOTHING),
-            Cell(NOTHING if one.difference is None else f"{round(one.difference, 1) + 0.0:+.1f}"),
+            Cell(NOTHING if one.difference is None else _signed(one.difference, decimals)),
         )
     more = len(one.reasons) - REASONS_SHOWN
     reasons = "; ".join(one.reasons[:REASONS_SHOWN]) + (f"; {more} more" if more > 0 else "")
     verdict = Cell(one.verdict, f"({reasons})" if reasons else "")
     return (*map(Cell, names), Cell(f"{published.value:,.10g}"), *here, verdict)
+
+
+def _signed(number: float, decimals: int) -> str:
+    return f"{round(number, decimals) + 0.0:+.{decimals}f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def _data(comparisons: Sequence[Comparison]) -> pd.DataFrame:
