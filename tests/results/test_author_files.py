@@ -92,6 +92,15 @@ def test_verdicts_by_a_tenth_of_the_published_number(rows: list[float], verdict:
     assert found.reproduced.n == 3 * len(rows)
 
 
+@pytest.mark.parametrize(("share", "verdict"), [(1.05, "reproduced"), (1.2, "differs")])
+def test_a_negative_return_has_a_margin_too(share: float, verdict: str) -> None:
+    reacher = BY_PLACE["hades", "size_64", "hades", "brax/reacher"]
+    assert reacher.value < 0
+    rows = share * reacher.value + np.linspace(-0.1, 0.1, 10)
+    (found,) = compare([reacher], [], scores_of(reacher, rows))
+    assert found.verdict == verdict
+
+
 def test_the_interval_stands_on_students_within_the_seeds_and_not_on_the_seeds() -> None:
     rows = np.random.default_rng(0).normal([[1500], [1800], [2000]], [[20], [40], [80]], (3, 6))
     given = [scored(n, list(r)) for n, r in zip(HOPPER.artefacts, rows, strict=True)]
