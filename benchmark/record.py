@@ -147,8 +147,8 @@ class ConvertedFrom(_Part, frozen=True, kw_only=True):
     run_id: str
 
 
-class Provenance(_Part, frozen=True, kw_only=True):
-    """Where the numbers come from: code, packages, machine, data, seeds.
+class Origin(_Part, frozen=True, kw_only=True):
+    """Where numbers come from: code, packages and machine.
 
     Args:
         commit: Commit of the suite's checkout; None where there is none.
@@ -158,6 +158,21 @@ class Provenance(_Part, frozen=True, kw_only=True):
         device: Torch device and its name.
         host: Name of the machine.
         threads: Threads of torch; rounding depends on it.
+    """
+
+    commit: str | None
+    dirty: bool | None
+    packages: dict[str, str]
+    python: str
+    device: str
+    host: str
+    threads: Threads
+
+
+class Provenance(Origin, frozen=True, kw_only=True):
+    """Where a run's numbers come from, with its data and seeds.
+
+    Args:
         engine: What computed the method's heavy part ("torch", or a name that the method gives);
             rounding depends on it.
         environment: Gymnasium id of the environment that was scored in.
@@ -168,13 +183,6 @@ class Provenance(_Part, frozen=True, kw_only=True):
         converted_from: Set where the record was converted from an older format.
     """
 
-    commit: str | None
-    dirty: bool | None
-    packages: dict[str, str]
-    python: str
-    device: str
-    host: str
-    threads: Threads
     environment: str | None
     contacts: str | None = None
     dataset_sha256: str | None

@@ -16,9 +16,9 @@ from benchmark.artefacts.artefact import ArtefactProblem, load_artefact, load_ca
 from benchmark.artefacts.image_scores import score_images
 from benchmark.artefacts.score import ArtefactScore, Variant, read_score, score_path, write_score
 from benchmark.artefacts.scoring import Job, score_batch, score_teacher
-from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.errors import did_you_mean
 from benchmark.images import CLASS_COUNTS, BadImages, load_images
-from benchmark.teachers.teacher_files import load_teacher, local_teachers
+from benchmark.teachers.teacher_files import imported_teachers
 from results.author_files import published_files
 from results.comparison import published_cells
 
@@ -39,19 +39,6 @@ class Wanted:
 
     name: str
     variant: Variant
-
-
-def imported_teachers() -> dict[str, Path]:
-    """Files of the teachers in the cache that were imported from a clone, by artefact."""
-    found = {}
-    for path in local_teachers():
-        try:
-            facts = load_teacher(path).facts
-        except ObdBenchError:  # `obdbench teacher list` says that it is broken
-            continue
-        if name := facts.get("artefact"):
-            found[name] = path
-    return found
 
 
 def chosen(names: Sequence[str], folder: Path) -> list[str]:
@@ -140,7 +127,7 @@ def left_to_score(
     load = cache(load_images)  # once per data set, not per set
     for name in names:
         policy = name in teachers
-        facts = load_teacher(teachers[name]).facts if policy else load_card(name, folder)
+        facts = teachers[name][1].facts if policy else load_card(name, folder)
         where = str(facts.get("environment"))
         if not policy and not (facts["kind"] == "set" and where.startswith(SCORED)):
             others[f"a {facts['kind']} for {where} has no score of its authors' kind"] = None
@@ -185,6 +172,7 @@ def batches(
     """Neighbours that can be scored at once, as many as a batch holds."""
     teachers = imported_teachers()
 
+    @cache  # the key of a group and every size ask for it
     def job(one: Wanted) -> Job:
         return Job(load_artefact(one.name, folder), one.variant, rows)
 
@@ -237,7 +225,7 @@ def score_all(
 
         on_share(0)
         if first in teachers:
-            teacher = load_teacher(teachers[first])
+            _, teacher = teachers[first]
             scores = [score_teacher(first, teacher, EPISODES, [seed + i for i in SEEDS])]
         else:
             jobs = [Job(load_artefact(one.name, folder), one.variant, rows) for one in batch]

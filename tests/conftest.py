@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def pytest_configure() -> None:
     """
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs the extra jax where it is not installed."""
+    if item.get_closest_marker("jax") and not all(map(find_spec, ("brax", "gymnax"))):
+        pytest.skip("the extra jax is not installed: make jax")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Literal
 
-import msgspec
 import torch
 
 from benchmark.artefacts.artefact import Artefact, ArtefactProblem
-from benchmark.artefacts.score import ArtefactScore, Origin
+from benchmark.artefacts.score import ArtefactScore
 from benchmark.images import CLASS_COUNTS, LabelledImages
+from benchmark.monitor import now
 from benchmark.provenance import provenance
+from benchmark.record import Origin
 from benchmark.seeds import torch_generator
 from benchmark.students.image_students import (
     WIDTH,
@@ -87,8 +87,8 @@ def score_images(
         first=mean,
         wall_seconds=time.monotonic() - wall,
         cpu_seconds=time.process_time() - cpu,
-        origin=msgspec.convert(provenance("cpu"), Origin),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        origin=Origin(**provenance("cpu")),
+        finished=now(),
     )
 
 

@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 from benchmark.errors import ObdBenchError
 from benchmark.files import UnfitFile, json_sha256, read_small, write_atomic
 from benchmark.names import check_name
-from benchmark.record import DIGEST, Threads, Time
+from benchmark.record import DIGEST, Origin, Time
 
 SCHEMA = "obdbench.artefact_score/1"
 FOLDER = "artefacts"
@@ -42,18 +42,6 @@ VARIANTS = {
 
 class BadScore(ObdBenchError):
     """A score that does not follow the schema, contradicts itself, or is of another artefact."""
-
-
-class Origin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the numbers come from; fields as in `benchmark.record.Provenance`."""
-
-    commit: str | None
-    dirty: bool | None
-    packages: dict[str, str]
-    python: str
-    device: str
-    host: str
-    threads: Threads
 
 
 class ArtefactScore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -22,11 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark.artefacts.artefact import Artefact, ArtefactProblem
-from benchmark.artefacts.score import ArtefactScore, Origin, Statistic, Variant
+from benchmark.artefacts.score import ArtefactScore, Statistic, Variant
 from benchmark.config import BadConfiguration
 from benchmark.environments.batch import BatchedEnvironment, highest
 from benchmark.environments.lookup import make_batched
+from benchmark.monitor import now
 from benchmark.provenance import provenance
+from benchmark.record import Origin
 from benchmark.scaling import Scaling
 from benchmark.seeds import derive_seed, episode_seeds
 from benchmark.students.network import stack
@@ -473,7 +474,7 @@ def score_teacher(
             wall_seconds=wall,
             cpu_seconds=cpu,
             origin=Origin(**provenance("cpu")),
-            finished=_now(),
+            finished=now(),
         )
     )
 
@@ -514,17 +515,13 @@ def _score(job: Job, seed: int, episodes: Episodes, wall: float, cpu: float) -> 
         wall_seconds=wall,
         cpu_seconds=cpu,
         origin=Origin(**provenance("cpu")),
-        finished=_now(),
+        finished=now(),
     )
     return with_means(score)
 
 
 def _kept(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def with_means(score: ArtefactScore) -> ArtefactScore:

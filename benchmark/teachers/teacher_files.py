@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmark.datasets.dataset import Dataset
+from benchmark.errors import ObdBenchError
 from benchmark.files import atomic_path, cache_folder, file_sha256
 from benchmark.teachers.teacher import TEACHERS, Layers, NetworkTeacher, TeacherProblem
 
@@ -90,6 +91,19 @@ def shipped_teachers() -> list[Path]:
 def local_teachers() -> list[Path]:
     """Every teacher file in the cache."""
     return sorted(teacher_cache().glob("*.safetensors"))
+
+
+def imported_teachers() -> dict[str, tuple[Path, NetworkTeacher]]:
+    """Teachers in the cache that were imported from a clone of their authors, by artefact."""
+    found = {}
+    for path in local_teachers():
+        try:
+            teacher = load_teacher(path)
+        except ObdBenchError:  # `obdbench teacher list` says that it is broken
+            continue
+        if name := teacher.facts.get("artefact"):
+            found[name] = path, teacher
+    return found
 
 
 def teacher_file(dataset_name: str, sha256: str | None, teacher: TeacherName) -> Path | None:

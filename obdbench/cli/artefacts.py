@@ -30,7 +30,7 @@ from benchmark.datasets.source import DatasetName
 from benchmark.density.log_densities import IMPORTED, Fit, import_log_density
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.spec import LARGEST_SEED
-from benchmark.teachers.teacher_files import imported_path, load_teacher, local_teachers
+from benchmark.teachers.teacher_files import imported_path, imported_teachers
 from obdbench.cli.console import err, out, print_json, progress_bar
 from obdbench.cli.options import (
     DEFAULT_STORE,
@@ -288,15 +288,10 @@ def score(
 
 def _teachers() -> dict[str, dict[str, Any]]:
     """Facts of the teachers in the cache that were imported from a clone, by name."""
-    found = {}
-    for path in local_teachers():
-        try:
-            facts = load_teacher(path).facts
-        except ObdBenchError:  # `obdbench teacher list` says that it is broken
-            continue
-        if name := facts.get("artefact"):
-            found[name] = {"kind": "teacher", "file": str(path), **facts}
-    return found
+    return {
+        name: {"kind": "teacher", "file": str(path), **teacher.facts}
+        for name, (path, teacher) in imported_teachers().items()
+    }
 
 
 def _size(card: Mapping[str, Any]) -> str:

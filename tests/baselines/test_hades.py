@@ -536,7 +536,6 @@ def test_a_killed_run_leaves_the_record_of_an_unkilled_one(cartpole: str, tmp_pa
 
 
 @pytest.mark.jax
-@pytest.mark.skipif(importlib.util.find_spec("gymnax") is None, reason="needs the extra jax")
 def test_hades_runs_on_minatar_from_random_play_and_names_the_simulator(tmp_path: Path) -> None:
     dataset = "minatar/breakout@300"
     data = build_dataset(DatasetName.parse(dataset))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable
 from typing import Any
@@ -52,7 +51,6 @@ def looped(env_id: str, size: int) -> Callable[[], float]:
 
 
 @pytest.mark.jax
-@pytest.mark.skipif(importlib.util.find_spec("brax") is None, reason="needs the extra jax")
 @pytest.mark.parametrize("size", [1, 64, 1_024])
 def test_steps_a_second(benchmark: Any, size: int) -> None:
     sides = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 from unittest import mock
 
@@ -15,13 +14,7 @@ from benchmark.environments.lookup import make_batched
 from benchmark.students.spec import RECIPES
 
 # JAX is imported by the tests themselves: its log closes the stream that a collection captures.
-pytestmark = [
-    pytest.mark.jax,
-    pytest.mark.skipif(
-        importlib.util.find_spec("gymnax") is None,
-        reason="the extra jax is not installed: make jax",
-    ),
-]
+pytestmark = pytest.mark.jax
 
 
 def test_a_slot_that_begins_again_from_its_seed_costs_no_reset() -> None:

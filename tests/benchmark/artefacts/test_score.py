@@ -14,7 +14,6 @@ import pytest
 from benchmark.artefacts.score import (
     ArtefactScore,
     BadScore,
-    Origin,
     read_score,
     row_statistic,
     score_path,
@@ -23,6 +22,7 @@ from benchmark.artefacts.score import (
 )
 from benchmark.artefacts.scoring import with_means
 from benchmark.files import json_sha256
+from benchmark.record import Origin
 
 ORIGIN = Origin(
     commit="0" * 40, dirty=False, packages={"torch": "2"}, python="3.11", device="cpu (x)",

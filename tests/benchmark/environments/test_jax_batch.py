@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,12 +21,7 @@ from benchmark.environments.lookup import (
     variant_id,
 )
 
-pytestmark = [
-    pytest.mark.jax,
-    pytest.mark.skipif(
-        importlib.util.find_spec("brax") is None, reason="the extra jax is not installed: make jax"
-    ),
-]
+pytestmark = pytest.mark.jax
 PENDULUM = "brax/inverted_double_pendulum"  # the fastest of Brax's to compile
 SIZE = 4  # of every batch here, so that each environment is compiled once
 SLOTS = np.arange(SIZE)
