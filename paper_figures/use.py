@@ -56,7 +56,8 @@ def use_table(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Table:
                         {"dataset": dataset, "start": start, "what": column, "value": e.value,
                          "low": e.low, "high": e.high, "n": e.n}
                     )  # fmt: skip
-            rows.append((*cells, Cell(f"{reached} of {len(curves[start])}")))
+            reaches = f"{reached} of {len(curves[start])}" if "steps" in estimates else NOTHING
+            rows.append((*cells, Cell(reaches)))
         groups.append(tuple(rows))
     last = int(measured["steps"].max())
     return Table(
@@ -68,9 +69,10 @@ def use_table(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Table:
         caption=f"Cloning of 1 % of the data by Adam from a student of a set, or from its "
         f"initialisation (scratch): normalized return, mean over "
         f"{caption.seeds(e.n for e in drawn)} ({played} at each stage)"
-        f"{caption.spread(', with', 'interval', drawn)}; differences are paired by seed. Mean over steps: area under the curve, by trapezoids, over its length. "
-        f"Steps to {SHARE_OF_FINAL:.0%}: the first stage with that share of the mean final return "
-        f"from scratch; a seed that never gets there counts with the last stage.",
+        f"{caption.spread(', with', 'interval', drawn)}; differences are paired by "
+        f"seed. Mean over steps: area under the curve, by trapezoids, over its length. Steps "
+        f"to {SHARE_OF_FINAL:.0%}: the first stage with that share of the mean final return from "
+        f"scratch; a seed that never gets there counts with the last stage.",
         alignment="ll" + "r" * (len(COLUMNS) + 1),
         data=pd.DataFrame(data),
     )  # fmt: skip
