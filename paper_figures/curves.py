@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -22,6 +22,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
 
 from paper_figures import caption
 from paper_figures.figure import (
@@ -34,7 +35,7 @@ from paper_figures.figure import (
     plain_numbers,
     quiet,
 )
-from paper_figures.palette import COMMON, Look, by_family, family, looks
+from paper_figures.palette import COMMON, NEUTRAL, Look, by_family, family, looks
 from results.labels import dataset_order, natural_order
 from results.statistics import LEVEL, Estimate, estimates, mean
 
@@ -94,16 +95,52 @@ def against_seconds(curves: pd.DataFrame, *, seed: int = 0) -> Figure:
         FigureError: A run is of an earlier version, which kept no seconds of its checkpoints.
     """
     methods = curves[~curves["reference"]]
-    complete = methods[methods["status"] == "complete"]
-    without = complete.loc[complete["cpu_seconds"].isna(), "run_id"].unique()
+    placed = _placed(methods, "cpu_seconds", "seconds")
+    return convergence(placed, seed=seed, across="processor seconds of distillation")
+
+
+def against_environment_steps(
+    curves: pd.DataFrame, published: Mapping[str, Mapping[str, float]], *, seed: int = 0
+) -> Figure:
+    """Draw normalized return against the environment steps so far, next to published ends.
+
+    Args:
+        curves: What `results.curves_frame` gives.
+        published: Normalized returns that a paper prints, by dataset and description.
+        seed: Seed of the bootstrap's random draws.
+
+    Raises:
+        FigureError: No run is complete, or one is of an earlier version, which kept no environment
+            steps of its checkpoints.
+    """
+    placed = _placed(curves, "environment_steps", "environment steps")
+    figure = convergence(placed, seed=seed, across="environment steps of the search")
+    for axes in figure.axes:
+        for text, value in published.get(axes.get_title(), {}).items():
+            axes.axhline(value, color=NEUTRAL, linestyle=":", linewidth=1.0)
+            axes.annotate(
+                text, (0.98, value), xycoords=axes.get_yaxis_transform(), ha="right", va="bottom",
+                fontsize=6.5, color=NEUTRAL,
+            )  # fmt: skip
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    return figure
+
+
+def _placed(curves: pd.DataFrame, column: str, what: str) -> pd.DataFrame:
+    """Put the mean of a cost over seeds in the place of the outer step.
+
+    Raises:
+        FigureError: A complete run has no such cost of its checkpoints.
+    """
+    complete = curves[curves["status"] == "complete"]
+    without = complete.loc[complete[column].isna(), "run_id"].unique()
     if len(without):
         raise FigureError(
-            f"The records of {len(without)} runs, such as {without[0]}, have no seconds of their "
+            f"The records of {len(without)} runs, such as {without[0]}, have no {what} of their "
             f"checkpoints: an earlier version made them. Run them again (obdbench sweep)."
         )
-    cells = methods.groupby(["dataset", "label", "outer_step"])
-    placed = methods.assign(outer_step=cells["cpu_seconds"].transform("mean"))
-    return convergence(placed, seed=seed, across="processor seconds of distillation")
+    cells = curves.groupby(["dataset", "label", "outer_step"])
+    return curves.assign(outer_step=cells[column].transform("mean"))
 
 
 def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
