@@ -88,7 +88,7 @@ class StoredResults:
         return main_table(cell_table(runs_frame(self.records, self.asked)))
 
     def published(self, paper: str, method: str) -> dict[str, dict[str, float]]:
-        """Normalized returns that a paper prints for sets as large, by dataset and table."""
+        """Normalized returns that a paper prints for sets as large, by dataset and description."""
         scales = {
             (record.spec.dataset, record.parameters.get("synthetic_size")): record.normalisation
             for record in self.records
@@ -98,7 +98,7 @@ class StoredResults:
             size = {**cell.settings, **cell.wanted}.get("synthetic_size")
             scale = scales.get((cell.dataset, size))
             if (cell.paper, cell.method, cell.unit) == (paper, method, "return") and scale:
-                text = f"published ({cell.table}): {cell.value:,.0f}"
+                text = f"published: {cell.value:,.0f}"
                 found[cell.dataset][text] = float(scale.normalise(cell.value))
         return dict(found)
 

@@ -63,7 +63,7 @@ def fit_shares(
     square is the variance but for a hundredth.
 
     Args:
-        observations: Those of each player `[n, obs_dim]`.
+        observations: Observations of each player `[n, obs_dim]`.
 
     Returns:
         Shares `[players]` that sum to 1, and the largest difference as a multiple of what is
