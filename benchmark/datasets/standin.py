@@ -200,7 +200,7 @@ def accepted(dataset: Dataset, standing_for: str) -> Dataset:
     differences = statistics_differences(dataset, standing_for)
     if max(differences.values()) > LARGEST_DIFFERENCE:
         raise DatasetProblem(
-            f"{dataset.name} does not stand in for {standing_for}: its observations differ from the "
+            f"{dataset.name} does not stand in for {standing_for}: observations differ from the "
             f"published moments by up to {differences['mean']:.2g} standard deviations in the mean "
             f"and {100 * differences['sd']:.2g} % in the standard deviation, expected at most "
             f"{LARGEST_DIFFERENCE:g} and {100 * LARGEST_DIFFERENCE:g} %. Few transitions are few "
