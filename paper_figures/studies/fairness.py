@@ -35,7 +35,6 @@ from benchmark.environments.lookup import action_space
 from benchmark.method import Problem
 from benchmark.scaling import Scaling
 from benchmark.seeds import torch_generator
-from benchmark.students.spec import StudentSpec
 from benchmark.students.student import train_on_set
 from benchmark.teachers.teacher_files import find_teacher
 from paper_figures.studies.misalignment import Lesson
