@@ -17,13 +17,16 @@ from results.differences import Difference, mean_difference
 from results.labels import dataset_order
 from results.statistics import LEVEL, Estimate, mean
 
+CONTROL = "teacher"
+"""It saw both sides: its AUC is what the draw of the members gives by chance."""
 TOLD = {
     "auc": ("membership AUC", 3),
+    "excess": ("less the teacher's", 3),
     "member_distance": ("to a member", 2),
     "other_distance": ("to another", 2),
     "nearer_member": ("nearer a member", 2),
 }
-"""What the study `privacy` measures: heading and decimals."""
+"""What is told of members: heading and decimals."""
 DRAWN_TOLD = {
     "auc": "membership AUC of the policies",
     "nearer_member": "synthetic states nearer to a member",
@@ -52,10 +55,11 @@ def privacy_table(measured: pd.DataFrame, *, seed: int = 0) -> Table:
             found = _told(measured, dataset, method, seed)
             drawn += found.values()
             cells = [
-                estimate_cell(e.value, e.low, e.high, decimals=TOLD[quantity][1])
-                for quantity, e in found.items()
+                estimate_cell(e.value, e.low, e.high, decimals=decimals)
+                if (e := found.get(quantity))
+                else Cell(NOTHING)  # a policy has no states
+                for quantity, (_, decimals) in TOLD.items()
             ]
-            cells += [Cell(NOTHING)] * (len(TOLD) - len(cells))  # a policy has no states
             rows.append((Cell(dataset), Cell(method), *cells))
             data += [
                 {"dataset": dataset, "method": method, "what": quantity, "value": e.value,
@@ -66,13 +70,13 @@ def privacy_table(measured: pd.DataFrame, *, seed: int = 0) -> Table:
     return Table(
         columns=("dataset", "method", *(heading for heading, _ in TOLD.values())),
         groups=tuple(groups),
-        caption=f"Members are half of the episodes, drawn anew for each of "
-        f"{caption.seeds(e.n for e in drawn)}. Membership AUC: how well -|pi(s) - a|^2 of the "
-        f"policies tells members' transitions from the others' (0.5: not at all); the teacher saw "
-        f"both. Distance of synthetic states to the nearest state of a member and of another "
-        f"episode, normalised, and share of them that is nearer to a member. Means"
+        caption=f"Members are half of the episodes, drawn anew for every seed "
+        f"({caption.seeds(e.n for e in drawn)}). Membership AUC: how well -|pi(s) - a|^2 of the "
+        f"policies tells members' transitions from the others' (0.5: not at all), then less that "
+        f"of the teacher, who saw both, seed by seed. Distance of synthetic states to the nearest "
+        f"state of a member and of another episode, normalised, and share of them that is nearer to a member. Means"
         f"{caption.spread(', with', 'interval', drawn)}.",
-        alignment="llrrrr",
+        alignment="ll" + "r" * len(TOLD),
         data=pd.DataFrame(data),
     )
 
@@ -122,7 +126,10 @@ def _in_order(measured: pd.DataFrame) -> list[str]:
 
 def _told(measured: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Estimate]:
     """Means over the seeds; distances only where the method gives a set."""
+    of_item = measured[measured["method"] == CONTROL].set_index("item")["auc"]
     rows = measured[(measured["dataset"] == dataset) & (measured["method"] == method)]
+    if method != CONTROL:
+        rows = rows.assign(excess=rows["auc"] - rows["item"].map(of_item))
     samples = {quantity: list(rows[quantity].dropna()) for quantity in TOLD if quantity in rows}
     return {name: mean(sample, seed=seed) for name, sample in samples.items() if sample}
 

@@ -10,8 +10,8 @@ transition (s, a), guesses "member" by the score -|pi(s) - a|^2 of a policy that
 nearest member and to the nearest other state.
 
 Scaling, log densities and every pair come from members only. The teacher was trained on all
-episodes: what it knows of members it knows of the others as well, and is not counted. Its own row
-shows what AUC the draw of the members gives by chance.
+episodes: what it knows of members it knows of the others as well, and is not counted. Its own AUC
+is what the draw of the members gives by chance; the others are read next to it, seed by seed.
 
 Expected before any run: an AUC of 0.5 within the interval for every set, as 64 pairs cannot hold
 what tells one episode from another; 0.50 to 0.52 after cloning all members, each transition about

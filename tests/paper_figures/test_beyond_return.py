@@ -62,6 +62,8 @@ def interval(sample: pd.Series) -> tuple[float, float]:
 
 def test_the_table_of_privacy_has_means_and_intervals_over_seeds() -> None:
     rows, table = told(), privacy_table(told())
+    chance = rows[rows["method"] == "teacher"].set_index("item")["auc"]
+    rows["excess"] = [row["auc"] - chance[row["item"]] for _, row in rows.iterrows()]
     names = [(row[0].text, row[1].text) for group in table.groups for row in group]
     assert names == [(d, m) for d in DATASETS[::-1] for m in ("random", "av_pbc", "teacher")]
     for _, one in table.data.iterrows():
@@ -70,8 +72,8 @@ def test_the_table_of_privacy_has_means_and_intervals_over_seeds() -> None:
         assert one["value"] == pytest.approx(sample.mean())
         assert (one["low"], one["high"]) == pytest.approx(interval(sample))
         assert one["n"] == SEEDS
-    assert len(table.data) == 2 * (4 + 4 + 1)
-    assert [cell.text for cell in table.groups[0][2][3:]] == [NOTHING] * 3
+    assert len(table.data) == 2 * (5 + 5 + 1)
+    assert [cell.text for cell in table.groups[0][2][3:]] == [NOTHING] * 4
     assert "4 seeds" in table.caption and "Student's t" in table.caption
 
 
@@ -85,6 +87,9 @@ def test_the_figure_of_privacy_has_a_dot_per_method_at_its_mean() -> None:
         means = mine.groupby("method", sort=False)[quantity].mean().dropna()
         assert [float(np.ravel(dot.get_xdata())[0]) for dot in dots] == pytest.approx(list(means))
         assert len(dots) == count
+        bars = [bar.get_segments()[0][:, 0] for bar in axes.collections]
+        ends = [interval(mine[mine["method"] == method][quantity]) for method in means.index]
+        np.testing.assert_allclose(bars, ends)
     assert all(words(figure))
 
 

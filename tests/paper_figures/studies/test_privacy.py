@@ -143,10 +143,12 @@ def test_sets_and_scaling_and_densities_come_from_members_only(
     made: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Problem] = []
+    results: list[Any] = []
 
     def watched(method: Any, problem: Problem) -> Any:
         seen.append(problem)
-        return last_result(method, problem)
+        results.append(last_result(method, problem))
+        return results[-1]
 
     monkeypatch.setattr(module, "last_result", watched)
     sizes: dict[str, Any] = {
@@ -159,7 +161,8 @@ def test_sets_and_scaling_and_densities_come_from_members_only(
     assert (random["member_distance"], random["nearer_member"]) == (0, 1)
     assert random["other_distance"] > 0
     assert "member_distance" not in whole and "nearer_member" not in teacher
-    problem = seen[study.methods.index("sdw_obd")]
+    place = study.methods.index("sdw_obd")
+    problem = seen[place]
     data = problem.dataset
     assert len(data) == len(made.dataset) // 2
     np.testing.assert_allclose(problem.scaling.mean, data.observations.mean(0), atol=1e-6)
@@ -168,6 +171,18 @@ def test_sets_and_scaling_and_densities_come_from_members_only(
     tenth = np.sort(np.linalg.norm(states[:, None] - states[None], axis=2), axis=1)[:, 10]
     order = np.argsort(problem.log_density.numpy())
     np.testing.assert_array_equal(order, np.argsort(-tenth))  # of the members' own neighbours
+    inside = {row.tobytes() for row in data.observations}
+    outside = np.array([row for row in made.dataset.observations if row.tobytes() not in inside])
+    synthetic, members, others = (
+        (part - problem.scaling.mean.numpy()) / problem.scaling.std.numpy()
+        for part in (results[place].observations.numpy(), data.observations, outside)
+    )
+    near, far = (
+        np.linalg.norm(synthetic[:, None] - side[None], axis=2).min(1) for side in (members, others)
+    )
+    assert rows[place]["member_distance"] == pytest.approx(near.mean(), rel=1e-5)
+    assert rows[place]["other_distance"] == pytest.approx(far.mean(), rel=1e-5)
+    assert rows[place]["nearer_member"] == (near < far).mean()
     assert rows == study.measure("x", SOURCE, Path())
 
 
