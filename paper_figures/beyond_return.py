@@ -74,8 +74,8 @@ def privacy_table(measured: pd.DataFrame, *, seed: int = 0) -> Table:
         f"({caption.seeds(e.n for e in drawn)}). Membership AUC: how well -|pi(s) - a|^2 of the "
         f"policies tells members' transitions from the others' (0.5: not at all), then less that "
         f"of the teacher, who saw both, seed by seed. Distance of synthetic states to the nearest "
-        f"state of a member and of another episode, normalised, and share of them that is nearer to a member. Means"
-        f"{caption.spread(', with', 'interval', drawn)}.",
+        f"state of a member and of another episode, normalised, and share of them that is "
+        f"nearer to a member. Means{caption.spread(', with', 'interval', drawn)}.",
         alignment="ll" + "r" * len(TOLD),
         data=pd.DataFrame(data),
     )
