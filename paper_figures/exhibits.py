@@ -17,6 +17,12 @@ from benchmark.errors import ObdBenchError
 from benchmark.record import Summary, check_set, record_folder
 from benchmark.spec import RunSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
+from paper_figures.beyond_return import (
+    fairness_figure,
+    fairness_table,
+    privacy_figure,
+    privacy_table,
+)
 from paper_figures.curves import (
     against_environment_steps,
     against_seconds,
@@ -244,6 +250,16 @@ EXHIBITS = (
     Exhibit("kernel-against-unrolled-table", sweep="kernel_against_unrolled",
         make=StoredResults.table,
         shows="The same at the end, with the seconds that each took."),
+    Exhibit("axes-privacy", study="privacy", make=lambda stored: privacy_table(stored.measured),
+        shows="What policies and sets tell of the episodes that they were made from."),
+    Exhibit("axes-privacy-figure", study="privacy",
+        make=lambda stored: privacy_figure(stored.measured),
+        shows="The same as a figure."),
+    Exhibit("axes-fairness", study="fairness", make=lambda stored: fairness_table(stored.measured),
+        shows="SDW-OBD next to Av-PBC on rare states, in the worst cell and in the worst tenth."),
+    Exhibit("axes-fairness-figure", study="fairness",
+        make=lambda stored: fairness_figure(stored.measured),
+        shows="Error of every method's policies from the rarest states to the densest."),
     Exhibit("reproduction",
         make=lambda stored: reproduction_table(
             compare(published_cells(), stored.records, stored.scores)),
