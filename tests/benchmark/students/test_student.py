@@ -28,6 +28,7 @@ from benchmark.students.student import (
     clip_by_norm,
     train_on_set,
     train_students,
+    training,
 )
 from benchmark.synthetic_set import SyntheticSet
 
@@ -485,3 +486,47 @@ def test_weighted_students_descend_the_weighted_mean_by_autograd() -> None:
         flat = [tensor - 0.1 * g for tensor, g in zip(flat, gradients, strict=True)]
     trained = [tensor for layer in found.parameters for tensor in layer]
     torch.testing.assert_close(trained, [tensor.detach() for tensor in flat])
+
+
+@recipes
+def test_each_student_of_a_training_is_that_of_a_training_of_as_many_steps(recipe: str) -> None:
+    spec = replace(RECIPES[recipe], schedule="constant")
+    pairs = draw_pairs(2)
+    seen = [
+        [tensor.clone() for layer in students.parameters for tensor in layer]
+        for students in training(spec, lambda step: pairs, SCALING, generators(2), 4)
+    ]
+    assert len(seen) == 5
+    for steps, found in enumerate(seen):
+        alone = train_students(spec, lambda step: pairs, SCALING, generators(2), steps)
+        expected = [tensor for layer in alone.parameters for tensor in layer]
+        assert all(map(torch.equal, found, expected))
+
+
+def test_students_go_on_from_parameters_of_their_own_which_stay() -> None:
+    """Plain SGD keeps nothing but the parameters, so that two halves are a whole."""
+    spec, pairs = replace(RECIPES["sgd"], head="mean"), draw_pairs(3)
+    whole = train_students(spec, lambda step: pairs, SCALING, generators(3), 8)
+    half = train_students(spec, lambda step: pairs, SCALING, generators(3), 4)
+    before = [tensor.clone() for layer in half.parameters for tensor in layer]
+    on = train_students(
+        spec, lambda step: pairs, SCALING, generators(3), 4, initial=half.parameters
+    )
+    for mine, theirs in zip(on.parameters, whole.parameters, strict=True):
+        assert torch.equal(mine[0], theirs[0]) and torch.equal(mine[1], theirs[1])
+    after = [tensor for layer in half.parameters for tensor in layer]
+    assert all(map(torch.equal, before, after))
+    with pytest.raises(ObdBenchError, match="2 students cannot begin with the parameters of 3"):
+        train_students(spec, lambda step: pairs, SCALING, generators(2), 4, initial=half.parameters)
+
+
+@heads
+def test_autograd_goes_through_the_mode_that_students_act_by(head: str) -> None:
+    policy = train(replace(SPEC, head=head), draw_pairs(2), generators(2))
+    states = torch.randn(2, 4, OBSERVATION_DIM)
+    unit = policy.mode(states.requires_grad_())
+    np.testing.assert_array_equal(
+        policy(states.detach().numpy()), SCALING.actions_out(unit).detach().numpy()
+    )
+    (gradient,) = torch.autograd.grad(unit.square().sum(), states)
+    assert gradient.abs().sum() > 0
