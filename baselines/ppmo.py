@@ -10,10 +10,11 @@
             theta_1 <- theta_0 - eta grad l(D, theta_0)            (again from theta_0)
             D, log sigma, eta and critic <- Adam on the loss of PPO at theta_1
 
-The loss l is the squared error of the means plus that of the log deviations, which start at 0. There
-the likelihood's gradient in the means is the squared error's times act_dim / 2, so the deterministic
-action of theta_1 is that of a student under `head = "gaussian"`, of one step at the rate
-2 eta / act_dim: the recipe "ppmo". Discrete actions (`head = "mean"`) have l on tanh of the logits.
+The loss l is the squared error of the means plus that of the log deviations, which start at 0.
+There the likelihood's gradient in the means is the squared error's times act_dim / 2, so the
+deterministic action of theta_1 is that of a student under `head = "gaussian"`, of one step at the
+rate 2 eta / act_dim: the recipe "ppmo". Discrete actions (`head = "mean"`) have l on tanh of the
+logits.
 
 Actors see observations in the units of running statistics. The set is in the environment's own
 units, and carries the statistics and the rate (`LearnedTraining`): a student of any protocol sees
@@ -132,9 +133,8 @@ class PPMO(Method):
                 batch = run.with_advantages(rollout)
                 generator = problem.generator("minibatches", step)
                 for _ in range(self.epochs):
-                    for rows in torch.randperm(len(batch.actions), generator=generator).split(
-                        self.minibatch
-                    ):
+                    order = torch.randperm(len(batch.actions), generator=generator)
+                    for rows in torch.split(order, self.minibatch):
                         run.update(initial, Batch(*(column[rows] for column in batch)))
                 run.seen.add(rollout.observations)
             run.report(self.outer_steps)
@@ -233,7 +233,7 @@ class PPMORun:
 
     def parts(self) -> tuple[Learned, Parameters]:
         """The set with its rate, and the critic: views through which gradients go."""
-        pieces = self.learned.split([shape.numel() for shape in self.shapes])
+        pieces = torch.split(self.learned, [shape.numel() for shape in self.shapes])
         views = [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
         return Learned(*views[:4]), list(zip(views[4::2], views[5::2], strict=True))
 
@@ -251,20 +251,9 @@ class PPMORun:
         drawn = self.actor.initialise(self.problem.generator("actor", step))
         return [(weight.requires_grad_(), bias.requires_grad_()) for weight, bias in drawn]
 
-    def distribution(self, actor: Parameters, observations: Tensor) -> Distribution:
-        """Distributions of an actor's actions in states `[B, obs_dim]`, in the units of actors."""
-        outputs = self.actor.forward(actor, observations[None]).outputs[0]
-        if self.discrete:
-            return Categorical(logits=outputs, validate_args=False)
-        mean, log_std = outputs.chunk(2, dim=-1)
-        return Independent(Normal(mean, log_std.exp(), validate_args=False), 1, validate_args=False)
-
     def roll_out(self, initial: Parameters, step: int) -> Rollout:
         """Play the trained actor; environments start anew in every outer step, as do ended ones."""
-        actor = [
-            (weight.detach(), bias.detach())
-            for weight, bias in inner_step(self.actor, initial, self.parts()[0])
-        ]
+        actor = inner_step(self.actor, initial, self.parts()[0])
         generator = self.problem.generator("rollout", step)
         count, scaling, rows = self.settings.environments, self.scaling, []
         slots = torch.arange(count)
@@ -276,7 +265,7 @@ class PPMORun:
         seen = reset(slots)
         for _ in range(self.settings.rollout):
             with torch.no_grad():
-                policy = self.distribution(actor, scaling.observations_in(seen))
+                policy = distribution(self.actor, actor, scaling.observations_in(seen))
             if isinstance(policy, Categorical):
                 actions = policy.probs.multinomial(1, generator=generator)[:, 0]
                 taken = actions.numpy() + self.environment.action_space.start  # type: ignore[attr-defined]
@@ -335,8 +324,8 @@ class PPMORun:
         """
         actor = inner_step(self.actor, initial, self.parts()[0])
         loss = ppo_loss(
-            self.distribution(actor, batch.observations), self.values(batch.observations), batch,
-            self.settings,
+            distribution(self.actor, actor, batch.observations),
+            self.values(batch.observations), batch, self.settings,
         )  # fmt: skip
         (self.learned.grad,) = torch.autograd.grad(loss, self.learned)
         torch.nn.utils.clip_grad_norm_([self.learned], self.settings.outer_gradient_clip)
@@ -409,6 +398,15 @@ def inner_step(actor: Network, initial: Parameters, pairs: Learned) -> Parameter
     ]
 
 
+def distribution(actor: Network, parameters: Parameters, observations: Tensor) -> Distribution:
+    """Distributions of an actor's actions in states `[B, obs_dim]`, in the units of actors."""
+    outputs = actor.forward(parameters, observations[None]).outputs[0]
+    if not actor.constants:
+        return Categorical(logits=outputs, validate_args=False)
+    mean, log_std = outputs.chunk(2, dim=-1)
+    return Independent(Normal(mean, log_std.exp(), validate_args=False), 1, validate_args=False)
+
+
 def generalised_advantages(
     rewards: Tensor,
     values: Tensor,
@@ -439,5 +437,5 @@ def ppo_loss(policy: Distribution, values: Tensor, batch: Batch, settings: PPMO)
     clipped = ratio.clamp(1 - settings.ratio_clip, 1 + settings.ratio_clip)
     surrogate = torch.minimum(ratio * advantages, clipped * advantages).mean()
     value_loss = 0.5 * (values - batch.returns).square().mean()
-    entropy: Tensor = policy.entropy().mean()  # type: ignore[no-untyped-call]
+    entropy: Tensor = policy.entropy().mean()
     return settings.value_weight * value_loss - surrogate - settings.entropy_weight * entropy

@@ -193,7 +193,8 @@ def save_synthetic_set(
     """Write a set as safetensors and return the file's sha256.
 
     The file includes the scaling that students are trained under, the set's own where it has one,
-    so that it suffices to train a policy; the card (JSON in the file's metadata) holds the set's provenance.
+    so that it suffices to train a policy; the card (JSON in the file's metadata) holds the set's
+    provenance.
     """
     training = synthetic.training
     tensors = {

@@ -30,8 +30,9 @@ def export_set(source: Path, kind: str, target: str) -> str:
     Args:
         source: Safetensors file of a run.
         kind: "npz" (observations, actions, stages or weights where there are some, units and
-            rate where they were learned with the set, card as JSON text), "safetensors" (the file as it is), "csv" (one row per pair, the same columns) or
-            "minari" (a dataset in which every pair is an episode of one step without reward).
+            rate where they were learned with the set, card as JSON text), "safetensors" (the file
+            as it is), "csv" (one row per pair, the same columns) or "minari" (a dataset in which
+            every pair is an episode of one step without reward).
         target: File to write, or id of the Minari dataset.
 
     Returns:
@@ -39,7 +40,7 @@ def export_set(source: Path, kind: str, target: str) -> str:
 
     Raises:
         ObdBenchError: The format is unknown, the source is not a synthetic set, or the format
-            cannot hold the set's stages or weights.
+            cannot hold the set's stages, weights or learned training.
     """
     if kind not in FORMATS:
         raise ObdBenchError(f"--format is {kind!r}; expected one of {', '.join(FORMATS)}.")

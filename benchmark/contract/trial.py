@@ -86,7 +86,8 @@ class Recorder:
             )
         if isinstance(result, SyntheticSet):
             parts = vars(result).items()
-            result = replace(result, **{k: v.clone() for k, v in parts if isinstance(v, Tensor)})
+            copies: dict[str, Any] = {k: v.clone() for k, v in parts if isinstance(v, Tensor)}
+            result = replace(result, **copies)
         self.results[step] = result
 
     def resume(self) -> State | None:

@@ -185,7 +185,7 @@ def test_a_set_is_the_same_in_every_format(
     "others", [{"weights": torch.tensor([0.25, 1.0])}, {"stages": torch.tensor([0, 1])}]
 )
 def test_stages_and_weights_are_exported_or_the_format_is_refused(
-    others: dict[str, torch.Tensor], record: Record, spec: RunSpec, store: Path, tmp_path: Path
+    others: dict[str, Any], record: Record, spec: RunSpec, store: Path, tmp_path: Path
 ) -> None:
     source = run_folder(store, spec) / record.checkpoints[-1].synthetic_set
     plain, scaling, card = load_synthetic_set(source)
