@@ -55,6 +55,8 @@ from benchmark.synthetic_set import LearnedTraining, NotFinite, SyntheticSet
 
 RATES = (1e-6, 1e2)
 """Bounds of the learned rate."""
+BETAS, EPSILON = torch.tensor([[0.9], [0.999]]), 1e-5
+"""Decay of Adam's two moments `[2, 1]`, and its epsilon as in the authors' code."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ class PPMORun:
                 f"head of PPMO is {settings.head!r}; the actions of {problem.environment} are "
                 f'{self.environment.action_space}. Set head = "{expected}".'
             )
-        # One vector of all that is learned, of which the tensors are views: one state of Adam.
+        # One vector of all that is learned, of which the tensors are views, for one state of Adam.
         size, generator = settings.synthetic_size, problem.generator("pairs")
         first = [
             torch.randn(size, problem.observation_dim, generator=generator),
@@ -224,8 +226,7 @@ class PPMORun:
         first += [tensor for layer in critic for tensor in layer]
         self.shapes = [tensor.shape for tensor in first]
         self.learned = torch.cat([tensor.flatten() for tensor in first]).requires_grad_()
-        # Epsilon as in the authors' code.
-        self.adam = torch.optim.Adam([self.learned], settings.outer_learning_rate, eps=1e-5)
+        self.adam, self.updates = torch.zeros(2, len(self.learned)), 0  # moments of the gradient
         self.seen, self.incomes = Moments(problem.observation_dim), Moments(1)
         self.start = 0
         if (state := monitor.resume()) is not None:
@@ -327,16 +328,25 @@ class PPMORun:
             distribution(self.actor, actor, batch.observations),
             self.values(batch.observations), batch, self.settings,
         )  # fmt: skip
-        (self.learned.grad,) = torch.autograd.grad(loss, self.learned)
-        torch.nn.utils.clip_grad_norm_([self.learned], self.settings.outer_gradient_clip)
-        self.adam.step()
-        with torch.no_grad():
-            self.parts()[0].rate.clamp_(*RATES)
+        (gradient,) = torch.autograd.grad(loss, self.learned)
+        self.follow(gradient)
         if not bool(self.learned.isfinite().all()):
             raise NotFinite(
                 f"What {type(self.settings).__name__} learns is not finite. "
                 f"{advice_on_divergence(self.settings, self.problem.student)}"
             )
+
+    @torch.no_grad()
+    def follow(self, gradient: Tensor) -> None:
+        """One step of Adam (arXiv 1412.6980) along a gradient, scaled down to the clip's norm."""
+        gradient = gradient * (self.settings.outer_gradient_clip / gradient.norm()).clamp(max=1)
+        self.updates += 1
+        powers = torch.stack((gradient, gradient.square()))
+        self.adam += (powers - self.adam) * (1 - BETAS)
+        mean, square = self.adam / (1 - BETAS**self.updates)
+        step = self.settings.outer_learning_rate * mean / (square.sqrt() + EPSILON)
+        self.learned -= step
+        self.parts()[0].rate.clamp_(*RATES)
 
     def report(self, step: int) -> None:
         """Report the outer step to the monitor; the last one is always scored."""
@@ -358,27 +368,19 @@ class PPMORun:
 
     def state(self, step: int) -> State:
         """All that the next outer step depends on."""
-        moments = self.adam.state[self.learned] or dict.fromkeys(MOMENTS, self.learned.detach())
-        tensors = {name: moments[name] for name in MOMENTS}
-        tensors |= {"seen": self.seen.tensors, "incomes": self.incomes.tensors}
-        updates = int(moments.get("step", 0))
-        return State(
-            {**tensors, "learned": self.learned.detach()}, {"step": step, "updates": updates}
-        )
+        tensors = {
+            "learned": self.learned.detach(), "adam": self.adam, "seen": self.seen.tensors,
+            "incomes": self.incomes.tensors,
+        }  # fmt: skip
+        return State(tensors, {"step": step, "updates": self.updates})
 
     def restore(self, state: State) -> None:
         """Take all of it from a saved state."""
-        self.start = int(state.facts["step"])
+        self.start, self.updates = int(state.facts["step"]), int(state.facts["updates"])
         self.seen.tensors, self.incomes.tensors = state.tensors["seen"], state.tensors["incomes"]
+        self.adam = state.tensors["adam"].clone()
         with torch.no_grad():
             self.learned.copy_(state.tensors["learned"])
-        if updates := state.facts["updates"]:
-            moments = {name: state.tensors[name].clone() for name in MOMENTS}
-            self.adam.state[self.learned] = {"step": torch.tensor(float(updates)), **moments}
-
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""Names of Adam's moments in `torch.optim`."""
 
 
 def inner_step(actor: Network, initial: Parameters, pairs: Learned) -> Parameters:
@@ -424,7 +426,7 @@ def generalised_advantages(
     errors = rewards + discount * next_values * ~terminated - values
     advantages, sum_of_errors = torch.empty_like(errors), torch.zeros_like(errors[0])
     for step in reversed(range(len(errors))):
-        sum_of_errors = errors[step] + discount * trace * ~ended[step] * sum_of_errors
+        sum_of_errors = errors[step] + discount * trace * sum_of_errors * ~ended[step]
         advantages[step] = sum_of_errors
     return advantages
 
