@@ -203,12 +203,9 @@ def save_synthetic_set(
         **(scaling if training is None else training.scaling).tensors(),
         **({} if synthetic.stages is None else {"stages": synthetic.stages}),
         **({} if synthetic.weights is None else {"weights": synthetic.weights.contiguous()}),
-        **(
-            {}
-            if training is None
-            else {RATE: torch.tensor(training.learning_rate, dtype=torch.float64)}
-        ),
     }
+    if training is not None:
+        tensors[RATE] = torch.tensor(training.learning_rate, dtype=torch.float64)
     kind = FORMAT if synthetic.weights is None else WEIGHTED_FORMAT
     text = json.dumps({"format": kind, **card}, sort_keys=True)
     with atomic_path(path) as temporary:

@@ -250,7 +250,7 @@ def test_a_residual_student_needs_two_hidden_layers() -> None:
         (
             "schedule",
             "cosine",
-            r"student\.schedule is 'cosine'.*Available: constant, learned, linear",
+            r"student\.schedule is 'cosine'.*constant, learned, linear",
         ),
         ("optimizer", "lbfgs", r"student\.optimizer is 'lbfgs'.*Available: adam, adamw, sgd"),
     ],
