@@ -24,9 +24,11 @@ from baselines.meta_gradient import InnerLoop, MetaGradient, Pairs
 from baselines.obd import AvPBC
 from baselines.outer_loop import Draw, OuterRun, inner_loop
 from benchmark.method import BadParameter, Method, Monitor, Problem, require_positive
+from benchmark.outer_steps import OuterSteps
 from benchmark.students.network import Parameters
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet
+from benchmark.work import Priced
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,10 @@ class ProgressiveAvPBC(AvPBC):
                 f"a change of sets would cut off its velocity."
             )
 
-    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> None:
-        """None: the cost of a step changes with the stage, and is not counted."""
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced:
+        """Outer steps of every stage, timed as they are taken: their costs differ."""
+        few = dataclasses.replace(self, outer_steps=self.stages)
+        return OuterSteps(self.outer_steps, few, observation_dim, action_dim, student)
 
     def pack_key(self) -> Hashable | None:
         """None: a run changes its inner loop with the stage, so runs are not packed."""

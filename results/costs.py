@@ -1,8 +1,9 @@
 """Estimates of the CPU seconds that runs will take.
 
 In this order: the mean of complete records of the same settings made on this machine; the method's
-counted products at this machine's measured rate, with its scoring; records of the same settings
-made elsewhere; else unknown. Records of other sizes, datasets or devices are not used.
+counted products or sampled outer steps at this machine's measured rate, with its scoring; records
+of the same settings made elsewhere; else unknown. Records of other sizes, datasets or devices are
+not used.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from benchmark.scaling import action_bounds
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
 from benchmark.students.student import StudentPolicy
+from benchmark.synthetic_set import NotFinite
 from benchmark.teachers.teacher import TeacherRecipe
 from benchmark.work import Rates, training_work, unit_scaling
 
@@ -124,7 +126,10 @@ class Costs:
                 run.scoring_student, sizes.observation, sizes.action, pairs,
                 policies.students * policies.ensemble, run.scoring_student.steps,
             ).seconds(self.rates)  # fmt: skip
-        distillation = work.seconds(self.rates, self._together.get(run.run_id, 1))
+        try:
+            distillation = work.seconds(self.rates, self._together.get(run.run_id, 1))
+        except NotFinite:  # outer steps of a sample diverge where those of the run are likely to
+            return None
         return distillation + _checkpoints(run) * scoring
 
     def _episodes(self, run: RunSpec, sizes: Dimensions, protocol: Protocol) -> float:
@@ -220,9 +225,10 @@ def _dimensions(dataset: str) -> Dimensions | None:
 
 
 def _settings(run: RunSpec) -> Hashable:
-    """What was chosen for a run, whatever the version of its method: the same costs the same."""
+    """What was chosen for a run, whatever names and versions are: the same costs the same."""
     chosen = json.dumps(dict(run.parameters), sort_keys=True)
-    return (run.method, run.dataset, chosen, run.student, run.scoring_student, run.protocol)
+    protocol = dataclasses.replace(run.protocol, name="")
+    return (run.method, run.dataset, chosen, run.student, run.scoring_student, protocol)
 
 
 def _checkpoints(run: RunSpec) -> int:
