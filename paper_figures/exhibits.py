@@ -18,6 +18,7 @@ from benchmark.spec import RunSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
 from paper_figures.curves import against_seconds, convergence, pruning, sizes
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
+from paper_figures.equal_seconds import equal_seconds
 from paper_figures.figure import write_formats
 from paper_figures.main_table import main_table
 from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
@@ -197,6 +198,9 @@ EXHIBITS = (
         shows="The evolved images, and the class means that they began as."),
     Exhibit("all-methods", sweep="all_methods", make=StoredResults.table,
         shows="Every method of the suite on two datasets, with what it used and what it cost."),
+    Exhibit("all-methods-seconds", sweep="all_methods_seconds",
+        make=lambda stored: equal_seconds(runs_frame(stored.records, stored.asked)),
+        shows="Every method at equal CPU seconds on three datasets, in the order of families."),
     Exhibit("all-methods-convergence", sweep="all_methods",
         make=lambda stored: convergence(stored.curves),
         shows="Normalized return against outer step for all of them."),
