@@ -153,6 +153,8 @@ EXHIBITS = (
     Exhibit("step-or-weighting", sweep="step_or_weighting",
         make=lambda stored: step_or_weighting(stored.runs),
         shows="What of Av-PBC's gain over PBC is a larger step, and what its weighting."),
+    Exhibit("progressive-sets", sweep="progressive", make=StoredResults.table,
+        shows="Progressive sets and one set of equal total size, by what becomes of velocities."),
     Exhibit("adjoint-precision", sweep="precision",
         make=lambda stored: paired_curves(stored.curves),
         shows="Av-PBC with its adjoint in bf16 next to float32 throughout, at every checkpoint."),
