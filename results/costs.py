@@ -96,12 +96,14 @@ class Costs:
             if kind_of(record.provenance.device) == device:
                 here = record.provenance.host == platform.node()
                 seconds = cost.cpu_seconds + cost.evaluation_wall_seconds
-                self._seconds[_settings(run), here].append(seconds)
+                key = _settings(run, len(record.checkpoints))
+                self._seconds[key, here].append(seconds)
 
     def of(self, run: RunSpec) -> CostEstimate:
         """Estimate one run."""
+        settings = _settings(run, _checkpoints(run))
         for here, source in ((True, "measured here"), (False, "measured elsewhere")):
-            if known := self._seconds.get((_settings(run), here)):
+            if known := self._seconds.get((settings, here)):
                 return CostEstimate(fmean(known), source, len(known))
             if here and (seconds := self._counted(run)) is not None:
                 return CostEstimate(seconds, "counted")
@@ -224,10 +226,16 @@ def _dimensions(dataset: str) -> Dimensions | None:
     return dimensions(DatasetName.parse(dataset))
 
 
-def _settings(run: RunSpec) -> Hashable:
-    """What was chosen for a run, whatever names and versions are: the same costs the same."""
+def _settings(run: RunSpec, checkpoints: int) -> Hashable:
+    """What was chosen for a run as far as it has a cost: no names, versions, or what is averaged.
+
+    How often a run is scored does not matter to one that has a single result.
+    """
     chosen = json.dumps(dict(run.parameters), sort_keys=True)
-    protocol = dataclasses.replace(run.protocol, name="")
+    every = run.protocol.checkpoint_every if checkpoints > 1 else 1
+    protocol = dataclasses.replace(
+        run.protocol, name="", checkpoint_every=every, last=1, leave_out=0
+    )
     return (run.method, run.dataset, chosen, run.student, run.scoring_student, protocol)
 
 

@@ -60,8 +60,23 @@ def test_what_was_measured_here_costs_its_mean(spec: RunSpec, record: Record) ->
     other = with_cost(record, cpu_seconds=80.0)
     estimate = Costs([spec], [record, other]).of(spec.with_seed(9))
     assert (estimate.seconds, estimate.source, estimate.records) == (102.0, "measured here", 2)
-    renamed = replace(spec, protocol=replace(spec.protocol, name="of another name"))
+    renamed = replace(spec, protocol=replace(spec.protocol, name="of another name", last=1))
     assert Costs([renamed], [record]).of(renamed).seconds == 92.0
+    rarer = replace(spec, protocol=replace(spec.protocol, checkpoint_every=5))
+    assert Costs([rarer], [record]).of(rarer).source == "counted"
+
+
+def test_how_often_a_single_result_is_scored_costs_nothing(
+    small_dataset_name: str, record: Record
+) -> None:
+    def run(every: int) -> RunSpec:
+        return RunSpec.create(
+            method="herding", dataset=small_dataset_name, parameters={"synthetic_size": 4},
+            where="", protocol=Protocol("tiny", 2, 2, every, 2),
+        )  # fmt: skip
+
+    made = altered(record, spec=run(2), checkpoints=record.checkpoints[:1])
+    assert Costs([run(3)], [made]).of(run(3)).seconds == 92.0
 
 
 def test_records_of_other_sizes_data_and_machines_do_not_stand_for_a_run(
