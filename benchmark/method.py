@@ -23,7 +23,7 @@ from benchmark.seeds import derive_seed
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet
 from benchmark.teachers.teacher import Teacher
-from benchmark.work import Work
+from benchmark.work import Priced
 
 NEEDS = ("dataset", "teacher", "log_density", "environment")
 
@@ -279,10 +279,11 @@ class Method(ABC):
         The same problem and hyper-parameters must give the same checkpoints.
         """
 
-    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Work | None:
-        """Count the products of a run, for plans; None where the method does not say.
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced | None:
+        """Say what a run costs, for plans; None where the method does not say.
 
-        Scoring is not part of it.
+        Either its products (`benchmark.work.Work`) or its outer steps
+        (`benchmark.outer_steps.OuterSteps`). Scoring is not part of it.
         """
         return None
 

@@ -31,6 +31,7 @@ from paper_figures.curves import (
     sizes,
 )
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
+from paper_figures.equal_seconds import equal_seconds
 from paper_figures.figure import write_formats
 from paper_figures.main_table import main_table
 from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
@@ -182,6 +183,8 @@ EXHIBITS = (
     Exhibit("step-or-weighting", sweep="step_or_weighting",
         make=lambda stored: step_or_weighting(stored.runs),
         shows="What of Av-PBC's gain over PBC is a larger step, and what its weighting."),
+    Exhibit("progressive-sets", sweep="progressive", make=StoredResults.table,
+        shows="Progressive sets and one set of equal total size, by what becomes of velocities."),
     Exhibit("adjoint-precision", sweep="precision",
         make=lambda stored: paired_curves(stored.curves),
         shows="Av-PBC with its adjoint in bf16 next to float32 throughout, at every checkpoint."),
@@ -233,6 +236,9 @@ EXHIBITS = (
         shows="The evolved images, and the class means that they began as."),
     Exhibit("all-methods", sweep="all_methods", make=StoredResults.table,
         shows="Every method of the suite on two datasets, with what it used and what it cost."),
+    Exhibit("all-methods-seconds", sweep="all_methods_seconds",
+        make=lambda stored: equal_seconds(runs_frame(stored.records, stored.asked)),
+        shows="Every method at equal CPU seconds on three datasets, in the order of families."),
     Exhibit("all-methods-convergence", sweep="all_methods",
         make=lambda stored: convergence(stored.curves),
         shows="Normalized return against outer step for all of them."),
