@@ -282,6 +282,12 @@ class Record(Summary, frozen=True, kw_only=True):
 
     checkpoints: list[Checkpoint]
 
+    @property
+    def counted(self) -> list[Checkpoint]:
+        """The checkpoints that the score of a complete run is a mean over."""
+        used = set(self.mean_score.outer_steps_used)
+        return [c for c in self.checkpoints if c.outer_step in used]
+
 
 def score_of(checkpoints: Sequence[Point], protocol: Protocol) -> Score:
     """The score over the last checkpoints that the protocol counts.
