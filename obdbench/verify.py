@@ -125,7 +125,6 @@ def rescore(record: Record, folder: Path, dataset: Dataset) -> Verification:
     """
     check_data(record, dataset)
     spec, space = record.spec, action_space(dataset.env_id)
-    spec.check_heads(DatasetName.parse(spec.dataset))
     scaling, again = Scaling.of(dataset, space), list[Checkpoint]()
     with torch_threads(min(record.provenance.threads, os.cpu_count() or 1)):
         here = Origin(**provenance("cpu", simulator_packages(dataset.env_id)))

@@ -32,8 +32,8 @@ def submit_make(
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Write runs as a submission to the leaderboard: records and the sets they count."""
-    from results.submission_rules import About
-    from results.submissions import write_submission
+    from results.leaderboard import write_submission
+    from results.leaderboard_rules import About
 
     methods = {}
     for text in method or ():
@@ -77,19 +77,21 @@ def submit_check(
     from benchmark.record import record_folder
     from obdbench.verify import check_data
     from obdbench.verify import rescore as score_again
-    from results.record_store import SHIPPED
-    from results.submission_rules import BadSubmission
-    from results.submissions import (
+    from results.leaderboard import (
         Rescored,
         accept_submission,
         check_methods,
+        check_new,
         own_copy,
         read_submission,
     )
+    from results.leaderboard_rules import BadSubmission
+    from results.record_store import SHIPPED
 
     with own_copy(folder) as copy:
         submission = read_submission(copy)
         check_methods(submission, SHIPPED)
+        check_new(submission, store)
         names = dict.fromkeys(record.spec.dataset for record in submission.records)
         datasets = {name: load_dataset(DatasetName.parse(name)) for name in names}
         for record in submission.records:
@@ -131,9 +133,9 @@ def leaderboard(
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Show the shipped runs and every submission that was accepted, by task and score."""
-    from paper_figures.leaderboard import leaderboard as draw_up
+    from paper_figures.leaderboard_table import leaderboard as draw_up
+    from results.leaderboard import accepted_submissions
     from results.record_store import SHIPPED, all_records
-    from results.submissions import accepted_submissions
 
     submissions, damaged = accepted_submissions(store)
     table = draw_up(all_records(SHIPPED), submissions, datasets or ())

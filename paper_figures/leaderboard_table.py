@@ -18,7 +18,7 @@ from paper_figures import caption
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
 from results import cell_table, natural_order, runs_frame
 from results.labels import cell_settings, dataset_order, labels
-from results.submissions import Submission
+from results.leaderboard import Submission
 
 SHIPPED_BY = "shipped"
 

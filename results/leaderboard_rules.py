@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import math
+import json
 import re
 import unicodedata
 from collections import defaultdict
@@ -19,18 +19,29 @@ from typing import Any
 
 import msgspec
 
+from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.method import METHODS
 from benchmark.protocol import PROTOCOLS
 from benchmark.record import FILE, Checkpoint, Record, check_set, read_record
 from benchmark.spec import NONE, RunSpec
+from benchmark.students.network import STUDENTS
 from benchmark.synthetic_set import load_synthetic_set
 
 ABOUT = "submission.toml"
-MOST_SCORING = 1e13
-"""Multiplications to train all students of a run: a hundred times the paper's, minutes to hours."""
-WIDEST, DEEPEST, MOST_EPISODES, LONGEST_EPISODE = 4096, 64, 10_000, 10**6
-LARGEST_RETURN, LARGEST_NUMBER, LONGEST_TEXT = 1e9, 2.0**63, 1000
+MOST = {
+    "layers of a student": 64,
+    "units of a layer": 4096,
+    "episodes of a set": 10_000,
+    "activations of a layer, over students and pairs": 1e9,
+    "products to train all students": 1e13,
+}
+"""What scoring a run again may take: far more than the paper's size, an hour or two of two cores."""
+LONGEST_EPISODE = 10**6
+LARGEST_RETURN, LARGEST_NUMBER = 1e9, 2.0**63
+LONGEST_TEXT, MOST_SETTINGS, SHOWN = 1000, 2**13, 100
+"""Characters of a text in a record, of all settings of a run together, and of a value in messages.
+"""
 
 _METHOD = re.compile(r"[a-zA-Z]([a-zA-Z0-9_]{0,58}[a-zA-Z0-9])?")
 _CONTACT = re.compile(r"[\w.+-]+@[\w.-]+|https?://[\w./~%?=&#:+-]+", re.ASCII)
@@ -115,6 +126,12 @@ def _check_words(what: str, text: str, most: int) -> None:
         )
 
 
+def _short(value: object) -> str:
+    """The beginning of a value, for a message."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
 def _check_method(name: str) -> None:
     if not _METHOD.fullmatch(name):
         raise BadSubmission(
@@ -146,7 +163,7 @@ def _check_values(value: Any, where: str, *, shown: bool) -> None:
                 f"{LONGEST_TEXT} printable characters of ASCII, and no markup in settings."
             )
     elif isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
-        raise BadSubmission(f"{where} is {value:.3g}; expected a number that a run can have.")
+        raise BadSubmission(f"{where} is {_short(value)}; expected a number that a run can have.")
 
 
 def check_record(record: Record, about: About) -> None:
@@ -162,6 +179,17 @@ def check_record(record: Record, about: About) -> None:
     for key in ("spec", "parameters", "needs", "run_id"):
         _check_values(values.pop(key), key, shown=True)
     _check_values(values, "the record", shown=False)
+    settings = len(json.dumps([record.parameters, spec.as_dict()]))
+    if settings > MOST_SETTINGS:
+        raise BadSubmission(
+            f"its settings take {settings:,} characters; expected at most {MOST_SETTINGS:,}."
+        )
+    for key, value in spec.parameters.items():
+        if record.parameters.get(key) != value:
+            raise BadSubmission(
+                f"its parameters say {key} = {_short(record.parameters.get(key))}, its spec says "
+                f"{_short(value)}."
+            )
     if any(checkpoint.synthetic_set is None for checkpoint in record.counted):
         raise BadSubmission(
             "its score is that of policies, which cannot be scored again without the code of the "
@@ -174,13 +202,12 @@ def check_record(record: Record, about: About) -> None:
             f"under the suite's, or give yours another name."
         )
     steps = [c.outer_step for c in record.checkpoints if c.outer_step]
-    last, every = max(steps, default=0), protocol.checkpoint_every
-    due = [*range(every, last, every), *([last] if last else [])]
-    if steps != due:
-        missing = sorted(set(due) ^ set(steps))
+    every = protocol.checkpoint_every
+    due = [every * (place + 1) for place in range(len(steps))]
+    if steps[:-1] != due[:-1] or (steps and not 0 <= due[-1] - steps[-1] < every):
         raise BadSubmission(
-            f"it has results of outer steps {steps[:8]}; by its protocol one is due every {every}, "
-            f"up to the last: {missing[:8]} should be as due. No result may be left out."
+            f"it has results of outer steps {_short(steps)}; by its protocol one is due every "
+            f"{every} and at the end. No result may be left out."
         )
     for checkpoint in record.checkpoints:
         _check_episodes(record, checkpoint)
@@ -189,7 +216,10 @@ def check_record(record: Record, about: About) -> None:
             f"its method {spec.method!r} is neither the suite's nor described under [methods] of "
             f"{ABOUT}. {did_you_mean(spec.method, [*METHODS, *about.methods])}"
         )
-    finished = datetime.date.fromisoformat(record.finished[:10])
+    try:
+        finished = datetime.date.fromisoformat(record.finished[:10])
+    except ValueError as error:
+        raise BadSubmission(f"it was finished on {record.finished!r}, which is no day.") from error
     if finished > about.date + datetime.timedelta(days=1):
         raise BadSubmission(
             f"it was finished on {finished}, after the day of the submission ({about.date}). "
@@ -202,18 +232,19 @@ def _check_episodes(record: Record, checkpoint: Checkpoint) -> None:
     shape = {len(row) for row in checkpoint.returns} or {0}
     if len(checkpoint.returns) != protocol.students or shape != {protocol.episodes}:
         raise BadSubmission(
-            f"it has returns of {len(checkpoint.returns)} students and {sorted(shape)} episodes "
-            f"{at}; expected {protocol.students} and {protocol.episodes}. None may be left out."
+            f"it has returns of {len(checkpoint.returns)} students, {_short(sorted(shape))} episodes "
+            f"each, {at}; expected {protocol.students} of {protocol.episodes}. None may be left out."
         )
     for value in (value for row in checkpoint.returns for value in row):
         if not abs(value) <= LARGEST_RETURN:
             raise BadSubmission(
-                f"it has a return of {value:.3g} {at}; expected at most {LARGEST_RETURN:.0e}."
+                f"it has a return of {_short(value)} {at}; expected at most {LARGEST_RETURN:.0e}."
             )
     for length in (length for row in checkpoint.lengths for length in row):
         if not 1 <= length <= LONGEST_EPISODE:
             raise BadSubmission(
-                f"it has an episode of {length:.3g} steps {at}; expected 1 to {LONGEST_EPISODE:,}."
+                f"it has an episode of {_short(length)} steps {at}; expected 1 to "
+                f"{LONGEST_EPISODE:,}."
             )
 
 
@@ -257,18 +288,19 @@ def _check_scoring(record: Record, pairs: int) -> None:
     """Check that scoring a run again ends in a reasonable time and fits into memory."""
     protocol, student = record.spec.protocol, record.spec.scoring_student
     count = protocol.students * protocol.ensemble
-    work = float(count) * student.steps * pairs * student.width**2 * student.depth
-    work *= len(record.counted)
-    plays = count * protocol.episodes
-    if student.width > WIDEST or student.depth > DEEPEST or plays > MOST_EPISODES:
-        work = math.inf
-    if not work <= MOST_SCORING:
-        raise BadSubmission(
-            f"scoring it again takes {count} students of {student.depth} layers of {student.width} "
-            f"units, {student.steps} steps on {pairs} pairs, {plays} episodes. Expected at most "
-            f"{DEEPEST} layers, {WIDEST} units, {MOST_EPISODES:,} episodes and {MOST_SCORING:.0e} "
-            f"multiplications."
-        )
+    units = float(count) * pairs * student.width
+    products = units * student.width * student.depth * student.steps * len(record.counted)
+    for what, found in (
+        ("layers of a student", student.depth),
+        ("units of a layer", student.width),
+        ("episodes of a set", count * protocol.episodes),
+        ("activations of a layer, over students and pairs", units),
+        ("products to train all students", products),
+    ):
+        if found > MOST[what]:
+            raise BadSubmission(
+                f"scoring it again takes {found:.3g} {what}; expected at most {MOST[what]:.3g}."
+            )
 
 
 def check_cells(records: Sequence[Record]) -> None:
@@ -282,8 +314,8 @@ def check_cells(records: Sequence[Record]) -> None:
         seeds = sorted(run.spec.seed for run in runs)
         if seeds != list(range(len(seeds))):
             raise BadSubmission(
-                f"{cell} has seeds {seeds[:8]}; expected 0 to {len(seeds) - 1} without a gap, so "
-                f"that none was chosen by its score. Add the others."
+                f"{cell} has seeds {_short(seeds)}; expected 0 to {len(seeds) - 1} without a gap, "
+                f"so that none was chosen by its score. Add the others."
             )
 
 
@@ -320,6 +352,8 @@ def check_known(record: Record, shipped: Path) -> None:
         raise BadSubmission(
             "it calls itself a reference, which no method of others is. Set reference to false."
         )
+    STUDENTS[record.spec.scoring_student.name]
+    record.spec.check_heads(DatasetName.parse(record.spec.dataset))
 
 
 def _check_built_in(record: Record) -> None:
@@ -345,6 +379,6 @@ def _check_built_in(record: Record) -> None:
     ):
         if found != known:
             raise BadSubmission(
-                f"it claims the suite's method {spec.method} with {what} {found!r}; the method has "
-                f"{known!r}. Give a changed method a name of its own."
+                f"it claims the suite's method {spec.method} with {what} {_short(found)}; the "
+                f"suite's has {_short(known)}. Give a changed method a name of its own."
             )

@@ -30,7 +30,7 @@ from benchmark.files import file_sha256, json_sha256, read_small, write_atomic
 from benchmark.method import METHODS
 from benchmark.names import check_inside
 from benchmark.record import FILE, Record, check_set, read_record, record_folder
-from results.submission_rules import (
+from results.leaderboard_rules import (
     ABOUT,
     About,
     BadSubmission,
@@ -269,6 +269,25 @@ def check_methods(submission: Submission, shipped: Path) -> None:
 # --- keeping -------------------------------------------------------------------------------------
 
 
+def check_new(submission: Submission, store: Path) -> None:
+    """Check that no run of a submission was accepted before.
+
+    Raises:
+        BadSubmission: One was; or what was accepted before cannot be read.
+    """
+    accepted, damaged = accepted_submissions(store)
+    if damaged:
+        raise BadSubmission(f"{damaged[0]} Move its folder away before others are accepted.")
+    known = {record.run_id: other for other in accepted for record in other.records}
+    for record in submission.records:
+        if (other := known.get(record.run_id)) is not None:
+            raise BadSubmission(
+                f"{submission.folder / record_folder(record.run_id) / FILE}: the run was accepted "
+                f"before, {other.by} ({other.folder}). A run is shown once; take another name for "
+                f"another method."
+            )
+
+
 def accept_submission(
     submission: Submission, store: Path, rescored: Mapping[str, Rescored]
 ) -> Path:
@@ -290,17 +309,7 @@ def accept_submission(
     with FileLock(place / ".lock"):
         for left in place.glob(f"{INCOMING}*"):  # by one that was killed: this holds the lock
             shutil.rmtree(left)
-        accepted, damaged = accepted_submissions(store)
-        if damaged:
-            raise BadSubmission(f"{damaged[0]} Move its folder away before others are accepted.")
-        known = {record.run_id: other for other in accepted for record in other.records}
-        for record in submission.records:
-            if (other := known.get(record.run_id)) is not None:
-                raise BadSubmission(
-                    f"{submission.folder / record_folder(record.run_id) / FILE}: the run was "
-                    f"accepted before, {other.by} ({other.folder}). A run is shown once; take "
-                    f"another name for another method."
-                )
+        check_new(submission, store)
         incoming = Path(tempfile.mkdtemp(dir=place, prefix=INCOMING))
         incoming.chmod(0o755)
         for name in _files(submission.folder):
