@@ -32,6 +32,7 @@ from benchmark.names import check_inside
 from benchmark.record import FILE, Record, check_set, read_record, record_folder
 from results.leaderboard_rules import (
     ABOUT,
+    SET_NAME,
     About,
     BadSubmission,
     check_cells,
@@ -52,7 +53,7 @@ MOST_FILES = 20_000
 MOST_BYTES = {ABOUT: 2**14, FILE: 2**24, ".safetensors": 2**25}
 """Bytes of a file by its name, or the name's ending."""
 MOST_OF_ALL = 2**30
-_RUN_FILE = re.compile(rf"[\w.+@-]+/seed\d+/({re.escape(FILE)}|set-\d+\.safetensors)", re.ASCII)
+_RUN_FILE = re.compile(rf"[\w.+@-]+/seed\d+/({re.escape(FILE)}|{SET_NAME.pattern})", re.ASCII)
 _RUN_FOLDER = re.compile(r"[\w.+@-]+(/seed\d+)?", re.ASCII)
 
 

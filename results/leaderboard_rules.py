@@ -36,13 +36,14 @@ MOST = {
     "activations of a layer, over students and pairs": 1e9,
     "products to train all students": 1e13,
 }
-"""What scoring a run again may take: far more than the paper's size, an hour or two of two cores."""
+"""What scoring a run again may take: far more than the paper's size, an hour or so of a core."""
 LONGEST_EPISODE = 10**6
 LARGEST_RETURN, LARGEST_NUMBER = 1e9, 2.0**63
 LONGEST_TEXT, MOST_SETTINGS, SHOWN = 1000, 2**13, 100
 """Characters of a text in a record, of all settings of a run together, and of a value in messages.
 """
 
+SET_NAME = re.compile(r"set-\d{1,20}\.safetensors", re.ASCII)
 _METHOD = re.compile(r"[a-zA-Z]([a-zA-Z0-9_]{0,58}[a-zA-Z0-9])?")
 _CONTACT = re.compile(r"[\w.+-]+@[\w.-]+|https?://[\w./~%?=&#:+-]+", re.ASCII)
 _SETTING = re.compile(r"[\w .,:;@/+=()'\"{}-]*", re.ASCII)
@@ -178,6 +179,9 @@ def check_record(record: Record, about: About) -> None:
     values = record.as_dict()
     for key in ("spec", "parameters", "needs", "run_id"):
         _check_values(values.pop(key), key, shown=True)
+    for checkpoint in record.checkpoints:
+        _check_checkpoint(record, checkpoint)
+    del values["checkpoints"], values["score"]  # which follows from them
     _check_values(values, "the record", shown=False)
     settings = len(json.dumps([record.parameters, spec.as_dict()]))
     if settings > MOST_SETTINGS:
@@ -190,11 +194,6 @@ def check_record(record: Record, about: About) -> None:
                 f"its parameters say {key} = {_short(record.parameters.get(key))}, its spec says "
                 f"{_short(value)}."
             )
-    if any(checkpoint.synthetic_set is None for checkpoint in record.counted):
-        raise BadSubmission(
-            "its score is that of policies, which cannot be scored again without the code of the "
-            "method. Submit runs that give sets."
-        )
     named = PROTOCOLS.get(protocol.name, protocol)
     if named != protocol:
         raise BadSubmission(
@@ -209,8 +208,6 @@ def check_record(record: Record, about: About) -> None:
             f"it has results of outer steps {_short(steps)}; by its protocol one is due every "
             f"{every} and at the end. No result may be left out."
         )
-    for checkpoint in record.checkpoints:
-        _check_episodes(record, checkpoint)
     if spec.method not in METHODS and spec.method not in about.methods:
         raise BadSubmission(
             f"its method {spec.method!r} is neither the suite's nor described under [methods] of "
@@ -227,13 +224,29 @@ def check_record(record: Record, about: About) -> None:
         )
 
 
-def _check_episodes(record: Record, checkpoint: Checkpoint) -> None:
-    protocol, at = record.spec.protocol, f"at outer step {checkpoint.outer_step}"
+def _check_checkpoint(record: Record, checkpoint: Checkpoint) -> None:
+    """Check that a result has a set next to the record, and every episode that the protocol asks.
+
+    Raises:
+        BadSubmission: Something is left out, or a number cannot be that of an episode.
+    """
+    protocol, at = record.spec.protocol, f"at outer step {_short(checkpoint.outer_step)}"
+    if checkpoint.synthetic_set is None:
+        raise BadSubmission(
+            f"its result {at} is policies, which cannot be scored again without the code of the "
+            f"method. Submit runs that give sets."
+        )
+    if not SET_NAME.fullmatch(checkpoint.synthetic_set):
+        raise BadSubmission(
+            f"it names the set {_short(checkpoint.synthetic_set)} {at}; expected a file next to "
+            f"it, such as set-00000100.safetensors."
+        )
     shape = {len(row) for row in checkpoint.returns} or {0}
     if len(checkpoint.returns) != protocol.students or shape != {protocol.episodes}:
         raise BadSubmission(
-            f"it has returns of {len(checkpoint.returns)} students, {_short(sorted(shape))} episodes "
-            f"each, {at}; expected {protocol.students} of {protocol.episodes}. None may be left out."
+            f"it has returns of {len(checkpoint.returns)} students, {_short(sorted(shape))} "
+            f"episodes each, {at}; expected {protocol.students} of {protocol.episodes}. None may "
+            f"be left out."
         )
     for value in (value for row in checkpoint.returns for value in row):
         if not abs(value) <= LARGEST_RETURN:
@@ -382,3 +395,10 @@ def _check_built_in(record: Record) -> None:
                 f"it claims the suite's method {spec.method} with {what} {_short(found)}; the "
                 f"suite's has {_short(known)}. Give a changed method a name of its own."
             )
+    steps, last = getattr(method, "outer_steps", None), record.checkpoints[-1].outer_step
+    budget = getattr(method, "environment_steps", None)
+    spent = budget is not None and record.cost.environment_steps >= budget
+    if steps not in (None, last) and not spent:
+        raise BadSubmission(
+            f"it ended at outer step {last}, and its outer_steps are {steps}. Submit whole runs."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import random
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,7 +75,7 @@ def submit_check(
     """
     from benchmark.datasets.catalog import load_dataset
     from benchmark.datasets.source import DatasetName
-    from benchmark.record import record_folder
+    from benchmark.record import FILE, record_folder
     from obdbench.verify import check_data
     from obdbench.verify import rescore as score_again
     from results.leaderboard import (
@@ -85,22 +86,22 @@ def submit_check(
         own_copy,
         read_submission,
     )
-    from results.leaderboard_rules import BadSubmission
+    from results.leaderboard_rules import BadSubmission, naming
     from results.record_store import SHIPPED
 
     with own_copy(folder) as copy:
         submission = read_submission(copy)
         check_methods(submission, SHIPPED)
         check_new(submission, store)
-        names = dict.fromkeys(record.spec.dataset for record in submission.records)
-        datasets = {name: load_dataset(DatasetName.parse(name)) for name in names}
+        dataset_of = cache(lambda name: load_dataset(DatasetName.parse(name)))
         for record in submission.records:
-            check_data(record, datasets[record.spec.dataset])
+            with naming(copy / record_folder(record.run_id) / FILE):
+                check_data(record, dataset_of(record.spec.dataset))
         count = min(rescore, len(submission.records))
         found = {}
         for record in random.SystemRandom().sample(submission.records, count):
             place = copy / record_folder(record.run_id)
-            again = score_again(record, place, datasets[record.spec.dataset])
+            again = score_again(record, place, dataset_of(record.spec.dataset))
             numbers = (
                 f"recorded {again.recorded:.3f}, now {again.found:.3f}, tolerance "
                 f"{again.tolerance:.1f}"
