@@ -27,7 +27,6 @@ from filelock import FileLock
 
 from benchmark.errors import ObdBenchError
 from benchmark.files import file_sha256, json_sha256, read_small, write_atomic
-from benchmark.method import METHODS
 from benchmark.names import check_inside
 from benchmark.record import FILE, Record, check_set, read_record, record_folder
 from results.leaderboard_rules import (
@@ -39,6 +38,7 @@ from results.leaderboard_rules import (
     check_known,
     check_record,
     check_sets,
+    is_built_in,
     naming,
 )
 
@@ -257,7 +257,7 @@ def check_methods(submission: Submission, shipped: Path) -> None:
         ObdBenchError: One is not what it claims to be; the message names the file.
     """
     for name in submission.about.methods:
-        if name in METHODS:
+        if is_built_in(name):
             raise BadSubmission(
                 f"{submission.folder / ABOUT}: [methods] describes {name!r}, a method of the "
                 f"suite. Take another name for yours, or leave it out."

@@ -167,6 +167,11 @@ def _check_values(value: Any, where: str, *, shown: bool) -> None:
         raise BadSubmission(f"{where} is {_short(value)}; expected a number that a run can have.")
 
 
+def is_built_in(method: str) -> bool:
+    """Whether a method is the suite's own, not one that somebody installed or a plug-in adds."""
+    return method in METHODS and METHODS.origin(method) == "obdbench"
+
+
 def check_record(record: Record, about: About) -> None:
     """Check what a record of somebody else claims beyond what `read_record` checks.
 
@@ -208,7 +213,7 @@ def check_record(record: Record, about: About) -> None:
             f"it has results of outer steps {_short(steps)}; by its protocol one is due every "
             f"{every} and at the end. No result may be left out."
         )
-    if spec.method not in METHODS and spec.method not in about.methods:
+    if not is_built_in(spec.method) and spec.method not in about.methods:
         raise BadSubmission(
             f"its method {spec.method!r} is neither the suite's nor described under [methods] of "
             f"{ABOUT}. {did_you_mean(spec.method, [*METHODS, *about.methods])}"
@@ -359,7 +364,7 @@ def check_known(record: Record, shipped: Path) -> None:
     known = sorted((shipped / record.cell_id).glob(f"seed*/{FILE}"))
     if known:  # of an older version of the method, perhaps
         _require_same(read_record(known[0]), record, "the suite")
-    elif record.spec.method in METHODS:
+    elif is_built_in(record.spec.method):
         _check_built_in(record)
     elif record.reference:
         raise BadSubmission(

@@ -20,6 +20,7 @@ from benchmark.datasets.catalog import build_dataset, load_dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.method import METHODS
 from benchmark.record import FILE, Record, read_record, record_folder, score_of, write_record
+from benchmark.registry import load_plugin
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set, save_synthetic_set
@@ -34,7 +35,7 @@ from results.leaderboard_rules import ABOUT, About
 from results.record_store import all_records
 from tests.obdbench.conftest import Result
 from tests.obdbench.test_recorded import moved
-from tests.tiny_runs import altered, execute, tiny_spec
+from tests.tiny_runs import PLUGIN, altered, execute, tiny_spec
 
 TODAY = datetime.datetime.now(datetime.UTC).date()
 WHO = About(who="José M. O'Neil (Lab 3)", date=TODAY, what="Random pairs, and DBC: both tiny.")
@@ -103,16 +104,14 @@ def save_set(path: Path, pairs: SyntheticSet, scaling: Scaling, card: dict[str, 
     )
 
 
-def mine(folder: Path, record: Record, **changes: Any) -> Path:
+def mine(folder: Path, record: Record, name: str = "mine", **changes: Any) -> Path:
     """Turn a run into one of a method that is not the suite's, and describe the method."""
     about = folder / ABOUT
     if "[methods]" not in about.read_text("utf-8"):
         with about.open("a", encoding="utf-8") as stream:
-            stream.write('[methods]\nmine = "DBC by another name"\n')
+            stream.write(f'[methods]\n{name} = "DBC by another name"\n')
     spec = {k: changes.pop(k) for k in list(changes) if k in ("student", "dataset", "protocol")}
-    return rename(
-        folder, record, dataclasses.replace(record.spec, method="mine", **spec), **changes
-    )
+    return rename(folder, record, dataclasses.replace(record.spec, method=name, **spec), **changes)
 
 
 def refused(cli: Any, folder: Path, says: str, file: Path | str | None = None) -> None:
@@ -193,6 +192,13 @@ def test_a_method_of_ones_own_needs_no_code_here(cli: Any, sent: Path, record_st
     (accepted,), _ = accepted_submissions(record_store)
     rows = [row for group in leaderboard((), [accepted]).groups for row in group]
     assert {row[1].text for row in rows} == {"mine", "random"}
+
+
+def test_a_method_that_is_installed_here_is_no_method_of_the_suite(cli: Any, sent: Path) -> None:
+    load_plugin(PLUGIN)
+    mine(sent, read_record(of(sent, "dbc")), "raises")  # which it would, were it called
+    result: Result = cli("submit-check", sent, "--rescore", "9")
+    assert result.code == 0, result.err
 
 
 def test_no_exhibit_and_no_result_sees_a_submission(
