@@ -222,7 +222,7 @@ def _changes(recorded: Origin, now: Origin) -> list[str]:
     changes = []
     for key in SAME:
         old = getattr(recorded, key)
-        new = getattr(now, key, old)  # scoring alone has no engine
+        new = getattr(now, key, old)  # what only scores has no engine
         if isinstance(old, dict):
             changes += [
                 f"{name}: {old.get(name)} -> {new.get(name)}"

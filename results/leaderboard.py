@@ -186,7 +186,7 @@ def _files(folder: Path) -> Iterator[str]:
     """Names of a submission's files under its folder.
 
     Raises:
-        BadSubmission: Something there is no file of a submission, or there are too many.
+        BadSubmission: Something there is not a file of a submission, or there are too many.
     """
     waiting, count = [""], 0
     while waiting:
@@ -209,7 +209,7 @@ def _files(folder: Path) -> Iterator[str]:
                     yield name
                 elif name != ACCEPTED:
                     raise BadSubmission(
-                        f"{str(folder / name)!r} is no file of a submission; expected {ABOUT}, "
+                        f"{str(folder / name)!r} is not a file of a submission; expected {ABOUT}, "
                         f"CELL/seed<k>/{FILE} and CELL/seed<k>/set-<step>.safetensors only. "
                         f"Nothing else is read, programs and pickles least of all. Remove it."
                     )

@@ -221,7 +221,9 @@ def check_record(record: Record, about: About) -> None:
     try:
         finished = datetime.date.fromisoformat(record.finished[:10])
     except ValueError as error:
-        raise BadSubmission(f"it was finished on {record.finished!r}, which is no day.") from error
+        raise BadSubmission(
+            f"it was finished on {record.finished!r}, which is not a day."
+        ) from error
     if finished > about.date + datetime.timedelta(days=1):
         raise BadSubmission(
             f"it was finished on {finished}, after the day of the submission ({about.date}). "

@@ -1,4 +1,4 @@
-"""`obdbench submit-make | submit-check | leaderboard`: runs of others beside the shipped ones."""
+"""`obdbench submit-make | submit-check | leaderboard`: runs of others next to the shipped ones."""
 
 from __future__ import annotations
 

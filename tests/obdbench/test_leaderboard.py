@@ -226,6 +226,18 @@ def test_runs_are_submitted_with_all_sets_that_count_or_not_at_all(
     assert "exists already" in cli(*words, runs, "--to", tmp_path / "new").err
 
 
+def test_what_would_be_refused_is_not_submitted(
+    cli: Any, small_dataset_name: str, record_store: Path, tmp_path: Path
+) -> None:
+    run = execute(tiny_spec("bc_whole", small_dataset_name), record_store).run_id
+    words = ("submit-make", run, "--who", "A", "--what", "B", "--to", tmp_path / "new")
+    result: Result = cli(*words)
+    assert result.code == 1 and f"{tmp_path / 'new' / record_folder(run)}" in result.err
+    assert "is policies, which cannot be scored again" in result.err
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+    assert "not of the form name=sentence" in cli(*words, "--method", "x").err
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 
@@ -246,15 +258,15 @@ def _large(name: str) -> Callable[[Path], object]:
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link": (lambda f: (f / "x").symlink_to("/etc/passwd"), "x is a link"),
     "a link to a folder": (_links_folder, "is a link"),
-    "a pipe": (lambda f: os.mkfifo(f / "x"), "is no file of a submission"),
+    "a pipe": (lambda f: os.mkfifo(f / "x"), "is not a file of a submission"),
     "a pickle": (
         lambda f: (of(f).parent / "set-1.pkl").write_bytes(pickle.dumps(1)),
-        "set-1.pkl' is no file of a submission",
+        "set-1.pkl' is not a file of a submission",
     ),
-    "a program": (lambda f: (f / "setup.py").write_text("1/0"), "is no file of a submission"),
-    "a deep folder": (lambda f: (of(f).parent / "x").mkdir(), "is no file of a submission"),
-    "a name": (lambda f: (f / "a\n\x1b[31mb").mkdir(), "a\\n\\x1b[31mb' is no file"),
-    "another alphabet": (lambda f: (f / "\u0430v_pbc").mkdir(), "is no file of a submission"),
+    "a program": (lambda f: (f / "setup.py").write_text("1/0"), "is not a file of a submission"),
+    "a deep folder": (lambda f: (of(f).parent / "x").mkdir(), "is not a file of a submission"),
+    "a name": (lambda f: (f / "a\n\x1b[31mb").mkdir(), "a\\n\\x1b[31mb' is not a file"),
+    "another alphabet": (lambda f: (f / "\u0430v_pbc").mkdir(), "is not a file of a submission"),
     "a large record": (_large(FILE), "expected a file of at most 16,777,216"),
     "a large set": (_large("set-*"), "expected a file of at most 33,554,432"),
     "a large text": (_large(ABOUT), "expected a file of at most 16,384"),
@@ -482,7 +494,7 @@ RECORDS: dict[str, tuple[Change, str]] = {
     ),
     "a day that is none": (
         lambda v: v.update(finished="2026-99-99T00:00:00Z"),
-        "which is no day",
+        "which is not a day",
     ),
     "a failed run": (
         lambda v: v.update(
@@ -505,6 +517,17 @@ def test_records_that_could_not_come_of_a_run(kind: str, cli: Any, sent: Path) -
     ):  # else the seeds differ, which is refused first
         change(of(sent, seed=seed), how)
     refused(cli, sent, says, of(sent).parent)
+
+
+def test_data_of_runs_that_are_not_drawn_are_checked_too(
+    cli: Any, sent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = "obdbench.cli.leaderboard.random.SystemRandom.sample"
+    monkeypatch.setattr(
+        drawn, lambda self, runs, count: [r for r in runs if r.spec.method == "dbc"]
+    )
+    change(of(sent), RECORDS["another scale"][0])
+    refused(cli, sent, "is normalized by", of(sent))
 
 
 SPECS: dict[str, tuple[dict[str, Any], str]] = {
