@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.errors import ObdBenchError
+from obdbench import catalogue
 from obdbench.cli.console import ERROR, err, out
 from obdbench.cli.options import DEFAULT_STORE, Store, store_option
 
@@ -134,6 +135,8 @@ def leaderboard(
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Show the shipped runs and every submission that was accepted, by task and score."""
+    for name in datasets or ():
+        catalogue.check_words(("dataset",), [name])
     from paper_figures.leaderboard_table import leaderboard as draw_up
     from results.leaderboard import accepted_submissions
     from results.record_store import SHIPPED, all_records

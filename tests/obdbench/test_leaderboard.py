@@ -226,16 +226,20 @@ def test_runs_are_submitted_with_all_sets_that_count_or_not_at_all(
     assert "exists already" in cli(*words, runs, "--to", tmp_path / "new").err
 
 
-def test_what_would_be_refused_is_not_submitted(
-    cli: Any, small_dataset_name: str, record_store: Path, tmp_path: Path
-) -> None:
-    run = execute(tiny_spec("bc_whole", small_dataset_name), record_store).run_id
-    words = ("submit-make", run, "--who", "A", "--what", "B", "--to", tmp_path / "new")
-    result: Result = cli(*words)
-    assert result.code == 1 and f"{tmp_path / 'new' / record_folder(run)}" in result.err
-    assert "is policies, which cannot be scored again" in result.err
-    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
-    assert "not of the form name=sentence" in cli(*words, "--method", "x").err
+def test_what_would_be_refused_is_not_submitted(cli: Any, runs: Path, tmp_path: Path) -> None:
+    second = read_record(of(runs, seed=1)).run_id
+    words = ("submit-make", second, "--who", "A", "--what", "B", "--store", runs)
+    result: Result = cli(*words, "--to", tmp_path / "new")
+    assert result.code == 1 and "has seeds [1]; expected 0 to 0" in result.err
+    assert f"{tmp_path / 'new'}: " in result.err
+    assert list(tmp_path.iterdir()) == []
+    named = cli(*words, "--to", tmp_path / "new", "--method", "x")
+    assert "'x' is not of the form name=sentence" in named.err
+
+
+def test_every_dataset_that_is_asked_for_is_known(cli: Any) -> None:
+    result: Result = cli("leaderboard", "hopper/medium", "hoper/medium")
+    assert result.code == 1 and "Did you mean 'hopper/medium'" in result.err
 
 
 # --- files ---------------------------------------------------------------------------------------
