@@ -22,8 +22,9 @@ Count = Annotated[int, Meta(ge=0)]
 class Cost:
     """Seconds, bytes and steps of a run over all attempts, as its record keeps them.
 
-    `checkpoint_cpu_seconds` are the `cpu_seconds` that each checkpoint's result had taken, in their
-    order, its scoring left out; empty in records of earlier versions.
+    `checkpoint_cpu_seconds` and `checkpoint_environment_steps` are the `cpu_seconds` and
+    `environment_steps` that each checkpoint's result had taken, in their order, its scoring left
+    out; empty in records of earlier versions.
     """
 
     wall_seconds: Seconds = 0.0
@@ -35,6 +36,7 @@ class Cost:
     evaluation_environment_steps: Count = 0
     attempts: Annotated[int, Meta(ge=1)] = 1
     checkpoint_cpu_seconds: list[Seconds] = field(default_factory=list)
+    checkpoint_environment_steps: list[Count] = field(default_factory=list)
 
 
 class Stopwatch:

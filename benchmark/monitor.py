@@ -152,9 +152,14 @@ class RunMonitor:
             )
         )
         cost = self.outcome.cost
-        if len(cost.checkpoint_cpu_seconds) + 1 == len(self.outcome.checkpoints):
-            # else it resumed from a state of an earlier version, which had none
-            cost.checkpoint_cpu_seconds.append(cost.cpu_seconds)
+        so_far: tuple[tuple[list[Any], float], ...] = (
+            (cost.checkpoint_cpu_seconds, cost.cpu_seconds),
+            (cost.checkpoint_environment_steps, cost.environment_steps),
+        )
+        for known, spent in so_far:
+            # One that resumed from a state of an earlier version stays without.
+            if len(known) + 1 == len(self.outcome.checkpoints):
+                known.append(spent)
         cost.outer_steps = max(cost.outer_steps, step)
         cost.evaluation_wall_seconds += time.monotonic() - began
         cost.evaluation_environment_steps += episodes.environment_steps

@@ -458,10 +458,15 @@ def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
     ]
     steps = [checkpoint.outer_step for checkpoint in record.checkpoints]
     pairs.append(("order of outer steps", steps, sorted(set(steps))))
-    if seconds := record.cost.checkpoint_cpu_seconds:
-        pairs.append(("count of checkpoints' seconds", len(seconds), len(steps)))
-        until = [*seconds, record.cost.cpu_seconds]
-        pairs.append(("order of checkpoints' seconds", until, sorted(until)))
+    cost = record.cost
+    for what, spent, whole in (
+        ("seconds", cost.checkpoint_cpu_seconds, cost.cpu_seconds),
+        ("environment steps", cost.checkpoint_environment_steps, cost.environment_steps),
+    ):
+        if spent:
+            pairs.append((f"count of checkpoints' {what}", len(spent), len(steps)))
+            until = [*spent, whole]
+            pairs.append((f"order of checkpoints' {what}", until, sorted(until)))
     for checkpoint in record.checkpoints:
         at, returns = f"at outer step {checkpoint.outer_step}", checkpoint.returns
         shapes = [[len(row) for row in rows] for rows in (returns, checkpoint.lengths)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -22,6 +22,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
 
 from paper_figures import caption
 from paper_figures.figure import (
@@ -34,16 +35,19 @@ from paper_figures.figure import (
     plain_numbers,
     quiet,
 )
-from paper_figures.palette import COMMON, Look, by_family, family, looks
+from paper_figures.palette import COMMON, NEUTRAL, Look, by_family, family, looks
 from results.labels import dataset_order, natural_order
 from results.statistics import LEVEL, Estimate, estimates, mean
 
+Published = Mapping[str, Mapping[str, float]]
+"""Normalized returns that a paper prints, by dataset and description."""
 COLUMNS = 3
 MOST_TOGETHER = 8
 """Labels in one panel; with more of them, a family has panels of its own."""
 MOST_OF_A_FAMILY = 12
 FAR_ABOVE = 1.5
 """A reference above this multiple of everything else in a panel is written, not drawn."""
+LONG_NUMBER = 1e5
 UP = "\u2191"
 PANEL_INCHES = (2.5, 2.05)
 TICKS = 4
@@ -60,7 +64,12 @@ LEGEND: dict[str, Any] = {
 
 
 def convergence(
-    curves: pd.DataFrame, *, seed: int = 0, level: float = LEVEL, across: str = "outer step"
+    curves: pd.DataFrame,
+    *,
+    seed: int = 0,
+    level: float = LEVEL,
+    across: str = "outer step",
+    published: Published | None = None,
 ) -> Figure:
     """Draw normalized return against outer step.
 
@@ -70,6 +79,7 @@ def convergence(
         across: Name of the axis across, which is in the column `outer_step`.
         seed: Seed of the bootstrap's random draws.
         level: Level of the pointwise confidence bands over seeds.
+        published: Ends that a paper prints, drawn as dotted lines.
 
     Raises:
         FigureError: No complete run has a checkpoint.
@@ -81,7 +91,9 @@ def convergence(
             "one complete run with checkpoints. Look at the failed records' errors first."
         )
     with mpl.rc_context(SETTINGS):
-        return _draw(curves, complete, seed=seed, level=level, across=across)
+        return _draw(
+            curves, complete, seed=seed, level=level, across=across, published=published or {}
+        )
 
 
 def against_seconds(curves: pd.DataFrame, *, seed: int = 0) -> Figure:
@@ -94,16 +106,43 @@ def against_seconds(curves: pd.DataFrame, *, seed: int = 0) -> Figure:
         FigureError: A run is of an earlier version, which kept no seconds of its checkpoints.
     """
     methods = curves[~curves["reference"]]
-    complete = methods[methods["status"] == "complete"]
-    without = complete.loc[complete["cpu_seconds"].isna(), "run_id"].unique()
+    placed = _placed(methods, "cpu_seconds", "seconds")
+    return convergence(placed, seed=seed, across="processor seconds of distillation")
+
+
+def against_environment_steps(
+    curves: pd.DataFrame, published: Published, *, seed: int = 0
+) -> Figure:
+    """Draw normalized return against the environment steps so far, next to published ends.
+
+    Args:
+        curves: What `results.curves_frame` gives.
+        published: Ends that a paper prints.
+        seed: Seed of the bootstrap's random draws.
+
+    Raises:
+        FigureError: No run is complete, or one is of an earlier version, which kept no environment
+            steps of its checkpoints.
+    """
+    placed = _placed(curves, "environment_steps", "environment steps")
+    return convergence(placed, seed=seed, across="environment steps", published=published)
+
+
+def _placed(curves: pd.DataFrame, column: str, what: str) -> pd.DataFrame:
+    """Put the mean of a cost over seeds in the place of the outer step.
+
+    Raises:
+        FigureError: A complete run has no such cost of its checkpoints.
+    """
+    complete = curves[curves["status"] == "complete"]
+    without = complete.loc[complete[column].isna(), "run_id"].unique()
     if len(without):
         raise FigureError(
-            f"The records of {len(without)} runs, such as {without[0]}, have no seconds of their "
+            f"The records of {len(without)} runs, such as {without[0]}, have no {what} of their "
             f"checkpoints: an earlier version made them. Run them again (obdbench sweep)."
         )
-    cells = methods.groupby(["dataset", "label", "outer_step"])
-    placed = methods.assign(outer_step=cells["cpu_seconds"].transform("mean"))
-    return convergence(placed, seed=seed, across="processor seconds of distillation")
+    cells = curves.groupby(["dataset", "label", "outer_step"])
+    return curves.assign(outer_step=cells[column].transform("mean"))
 
 
 def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
@@ -224,7 +263,13 @@ def _against(
 
 
 def _draw(
-    curves: pd.DataFrame, complete: pd.DataFrame, *, seed: int, level: float, across: str
+    curves: pd.DataFrame,
+    complete: pd.DataFrame,
+    *,
+    seed: int,
+    level: float,
+    across: str,
+    published: Published,
 ) -> Figure:
     datasets = sorted(set(curves["dataset"]), key=dataset_order)
     methods = dict(zip(complete["label"], complete["method"], strict=True))
@@ -244,6 +289,9 @@ def _draw(
                 if (dataset, label) in points
             }
             _fill(axes, shown, styles, references & guests if name else references)
+            _mark_published(axes, published.get(dataset, {}))
+            if axes.get_xlim()[1] > LONG_NUMBER:
+                axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 600k
             if name and shown:  # small panels, and every tick is laid out and drawn for each format
                 axes.locator_params(nbins=TICKS)
             if row == 0:
@@ -266,7 +314,7 @@ def _draw(
         notes.append("A horizontal line: one score, its marker has the interval.")
     if len(groups) > 1:
         notes.append("Methods of another family: their last checkpoint.")
-    if any(axes.texts for axes in panels):
+    if any(text.get_text().startswith(UP) for axes in panels for text in axes.texts):
         notes.append(f"{UP}: references far above the panel, with their mean.")
     if left_out:
         notes.append(f"{left_out} methods of lower mean are not drawn.")
@@ -386,6 +434,15 @@ def _fill(
         axes.set_xticks([])
     axes.margins(x=0.02, y=0.16 if far else None)
     quiet(axes)
+
+
+def _mark_published(axes: Axes, ends: Mapping[str, float]) -> None:
+    for text, value in ends.items():
+        axes.axhline(value, color=NEUTRAL, linestyle=":", linewidth=1.0)
+        axes.annotate(
+            text, (0.98, value), xycoords=axes.get_yaxis_transform(), ha="right", va="bottom",
+            fontsize=6.5, color=NEUTRAL,
+        )  # fmt: skip
 
 
 def _top(point: Estimate) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
@@ -16,7 +17,13 @@ from benchmark.errors import ObdBenchError
 from benchmark.record import Summary, check_set, record_folder
 from benchmark.spec import RunSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
-from paper_figures.curves import against_seconds, convergence, pruning, sizes
+from paper_figures.curves import (
+    against_environment_steps,
+    against_seconds,
+    convergence,
+    pruning,
+    sizes,
+)
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
 from paper_figures.figure import write_formats
 from paper_figures.main_table import main_table
@@ -79,6 +86,21 @@ class StoredResults:
     def table(self) -> Table:
         """Draw up the main table of these records."""
         return main_table(cell_table(runs_frame(self.records, self.asked)))
+
+    def published(self, paper: str, method: str) -> dict[str, dict[str, float]]:
+        """Normalized returns that a paper prints for sets as large, by dataset and description."""
+        scales = {
+            (record.spec.dataset, record.parameters.get("synthetic_size")): record.normalisation
+            for record in self.records
+        }
+        found: dict[str, dict[str, float]] = defaultdict(dict)
+        for cell in published_cells():
+            size = {**cell.settings, **cell.wanted}.get("synthetic_size")
+            scale = scales.get((cell.dataset, size))
+            if (cell.paper, cell.method, cell.unit) == (paper, method, "return") and scale:
+                text = f"published: {cell.value:,.0f}"
+                found[cell.dataset][text] = float(scale.normalise(cell.value))
+        return dict(found)
 
     def sets(self, method: str) -> dict[str, SyntheticSet]:
         """Load the last synthetic sets of a method's complete runs, by seed and return."""
@@ -189,6 +211,12 @@ EXHIBITS = (
     Exhibit("hades-cartpole-pairs", sweep="hades_cartpole",
         make=lambda stored: cartpole_pairs(stored.sets("hades")),
         shows="HaDES's two pairs of each seed on CartPole, as carts and poles."),
+    Exhibit("hades-brax", sweep="hades_brax", make=StoredResults.table,
+        shows="HaDES in Brax: Hopper from four pairs at a small budget of environment steps."),
+    Exhibit("hades-brax-figure", sweep="hades_brax",
+        make=lambda stored: against_environment_steps(
+            stored.curves, stored.published("hades", "hades")),
+        shows="The same against environment steps, next to what the paper's sets reach."),
     Exhibit("hades-images", study="supervised_images",
         make=lambda stored: supervised_table(stored.measured),
         shows="HaDES on digits at a small budget, next to class means and to real images."),

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from benchmark.artefacts.score import ArtefactScore
 from benchmark.datasets.d4rl_facts import d4rl_names, d4rl_reference
 from benchmark.datasets.dataset import ReferenceReturns
+from benchmark.datasets.source import STAND_IN
 from benchmark.errors import ObdBenchError
 from benchmark.protocol import Protocol
 from benchmark.record import Summary
@@ -55,8 +56,6 @@ UNSAID = {
     "protocol.actions": Protocol.actions,
 }
 """Settings that no table of a paper states; they are these where it states others of their kind."""
-STAND_IN = "standin/"
-"""Datasets that stand in for D4RL's: states of the same first two moments, made from other data."""
 
 AS_PUBLISHED = {name: f"{name}_published" for name in ("dbc", "pbc", "av_pbc")}
 """Methods whose gradient is corrected here, and the presets that run as the authors' code does: a

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -50,7 +49,12 @@ RUN_OF_A_CURVE = (
     "run_id", "cell_id", "status", "dataset", "method", "label", "reference", "student",
     "protocol_detail", "seed",
 )  # fmt: skip
-POINT_COLUMNS = {"outer_step": "Int64", "normalized_return": "float64", "cpu_seconds": "float64"}
+POINT_COLUMNS = {
+    "outer_step": "Int64",
+    "normalized_return": "float64",
+    "cpu_seconds": "float64",
+    "environment_steps": "Int64",
+}
 CURVE_COLUMNS = {name: RUN_COLUMNS[name] for name in RUN_OF_A_CURVE} | POINT_COLUMNS
 
 COST_COLUMNS = (
@@ -204,11 +208,14 @@ def _missing_row(spec: RunSpec, label: str) -> dict[str, Any]:
 def _points(record: Summary) -> list[dict[str, Any]]:
     if not record.checkpoints and record.status == "failed":
         return [{"outer_step": None, "normalized_return": None}]
-    seconds = record.cost.checkpoint_cpu_seconds or [math.nan] * len(record.checkpoints)
+    unknown = [None] * len(record.checkpoints)
+    seconds = record.cost.checkpoint_cpu_seconds or unknown
+    steps = record.cost.checkpoint_environment_steps or unknown
     return [
-        {"outer_step": c.outer_step, "normalized_return": c.normalized_return, "cpu_seconds": cpu}
-        for c, cpu in zip(record.checkpoints, seconds, strict=True)
-    ]
+        {"outer_step": c.outer_step, "normalized_return": c.normalized_return, "cpu_seconds": cpu,
+         "environment_steps": stepped}
+        for c, cpu, stepped in zip(record.checkpoints, seconds, steps, strict=True)
+    ]  # fmt: skip
 
 
 @cache

@@ -93,6 +93,29 @@ def d4rl_statistics(name: str) -> tuple[list[float], list[float]]:
     return datasets[name]["mean"], datasets[name]["std"]
 
 
+def statistics_differences(dataset: Dataset, d4rl_name: str) -> dict[str, float]:
+    """Largest difference of `dataset.observations` from the published moments over the dimensions.
+
+    Returns:
+        "mean" and "sd", both in published standard deviations.
+
+    Raises:
+        DatasetProblem: The observations have other dimensions.
+        UnknownName: No statistics of such a dataset are shipped.
+    """
+    mean, std = (np.array(values) for values in d4rl_statistics(d4rl_name))
+    if len(mean) != dataset.observation_dim:
+        raise DatasetProblem(
+            f"The data for {d4rl_name} have {dataset.observation_dim} observation dimensions, the "
+            f"published have {len(mean)}. This is another dataset's file."
+        )
+    found_mean, found_std = dataset.observation_moments()
+    return {
+        "mean": float(np.abs((found_mean - mean) / std).max()),
+        "sd": float(np.abs((found_std - std) / std).max()),
+    }
+
+
 def compare_statistics(dataset: Dataset, d4rl_name: str) -> dict[str, Any]:
     """Compare the mean and standard deviation of `dataset.observations` with the published ones.
 
@@ -109,17 +132,7 @@ def compare_statistics(dataset: Dataset, d4rl_name: str) -> dict[str, Any]:
     """
     if d4rl_name not in _statistics():
         return {"statistics": "none published", "warnings": []}
-    mean, std = (np.array(values) for values in d4rl_statistics(d4rl_name))
-    if len(mean) != dataset.observation_dim:
-        raise DatasetProblem(
-            f"The data for {d4rl_name} have {dataset.observation_dim} observation dimensions, the "
-            f"published have {len(mean)}. This is another dataset's file."
-        )
-    found_mean, found_std = dataset.observation_moments()
-    differences = {
-        "mean": float(np.abs((found_mean - mean) / std).max()),
-        "sd": float(np.abs((found_std - std) / std).max()),
-    }
+    differences = statistics_differences(dataset, d4rl_name)
     sentence = (
         f"The observations differ from the published statistics of {d4rl_name}, by up to "
         f"{differences['mean']:.2g} standard deviations in the mean and "

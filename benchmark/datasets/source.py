@@ -18,6 +18,8 @@ from benchmark.registry import Registry, UnknownName
 
 NAMESPACE = "obdbench"
 VERSION = 0
+STAND_IN = "standin/"
+"""Beginning of names of datasets that stand in for D4RL's: see `standin.py`."""
 
 
 class DatasetSource(ABC):

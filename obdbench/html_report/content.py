@@ -224,7 +224,7 @@ def _run(
         "cost": {
             key: _plain(value)
             for key, value in asdict(record.cost).items()
-            if key != "checkpoint_cpu_seconds"
+            if not key.startswith("checkpoint_")
         },
         "provenance": provenance.setdefault(facts, len(provenance)),
         "sha256": record.checkpoints[-1].sha256 if record.checkpoints else None,

@@ -442,6 +442,7 @@ def test_a_run_of_two_generations_is_complete_and_says_what_it_took(
     played = sum(np.sum(c.lengths) for c in record.checkpoints)
     assert cost.evaluation_environment_steps == played
     assert cost.environment_steps == taken_steps[0] - played
+    assert cost.checkpoint_environment_steps == [0, cost.environment_steps]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -182,6 +182,10 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda r: r["cost"].update(checkpoint_cpu_seconds=[1.5]),
         "its order of checkpoints' seconds is [1.5, 1.4]",
     ),
+    "more environment steps at a checkpoint than in the run": (
+        lambda r: r["cost"].update(checkpoint_environment_steps=[10**9]),
+        "its order of checkpoints' environment steps is [1000000000, ",
+    ),
     "an episode without length": (
         lambda r: r["checkpoints"][0]["lengths"][0].pop(),
         "its count of lengths at outer step 0",

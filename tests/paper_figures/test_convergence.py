@@ -16,7 +16,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from paper_figures import over_datasets
-from paper_figures.curves import MOST_OF_A_FAMILY, MOST_TOGETHER, against_seconds, convergence
+from paper_figures.curves import (
+    MOST_OF_A_FAMILY,
+    MOST_TOGETHER,
+    against_environment_steps,
+    against_seconds,
+    convergence,
+)
 from paper_figures.figure import DOTS_PER_INCH, FigureError, words, write_formats
 from paper_figures.palette import look
 from results.frames import curves_frame, runs_frame
@@ -377,3 +383,26 @@ def test_checkpoints_are_drawn_at_their_mean_seconds(make_record: MakeRecord) ->
 def test_runs_without_seconds_are_named(make_record: MakeRecord) -> None:
     with pytest.raises(FigureError, match=r"av_pbc\S+seed0, have no seconds.*obdbench sweep"):
         against_seconds(curves_frame([make_record(curve=[1.0, 2.0])]))
+
+
+def test_published_ends_are_lines_across_the_steps_of_the_search(make_record: MakeRecord) -> None:
+    records = [
+        altered(
+            make_record("hades", seed=seed, score=9.0, curve=[1.0, 5.0, 9.0]),
+            cost__environment_steps=4000 + 2 * seed,
+            cost__checkpoint_environment_steps=[0, 2000, 4000 + 2 * seed],
+        )
+        for seed in range(3)
+    ]
+    figure = against_environment_steps(
+        curves_frame(records), {records[0].spec.dataset: {"published": 50.0}, "another": {"x": 1.0}}
+    )
+    (axes,) = figure.axes
+    assert points(curves_in(axes)[0]) == ([0.0, 2000.0, 4002.0], [1.0, 5.0, 9.0])
+    assert [text.get_text() for text in axes.texts] == ["published"]
+    assert any(list(line.get_ydata()) == [50.0, 50.0] for line in axes.lines)
+
+
+def test_runs_without_environment_steps_are_named(make_record: MakeRecord) -> None:
+    with pytest.raises(FigureError, match=r"seed0, have no environment steps of their checkp"):
+        against_environment_steps(curves_frame([make_record(curve=[1.0, 2.0])]), {})

@@ -74,9 +74,10 @@ def leave_record(store: Path, run: RunSpec, *, error: str | None = None) -> None
     score = invented_score(run)
     curve = [score / 2, score]
     record = build_record(run.method, run.dataset, run.seed, score, curve=curve, error=error)
-    seconds = [0.0, 19.0] if error is None else []
+    costs = {"cost__checkpoint_cpu_seconds": [0.0, 19.0], "cost__environment_steps": 900,
+             "cost__checkpoint_environment_steps": [0, 900]}  # fmt: skip
     failed = {} if error is None else {"checkpoints": []}
-    record = altered(record, cost__checkpoint_cpu_seconds=seconds)
+    record = altered(record, **(costs if error is None else {}))
     record = altered(record, spec=run, run_id=run.run_id, cell_id=run.cell_id, **failed)
     record = altered(record, parameters=run.resolved_parameters)
     write_record(run_folder(store, run) / FILE, record)

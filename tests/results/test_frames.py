@@ -92,9 +92,14 @@ def test_curves_have_a_row_per_checkpoint(make_record: MakeRecord) -> None:
     assert frame["cpu_seconds"].isna().all()  # of an earlier version
 
 
-def test_curves_have_the_seconds_of_their_checkpoints(make_record: MakeRecord) -> None:
-    timed = altered(make_record(curve=[1.0, 5.0]), cost__checkpoint_cpu_seconds=[0.5, 7.0])
+def test_curves_have_the_costs_of_their_checkpoints(make_record: MakeRecord) -> None:
+    timed = altered(
+        make_record(curve=[1.0, 5.0]),
+        cost__checkpoint_cpu_seconds=[0.5, 7.0],
+        cost__checkpoint_environment_steps=[0, 900],
+    )
     assert list(curves_frame([timed])["cpu_seconds"]) == [0.5, 7.0]
+    assert list(curves_frame([timed])["environment_steps"]) == [0, 900]
 
 
 def test_labels_show_what_differs_within_a_dataset(make_record: MakeRecord) -> None:
