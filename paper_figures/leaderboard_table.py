@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -21,6 +21,8 @@ from results.labels import cell_settings, dataset_order, labels
 from results.leaderboard import Submission
 
 SHIPPED_BY = "shipped"
+Task = tuple[Any, ...]
+"""What two scores must share to be compared."""
 
 
 def leaderboard(
@@ -34,57 +36,54 @@ def leaderboard(
             scored again.
         datasets: Datasets to show; all of them where empty.
     """
-    origins: list[tuple[Submission | None, Sequence[Record]]] = [(None, list(shipped))]
-    origins += [(submission, submission.records) for submission in submissions]
-    origins = [
-        (who, [r for r in records if not datasets or r.spec.dataset in datasets])
-        for who, records in origins
-    ]
-    everything = {r.cell_id: r for _, records in origins for r in records}
-    names = labels(
-        {cell: (r.spec, cell_settings(r.spec, r.parameters)) for cell, r in everything.items()}
+    tasks: dict[Task, dict[Submission | None, list[Record]]] = defaultdict(
+        lambda: defaultdict(list)
     )
-    tables = [_rows(who, records, names) for who, records in origins if records]
-    if not tables:
+    for who, records in [(None, shipped), *((one, one.records) for one in submissions)]:
+        for record in records:
+            if not datasets or record.spec.dataset in datasets:
+                tasks[_task(record)][who].append(record)
+    if not tasks:
         return Table(("dataset",), (), "No run on record.", "l", pd.DataFrame())
-    data = pd.concat(tables, ignore_index=True)
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in data.to_dict("records"):
-        groups[row["task"]].append({str(key): value for key, value in row.items()})
+    groups = [_rows(tasks[task]) for task in sorted(tasks, key=_task_order)]
+    data = pd.concat(groups, ignore_index=True)
     level = caption.percent(float(data["level"].iloc[0]))
     return Table(
         columns=("dataset", "method", "by", f"score [{level} CI]", "n", "pairs", "scored again"),
-        groups=tuple(_group(groups[task]) for task in sorted(groups, key=_task_order)),
+        groups=tuple(_group(rows.to_dict("records")) for rows in groups),
         caption=f"{caption.intervals(data)} Ordered by mean within a task: one dataset's content, "
         f"protocol and student; references last. Rows that are {SHIPPED_BY} are the suite's. All "
         f"others are of those who submitted them: the score follows from their own returns, and "
         f"came back within the tolerance for as many runs as were scored again here (in brackets "
         f"the mean change). What their runs cost and used cannot be checked and is left out.",
         alignment="lllrrrr",
-        data=data.drop(columns=["task", "scores", "returns", "seeds"]),
+        data=data.drop(columns=["scores", "returns", "seeds"]),
     )
 
 
-def _rows(who: Submission | None, records: Sequence[Record], names: dict[str, str]) -> pd.DataFrame:
-    """Cells of one origin, with their task, the pairs of their sets, and what was scored again."""
-    runs = runs_frame(records)
-    runs = runs.assign(label=[names[cell] for cell in runs["cell_id"]])
-    cells = cell_table(runs)
-    of_cell: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        of_cell[record.cell_id].append(record)
-    found = [of_cell[cell] for cell in cells["cell_id"]]
-    return cells.assign(
-        task=[_task(same[0]) for same in found],
-        student=[dict(zip(runs["cell_id"], runs["student"], strict=True))[c] for c in of_cell],
-        by=who.by if who else SHIPPED_BY,
-        pairs=[_pairs(who, same) for same in found],
-        scored_again=[_scored_again(who, same) for same in found],
+def _rows(origins: Mapping[Submission | None, Sequence[Record]]) -> pd.DataFrame:
+    """Cells of a task, each with whose it is, the pairs of its sets, and what was scored again."""
+    everything = {r.cell_id: r for records in origins.values() for r in records}
+    names = labels(
+        {cell: (r.spec, cell_settings(r.spec, r.parameters)) for cell, r in everything.items()}
     )
+    tables = []
+    for who, records in origins.items():
+        runs = runs_frame(records)
+        cells = cell_table(runs.assign(label=[names[cell] for cell in runs["cell_id"]]))
+        found = [[r for r in records if r.cell_id == cell] for cell in cells["cell_id"]]
+        tables.append(
+            cells.assign(
+                student=runs["student"].iloc[0],
+                by=who.by if who else SHIPPED_BY,
+                pairs=[_pairs(who, same) for same in found],
+                scored_again=[_scored_again(who, same) for same in found],
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
 
 
-def _task(record: Record) -> tuple[Any, ...]:
-    """What two scores must share to be compared."""
+def _task(record: Record) -> Task:
     spec, reference = record.spec, record.normalisation
     returns = (reference.random, reference.expert) if reference else ()
     return (
@@ -96,7 +95,7 @@ def _task(record: Record) -> tuple[Any, ...]:
     )
 
 
-def _task_order(task: tuple[Any, ...]) -> tuple[Any, ...]:
+def _task_order(task: Task) -> tuple[Any, ...]:
     return dataset_order(task[0]), *map(str, task[1:])
 
 
@@ -118,7 +117,7 @@ def _scored_again(who: Submission | None, records: Sequence[Record]) -> str:
     return f"{len(again)} of {len(records)} ({change:+.1f})"
 
 
-def _group(rows: list[dict[str, Any]]) -> tuple[tuple[Cell, ...], ...]:
+def _group(rows: Sequence[Mapping[Hashable, Any]]) -> tuple[tuple[Cell, ...], ...]:
     """Rows of a task; the first one says what the task is."""
     shown = [row for row in rows if row["n"]]
     shown.sort(key=lambda row: (row["reference"], -row["value"], natural_order(row["label"])))

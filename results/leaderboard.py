@@ -85,7 +85,7 @@ class Acceptance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     rescored: dict[str, Rescored]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Submission:
     """A submission whose files have been checked; its numbers not yet, unless it was accepted.
 

@@ -572,7 +572,8 @@ def test_no_result_and_no_student_is_left_out(cli: Any, sent: Path) -> None:
 
     def leave_out(values: dict[str, Any]) -> None:
         del values["checkpoints"][1]
-        del values["cost"]["checkpoint_cpu_seconds"][1]
+        for each in [name for name in values["cost"] if name.startswith("checkpoint_")]:
+            del values["cost"][each][1]
 
     assert [c.outer_step for c in read_record(path).checkpoints] == [0, 2, 4, 6]
     change(path, leave_out)
@@ -586,7 +587,7 @@ def test_a_run_that_stopped_before_its_last_outer_step(cli: Any, sent: Path, run
     path.with_name(str(last.synthetic_set)).unlink()
     counts = str(rest[-2].synthetic_set)
     shutil.copy(runs / record_folder(record.run_id) / counts, path.with_name(counts))
-    cost = dataclasses.replace(record.cost, checkpoint_cpu_seconds=[])
+    cost = type(record.cost)()
     score = score_of(rest, record.spec.protocol)
     write_record(path, altered(record, checkpoints=rest, cost=cost, score=score))
     refused(cli, sent, "ended at outer step 4, and its outer_steps are 6", path)
