@@ -125,10 +125,10 @@ class RunSpec:
             version=default.version,
             **rest,
         )
-        spec._check_heads(DatasetName.parse(dataset))
+        spec.check_heads(DatasetName.parse(dataset))
         return spec
 
-    def _check_heads(self, dataset: DatasetName) -> None:
+    def check_heads(self, dataset: DatasetName) -> None:
         """Check that the students act in the environment, as far as it is known, and are sampled.
 
         Raises:
