@@ -227,16 +227,20 @@ def train_on_set(
     generators: Sequence[torch.Generator],
     steps: int | None = None,
 ) -> StudentPolicy:
-    """Train P students at once on a synthetic set, in its stages or by its weights.
+    """Train P students at once on a synthetic set, in its stages, by its weights or as it says.
 
     Args:
         spec: Architecture and training of every student.
         pairs: The set, which every student learns.
-        scaling: Scaling that the set was made under, kept with the policy.
+        scaling: Scaling that the set was made under, kept with the policy; a set that carries its
+            own has students take that.
         generators: One generator per student, as in `train_students`.
         steps: Gradient steps; None takes `spec.steps`.
     """
     count, steps = len(generators), spec.steps if steps is None else steps
+    if pairs.training is not None:
+        scaling = pairs.training.scaling
+        spec = spec.with_rate(pairs.training.learning_rate)
     observations = scaling.observations_in(pairs.observations)
     actions = scaling.actions_in(pairs.actions)
     at_once = observations.expand(count, -1, -1), actions.expand(count, -1, -1)

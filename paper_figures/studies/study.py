@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from benchmark.contract.trial import Recorder
 from benchmark.errors import ObdBenchError
+from benchmark.method import Method, Policy, Problem
 from benchmark.provenance import provenance
 from benchmark.record import FILE, Summary, check_set, read_record, record_folder
 from benchmark.registry import Registry
@@ -244,3 +246,18 @@ def finished_set(store: Path, source: Mapping[str, Any]) -> FinishedSet:
     record = read_record(folder / FILE)
     pairs, scaling, card = load_synthetic_set(check_set(record, record.checkpoints[-1], folder))
     return FinishedSet(source["run"], pairs, scaling, record.spec.student, card["environment"])
+
+
+class _LastStep(Recorder):
+    """A monitor of a method, to which only the last outer step is due."""
+
+    def due(self, step: int) -> bool:
+        """Whether the method has reached its last step."""
+        return step == self.total
+
+
+def last_result(method: Method, problem: Problem) -> SyntheticSet | Policy:
+    """Let a method work on a problem, and return the set, or policies, that it ends with."""
+    monitor = _LastStep()
+    method.distill(problem, monitor)
+    return list(monitor.results.values())[-1]

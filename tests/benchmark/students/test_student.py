@@ -30,7 +30,7 @@ from benchmark.students.student import (
     train_students,
     training,
 )
-from benchmark.synthetic_set import SyntheticSet
+from benchmark.synthetic_set import LearnedTraining, SyntheticSet
 
 OBSERVATION_DIM, ACTION_DIM, PAIRS = 5, 3, 12
 SCALING = Scaling(
@@ -248,7 +248,11 @@ def test_a_residual_student_needs_two_hidden_layers() -> None:
         ),
         ("optimizer", "adan", r"student\.optimizer is 'adan'. Did you mean 'adam'.*sgd"),
         ("activation", "tan", r"student\.activation is 'tan'. Did you mean 'tanh'.*relu"),
-        ("schedule", "cosine", r"student\.schedule is 'cosine'.*Available: constant, linear"),
+        (
+            "schedule",
+            "cosine",
+            r"student\.schedule is 'cosine'.*constant, learned, linear",
+        ),
         ("optimizer", "lbfgs", r"student\.optimizer is 'lbfgs'.*Available: adam, adamw, sgd"),
     ],
 )
@@ -454,6 +458,31 @@ def test_a_weight_of_two_is_the_pair_twice(head: Any) -> None:
     inputs = np.random.default_rng(0).normal(size=(2, 4, OBSERVATION_DIM)).astype(np.float32)
     np.testing.assert_allclose(one(inputs), other(inputs), rtol=1e-5, atol=1e-6)
     assert not np.allclose(one(inputs), without(inputs), rtol=1e-3)
+
+
+def test_students_of_a_set_that_learned_its_training_take_its_units_and_its_rate() -> None:
+    own = Scaling(
+        torch.full((OBSERVATION_DIM,), 2.0), torch.full((OBSERVATION_DIM,), 0.5),
+        torch.zeros(ACTION_DIM), torch.ones(ACTION_DIM),
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    observations = torch.randn(3, OBSERVATION_DIM, generator=generator)
+    plain = SyntheticSet(observations, torch.rand(3, ACTION_DIM, generator=generator))
+    carrying = replace(plain, training=LearnedTraining(own, 0.7))
+    learned = replace(SPEC, optimizer="sgd", schedule="learned", learning_rate=99.0, steps=2)
+    inputs = np.random.default_rng(0).normal(size=(2, 4, OBSERVATION_DIM)).astype(np.float32)
+
+    def acted(spec: StudentSpec, pairs: SyntheticSet, scaling: Scaling) -> Any:
+        return train_on_set(spec, pairs, scaling, generators(2))(inputs)
+
+    constant = replace(learned, schedule="constant", learning_rate=0.7)
+    expected = acted(constant, plain, own)
+    assert np.array_equal(acted(learned, carrying, SCALING), expected)
+    usual = replace(constant, learning_rate=0.1)  # a student with a rate of its own keeps it
+    assert np.array_equal(acted(usual, carrying, SCALING), acted(usual, plain, own))
+    assert not np.allclose(acted(usual, plain, SCALING), acted(usual, plain, own))
+    with pytest.raises(ObdBenchError, match=r'"learned": .* these pairs carry none. Set schedule'):
+        acted(learned, plain, SCALING)
 
 
 def test_weighted_students_descend_the_weighted_mean_by_autograd() -> None:
