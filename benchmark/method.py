@@ -291,6 +291,10 @@ class Method(ABC):
         """Give the student to distil for and to score with: the sweep's, or a variant of it."""
         return student
 
+    def scoring_student_for(self, student: StudentSpec) -> StudentSpec:
+        """Give the student that scores in its place, where the sweep names one."""
+        return self.student_for(student)
+
     def require_student(self, student: StudentSpec) -> None:
         """Raise BadParameter where the method cannot distil for a student.
 

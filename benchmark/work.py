@@ -174,6 +174,7 @@ def training_work(
         students: Students that are trained at once.
         steps: Gradient steps.
     """
+    student = student.with_rate(student.learning_rate)  # any costs the same
     network = student.network(observation_dim, action_dim)
     # Per layer: the forward pass, the gradient below, the gradient of the weights.
     one_step = 3.0 * weights_of(network) * pairs * students

@@ -86,11 +86,13 @@ def of_the_papers(folder: Path) -> list[str]:
     return [name for name in named if name in here]
 
 
-def variants_of(fixed_initialization: bool, *, policy: bool = False) -> tuple[Variant, ...]:
-    """The variants of an artefact, the one that its authors report first."""
-    if policy:
+def variants_of(facts: Mapping[str, object], *, teacher: bool = False) -> tuple[Variant, ...]:
+    """The variants of an artefact by its card, the one that its authors report first."""
+    if teacher:
         return ("policy",)
-    if fixed_initialization:
+    if facts["kind"] == "policy":
+        return ("population",)
+    if facts.get("fixed_initialization"):
         return ("population_fixed_init", "set_fixed_init", "set")
     return ("population", "set")
 
@@ -126,10 +128,11 @@ def left_to_score(
     others: dict[str, None] = {}
     load = cache(load_images)  # once per data set, not per set
     for name in names:
-        policy = name in teachers
-        facts = teachers[name][1].facts if policy else load_card(name, folder)
+        teacher = name in teachers
+        facts = teachers[name][1].facts if teacher else load_card(name, folder)
         where = str(facts.get("environment"))
-        if not policy and not (facts["kind"] == "set" and where.startswith(SCORED)):
+        kinds = ("set", "policy")
+        if not teacher and not (facts["kind"] in kinds and where.startswith(SCORED)):
             others[f"a {facts['kind']} for {where} has no score of its authors' kind"] = None
             continue
         real = None
@@ -141,8 +144,7 @@ def left_to_score(
                     raise
                 others[str(error)] = None
                 continue
-        fixed = bool(facts.get("fixed_initialization"))
-        for rank, variant in enumerate(variants_of(fixed, policy=policy)):
+        for rank, variant in enumerate(variants_of(facts, teacher=teacher)):
             if variants and variant not in variants:
                 continue
             path = score_path(store, name, variant)

@@ -17,6 +17,8 @@ RESULTS = "results/ICLR"
 HOPPER = "brax/distill/hopper/D2/seed0"
 BREAKOUT = "minatar/overfit/Breakout-MinAtar/D7/greedy_actFalse/seed1"
 IMAGES = "mnist/MNIST/D10/seed0"
+POLICY = "baselines/minatar/Breakout-MinAtar/half_width/seed2"
+POLICY_WIDTH = 2
 GENERATIONS, POPULATION = 30, 4
 
 
@@ -56,12 +58,13 @@ def dumps(content: Any, **protocol: int) -> bytes:
 
 
 def hades_content(name: str) -> dict[str, Any]:
-    """What a file of HaDES holds: the set of Hopper, Breakout or MNIST, of counted numbers."""
-    images, minatar = name == IMAGES, name == BREAKOUT
-    pairs = {HOPPER: 2, BREAKOUT: 7, IMAGES: 10}[name]
-    size = {HOPPER: 2 * (3 + 11), BREAKOUT: 7 * 400, IMAGES: 7840}[name]
-    environment = {HOPPER: "hopper", BREAKOUT: "Breakout-MinAtar", IMAGES: "MNIST"}[name]
-    observations = {HOPPER: 11, BREAKOUT: 400, IMAGES: 784}[name]
+    """What a file of HaDES holds: a set or a policy, of counted numbers."""
+    images, minatar = name == IMAGES, name in (BREAKOUT, POLICY)
+    pairs = {HOPPER: 2, BREAKOUT: 7, IMAGES: 10, POLICY: None}[name]
+    weights = 401 * POLICY_WIDTH + (POLICY_WIDTH + 1) * (POLICY_WIDTH + 3)
+    size = {HOPPER: 2 * (3 + 11), BREAKOUT: 7 * 400, IMAGES: 7840, POLICY: weights}[name]
+    environment = {HOPPER: "hopper", IMAGES: "MNIST"}.get(name, "Breakout-MinAtar")
+    observations = {HOPPER: 11, IMAGES: 784}.get(name, 400)
     numbers = np.arange(size)
     sigma = Jax(0.5 + numbers) if minatar else Jax(0.03)
     config = {"SEED": int(name[-1]), "OVERFIT": minatar, "OVERFIT_SEED": 420, "LR": 0.005}
@@ -73,6 +76,8 @@ def hades_content(name: str) -> dict[str, Any]:
             "CONST_NORMALIZE_OBS": True,
             "OBS_MEAN": Jax(np.arange(observations)), "OBS_VAR": Jax(np.ones(observations)),
         }  # fmt: skip
+    if name == POLICY:
+        config |= {"WIDTH": POLICY_WIDTH}
     content = {
         "state": EvoState(
             mean=Jax(numbers),

@@ -1,10 +1,10 @@
-"""The sets that the authors of HaDES published (Behaviour Distillation, arXiv 2406.15042).
+"""What the authors of HaDES published (Behaviour Distillation, arXiv 2406.15042): sets, policies.
 
 Each `data_final.pkl` of their repository holds the state of an evolution strategy, its fitness by
 generation and the settings of the run. The mean of the state is the set, flat: first the actions
 `[N, act_dim]`, then the states `[N, obs_dim]`; MinAtar and images have fixed labels in place of
 actions. The states are in the units that students see: normalized where the run normalized
-observations.
+observations. The baseline's files hold a policy instead, whose weights were evolved directly.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,7 +86,7 @@ SPACES = {
 
 
 def find_hades(folder: Path, on_file: OnFile | None = None) -> Found:
-    """Read and check every set of a clone of the authors' repository; nothing is run or stored.
+    """Read and check every set and policy of a clone of the authors' repository; store nothing.
 
     Args:
         folder: The clone.
@@ -98,9 +99,8 @@ def find_hades(folder: Path, on_file: OnFile | None = None) -> Found:
     found = Found()
     files = list(clone_files(folder, f"{RESULTS}/**/{FILE}", f"{RESULTS}/.../{FILE}"))
     for done, (path, name) in enumerate(files, start=1):
-        if name.startswith(BASELINES):
-            found.left_out["policies that were evolved directly, not sets"].append(name)
-        elif isinstance(artefact := _artefact(path, name, folder), str):
+        read = _policy if name.startswith(BASELINES) else _artefact
+        if isinstance(artefact := read(path, name, folder), str):
             found.left_out[artefact].append(name)
         else:
             found.artefacts.append(artefact)
@@ -223,7 +223,7 @@ def _artefact(path: Path, name: str, folder: Path) -> Artefact | str:
     published = file.setting(evolution, "dataset_size", int, 1)
     fixed = file.setting(settings, "OVERFIT", bool)
     seed = file.setting(settings, "SEED", int)
-    _check_folder(file, name, environment, published, seed)
+    _check_folder(file, name, rf"{environment}/D{published}/(greedy_act\w+/)?seed{seed}")
     if evolution.get("learn_labels", False):
         raise file.problem("has evolved labels (learn_labels), expected fixed ones")
     tensors, labelled = _set(file, space, published)
@@ -254,14 +254,68 @@ def _artefact(path: Path, name: str, folder: Path) -> Artefact | str:
     return Artefact(f"hades/{short}", card, tensors | constants)
 
 
-def _check_folder(file: _File, name: str, environment: str, pairs: int, seed: int) -> None:
-    """Raise ArtefactProblem unless a file's settings agree with the folders that it is in."""
-    expected = rf"{RESULTS}/.*\b{environment}/D{pairs}/(greedy_act\w+/)?seed{seed}/{FILE}"
-    if not re.fullmatch(expected, name):
+def _policy(path: Path, name: str, folder: Path) -> Artefact | str:
+    """The evolved policy in a file of the baseline, or the reason why it is left out.
+
+    flax's parameters are flattened in the order of their names: of every layer the bias, then the
+    kernel `[in, out]`. They are kept as `bias_0` `[out]`, `weight_0` `[out, in]` and so on.
+    """
+    file = _File(path)
+    settings, evolution = file.settings("config"), file.settings("es_config")
+    environment = file.setting(settings, "ENV_NAME", str)
+    if environment not in SPACES:
+        return f"policies for {environment[:40]!r}, which the paper does not report"
+    space, width = SPACES[environment], file.setting(settings, "WIDTH", int, 1)
+    seed = file.setting(settings, "SEED", int)
+    _check_folder(file, name, rf"{environment}/(\w+/)?seed{seed}")
+    sizes = (space.observations, width, width, space.actions)
+    count = sum(after * (before + 1) for before, after in pairwise(sizes))
+    sigma = _sigma(file, count)
+    tensors: dict[str, Tensor] = {}
+    for prefix, flat in (("", file.array(file.state, "mean", (count,))), ("sigma_", sigma)):
+        numbers, at = torch.tensor(flat, dtype=torch.float32), 0
+        for layer, (before, after) in enumerate(pairwise(sizes)):
+            bias, at = numbers[at : at + after], at + after
+            kernel, at = numbers[at : at + before * after].view(before, after), at + before * after
+            tensors[f"{prefix}bias_{layer}"] = bias.clone()
+            tensors[f"{prefix}weight_{layer}"] = kernel.T.contiguous()
+    generation = int(file.array(file.state, "gen_counter", ()))
+    tensors |= _curves(file, evolution, generation, images=False)
+    normalization, constants = _normalization(file, settings, environment, space, folder)
+    card = {
+        "kind": "policy",
+        "paper": PAPER,
+        "file": name,
+        "file_sha256": file_sha256(path),
+        "environment": space.name,
+        "observation_dim": space.observations,
+        "action_dim": space.actions,
+        "seed": seed,
+        "generation": generation,
+        "normalization": normalization,
+        "published": _published(file, tensors, environment, images=False),
+        "settings": settings,
+        "evolution_settings": evolution,
+    }
+    short = name.removeprefix(f"{RESULTS}/").removesuffix(f"/{FILE}")
+    return Artefact(f"hades/{short}", card, tensors | constants)
+
+
+def _check_folder(file: _File, name: str, expected: str) -> None:
+    """Raise ArtefactProblem unless a file is in the folders that its settings name."""
+    if not re.fullmatch(rf"{RESULTS}/.*\b{expected}/{FILE}", name):
         raise file.problem(
-            f"says that it holds {pairs} pairs for {environment}, seed {seed}, expected what its "
-            f"folders say: a set for another environment or run"
+            f"says that it belongs into .../{expected}, expected what its folders say: a set for "
+            f"another environment or run, or a policy"
         )
+
+
+def _sigma(file: _File, size: int) -> NDArray[Any]:
+    """Deviation of every dimension: one number (OpenES), or one for each (SNES)."""
+    sigma = array(file.state.get("sigma"))
+    if sigma is None or sigma.shape not in ((), (size,)) or not (sigma > 0).all():
+        raise file.problem(f"has a 'sigma' that is not one positive number or {size} of them")
+    return np.broadcast_to(file.finite("sigma", sigma), (size,))
 
 
 def _set(file: _File, space: Space, pairs: int) -> tuple[dict[str, Tensor], int]:
@@ -274,10 +328,7 @@ def _set(file: _File, space: Space, pairs: int) -> tuple[dict[str, Tensor], int]
     size = pairs * (evolved + space.observations)
     mean = file.array(file.state, "mean", (size,))
     best = file.array(file.state, "best_member", (size,))
-    sigma = array(file.state.get("sigma"))  # one number (OpenES), or one per dimension (SNES)
-    if sigma is None or sigma.shape not in ((), (size,)) or not (sigma > 0).all():
-        raise file.problem(f"has a 'sigma' that is not one positive number or {size} of them")
-    sigma = file.finite("sigma", sigma)
+    sigma = _sigma(file, size)
     labelled = pairs
     if space.has_labels:
         each = pairs // space.actions
@@ -286,7 +337,7 @@ def _set(file: _File, space: Space, pairs: int) -> tuple[dict[str, Tensor], int]
             raise file.problem(f"has {pairs} states, expected one per action at least")
         labels = torch.eye(space.actions).repeat_interleave(each, 0)
     tensors: dict[str, Tensor] = {}
-    for prefix, flat in (("", mean), ("best_", best), ("sigma_", np.broadcast_to(sigma, (size,)))):
+    for prefix, flat in (("", mean), ("best_", best), ("sigma_", sigma)):
         numbers = torch.tensor(flat, dtype=torch.float32)
         actions = numbers[: pairs * evolved].view(pairs, evolved)
         if space.has_labels:  # labels are not perturbed

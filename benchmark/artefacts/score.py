@@ -33,7 +33,7 @@ Seconds = Annotated[float, Meta(ge=0)]
 
 VARIANTS = {
     "set": "the set itself, fresh initializations",
-    "population": "candidates drawn around the set by the strategy's deviation, as published",
+    "population": "candidates around the set or policy by the strategy's deviation, as published",
     "policy": "the policy itself",
     "set_fixed_init": "the set itself, the authors' one initialization",
     "population_fixed_init": "candidates around the set, the authors' one initialization",

@@ -74,7 +74,7 @@ class Recipe:
 
 
 def recipe_of(card: Mapping[str, Any]) -> Recipe:
-    """The authors' own recipe of a set of HaDES, from the settings in its card.
+    """The authors' own recipe of a set or policy of HaDES, from the settings in its card.
 
     Raises:
         ArtefactProblem: It is a set of another kind, or a setting is missing or out of range.
@@ -88,14 +88,14 @@ def recipe_of(card: Mapping[str, Any]) -> Recipe:
         )
     try:
         base = RECIPES["hades" if brax else "hades_minatar"]
-        student = replace(
-            base,
-            width=settings["WIDTH"],
-            activation=settings["ACTIVATION"],
-            learning_rate=settings["LR"],
-            steps=settings["UPDATE_EPOCHS"],
-            gradient_clip=settings["MAX_GRAD_NORM"] if brax else None,
-        )
+        student = replace(base, width=settings["WIDTH"], activation=settings["ACTIVATION"])
+        if card["kind"] == "set":
+            student = replace(
+                student,
+                learning_rate=settings["LR"],
+                steps=settings["UPDATE_EPOCHS"],
+                gradient_clip=settings["MAX_GRAD_NORM"] if brax else None,
+            )
         return Recipe(
             student=student,
             loss_scale=1.0 if brax else 1 / card["action_dim"],
@@ -116,11 +116,11 @@ def recipe_of(card: Mapping[str, Any]) -> Recipe:
 
 @dataclass(frozen=True)
 class Job:
-    """One variant of a set to be scored.
+    """One variant of a set or policy to be scored.
 
     Args:
-        artefact: The set.
-        variant: What of it is scored.
+        artefact: Set or policy.
+        variant: Part of `VARIANTS` that is scored.
         rows: Students, or candidates of the population.
     """
 
@@ -186,7 +186,8 @@ def score_batch(
         with torch_threads(1):
             policies = []
             for done, job in enumerate(jobs, start=1):
-                policies.append(_train(job, seed))
+                evolved = job.artefact.card["kind"] == "policy"
+                policies.append(_evolved(job, seed) if evolved else _train(job, seed))
                 clocks.append(_clock())
                 if on_step:  # training and play take about as long
                     on_step(done / len(jobs) / 2)
@@ -212,7 +213,10 @@ def _clock() -> tuple[float, float]:
 def _check_space(artefact: Artefact, batch: BatchedEnvironment) -> None:
     space = batch.action_space
     actions = int(space.n) if isinstance(space, Discrete) else int(np.prod(space.shape or ()))
-    found = tuple(artefact.tensors[key].shape[-1] for key in ("observations", "actions"))
+    keys = ("observations", "actions")
+    if artefact.card["kind"] == "policy":
+        keys = ("weight_0", "bias_2")
+    found = tuple(artefact.tensors[key].shape[-1] for key in keys)
     if found != (batch.observation_dim, actions):
         raise ArtefactProblem(
             f"{artefact.name} has {found[0]} numbers per observation and {found[1]} per action; "
@@ -264,6 +268,30 @@ def _train(job: Job, seed: int) -> StudentPolicy:
     return policy.only(np.zeros(count, np.intp)) if alike else policy
 
 
+def _evolved(job: Job, seed: int) -> StudentPolicy:
+    """The candidates around an evolved policy, one per row."""
+    spec, drawn = job.recipe.student, []
+    network = spec.network(*job.dimensions)
+    for row in range(job.rows):
+        generator = _candidate_generator(job, seed, row)
+        parameters = []
+        for layer in range(network.depth):
+            weight, bias = (
+                job.artefact.tensors[key]
+                + job.artefact.tensors[f"sigma_{key}"]
+                * torch.randn(job.artefact.tensors[key].shape, generator=generator)
+                for key in (f"weight_{layer}", f"bias_{layer}")
+            )
+            parameters.append((weight[None], bias[None, None]))
+        drawn.append(parameters)
+    return StudentPolicy(network, spec.policy_head, stack(drawn), _unscaled(*job.dimensions))
+
+
+def _candidate_generator(job: Job, seed: int, row: int) -> torch.Generator:
+    axes = job.axes(row=row, purpose="artefact's candidate")
+    return torch.Generator().manual_seed(derive_seed(seed=seed, **axes))
+
+
 def _always(pairs: Batch) -> Callable[[int], Batch]:
     """The same pairs at every gradient step."""
     return lambda step: pairs
@@ -275,8 +303,7 @@ def _pairs(job: Job, seed: int, row: int) -> Batch:
     observations, actions = tensors["observations"], tensors["actions"]
     if not job.variant.startswith("population"):
         return observations, actions
-    axes = job.axes(row=row, purpose="artefact's candidate")
-    generator = torch.Generator().manual_seed(derive_seed(seed=seed, **axes))
+    generator = _candidate_generator(job, seed, row)
     noise = (torch.randn(of.shape, generator=generator) for of in (observations, actions))
     return (
         observations + tensors["sigma_observations"] * next(noise),
@@ -501,7 +528,7 @@ def _score(job: Job, seed: int, episodes: Episodes, wall: float, cpu: float) -> 
         tensors_sha256=card["sha256"],
         environment=card["environment"],
         variant=job.variant,
-        student=asdict(recipe.student),
+        student=asdict(recipe.student) if card["kind"] == "set" else None,
         students_each=job.each,
         actions=recipe.actions,
         normalization=_WORDS[recipe.normalization],

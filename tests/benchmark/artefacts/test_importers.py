@@ -30,6 +30,8 @@ from tests.published_files import (
     GENERATIONS,
     HOPPER,
     IMAGES,
+    POLICY,
+    POLICY_WIDTH,
     RESULTS,
     Jax,
     dumps,
@@ -102,18 +104,44 @@ def test_a_set_of_images_has_a_label_per_class_and_its_accuracy(tmp_path: Path) 
     assert found.card["normalization"]["kind"] == "none"
 
 
+def test_an_evolved_policy_is_taken_apart_as_flax_flattens_it(tmp_path: Path) -> None:
+    write_hades(tmp_path, POLICY)
+    found = only(tmp_path)
+    assert found.name == f"hades/{POLICY}"
+    assert (found.card["kind"], found.card["environment"]) == ("policy", "minatar/breakout")
+    tree = {  # sorted names: of a layer the bias before the kernel `[in, out]`
+        f"Dense_{layer}": {"bias": np.zeros(after), "kernel": np.zeros((before, after))}
+        for layer, (before, after) in enumerate(((400, 2), (POLICY_WIDTH, 2), (POLICY_WIDTH, 3)))
+    }
+    at = 0
+    for layer, name in enumerate(sorted(tree)):
+        for part in sorted(tree[name]):
+            shape = tree[name][part].shape
+            values = torch.arange(at, at + tree[name][part].size, dtype=torch.float32).view(shape)
+            at += values.numel()
+            key = f"bias_{layer}" if part == "bias" else f"weight_{layer}"
+            assert torch.equal(found.tensors[key], values if part == "bias" else values.T)
+            assert torch.equal(found.tensors[f"sigma_{key}"], found.tensors[key] + 0.5)
+    assert at == hades_content(POLICY)["state"].mean.values.size
+    other = hades_content(POLICY)
+    other["config"]["WIDTH"] = 3
+    write_hades(tmp_path, POLICY, other)
+    with pytest.raises(ArtefactProblem, match="not one positive number or 1227 of them"):
+        find_hades(tmp_path)
+
+
 def test_what_is_no_set_of_the_paper_is_left_out_and_said(tmp_path: Path) -> None:
     write_hades(tmp_path)
-    policy = tmp_path / RESULTS / "baselines" / "hopper" / "seed0" / "data_final.pkl"
-    policy.parent.mkdir(parents=True)
-    policy.write_bytes(b"is not read")
+    policy = hades_content(POLICY)
+    policy["config"]["ENV_NAME"] = "Pong-misc"
+    write_hades(tmp_path, "baselines/Pong-misc/seed2", policy)
     content = hades_content(HOPPER)
     content["config"]["ENV_NAME"] = "Pong-misc"
     write_hades(tmp_path, "minatar/overfit/Pong-misc/D3/seed0", content)
     found = find_hades(tmp_path)
     assert [artefact.name for artefact in found.artefacts] == [f"hades/{HOPPER}"]
     assert {reason: len(files) for reason, files in found.left_out.items()} == {
-        "policies that were evolved directly, not sets": 1,
+        "policies for 'Pong-misc', which the paper does not report": 1,
         "sets for 'Pong-misc', which the paper does not report": 1,
     }
     assert found.notes == [

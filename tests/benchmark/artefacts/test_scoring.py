@@ -31,7 +31,8 @@ def artefact(environment: str = "brax/hopper", **changes: Any) -> Artefact:
     if environment.startswith("minatar/"):
         actions = torch.eye(2).repeat(2, 1)
     card = {
-        "name": "hades/x/D4/seed0", "file": "x.pkl", "file_sha256": "a" * 64, "sha256": "b" * 64,
+        "kind": "set", "name": "hades/x/D4/seed0", "file": "x.pkl", "file_sha256": "a" * 64,
+        "sha256": "b" * 64,
         "environment": environment, "observation_dim": 3, "action_dim": 2,
         "normalization": {"kind": "running", "variance_floor": 1e-8}, "settings": SETTINGS,
         "evolution_settings": {"rollouts_per_candidate": 2}, "initialization_seed": 0,
@@ -168,6 +169,37 @@ def test_a_job_does_not_depend_on_its_batch(made: list[Counting]) -> None:
     np.testing.assert_allclose(actions[0], actions[1][2:], rtol=1e-5)
     (others,) = score_batch([job], seed=2)
     assert others.returns != alone.returns
+
+
+def test_candidates_around_an_evolved_policy_act_by_their_own_weights(
+    made: list[Counting],
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    shapes = {"bias_0": (8,), "weight_0": (8, 3), "bias_1": (8,), "weight_1": (8, 8),
+              "bias_2": (2,), "weight_2": (2, 8)}  # fmt: skip
+    weights = {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+    still = {f"sigma_{key}": torch.zeros(shape) for key, shape in shapes.items()}
+    card = artefact("minatar/breakout", kind="policy", normalization={"kind": "none"}).card
+    card = card | {
+        "settings": {k: v for k, v in SETTINGS.items() if k not in ("LR", "UPDATE_EPOCHS")}
+    }
+    card["settings"] |= {"GREEDY_ACT": True, "ACTIVATION": "relu"}
+    card["evolution_settings"] = {"rollouts_per_candidate": 1}
+    (score,) = score_batch([Job(Artefact("p", card, weights | still), "population", 2)], seed=0)
+    assert (score.student, score.students_each, len(score.returns)) == (None, 1, 2)
+    hidden = torch.ones(3)  # the first observation
+    for layer in range(3):
+        hidden = weights[f"weight_{layer}"] @ hidden + weights[f"bias_{layer}"]
+        hidden = hidden.relu() if layer < 2 else hidden
+    assert made[0].actions[0].tolist() == [int(hidden.argmax())] * 4
+    moving = {f"sigma_{key}": torch.full(shape, 0.5) for key, shape in shapes.items()}
+    job = Job(Artefact("p", card, weights | moving), "population", 400)
+    drawn = scoring._evolved(job, 0).parameters
+    for layer, (weight, bias) in enumerate(drawn):
+        off = weight - weights[f"weight_{layer}"]
+        assert off.std() == pytest.approx(0.5, rel=0.05)
+        assert (bias - weights[f"bias_{layer}"]).std() == pytest.approx(0.5, rel=0.1)
+        assert off.mean(0).abs().max() < 0.12  # five standard errors
 
 
 def test_candidates_are_drawn_by_the_state_deviation_and_a_set_is_itself() -> None:
