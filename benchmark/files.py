@@ -20,6 +20,8 @@ from benchmark.errors import ObdBenchError
 
 MOST_BYTES = 2**26
 """Bytes that a record, a card or another file of text may have."""
+MOST_OF_RUNS = 2**30
+"""Bytes that a list of runs may have: about a million of them."""
 
 
 @contextlib.contextmanager

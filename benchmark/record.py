@@ -38,6 +38,8 @@ MOST_THREADS = 1024
 Threads = Annotated[int, Meta(ge=1, le=MOST_THREADS)]
 Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)$")]
 """Time in UTC, ISO 8601."""
+MOST_OF_A_SET = 2**30
+"""Bytes that the file of a synthetic set may have: hashing more would look like hanging."""
 DIGEST = "sha256"
 """Key of a record's file that holds the digest of all others; older records have none."""
 
@@ -282,6 +284,12 @@ class Record(Summary, frozen=True, kw_only=True):
 
     checkpoints: list[Checkpoint]
 
+    @property
+    def counted(self) -> list[Checkpoint]:
+        """The checkpoints that the score of a complete run is a mean over."""
+        used = set(self.mean_score.outer_steps_used)
+        return [c for c in self.checkpoints if c.outer_step in used]
+
 
 def score_of(checkpoints: Sequence[Point], protocol: Protocol) -> Score:
     """The score over the last checkpoints that the protocol counts.
@@ -361,6 +369,11 @@ def check_set(record: Summary, checkpoint: Point, folder: Path) -> Path:
     path = folder / check_name(f"A synthetic set of {record.run_id}", checkpoint.synthetic_set)
     if not path.is_file():
         raise BadRecord(f"{path} does not exist, but {record.run_id} names it.")
+    if (size := path.stat().st_size) > MOST_OF_A_SET:
+        raise BadRecord(
+            f"{path} has {size:,} bytes; expected a synthetic set of at most {MOST_OF_A_SET:,}. "
+            f"Put the file back, or run this run again."
+        )
     if (found := file_sha256(path)) != checkpoint.sha256:
         raise BadRecord(
             f"{path} has sha256 {found[:16]}; {record.run_id} was scored on a set of sha256 "

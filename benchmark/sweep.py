@@ -44,6 +44,7 @@ from msgspec import Meta
 from benchmark.config import BadConfiguration, build
 from benchmark.datasets.source import DatasetName
 from benchmark.errors import did_you_mean
+from benchmark.files import UnfitFile, read_small
 from benchmark.names import check_name
 from benchmark.protocol import Protocol, protocol_named
 from benchmark.spec import RunSpec
@@ -101,14 +102,14 @@ def read_sweep(path: Path) -> Sweep:
             ones), or a value does not fit.
     """
     try:
-        values = tomllib.loads(path.read_text("utf-8-sig"))
+        values = tomllib.loads(read_small(path).decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise BadConfiguration(
             f"The sweep file {path} does not exist. Give the path of a TOML file, or the name of a "
             f"shipped sweep without .toml (obdbench list)."
         ) from error
-    except OSError as error:
-        raise BadConfiguration(f"The sweep file {path} cannot be read: {error}.") from error
+    except (OSError, UnfitFile) as error:
+        raise BadConfiguration(f"The sweep file {path} cannot be read: {error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadConfiguration(f"{path} is not TOML: {error}.") from error
     return build_sweep(values, str(path))

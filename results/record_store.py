@@ -21,7 +21,7 @@ import psutil
 from msgspec import Meta
 
 from benchmark.errors import ObdBenchError, did_you_mean
-from benchmark.files import json_sha256, read_small, write_atomic
+from benchmark.files import MOST_OF_RUNS, json_sha256, read_small, write_atomic
 from benchmark.heartbeat import ALIVE, Sign, last_sign
 from benchmark.names import check_inside, check_name
 from benchmark.record import FILE, BadRecord, Record, Summary, read_record, record_folder
@@ -33,8 +33,6 @@ SHIPPED = Path(__file__).with_name("shipped")
 """The store that the suite ships; `obdbench table NAME --store` reads it like any other."""
 SWEEPS = "sweeps"
 """Folder of the sweeps that were started in a store."""
-MOST_OF_A_SWEEP = 2**30
-"""Bytes that the list of a sweep's runs may have: about a million runs."""
 STALE_SECONDS = 120.0
 """A run on another host counts as stopped after this long without a sign of life."""
 
@@ -97,7 +95,7 @@ def load_sweep(store: Path, name: str) -> Sweep:
             f"{did_you_mean(name, known, f'ls {path.parent}')}"
         )
     try:
-        stored = msgspec.json.decode(read_small(path, MOST_OF_A_SWEEP), type=_StoredSweep)
+        stored = msgspec.json.decode(read_small(path, MOST_OF_RUNS), type=_StoredSweep)
         stored.check(name)
         runs = RunSpec.from_dicts(stored.runs)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ObdBenchError) as error:

@@ -23,7 +23,7 @@ from slurm.live_jobs import UNKNOWN, LiveJobs, by_cluster
 from slurm.profile import Array, Expected, JobShape, Profile, make_arrays
 from slurm.scheduler import CommandFailed, NoSlurm, Unreachable, UnreadableAnswer
 from slurm.script import batch_script
-from slurm.submissions import Submission, note, submissions
+from slurm.submissions import Submission, end_of_log, note, submissions
 
 SCRIPT = "array.sh"
 TEMPORARY = (
@@ -126,12 +126,11 @@ class Cluster(LiveJobs):
             if known.doubtful:
                 return UNKNOWN.state.lower()
             if sent and not again:
-                logs = [
-                    log.read_text("utf-8", errors="replace") for log in sent[-1].glob("*_log.err")
-                ]
+                logs = (log for log in sent[-1].glob("*_log.err") if log.is_file())
+                text = "\n".join(map(end_of_log, logs))
                 raise ObdBenchError(
                     f"The job {sent[-1].name} ended without a result; `--retry failed` sends it "
-                    f"again. The end of its log:\n{last_lines(''.join(logs)) or '(no log)'}"
+                    f"again. The end of its log:\n{last_lines(text) or '(no log)'}"
                 )
             folder = self.store / JOBS / f"{name}.{len(sent):04d}-{secrets.token_hex(4)}"
             folder.mkdir()

@@ -36,6 +36,7 @@ from typing import Any
 
 from benchmark.config import BadConfiguration, build
 from benchmark.errors import did_you_mean
+from benchmark.files import UnfitFile, read_small
 from benchmark.method import METHODS
 from benchmark.packing import Pack, default_pack, make_packs
 from benchmark.spec import RunSpec
@@ -186,9 +187,9 @@ def read_profile(path: Path) -> Profile:
             ones) or a value that does not fit.
     """
     try:
-        values = tomllib.loads(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise BadConfiguration(f"The profile {path} cannot be read: {error}.") from error
+        values = tomllib.loads(read_small(path).decode("utf-8-sig"))
+    except (OSError, UnfitFile) as error:
+        raise BadConfiguration(f"The profile {path} cannot be read: {error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadConfiguration(f"{path} is not TOML: {error}.") from error
     return build_profile(values, path.stem, str(path))

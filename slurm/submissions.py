@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.errors import ObdBenchError, last_lines
-from benchmark.files import UnfitFile, read_small, write_atomic
+from benchmark.files import MOST_OF_RUNS, UnfitFile, read_small, write_atomic
 from benchmark.record import FILE, record_folder
 from benchmark.spec import RunSpec
 from slurm import JOBS
@@ -75,8 +75,8 @@ class Submission:
         """
         path = self.folder / RUNS
         try:
-            runs = [RunSpec.from_dict(run) for run in json.loads(path.read_text("utf-8"))]
-        except (OSError, TypeError, ValueError, ObdBenchError) as error:
+            runs = [RunSpec.from_dict(run) for run in json.loads(read_small(path, MOST_OF_RUNS))]
+        except (OSError, RecursionError, TypeError, ValueError, ObdBenchError) as error:
             raise ObdBenchError(
                 f"{path} does not hold the runs of submitted jobs ({error}). Move "
                 f"{self._path} away; runs that wait for their record are then sent again."
@@ -87,7 +87,7 @@ class Submission:
     def cluster(self) -> str:
         """Name of the cluster that took it, where sbatch said one; else ""."""
         path = self.folder / CLUSTER
-        return path.read_text("utf-8").strip() if path.exists() else ""
+        return read_small(path).decode("utf-8", "replace").strip() if path.exists() else ""
 
     def confirm(self, cluster: str = "") -> None:
         """Notes that the scheduler took it. The time of writing stays."""
@@ -113,18 +113,23 @@ class Submission:
     def log_tail(self, index: int) -> str:
         """The end of what a job wrote to its error log; "" where it never began."""
         wanted = re.compile(rf"\d+_{index}_0_log\.err" if len(self.jobs) > 1 else r"\d+_0_log\.err")
-        logs = [p for p in self.folder.glob("*_0_log.err") if wanted.fullmatch(p.name)]
+        found = self.folder.glob("*_0_log.err")
+        logs = [p for p in found if wanted.fullmatch(p.name) and p.is_file()]  # no pipe, no device
         if not logs:
             return ""
-        with max(logs).open("rb") as stream:
-            stream.seek(max(0, stream.seek(0, 2) - LOG_BYTES))
-            text = stream.read().decode(errors="replace")
-        return last_lines(text)
+        return end_of_log(max(logs))
 
     @property
     def _path(self) -> Path:
         end = PROVISIONAL if self.provisional else ".json"
         return self.store / JOBS / f"{self.name}{end}"
+
+
+def end_of_log(path: Path) -> str:
+    """The last lines of a file of any length."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, 2) - LOG_BYTES))
+        return last_lines(stream.read(LOG_BYTES).decode(errors="replace"))
 
 
 def note(store: Path, sweep: str, array: Array) -> Submission:

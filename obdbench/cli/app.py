@@ -75,6 +75,19 @@ COMMANDS = {
     "export": Command(
         "recorded:export", "Write a run's last synthetic set in a format that others read."
     ),
+    "submit-make": Command(
+        "leaderboard:submit_make",
+        "Write runs as a submission to the leaderboard: records and the sets they count.",
+    ),
+    "submit-check": Command(
+        "leaderboard:submit_check",
+        "Check a submission to the leaderboard: files, records, sets, and some scores again.",
+    ),
+    "leaderboard": Command(
+        "leaderboard:leaderboard",
+        "Show the shipped runs and every submission that was accepted, by task and score.",
+        ("dataset",),
+    ),
     "list": Command("listing:list_entries", "List everything that has a name, or describe one."),
     "check-method": Command(
         "contract:check_method",

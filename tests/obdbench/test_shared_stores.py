@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 import obdbench.cli
+from benchmark.errors import ObdBenchError
 from benchmark.record import FILE
 from benchmark.sweep import Sweep
 from results.record_store import load_sweep, readable_records, save_sweep
+from slurm.submissions import submissions
 from tests.tiny_runs import execute, tiny_spec
 
 AWAY = "../../../away"
@@ -164,6 +166,40 @@ def test_other_files_of_a_store_are_held_to_the_same(
     make(sweep)
     found = cli("status", "tiny")
     assert found.code == 1 and UNFIT[make] in found.err
+
+
+@pytest.mark.parametrize("make", list(UNFIT)[:4])
+def test_files_of_sweeps_and_profiles_are_held_to_the_same(
+    make: Callable[[Path], object], shared: Path, cli: Any
+) -> None:
+    path = shared.parent / "x.toml"
+    make(path)
+    for words in (("plan", path), ("plan", "tiny", "--profile", path)):
+        found = cli(*words)
+        assert found.code == 1 and str(path) in found.err
+        assert UNFIT[make] in found.err or path.is_dir(), found.err
+
+
+@pytest.mark.parametrize("make", list(UNFIT)[:3])
+def test_jobs_of_a_store_are_held_to_the_same(make: Callable[[Path], object], shared: Path) -> None:
+    jobs = shared / "jobs"
+    (jobs / "obd.tiny.0").mkdir(parents=True)
+    (jobs / "obd.tiny.0.json").write_text('{"sweep": "tiny", "jobs": [["x.seed0"]]}')
+    for name in ("runs.json", "cluster", "1_0_log.err"):
+        make(jobs / "obd.tiny.0" / name)
+    (job,) = submissions(shared)
+    assert job.log_tail(0) == ""
+    for read in (job.specs, lambda: job.cluster):
+        with pytest.raises(ObdBenchError, match="is a folder, a pipe or a device"):
+            read()
+
+
+def test_a_set_larger_than_any_is_not_read(shared: Path, cli: Any) -> None:
+    path = next(shared.glob("*/seed0/set-*"))
+    with path.open("wb") as stream:
+        stream.truncate(2**30 + 1)
+    found = cli("export", path.parent, "--to", shared / "set.npz")
+    assert found.code == 1 and f"{path} has 1,073,741,825 bytes" in found.err
 
 
 class _Trap:
