@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from benchmark.students.network import STUDENTS, Architecture, Network
     from benchmark.students.spec import StudentSpec
     from benchmark.students.student import StudentPolicy, train_students
-    from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
+    from benchmark.synthetic_set import LearnedTraining, SyntheticSet, load_synthetic_set
     from benchmark.teachers.teacher import TEACHERS, NetworkTeacher, Teacher, TeacherRecipe
     from obdbench.face import (
         Run,
@@ -62,7 +62,7 @@ _HOMES = {
     "benchmark.students.network": ("STUDENTS", "Architecture", "Network"),
     "benchmark.students.spec": ("StudentSpec",),
     "benchmark.students.student": ("StudentPolicy", "train_students"),
-    "benchmark.synthetic_set": ("SyntheticSet", "load_synthetic_set"),
+    "benchmark.synthetic_set": ("LearnedTraining", "SyntheticSet", "load_synthetic_set"),
     "benchmark.teachers.teacher": ("TEACHERS", "NetworkTeacher", "Teacher", "TeacherRecipe"),
     "obdbench.face": (
         "Run", "RunFailed", "load_dataset", "load_set", "load_teacher", "results", "run", "sweep",
@@ -105,6 +105,7 @@ __all__ = [
     "DensityRecipe",
     "DistilledSet",
     "Evaluation",
+    "LearnedTraining",
     "Method",
     "Monitor",
     "Network",

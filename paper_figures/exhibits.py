@@ -211,6 +211,8 @@ EXHIBITS = (
     Exhibit("hades-hopper-figure", sweep="hades_hopper",
         make=lambda stored: convergence(stored.curves),
         shows="The same against generations."),
+    Exhibit("ppmo", sweep="ppmo", make=StoredResults.table,
+        shows="PPMO's set of one gradient step on Hopper, next to HaDES at equal steps played."),
     Exhibit("hades-sizes", sweep="hades_hopper", make=lambda stored: sizes(stored.runs),
         shows="HaDES's sets of different sizes on Hopper, as a curve."),
     Exhibit("hades-transfer", study="transfer",
