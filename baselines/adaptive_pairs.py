@@ -10,6 +10,7 @@ Sources: Adam, arXiv 1412.6980; AdaBelief, arXiv 2010.07468; LAMB, arXiv 1904.00
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -31,8 +32,10 @@ from benchmark.method import (
     require_positive,
     require_settings,
 )
+from benchmark.outer_steps import SAMPLED, OuterSteps
 from benchmark.students.heads import SQUARED_ERROR_HEADS
 from benchmark.students.spec import StudentSpec
+from benchmark.work import Priced
 
 Rule = Literal["adam", "adabelief", "lamb"]
 DECAYS = 0.9, 0.999
@@ -72,6 +75,11 @@ class AdaptivePairs(Method):
     def require_student(self, student: StudentSpec) -> None:
         """A head of the squared error."""
         require_settings(self, student, head=tuple(SQUARED_ERROR_HEADS))
+
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced:
+        """Outer steps, timed as they are taken."""
+        few = dataclasses.replace(self, outer_steps=min(self.outer_steps, SAMPLED))
+        return OuterSteps(self.outer_steps, few, observation_dim, action_dim, student)
 
     def rate(self, step: int) -> float:
         """Learning rate of the pairs at an outer step."""

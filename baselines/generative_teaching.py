@@ -14,6 +14,7 @@ learned ones where more pairs are asked for than were trained, are ours.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -25,9 +26,10 @@ from baselines.outer_loop import OuterRun, Targets, inner_loop
 from baselines.pair_generator import PairGenerator
 from baselines.selection import require_available
 from benchmark.method import BadParameter, Method, Monitor, Problem, State, require_positive
+from benchmark.outer_steps import SAMPLED, OuterSteps
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet
-from benchmark.work import Work
+from benchmark.work import Priced
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,10 @@ class GenerativeTeaching(AvPBC):
         """Pairs that students learn from during distillation."""
         return self.training_size or self.synthetic_size
 
-    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Work | None:
-        """The work of Av-PBC at the training size; that of the generator is not counted."""
-        pairs = AvPBC(
-            synthetic_size=self.trained_pairs, outer_steps=self.outer_steps,
-            outer_batch=self.outer_batch, adjoint_noise=self.adjoint_noise,
-            precision=self.precision,
-        )  # fmt: skip
-        return pairs.work(observation_dim, action_dim, student)
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced:
+        """Outer steps, timed as they are taken: the generator's cost is overhead, not products."""
+        few = dataclasses.replace(self, outer_steps=min(self.outer_steps, SAMPLED))
+        return OuterSteps(self.outer_steps, few, observation_dim, action_dim, student)
 
     def pack_key(self) -> Hashable | None:
         """None: the generators of several runs are not one batch of products."""

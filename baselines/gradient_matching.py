@@ -7,6 +7,7 @@ Learning" (DDRL, arXiv 2407.20299).
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -22,7 +23,13 @@ from baselines.matching import (
     squared_distance,
 )
 from benchmark.method import Monitor, Problem, require_positive
+from benchmark.outer_steps import OuterSteps
 from benchmark.students.network import Parameters
+from benchmark.students.spec import StudentSpec
+from benchmark.work import Priced
+
+SAMPLED_MATCHES = 10
+"""Matches of the outer step that plans time; after all but the last of them a student trains."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,12 @@ class GradientMatching(BatchMatching):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "matches", "network_steps")
+
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced:
+        """Outer steps, timed as they are taken, with fewer matches each."""
+        few = dataclasses.replace(self, outer_steps=1, matches=min(self.matches, SAMPLED_MATCHES))
+        count = self.outer_steps * self.matches / few.matches
+        return OuterSteps(count, few, observation_dim, action_dim, student)
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Run Algorithm 1; its loop over classes is left out, since actions have none."""

@@ -18,7 +18,9 @@ from baselines.frepo import FRePo
 from baselines.meta_gradient import InnerLoop, Pairs
 from baselines.outer_loop import OBD, follow, inner_loop
 from benchmark.method import BadParameter, Monitor, Problem, require_above_zero
+from benchmark.outer_steps import SAMPLED, OuterSteps
 from benchmark.students.spec import StudentSpec
+from benchmark.work import Priced
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,17 @@ class KernelThenUnrolled(FRePo):
     def switch(self) -> int:
         """The first outer step that is unrolled."""
         return round(self.kernel_share * self.outer_steps)
+
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced:
+        """FRePo's outer steps, then OBD's."""
+        kernel = dataclasses.replace(self, kernel_share=1.0, outer_steps=SAMPLED)
+        unrolled = None
+        if rest := self.outer_steps - self.switch:
+            obd = dataclasses.replace(self.obd(), outer_steps=rest)
+            unrolled = obd.work(observation_dim, action_dim, student)
+        return OuterSteps(
+            self.switch, kernel, observation_dim, action_dim, student, others=unrolled
+        )
 
     def rate(self, step: int) -> float:
         """FRePo's cosine, over the steps before the switch."""

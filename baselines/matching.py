@@ -6,6 +6,7 @@ losses differ from method to method, and the loops are short (OBD's hundred step
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -32,10 +33,12 @@ from benchmark.method import (
     require_positive,
     require_settings,
 )
+from benchmark.outer_steps import SAMPLED, OuterSteps
 from benchmark.students.heads import SQUARED_ERROR_HEADS, bc_loss_gradient, squared_error_head
 from benchmark.students.network import Parameters
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet, require_finite
+from benchmark.work import Priced
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class Matching(Method):
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """The dataset, and the teacher where it gives the labels."""
         return needs_of_labels(self.labels)
+
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced:
+        """Outer steps, timed as they are taken."""
+        few = dataclasses.replace(self, outer_steps=min(self.outer_steps, SAMPLED))
+        return OuterSteps(self.outer_steps, few, observation_dim, action_dim, student)
 
     def learned_facts(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Facts for the record, from what is learned (`LearnedPairs.values`)."""

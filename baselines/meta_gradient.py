@@ -118,6 +118,7 @@ class InnerLoop:
         outer: OuterBatch,
         noise: Tensor | None = None,
         adjoint_noise: Tensor | None = None,
+        velocity: Parameters | None = None,
     ) -> MetaGradient:
         """Outer loss after training from `initial`, and its gradient in the pairs.
 
@@ -130,12 +131,14 @@ class InnerLoop:
             adjoint_noise: Noise `[T, R, N, act_dim]` of the backward pass where it differs. The
                 published OBD code draws it anew there, which is not the gradient of its own loss;
                 given here, it reproduces that estimate.
+            velocity: v_0, as `train_on` gives it; None for zero. The C++ engine begins at zero
+                only, so that torch computes the others.
         """
-        if native_engine.serves(pairs.actions):
+        if velocity is None and native_engine.serves(pairs.actions):
             return MetaGradient(
                 *native_engine.gradient(self, initial, pairs, outer, noise, adjoint_noise)
             )
-        return self._gradient(initial, pairs, outer, noise, adjoint_noise)
+        return self._gradient(initial, pairs, outer, noise, adjoint_noise, velocity)
 
     @torch.no_grad()
     def _gradient(
@@ -145,11 +148,12 @@ class InnerLoop:
         outer: OuterBatch,
         noise: Tensor | None,
         adjoint_noise: Tensor | None,
+        velocity: Parameters | None = None,
     ) -> MetaGradient:
         """`gradient` in torch: the C++ engine's reference, and what runs where there is none."""
         # Forward in time: T steps of BC, each of which keeps what its adjoint reads.
         steps: list[InnerStep] = []
-        parameters, velocity = initial, None
+        parameters = initial
         for noise_t in self._by_step(noise):
             steps.append(self.inner_step(parameters, pairs, noise_t))
             parameters, velocity = self._update(steps[-1], velocity)
@@ -202,11 +206,21 @@ class InnerLoop:
         """Parameters `[R, ...]` after training from `initial`; arguments as in `gradient`."""
         if native_engine.serves(pairs.actions):
             return native_engine.train(self, initial, pairs, noise)
-        parameters, velocity = initial, None
+        return self.train_on(initial, None, pairs, noise)[0]
+
+    @torch.no_grad()
+    def train_on(
+        self,
+        parameters: Parameters,
+        velocity: Parameters | None,
+        pairs: Pairs,
+        noise: Tensor | None = None,
+    ) -> tuple[Parameters, Parameters | None]:
+        """Go on with a training, in torch: parameters and velocity from v_0 (None for zero)."""
         for noise_t in self._by_step(noise):
             step = self.inner_step(parameters, pairs, noise_t)
             parameters, velocity = self._update(step, velocity)
-        return parameters
+        return parameters, velocity
 
     def stored_bytes(
         self, initial: Parameters, pairs: Pairs, outer: OuterBatch, noise: Tensor | None = None

@@ -35,7 +35,7 @@ from benchmark.students.heads import SQUARED_ERROR_HEADS, squared_error_head
 from benchmark.students.network import Network, Parameters, stack
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import NotFinite, SyntheticSet, require_finite
-from benchmark.work import SAMPLE, Work, weights_of
+from benchmark.work import SAMPLE, Priced, Work, weights_of
 
 PAPER_SIZE = 256
 """Pairs of the sets in OBD's Table 1."""
@@ -169,7 +169,7 @@ class OBD(Method):
         require_available(problem, self.synthetic_size)
         return OuterRun(self, self.targets(problem), problem, monitor)
 
-    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Work | None:
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced | None:
         """Outer steps, each T inner steps, their adjoint, and the gradient of the outer loss."""
         network = student.network(observation_dim, action_dim)
         # Products per layer: three of a training step, six of its adjoint (benchmark.students

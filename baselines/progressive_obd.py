@@ -9,6 +9,9 @@ order, cumulatively:
             theta = BC on S_1, then S_1 + S_2, ... up to S_1 + ... + S_{k-1}, T/K steps each
             theta_k = T/K steps of BC on S_1 + ... + S_k from theta
             S_k follows the gradient of H(theta_k); the earlier sets stay
+
+Students with momentum take their velocity along from stage to stage, as in the paper's evaluation
+and in this suite's scoring.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,9 +28,11 @@ from baselines.meta_gradient import InnerLoop, MetaGradient, Pairs
 from baselines.obd import AvPBC
 from baselines.outer_loop import Draw, OuterRun, inner_loop
 from benchmark.method import BadParameter, Method, Monitor, Problem, require_positive
+from benchmark.outer_steps import OuterSteps
 from benchmark.students.network import Parameters
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet
+from benchmark.work import Priced
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,12 @@ class ProgressiveAvPBC(AvPBC):
 
     Args:
         stages: K, the number of sets; the outer steps are shared equally.
+        velocity: "carried" takes the velocity of a student with momentum from stage to stage, as
+            scoring does; "restarted" sets it to zero at each. No difference without momentum.
     """
 
     stages: int = 4
+    velocity: Literal["carried", "restarted"] = "carried"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,17 +62,27 @@ class ProgressiveAvPBC(AvPBC):
             )
 
     def require_student(self, student: StudentSpec) -> None:
-        """At least one step per stage, and no momentum, whose velocity a stage would cut off."""
+        """At least one step per stage; carried velocities are float32's only."""
         super().require_student(student)
-        if student.momentum or student.steps < self.stages:
+        if student.steps < self.stages:
             raise BadParameter(
-                f"stages is {self.stages}, student.steps {student.steps} and student.momentum "
-                f"{student.momentum:g}; expected at least one step per stage, and no momentum: "
-                f"a change of sets would cut off its velocity."
+                f"stages is {self.stages} and student.steps {student.steps}; expected at least one "
+                f"step per stage."
+            )
+        if self._carries(student) and self.precision != "float32":
+            raise BadParameter(
+                f"precision is {self.precision!r}, student.momentum {student.momentum:g} and "
+                f'velocity "carried"; expected precision = "float32": torch, which takes '
+                f"velocities along, has no other."
             )
 
-    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> None:
-        """None: the cost of a step changes with the stage, and is not counted."""
+    def _carries(self, student: StudentSpec) -> bool:
+        return self.velocity == "carried" and student.momentum > 0
+
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced:
+        """Outer steps of every stage, timed as they are taken: their costs differ."""
+        few = dataclasses.replace(self, outer_steps=self.stages)
+        return OuterSteps(self.outer_steps, few, observation_dim, action_dim, student)
 
     def pack_key(self) -> Hashable | None:
         """None: a run changes its inner loop with the stage, so runs are not packed."""
@@ -73,6 +92,8 @@ class ProgressiveAvPBC(AvPBC):
         """Distil one run, stage by stage."""
         self.require_student(problem.student)
         run = _ProgressiveRun(self, self.targets(problem), problem, monitor)
+        if self._carries(problem.student):  # the record's engine is that of the first stage
+            monitor.note(engine_of_later_stages="torch")
         loop = inner_loop(problem, self.precision)
         for step in range(run.start, self.outer_steps):
             run.report(step)
@@ -90,13 +111,20 @@ class ProgressiveAvPBC(AvPBC):
         stage = step * self.stages // self.outer_steps
         draw = run.draw(loop, step)
         parameters: Parameters = draw.initial
+        velocity: Parameters | None = None
+        carries = self._carries(run.problem.student)
         for earlier in range(stage):
             part, rows, noise = self._part(run, loop, draw, earlier)
-            parameters = part.train(parameters, _rows(run.pairs(), rows), noise)
+            pairs = _rows(run.pairs(), rows)
+            if carries:
+                parameters, velocity = part.train_on(parameters, velocity, pairs, noise)
+            else:
+                parameters = part.train(parameters, pairs, noise)
         part, rows, noise = self._part(run, loop, draw, stage)
-        # The gradient stops at `parameters`: the stages before it are trained through, not
-        # differentiated, and the rows of earlier sets are masked out of the update.
-        gradient = part.gradient(parameters, _rows(run.pairs(), rows), draw.outer, noise)
+        # The gradient stops at `parameters` and `velocity`: the stages before it are trained
+        # through, not differentiated, and the rows of earlier sets are masked out of the update.
+        pairs = _rows(run.pairs(), rows)
+        gradient = part.gradient(parameters, pairs, draw.outer, noise, velocity=velocity)
         run.update_stage(rows, run.stages[rows] == stage, gradient)
 
     def _part(

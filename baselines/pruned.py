@@ -27,7 +27,7 @@ from baselines.selection_by_coverage import lloyd_step, nearest_centres, seed_cl
 from benchmark.config import build
 from benchmark.method import METHODS, BadParameter, Method, Monitor, Problem, require_positive
 from benchmark.students.spec import StudentSpec
-from benchmark.work import Work
+from benchmark.work import Priced
 
 LLOYD_STEPS = 5
 
@@ -109,7 +109,7 @@ class Pruned(Method):
         """The engine of the method that distils."""
         return self.inner.engine(device)
 
-    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Work | None:
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced | None:
         """The work of the method that distils; that of the probes is not counted."""
         return self.inner.work(observation_dim, action_dim, student)
 

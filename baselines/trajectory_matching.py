@@ -6,6 +6,7 @@ Source: Cazenavette et al., CVPR 2022, "Dataset Distillation by Matching Trainin
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,8 +25,10 @@ from baselines.matching import (
 )
 from baselines.selection import Labels
 from benchmark.method import BadParameter, Monitor, Problem, require_positive, require_settings
+from benchmark.outer_steps import SAMPLED, OuterSteps
 from benchmark.students.network import Parameters
 from benchmark.students.spec import StudentSpec
+from benchmark.work import Priced, training_work
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,18 @@ class TrajectoryMatching(BatchMatching):
         """The needs of all matching, and plain SGD: its steps on the pairs are differentiated."""
         super().require_student(student)
         require_settings(self, student, optimizer="sgd")
+
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced:
+        """Outer steps, timed as they are taken, after the training of the experts."""
+        few = dataclasses.replace(
+            self, outer_steps=min(self.outer_steps, SAMPLED), experts=1, start_epochs=1,
+            expert_epoch_steps=1,
+        )  # fmt: skip
+        experts = training_work(
+            student, observation_dim, action_dim, self.outer_batch, self.experts,
+            (self.start_epochs - 1 + self.expert_span) * self.expert_epoch_steps,
+        )  # fmt: skip
+        return OuterSteps(self.outer_steps, few, observation_dim, action_dim, student, experts)
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Run Algorithm 1. A resumed run trains its experts again, to the same bits."""

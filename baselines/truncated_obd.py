@@ -24,7 +24,7 @@ from baselines.obd import AvPBC
 from baselines.outer_loop import OuterRun, inner_loop
 from benchmark.method import BadParameter, Method, Monitor, Problem, require_positive
 from benchmark.students.spec import StudentSpec
-from benchmark.work import Work
+from benchmark.work import Priced
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TruncatedAvPBC(AvPBC):
                 f"a window would cut off its velocity."
             )
 
-    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Work | None:
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced | None:
         """Av-PBC's work on a training that costs as much as a window and what is before it."""
         share = self.expected_products(student.steps)
         steps = max(1, round(share * student.steps))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmark.environments.physics import UNCHANGED, Physics
 from benchmark.environments.rollout import Episodes, rollout
 from benchmark.errors import ObdBenchError
 from benchmark.method import Policy, Stochastic
@@ -59,6 +60,7 @@ def score(
     environment: str,
     axes: Mapping[str, str | int],
     on_progress: Callable[[int], None] | None = None,
+    physics: Physics = UNCHANGED,
 ) -> Episodes:
     """Measure returns and lengths `[P, E]` of P policies over E episodes.
 
@@ -74,8 +76,9 @@ def score(
         environment: Gymnasium id.
         axes: Names and values that all seeds derive from, `RunSpec.scoring_axes`.
         on_progress: Callback with the number of environment steps so far.
+        physics: Changed physics of the environment (see `make_batched`).
     """
-    policy = acting(_clone(result, protocol, student, scaling, axes), protocol, axes)
+    policy = acting(clones(result, protocol, student, scaling, axes), protocol, axes)
     return rollout(
         environment,
         policy,
@@ -84,6 +87,7 @@ def score(
         seeds=episode_seeds(protocol.episodes, **axes, purpose="evaluation episodes"),
         threads=min(torch.get_num_threads(), os.cpu_count() or 1),
         on_progress=on_progress,
+        physics=physics,
     )
 
 
@@ -111,14 +115,14 @@ def acting(policy: Policy, protocol: Protocol, axes: Mapping[str, str | int]) ->
     )
 
 
-def _clone(
+def clones(
     result: SyntheticSet | Policy,
     protocol: Protocol,
     student: StudentSpec,
     scaling: Scaling,
     axes: Mapping[str, str | int],
 ) -> Policy:
-    """Return the given policies, or train students on the whole set.
+    """Return the given policies, or train students on the whole set; arguments as of `score`.
 
     Raises:
         ObdBenchError: The result is neither.

@@ -23,7 +23,7 @@ from benchmark.seeds import derive_seed
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet
 from benchmark.teachers.teacher import Teacher
-from benchmark.work import Work
+from benchmark.work import Priced
 
 NEEDS = ("dataset", "teacher", "log_density", "environment")
 
@@ -279,16 +279,21 @@ class Method(ABC):
         The same problem and hyper-parameters must give the same checkpoints.
         """
 
-    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Work | None:
-        """Count the products of a run, for plans; None where the method does not say.
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced | None:
+        """Say what a run costs, for plans; None where the method does not say.
 
-        Scoring is not part of it.
+        Either its products (`benchmark.work.Work`) or its outer steps
+        (`benchmark.outer_steps.OuterSteps`). Scoring is not part of it.
         """
         return None
 
     def student_for(self, student: StudentSpec) -> StudentSpec:
         """Give the student to distil for and to score with: the sweep's, or a variant of it."""
         return student
+
+    def scoring_student_for(self, student: StudentSpec) -> StudentSpec:
+        """Give the student that scores in its place, where the sweep names one."""
+        return self.student_for(student)
 
     def require_student(self, student: StudentSpec) -> None:
         """Raise BadParameter where the method cannot distil for a student.

@@ -106,10 +106,12 @@ class RunSpec:
         rest["teacher"] = str(TeacherName.parse(rest.get("teacher", cls.teacher)))
         DENSITIES[rest.get("density", cls.density)]
         rest.setdefault("student", StudentSpec())
-        for role in ("student", "evaluation_student"):
+        for role, variant in (
+            ("student", built.student_for), ("evaluation_student", built.scoring_student_for),
+        ):  # fmt: skip
             if (student := rest.get(role)) is not None:
                 STUDENTS[student.name]
-                rest[role] = built.student_for(student)
+                rest[role] = variant(student)
         built.require_student(rest["student"])
         for key, need in (("teacher", "teacher"), ("density", "log_density")):
             if need not in built.needs:  # so that a grid over them does not repeat such methods

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from benchmark.students.spec import StudentSpec
 FORMAT = "obdbench.synthetic-set/1"
 WEIGHTED_FORMAT = "obdbench.synthetic-set/2"
 """The format of sets with weights: versions that know no weights must not train without them."""
+RATE = "learning_rate"
+"""Name of the tensor of a learned rate; a file that has it holds the set's own scaling."""
 
 
 class BadSyntheticSet(ObdBenchError):
@@ -42,6 +45,34 @@ def require_finite(what: str, values: Tensor) -> None:
 
 
 @dataclass(frozen=True)
+class LearnedTraining:
+    """The units and the rate of its students' training that a method learned along with a set.
+
+    Args:
+        scaling: Units that students learn in, in place of those of the dataset.
+        learning_rate: Learning rate of students whose spec has `schedule = "learned"`; others keep
+            their own.
+    """
+
+    scaling: Scaling = field(repr=False)
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.learning_rate, float) and 0 < self.learning_rate < math.inf):
+            raise BadSyntheticSet(
+                f"The learning rate that a synthetic set carries is {self.learning_rate}; expected "
+                f"one finite float above 0."
+            )
+        for name, values in self.scaling.tensors().items():
+            require_finite(f"The {name} that a synthetic set carries", values)
+        if not bool((self.scaling.std > 0).all()):
+            raise BadSyntheticSet(
+                f"The observation_std that a synthetic set carries is down to "
+                f"{float(self.scaling.std.min()):.4g}; expected above 0."
+            )
+
+
+@dataclass(frozen=True)
 class SyntheticSet:
     """N pairs to clone, in the environment's own units.
 
@@ -53,12 +84,15 @@ class SyntheticSet:
             pairs from the first step.
         weights: Weights `[N]` float32 of the pairs' losses, 0 or more; students descend
             sum w_i l_i / sum w_i. None weighs all pairs the same.
+        training: Units and rate of the students' training, where they were learned with the pairs.
+            None leaves them the dataset's units and their own rate.
     """
 
     observations: Tensor = field(repr=False)
     actions: Tensor = field(repr=False)
     stages: Tensor | None = field(default=None, repr=False)
     weights: Tensor | None = field(default=None, repr=False)
+    training: LearnedTraining | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("observations", self.observations), ("actions", self.actions)):
@@ -80,9 +114,27 @@ class SyntheticSet:
             self._check_stages(self.stages)
         if self.weights is not None:
             self._check_weights(self.weights)
+        if self.training is not None:
+            mean, center = self.training.scaling.mean, self.training.scaling.center
+            found, expected = (len(mean), len(center)), (self.observation_dim, self.action_dim)
+            if found != expected:
+                raise BadSyntheticSet(
+                    f"A synthetic set carries units of {found[0]} numbers per observation and "
+                    f"{found[1]} per action; its pairs have {expected[0]} and {expected[1]}."
+                )
 
     def __len__(self) -> int:
         return len(self.observations)
+
+    @property
+    def observation_dim(self) -> int:
+        """Numbers per observation."""
+        return self.observations.shape[1]
+
+    @property
+    def action_dim(self) -> int:
+        """Numbers per action."""
+        return self.actions.shape[1]
 
     def rows(self, step: int, steps: int) -> Tensor:
         """The rows that are trained on at one of `steps` gradient steps."""
@@ -140,16 +192,20 @@ def save_synthetic_set(
 ) -> str:
     """Write a set as safetensors and return the file's sha256.
 
-    The file includes the scaling that students are trained under, so that it suffices to train a
-    policy; the card (JSON in the file's metadata) holds the set's provenance.
+    The file includes the scaling that students are trained under, the set's own where it has one,
+    so that it suffices to train a policy; the card (JSON in the file's metadata) holds the set's
+    provenance.
     """
+    training = synthetic.training
     tensors = {
         "observations": synthetic.observations.contiguous(),
         "actions": synthetic.actions.contiguous(),
-        **scaling.tensors(),
+        **(scaling if training is None else training.scaling).tensors(),
         **({} if synthetic.stages is None else {"stages": synthetic.stages}),
         **({} if synthetic.weights is None else {"weights": synthetic.weights.contiguous()}),
     }
+    if training is not None:
+        tensors[RATE] = torch.tensor(training.learning_rate, dtype=torch.float64)
     kind = FORMAT if synthetic.weights is None else WEIGHTED_FORMAT
     text = json.dumps({"format": kind, **card}, sort_keys=True)
     with atomic_path(path) as temporary:
@@ -179,8 +235,11 @@ def load_synthetic_set(path: Path) -> tuple[SyntheticSet, Scaling, dict[str, Any
             tensors["action_half_range"],
         )
         weights = tensors["weights"] if card["format"] == WEIGHTED_FORMAT else None
+        training = None
+        if RATE in tensors:
+            training = LearnedTraining(scaling, tensors[RATE].tolist())
         pairs = SyntheticSet(
-            tensors["observations"], tensors["actions"], tensors.get("stages"), weights
+            tensors["observations"], tensors["actions"], tensors.get("stages"), weights, training
         )
         return pairs, scaling, card
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 import torch
@@ -31,6 +31,14 @@ SAMPLE = 1.5e10
 """Multiply-adds of a sample, a quarter to half a second of one core."""
 SAMPLE_SECONDS = 0.1
 """CPU seconds after which a sample is not repeated."""
+
+
+class Priced(Protocol):
+    """Work whose cost can be told before it is done."""
+
+    def seconds(self, rates: Rates, runs: int = 1) -> float:
+        """CPU seconds of one run, where R are advanced together."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -89,23 +97,16 @@ class Rates:
             key: Everything that they depend on.
             sample: Does some of the work, and gives its units.
         """
+        return self.measured(key, lambda: _fastest(sample))
+
+    def measured(self, key: Hashable, measure: Callable[[], float]) -> float:
+        """CPU seconds per unit of work, by `measure` unless they are known for this key."""
         name = json.dumps(key, default=str)
         if name not in self._known:
-            self._known[name] = self._measure(sample)
+            with torch_threads(self.threads):
+                self._known[name] = measure()
             self._write(name)
         return self._known[name]
-
-    def _measure(self, sample: Callable[[], float]) -> float:
-        """Fastest of a few repeats after a first one, which allocates memory."""
-        with torch_threads(self.threads):
-            sample()
-            fastest, spent = float("inf"), 0.0
-            while spent < SAMPLE_SECONDS:
-                began = time.process_time()
-                units = sample()
-                seconds = time.process_time() - began
-                fastest, spent = min(fastest, seconds / units), spent + max(seconds, 1e-4)
-            return fastest
 
     def _read(self) -> dict[str, dict[str, float]]:
         """The stored rates; none where the file is missing or damaged."""
@@ -126,6 +127,18 @@ class Rates:
             stored = self._read()
             stored.setdefault(self._machine, {})[name] = self._known[name]
             write_atomic(self._path, json.dumps(stored, indent=1, sort_keys=True) + "\n")
+
+
+def _fastest(sample: Callable[[], float]) -> float:
+    """Seconds per unit, fastest of a few repeats after a first one, which allocates memory."""
+    sample()
+    fastest, spent = float("inf"), 0.0
+    while spent < SAMPLE_SECONDS:
+        began = time.process_time()
+        units = sample()
+        seconds = time.process_time() - began
+        fastest, spent = min(fastest, seconds / units), spent + max(seconds, 1e-4)
+    return fastest
 
 
 def processor() -> str:
@@ -161,6 +174,7 @@ def training_work(
         students: Students that are trained at once.
         steps: Gradient steps.
     """
+    student = student.with_rate(student.learning_rate)  # any costs the same
     network = student.network(observation_dim, action_dim)
     # Per layer: the forward pass, the gradient below, the gradient of the weights.
     one_step = 3.0 * weights_of(network) * pairs * students

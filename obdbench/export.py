@@ -29,9 +29,10 @@ def export_set(source: Path, kind: str, target: str) -> str:
 
     Args:
         source: Safetensors file of a run.
-        kind: "npz" (observations, actions, stages or weights where there are some, card as JSON
-            text), "safetensors" (the file as it is), "csv" (one row per pair, the same columns) or
-            "minari" (a dataset in which every pair is an episode of one step without reward).
+        kind: "npz" (observations, actions, stages or weights where there are some, units and
+            rate where they were learned with the set, card as JSON text), "safetensors" (the file
+            as it is), "csv" (one row per pair, the same columns) or "minari" (a dataset in which
+            every pair is an episode of one step without reward).
         target: File to write, or id of the Minari dataset.
 
     Returns:
@@ -39,7 +40,7 @@ def export_set(source: Path, kind: str, target: str) -> str:
 
     Raises:
         ObdBenchError: The format is unknown, the source is not a synthetic set, or the format
-            cannot hold the set's stages or weights.
+            cannot hold the set's stages, weights or learned training.
     """
     if kind not in FORMATS:
         raise ObdBenchError(f"--format is {kind!r}; expected one of {', '.join(FORMATS)}.")
@@ -65,12 +66,16 @@ def _npz(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -
         "card": np.array(json.dumps(card)),
     }
     arrays |= {name: values.numpy() for name, values in _of_each_pair(pairs).items()}
+    if (learned := pairs.training) is not None:
+        arrays |= {name: values.numpy() for name, values in learned.scaling.tensors().items()}
+        arrays["learning_rate"] = np.array(learned.learning_rate)
     with atomic_path(Path(target)) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
     return target
 
 
 def _csv(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -> str:
+    _require_no_training(source, pairs, "columns of a table have")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     observations, actions, others = pairs.observations, pairs.actions, _of_each_pair(pairs)
@@ -94,6 +99,7 @@ def _minari(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str
             f"{source} has {others}, by which its pairs are trained on, and an episode of a Minari "
             f"dataset has no place for them. Take --format npz or csv."
         )
+    _require_no_training(source, pairs, "a Minari dataset has")
     _check_free(target)
     space = action_space(card["environment"])
     actions = pairs.actions.numpy()
@@ -135,6 +141,14 @@ def _of_each_pair(pairs: SyntheticSet) -> dict[str, Tensor]:
     """Stages and weights, where the set has them: training without them is another training."""
     found = {"stages": pairs.stages, "weights": pairs.weights}
     return {name: values for name, values in found.items() if values is not None}
+
+
+def _require_no_training(source: Path, pairs: SyntheticSet, place: str) -> None:
+    if pairs.training is not None:
+        raise ObdBenchError(
+            f"{source} carries a learning rate and observation statistics that were learned with "
+            f"it, and {place} no place for them. Take --format npz or safetensors."
+        )
 
 
 def _check_free(target: str) -> None:

@@ -17,6 +17,12 @@ from benchmark.errors import ObdBenchError
 from benchmark.record import Summary, check_set, record_folder
 from benchmark.spec import RunSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
+from paper_figures.beyond_return import (
+    fairness_figure,
+    fairness_table,
+    privacy_figure,
+    privacy_table,
+)
 from paper_figures.curves import (
     against_environment_steps,
     against_seconds,
@@ -25,16 +31,19 @@ from paper_figures.curves import (
     sizes,
 )
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
+from paper_figures.equal_seconds import equal_seconds
 from paper_figures.figure import write_formats
 from paper_figures.main_table import main_table
 from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
 from paper_figures.paired_curves import paired_curves
 from paper_figures.reproduction_table import reproduction_table, rescored_table
+from paper_figures.robustness import robustness, robustness_table
 from paper_figures.step_or_weighting import step_or_weighting
 from paper_figures.study_figures import misalignment, multi_task, state_density, transfer
 from paper_figures.supervised_images import evolved_sets, image_sets, supervised_table
 from paper_figures.table import Table
 from paper_figures.training_cost import training_cost
+from paper_figures.use import use, use_table
 from results import cell_table, curves_frame, runs_frame
 from results.author_files import scores_beside
 from results.comparison import compare, file_cells, published_cells
@@ -174,6 +183,8 @@ EXHIBITS = (
     Exhibit("step-or-weighting", sweep="step_or_weighting",
         make=lambda stored: step_or_weighting(stored.runs),
         shows="What of Av-PBC's gain over PBC is a larger step, and what its weighting."),
+    Exhibit("progressive-sets", sweep="progressive", make=StoredResults.table,
+        shows="Progressive sets and one set of equal total size, by what becomes of velocities."),
     Exhibit("adjoint-precision", sweep="precision",
         make=lambda stored: paired_curves(stored.curves),
         shows="Av-PBC with its adjoint in bf16 next to float32 throughout, at every checkpoint."),
@@ -225,6 +236,9 @@ EXHIBITS = (
         shows="The evolved images, and the class means that they began as."),
     Exhibit("all-methods", sweep="all_methods", make=StoredResults.table,
         shows="Every method of the suite on two datasets, with what it used and what it cost."),
+    Exhibit("all-methods-seconds", sweep="all_methods_seconds",
+        make=lambda stored: equal_seconds(runs_frame(stored.records, stored.asked)),
+        shows="Every method at equal CPU seconds on three datasets, in the order of families."),
     Exhibit("all-methods-convergence", sweep="all_methods",
         make=lambda stored: convergence(stored.curves),
         shows="Normalized return against outer step for all of them."),
@@ -244,6 +258,26 @@ EXHIBITS = (
     Exhibit("kernel-against-unrolled-table", sweep="kernel_against_unrolled",
         make=StoredResults.table,
         shows="The same at the end, with the seconds that each took."),
+    Exhibit("axes-privacy", study="privacy", make=lambda stored: privacy_table(stored.measured),
+        shows="What policies and sets tell of the episodes that they were made from."),
+    Exhibit("axes-privacy-figure", study="privacy",
+        make=lambda stored: privacy_figure(stored.measured),
+        shows="The same as a figure."),
+    Exhibit("axes-fairness", study="fairness", make=lambda stored: fairness_table(stored.measured),
+        shows="SDW-OBD next to Av-PBC on rare states, in the worst cell and in the worst tenth."),
+    Exhibit("axes-fairness-figure", study="fairness",
+        make=lambda stored: fairness_figure(stored.measured),
+        shows="Error of every method's policies from the rarest states to the densest."),
+    Exhibit("axes-robustness", study="robustness",
+        make=lambda stored: robustness_table(stored.measured, stored.played),
+        shows="What noise, attacks and changed physics leave of the return of taught policies."),
+    Exhibit("axes-robustness-figure", study="robustness",
+        make=lambda stored: robustness(stored.measured, stored.played),
+        shows="The same as curves."),
+    Exhibit("axes-use", study="use", make=lambda stored: use_table(stored.measured, stored.played),
+        shows="What a set is worth as a warm start of cloning 1 % of the data."),
+    Exhibit("axes-use-figure", study="use", make=lambda stored: use(stored.measured, stored.played),
+        shows="The same as curves."),
     Exhibit("reproduction",
         make=lambda stored: reproduction_table(
             compare(published_cells(), stored.records, stored.scores)),

@@ -1,8 +1,9 @@
 """Estimates of the CPU seconds that runs will take.
 
 In this order: the mean of complete records of the same settings made on this machine; the method's
-counted products at this machine's measured rate, with its scoring; records of the same settings
-made elsewhere; else unknown. Records of other sizes, datasets or devices are not used.
+counted products or sampled outer steps at this machine's measured rate, with its scoring; records
+of the same settings made elsewhere; else unknown. Records of other sizes, datasets or devices are
+not used.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from benchmark.scaling import action_bounds
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
 from benchmark.students.student import StudentPolicy
+from benchmark.synthetic_set import NotFinite
 from benchmark.teachers.teacher import TeacherRecipe
 from benchmark.work import Rates, training_work, unit_scaling
 
@@ -94,12 +96,14 @@ class Costs:
             if kind_of(record.provenance.device) == device:
                 here = record.provenance.host == platform.node()
                 seconds = cost.cpu_seconds + cost.evaluation_wall_seconds
-                self._seconds[_settings(run), here].append(seconds)
+                key = _settings(run, len(record.checkpoints))
+                self._seconds[key, here].append(seconds)
 
     def of(self, run: RunSpec) -> CostEstimate:
         """Estimate one run."""
+        settings = _settings(run, _checkpoints(run))
         for here, source in ((True, "measured here"), (False, "measured elsewhere")):
-            if known := self._seconds.get((_settings(run), here)):
+            if known := self._seconds.get((settings, here)):
                 return CostEstimate(fmean(known), source, len(known))
             if here and (seconds := self._counted(run)) is not None:
                 return CostEstimate(seconds, "counted")
@@ -124,7 +128,10 @@ class Costs:
                 run.scoring_student, sizes.observation, sizes.action, pairs,
                 policies.students * policies.ensemble, run.scoring_student.steps,
             ).seconds(self.rates)  # fmt: skip
-        distillation = work.seconds(self.rates, self._together.get(run.run_id, 1))
+        try:
+            distillation = work.seconds(self.rates, self._together.get(run.run_id, 1))
+        except NotFinite:  # outer steps of a sample diverge where those of the run are likely to
+            return None
         return distillation + _checkpoints(run) * scoring
 
     def _episodes(self, run: RunSpec, sizes: Dimensions, protocol: Protocol) -> float:
@@ -219,10 +226,17 @@ def _dimensions(dataset: str) -> Dimensions | None:
     return dimensions(DatasetName.parse(dataset))
 
 
-def _settings(run: RunSpec) -> Hashable:
-    """What was chosen for a run, whatever the version of its method: the same costs the same."""
+def _settings(run: RunSpec, checkpoints: int) -> Hashable:
+    """What was chosen for a run as far as it has a cost: no names, versions, or what is averaged.
+
+    How often a run is scored does not matter to one that has a single result.
+    """
     chosen = json.dumps(dict(run.parameters), sort_keys=True)
-    return (run.method, run.dataset, chosen, run.student, run.scoring_student, run.protocol)
+    every = run.protocol.checkpoint_every if checkpoints > 1 else 1
+    protocol = dataclasses.replace(
+        run.protocol, name="", checkpoint_every=every, last=1, leave_out=0
+    )
+    return (run.method, run.dataset, chosen, run.student, run.scoring_student, protocol)
 
 
 def _checkpoints(run: RunSpec) -> int:

@@ -103,9 +103,12 @@ def environment_units(trial: Trial) -> str | None:
     """
     _ = trial.whole
     found = trial.run(given=toy_in_other_units())
-    scaling, outside = found.toy.scaling, 0.0
+    outside = 0.0
     for step, result in found.results.items():
+        scaling = found.toy.scaling
         if isinstance(result, SyntheticSet):
+            # Units that a set carries are of what the method saw, which is not the toy data.
+            scaling = result.training.scaling if result.training else scaling
             distance = float(scaling.observations_in(result.observations).abs().mean())
             if distance > _FAR:
                 raise Broken(

@@ -86,7 +86,8 @@ class Recorder:
             )
         if isinstance(result, SyntheticSet):
             parts = vars(result).items()
-            result = replace(result, **{k: v.clone() for k, v in parts if isinstance(v, Tensor)})
+            copies: dict[str, Any] = {k: v.clone() for k, v in parts if isinstance(v, Tensor)}
+            result = replace(result, **copies)
         self.results[step] = result
 
     def resume(self) -> State | None:
@@ -362,7 +363,10 @@ def actions_of(policy: Policy, observations: NDArray[np.float32]) -> NDArray[np.
 def values_of(result: SyntheticSet | Policy, observations: NDArray[np.float32]) -> list[Tensor]:
     """Contents of a result as tensors: those of a set, or the actions of the policies."""
     if isinstance(result, SyntheticSet):
-        return [value for value in vars(result).values() if isinstance(value, Tensor)]
+        values = [value for value in vars(result).values() if isinstance(value, Tensor)]
+        if (learned := result.training) is not None:
+            values += [*learned.scaling.tensors().values(), torch.tensor(learned.learning_rate)]
+        return values
     return [torch.from_numpy(np.asarray(actions_of(result, observations)))]
 
 

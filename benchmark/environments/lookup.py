@@ -22,6 +22,7 @@ from benchmark.environments.contacts import contact_rule, scale_margins
 from benchmark.environments.gymnasium_batch import GymnasiumBatch
 from benchmark.environments.jax_tasks import SPECIFICATIONS, make_task, missing, simulated_actions
 from benchmark.environments.mujoco_tasks import has_task
+from benchmark.environments.physics import UNCHANGED, Physics
 from benchmark.errors import ObdBenchError
 
 # Families that gymnasium does not ship, by the package that does: the starts of their ids.
@@ -214,7 +215,9 @@ def make_environment(specification: EnvSpec) -> gymnasium.Env[Any, Any]:
     return environment
 
 
-def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment:
+def make_batched(
+    env_id: str, size: int, threads: int = 1, physics: Physics = UNCHANGED
+) -> BatchedEnvironment:
     """Make a batch of `size` slots of a registered environment.
 
     HalfCheetah, Hopper and Walker2d (v4 and v5, default constructor arguments) are stepped in
@@ -225,9 +228,12 @@ def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment
         size: Number of slots.
         threads: Threads that step the MuJoCo slots. Other environments are stepped on the calling
             thread, because gymnasium promises no thread safety.
+        physics: Changed physics, only for environments that are stepped in MuJoCo directly; the
+            batch has a model of its own.
 
     Raises:
-        UnknownEnvironment: The id is not registered, or its dependencies are not installed.
+        UnknownEnvironment: The id is not registered, its dependencies are not installed, or its
+            physics cannot be changed.
         UnsupportedSpace: Observations are not a Box, or actions neither a bounded 1-D Box nor
             Discrete.
         ValueError: `size` or `threads` is below one.
@@ -236,10 +242,16 @@ def make_batched(env_id: str, size: int, threads: int = 1) -> BatchedEnvironment
         if value < 1:
             raise ValueError(f"{name} is {value}, expected at least 1.")
     specification = find_specification(env_id)
+    if physics != UNCHANGED and not has_task(specification):
+        raise UnknownEnvironment(
+            f"The physics of {env_id!r} cannot be changed to {physics}: only those of HalfCheetah, "
+            f"Hopper and Walker2d (v4 and v5, default arguments) can."
+        )
     if specification.id in SPECIFICATIONS:
         return _make_jax(specification, size)
     if has_task(specification):
         reference = make_environment(specification)
+        physics.apply(reference.unwrapped)
         # Imported here: MuJoCo is slow to import, and finding a specification does not need it.
         from benchmark.environments.mujoco_batch import MujocoBatch
 

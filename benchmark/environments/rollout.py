@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from benchmark.environments.batch import BatchedEnvironment, check_actions, highest
 from benchmark.environments.lookup import find_specification, make_batched
+from benchmark.environments.physics import UNCHANGED, Physics
 from benchmark.errors import ObdBenchError
 from benchmark.threads import torch_threads
 
@@ -71,6 +72,7 @@ def rollout(
     threads: int = 1,
     max_steps: int | None = None,
     on_progress: Callable[[int], None] | None = None,
+    physics: Physics = UNCHANGED,
 ) -> Episodes:
     """Run `episodes` episodes of each of `policies` policies, all stepped as one batch.
 
@@ -90,6 +92,7 @@ def rollout(
             on the cores that the environments are stepped on.
         max_steps: Cut every episode after so many steps, if the environment has not ended it.
         on_progress: Called after every step of the batch with the environment steps taken so far.
+        physics: Changed physics of the environment (see `make_batched`).
 
     Raises:
         NoTimeLimit: The environment has no time limit and `max_steps` is None.
@@ -98,7 +101,7 @@ def rollout(
     """
     if len(seeds) != episodes:
         raise ValueError(f"rollout got {len(seeds)} seeds for {episodes} episodes.")
-    batch = make_batched(env_id, policies * episodes, threads)
+    batch = make_batched(env_id, policies * episodes, threads, physics)
     with contextlib.closing(batch) as environment, torch_threads(1):
         limit = _step_limit(environment, max_steps)
         shape, space = (policies, episodes), environment.action_space

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # records and commands that train nothing must not pay for to
 HeadName = Literal["sampled", "sampled_trained", "mean", "gaussian", "categorical"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 ActivationName = Literal["relu", "tanh"]
-ScheduleName = Literal["constant", "linear"]
+ScheduleName = Literal["constant", "linear", "learned"]
 
 
 CHOICES: dict[str, Any] = {
@@ -65,7 +65,8 @@ class StudentSpec:
         gradient_clip: Largest norm of each student's gradient over all of its parameters; a longer
             one is scaled to it (HaDES: 0.5). None for no limit.
         schedule: "constant", or "linear": the learning rate falls linearly over the steps, from
-            `learning_rate` towards 0, as HaDES's does on MinAtar.
+            `learning_rate` towards 0, as HaDES's does on MinAtar; "learned": the rate that the
+            synthetic set carries, in place of `learning_rate` (PPMO).
     """
 
     name: str = "mlp"
@@ -133,7 +134,7 @@ class StudentSpec:
         """
         kind = self.policy_head.space
         if kind is not None and not isinstance(space, kind):
-            other = {"gaussian": "categorical", "categorical": "gaussian"}[self.head]
+            other = {"gaussian": 'categorical" or "mean', "categorical": "gaussian"}[self.head]
             raise ObdBenchError(
                 f"student.head is {self.head!r}, for actions of a {kind.__name__}; those of "
                 f'{environment} are {space}. Set head = "{other}".'
@@ -150,8 +151,23 @@ class StudentSpec:
         fused = self.policy_head.space is not None
         return Adam(tensors, self.adam_epsilon, decay, fused)
 
+    def with_rate(self, learned: float | None) -> StudentSpec:
+        """The student at the rate that its set carries, if it is to take that, else itself."""
+        if self.schedule != "learned" or learned is None:
+            return self
+        return dataclasses.replace(self, schedule="constant", learning_rate=learned)
+
     def rate(self, step: int, steps: int) -> float:
-        """Learning rate of gradient step `step` of `steps`, counted from 0, under the schedule."""
+        """Learning rate of gradient step `step` of `steps`, counted from 0, under the schedule.
+
+        Raises:
+            ObdBenchError: It is to be learned; `with_rate` gives one.
+        """
+        if self.schedule == "learned":
+            raise ObdBenchError(
+                'student.schedule is "learned": the learning rate is to be one that a synthetic '
+                'set carries, and these pairs carry none. Set schedule = "constant".'
+            )
         return self.learning_rate * (1 - step / steps if self.schedule == "linear" else 1)
 
 
@@ -184,10 +200,11 @@ def build_student(
 def describe_student(student: StudentSpec) -> str:
     """For example "mlp 4x64, sampled head, sgd, 50 steps"."""
     hidden = f"{student.depth}x{student.width}"
+    rate = " at the set's rate" if student.schedule == "learned" else ""
     clip = "" if student.gradient_clip is None else f" clipped at {student.gradient_clip:g}"
     return (
         f"{student.name} {hidden}{' tanh' if student.activation == 'tanh' else ''}, "
-        f"{student.head} head, {student.optimizer}{clip}, {student.steps} steps"
+        f"{student.head} head, {student.optimizer}{clip}{rate}, {student.steps} steps"
     )
 
 
@@ -203,6 +220,12 @@ RECIPES = {
     "hades_minatar": StudentSpec(
         depth=3, width=512, head="categorical", output_gain=0.01, optimizer="adam",
         learning_rate=0.03, adam_epsilon=1e-5, steps=64,
+    ),
+    # PPMO's code: one step of the squared error, which is that of the likelihood at deviation 1 but
+    # for a factor, at the rate that its sets carry (baselines/ppmo.py).
+    "ppmo": StudentSpec(
+        depth=3, width=64, activation="tanh", head="gaussian", output_gain=0.01, steps=1,
+        schedule="learned",
     ),
 }  # fmt: skip
 """Students of papers, by the name that `student.recipe` takes."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,9 +52,15 @@ class StudentPolicy:
         inputs = self.scaling.observations_in(torch.from_numpy(observations))
         return self.network.forward(self.parameters, inputs).outputs
 
+    def mode(self, observations: Tensor) -> Tensor:
+        """Compute actions in the unit box `[P, E, act_dim]`; autograd can follow it."""
+        inputs = self.scaling.observations_in(observations)
+        return self.head.mode(self.network.forward(self.parameters, inputs).outputs)
+
+    @torch.no_grad()
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute actions `[P, E, act_dim]` for raw observations `[P, E, obs_dim]`."""
-        return self.scaling.actions_out(self.head.mode(self.outputs(observations))).numpy()
+        return self.scaling.actions_out(self.mode(torch.from_numpy(observations))).numpy()
 
     def sampled(self, seeds: Sequence[Sequence[int]]) -> SampledStudents:
         """The same students, which draw their actions, for one `rollout`.
@@ -157,10 +164,29 @@ def train_students(
         steps: Gradient steps; None takes `spec.steps`.
         weights: Weights of the losses, per pair `[P, N]` or, for squared errors, per number of an
             action `[P, N, act_dim]`; None weighs all by 1.
-        initial: Parameters that all students begin with (R = 1); None draws each student's own.
+        initial: Parameters that all students begin with (R = 1), or each with its own (R = P); None
+            draws each student's own.
 
     Returns:
         The trained students.
+    """
+    trained = training(spec, batch, scaling, generators, steps, weights, initial)
+    return deque(trained, maxlen=1).pop()
+
+
+def training(
+    spec: StudentSpec,
+    batch: Callable[[int], Batch],
+    scaling: Scaling,
+    generators: Sequence[torch.Generator],
+    steps: int | None = None,
+    weights: Tensor | None = None,
+    initial: Parameters | None = None,
+) -> Iterator[StudentPolicy]:
+    """Train P students; yield them before the first step, then after each.
+
+    It is one policy each time, whose parameters the next step changes in place. Arguments as of
+    `train_students`.
     """
     observations, actions = batch(0)
     network = spec.network(observations.shape[-1], actions.shape[-1])
@@ -168,9 +194,17 @@ def train_students(
     if initial is None:
         parameters = network.initialise_runs(generators)
     else:
-        parameters = stack([initial] * len(generators))
+        runs = len(initial[0][0])
+        parameters = stack([initial] * (len(generators) if runs == 1 else 1))
+        if len(parameters[0][0]) != len(generators):
+            raise ObdBenchError(
+                f"{len(generators)} students cannot begin with the parameters of {runs}; expected "
+                f"those of one, or of each."
+            )
     optimiser = spec.optimiser([tensor for layer in parameters for tensor in layer])
     steps = spec.steps if steps is None else steps
+    students = StudentPolicy(network, head, parameters, scaling)
+    yield students
     for step in range(steps):
         observations, actions = batch(step)
         # Each student's noise comes from its own generator: students do not depend on each other.
@@ -183,7 +217,7 @@ def train_students(
             if spec.gradient_clip is not None:
                 clip_by_norm(gradients, spec.gradient_clip)
         optimiser.step(gradients, spec.rate(step, steps))
-    return StudentPolicy(network, head, parameters, scaling)
+        yield students
 
 
 def train_on_set(
@@ -193,16 +227,20 @@ def train_on_set(
     generators: Sequence[torch.Generator],
     steps: int | None = None,
 ) -> StudentPolicy:
-    """Train P students at once on a synthetic set, in its stages or by its weights.
+    """Train P students at once on a synthetic set, in its stages, by its weights or as it says.
 
     Args:
         spec: Architecture and training of every student.
         pairs: The set, which every student learns.
-        scaling: Scaling that the set was made under, kept with the policy.
+        scaling: Scaling that the set was made under, kept with the policy; a set that carries its
+            own has students take that.
         generators: One generator per student, as in `train_students`.
         steps: Gradient steps; None takes `spec.steps`.
     """
     count, steps = len(generators), spec.steps if steps is None else steps
+    if pairs.training is not None:
+        scaling = pairs.training.scaling
+        spec = spec.with_rate(pairs.training.learning_rate)
     observations = scaling.observations_in(pairs.observations)
     actions = scaling.actions_in(pairs.actions)
     at_once = observations.expand(count, -1, -1), actions.expand(count, -1, -1)

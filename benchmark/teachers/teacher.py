@@ -96,7 +96,11 @@ class NetworkTeacher:
     @torch.no_grad()
     def act(self, observations: Tensor) -> Tensor:
         """Deterministic actions `[B, act_dim]` for raw observations `[B, obs_dim]`."""
-        return self._actor_outputs(observations)[:, : self.action_dim].tanh()
+        return self.mode(observations)
+
+    def mode(self, observations: Tensor) -> Tensor:
+        """The same for raw observations `[..., obs_dim]`; autograd can follow it."""
+        return self._actor_outputs(observations)[..., : self.action_dim].tanh()
 
     @torch.no_grad()
     def sample(self, observations: Tensor, generator: torch.Generator) -> Tensor:

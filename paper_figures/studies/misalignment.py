@@ -162,7 +162,7 @@ class Misalignment(Study):
 
 @dataclass(frozen=True)
 class Lesson:
-    """States in the student's units, with the teacher's actions there.
+    """States in the student's units, with the actions that are wanted there.
 
     Args:
         observations: Normalised observations `[M, obs_dim]`.
@@ -188,12 +188,19 @@ class Lesson:
         return Lesson(self.observations[rows], self.actions[rows], self.scaling)
 
     def error(self, policies: StudentPolicy) -> Tensor:
-        """Mean squared distance to the teacher's action, per component `[P]`."""
+        """Mean squared distance to the wanted action, per component `[P]`."""
+        return self._squares(policies).mean((1, 2))
+
+    def errors(self, policies: StudentPolicy) -> Tensor:
+        """The same of every state `[P, M]`."""
+        return self._squares(policies).mean(2)
+
+    def _squares(self, policies: StudentPolicy) -> Tensor:
         raw = self.scaling.observations_out(self.observations).numpy()
         acted = torch.from_numpy(
             policies(np.broadcast_to(raw, (policies.count, *raw.shape)).copy())
         )
-        return (self.scaling.actions_in(acted) - self.actions).square().mean((1, 2))
+        return (self.scaling.actions_in(acted) - self.actions).square()
 
 
 class Disturbed:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from benchmark.contract.trial import Recorder
 from benchmark.errors import ObdBenchError
+from benchmark.method import Method, Policy, Problem
 from benchmark.provenance import provenance
 from benchmark.record import FILE, Summary, check_set, read_record, record_folder
 from benchmark.registry import Registry
@@ -143,13 +145,7 @@ def finished_runs(store: Path, sweep: str) -> list[Summary]:
     Raises:
         NothingToStudy: There is none.
     """
-    started = sweep in started_sweeps(store)
-    records = sweep_records(store, load_sweep(store, sweep)) if started else []
-    found = [
-        record
-        for record in records
-        if record.status == "complete" and record.checkpoints[-1].synthetic_set
-    ]
+    found = [r for r in complete_runs(store, sweep) if r.checkpoints[-1].synthetic_set]
     if not found:
         raise NothingToStudy(
             f"{store} holds no finished set of the sweep {sweep}. Make them: obdbench sweep {sweep}"
@@ -157,9 +153,65 @@ def finished_runs(store: Path, sweep: str) -> list[Summary]:
     return found
 
 
+def complete_runs(store: Path, sweep: str) -> list[Summary]:
+    """Read the complete records of a sweep; none where it was not started."""
+    started = sweep in started_sweeps(store)
+    records = sweep_records(store, load_sweep(store, sweep)) if started else []
+    return [record for record in records if record.status == "complete"]
+
+
+def runs_by_cell(
+    store: Path,
+    sweeps: Sequence[str],
+    datasets: Sequence[str],
+    methods: Sequence[str],
+    seeds: int,
+) -> dict[str, dict[str, dict[int, Summary]]]:
+    """Find complete runs in several sweeps, by dataset, method and seed below `seeds`.
+
+    Raises:
+        NothingToStudy: A sweep has none of them, or a method has two on a dataset with one seed.
+    """
+    found: dict[str, dict[str, dict[int, Summary]]] = {
+        dataset: {method: {} for method in methods} for dataset in datasets
+    }
+    for sweep in sweeps:
+        runs = [
+            record
+            for record in complete_runs(store, sweep)
+            if record.spec.dataset in datasets
+            and record.spec.method in methods
+            and record.spec.seed < seeds
+        ]
+        if not runs:
+            raise NothingToStudy(
+                f"{store} holds no run of {', '.join(methods)} on {', '.join(datasets)} of the "
+                f"sweep {sweep}. Make them: obdbench sweep {sweep}"
+            )
+        for record in runs:
+            spec = record.spec
+            first = found[spec.dataset][spec.method].setdefault(spec.seed, record)
+            if first.run_id != record.run_id:
+                raise NothingToStudy(
+                    f"{first.run_id} and {record.run_id} are both of {spec.method} on "
+                    f"{spec.dataset}, and the study needs one run per method, dataset and seed."
+                )
+    return found
+
+
 def source_of(record: Summary) -> dict[str, Any]:
-    """Id of a run and digest of its last set, which a measurement on the set rests on."""
-    return {"run": record.run_id, "sha256": record.checkpoints[-1].sha256}
+    """Id of a run and digest of its last set, or of the teacher that it is a score of."""
+    digest = record.checkpoints[-1].sha256
+    if digest is None and record.teacher is not None:
+        digest = record.teacher.sha256
+    return {"run": record.run_id, "sha256": digest}
+
+
+def last_axes(record: Summary) -> dict[str, str | int]:
+    """What the seeds of a record's last scores derive from (`benchmark.evaluation.score`)."""
+    axes, last = record.provenance.seeds.scoring, record.checkpoints[-1]
+    # Before the records of today every checkpoint had students and episodes of its own.
+    return {**axes, "step": last.outer_step} if record.provenance.converted_from else axes
 
 
 def one_per_dataset(records: Iterable[Summary]) -> dict[str, dict[str, Any]]:
@@ -194,3 +246,18 @@ def finished_set(store: Path, source: Mapping[str, Any]) -> FinishedSet:
     record = read_record(folder / FILE)
     pairs, scaling, card = load_synthetic_set(check_set(record, record.checkpoints[-1], folder))
     return FinishedSet(source["run"], pairs, scaling, record.spec.student, card["environment"])
+
+
+class _LastStep(Recorder):
+    """A monitor of a method, to which only the last outer step is due."""
+
+    def due(self, step: int) -> bool:
+        """Whether the method has reached its last step."""
+        return step == self.total
+
+
+def last_result(method: Method, problem: Problem) -> SyntheticSet | Policy:
+    """Let a method work on a problem, and return the set, or policies, that it ends with."""
+    monitor = _LastStep()
+    method.distill(problem, monitor)
+    return list(monitor.results.values())[-1]

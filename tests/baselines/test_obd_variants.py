@@ -21,10 +21,11 @@ from baselines.sdw_obd import SDWOBD, density_weights, largest_tau
 from baselines.truncated_obd import TruncatedAvPBC
 from benchmark.density.density import effective_support
 from benchmark.method import BadParameter, Problem
-from benchmark.students.network import stack
+from benchmark.students.network import Parameters, stack
 from benchmark.students.spec import StudentSpec
+from benchmark.students.student import train_on_set
 from benchmark.synthetic_set import SyntheticSet
-from tests.baselines.toy import SMALL, STATES, STUDENT, Recorder, distil, toy_problem
+from tests.baselines.toy import SMALL, STATES, STUDENT, Killed, Recorder, distil, toy_problem
 
 MakeProblem = Callable[..., Problem]
 TINY: dict[str, Any] = {**SMALL, "outer_steps": 6}
@@ -269,6 +270,132 @@ def test_the_last_stages_gradient_follows_the_students_that_scoring_trains(
                 whole.rows(step, loop.steps).tolist()
                 == torch.nonzero(stages <= stage)[:, 0].tolist()
             )
+
+
+WITH_MOMENTUM = dataclasses.replace(STUDENT, steps=7, head="mean", momentum=0.9)
+
+
+def trained_by_torch(
+    velocity: str, stage: int, initial: Parameters, pairs: Pairs, stages: Tensor
+) -> list[Tensor]:
+    """Students of T = 7 steps in three stages by `torch.optim.SGD`'s rule, up to a stage's end.
+
+    The steps of that stage are differentiable in the pairs, in float64.
+    """
+    parameters = [tensor.double() for layer in initial for tensor in layer]
+    moving = [torch.zeros_like(tensor) for tensor in parameters]
+    bounds = [-(-7 * k // 3) for k in range(4)]
+    for now in range(stage + 1):
+        if velocity == "restarted":
+            moving = [torch.zeros_like(tensor) for tensor in parameters]
+        rows = stages <= now
+        observations, actions = (part[0, rows] for part in pairs)
+        for _ in range(bounds[now], bounds[now + 1]):
+            if now < stage:
+                parameters = [tensor.detach() for tensor in parameters]
+                moving = [tensor.detach() for tensor in moving]
+            leaves = [t if t.requires_grad else t.requires_grad_() for t in parameters]
+            loss = (acts(leaves, observations) - actions).square().mean()
+            gradients = torch.autograd.grad(loss, leaves, create_graph=True)
+            moving = [0.9 * v + g for v, g in zip(moving, gradients, strict=True)]
+            parameters = [t - 0.1 * v for t, v in zip(leaves, moving, strict=True)]
+        if now < stage:
+            parameters = [tensor.detach() for tensor in parameters]
+            moving = [tensor.detach() for tensor in moving]
+    return parameters
+
+
+def acts(parameters: list[Tensor], observations: Tensor) -> Tensor:
+    first, first_bias, last, last_bias = (tensor[0] for tensor in parameters)
+    return ((observations @ first.T + first_bias).relu() @ last.T + last_bias).tanh()
+
+
+@pytest.mark.parametrize("velocity", ["carried", "restarted"])
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_a_stages_gradient_is_that_of_a_training_written_out(
+    velocity: Any, stage: int, problem: MakeProblem
+) -> None:
+    """The way of the pairs in one outer step of each stage, against torch's autograd in float64."""
+    method = ProgressiveAvPBC(**TINY, stages=3, velocity=velocity)
+    given = problem(ProgressiveAvPBC, student=WITH_MOMENTUM)
+    recorder = Recorder()
+    distil(method, given, recorder)
+    before, after = (recorder.states[2 * stage + i].tensors for i in (0, 1))
+    run, loop = method.outer_run(given, Recorder()), inner_loop(given)
+    draw = run.draw(loop, 2 * stage)
+    stages = method.stage_of_pairs()
+    pairs = Pairs(*(before[name][None].double() for name in ("observations", "actions")))
+    for part in pairs:
+        part.requires_grad_()
+    trained = trained_by_torch(velocity, stage, draw.initial, pairs, stages)
+    weights = draw.outer.weights
+    assert weights is not None
+    error = acts(trained, draw.outer.observations[0].double()) - draw.outer.actions[0]
+    loss = (weights[0][:, None] * error.square()).mean()
+    parts = [part[0] for part in torch.autograd.grad(loss, list(pairs))]
+    parts = [torch.where((stages == stage)[:, None], part, 0.0) for part in parts]
+    norm = torch.cat(parts, dim=1).norm()
+    for name, part in zip(("observations", "actions"), parts, strict=True):
+        way = before[name] - 0.1 * part * min(1.0, 2.0 / float(norm))
+        torch.testing.assert_close(after[name].double(), way, rtol=0, atol=2e-6)
+        assert part.abs().max() > 1e-3, "there is something to compare"
+
+
+def test_a_carried_velocity_makes_the_students_that_scoring_trains(problem: MakeProblem) -> None:
+    method = ProgressiveAvPBC(**TINY, stages=3)
+    given = problem(ProgressiveAvPBC, student=WITH_MOMENTUM)
+    synthetic = distil(method, given).results[6]
+    generator = torch.Generator().manual_seed(3)
+    (scored,) = [train_on_set(WITH_MOMENTUM, synthetic, given.scaling, [generator])]
+    run, loop = method.outer_run(given, Recorder()), inner_loop(given)
+    run.observations = given.scaling.observations_in(synthetic.observations)
+    run.actions = given.scaling.actions_in(synthetic.actions)
+    parameters = loop.network.initialise(torch.Generator().manual_seed(3))
+    velocity = None
+    for stage, steps in enumerate((3, 2, 2)):
+        rows = torch.nonzero(method.stage_of_pairs() <= stage)[:, 0]
+        pairs = Pairs(*(part[:, rows] for part in run.pairs()))
+        part = dataclasses.replace(loop, steps=steps)
+        parameters, velocity = part.train_on(parameters, velocity, pairs)
+    states = torch.randn(9, 5, generator=generator)
+    raw = given.scaling.observations_out(states)
+    expected = acts([tensor for layer in parameters for tensor in layer], states)
+    found = torch.from_numpy(scored(raw.numpy()[None])[0])
+    torch.testing.assert_close(given.scaling.actions_in(found), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 5])
+def test_a_killed_run_with_carried_velocities_goes_on_bit_for_bit(
+    stop_at: int, problem: MakeProblem
+) -> None:
+    method = ProgressiveAvPBC(**TINY, stages=3)
+    given = problem(ProgressiveAvPBC, student=WITH_MOMENTUM)
+    whole = distil(method, given).results[6]
+    recorder = Recorder(stop_at=stop_at)
+    with pytest.raises(Killed):
+        distil(method, given, recorder)
+    again = distil(method, given, Recorder(saved=recorder.states[stop_at]))
+    assert same(again.results[6], whole)
+
+
+def test_without_momentum_nothing_is_carried(problem: MakeProblem) -> None:
+    carried, restarted = (
+        distil(ProgressiveAvPBC(**TINY, stages=2, velocity=velocity), problem(ProgressiveAvPBC))
+        for velocity in ("carried", "restarted")
+    )
+    assert same(carried.results[6], restarted.results[6])
+    assert "engine_of_later_stages" not in carried.facts
+    noted = distil(ProgressiveAvPBC(**TINY), problem(ProgressiveAvPBC, student=WITH_MOMENTUM))
+    assert noted.facts["engine_of_later_stages"] == "torch"
+
+
+def test_an_adjoint_in_bf16_is_refused_where_velocities_are_carried() -> None:
+    method = ProgressiveAvPBC(**TINY, precision="bf16-adjoint")
+    method.require_student(dataclasses.replace(STUDENT))
+    with pytest.raises(BadParameter, match=r"precision is .bf16-adjoint.*float32"):
+        method.require_student(dataclasses.replace(STUDENT, momentum=0.5))
+    with pytest.raises(BadParameter, match=r"stages is 4 and student\.steps 3"):
+        ProgressiveAvPBC(**TINY).require_student(dataclasses.replace(STUDENT, steps=3))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from benchmark.config import BadConfiguration
 from benchmark.contract.tiny import random_teacher
 from benchmark.environments.rollout import Episodes, rollout
 from benchmark.errors import ObdBenchError
-from benchmark.evaluation import Ensembles, Protocol, _clone, acting, score
+from benchmark.evaluation import Ensembles, Protocol, acting, clones, score
 from benchmark.scaling import Scaling
 from benchmark.seeds import derive_seed, episode_seeds
 from benchmark.spec import RunSpec
@@ -38,7 +38,7 @@ def pairs(stages: list[int] | None = None) -> SyntheticSet:
 
 def test_an_ensemble_acts_by_the_mean_of_its_students() -> None:
     protocol = dataclasses.replace(PROTOCOL, ensemble=3)
-    policy = _clone(pairs(), protocol, STUDENT, SCALING, {"run": "x"})
+    policy = clones(pairs(), protocol, STUDENT, SCALING, {"run": "x"})
     assert isinstance(policy, Ensembles)
     assert (policy.count, policy.students.count) == (2, 6)
     observations = np.random.default_rng(0).normal(size=(2, 5, 11)).astype(np.float32)
@@ -55,7 +55,7 @@ def test_an_ensemble_acts_by_the_mean_of_its_students() -> None:
 @pytest.mark.parametrize("ensemble", [1, 2])
 def test_a_policy_earns_the_same_whichever_others_are_scored_with_it(ensemble: int) -> None:
     protocol = dataclasses.replace(PROTOCOL, students=5, ensemble=ensemble)
-    policies: Any = _clone(pairs(), protocol, STUDENT, SCALING, {"run": "x"})
+    policies: Any = clones(pairs(), protocol, STUDENT, SCALING, {"run": "x"})
     options: Any = {"episodes": 3, "seeds": [1, 2, 3]}
     together = rollout("Hopper-v5", policies, policies=policies.count, **options)
     assert len(np.unique(together.lengths.max(axis=1))) > 2, "none would be left out on the way"
@@ -73,8 +73,8 @@ def test_students_learn_and_act_in_units_without_scale() -> None:
     unit = pairs()
     own = SyntheticSet(unit.observations * std + mean, unit.actions * half_range + center)
     scaling = Scaling(mean, std, center, half_range)
-    policy = _clone(own, PROTOCOL, STUDENT, scaling, {"run": "x"})
-    plain = _clone(unit, PROTOCOL, STUDENT, SCALING, {"run": "x"})
+    policy = clones(own, PROTOCOL, STUDENT, scaling, {"run": "x"})
+    plain = clones(unit, PROTOCOL, STUDENT, SCALING, {"run": "x"})
     observations = torch.randn(2, 5, 11, generator=generator)
     expected = plain(((observations - mean) / std).numpy()) * 2.0 + center.numpy()
     np.testing.assert_allclose(policy(observations.numpy()), expected, rtol=1e-4, atol=1e-5)
@@ -109,18 +109,18 @@ def test_an_ensemble_of_nobody_is_refused() -> None:
 
 def test_students_learn_a_staged_set_in_stages() -> None:
     """As training on the first stage's pairs and then on all of them, which is not the same."""
-    staged = _clone(pairs([0, 0, 1, 1]), PROTOCOL, STUDENT, SCALING, {"run": "x"})
-    at_once = _clone(pairs(), PROTOCOL, STUDENT, SCALING, {"run": "x"})
+    staged = clones(pairs([0, 0, 1, 1]), PROTOCOL, STUDENT, SCALING, {"run": "x"})
+    at_once = clones(pairs(), PROTOCOL, STUDENT, SCALING, {"run": "x"})
     assert isinstance(staged, StudentPolicy)
     assert isinstance(at_once, StudentPolicy)
     only = SyntheticSet(pairs().observations[:2], pairs().actions[:2])
     half = dataclasses.replace(STUDENT, steps=3)
-    first = _clone(only, PROTOCOL, half, SCALING, {"run": "x"})
-    short = _clone(pairs([0, 0, 1, 1]), PROTOCOL, half, SCALING, {"run": "x"})
+    first = clones(only, PROTOCOL, half, SCALING, {"run": "x"})
+    short = clones(pairs([0, 0, 1, 1]), PROTOCOL, half, SCALING, {"run": "x"})
     observations = np.ones((2, 1, 11), dtype=np.float32)
     assert not np.array_equal(staged(observations), at_once(observations))
     assert not np.array_equal(first(observations), short(observations))
-    one_stage = _clone(pairs([0, 0, 0, 0]), PROTOCOL, STUDENT, SCALING, {"run": "x"})
+    one_stage = clones(pairs([0, 0, 0, 0]), PROTOCOL, STUDENT, SCALING, {"run": "x"})
     np.testing.assert_array_equal(one_stage(observations), at_once(observations))
 
 
@@ -130,7 +130,7 @@ def test_students_learn_a_staged_set_in_stages() -> None:
 def test_a_result_that_is_neither_a_set_nor_policies_is_named(result: object) -> None:
     said = f"The result of the method is a {type(result).__name__}; expected SyntheticSet"
     with pytest.raises(ObdBenchError, match=said):
-        _clone(result, PROTOCOL, STUDENT, SCALING, {"run": "x"})  # type: ignore[arg-type]
+        clones(result, PROTOCOL, STUDENT, SCALING, {"run": "x"})  # type: ignore[arg-type]
 
 
 # --- sampled actions --------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def scored(protocol: Protocol, student: StudentSpec = GAUSSIAN, axes: Any = AXES
 def test_sampled_episodes_are_those_of_plain_loops_over_their_own_streams() -> None:
     """The same numbers by gymnasium's own step, one episode after the other."""
     found = scored(SAMPLED)
-    students = _clone(pairs(), SAMPLED, GAUSSIAN, SCALING, AXES)
+    students = clones(pairs(), SAMPLED, GAUSSIAN, SCALING, AXES)
     assert isinstance(students, StudentPolicy)
     *layers, (_, log_std) = students.parameters
     environment = gymnasium.make("Hopper-v5")

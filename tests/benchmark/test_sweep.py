@@ -144,7 +144,9 @@ def test_other_seeds_are_refused(seeds: str) -> None:
          "TrajectoryMatching cannot distil for a student whose optimizer is 'adam'"),
         ('[[methods]]\nname = "truncated_av_pbc"\nwindow = 101',
          "window is 101, student.steps 100"),
-        ('[student]\nmomentum = 0.5\n[[methods]]\nname = "progressive_av_pbc"', "and no momentum"),
+        ('[student]\nmomentum = 0.5\n[[methods]]\nname = "truncated_av_pbc"', "and no momentum"),
+        ('[student]\nsteps = 3\n[[methods]]\nname = "progressive_av_pbc"',
+         "stages is 4 and student.steps 3; expected at least one step per stage"),
         ('[student]\nhead = "categorical"\n' + RANDOM,
          "student.head is 'categorical', for actions of a Discrete; those of Hopper-v5 are Box("),
         ('[student]\nhead = "mean"\n[protocol]\nactions = "sampled"\nname = "mine"\nstudents = 1\n'

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from benchmark.scaling import Scaling
 from benchmark.synthetic_set import (
     BadSyntheticSet,
+    LearnedTraining,
     SyntheticSet,
     load_synthetic_set,
     save_synthetic_set,
@@ -131,6 +133,53 @@ def test_weights_may_be_missing_only_where_the_format_has_none(tmp_path: Path) -
     save_synthetic_set(make_set(), SCALING, path, {**CARD, "format": "obdbench.synthetic-set/2"})
     with pytest.raises(BadSyntheticSet, match=r"KeyError: .weights."):
         load_synthetic_set(path)
+
+
+OWN = Scaling(torch.full((4,), 3.0), torch.ones(4), torch.zeros(2), torch.ones(2))
+
+
+def test_a_set_comes_back_with_the_units_and_the_rate_that_were_learned_with_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "set.safetensors"
+    pairs = dataclasses.replace(make_set(), training=LearnedTraining(OWN, 1.7))
+    save_synthetic_set(pairs, SCALING, path, CARD)
+    loaded, scaling, _ = load_synthetic_set(path)
+    assert loaded.training is not None and loaded.training.learning_rate == 1.7
+    for found in (scaling, loaded.training.scaling):
+        for name, tensor in OWN.tensors().items():
+            assert found.tensors()[name].equal(tensor), "not the dataset's"
+
+
+@pytest.mark.parametrize(
+    ("rate", "changed", "message"),
+    [
+        (0.0, {}, "learning rate that a synthetic set carries is 0.0; expected one finite float"),
+        (math.inf, {}, "learning rate that a synthetic set carries is inf"),
+        ([1.0, 2.0], {}, r"learning rate that a synthetic set carries is \[1.0, 2.0\]"),
+        (1.0, {"mean": torch.full((4,), math.nan)}, "observation_mean .* carries: 4 of 4 values"),
+        (1.0, {"std": torch.tensor([1.0, 0.0, 1.0, 1.0])}, "observation_std .* is down to 0; exp"),
+        (1.0, {"mean": torch.zeros(3)}, "units of 3 numbers per observation and 2 .* have 4 and 2"),
+    ],
+)
+def test_training_that_students_cannot_have_is_refused(
+    rate: Any, changed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadSyntheticSet, match=message):
+        training = LearnedTraining(dataclasses.replace(OWN, **changed), rate)
+        dataclasses.replace(make_set(), training=training)
+
+
+def test_a_file_with_a_damaged_rate_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "set.safetensors"
+    save_synthetic_set(make_set(), SCALING, path, CARD)
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    for damaged in (torch.tensor([1.0, 2.0]), torch.tensor(-1.0), torch.tensor(2)):
+        save_file({**tensors, "learning_rate": damaged}, path, metadata=metadata)
+        with pytest.raises(BadSyntheticSet, match="learning rate that a synthetic set carries is"):
+            load_synthetic_set(path)
 
 
 def test_stored_set_comes_back_with_its_scaling_and_card(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,12 @@ from benchmark.record import FILE, Record, record_folder, score_of, write_record
 from benchmark.registry import load_plugin
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
-from benchmark.synthetic_set import SyntheticSet, load_synthetic_set, save_synthetic_set
+from benchmark.synthetic_set import (
+    LearnedTraining,
+    SyntheticSet,
+    load_synthetic_set,
+    save_synthetic_set,
+)
 from obdbench.export import export_set, minari_id
 from obdbench.face import find_run
 from obdbench.verify import LEAST_TOLERANCE, compare, verify
@@ -185,7 +191,7 @@ def test_a_set_is_the_same_in_every_format(
     "others", [{"weights": torch.tensor([0.25, 1.0])}, {"stages": torch.tensor([0, 1])}]
 )
 def test_stages_and_weights_are_exported_or_the_format_is_refused(
-    others: dict[str, torch.Tensor], record: Record, spec: RunSpec, store: Path, tmp_path: Path
+    others: dict[str, Any], record: Record, spec: RunSpec, store: Path, tmp_path: Path
 ) -> None:
     source = run_folder(store, spec) / record.checkpoints[-1].synthetic_set
     plain, scaling, card = load_synthetic_set(source)
@@ -204,6 +210,27 @@ def test_stages_and_weights_are_exported_or_the_format_is_refused(
     assert [float(row[name.removesuffix("s")]) for row in rows] == values.tolist()
     with pytest.raises(ObdBenchError, match=f"has {name}, .*Take --format npz or csv"):
         export_set(changed, "minari", "test/weighted-v0")
+
+
+def test_learned_units_and_rate_are_exported_or_the_format_is_refused(
+    record: Record, spec: RunSpec, store: Path, tmp_path: Path
+) -> None:
+    source = run_folder(store, spec) / str(record.checkpoints[-1].synthetic_set)
+    plain, scaling, card = load_synthetic_set(source)
+    own = dataclasses.replace(scaling, mean=scaling.mean + 1)
+    changed = tmp_path / "changed.safetensors"
+    card.pop("format")
+    pairs = dataclasses.replace(plain, training=LearnedTraining(own, 1.7))
+    save_synthetic_set(pairs, scaling, changed, card)
+
+    export_set(changed, "npz", str(tmp_path / "set.npz"))
+    with np.load(tmp_path / "set.npz", allow_pickle=False) as arrays:
+        assert np.array_equal(arrays["observation_mean"], own.mean.numpy())
+        assert np.array_equal(arrays["observation_std"], own.std.numpy())
+        assert float(arrays["learning_rate"]) == 1.7
+    for kind in ("csv", "minari"):
+        with pytest.raises(ObdBenchError, match=r"statistics .* no place .* npz or safetensors"):
+            export_set(changed, kind, str(tmp_path / "no"))
 
 
 def test_what_has_no_set_says_why(

@@ -18,8 +18,10 @@ from PIL import Image
 from benchmark.synthetic_set import SyntheticSet
 from paper_figures.drawn_states import cartpole_pairs, rendered_states
 from paper_figures.figure import FigureError, words
+from paper_figures.robustness import robustness, robustness_table
 from paper_figures.study_figures import misalignment, multi_task, state_density, transfer
 from paper_figures.training_cost import training_cost
+from paper_figures.use import use, use_table
 from results.comparison import published_training_steps
 from results.record_store import SHIPPED, load_sweep, sweep_records
 from results.study_results import study_frame
@@ -185,6 +187,10 @@ def test_published_training_steps_are_known_under_both_names() -> None:
         lambda rows: transfer(rows, ""),
         lambda rows: misalignment(rows, ""),
         lambda rows: multi_task(rows, ""),
+        lambda rows: robustness(rows, ""),
+        lambda rows: robustness_table(rows, ""),
+        lambda rows: use(rows, ""),
+        lambda rows: use_table(rows, ""),
         state_density,
         rendered_states,
     ],

@@ -5,25 +5,30 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from baselines.obd import AV_PBC_PUBLISHED, DBC
+from baselines.kernel_then_unrolled import KernelThenUnrolled
+from baselines.obd import AV_PBC_PUBLISHED, DBC, AvPBC
+from baselines.trajectory_matching import TrajectoryMatching
 from benchmark import work
+from benchmark.contract.tiny import tiny_method
 from benchmark.datasets.dataset import Dataset
 from benchmark.density.knn import KNN
 from benchmark.density.maf import MAF
-from benchmark.method import METHODS
+from benchmark.method import METHODS, Method, Monitor, Problem
+from benchmark.outer_steps import OuterSteps
 from benchmark.protocol import Protocol
 from benchmark.record import Record
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
+from benchmark.synthetic_set import NotFinite
 from benchmark.teachers.td3_bc import TD3BC
-from benchmark.work import Rates, training_work
+from benchmark.work import Rates, Work, training_work, weights_of
 from results.costs import Costs, fitting_seconds, training_seconds
 from tests.tiny_runs import altered, execute, execute_pack, tiny_spec
 
@@ -55,6 +60,23 @@ def test_what_was_measured_here_costs_its_mean(spec: RunSpec, record: Record) ->
     other = with_cost(record, cpu_seconds=80.0)
     estimate = Costs([spec], [record, other]).of(spec.with_seed(9))
     assert (estimate.seconds, estimate.source, estimate.records) == (102.0, "measured here", 2)
+    renamed = replace(spec, protocol=replace(spec.protocol, name="of another name", last=1))
+    assert Costs([renamed], [record]).of(renamed).seconds == 92.0
+    rarer = replace(spec, protocol=replace(spec.protocol, checkpoint_every=5))
+    assert Costs([rarer], [record]).of(rarer).source == "counted"
+
+
+def test_how_often_a_single_result_is_scored_costs_nothing(
+    small_dataset_name: str, record: Record
+) -> None:
+    def run(every: int) -> RunSpec:
+        return RunSpec.create(
+            method="herding", dataset=small_dataset_name, parameters={"synthetic_size": 4},
+            where="", protocol=Protocol("tiny", 2, 2, every, 2),
+        )  # fmt: skip
+
+    made = altered(record, spec=run(2), checkpoints=record.checkpoints[:1])
+    assert Costs([run(3)], [made]).of(run(3)).seconds == 92.0
 
 
 def test_records_of_other_sizes_data_and_machines_do_not_stand_for_a_run(
@@ -157,6 +179,86 @@ def test_the_products_of_training_are_counted_as_they_are_done(student: StudentS
     assert 1.0 <= said.multiply_adds / counted.multiply_adds < 1.25
 
 
+# --- sampled outer steps --------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Stubborn(Method):
+    """Seven seconds before the first outer step, then each takes two seconds more than the last."""
+
+    tiny: ClassVar[dict[str, int]] = {}
+    outer_steps: int = 4
+    diverges: bool = False
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        assert problem.observations.shape == (1000, 5) and problem.actions.shape == (1000, 2)
+        monitor.progress(0, self.outer_steps)
+        _passed.append(7.0)
+        for step in range(self.outer_steps):
+            monitor.progress(step, self.outer_steps)
+            _passed.append(2.0 * step)
+        monitor.progress(self.outer_steps, self.outer_steps)
+        if self.diverges:
+            raise NotFinite("The pairs are infinite.")
+
+
+_passed: list[float] = []
+
+
+def test_a_sample_has_outer_steps_only_and_costs_their_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("benchmark.outer_steps.time.process_time", lambda: sum(_passed))
+    steps = OuterSteps(100, Stubborn(), 5, 2, StudentSpec(), Work(0.0))
+    assert steps.seconds(Rates()) == pytest.approx(100 * (0 + 2 + 4 + 6) / 4)
+    more = OuterSteps(1, Stubborn(), 5, 2, StudentSpec(), others=steps)
+    assert more.seconds(Rates()) == pytest.approx(303.0), "with what else there is to do"
+    assert OuterSteps(1, Stubborn(outer_steps=2), 5, 2, StudentSpec()).seconds(Rates()) == 1.0
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if "environment" not in METHODS[n].needs])
+def test_every_method_of_outer_steps_on_data_says_what_they_cost(name: str) -> None:
+    method = tiny_method(METHODS[name], {})
+    if not hasattr(method, "outer_steps"):
+        return
+    student = method.student_for(StudentSpec(width=8, depth=2, steps=8))
+    found = [
+        replace(method, outer_steps=steps).work(5, 2, student).seconds(Rates()) for steps in (8, 16)
+    ]
+    assert 0 < found[0] < found[1]
+
+
+def test_both_kinds_of_steps_are_counted_at_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kind by itself, and both together, at rates of 1 and of nothing."""
+
+    def at(kind: str, share: float) -> float:
+        monkeypatch.setattr(Rates, "measured", lambda self, key, measure: float(kind in str(key)))
+        method = KernelThenUnrolled(outer_steps=100, kernel_share=share, synthetic_size=8)
+        return method.work(5, 2, StudentSpec(width=8, steps=4)).seconds(Rates())
+
+    assert [at("outer steps", share) for share in (0.0, 0.3, 1.0)] == [0, 30, 100]
+    whole = AvPBC(outer_steps=1, synthetic_size=8, outer_batch=1024)
+    one = whole.work(5, 2, StudentSpec(width=8, steps=4)).multiply_adds
+    assert [at("outer step'", share) / one for share in (0.0, 0.3, 1.0)] == [100, 70, 0]
+
+
+def test_experts_are_trained_before_the_first_outer_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rates, "measured", lambda self, key, measure: float("training" in str(key)))
+    method = TrajectoryMatching(
+        experts=2, start_epochs=3, expert_span=2, expert_epoch_steps=5, outer_batch=7
+    )
+    student = StudentSpec(width=8, depth=2)
+    weights = weights_of(student.network(5, 2))
+    assert method.work(5, 2, student).seconds(Rates()) == 3 * weights * 7 * 2 * (4 * 5)
+
+
+def test_a_cost_is_unknown_where_the_sample_diverges(
+    spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(spec.method_instance), "work", lambda *_: OuterSteps(
+        9, Stubborn(diverges=True), 5, 2, StudentSpec()
+    ))  # fmt: skip
+    assert Costs([spec], []).of(spec).source == "unknown"
+
+
 # --- measured rates -------------------------------------------------------------------------------
 def test_a_rate_is_measured_once_and_again_when_asked(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch
@@ -201,6 +303,8 @@ def within_a_factor_of_two(ratios: Callable[[int], list[float]]) -> None:
     [
         ("dbc_published", 64, 64, 50, 60),
         ("dbc", 128, 64, 20, 60),
+        ("frepo", 64, 64, 20, 150),
+        ("gradient_matching", 32, 32, 20, 2),
         ("bc_whole", 32, 0, 10, 0),
     ],
 )
@@ -209,7 +313,9 @@ def test_a_counted_run_takes_what_was_planned_within_a_factor_of_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """CPU seconds, which other processes on the machine change little, but not nothing."""
-    distils = {"synthetic_size": pairs, "outer_steps": outer}
+    distils: dict[str, Any] = {"synthetic_size": pairs, "outer_steps": outer}
+    if method == "frepo":
+        distils["objective"] = "dbc"  # there is no teacher here
     parameters = {"steps": 800} if method == "bc_whole" else distils
     first, *runs = [
         RunSpec.create(

@@ -83,8 +83,8 @@ class Recorder:
 def recorders(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Recorder]]:
     made: list[Recorder] = []
 
-    def make(env_id: str, size: int, threads: int = 1) -> Recorder:
-        made.append(Recorder(make_batched(env_id, size, threads)))
+    def make(*arguments: Any) -> Recorder:
+        made.append(Recorder(make_batched(*arguments)))
         return made[-1]
 
     # By import_module: as an attribute of its package, the module is hidden by its function.

@@ -28,8 +28,9 @@ from benchmark.students.student import (
     clip_by_norm,
     train_on_set,
     train_students,
+    training,
 )
-from benchmark.synthetic_set import SyntheticSet
+from benchmark.synthetic_set import LearnedTraining, SyntheticSet
 
 OBSERVATION_DIM, ACTION_DIM, PAIRS = 5, 3, 12
 SCALING = Scaling(
@@ -247,7 +248,11 @@ def test_a_residual_student_needs_two_hidden_layers() -> None:
         ),
         ("optimizer", "adan", r"student\.optimizer is 'adan'. Did you mean 'adam'.*sgd"),
         ("activation", "tan", r"student\.activation is 'tan'. Did you mean 'tanh'.*relu"),
-        ("schedule", "cosine", r"student\.schedule is 'cosine'.*Available: constant, linear"),
+        (
+            "schedule",
+            "cosine",
+            r"student\.schedule is 'cosine'.*constant, learned, linear",
+        ),
         ("optimizer", "lbfgs", r"student\.optimizer is 'lbfgs'.*Available: adam, adamw, sgd"),
     ],
 )
@@ -455,6 +460,31 @@ def test_a_weight_of_two_is_the_pair_twice(head: Any) -> None:
     assert not np.allclose(one(inputs), without(inputs), rtol=1e-3)
 
 
+def test_students_of_a_set_that_learned_its_training_take_its_units_and_its_rate() -> None:
+    own = Scaling(
+        torch.full((OBSERVATION_DIM,), 2.0), torch.full((OBSERVATION_DIM,), 0.5),
+        torch.zeros(ACTION_DIM), torch.ones(ACTION_DIM),
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    observations = torch.randn(3, OBSERVATION_DIM, generator=generator)
+    plain = SyntheticSet(observations, torch.rand(3, ACTION_DIM, generator=generator))
+    carrying = replace(plain, training=LearnedTraining(own, 0.7))
+    learned = replace(SPEC, optimizer="sgd", schedule="learned", learning_rate=99.0, steps=2)
+    inputs = np.random.default_rng(0).normal(size=(2, 4, OBSERVATION_DIM)).astype(np.float32)
+
+    def acted(spec: StudentSpec, pairs: SyntheticSet, scaling: Scaling) -> Any:
+        return train_on_set(spec, pairs, scaling, generators(2))(inputs)
+
+    constant = replace(learned, schedule="constant", learning_rate=0.7)
+    expected = acted(constant, plain, own)
+    assert np.array_equal(acted(learned, carrying, SCALING), expected)
+    usual = replace(constant, learning_rate=0.1)  # a student with a rate of its own keeps it
+    assert np.array_equal(acted(usual, carrying, SCALING), acted(usual, plain, own))
+    assert not np.allclose(acted(usual, plain, SCALING), acted(usual, plain, own))
+    with pytest.raises(ObdBenchError, match=r'"learned": .* these pairs carry none. Set schedule'):
+        acted(learned, plain, SCALING)
+
+
 def test_weighted_students_descend_the_weighted_mean_by_autograd() -> None:
     spec = replace(SPEC, head="sampled", optimizer="sgd", learning_rate=0.1, steps=4)
     drawn = torch.Generator().manual_seed(0)
@@ -485,3 +515,47 @@ def test_weighted_students_descend_the_weighted_mean_by_autograd() -> None:
         flat = [tensor - 0.1 * g for tensor, g in zip(flat, gradients, strict=True)]
     trained = [tensor for layer in found.parameters for tensor in layer]
     torch.testing.assert_close(trained, [tensor.detach() for tensor in flat])
+
+
+@recipes
+def test_each_student_of_a_training_is_that_of_a_training_of_as_many_steps(recipe: str) -> None:
+    spec = replace(RECIPES[recipe], schedule="constant")
+    pairs = draw_pairs(2)
+    seen = [
+        [tensor.clone() for layer in students.parameters for tensor in layer]
+        for students in training(spec, lambda step: pairs, SCALING, generators(2), 4)
+    ]
+    assert len(seen) == 5
+    for steps, found in enumerate(seen):
+        alone = train_students(spec, lambda step: pairs, SCALING, generators(2), steps)
+        expected = [tensor for layer in alone.parameters for tensor in layer]
+        assert all(map(torch.equal, found, expected))
+
+
+def test_students_go_on_from_parameters_of_their_own_which_stay() -> None:
+    """Plain SGD keeps nothing but the parameters, so that two halves are a whole."""
+    spec, pairs = replace(RECIPES["sgd"], head="mean"), draw_pairs(3)
+    whole = train_students(spec, lambda step: pairs, SCALING, generators(3), 8)
+    half = train_students(spec, lambda step: pairs, SCALING, generators(3), 4)
+    before = [tensor.clone() for layer in half.parameters for tensor in layer]
+    on = train_students(
+        spec, lambda step: pairs, SCALING, generators(3), 4, initial=half.parameters
+    )
+    for mine, theirs in zip(on.parameters, whole.parameters, strict=True):
+        assert torch.equal(mine[0], theirs[0]) and torch.equal(mine[1], theirs[1])
+    after = [tensor for layer in half.parameters for tensor in layer]
+    assert all(map(torch.equal, before, after))
+    with pytest.raises(ObdBenchError, match="2 students cannot begin with the parameters of 3"):
+        train_students(spec, lambda step: pairs, SCALING, generators(2), 4, initial=half.parameters)
+
+
+@heads
+def test_autograd_goes_through_the_mode_that_students_act_by(head: str) -> None:
+    policy = train(replace(SPEC, head=head), draw_pairs(2), generators(2))
+    states = torch.randn(2, 4, OBSERVATION_DIM)
+    unit = policy.mode(states.requires_grad_())
+    np.testing.assert_array_equal(
+        policy(states.detach().numpy()), SCALING.actions_out(unit).detach().numpy()
+    )
+    (gradient,) = torch.autograd.grad(unit.square().sum(), states)
+    assert gradient.abs().sum() > 0

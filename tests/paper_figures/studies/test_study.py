@@ -146,7 +146,8 @@ def test_a_file_that_is_no_result_is_refused_by_name(tmp_path: Path, content: st
 
 def test_every_study_says_what_it_shows() -> None:
     assert {
-        "misalignment", "multi_task", "rendered_states", "state_density", "transfer",
+        "fairness", "misalignment", "multi_task", "privacy", "rendered_states", "state_density",
+        "transfer",
     } <= set(STUDIES)  # fmt: skip
     for name in STUDIES:
         assert STUDIES[name].shows.endswith(".")
