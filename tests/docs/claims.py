@@ -1,6 +1,6 @@
-"""The comparisons that two pages make, from the shipped records: `python -m tests.docs.claims`.
+"""The comparisons that three pages make, from the shipped records: `python -m tests.docs.claims`.
 
-The pages are docs/paper.md and results/all_methods.md.
+The pages are docs/paper.md, results/all_methods.md and docs/findings.md.
 
 A claim of a paper is held against differences of cells here, whatever a page says of it: each
 with its t interval (paired where both have the same seeds), and apart from zero or not at 5 %,
@@ -77,7 +77,9 @@ class Claim:
     @property
     def p_values(self) -> list[float]:
         """Corrected p-values of the differences."""
-        family = [claim for claim in claims() if claim.exhibit == self.exhibit]
+        family = [
+            claim for claim in (*claims(), *findings()) if claim.exhibit == self.exhibit
+        ]
         corrected = iter(holm([one.p for claim in family for one in claim.differences]))
         return {claim.row: [next(corrected) for _ in claim.pairs] for claim in family}[self.row]
 
@@ -362,7 +364,27 @@ def _all_methods() -> list[Claim]:
     ]
 
 
+@cache
+def findings() -> tuple[Claim, ...]:
+    """Every row of docs/findings.md, which asks what no paper of the field has asked."""
+    kernel = "kernel_against_unrolled"
+
+    def less(one: str, *others: str) -> tuple[tuple[Side, Side], ...]:
+        return tuple((_cells(kernel, one), _cells(kernel, other)) for other in others)
+
+    of = "kernel-against-unrolled-table"
+    return (
+        Claim("Unrolling above kernels", of, less("av_pbc", "frepo", "frepo_descent", "rcig")),
+        Claim(
+            "Unrolling above implicit gradients", of,
+            less("av_pbc", "implicit_gradient", "implicit_gradient_warm"),
+        ),
+        Claim("Truncation above whole unrolling", of, less("truncated_av_pbc", "av_pbc")),
+        Claim("A kernel's start above unrolling", of, less("kernel_then_unrolled", "av_pbc")),
+    )  # fmt: skip
+
+
 if __name__ == "__main__":
-    for claim in claims():
+    for claim in (*claims(), *findings()):
         found = "; ".join(claim.difference_texts)
         print(f"| {claim.row} | {claim.here} | {found} | {claim.verdict} |")
