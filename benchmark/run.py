@@ -189,7 +189,8 @@ def tidy(specs: Sequence[RunSpec], store: Path) -> None:
     """Remove what processes left of complete runs, which died between a record and its clean-up."""
     for folder in (run_folder(store, spec) for spec in specs):
         left = [folder / STATE, folder / ALIVE, *_half_written(folder)]
-        if any(path.exists() for path in left) and is_complete(folder):
+        inside = folder.resolve().is_relative_to(store.resolve())  # see `check_inside`
+        if inside and any(path.exists() for path in left) and is_complete(folder):
             with contextlib.suppress(OSError):  # a store that can only be read keeps them
                 for path in left:
                     path.unlink(missing_ok=True)

@@ -104,14 +104,19 @@ class Command:
 
     def __call__(self) -> None:
         """Run the command; end it when SLURM warns, and have the job queued again."""
-        warned = []
-        with subprocess.Popen(self.words) as process:
+        warned: list[bool] = []
+        started: list[subprocess.Popen[bytes]] = []
 
-            def end(*_: object) -> None:
-                warned.append(True)
+        def end(*_: object) -> None:
+            warned.append(True)
+            for process in started:
                 process.terminate()
 
-            signal.signal(WARNING, end)
+        signal.signal(WARNING, end)  # first: a warning while the process starts would end the job
+        with subprocess.Popen(self.words) as process:
+            started.append(process)
+            if warned:
+                process.terminate()
             status = process.wait()
         if not warned or status == 0:
             sys.exit(status if status >= 0 else 128 - status)

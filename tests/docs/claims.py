@@ -77,9 +77,7 @@ class Claim:
     @property
     def p_values(self) -> list[float]:
         """Corrected p-values of the differences."""
-        family = [
-            claim for claim in (*claims(), *findings()) if claim.exhibit == self.exhibit
-        ]
+        family = [claim for claim in (*claims(), *findings()) if claim.exhibit == self.exhibit]
         corrected = iter(holm([one.p for claim in family for one in claim.differences]))
         return {claim.row: [next(corrected) for _ in claim.pairs] for claim in family}[self.row]
 

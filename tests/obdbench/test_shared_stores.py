@@ -16,7 +16,9 @@ import pytest
 
 import obdbench.cli
 from benchmark.errors import ObdBenchError
+from benchmark.monitor import STATE
 from benchmark.record import FILE
+from benchmark.run import tidy
 from benchmark.sweep import Sweep
 from results.record_store import load_sweep, readable_records, save_sweep
 from slurm.submissions import submissions
@@ -122,6 +124,20 @@ def test_nothing_is_written_through_a_link_out_of_the_store(
         assert everything(outside) == before
         folder.unlink()
         aside.rename(folder)
+
+
+def test_leftovers_outside_the_store_are_not_removed(shared: Path, tmp_path: Path) -> None:
+    cell, outside = next(shared.glob("*/seed0")).parent, tmp_path / "outside"
+    runs = load_sweep(shared, "tiny").runs
+    cell.rename(outside)
+    cell.symlink_to(outside)
+    (outside / "seed0" / STATE).write_text("left")
+    tidy(runs, shared)
+    assert (outside / "seed0" / STATE).exists()
+    cell.unlink()
+    outside.rename(cell)
+    tidy(runs, shared)
+    assert not (cell / "seed0" / STATE).exists()
 
 
 def device(path: Path) -> None:

@@ -213,6 +213,30 @@ def test_a_command_that_is_warned_is_ended_and_queued_again(
         os.kill(int(began.read_text()), 0)
 
 
+def test_a_warning_while_the_command_starts_ends_it(
+    requeued: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = subprocess.Popen
+
+    def slow(words: list[str]) -> subprocess.Popen[bytes]:
+        process = real(words)
+        os.kill(os.getpid(), WARNING)
+        return process
+
+    monkeypatch.setattr("slurm.job.subprocess.Popen", slow)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    monkeypatch.setattr("slurm.job._insist", lambda request, seconds: None)
+    before = signal.signal(WARNING, signal.SIG_IGN)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            Command(["sleep", "60"], requeues=5)()
+    finally:
+        signal.signal(WARNING, before)
+    assert ended.value.code == QUEUED_AGAIN
+
+
 @pytest.mark.parametrize(("line", "status"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)])
 def test_a_commands_status_is_the_jobs(
     line: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
