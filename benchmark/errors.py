@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable
 
 LOG_LINES = 20
+LONGEST_VALUE = 100
+"""Characters of a value from a file in a message; more of them would hide what it says."""
 FEW_NAMES = 8
 """Names that a message always lists; more of them would hide what it says."""
 
@@ -18,6 +20,12 @@ class ObdBenchError(Exception):
     The message names the thing, the value that was found, what was expected and what to do. The
     command line prints it without a traceback.
     """
+
+
+def short(value: object) -> str:
+    """A value as a message shows it: all of it, or its beginning where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 def last_lines(log: str) -> str:

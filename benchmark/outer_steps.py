@@ -52,10 +52,12 @@ class OuterSteps:
 
     def seconds(self, rates: Rates, runs: int = 1) -> float:
         """CPU seconds of one run, which advances by itself."""
-        settings = dataclasses.asdict(self.few)
-        name = json.dumps(settings, default=str, sort_keys=True)
+        kind, settings = type(self.few), dataclasses.asdict(self.few)
         sizes = (self.observation_dim, self.action_dim, self.student)
-        key = ("outer steps", type(self.few).__name__, name, sizes)
+        key = (
+            "outer steps", f"{kind.__module__}.{kind.__qualname__}", self.few.engine("cpu"),
+            json.dumps(settings, default=str, sort_keys=True), sizes,
+        )  # fmt: skip
         each = rates.measured(key, self._seconds_per_step) if self.count else 0.0
         return self.count * each + (self.others.seconds(rates, runs) if self.others else 0.0)
 

@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 from benchmark.clocks import Cost
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.environments.contacts import adds_margins, contact_rule
-from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.errors import ObdBenchError, did_you_mean, short
 from benchmark.files import UnfitFile, file_sha256, json_sha256, read_small, write_atomic
 from benchmark.names import check_name
 from benchmark.protocol import Protocol
@@ -40,6 +40,8 @@ Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+0
 """Time in UTC, ISO 8601."""
 MOST_OF_A_SET = 2**30
 """Bytes that the file of a synthetic set may have: hashing more would look like hanging."""
+MOST_SAID = 500
+"""Characters of what msgspec says of a file."""
 DIGEST = "sha256"
 """Key of a record's file that holds the digest of all others; older records have none."""
 
@@ -401,7 +403,7 @@ def _decode(path: Path) -> dict[str, Any]:
     version = values.get("schema") if isinstance(values, dict) else None
     if not isinstance(values, dict) or version != SCHEMA:
         raise BadRecord(
-            f"{path} has schema {version!r}; this version reads {SCHEMA!r}. Records of "
+            f"{path} has schema {short(version)}; this version reads {SCHEMA!r}. Records of "
             f"obdbench.record/1 are converted by: python -m results.conversion OLD NEW"
         )
     return values
@@ -411,7 +413,8 @@ def _convert(values: Mapping[str, Any], path: Path) -> Record:
     try:
         record = msgspec.convert(values, Record)
     except (msgspec.ValidationError, ObdBenchError) as error:
-        raise BadRecord(f"{path} does not follow {SCHEMA}: {error}.") from error
+        said = str(error)[:MOST_SAID]  # it repeats names from the file
+        raise BadRecord(f"{path} does not follow {SCHEMA}: {said}.") from error
     if (unread := _unread_key(values, record.as_dict())) is not None:
         raise BadRecord(f"{path} does not follow {SCHEMA}: {unread}")
     return record
@@ -420,14 +423,17 @@ def _convert(values: Mapping[str, Any], path: Path) -> Record:
 def _check(record: Record, path: Path) -> None:
     """Hold what a record says in two places against each other, and its contacts against ours."""
     _check_contacts(record, path)
-    for what, found, expected in _pairs(record, path):
+    with np.errstate(all="ignore"):  # means of huge numbers overflow, and then differ
+        pairs = _pairs(record, path)
+    for what, found, expected in pairs:
         same = found == expected
         if isinstance(found, float) and isinstance(expected, float):
             same = math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-9)
         if not same:
             raise BadRecord(
-                f"{path} contradicts itself: its {what} is {found!r}, but {expected!r} follows "
-                f"from the rest. It was altered or moved; put it back, or run this run again."
+                f"{path} contradicts itself: its {what} is {short(found)}, but {short(expected)} "
+                f"follows from the rest. It was altered or moved; put it back, or run this run "
+                f"again."
             )
 
 
@@ -506,7 +512,7 @@ def _unread_key(raw: Any, read: Any, where: str = "$") -> str | None:
     if isinstance(raw, Mapping) and isinstance(read, Mapping):
         for key, value in raw.items():
             if key not in read:
-                return f"unknown key {key!r} at `{where}`. {did_you_mean(str(key), read)}"
+                return f"unknown key {short(key)} at `{where}`. {did_you_mean(str(key), read)}"
             if (found := _unread_key(value, read[key], f"{where}.{key}")) is not None:
                 return found
     return None

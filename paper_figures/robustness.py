@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, band, canvas, finish, open_frame, quiet, require_rows
+from paper_figures.figure import SETTINGS, band, canvas, finish, quiet, require_rows
 from paper_figures.palette import INK, family_order, look
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
 from results.labels import dataset_order
@@ -145,6 +146,7 @@ def robustness(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figure:
     with mpl.rc_context(SETTINGS):
         figure = canvas(PANEL_INCHES[0] * len(PANELS), PANEL_INCHES[1] * len(datasets) + 0.3)
         panels = figure.subplots(len(datasets), len(PANELS), sharey="row", squeeze=False)
+        handles: dict[str, Artist] = {}
         for row, dataset in zip(panels, datasets, strict=True):
             for axes, (kind, (title, unit, neutral)) in zip(row, PANELS.items(), strict=True):
                 axes.axhline(100, color=INK, linewidth=0.5)
@@ -160,15 +162,13 @@ def robustness(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figure:
                         band(axes, places, [found[x] for x in places], label=method,
                              **look(method).line)  # fmt: skip
                         drawn += found.values()
-                axes.set_title(f"{dataset.partition('/')[0]}: {title}", fontsize=7)
-                axes.set(xlabel=unit)
+                        handles[method] = axes.lines[-1]
+                axes.set_xlabel(unit if dataset == datasets[-1] else "")
+                axes.set_title(title if dataset == datasets[0] else "", fontsize=7.5)
                 quiet(axes)
-            row[0].set_ylabel("% of return left")
+            row[0].set_ylabel(f"{dataset}\n% of return left", fontsize=7)
             row[0].set_ylim(bottom=0)
-        for axes in panels.flat:
-            open_frame(axes)
-        handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), fontsize=7)
+        figure.legend(handles.values(), handles, loc="outside right center", fontsize=7)
         return finish(
             figure,
             "What noise, attacks and changed physics leave of the return",

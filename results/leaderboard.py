@@ -53,6 +53,7 @@ MOST_FILES = 20_000
 MOST_BYTES = {ABOUT: 2**14, FILE: 2**24, ".safetensors": 2**25}
 """Bytes of a file by its name, or the name's ending."""
 MOST_OF_ALL = 2**30
+LONGEST_MESSAGE = 2000
 _RUN_FILE = re.compile(rf"[\w.+@-]+/seed\d+/({re.escape(FILE)}|{SET_NAME.pattern})", re.ASCII)
 _RUN_FOLDER = re.compile(r"[\w.+@-]+(/seed\d+)?", re.ASCII)
 
@@ -151,7 +152,8 @@ def own_copy(folder: Path) -> Iterator[Path]:
                 (copy / name).write_bytes(content)
             yield copy
         except ObdBenchError as error:
-            raise BadSubmission(str(error).replace(str(copy), str(folder))) from error
+            message = str(error)[:LONGEST_MESSAGE]  # whatever a file says at length
+            raise BadSubmission(message.replace(str(copy), str(folder))) from error
 
 
 def read_submission(folder: Path) -> Submission:

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from benchmark.datasets.source import DatasetName
-from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.errors import ObdBenchError, did_you_mean, short
 from benchmark.method import METHODS
 from benchmark.protocol import PROTOCOLS
 from benchmark.record import FILE, Checkpoint, Record, check_set, read_record
@@ -39,9 +39,8 @@ MOST = {
 """What scoring a run again may take: far more than the paper's size, an hour or so of a core."""
 LONGEST_EPISODE = 10**6
 LARGEST_RETURN, LARGEST_NUMBER = 1e9, 2.0**63
-LONGEST_TEXT, MOST_SETTINGS, SHOWN = 1000, 2**13, 100
-"""Characters of a text in a record, of all settings of a run together, and of a value in messages.
-"""
+LONGEST_TEXT, MOST_SETTINGS = 1000, 2**13
+"""Characters of a text in a record, and of all settings of a run together."""
 
 SET_NAME = re.compile(r"set-\d{1,20}\.safetensors", re.ASCII)
 _METHOD = re.compile(r"[a-zA-Z]([a-zA-Z0-9_]{0,58}[a-zA-Z0-9])?")
@@ -127,12 +126,6 @@ def _check_words(what: str, text: str, most: int) -> None:
         )
 
 
-def _short(value: object) -> str:
-    """The beginning of a value, for a message."""
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-
-
 def _check_method(name: str) -> None:
     if not _METHOD.fullmatch(name):
         raise BadSubmission(
@@ -164,7 +157,7 @@ def _check_values(value: Any, where: str, *, shown: bool) -> None:
                 f"{LONGEST_TEXT} printable characters of ASCII, and no markup in settings."
             )
     elif isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
-        raise BadSubmission(f"{where} is {_short(value)}; expected a number that a run can have.")
+        raise BadSubmission(f"{where} is {short(value)}; expected a number that a run can have.")
 
 
 def is_built_in(method: str) -> bool:
@@ -196,8 +189,8 @@ def check_record(record: Record, about: About) -> None:
     for key, value in spec.parameters.items():
         if record.parameters.get(key) != value:
             raise BadSubmission(
-                f"its parameters say {key} = {_short(record.parameters.get(key))}, its spec says "
-                f"{_short(value)}."
+                f"its parameters say {key} = {short(record.parameters.get(key))}, its spec says "
+                f"{short(value)}."
             )
     named = PROTOCOLS.get(protocol.name, protocol)
     if named != protocol:
@@ -210,7 +203,7 @@ def check_record(record: Record, about: About) -> None:
     due = [every * (place + 1) for place in range(len(steps))]
     if steps[:-1] != due[:-1] or (steps and not 0 <= due[-1] - steps[-1] < every):
         raise BadSubmission(
-            f"it has results of outer steps {_short(steps)}; by its protocol one is due every "
+            f"it has results of outer steps {short(steps)}; by its protocol one is due every "
             f"{every} and at the end. No result may be left out."
         )
     if not is_built_in(spec.method) and spec.method not in about.methods:
@@ -237,7 +230,7 @@ def _check_checkpoint(record: Record, checkpoint: Checkpoint) -> None:
     Raises:
         BadSubmission: Something is left out, or a number cannot be that of an episode.
     """
-    protocol, at = record.spec.protocol, f"at outer step {_short(checkpoint.outer_step)}"
+    protocol, at = record.spec.protocol, f"at outer step {short(checkpoint.outer_step)}"
     if checkpoint.synthetic_set is None:
         raise BadSubmission(
             f"its result {at} is policies, which cannot be scored again without the code of the "
@@ -245,25 +238,25 @@ def _check_checkpoint(record: Record, checkpoint: Checkpoint) -> None:
         )
     if not SET_NAME.fullmatch(checkpoint.synthetic_set):
         raise BadSubmission(
-            f"it names the set {_short(checkpoint.synthetic_set)} {at}; expected a file next to "
+            f"it names the set {short(checkpoint.synthetic_set)} {at}; expected a file next to "
             f"it, such as set-00000100.safetensors."
         )
     shape = {len(row) for row in checkpoint.returns} or {0}
     if len(checkpoint.returns) != protocol.students or shape != {protocol.episodes}:
         raise BadSubmission(
-            f"it has returns of {len(checkpoint.returns)} students, {_short(sorted(shape))} "
+            f"it has returns of {len(checkpoint.returns)} students, {short(sorted(shape))} "
             f"episodes each, {at}; expected {protocol.students} of {protocol.episodes}. None may "
             f"be left out."
         )
     for value in (value for row in checkpoint.returns for value in row):
         if not abs(value) <= LARGEST_RETURN:
             raise BadSubmission(
-                f"it has a return of {_short(value)} {at}; expected at most {LARGEST_RETURN:.0e}."
+                f"it has a return of {short(value)} {at}; expected at most {LARGEST_RETURN:.0e}."
             )
     for length in (length for row in checkpoint.lengths for length in row):
         if not 1 <= length <= LONGEST_EPISODE:
             raise BadSubmission(
-                f"it has an episode of {_short(length)} steps {at}; expected 1 to "
+                f"it has an episode of {short(length)} steps {at}; expected 1 to "
                 f"{LONGEST_EPISODE:,}."
             )
 
@@ -334,7 +327,7 @@ def check_cells(records: Sequence[Record]) -> None:
         seeds = sorted(run.spec.seed for run in runs)
         if seeds != list(range(len(seeds))):
             raise BadSubmission(
-                f"{cell} has seeds {_short(seeds)}; expected 0 to {len(seeds) - 1} without a gap, "
+                f"{cell} has seeds {short(seeds)}; expected 0 to {len(seeds) - 1} without a gap, "
                 f"so that none was chosen by its score. Add the others."
             )
 
@@ -399,8 +392,8 @@ def _check_built_in(record: Record) -> None:
     ):
         if found != known:
             raise BadSubmission(
-                f"it claims the suite's method {spec.method} with {what} {_short(found)}; the "
-                f"suite's has {_short(known)}. Give a changed method a name of its own."
+                f"it claims the suite's method {spec.method} with {what} {short(found)}; the "
+                f"suite's has {short(known)}. Give a changed method a name of its own."
             )
     steps, last = getattr(method, "outer_steps", None), record.checkpoints[-1].outer_step
     budget = getattr(method, "environment_steps", None)

@@ -237,6 +237,21 @@ def test_what_would_be_refused_is_not_submitted(cli: Any, runs: Path, tmp_path: 
     assert "'x' is not of the form name=sentence" in named.err
 
 
+def test_a_refusal_is_short_whatever_a_file_says(cli: Any, sent: Path) -> None:
+    for how in (
+        lambda v: v.update(run_id="x" * 10**6),
+        lambda v: v.update({"y" * 10**6: 1}),
+        lambda v: v.update(schema="z" * 10**6),
+        lambda v: v.update(status="w" * 10**6),
+    ):
+        before = of(sent).read_text("utf-8")
+        change(of(sent), how)
+        result: Result = cli("submit-check", sent)
+        assert result.code == 1 and str(of(sent)) in result.err
+        assert len(result.err) < 1000
+        of(sent).write_text(before, "utf-8")
+
+
 def test_every_dataset_that_is_asked_for_is_known(cli: Any) -> None:
     result: Result = cli("leaderboard", "hopper/medium", "hoper/medium")
     assert result.code == 1 and "Did you mean 'hopper/medium'" in result.err
@@ -433,6 +448,10 @@ RECORDS: dict[str, tuple[Change, str]] = {
         "contradicts itself: its mean return",
     ),
     "a huge return": (_all_returns(1e300), "it has a return of 1e+300"),
+    "returns whose mean is infinite": (
+        lambda v: _first(v).update(returns=[[1e308, 1e308], [1e308, 1e308]]),
+        "but inf follows from the rest",
+    ),
     "an infinite return": (_all_returns(float("inf")), "is not JSON"),
     "a return that is no number": (_all_returns(float("nan")), "is not JSON"),
     "every return altered": (_all_returns(3000.0), "its sets do not score what its record says"),

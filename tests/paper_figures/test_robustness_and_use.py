@@ -79,15 +79,18 @@ def test_the_table_has_the_return_first_and_then_the_share_that_is_left() -> Non
 
 def test_curves_go_through_100_where_nothing_is_changed() -> None:
     figure = robustness(robustness_rows(), "4 students x 5 episodes")
-    by_title = {axes.get_title(): axes for axes in figure.axes}
-    assert len(by_title) == 10
-    attack = {line.get_label(): line for line in by_title["hopper: attack on observations"].lines}
+    assert len(figure.axes) == 10
+    assert [axes.get_xlabel() for axes in figure.axes[4:7]] == ["", *["sd of the dataset"] * 2]
+    assert figure.axes[0].get_ylabel().startswith("halfcheetah/medium-expert")
+    by_title = {axes.get_title(): axes for axes in figure.axes[:5]}
+    attack = {line.get_label(): line for line in by_title["attack on observations"].lines}
     np.testing.assert_allclose(attack["teacher"].get_xdata(), [0.0, 0.05, 0.45])
     np.testing.assert_allclose(attack["teacher"].get_ydata(), [100, 50, 50])
-    mass = {line.get_label(): line for line in by_title["hopper: mass"].lines}
+    mass = {line.get_label(): line for line in by_title["mass"].lines}
     np.testing.assert_allclose(mass["av_pbc"].get_xdata(), [0.8, 1.0, 1.2])
     np.testing.assert_allclose(mass["av_pbc"].get_ydata(), [50, 100, 50])
     assert "random" not in attack
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["av_pbc", "teacher"]
     assert "is not above 0 for sure" in words(figure)[1]
 
 

@@ -14,6 +14,7 @@ import torch
 
 from baselines.kernel_then_unrolled import KernelThenUnrolled
 from baselines.obd import AV_PBC_PUBLISHED, DBC, AvPBC
+from baselines.progressive_obd import ProgressiveAvPBC
 from baselines.trajectory_matching import TrajectoryMatching
 from benchmark import work
 from benchmark.contract.tiny import tiny_method
@@ -212,6 +213,25 @@ def test_a_sample_has_outer_steps_only_and_costs_their_mean(
     more = OuterSteps(1, Stubborn(), 5, 2, StudentSpec(), others=steps)
     assert more.seconds(Rates()) == pytest.approx(303.0), "with what else there is to do"
     assert OuterSteps(1, Stubborn(outer_steps=2), 5, 2, StudentSpec()).seconds(Rates()) == 1.0
+
+
+def test_a_rate_belongs_to_the_engine_the_settings_the_sizes_and_the_student(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = []
+    monkeypatch.setattr(Rates, "measured", lambda self, key, measure: keys.append(repr(key)) or 1.0)
+    monkeypatch.setenv("OBDBENCH_ENGINE", "torch")
+    steps = OuterSteps(9, ProgressiveAvPBC(), 5, 2, StudentSpec())
+    changes: list[dict[str, Any]] = [
+        {}, {"count": 99}, {"few": ProgressiveAvPBC(stages=2)}, {"observation_dim": 6},
+        {"action_dim": 3}, {"student": StudentSpec(width=9)},
+    ]  # fmt: skip
+    for change in changes:
+        replace(steps, **change).seconds(Rates())
+    assert keys[0] == keys[1] and len(set(keys)) == len(keys) - 1
+    monkeypatch.setattr("baselines.native_engine.name", lambda device: "another")
+    steps.seconds(Rates())
+    assert keys[-1] not in keys[:-1]
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if "environment" not in METHODS[n].needs])
