@@ -9,7 +9,7 @@ corrected (Holm) for all comparisons that a page makes of the same exhibit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -362,9 +362,71 @@ def _all_methods() -> list[Claim]:
     ]
 
 
+def _of_study(study: str, method: str, quantity: Callable[[pd.Series], float], by: str) -> Side:
+    """A quantity of a method in a study, by dataset (column `by`) and seed."""
+    rows = _study(study)
+    rows = rows[rows["method"] == method]
+    found: dict[str, dict[int, float]] = {}
+    for _, row in rows.iterrows():
+        found.setdefault(str(row[by]), {})[int(row["seed"])] = quantity(row)
+    return found
+
+
+def _fair(method: str, quantity: Callable[[pd.Series], float]) -> Side:
+    return _of_study("fairness", method, quantity, "item")
+
+
+def _private(method: str, quantity: str) -> Side:
+    return _of_study("privacy", method, lambda row: float(row[quantity]), "dataset")
+
+
+def _constant(like: Side, value: float) -> Side:
+    return {task: dict.fromkeys(scores, value) for task, scores in like.items()}
+
+
 @cache
 def findings() -> tuple[Claim, ...]:
     """Every row of docs/findings.md, which asks what no paper of the field has asked."""
+    return (*_kernels(), *_fairness(), *_privacy())
+
+
+def _fairness() -> list[Claim]:
+    def pair(one: str, other: str, of: Callable[[pd.Series], float]) -> tuple[tuple[Side, Side]]:
+        return ((_fair(one, of), _fair(other, of)),)
+
+    def claim(row: str, one: str, other: str, of: Callable[[pd.Series], float]) -> Claim:
+        return Claim(row, "axes-fairness", pair(one, other, of), decimals=3)
+
+    return [
+        claim("Av-PBC errs more than SDW-OBD in the rarest tenth", "av_pbc", "sdw_obd",
+              lambda row: float(row["by_density"][0])),
+        claim("... in the worst of twenty cells", "av_pbc", "sdw_obd",
+              lambda row: float(max(row["by_cell"]))),
+        claim("SDW-OBD errs more than Av-PBC in the densest tenth", "sdw_obd", "av_pbc",
+              lambda row: float(row["by_density"][-1])),
+        claim("... over all states", "sdw_obd", "av_pbc", lambda row: float(row["error"])),
+        claim("... in the worst tenth of states", "sdw_obd", "av_pbc",
+              lambda row: float(row["tail"])),
+    ]  # fmt: skip
+
+
+def _privacy() -> list[Claim]:
+    near = {method: _private(method, "nearer_member") for method in ("av_pbc", "sdw_obd")}
+    of = "axes-privacy"
+    return [
+        Claim(
+            "States nearer to a member than half the time: Av-PBC, SDW-OBD", of,
+            tuple((side, _constant(side, 0.5)) for side in near.values()), decimals=2,
+        ),
+        Claim(
+            "AUC above the teacher's: random pairs, Av-PBC, SDW-OBD, BC on all members", of,
+            tuple((_private(method, "auc"), _private("teacher", "auc"))
+                  for method in ("random", "av_pbc", "sdw_obd", "bc_whole")), decimals=4,
+        ),
+    ]  # fmt: skip
+
+
+def _kernels() -> tuple[Claim, ...]:
     kernel = "kernel_against_unrolled"
 
     def less(one: str, *others: str) -> tuple[tuple[Side, Side], ...]:
