@@ -14,7 +14,7 @@ networks by constants of the environment that they stored). No transition, actio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -53,21 +53,22 @@ class HaDES(Evolution):
         require_positive(self, "synthetic_size", "policies_per_candidate")
 
     def distill(self, problem: Problem, monitor: Monitor) -> None:
-        """Run the algorithm above from a set of zeros."""
-        labels = self._fixed_labels(problem)
-        dim = problem.observation_dim + (problem.action_dim if labels is None else 0)
+        """Run the algorithm above."""
+        start, sets = self.search_space(problem)
         run = EvolutionRun(
-            self,
-            torch.zeros(self.synthetic_size * dim),
-            problem,
-            monitor,
-            lambda mean: self.result(self.sets(mean[None], problem, labels), problem),
+            self, start, problem, monitor, lambda mean: self.result(sets(mean[None]), problem)
         )
         for generation in run.generations():
             noise = run.draw()
-            candidates = self.sets(run.strategy.candidates(noise), problem, labels)
-            policies = self.clone(candidates, problem, generation)
+            policies = self.clone(sets(run.strategy.candidates(noise)), problem, generation)
             run.strategy.update(noise, run.mean_returns(policies))
+
+    def search_space(self, problem: Problem) -> tuple[Tensor, Callable[[Tensor], Pairs]]:
+        """The vector that the search begins at `[D]`, zeros, and how vectors `[P, D]` make sets."""
+        labels = self._fixed_labels(problem)
+        dim = problem.observation_dim + (problem.action_dim if labels is None else 0)
+        start = torch.zeros(self.synthetic_size * dim)
+        return start, lambda candidates: self.sets(candidates, problem, labels)
 
     def sets(self, candidates: Tensor, problem: Problem, labels: Tensor | None) -> Pairs:
         """Cut vectors `[P, D]` into sets: all observations first, then all actions."""

@@ -36,7 +36,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "parameter matching": ("gradient_matching", "trajectory_matching", "iadd"),
     "distribution matching": ("distribution_matching", "loss_matching"),
     "parameterised": ("generative_teaching",),
-    "evolution": ("hades", "evolution_strategies", "ppmo"),
+    "evolution": ("hades", "evolution_strategies", "ppmo", "synthetic_environment"),
     "selection": (
         "random", "kmeans_pp", "k_centre", "herding", "sdr", "top_q", "top_return", "gradient_omp",
         "pruned",

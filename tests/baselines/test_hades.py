@@ -23,6 +23,7 @@ from baselines.evolution_loop import Evolution, EvolutionRun
 from baselines.hades import FixedInitHaDES, HaDES
 from baselines.meta_gradient import Pairs
 from baselines.references import EvolutionStrategies, flatten, unflatten
+from baselines.synthetic_environment import SyntheticEnvironment
 from benchmark.datasets.catalog import build_dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.environments.rollout import Episodes
@@ -48,6 +49,7 @@ METHODS: dict[str, Evolution] = {
     "hades, SNES": HaDES(**OF_SETS, strategy="snes", learning_rate=1.0, sigma=0.5),
     "hades, fixed labels": HaDES(**OF_SETS, labels="fixed"),
     "hades_fixed_init": FixedInitHaDES(**OF_SETS),
+    "synthetic_environment": SyntheticEnvironment(**OF_SETS, hidden=4),
     "evolution_strategies": EvolutionStrategies(**SMALL),
 }
 

@@ -24,7 +24,7 @@ HOPPER, WALKER = "hopper/medium-expert", "walker2d/medium-expert"
 SECONDS = {"av_pbc": 10.0, "frepo": 12.0, "rcig": 7.9, "hades": 12.1, "random": 0.1}
 NOT_IN_SECONDS = {
     "hades_published", "hades_fixed_init_published", "hades_minatar_published",
-    "ppmo",
+    "ppmo", "synthetic_environment",
 }  # fmt: skip
 
 
