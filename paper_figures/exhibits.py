@@ -211,7 +211,7 @@ EXHIBITS = (
     Exhibit("hades-hopper-figure", sweep="hades_hopper",
         make=lambda stored: convergence(stored.curves),
         shows="The same against generations."),
-    Exhibit("ppmo", sweep="ppmo", make=StoredResults.table,
+    Exhibit("ppmo-table", sweep="ppmo", make=StoredResults.table,
         shows="PPMO's set of one gradient step on Hopper, next to HaDES at equal steps played."),
     Exhibit("ppmo-figure", sweep="ppmo",
         make=lambda stored: against_environment_steps(stored.curves, {}),

@@ -366,7 +366,7 @@ def test_the_readmes_first_table_counts_the_verdicts_of_each_published_table() -
 
 def test_the_gallery_holds_the_best_sets_with_their_scores() -> None:
     rows = re.findall(
-        r"^\| ([\w/-]+) \| `(\w+)` \| (\d+) \| ([\d.]+) \| ([\d.]+) \| `(\S+)` \|$", PAGE, re.M
+        r"^\| ([\w/@-]+) \| `(\w+)` \| (\d+) \| ([\d.]+) \| ([\d.]+) \| `(\S+)` \|$", PAGE, re.M
     )
     found: dict[str, list[tuple[float, float, str]]] = {}
     for path in SHIPPED.glob("*/seed*/record.json"):
