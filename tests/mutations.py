@@ -300,7 +300,7 @@ MUTATIONS = (
     Mutation(
         "artefacts: a set in folders of another environment",
         "benchmark/artefacts/hades.py",
-        "if not re.fullmatch(expected, name):",
+        r'if not re.fullmatch(rf"{RESULTS}/.*\b{expected}/{FILE}", name):',
         "if not re.search(FILE, name):",
         ("tests/benchmark/artefacts/test_importers.py",),
     ),

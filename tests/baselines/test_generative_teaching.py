@@ -13,6 +13,7 @@ from baselines.meta_gradient import MetaGradient, OuterBatch, Pairs
 from baselines.outer_loop import inner_loop
 from baselines.pair_generator import PairGenerator
 from benchmark.method import BadParameter
+from benchmark.outer_steps import OuterSteps
 from benchmark.students.spec import StudentSpec
 from tests.baselines.test_meta_gradient import cloning_loss
 from tests.baselines.toy import ACTION_DIM, OBSERVATION_DIM, STUDENT, Recorder, distil, toy_problem
@@ -130,9 +131,10 @@ def test_actions_stay_in_the_box_and_a_resumed_run_goes_on_to_the_same_bits() ->
 
 def test_a_work_is_that_of_the_trained_pairs() -> None:
     small, large = tiny(synthetic_size=4), tiny(synthetic_size=100, training_size=4)
-    works = [one.work(OBSERVATION_DIM, ACTION_DIM, STUDENT) for one in (small, large)]
-    assert works[0] is not None and works[1] is not None
-    assert works[0].multiply_adds == works[1].multiply_adds
+    for method in (small, large):
+        work = method.work(OBSERVATION_DIM, ACTION_DIM, STUDENT)
+        assert isinstance(work, OuterSteps)
+        assert (work.count, work.few.trained_pairs) == (method.outer_steps, 4)
 
 
 @pytest.mark.parametrize(

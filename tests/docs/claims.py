@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from results import cell_table, runs_frame
@@ -387,7 +388,83 @@ def _constant(like: Side, value: float) -> Side:
 @cache
 def findings() -> tuple[Claim, ...]:
     """Every row of docs/findings.md, which asks what no paper of the field has asked."""
-    return (*_kernels(), *_fairness(), *_privacy())
+    return (*_kernels(), *_pruning(), *_fairness(), *_privacy(), *_robustness(), *_use())
+
+
+def _pruning() -> list[Claim]:
+    def kept(fraction: float, criterion: str = "random") -> Side:
+        return _cells("pruning", f"pruned (criterion={criterion}, fraction={fraction:g})")
+
+    of, whole = "kept-fractions", kept(1.0)
+    return [
+        Claim(
+            "All of the data above 30, 10, 3, 1 % of it, drawn at random", of,
+            tuple((whole, kept(fraction)) for fraction in (0.3, 0.1, 0.03, 0.01)), "equal",
+        ),
+        Claim(
+            "1 % by early loss, late loss, utility above 1 % at random", of,
+            tuple((kept(0.01, criterion), kept(0.01))
+                  for criterion in ("early_loss", "late_loss", "utility")),
+        ),
+    ]  # fmt: skip
+
+
+def _robustness() -> list[Claim]:
+    def score(method: str, kind: str, size: float) -> Side:
+        rows = _study("robustness")
+        rows = rows[(rows["method"] == method) & (rows["kind"] == kind) & (rows["size"] == size)]
+        return {
+            str(dataset): dict(zip(found["seed"], found["normalized_return"], strict=True))
+            for dataset, found in rows.groupby("dataset")
+        }
+
+    of, methods = "axes-robustness", ("av_pbc", "sdw_obd", "teacher")
+    lost = [
+        ("An attack of 0.15 costs", "attack", 0.15),
+        ("Noise of 0.15 on observations costs", "observation noise", 0.15),
+        ("Noise of 0.3 on actions costs", "action noise", 0.3),
+    ]
+    return [
+        Claim(
+            f"{row}: Av-PBC, SDW-OBD, the teacher", of,
+            tuple((score(m, "none", 0.0), score(m, kind, size)) for m in methods),
+        )
+        for row, kind, size in lost
+    ]  # fmt: skip
+
+
+def _use() -> list[Claim]:
+    rows = _study("use")
+
+    def area(start: str, first: int = 0) -> Side:
+        """Mean return over the steps from a stage on, by dataset and seed."""
+        found: dict[str, dict[int, float]] = {}
+        for (dataset, seed), curve in rows[rows["start"] == start].groupby(["dataset", "seed"]):
+            curve = curve[curve["steps"] >= first].sort_values("steps")
+            steps = curve["steps"].to_numpy()
+            mean = np.trapezoid(curve["normalized_return"], steps) / (steps[-1] - steps[0])
+            found.setdefault(str(dataset), {})[int(seed)] = float(mean)
+        return found
+
+    def at(start: str, step: int) -> Side:
+        found: dict[str, dict[int, float]] = {}
+        for _, row in rows[(rows["start"] == start) & (rows["steps"] == step)].iterrows():
+            found.setdefault(str(row["dataset"]), {})[int(row["seed"])] = row["normalized_return"]
+        return found
+
+    of, starts, last = "axes-use", ("av_pbc", "sdw_obd", "random"), int(rows["steps"].max())
+    return [
+        Claim(
+            "A warm start above none after 32 steps: Av-PBC, SDW-OBD, random pairs", of,
+            tuple((at(start, 32), at("scratch", 32)) for start in starts),
+        ),
+        Claim(
+            "... over all steps", of, tuple((area(start), area("scratch")) for start in starts)
+        ),
+        Claim(
+            "... at the end", of, tuple((at(start, last), at("scratch", last)) for start in starts)
+        ),
+    ]  # fmt: skip
 
 
 def _fairness() -> list[Claim]:
