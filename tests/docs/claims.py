@@ -393,7 +393,7 @@ def findings() -> tuple[Claim, ...]:
 
 def _pruning() -> list[Claim]:
     def kept(fraction: float, criterion: str = "random") -> Side:
-        return _cells("pruning", f"pruned (criterion={criterion}, fraction={fraction:g})")
+        return _cells("pruning", f"pruned (criterion={criterion}, fraction={fraction})")
 
     of, whole = "kept-fractions", kept(1.0)
     return [
