@@ -10,7 +10,6 @@ Sources: Adam, arXiv 1412.6980; AdaBelief, arXiv 2010.07468; LAMB, arXiv 1904.00
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -32,7 +31,7 @@ from benchmark.method import (
     require_positive,
     require_settings,
 )
-from benchmark.outer_steps import SAMPLED, OuterSteps
+from benchmark.outer_steps import OuterSteps
 from benchmark.students.heads import SQUARED_ERROR_HEADS
 from benchmark.students.spec import StudentSpec
 from benchmark.work import Priced
@@ -78,8 +77,7 @@ class AdaptivePairs(Method):
 
     def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced:
         """Outer steps, timed as they are taken."""
-        few = dataclasses.replace(self, outer_steps=min(self.outer_steps, SAMPLED))
-        return OuterSteps(self.outer_steps, few, observation_dim, action_dim, student)
+        return OuterSteps.of(self, observation_dim, action_dim, student)
 
     def rate(self, step: int) -> float:
         """Learning rate of the pairs at an outer step."""

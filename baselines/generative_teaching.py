@@ -14,7 +14,6 @@ learned ones where more pairs are asked for than were trained, are ours.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -26,7 +25,7 @@ from baselines.outer_loop import OuterRun, Targets, inner_loop
 from baselines.pair_generator import PairGenerator
 from baselines.selection import require_available
 from benchmark.method import BadParameter, Method, Monitor, Problem, State, require_positive
-from benchmark.outer_steps import SAMPLED, OuterSteps
+from benchmark.outer_steps import OuterSteps
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet
 from benchmark.work import Priced
@@ -69,8 +68,7 @@ class GenerativeTeaching(AvPBC):
 
     def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced:
         """Outer steps, timed as they are taken: the generator's cost is overhead, not products."""
-        few = dataclasses.replace(self, outer_steps=min(self.outer_steps, SAMPLED))
-        return OuterSteps(self.outer_steps, few, observation_dim, action_dim, student)
+        return OuterSteps.of(self, observation_dim, action_dim, student)
 
     def pack_key(self) -> Hashable | None:
         """None: the generators of several runs are not one batch of products."""

@@ -6,7 +6,6 @@ losses differ from method to method, and the loops are short (OBD's hundred step
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -33,7 +32,7 @@ from benchmark.method import (
     require_positive,
     require_settings,
 )
-from benchmark.outer_steps import SAMPLED, OuterSteps
+from benchmark.outer_steps import OuterSteps
 from benchmark.students.heads import SQUARED_ERROR_HEADS, bc_loss_gradient, squared_error_head
 from benchmark.students.network import Parameters
 from benchmark.students.spec import StudentSpec
@@ -78,8 +77,7 @@ class Matching(Method):
 
     def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced:
         """Outer steps, timed as they are taken."""
-        few = dataclasses.replace(self, outer_steps=min(self.outer_steps, SAMPLED))
-        return OuterSteps(self.outer_steps, few, observation_dim, action_dim, student)
+        return OuterSteps.of(self, observation_dim, action_dim, student)
 
     def learned_facts(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Facts for the record, from what is learned (`LearnedPairs.values`)."""

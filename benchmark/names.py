@@ -51,6 +51,11 @@ def check_name(what: str, name: str, *, parts: bool = False) -> str:
     return name
 
 
+def lies_inside(folder: Path, path: Path) -> bool:
+    """Whether no link on the way to a path leads out of a folder."""
+    return path.resolve().is_relative_to(folder.resolve())
+
+
 def check_inside(folder: Path, path: Path) -> Path:
     """Check that what is written to a path stays in a folder, and give the path back.
 
@@ -59,7 +64,7 @@ def check_inside(folder: Path, path: Path) -> Path:
     Raises:
         BadName: A link on the way leads out of the folder.
     """
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not lies_inside(folder, path):
         raise BadName(
             f"{path} leads out of {folder} to {path.resolve()}, where nothing is written. Replace "
             f"the link by a folder."

@@ -50,6 +50,22 @@ class OuterSteps:
     student: StudentSpec
     others: Priced | None = None
 
+    @classmethod
+    def of(
+        cls, method: Method, observation_dim: int, action_dim: int, student: StudentSpec
+    ) -> OuterSteps:
+        """The outer steps of a method in which all cost about the same.
+
+        Args:
+            method: The method; it has a setting `outer_steps`.
+            observation_dim: Numbers per observation.
+            action_dim: Numbers per action.
+            student: The student to distil for.
+        """
+        count: int = method.outer_steps  # type: ignore[attr-defined]
+        few = dataclasses.replace(method, outer_steps=min(count, SAMPLED))  # type: ignore[call-arg]
+        return cls(count, few, observation_dim, action_dim, student)
+
     def seconds(self, rates: Rates, runs: int = 1) -> float:
         """CPU seconds of one run, which advances by itself."""
         kind, settings = type(self.few), dataclasses.asdict(self.few)

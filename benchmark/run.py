@@ -25,7 +25,7 @@ from benchmark.heartbeat import ALIVE, Heartbeat, last_sign
 from benchmark.materials import Materials
 from benchmark.method import Assignment, Method, Problem, Shared, advice_on_divergence
 from benchmark.monitor import STATE, OnProgress, Outcome, RunMonitor, now
-from benchmark.names import check_inside
+from benchmark.names import check_inside, lies_inside
 from benchmark.packing import default_pack
 from benchmark.provenance import checked_device, products_of, provenance
 from benchmark.record import (
@@ -189,8 +189,8 @@ def tidy(specs: Sequence[RunSpec], store: Path) -> None:
     """Remove what processes left of complete runs, which died between a record and its clean-up."""
     for folder in (run_folder(store, spec) for spec in specs):
         left = [folder / STATE, folder / ALIVE, *_half_written(folder)]
-        inside = folder.resolve().is_relative_to(store.resolve())  # see `check_inside`
-        if inside and any(path.exists() for path in left) and is_complete(folder):
+        found = any(path.exists() for path in left)
+        if found and lies_inside(store, folder) and is_complete(folder):
             with contextlib.suppress(OSError):  # a store that can only be read keeps them
                 for path in left:
                     path.unlink(missing_ok=True)

@@ -136,6 +136,7 @@ class _File:
         ):
             raise self.problem("has as 'state' something else than evosax's EvoState")
         self.state: dict[Any, Any] = state.state
+        self.run, self.evolution = self.settings("config"), self.settings("es_config")
 
     def problem(self, what: str) -> ArtefactProblem:
         """The error that the file is not what it should be."""
@@ -214,7 +215,7 @@ class _File:
 def _artefact(path: Path, name: str, folder: Path) -> Artefact | str:
     """The set in a file, or the reason why it is left out."""
     file = _File(path)
-    settings, evolution = file.settings("config"), file.settings("es_config")
+    settings, evolution = file.run, file.evolution
     images = "DATASET" in settings
     environment = file.setting(settings, "DATASET" if images else "ENV_NAME", str)
     if environment not in SPACES:
@@ -223,35 +224,20 @@ def _artefact(path: Path, name: str, folder: Path) -> Artefact | str:
     published = file.setting(evolution, "dataset_size", int, 1)
     fixed = file.setting(settings, "OVERFIT", bool)
     seed = file.setting(settings, "SEED", int)
-    _check_folder(file, name, rf"{environment}/D{published}/(greedy_act\w+/)?seed{seed}")
+    said = f"{published} pairs for {environment}, seed {seed}"
+    _check_folder(file, name, rf"{environment}/D{published}/(greedy_act\w+/)?seed{seed}", said)
     if evolution.get("learn_labels", False):
         raise file.problem("has evolved labels (learn_labels), expected fixed ones")
     tensors, labelled = _set(file, space, published)
-    generation = int(file.array(file.state, "gen_counter", ()))
-    tensors |= _curves(file, evolution, generation, images=images)
-    normalization, constants = _normalization(file, settings, environment, space, folder)
-    card = {
+    facts = {
         "kind": "set",
-        "paper": PAPER,
-        "file": name,
-        "file_sha256": file_sha256(path),
-        "environment": space.name,
-        "observation_dim": space.observations,
-        "action_dim": space.actions,
         "labels": "one-hot" if space.has_labels else "evolved",
         "pairs": labelled,
         "states_without_label": published - labelled,
         "fixed_initialization": fixed,
         "initialization_seed": settings.get("OVERFIT_SEED") if fixed else None,
-        "seed": seed,
-        "generation": generation,
-        "normalization": normalization,
-        "published": _published(file, tensors, environment, images=images),
-        "settings": settings,
-        "evolution_settings": evolution,
     }
-    short = name.removeprefix(f"{RESULTS}/").removesuffix(f"/{FILE}")
-    return Artefact(f"hades/{short}", card, tensors | constants)
+    return _described(file, name, folder, environment, tensors, facts)
 
 
 def _policy(path: Path, name: str, folder: Path) -> Artefact | str:
@@ -261,13 +247,14 @@ def _policy(path: Path, name: str, folder: Path) -> Artefact | str:
     kernel `[in, out]`. They are kept as `bias_0` `[out]`, `weight_0` `[out, in]` and so on.
     """
     file = _File(path)
-    settings, evolution = file.settings("config"), file.settings("es_config")
+    settings = file.run
     environment = file.setting(settings, "ENV_NAME", str)
     if environment not in SPACES:
         return f"policies for {environment[:40]!r}, which the paper does not report"
     space, width = SPACES[environment], file.setting(settings, "WIDTH", int, 1)
     seed = file.setting(settings, "SEED", int)
-    _check_folder(file, name, rf"{environment}/(\w+/)?seed{seed}")
+    said = f"a policy for {environment}, seed {seed}"
+    _check_folder(file, name, rf"{environment}/(\w+/)?seed{seed}", said)
     sizes = (space.observations, width, width, space.actions)
     count = sum(after * (before + 1) for before, after in pairwise(sizes))
     sigma = _sigma(file, count)
@@ -279,21 +266,44 @@ def _policy(path: Path, name: str, folder: Path) -> Artefact | str:
             kernel, at = numbers[at : at + before * after].view(before, after), at + before * after
             tensors[f"{prefix}bias_{layer}"] = bias.clone()
             tensors[f"{prefix}weight_{layer}"] = kernel.T.contiguous()
+    return _described(file, name, folder, environment, tensors, {"kind": "policy"})
+
+
+def _described(
+    file: _File,
+    name: str,
+    folder: Path,
+    environment: str,
+    tensors: dict[str, Tensor],
+    facts: Mapping[str, Any],
+) -> Artefact:
+    """The artefact of a file: its tensors with the curves and constants, and its card.
+
+    Args:
+        file: The file.
+        name: Its path in the clone.
+        folder: The clone.
+        environment: Environment in the authors' words.
+        tensors: The set or policy.
+        facts: What the card says of that.
+    """
+    settings, evolution, space = file.run, file.evolution, SPACES[environment]
+    images = "DATASET" in settings
     generation = int(file.array(file.state, "gen_counter", ()))
-    tensors |= _curves(file, evolution, generation, images=False)
+    tensors = tensors | _curves(file, evolution, generation, images=images)
     normalization, constants = _normalization(file, settings, environment, space, folder)
     card = {
-        "kind": "policy",
         "paper": PAPER,
         "file": name,
-        "file_sha256": file_sha256(path),
+        "file_sha256": file_sha256(file.path),
         "environment": space.name,
         "observation_dim": space.observations,
         "action_dim": space.actions,
-        "seed": seed,
+        **facts,
+        "seed": settings["SEED"],
         "generation": generation,
         "normalization": normalization,
-        "published": _published(file, tensors, environment, images=False),
+        "published": _published(file, tensors, environment, images=images),
         "settings": settings,
         "evolution_settings": evolution,
     }
@@ -301,12 +311,12 @@ def _policy(path: Path, name: str, folder: Path) -> Artefact | str:
     return Artefact(f"hades/{short}", card, tensors | constants)
 
 
-def _check_folder(file: _File, name: str, expected: str) -> None:
-    """Raise ArtefactProblem unless a file is in the folders that its settings name."""
+def _check_folder(file: _File, name: str, expected: str, said: str) -> None:
+    """Raise ArtefactProblem unless a file is in the folders of what it says that it holds."""
     if not re.fullmatch(rf"{RESULTS}/.*\b{expected}/{FILE}", name):
         raise file.problem(
-            f"says that it belongs into .../{expected}, expected what its folders say: a set for "
-            f"another environment or run, or a policy"
+            f"says that it holds {said}, expected what its folders say: a set for another "
+            f"environment or run, or a policy"
         )
 
 
