@@ -62,10 +62,9 @@ def privacy_table(measured: pd.DataFrame, *, seed: int = 0) -> Table:
             ]
             rows.append((Cell(dataset), Cell(method), *cells))
             data += [
-                {"dataset": dataset, "method": method, "what": quantity, "value": e.value,
-                 "low": e.low, "high": e.high, "n": e.n}
+                {"dataset": dataset, "method": method, "what": quantity} | e.columns
                 for quantity, e in found.items()
-            ]  # fmt: skip
+            ]
         groups.append(tuple(rows))
     return Table(
         columns=("dataset", "method", *(heading for heading, _ in TOLD.values())),

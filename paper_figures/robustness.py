@@ -109,9 +109,9 @@ def robustness_table(measured: pd.DataFrame, played: str, *, seed: int = 0) -> T
                 )  # fmt: skip
                 if e is not None:
                     data.append(
-                        {"dataset": dataset, "method": method, "kind": kind, "size": size,
-                         "value": e.value, "low": e.low, "high": e.high, "n": e.n}
-                    )  # fmt: skip
+                        {"dataset": dataset, "method": method, "kind": kind, "size": size}
+                        | e.columns
+                    )
             rows.append(tuple(cells))
         groups.append(tuple(rows))
     found = [e for e in shares.values() if e is not None]

@@ -52,10 +52,7 @@ def use_table(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Table:
                 )  # fmt: skip
                 if e is not None:
                     drawn.append(e)
-                    data.append(
-                        {"dataset": dataset, "start": start, "what": column, "value": e.value,
-                         "low": e.low, "high": e.high, "n": e.n}
-                    )  # fmt: skip
+                    data.append({"dataset": dataset, "start": start, "what": column} | e.columns)
             reaches = f"{reached} of {len(curves[start])}" if "steps" in estimates else NOTHING
             rows.append((*cells, Cell(reaches)))
         groups.append(tuple(rows))

@@ -71,6 +71,11 @@ class Estimate:
         """Whether the scores allow an interval at all."""
         return self.interval != "none"
 
+    @property
+    def columns(self) -> dict[str, float]:
+        """Value, ends of the interval and number of scores, as columns of a table's data."""
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+
     def __str__(self) -> str:
         if not self.has_interval:
             return f"{self.value:.1f} (n={self.n})"
