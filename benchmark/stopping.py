@@ -46,6 +46,16 @@ SECONDS_TO_SAVE = 60.0
 """Between a signal and the end, for the step under way and the save."""
 
 
+def hold_back_warnings() -> None:
+    """Keep SLURM's warnings waiting until somebody listens: by default they end the process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {WARNING})
+
+
+def let_warnings_through() -> None:
+    """Hand on a warning that was held back, and those to come."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {WARNING})
+
+
 @contextlib.contextmanager
 def stopped_by_signals(stop: StopRequest, seconds: float) -> Iterator[list[int]]:
     """Signals ask `stop` while this is open. The block raises `Stopped` once the state is saved.
@@ -71,6 +81,7 @@ def stopped_by_signals(stop: StopRequest, seconds: float) -> Iterator[list[int]]
         raise Stopped(f"no state was saved within {seconds:.0f} s")
 
     with _handled({WARNING: ask, END: ask, HANGUP: ask, signal.SIGALRM: give_up}):
+        let_warnings_through()
         try:
             yield came
         finally:

@@ -1,7 +1,4 @@
-"""A job of the cluster: its runs, pack by pack; when warned, it saves and is queued again.
-
-python -m slurm.job FOLDER      in a job of the array whose work lies in that folder
-"""
+"""A job of the cluster: its runs, pack by pack; when warned, it saves and is queued again."""
 
 from __future__ import annotations
 
@@ -20,7 +17,14 @@ from benchmark.local import execute_here
 from benchmark.record import FILE
 from benchmark.run import Conditions, record_death, run_folder
 from benchmark.spec import RunSpec
-from benchmark.stopping import END, WARNING, Stopped, StopRequest, stopped_by_signals
+from benchmark.stopping import (
+    END,
+    WARNING,
+    Stopped,
+    StopRequest,
+    let_warnings_through,
+    stopped_by_signals,
+)
 from slurm.fates import TimedOut
 
 SAVE_SHARE = 0.6
@@ -113,6 +117,7 @@ class Command:
                 process.terminate()
 
         signal.signal(WARNING, end)  # first: a warning while the process starts would end the job
+        let_warnings_through()
         with subprocess.Popen(self.words) as process:
             started.append(process)
             if warned:
@@ -171,7 +176,3 @@ def main(folder: Path) -> None:
     values = json.loads(_work(folder, place).read_text("utf-8"))
     work = Command(**values) if "words" in values else Job(**values)
     work()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

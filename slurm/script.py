@@ -66,7 +66,7 @@ def batch_script(name: str, folder: Path, array: Array, threads: int) -> str:
     # srun gets the variables that the script exports and the cores of the job, which it does not
     # take from sbatch since SLURM 22.05, and prints to the script's logs.
     step = ["srun", "--unbuffered", "--export=ALL", f"--cpus-per-task={shape.cpus}"]
-    command = [*step, sys.executable, "-u", "-m", "slurm.job", str(folder)]
+    command = [*step, sys.executable, "-u", "-m", "slurm.start", str(folder)]
     return executor._make_submission_file_text(shlex.join(command), uid="")
 
 

