@@ -105,7 +105,7 @@ def _commit() -> tuple[str | None, bool | None]:
 
 def _git(root: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["git", "-C", str(root), *arguments],
+        ["git", "--no-optional-locks", "-C", str(root), *arguments],  # a lock outlives a kill
         capture_output=True,
         encoding="utf-8",
         errors="replace",

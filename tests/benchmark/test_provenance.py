@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from benchmark.errors import ObdBenchError
 from benchmark.local import default_jobs
 from benchmark.packing import default_pack
-from benchmark.provenance import checked_device, kind_of, products_of, provenance
+from benchmark.provenance import _git, checked_device, kind_of, products_of, provenance
 from benchmark.run import Conditions
 from slurm.profile import JobShape
 
@@ -81,3 +82,23 @@ def test_one_process_has_a_gpus_memory_where_no_number_is_asked_for() -> None:
     assert (default_jobs("cpu"), default_jobs("cuda"), default_jobs("cuda+tf32")) == (
         os.cpu_count(), 1, 1,
     )  # fmt: skip
+
+
+def test_looking_at_the_checkout_locks_nothing(tmp_path: Path) -> None:
+    """`git status` writes a lock to refresh its index; one that is killed there would leave it."""
+
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True)
+
+    git("init", "-q")
+    (tmp_path / "file").write_text("text")
+    git("add", "file")
+    git("commit", "-q", "-m", "one file")
+    index = tmp_path / ".git" / "index"
+    os.utime(tmp_path / "file", (1, 1))  # what git knows of the file is out of date
+    before = index.read_bytes()
+    assert _git(tmp_path, "status", "--porcelain") == ""
+    assert index.read_bytes() == before
+    git("status", "--porcelain")
+    assert index.read_bytes() != before  # as it would have been

@@ -388,7 +388,7 @@ def _constant(like: Side, value: float) -> Side:
 @cache
 def findings() -> tuple[Claim, ...]:
     """Every row of docs/findings.md, which asks what no paper of the field has asked."""
-    return (*_kernels(), *_pruning(), *_fairness(), *_privacy(), *_robustness(), *_use())
+    return (*_kernels(), *_progressive(), *_pruning(), *_fairness(), *_privacy(), *_robustness(), *_use())
 
 
 def _pruning() -> list[Claim]:
@@ -406,6 +406,27 @@ def _pruning() -> list[Claim]:
             tuple((kept(0.01, criterion), kept(0.01))
                   for criterion in ("early_loss", "late_loss", "utility")),
         ),
+    ]  # fmt: skip
+
+
+def _progressive() -> list[Claim]:
+    def cell(method: str, *others: str, rate: float = 0.01, momentum: float = 0.9) -> Side:
+        student = (f"student.learning_rate={rate}", f"student.momentum={momentum}")
+        return _cells("progressive", f"{method} ({', '.join((*student, *others))})")
+
+    of, stages, plain = "progressive-sets", "progressive_av_pbc", {"rate": 0.1, "momentum": 0.0}
+    carried, restarted = (cell(stages, f"velocity={v}") for v in ("carried", "restarted"))
+    return [
+        Claim(
+            "Progressive sets above one set: plain SGD, momentum carried, momentum restarted", of,
+            (
+                (cell(stages, "velocity=carried", **plain), cell("av_pbc", **plain)),
+                (carried, cell("av_pbc")), (restarted, cell("av_pbc")),
+            ),
+        ),
+        Claim("Velocity carried over above restarted", of, ((carried, restarted),)),
+        Claim("One set with momentum above plain SGD", of,
+              ((cell("av_pbc"), cell("av_pbc", **plain)),)),
     ]  # fmt: skip
 
 
