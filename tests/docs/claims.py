@@ -388,7 +388,7 @@ def _constant(like: Side, value: float) -> Side:
 @cache
 def findings() -> tuple[Claim, ...]:
     """Every row of docs/findings.md, which asks what no paper of the field has asked."""
-    return (*_kernels(), *_progressive(), *_pruning(), *_fairness(), *_privacy(), *_robustness(), *_use())
+    return (*_kernels(), *_progressive(), *_pruning(), *_diversity(), *_fairness(), *_privacy(), *_robustness(), *_use())
 
 
 def _pruning() -> list[Claim]:
@@ -428,6 +428,25 @@ def _progressive() -> list[Claim]:
         Claim("One set with momentum above plain SGD", of,
               ((cell("av_pbc"), cell("av_pbc", **plain)),)),
     ]  # fmt: skip
+
+
+def _diversity() -> list[Claim]:
+    """SDW-OBD's gain over Av-PBC on data of little diversity, next to that on diverse data."""
+
+    def gain(environment: str, *kinds: str) -> dict[int, float]:
+        """Mean over the datasets, by seed."""
+        names = [f"{environment}/{kind}" for kind in kinds]
+        ours, plain = (_cells("sdw_main", name, *names) for name in ("sdw_obd", "av_pbc"))
+        return {
+            seed: float(np.mean([ours[name][seed] - plain[name][seed] for name in names]))
+            for seed in ours[names[0]]
+        }
+
+    environments = ("halfcheetah", "hopper", "walker2d")
+    little = {name: gain(name, "medium", "medium-expert") for name in environments}
+    diverse = {name: gain(name, "medium-replay") for name in environments}
+    row = "SDW-OBD's gain on medium and medium-expert above that on medium-replay"
+    return [Claim(row, "sdw-main", ((little, diverse),))]
 
 
 def _robustness() -> list[Claim]:
