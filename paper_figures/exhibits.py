@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.artefacts.score import ArtefactScore
+from benchmark.datasets.source import STAND_IN
 from benchmark.errors import ObdBenchError
 from benchmark.record import Summary, check_set, record_folder
 from benchmark.spec import RunSpec
@@ -97,18 +98,28 @@ class StoredResults:
         return main_table(cell_table(runs_frame(self.records, self.asked)))
 
     def published(self, paper: str, method: str) -> dict[str, dict[str, float]]:
-        """Normalized returns that a paper prints for sets as large, by dataset and description."""
+        """Normalized returns that a paper prints for sets as large, by dataset and description.
+
+        D4RL's stand next to the data that stand in for it, which have its references.
+        """
         scales = {
             (record.spec.dataset, record.parameters.get("synthetic_size")): record.normalisation
             for record in self.records
         }
         found: dict[str, dict[str, float]] = defaultdict(dict)
         for cell in published_cells():
-            size = {**cell.settings, **cell.wanted}.get("synthetic_size")
-            scale = scales.get((cell.dataset, size))
-            if (cell.paper, cell.method, cell.unit) == (paper, method, "return") and scale:
-                text = f"published: {cell.value:,.0f}"
-                found[cell.dataset][text] = float(scale.normalise(cell.value))
+            settings = {**cell.settings, **cell.wanted}
+            dataset = cell.dataset.replace("d4rl/", STAND_IN)
+            scale = scales.get((dataset, settings.get("synthetic_size")))
+            of_others = settings.get("protocol.ensemble", 1) > 1 or any(
+                name.startswith("evaluation_student.") for name in settings
+            )
+            if (cell.paper, cell.method) != (paper, method) or of_others or not scale:
+                continue
+            if cell.unit == "return":
+                found[dataset][f"published: {cell.value:,.0f}"] = float(scale.normalise(cell.value))
+            else:
+                found[dataset][f"published: {cell.value:.1f}"] = cell.value
         return dict(found)
 
     def sets(self, method: str) -> dict[str, SyntheticSet]:
@@ -191,6 +202,12 @@ EXHIBITS = (
     Exhibit("adjoint-precision-figure", sweep="precision",
         make=lambda stored: convergence(stored.curves),
         shows="The same as curves."),
+    Exhibit("standin-hopper", sweep="standin_hopper_medium", make=StoredResults.table,
+        shows="Av-PBC as published at the paper's size, on states like those of D4RL's hopper-medium."),
+    Exhibit("standin-hopper-figure", sweep="standin_hopper_medium",
+        make=lambda stored: convergence(
+            stored.curves, published=stored.published("obd", "av_pbc")),
+        shows="The same against outer steps, next to the published number."),
     Exhibit("sdw-main", sweep="sdw_main", make=StoredResults.table,
         shows="SDW-OBD's main results: Av-PBC with and without density weights on every dataset."),
     Exhibit("sdw-misalignment", study="misalignment",

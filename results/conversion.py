@@ -24,7 +24,7 @@ from benchmark.clocks import Cost
 from benchmark.config import build
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError
-from benchmark.files import write_atomic
+from benchmark.files import read_small, write_atomic
 from benchmark.method import METHODS
 from benchmark.protocol import Protocol
 from benchmark.record import (
@@ -68,7 +68,7 @@ def convert_store(old: Path, new: Path) -> int:
     if new.exists():
         raise NotConvertible(f"{new} exists. Give a folder that does not, to be written whole.")
     paths = sorted(old.glob(f"*/seed*/{FILE}"))
-    records = {path: json.loads(path.read_text("utf-8")) for path in paths}
+    records = {path: json.loads(read_small(path)) for path in paths}
     for path, values in records.items():
         if values.get("schema") != OLD_SCHEMA:
             raise NotConvertible(f"{path} has schema {values.get('schema')!r}, not {OLD_SCHEMA!r}.")
@@ -84,11 +84,11 @@ def convert_store(old: Path, new: Path) -> int:
             shutil.copyfile(file, folder / file.name)
         ids[values["run_id"]] = record.run_id
     for path in sorted((old / SWEEPS).glob("*.json")):
-        sweep = json.loads(path.read_text("utf-8"))
+        sweep = json.loads(read_small(path))
         sweep["runs"] = [convert_spec(run).as_dict() for run in sweep["runs"]]
         write_atomic(new / SWEEPS / path.name, json.dumps(sweep, indent=1) + "\n")
     for path in sorted((old / "studies").glob("*/*.json")):
-        text, name = path.read_text("utf-8"), path.name
+        text, name = read_small(path).decode(), path.name
         for before, after in ids.items():
             text, name = text.replace(f'"{before}"', f'"{after}"'), name.replace(before, after)
         write_atomic(new / "studies" / path.parent.name / name, text)

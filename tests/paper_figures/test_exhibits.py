@@ -18,7 +18,7 @@ from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep, read_sweep
 from obdbench import sweeps as shipped_sweeps
 from obdbench.sweeps import find_sweep
-from paper_figures.exhibits import EXHIBITS, Exhibit, NoRecords, gather, write
+from paper_figures.exhibits import EXHIBITS, Exhibit, NoRecords, StoredResults, gather, write
 from paper_figures.figure import FigureError, words
 from paper_figures.table import Table
 from results.comparison import JUDGED, published_cells
@@ -165,6 +165,19 @@ def test_the_reproduction_takes_every_record_of_a_store_and_needs_none(tmp_path:
     for run in runs(["pbc"]):  # of no sweep that was started here
         leave_record(tmp_path, run)
     assert len(gather(REPRODUCTION, tmp_path).records) == 4
+
+
+def test_a_papers_number_stands_next_to_the_data_that_stand_in_for_its_own() -> None:
+    """OBD's Table 1: sets of 256 pairs, students as distilled for, one policy at a time."""
+    standin = spec("av_pbc", "standin/hopper-medium-v2", 0, size=256)
+    record = build_record("av_pbc", standin.dataset, 0, 30.0)
+    record = altered(record, spec=standin, parameters=standin.resolved_parameters)
+    of_standin = StoredResults([record]).published("obd", "av_pbc")
+    assert of_standin == {"standin/hopper-medium-v2": {"published: 32.5": 32.5}}
+    small = altered(record, parameters={**record.parameters, "synthetic_size": 64})
+    sizes_of_table_5 = StoredResults([small]).published("obd", "av_pbc")
+    assert sizes_of_table_5 == {}  # it has them for other data
+    assert StoredResults([record]).published("hades", "av_pbc") == {}
 
 
 # --- what is written --------------------------------------------------------------------------
