@@ -203,7 +203,7 @@ EXHIBITS = (
         make=lambda stored: convergence(stored.curves),
         shows="The same as curves."),
     Exhibit("standin-hopper", sweep="standin_hopper_medium", make=StoredResults.table,
-        shows="Av-PBC as published at the paper's size, on states like those of D4RL's hopper-medium."),
+        shows="Av-PBC as published, at the paper's size, on states like D4RL's hopper-medium."),
     Exhibit("standin-hopper-figure", sweep="standin_hopper_medium",
         make=lambda stored: convergence(
             stored.curves, published=stored.published("obd", "av_pbc")),

@@ -388,7 +388,16 @@ def _constant(like: Side, value: float) -> Side:
 @cache
 def findings() -> tuple[Claim, ...]:
     """Every row of docs/findings.md, which asks what no paper of the field has asked."""
-    return (*_kernels(), *_progressive(), *_pruning(), *_diversity(), *_fairness(), *_privacy(), *_robustness(), *_use())
+    return (
+        *_kernels(),
+        *_progressive(),
+        *_pruning(),
+        *_diversity(),
+        *_fairness(),
+        *_privacy(),
+        *_robustness(),
+        *_use(),
+    )
 
 
 def _pruning() -> list[Claim]:

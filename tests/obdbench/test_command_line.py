@@ -53,11 +53,12 @@ def cpu_seconds(*words: str, enough: float) -> tuple[float, subprocess.Completed
         words: The command.
         enough: CPU seconds that end the attempts.
     """
-    for attempt in range(ATTEMPTS):
-        seconds, done = _once(words)
-        least = seconds if attempt == 0 else min(least, seconds)
+    least, done = _once(words)
+    for _ in range(ATTEMPTS - 1):
         if least < enough:
             break
+        seconds, done = _once(words)
+        least = min(least, seconds)
     return least, done
 
 
@@ -96,9 +97,7 @@ except SystemExit as end:
     print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
     sys.exit(end.code)
 """
-    seconds, done = cpu_seconds(
-        sys.executable, "-c", program, *words, enough=MARGIN * CPU_SECONDS
-    )
+    seconds, done = cpu_seconds(sys.executable, "-c", program, *words, enough=MARGIN * CPU_SECONDS)
     assert (done.returncode, says in done.stdout + done.stderr) == (code, True), done.stderr
     assert done.stderr.splitlines()[-1] == "[]"
     assert seconds < MARGIN * CPU_SECONDS
