@@ -369,6 +369,11 @@ def follow(settings: OBD, pairs: Pairs, velocity: Pairs, gradient: MetaGradient)
     return norms
 
 
+def moved_nothing(norms: Tensor) -> Tensor:
+    """Whether each step moved nothing: its gradient was zero, or clipped to that by infinity."""
+    return (norms == 0) | ~norms.isfinite()
+
+
 def draw_runs(runs: Sequence[OuterRun], loop: InnerLoop, step: int) -> list[Draw]:
     """Draw everything random in an outer step of some runs; each only depends on run and step."""
     generators = [run.problem.generator("outer step", step) for run in runs]
@@ -478,18 +483,19 @@ class OuterRun:
                 require_finite(f"The pairs after the update of outer step {step}", values)
 
     def _require_gradients(self) -> None:
-        """Raise NotFinite where more than half of the gradients were exactly zero.
+        """Raise NotFinite where more than half of the gradients moved nothing.
 
-        Students that saturate, at infinity too, are finite in what they do; but nothing moves the
-        pairs then, and the set would be scored as if it had been distilled.
+        Students that saturate, at infinity too, are finite in what they do; but their gradient is
+        zero, or its norm overflows and the clip leaves nothing of it. Nothing moves the pairs then,
+        and the set would be scored as if it had been distilled.
         """
-        still = int((self.norms[: self.step] == 0).sum())
+        still = int(moved_nothing(self.norms[: self.step]).sum())
         enough = min(FEW_STEPS, self.settings.outer_steps)  # a first student may saturate by chance
         if self.step >= enough and 2 * still > self.step:
             raise NotFinite(
-                f"The gradient in the pairs was exactly zero at {still} of {self.step} outer "
-                f"steps: the students that were trained on them saturated, or every weight of the "
-                f"outer loss is zero."
+                f"The gradient in the pairs was exactly zero, or its norm infinite, at {still} of "
+                f"{self.step} outer steps: the students that were trained on them saturated, or "
+                f"every weight of the outer loss is zero."
             )
 
     def report(self, step: int) -> None:
@@ -519,8 +525,8 @@ class OuterRun:
                 "gradient_norm_largest": float(norms.max()),
                 "gradient_clipped_share": float(clipped.double().mean()),
             }
-            if zero := int((norms == 0).sum()):
-                facts["gradient_zero_share"] = zero / self.step
+            if still := int(moved_nothing(norms).sum()):
+                facts["gradient_zero_share"] = still / self.step
         return facts
 
     def synthetic_set(self) -> SyntheticSet:
