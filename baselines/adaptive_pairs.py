@@ -156,7 +156,7 @@ class AdaptiveRun(OuterRun):
         self.require_finite()
 
     def facts(self) -> dict[str, float]:
-        """Facts as of every outer loop; without a limit none of the gradients was clipped."""
+        """Facts as of every outer loop; without a limit nothing is said of clipped gradients."""
         facts = super().facts()
         if math.isinf(self.settings.outer_gradient_clip):
             facts.pop("gradient_clipped_share", None)

@@ -31,9 +31,14 @@ class ProblemOnPart(Problem):
         }
         super().__init__(
             needs=needs, student=whole.student, scaling=whole.scaling, axes={}, loaders=loaders,
-            device=whole.device,
         )  # fmt: skip
         self._whole = whole
+
+    @property
+    def device(self) -> str:
+        """That of the whole problem, which learns of its use."""
+        self.uses_device = True
+        return self._whole.device
 
     def generator(self, purpose: str, step: int = 0) -> torch.Generator:
         """The generator of the whole problem."""

@@ -91,6 +91,16 @@ class Pruned(Method):
         return build(METHODS[self.method], given, f"the parameters of {self.method}")
 
     @property
+    def version(self) -> int:  # type: ignore[override]
+        """That of the method that distils, whose numbers a run has."""
+        return self.inner.version
+
+    @property
+    def total_outer_steps(self) -> int:
+        """Those of the method that distils."""
+        return self.inner.total_outer_steps
+
+    @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """The needs of the method that distils, a dataset among them."""
         return self.inner.needs

@@ -260,7 +260,8 @@ class Method(ABC):
             property where that depends on hyper-parameters.
         reference: True for rows that are not distillation (the teacher, BC on everything).
         version: Part of every run's id; raise it by one in the change that changes the method's
-            numbers, or the default of a hyper-parameter.
+            numbers, or the default of a hyper-parameter. A property where that depends on
+            hyper-parameters.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"dataset"})
@@ -271,6 +272,12 @@ class Method(ABC):
         super().__init_subclass__()
         if isinstance(cls.needs, frozenset):  # a property is looked at when it is used
             _check_needs(cls.__name__, cls.needs)
+
+    @property
+    def total_outer_steps(self) -> int:
+        """Outer steps of a whole run; 0 where the method counts none."""
+        total: int = getattr(self, "outer_steps", 0)
+        return total
 
     @abstractmethod
     def distill(self, problem: Problem, monitor: Monitor) -> None:

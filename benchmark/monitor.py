@@ -92,7 +92,7 @@ class RunMonitor:
         self.stopwatch, self.save_clock = stopwatch, save_clock
         self.heartbeat, self.on_progress = heartbeat, on_progress
         self.spec = materials.spec
-        self._total: int = getattr(self.spec.method_instance, "outer_steps", 0)
+        self._total: int = self.spec.method_instance.total_outer_steps
         self._reported: set[int] = set()
 
     def due(self, step: int) -> bool:

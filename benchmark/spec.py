@@ -122,7 +122,7 @@ class RunSpec:
             method=method,
             dataset=str(DatasetName.parse(dataset)),
             parameters=_differences(asdict(built), asdict(default)),
-            version=default.version,
+            version=built.version,
             **rest,
         )
         spec.check_heads(DatasetName.parse(dataset))
@@ -161,13 +161,21 @@ class RunSpec:
         from benchmark.method import METHODS
 
         default = METHODS[self.method]
-        if self.version != default.version:
+        where = f"the parameters of {self.method}"
+        built, version = None, default.version
+        try:
+            built = build(default, self.parameters, where)
+            version = built.version
+        except BadConfiguration:  # of a version that had others
+            if self.version == version:
+                raise
+        if built is None or self.version != version:
             raise OtherVersion(
                 f"{self.run_id} is of version {self.version} of {self.method}; this suite has "
-                f"version {default.version}, whose numbers are different. Run it again under "
+                f"version {version}, whose numbers are different. Run it again under "
                 f"a new sweep, or use the version of the suite that made it."
             )
-        return build(default, self.parameters, f"the parameters of {self.method}")
+        return built
 
     @property
     def resolved_parameters(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from benchmark.record import Record
+from benchmark.students.spec import StudentSpec, describe_student
 from paper_figures import caption
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
 from results import cell_table, natural_order, runs_frame
@@ -74,7 +75,7 @@ def _rows(origins: Mapping[Submission | None, Sequence[Record]]) -> pd.DataFrame
         found = [[r for r in records if r.cell_id == cell] for cell in cells["cell_id"]]
         tables.append(
             cells.assign(
-                student=runs["student"].iloc[0],
+                student=_scored(records[0].spec.scoring_student),
                 by=who.by if who else SHIPPED_BY,
                 pairs=[_pairs(who, same) for same in found],
                 scored_again=[_scored_again(who, same) for same in found],
@@ -93,6 +94,13 @@ def _task(record: Record) -> Task:
         spec.protocol,
         spec.scoring_student,
     )
+
+
+def _scored(student: StudentSpec) -> str:
+    """The student that a task scores, with what tells two of one architecture apart."""
+    rate = "" if student.schedule == "learned" else f", rate {student.learning_rate:g}"
+    momentum = f", momentum {student.momentum:g}" if student.momentum else ""
+    return f"{describe_student(student)}{rate}{momentum}"
 
 
 def _task_order(task: Task) -> tuple[Any, ...]:

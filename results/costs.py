@@ -241,5 +241,5 @@ def _settings(run: RunSpec, checkpoints: int) -> Hashable:
 
 def _checkpoints(run: RunSpec) -> int:
     """Number of results that a run scores."""
-    steps = int(run.resolved_parameters.get("outer_steps", 0))
+    steps = run.method_instance.total_outer_steps
     return 1 if not steps else 1 + -(-steps // run.protocol.checkpoint_every)

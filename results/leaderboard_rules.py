@@ -395,10 +395,10 @@ def _check_built_in(record: Record) -> None:
                 f"it claims the suite's method {spec.method} with {what} {short(found)}; the "
                 f"suite's has {short(known)}. Give a changed method a name of its own."
             )
-    steps, last = getattr(method, "outer_steps", None), record.checkpoints[-1].outer_step
+    steps, last = method.total_outer_steps, record.checkpoints[-1].outer_step
     budget = getattr(method, "environment_steps", None)
     spent = budget is not None and record.cost.environment_steps >= budget
-    if steps not in (None, last) and not spent:
+    if steps not in (0, last) and not spent:
         raise BadSubmission(
             f"it ended at outer step {last}, and its outer_steps are {steps}. Submit whole runs."
         )

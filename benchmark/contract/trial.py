@@ -270,7 +270,7 @@ class Trial:
 
     def recorder(self, method: Method, **arguments: Any) -> Recorder:
         """Make a monitor for a run of this method."""
-        return Recorder(total=getattr(method, "outer_steps", None), **arguments)
+        return Recorder(total=method.total_outer_steps or None, **arguments)
 
     def problem(self, given: Toy, seed: int) -> WatchedProblem:
         """Make the problem that the method sees of a toy."""

@@ -186,7 +186,7 @@ def _disk(work: Reproduction, steps: list[Step]) -> float:
             total += 3 * (step.fetched or 0) + 500 * rows
     for run in work.sweep.runs:
         parameters, protocol = run.resolved_parameters, run.protocol
-        checkpoints = 1 + parameters.get("outer_steps", 0) // protocol.checkpoint_every
+        checkpoints = 1 + run.method_instance.total_outer_steps // protocol.checkpoint_every
         pairs = 100 * parameters.get("synthetic_size", 0)  # some 25 numbers per pair
         episodes = 30 * protocol.students * protocol.episodes  # a return and a length, as JSON
         total += checkpoints * (pairs + episodes) + 5_000

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,13 @@ from benchmark.config import BadConfiguration
 from benchmark.contract.tiny import toy
 from benchmark.datasets.dataset import check_dataset
 from benchmark.method import METHODS, BadParameter, Problem
+from benchmark.protocol import Protocol
 from benchmark.registry import UnknownName
+from benchmark.spec import OtherVersion, RunSpec
 from benchmark.students.spec import StudentSpec
 from benchmark.students.student import StudentPolicy
+from benchmark.work import Rates
+from results.costs import CostEstimate, Costs
 from tests.baselines.toy import Recorder, distil
 
 STUDENT = StudentSpec(width=8, depth=2, steps=4)
@@ -200,14 +205,50 @@ def test_too_few_that_stay_are_named() -> None:
         distil(method, problem(method), Recorder())
 
 
-def test_its_version_rises_with_that_of_any_method_that_it_may_run() -> None:
-    own = [METHODS[name] for name in METHODS if METHODS.origin(name) == "obdbench"]
-    sets = {
-        type(method)
-        for method in own
-        if "dataset" in method.needs and "synthetic_size" in {f.name for f in fields(method)}
-    }
-    risen = sum(kind.version - 1 for kind in sets - {Pruned})
-    assert Pruned.version >= 1 + risen, (
-        "A method's version was raised: raise that of Pruned too, whose runs it changes."
-    )
+DISTILS_DATA = [
+    name
+    for name in METHODS
+    if METHODS.origin(name) == "obdbench"
+    and "dataset" in METHODS[name].needs
+    and "synthetic_size" in {f.name for f in fields(METHODS[name])}
+    and not isinstance(METHODS[name], Pruned)
+]
+
+
+@pytest.mark.parametrize("name", DISTILS_DATA)
+def test_it_has_the_version_and_the_outer_steps_of_the_method_that_distils(name: str) -> None:
+    inner, pruned = METHODS[name], Pruned(method=name)
+    assert pruned.version == inner.version
+    assert pruned.total_outer_steps == inner.total_outer_steps == getattr(inner, "outer_steps", 0)
+
+
+def test_a_run_is_of_the_version_of_the_method_that_distils() -> None:
+    """Its own default has another: the id changes, and a spec of the former version is refused."""
+    run = RunSpec.create(
+        method="pruned", dataset="hopper/medium", parameters={"method": "generative_teaching"},
+        where="a test", seed=0, protocol=Protocol("tiny", 1, 1, 1, 1),
+    )  # fmt: skip
+    assert run.version == METHODS["generative_teaching"].version == 2
+    assert isinstance(run.method_instance, Pruned)
+    with pytest.raises(OtherVersion, match="is of version 1 of pruned; this suite has version 2"):
+        _ = replace(run, version=1).method_instance
+
+
+def test_a_pruned_run_is_planned_as_one_of_the_method_that_distils(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its checkpoints: its own `outer_steps` is None, and leaves the method its default."""
+    monkeypatch.setenv("OBDBENCH_CACHE", str(tmp_path))
+    rates = Rates()
+
+    def costs(of: str, **parameters: Any) -> CostEstimate:
+        run = RunSpec.create(
+            method=of, dataset="hopper/medium-expert", where="a test", seed=0, student=STUDENT,
+            parameters={"synthetic_size": 8, **parameters},
+            protocol=Protocol("tiny", 1, 1, checkpoint_every=5_000, last=1),
+        )  # fmt: skip
+        return Costs([run], [], rates=rates).of(run)
+
+    assert costs("pruned", method="random") == costs("random")
+    assert costs("pruned") == costs("av_pbc")
+    assert costs("pruned").source == "counted"

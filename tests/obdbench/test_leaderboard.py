@@ -23,6 +23,7 @@ from benchmark.record import FILE, Record, read_record, record_folder, score_of,
 from benchmark.registry import load_plugin
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
+from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set, save_synthetic_set
 from obdbench.verify import rescore
 from paper_figures.exhibits import EXHIBITS, gather
@@ -796,3 +797,26 @@ def test_nothing_is_written_through_a_link_out_of_the_store(
     result: Result = cli("submit-check", sent, "--accept")
     assert result.code == 1 and f"leads out of {record_store}" in result.err
     assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_a_pruned_run_is_as_long_as_the_method_that_distils(cli: Any, sent: Path) -> None:
+    record = read_record(of(sent, "dbc"))
+    parameters = {"method": "dbc", "synthetic_size": record.parameters["synthetic_size"]}
+    spec = dataclasses.replace(record.spec, method="pruned", parameters=parameters)
+    path = rename(sent, record, spec, parameters=spec.resolved_parameters)
+    refused(cli, sent, "ended at outer step 6, and its outer_steps are 50000", path)
+
+
+def test_a_task_is_headed_by_the_student_that_is_scored(made: Path, runs: Path) -> None:
+    """Whatever the sets were distilled for, and however alike two of them are."""
+    shipped = [r for r in all_records(runs) if r.spec.method == "dbc"]
+    other = [
+        altered(r, spec=dataclasses.replace(r.spec, evaluation_student=student))
+        for student in (StudentSpec(width=9), StudentSpec(width=9, momentum=0.9))
+        for r in shipped
+    ]
+    table = leaderboard([*shipped, *other], [])
+    headings = [group[0][0].detail for group in table.groups]
+    assert [" 4x9" in text for text in headings].count(True) == 2
+    assert sum("momentum 0.9" in text for text in headings) == 1
+    assert len(set(headings)) == len(headings) == 3
