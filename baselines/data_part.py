@@ -36,7 +36,7 @@ class ProblemOnPart(Problem):
 
     @property
     def device(self) -> str:
-        """That of the whole problem, which learns of its use."""
+        """The device of the whole problem, which learns of its use."""
         self.uses_device = True
         return self._whole.device
 

@@ -92,12 +92,12 @@ class Pruned(Method):
 
     @property
     def version(self) -> int:  # type: ignore[override]
-        """That of the method that distils, whose numbers a run has."""
+        """The version of the method that distils, whose numbers a run has."""
         return self.inner.version
 
     @property
     def total_outer_steps(self) -> int:
-        """Those of the method that distils."""
+        """The outer steps of the method that distils."""
         return self.inner.total_outer_steps
 
     @property
