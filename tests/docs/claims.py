@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from results import cell_table, runs_frame
+from results import cell_table, curves_frame, runs_frame
 from results.differences import Difference, holm, mean_difference
 from results.record_store import SHIPPED, load_sweep, sweep_records
 from results.statistics import LEVEL, stratified
@@ -390,6 +390,7 @@ def findings() -> tuple[Claim, ...]:
     """Every row of docs/findings.md, which asks what no paper of the field has asked."""
     return (
         *_kernels(),
+        *_standin(),
         *_progressive(),
         *_pruning(),
         *_diversity(),
@@ -415,6 +416,28 @@ def _pruning() -> list[Claim]:
             tuple((kept(0.01, criterion), kept(0.01))
                   for criterion in ("early_loss", "late_loss", "utility")),
         ),
+    ]  # fmt: skip
+
+
+def _standin() -> list[Claim]:
+    sweep, method = "standin_hopper_medium", "av_pbc_published"
+    curves = curves_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, sweep)))
+
+    def at(step: int) -> Side:
+        rows = curves[(curves["label"] == method) & (curves["outer_step"] == step)]
+        return {
+            str(dataset): dict(zip(found["seed"], found["normalized_return"], strict=True))
+            for dataset, found in rows.groupby("dataset")
+        }
+
+    of, early, late = "standin-hopper", at(250), at(1000)
+    return [
+        Claim(
+            "Av-PBC as published after 1,000 outer steps above the paper's 32.5 after 20,000", of,
+            ((late, _constant(late, 32.5)),),
+        ),
+        Claim("... after 1,000 above after 250", of, ((late, early),)),
+        Claim("... after 250 above its start, random pairs", of, ((early, at(0)),)),
     ]  # fmt: skip
 
 
