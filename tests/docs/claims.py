@@ -419,25 +419,26 @@ def _pruning() -> list[Claim]:
     ]  # fmt: skip
 
 
-def _standin() -> list[Claim]:
-    sweep, method = "standin_hopper_medium", "av_pbc_published"
+def _at(sweep: str, method: str, step: int) -> Side:
+    """Scores of a method of a shipped sweep at an outer step."""
     curves = curves_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, sweep)))
+    rows = curves[(curves["label"] == method) & (curves["outer_step"] == step)]
+    return {
+        str(dataset): dict(zip(found["seed"], found["normalized_return"], strict=True))
+        for dataset, found in rows.groupby("dataset")
+    }
 
-    def at(step: int) -> Side:
-        rows = curves[(curves["label"] == method) & (curves["outer_step"] == step)]
-        return {
-            str(dataset): dict(zip(found["seed"], found["normalized_return"], strict=True))
-            for dataset, found in rows.groupby("dataset")
-        }
 
-    of, early, late = "standin-hopper", at(250), at(1000)
+def _standin() -> list[Claim]:
+    of, sweep, method = "standin-hopper", "standin_hopper_medium", "av_pbc_published"
+    start, early, late = (_at(sweep, method, step) for step in (0, 250, 1000))
     return [
         Claim(
             "Av-PBC as published after 1,000 outer steps above the paper's 32.5 after 20,000", of,
             ((late, _constant(late, 32.5)),),
         ),
         Claim("... after 1,000 above after 250", of, ((late, early),)),
-        Claim("... after 250 above its start, random pairs", of, ((early, at(0)),)),
+        Claim("... after 250 above its start, random pairs", of, ((early, start),)),
     ]  # fmt: skip
 
 
