@@ -390,6 +390,7 @@ def findings() -> tuple[Claim, ...]:
     """Every row of docs/findings.md, which asks what no paper of the field has asked."""
     return (
         *_kernels(),
+        *_paper_size(),
         *_standin(),
         *_progressive(),
         *_pruning(),
@@ -439,6 +440,29 @@ def _standin() -> list[Claim]:
         ),
         Claim("... after 1,000 above after 250", of, ((late, early),)),
         Claim("... after 250 above its start, random pairs", of, ((early, start),)),
+    ]  # fmt: skip
+
+
+def _paper_size() -> list[Claim]:
+    def less(one: str, *others: str) -> tuple[tuple[Side, Side], ...]:
+        cells = {name: _cells("kernel_paper_size", name) for name in (one, *others)}
+        return tuple((cells[one], cells[other]) for other in others)
+
+    of, sweep = "kernel-paper-size-table", "kernel_paper_size"
+    start, end = (_at(sweep, "av_pbc", step) for step in (0, 112))
+    return [
+        Claim("At paper size: unrolling above FRePo's kernel", of, less("av_pbc", "frepo")),
+        Claim(
+            "... above implicit gradients, cold and warm", of,
+            less("av_pbc", "implicit_gradient", "implicit_gradient_warm"),
+        ),
+        Claim(
+            "... truncation, and a kernel's start, above unrolling", of,
+            (*less("truncated_av_pbc", "av_pbc"), *less("kernel_then_unrolled", "av_pbc")),
+        ),
+        Claim(
+            "... unrolling after 112 outer steps above its start, random pairs", of, ((end, start),)
+        ),
     ]  # fmt: skip
 
 
