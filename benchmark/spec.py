@@ -161,15 +161,14 @@ class RunSpec:
         from benchmark.method import METHODS
 
         default = METHODS[self.method]
-        where = f"the parameters of {self.method}"
-        built, version = None, default.version
         try:
-            built = build(default, self.parameters, where)
+            built = build(default, self.parameters, f"the parameters of {self.method}")
             version = built.version
-        except BadConfiguration:  # of a version that had others
-            if self.version == version:
+        except BadConfiguration:
+            if self.version == default.version:
                 raise
-        if built is None or self.version != version:
+            version = default.version  # the other version had other parameters
+        if self.version != version:
             raise OtherVersion(
                 f"{self.run_id} is of version {self.version} of {self.method}; this suite has "
                 f"version {version}, whose numbers are different. Run it again under "

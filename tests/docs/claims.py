@@ -123,6 +123,19 @@ def _table(sweep: str) -> pd.DataFrame:
 
 
 @cache
+def _curves(sweep: str) -> pd.DataFrame:
+    return curves_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, sweep)))
+
+
+def _by_seed(rows: pd.DataFrame) -> Side:
+    """Normalized returns of rows that have one of every dataset and seed."""
+    return {
+        str(dataset): dict(zip(found["seed"], found["normalized_return"], strict=True))
+        for dataset, found in rows.groupby("dataset")
+    }
+
+
+@cache
 def _study(name: str) -> pd.DataFrame:
     return study_frame(study_results(SHIPPED, name))
 
@@ -422,12 +435,8 @@ def _pruning() -> list[Claim]:
 
 def _at(sweep: str, method: str, step: int) -> Side:
     """Scores of a method of a shipped sweep at an outer step."""
-    curves = curves_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, sweep)))
-    rows = curves[(curves["label"] == method) & (curves["outer_step"] == step)]
-    return {
-        str(dataset): dict(zip(found["seed"], found["normalized_return"], strict=True))
-        for dataset, found in rows.groupby("dataset")
-    }
+    curves = _curves(sweep)
+    return _by_seed(curves[(curves["label"] == method) & (curves["outer_step"] == step)])
 
 
 def _standin() -> list[Claim]:
@@ -509,11 +518,8 @@ def _diversity() -> list[Claim]:
 def _robustness() -> list[Claim]:
     def score(method: str, kind: str, size: float) -> Side:
         rows = _study("robustness")
-        rows = rows[(rows["method"] == method) & (rows["kind"] == kind) & (rows["size"] == size)]
-        return {
-            str(dataset): dict(zip(found["seed"], found["normalized_return"], strict=True))
-            for dataset, found in rows.groupby("dataset")
-        }
+        of_kind = (rows["method"] == method) & (rows["kind"] == kind) & (rows["size"] == size)
+        return _by_seed(rows[of_kind])
 
     of, methods = "axes-robustness", ("av_pbc", "sdw_obd", "teacher")
     lost = [
@@ -544,10 +550,7 @@ def _use() -> list[Claim]:
         return found
 
     def at(start: str, step: int) -> Side:
-        found: dict[str, dict[int, float]] = {}
-        for _, row in rows[(rows["start"] == start) & (rows["steps"] == step)].iterrows():
-            found.setdefault(str(row["dataset"]), {})[int(row["seed"])] = row["normalized_return"]
-        return found
+        return _by_seed(rows[(rows["start"] == start) & (rows["steps"] == step)])
 
     of, starts, last = "axes-use", ("av_pbc", "sdw_obd", "random"), int(rows["steps"].max())
     return [
