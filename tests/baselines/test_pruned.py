@@ -252,3 +252,12 @@ def test_a_pruned_run_is_planned_as_one_of_the_method_that_distils(
     assert costs("pruned", method="random") == costs("random")
     assert costs("pruned") == costs("av_pbc")
     assert costs("pruned").source == "counted"
+
+
+def test_a_record_names_the_device_only_where_the_method_that_distils_asks_for_it() -> None:
+    method = Pruned(**TINY)
+    whole = problem(method)
+    part = ProblemOnPart(whole, method.inner.needs, np.arange(10))
+    assert (part.uses_device, whole.uses_device) == (False, False)
+    assert part.device == "cpu"
+    assert (part.uses_device, whole.uses_device) == (True, True)
