@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from benchmark.spec import RunSpec
@@ -26,21 +27,23 @@ def default_pack(device: str) -> int:
 def make_packs(runs: Sequence[RunSpec], largest: int, workers: int = 1) -> list[Pack]:
     """Group runs of the same dataset and student whose methods can be packed.
 
+    Runs that distil the same sets are in one pack, which distils them once.
+
     Args:
         runs: Runs in the order of a sweep.
-        largest: Largest number of runs in a pack; 1 packs nothing.
+        largest: Largest number of distillations in a pack; 1 packs nothing.
         workers: Number of processes; a group is split so that each can take a part.
 
     Returns:
         Packs that hold every run once, in the order of their first runs.
     """
-    groups: dict[Hashable, Pack] = {}
+    groups: dict[Hashable, dict[str, Pack]] = {}
     for run in runs:
-        groups.setdefault(_key(run), []).append(run)
+        groups.setdefault(_key(run), {}).setdefault(run.distillation_id, []).append(run)
     packs: list[Pack] = []
-    for group in groups.values():
+    for group in map(list, map(dict.values, groups.values())):
         pieces = min(len(group), max(workers, -(-len(group) // largest)))
-        packs.extend(group[start::pieces] for start in range(pieces))
+        packs.extend(list(chain(*group[start::pieces])) for start in range(pieces))
     order = {run.run_id: index for index, run in enumerate(runs)}
     return sorted(packs, key=lambda pack: order[pack[0].run_id])
 
@@ -49,7 +52,7 @@ def _key(run: RunSpec) -> Hashable:
     method = run.method_instance
     key = method.pack_key()
     if key is None or _only_distill_is_its_own(type(method)):
-        return run.run_id
+        return run.distillation_id
     return (type(method).distill_packed.__func__, key, run.student, run.dataset)  # type: ignore[attr-defined]
 
 

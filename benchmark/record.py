@@ -224,6 +224,9 @@ class Summary(_Part, frozen=True, kw_only=True):
         provenance: Where the numbers come from.
         method_facts: What the method noted of itself, such as the norms of its gradients; None
             where a number was not finite.
+        sets_of: The run of the same store that distilled the sets, where this one only scored them
+            (`benchmark.same_sets`); what the distillation cost, its engine, its device and the
+            facts of the method are that run's.
         error: The error of a failed run.
         started: Time at which the first attempt began, UTC.
         finished: Time at which the record was written, UTC.
@@ -245,6 +248,7 @@ class Summary(_Part, frozen=True, kw_only=True):
     normalisation: ReferenceReturns | None
     provenance: Provenance
     method_facts: dict[str, MethodFact] = {}
+    sets_of: str | None = None
     error: Failure | None
     started: Time
     finished: Time
@@ -462,6 +466,11 @@ def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
         ("folder", f"{path.parent.parent.name}/{path.parent.name}", record_folder(spec.run_id)),
         ("seed in provenance", record.provenance.seeds.seed, spec.seed),
     ]
+    if record.sets_of is not None:
+        begins = record.sets_of.startswith(spec.task_prefix)
+        ends = record.sets_of.endswith(f".seed{spec.seed}")
+        another = begins and ends and record.sets_of != record.run_id
+        pairs.append(("sets_of as another run of its method, dataset and seed", another, True))
     steps = [checkpoint.outer_step for checkpoint in record.checkpoints]
     pairs.append(("order of outer steps", steps, sorted(set(steps))))
     cost = record.cost

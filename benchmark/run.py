@@ -44,6 +44,7 @@ from benchmark.record import (
     write_record,
 )
 from benchmark.registry import load_plugin
+from benchmark.same_sets import SameSets
 from benchmark.spec import RunSpec
 from benchmark.state import load_state
 from benchmark.stopping import StopRequest
@@ -158,7 +159,8 @@ def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
     with the error. A run that is killed leaves its saved state, from which the next call goes on to
     the same numbers. Runs that are advanced together have the numbers of the runs one by one, and
     their seconds are equal shares of the pack's. Where a pack raises, its runs are done one by one
-    from their saved states: an error is the record of the run that it belongs to.
+    from their saved states: an error is the record of the run that it belongs to. A run whose sets
+    another run of the store has distilled, or one of these, scores those (`benchmark.same_sets`).
 
     Args:
         specs: One run, or the runs of a pack (`benchmark.packing.make_packs`).
@@ -178,11 +180,24 @@ def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
                 logging.getLogger(__name__).warning("A damaged record was renamed to %s", aside)
         todo = [spec for spec in specs if not is_complete(run_folder(store, spec))]
         problems: list[OSError] = []
-        if len(todo) == 1 or (todo and not _advance(todo, conditions, problems)):
-            for spec in todo:
-                _advance([spec], conditions, problems)
+        together = _to_distil_together(todo, store)
+        if len(together) > 1 and _advance(together, conditions, problems):
+            packed = {spec.run_id for spec in together}
+            todo = [spec for spec in todo if spec.run_id not in packed]
+        for spec in todo:
+            _advance([spec], conditions, problems)
         _raise_all(problems)
         return [read_record(run_folder(store, spec) / FILE) for spec in specs]
+
+
+def _to_distil_together(specs: Sequence[RunSpec], store: Path) -> list[RunSpec]:
+    """One run for each of the sets that no run of the store has distilled yet."""
+    firsts: dict[str, RunSpec] = {}
+    for spec in specs:
+        firsts.setdefault(spec.distillation_id, spec)
+    if len(firsts) == 1:
+        return list(firsts.values())
+    return [spec for spec in firsts.values() if SameSets.find(spec, store) is None]
 
 
 def tidy(specs: Sequence[RunSpec], store: Path) -> None:
@@ -245,6 +260,8 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
             stopwatch.skip()  # loading data, and fitting a density, are not costs of a run
             if len(work) > 1:
                 work[0].method.distill_packed(work)
+            elif (same := attempts[0].find_same_sets(conditions.store)) is not None:
+                same.score(work[0].monitor, stop)
             else:
                 work[0].method.distill(work[0].problem, work[0].monitor)
             stopwatch.lap()
@@ -279,6 +296,14 @@ class _Attempt:
         self.heartbeat = Heartbeat(folder, self.outcome.cost.attempts, stop)
         self.materials: Materials | None = None
         self.problem: Problem | None = None
+        self.same_sets: SameSets | None = None
+
+    def find_same_sets(self, store: Path) -> SameSets | None:
+        """Sets that another run has distilled from the same materials; the record will name it."""
+        found = SameSets.find(self.spec, store)
+        if found is not None and self.materials is not None and found.are_of(self.materials):
+            self.same_sets = found
+        return self.same_sets
 
     def begin(
         self, conditions: Conditions, stopwatch: Stopwatch, save_clock: SaveClock, shared: Shared
@@ -319,6 +344,15 @@ class _Attempt:
         with contextlib.suppress(ObdBenchError):  # it does not load, which is what the error says
             method = spec.method_instance
         checkpoints = self.outcome.checkpoints
+        simulator = simulator_packages(materials.dataset.env_id) if materials else ()
+        origin = {
+            **provenance(device, simulator),
+            "engine": method.engine(device) if method else "torch",
+        }
+        same = self.same_sets if status == "complete" else None
+        if same is not None:
+            same.take_over(self.outcome)
+            origin |= same.origin(origin["dirty"])
         return Record(
             run_id=spec.run_id,
             cell_id=spec.cell_id,
@@ -334,10 +368,7 @@ class _Attempt:
             density=materials.density_facts() if materials else None,
             normalisation=materials.dataset.reference if materials else None,
             provenance=Provenance(
-                **provenance(
-                    device, simulator_packages(materials.dataset.env_id) if materials else ()
-                ),
-                engine=method.engine(device) if method else "torch",
+                **origin,
                 environment=materials.dataset.env_id if materials else None,
                 contacts=contact_rule(materials.dataset.env_id) if materials else None,
                 dataset_sha256=materials.dataset.sha256 if materials else None,
@@ -348,6 +379,7 @@ class _Attempt:
                 ),
             ),
             method_facts=self.outcome.method_facts,
+            sets_of=same.run_id if same else None,
             error=_failure(error, self._advice(error, method)) if error else None,
             started=self.outcome.started,
             finished=now(),

@@ -205,12 +205,36 @@ class RunSpec:
     @cached_property
     def cell_id(self) -> str:
         """Readable and unique: `hopper-medium-replay.av_pbc.1a2b3c4d5e6f`."""
-        return f"{self.dataset.replace('/', '-')}.{self.method}.{self.digest}"
+        return f"{self.task_prefix}{self.digest}"
+
+    @property
+    def task_prefix(self) -> str:
+        """What all cells of a method on a dataset begin with: `hopper-medium-replay.av_pbc.`."""
+        return f"{self.dataset.replace('/', '-')}.{self.method}."
 
     @cached_property
     def run_id(self) -> str:
         """The cell and the seed."""
         return f"{self.cell_id}.seed{self.seed}"
+
+    @cached_property
+    def distillation_id(self) -> str:
+        """Digest of all that a run's sets depend on, and the steps at which they are handed over.
+
+        Runs that have it in common differ only in how their sets are scored (OBD, Tables 2 and 3).
+        """
+        chosen = {
+            "method": self.method,
+            "version": self.version,
+            "parameters": dict(self.parameters),
+            "dataset": self.dataset,
+            "teacher": self.teacher,
+            "density": self.density,
+            "student": _chosen(self.student),
+            "checkpoint_every": self.protocol.checkpoint_every,
+            "seed": self.seed,
+        }
+        return _digest(chosen)
 
     @property
     def distillation_axes(self) -> dict[str, str | int]:

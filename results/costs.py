@@ -66,7 +66,8 @@ class Costs:
     """What runs will cost.
 
     Args:
-        runs: The runs that are planned; those that can be packed are taken to advance together.
+        runs: The runs that are planned; those that can be packed are taken to advance together, and
+            sets that several of them distil are counted once.
         records: Earlier runs; incomplete ones are left out.
         device: The kind of device that the runs will use: "cpu", "cuda" or "cuda+tf32". Nothing is
             counted for a device other than this machine's processor.
@@ -83,8 +84,16 @@ class Costs:
         pack: int = PACK_ON_CPU,
     ) -> None:
         self.device, self.rates = device, rates or Rates()
-        self._together = {run.run_id: len(pack) for pack in make_packs(runs, pack) for run in pack}
-        self._seconds: dict[tuple[Hashable, bool], list[float]] = defaultdict(list)
+        self._together: dict[str, int] = {}
+        self._only_scored: set[str] = set()
+        for runs_of_pack in make_packs(runs, pack):
+            distilled: set[str] = set()
+            for run in runs_of_pack:
+                if run.distillation_id in distilled and _pairs(run):
+                    self._only_scored.add(run.run_id)
+                distilled.add(run.distillation_id)
+            self._together |= dict.fromkeys((r.run_id for r in runs_of_pack), len(distilled))
+        self._seconds: dict[tuple[Hashable, bool], list[tuple[float, float]]] = defaultdict(list)
         self._lengths: dict[tuple[str, str], list[float]] = defaultdict(list)
         for record in records:
             if record.status != "complete":
@@ -95,7 +104,7 @@ class Costs:
             self._lengths[run.method, run.dataset].append(length)
             if kind_of(record.provenance.device) == device:
                 here = record.provenance.host == platform.node()
-                seconds = cost.cpu_seconds + cost.evaluation_wall_seconds
+                seconds = (cost.cpu_seconds, cost.evaluation_wall_seconds)
                 key = _settings(run, len(record.checkpoints))
                 self._seconds[key, here].append(seconds)
 
@@ -104,7 +113,8 @@ class Costs:
         settings = _settings(run, _checkpoints(run))
         for here, source in ((True, "measured here"), (False, "measured elsewhere")):
             if known := self._seconds.get((settings, here)):
-                return CostEstimate(fmean(known), source, len(known))
+                each = [d * self._distils(run) + scoring for d, scoring in known]
+                return CostEstimate(fmean(each), source, len(known))
             if here and (seconds := self._counted(run)) is not None:
                 return CostEstimate(seconds, "counted")
         return CostEstimate(None, "unknown")
@@ -115,7 +125,7 @@ class Costs:
         if self.device != "cpu" or sizes is None:
             return None
         work = run.method_instance.work(sizes.observation, sizes.action, run.student)
-        pairs = int(run.resolved_parameters.get("synthetic_size", 0))
+        pairs = _pairs(run)
         reference = run.method_instance.reference
         if work is None or not (pairs or reference):
             return None
@@ -132,7 +142,11 @@ class Costs:
             distillation = work.seconds(self.rates, self._together.get(run.run_id, 1))
         except NotFinite:  # outer steps of a sample diverge where those of the run are likely to
             return None
-        return distillation + _checkpoints(run) * scoring
+        return distillation * self._distils(run) + _checkpoints(run) * scoring
+
+    def _distils(self, run: RunSpec) -> bool:
+        """Whether a run distils its sets, which no run before it in its pack does."""
+        return run.run_id not in self._only_scored
 
     def _episodes(self, run: RunSpec, sizes: Dimensions, protocol: Protocol) -> float:
         """CPU seconds of the episodes of one checkpoint."""
@@ -219,6 +233,11 @@ def _made_up(sizes: Dimensions) -> Dataset:
         lengths=np.array([SAMPLE_STATES]),
         reference=ReferenceReturns(0.0, 1.0),
     )
+
+
+def _pairs(run: RunSpec) -> int:
+    """Pairs of the run's sets; 0 where its method has policies as its result."""
+    return int(run.resolved_parameters.get("synthetic_size", 0))
 
 
 @cache

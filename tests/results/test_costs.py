@@ -396,3 +396,18 @@ def test_a_sample_is_short_whatever_the_size(monkeypatch: pytest.MonkeyPatch) ->
     said = DBC().work(17, 6, StudentSpec())
     assert said is not None and said.sampled < 3e9 < said.multiply_adds / DBC().outer_steps
     assert work.SAMPLE < 5e10
+
+
+def test_sets_that_several_runs_distil_are_counted_once(spec: RunSpec, record: Record) -> None:
+    again = replace(spec, protocol=replace(spec.protocol, name="else"))
+    measured = Costs([spec, again], [record])
+    assert (measured.of(spec).seconds, measured.of(again).seconds) == (92.0, 32.0)
+    rates = Rates()
+    long = replace(spec, parameters={**spec.parameters, "outer_steps": 20_000})
+    ensemble = replace(long, protocol=replace(long.protocol, ensemble=2, checkpoint_every=20_000))
+    alone = replace(long, protocol=replace(long.protocol, checkpoint_every=20_000))
+    both = Costs([alone, ensemble], [], rates=rates)
+    only = Costs([ensemble], [], rates=rates)
+    counted = [costs.of(ensemble).seconds for costs in (both, only)]
+    assert counted[0] is not None and counted[1] is not None
+    assert 0 < counted[0] < counted[1] / 2

@@ -1,0 +1,212 @@
+"""Sets that another run distilled are scored again: the same numbers, and nothing is hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from baselines.obd import DBC
+from benchmark.packing import make_packs
+from benchmark.record import FILE, BadRecord, Record, read_record, write_record
+from benchmark.run import run_folder
+from benchmark.same_sets import SameSets
+from benchmark.spec import RunSpec
+from benchmark.stopping import Stopped, StopRequest
+from benchmark.synthetic_set import load_synthetic_set
+from tests.tiny_runs import (
+    PROTOCOL,
+    STUDENT,
+    altered,
+    execute,
+    execute_pack,
+    numbers,
+    tiny_spec,
+)
+
+
+@pytest.fixture(scope="module")
+def spec(small_dataset_name: str) -> RunSpec:
+    return tiny_spec("dbc", small_dataset_name)
+
+
+@pytest.fixture(scope="module")
+def deeper(spec: RunSpec) -> RunSpec:
+    return replace(spec, evaluation_student=replace(STUDENT, depth=3))
+
+
+@pytest.fixture(scope="module")
+def alone(deeper: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """The run by itself, with its own distillation."""
+    return execute(deeper, tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture
+def distillations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many runs each distillation was of."""
+    found: list[int] = []
+    one, many = DBC.distill, DBC.distill_packed.__func__  # type: ignore[attr-defined]
+
+    def distill(self: DBC, *args: Any) -> None:
+        found.append(1)
+        one(self, *args)
+
+    def distill_packed(cls: type[DBC], work: Any) -> None:
+        found.append(len(work))
+        many(cls, work)
+
+    monkeypatch.setattr(DBC, "distill", distill)
+    monkeypatch.setattr(DBC, "distill_packed", classmethod(distill_packed))
+    return found
+
+
+def test_sets_of_the_store_are_scored_with_the_numbers_of_the_run_alone(
+    spec: RunSpec, deeper: RunSpec, alone: Record, distillations: list[int], tmp_path: Path
+) -> None:
+    first = execute(spec, tmp_path)
+    again = execute(deeper, tmp_path)
+    assert sum(distillations) == 1
+    assert alone.sets_of is None and again.sets_of == spec.run_id
+    assert [c.returns for c in again.checkpoints] == [c.returns for c in alone.checkpoints]
+    assert (again.score, again.method_facts) == (alone.score, alone.method_facts)
+    for ours, theirs in zip(again.checkpoints, first.checkpoints, strict=True):
+        (found, _, card), (expected, _, _) = (
+            load_synthetic_set(run_folder(tmp_path, run) / point.synthetic_set)
+            for run, point in ((deeper, ours), (spec, theirs))
+        )
+        assert card["run_id"] == deeper.run_id
+        assert torch.equal(found.observations, expected.observations)
+        assert torch.equal(found.actions, expected.actions)
+
+
+def test_a_record_says_what_the_distillation_cost_and_by_what_it_was_done(
+    spec: RunSpec, deeper: RunSpec, tmp_path: Path
+) -> None:
+    first = execute(spec, tmp_path)
+    known = altered(
+        first,
+        cost__cpu_seconds=1e3,
+        provenance__engine="another",
+        provenance__device="cuda:0 (a GPU)",
+        provenance__dirty=True,
+    )
+    write_record(run_folder(tmp_path, spec) / FILE, known)
+    again = execute(deeper, tmp_path)
+    assert again.cost.cpu_seconds == 1e3
+    assert again.cost.checkpoint_cpu_seconds == first.cost.checkpoint_cpu_seconds
+    assert again.cost.outer_steps == first.cost.outer_steps == 6
+    assert again.cost.evaluation_wall_seconds != first.cost.evaluation_wall_seconds > 0
+    origin = again.provenance
+    assert (origin.engine, origin.device) == ("another", "cuda:0 (a GPU)")
+    same = SameSets.find(deeper, tmp_path)
+    assert same is not None
+    assert [same.origin(dirty)["dirty"] for dirty in (False, True)] == [True, True]
+
+
+def test_a_third_run_names_the_one_that_distilled(
+    spec: RunSpec, deeper: RunSpec, tmp_path: Path
+) -> None:
+    execute(spec, tmp_path)
+    execute(deeper, tmp_path)
+    (run_folder(tmp_path, spec) / FILE).unlink()
+    third = replace(spec, protocol=replace(PROTOCOL, ensemble=2))
+    assert execute(third, tmp_path).sets_of == spec.run_id
+
+
+def test_a_pack_distils_every_set_once(
+    spec: RunSpec, deeper: RunSpec, alone: Record, distillations: list[int], tmp_path: Path
+) -> None:
+    ensemble = replace(spec, protocol=replace(PROTOCOL, ensemble=2))
+    runs = [run.with_seed(seed) for run in (spec, deeper, ensemble) for seed in (0, 1)]
+    (pack,) = make_packs(runs, largest=2)
+    records = {record.run_id: record for record in execute_pack(pack, tmp_path)}
+    assert distillations == [2]
+    assert numbers(records[deeper.run_id])["score"] == numbers(alone)["score"]
+    named = [records[run.run_id].sets_of for run in runs]
+    assert named == [None, None, *(spec.with_seed(seed).run_id for seed in (0, 1, 0, 1))]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 1},
+        {"parameters": {"synthetic_size": 4, "outer_batch": 8, "outer_steps": 7}},
+        {"student": replace(STUDENT, steps=5)},
+        {"protocol": replace(PROTOCOL, checkpoint_every=3)},
+    ],
+)
+def test_other_sets_are_distilled(
+    changed: dict[str, Any], spec: RunSpec, distillations: list[int], tmp_path: Path
+) -> None:
+    execute(spec, tmp_path)
+    other = replace(spec, **changed)
+    assert other.distillation_id != spec.distillation_id
+    assert execute(other, tmp_path).sets_of is None
+    assert sum(distillations) == 2
+
+
+def without_a_set(folder: Path, record: Record) -> None:
+    (folder / str(record.checkpoints[1].synthetic_set)).unlink()
+
+
+def with_an_altered_set(folder: Path, record: Record) -> None:
+    path = folder / str(record.checkpoints[1].synthetic_set)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+
+def of_other_data(folder: Path, record: Record) -> None:
+    write_record(folder / FILE, altered(record, provenance__dataset_sha256="0" * 64))
+
+
+def damaged(folder: Path, _: Record) -> None:
+    (folder / FILE).write_text("{")
+
+
+@pytest.mark.parametrize("spoil", [without_a_set, with_an_altered_set, of_other_data, damaged])
+def test_sets_that_are_not_surely_the_same_are_distilled_anew(
+    spoil: Callable[[Path, Record], None],
+    spec: RunSpec,
+    deeper: RunSpec,
+    alone: Record,
+    tmp_path: Path,
+) -> None:
+    record = execute(spec, tmp_path)
+    spoil(run_folder(tmp_path, spec), record)
+    again = execute(deeper, tmp_path)
+    assert again.sets_of is None
+    assert numbers(again) == numbers(alone)
+
+
+def test_a_stop_is_heeded_between_two_scores(
+    spec: RunSpec, deeper: RunSpec, alone: Record, tmp_path: Path
+) -> None:
+    execute(spec, tmp_path)
+    stop = StopRequest()
+    with pytest.raises(Stopped):
+        execute(deeper, tmp_path, on_progress=lambda *_: stop.ask(), stop=stop)
+    assert not (run_folder(tmp_path, deeper) / FILE).exists()
+    assert numbers(execute(deeper, tmp_path))["score"] == numbers(alone)["score"]
+
+
+@pytest.mark.parametrize("named", ["itself", "hopper-medium.dbc.0123456789ab.seed1", "elsewhere"])
+def test_a_record_that_names_no_such_run_is_refused(
+    named: str, spec: RunSpec, tmp_path: Path
+) -> None:
+    record = execute(spec, tmp_path)
+    named = spec.run_id if named == "itself" else named
+    with pytest.raises(BadRecord, match="sets_of as another run of its method, dataset and seed"):
+        write_record(run_folder(tmp_path, spec) / FILE, altered(record, sets_of=named))
+    assert read_record(run_folder(tmp_path, spec) / FILE) == record
+
+
+@pytest.mark.parametrize("method", ["dbc", "random"])
+def test_runs_of_the_same_sets_are_in_one_pack(method: str, small_dataset_name: str) -> None:
+    spec = tiny_spec(method, small_dataset_name)
+    ensemble = replace(spec, protocol=replace(PROTOCOL, ensemble=2))
+    runs = [run.with_seed(seed) for run in (spec, ensemble) for seed in (0, 1, 2)]
+    packs = make_packs(runs, largest=1, workers=2)
+    assert [[run.seed for run in pack] for pack in packs] == [[0, 0], [1, 1], [2, 2]]
