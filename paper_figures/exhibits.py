@@ -165,6 +165,8 @@ class Exhibit:
 
 
 EXHIBITS = (
+    Exhibit("scale-pilot", sweep="scale_pilot", make=lambda stored: convergence(stored.curves),
+        shows="Where curves flatten: Av-PBC to 5,000 outer steps on a dataset of each environment."),
     Exhibit("obd-table-1", sweep="main_table", make=StoredResults.table,
         shows="OBD's main results: every method on every dataset, and the mean over datasets."),
     Exhibit("obd-figure-1", sweep="main_table", make=lambda stored: convergence(stored.curves),
@@ -208,6 +210,12 @@ EXHIBITS = (
         make=lambda stored: convergence(
             stored.curves, published=stored.published("obd", "av_pbc")),
         shows="The same against outer steps, next to the published number."),
+    Exhibit("standin-hopper-expert", sweep="standin_hopper_medium_expert",
+        make=StoredResults.table, shows="The same on states like D4RL's hopper-medium-expert."),
+    Exhibit("standin-hopper-expert-figure", sweep="standin_hopper_medium_expert",
+        make=lambda stored: convergence(
+            stored.curves, published=stored.published("obd", "av_pbc")),
+        shows="That against outer steps, next to the published number."),
     Exhibit("sdw-main", sweep="sdw_main", make=StoredResults.table,
         shows="SDW-OBD's main results: Av-PBC with and without density weights on every dataset."),
     Exhibit("sdw-misalignment", study="misalignment",

@@ -240,6 +240,17 @@ def test_every_number_with_an_interval_stands_in_a_table_of_claims() -> None:
     assert len(re.findall(WITH_INTERVAL, PAGE)) == in_rows > 150
 
 
+def test_the_scale_has_the_scores_of_the_pilot() -> None:
+    (head,) = re.findall(r"^\| pilot \| (.*) \|$", PAGE, re.M)
+    steps = [int(step.replace(",", "")) for step in head.split(" | ")]
+    records = sweep_records(SHIPPED, load_sweep(SHIPPED, "scale_pilot"))
+    assert len(records) == 3
+    for record in records:
+        scores = {c.outer_step: c.normalized_return for c in record.checkpoints}
+        row = " | ".join(f"{scores[step]:.1f}" for step in steps)
+        assert f"| {record.spec.dataset} | {row} |" in PAGE
+
+
 def test_the_readme_has_the_means_on_both_scales() -> None:
     readme = (ROOT / "README.md").read_text()
     order = ("random", "dbc", "pbc", "av_pbc", "bc_whole")
@@ -294,7 +305,8 @@ def test_what_the_shipped_records_cost_is_stated() -> None:
     for name in started_sweeps(SHIPPED):
         records = sweep_records(SHIPPED, load_sweep(SHIPPED, name))
         costs = [record.cost for record in records]
-        seconds = sum(c.wall_seconds + c.evaluation_wall_seconds for c in costs)
+        seconds = sum(cost.evaluation_wall_seconds for cost in costs)
+        seconds += sum(r.cost.wall_seconds for r in records if r.sets_of is None)
         expected.append(("", name, str(len(records)), f"{seconds / 3600:.2f}"))
     for folder in sorted((SHIPPED / "studies").iterdir()):
         results = study_results(SHIPPED, folder.name)
