@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from torch import Tensor
 
 from benchmark.clocks import Cost, SaveClock, Stopwatch
 from benchmark.environments.contacts import contact_rule
@@ -25,6 +26,8 @@ from benchmark.state import load_state, save_state
 from benchmark.synthetic_set import SyntheticSet, save_synthetic_set
 
 STATE = "state.safetensors"
+SCORED_ONLY = "sets_of"
+"""Fact in the saved state of a run that scores another's sets: no method can go on from it."""
 
 OnProgress = Callable[[str, int, int], None]
 """Called with (run id, outer step, number of outer steps)."""
@@ -172,6 +175,22 @@ class RunMonitor:
             ObdBenchError: It cannot be read, or was saved on other data or with other contacts than
                 are here now.
         """
+        found = self._saved()
+        if found is None or SCORED_ONLY in (facts := found[1])["method"]:
+            return None
+        self.outcome.restore(facts)
+        return State(found[0], facts["method"])
+
+    def resume_scores(self) -> None:
+        """Take over the scores of an earlier attempt, whether or not it distilled the sets itself.
+
+        Raises:
+            ObdBenchError: As for `resume`.
+        """
+        if (found := self._saved()) is not None:
+            self.outcome.restore(found[1])
+
+    def _saved(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         path = self.folder / STATE
         if not path.exists():
             return None
@@ -183,8 +202,7 @@ class RunMonitor:
                 f"({facts.get('contacts') or 'no rule named'}) than it has here ({rule}). Remove "
                 f"the file to start this run anew."
             )
-        self.outcome.restore(facts)
-        return State(tensors, facts["method"])
+        return tensors, facts
 
     def save(self, step: int, state: Callable[[], State]) -> None:
         """Write the state if one is due at this step."""

@@ -224,9 +224,9 @@ class Summary(_Part, frozen=True, kw_only=True):
         provenance: Where the numbers come from.
         method_facts: What the method noted of itself, such as the norms of its gradients; None
             where a number was not finite.
-        sets_of: The run of the same store that distilled the sets, where this one only scored them
+        sets_of: The run that distilled the sets, where this one only scored them
             (`benchmark.same_sets`); what the distillation cost, its engine, its device and the
-            facts of the method are that run's.
+            facts of the method are that run's, commit and host those of the scoring.
         error: The error of a failed run.
         started: Time at which the first attempt began, UTC.
         finished: Time at which the record was written, UTC.

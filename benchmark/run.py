@@ -44,7 +44,7 @@ from benchmark.record import (
     write_record,
 )
 from benchmark.registry import load_plugin
-from benchmark.same_sets import SameSets
+from benchmark.same_sets import SameSets, has_candidates
 from benchmark.spec import RunSpec
 from benchmark.state import load_state
 from benchmark.stopping import StopRequest
@@ -197,7 +197,7 @@ def _to_distil_together(specs: Sequence[RunSpec], store: Path) -> list[RunSpec]:
         firsts.setdefault(spec.distillation_id, spec)
     if len(firsts) == 1:
         return list(firsts.values())
-    return [spec for spec in firsts.values() if SameSets.find(spec, store) is None]
+    return [spec for spec in firsts.values() if not has_candidates(spec, store)]
 
 
 def tidy(specs: Sequence[RunSpec], store: Path) -> None:
@@ -257,11 +257,12 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
         try:
             shared = Shared()
             work = [attempt.begin(conditions, stopwatch, clock, shared) for attempt in attempts]
+            same = attempts[0].find_same_sets(conditions) if len(work) == 1 else None
             stopwatch.skip()  # loading data, and fitting a density, are not costs of a run
             if len(work) > 1:
                 work[0].method.distill_packed(work)
-            elif (same := attempts[0].find_same_sets(conditions.store)) is not None:
-                same.score(work[0].monitor, stop)
+            elif same is not None and attempts[0].monitor is not None:
+                same.score(attempts[0].monitor, stop)
             else:
                 work[0].method.distill(work[0].problem, work[0].monitor)
             stopwatch.lap()
@@ -296,13 +297,14 @@ class _Attempt:
         self.heartbeat = Heartbeat(folder, self.outcome.cost.attempts, stop)
         self.materials: Materials | None = None
         self.problem: Problem | None = None
+        self.monitor: RunMonitor | None = None
         self.same_sets: SameSets | None = None
 
-    def find_same_sets(self, store: Path) -> SameSets | None:
+    def find_same_sets(self, conditions: Conditions) -> SameSets | None:
         """Sets that another run has distilled from the same materials; the record will name it."""
-        found = SameSets.find(self.spec, store)
-        if found is not None and self.materials is not None and found.are_of(self.materials):
-            self.same_sets = found
+        assert self.materials is not None, "an attempt has begun"
+        origin = self.origin(conditions.device, self.spec.method_instance)
+        self.same_sets = SameSets.find(self.materials, conditions.store, origin)
         return self.same_sets
 
     def begin(
@@ -310,7 +312,7 @@ class _Attempt:
     ) -> Assignment:
         """The method, what it may see, and the monitor that it reports to."""
         self.materials = Materials.load(self.spec)
-        monitor = RunMonitor(
+        self.monitor = RunMonitor(
             self.materials,
             self.folder,
             outcome=self.outcome,
@@ -320,7 +322,14 @@ class _Attempt:
             on_progress=conditions.on_progress,
         )
         self.problem = self.materials.problem(conditions.device, shared)
-        return Assignment(self.spec.method_instance, self.problem, monitor)
+        return Assignment(self.spec.method_instance, self.problem, self.monitor)
+
+    def origin(self, device: str, method: Method | None) -> dict[str, Any]:
+        """Code, packages, machine and engine of what is distilled here."""
+        environment = self.materials.dataset.env_id if self.materials else None
+        packages = simulator_packages(environment) if environment else ()
+        engine = method.engine(device) if method else "torch"
+        return {**provenance(device, packages), "engine": engine}
 
     def complete_record(self, device: str) -> Record:
         """The record of a run whose method has ended.
@@ -344,11 +353,7 @@ class _Attempt:
         with contextlib.suppress(ObdBenchError):  # it does not load, which is what the error says
             method = spec.method_instance
         checkpoints = self.outcome.checkpoints
-        simulator = simulator_packages(materials.dataset.env_id) if materials else ()
-        origin = {
-            **provenance(device, simulator),
-            "engine": method.engine(device) if method else "torch",
-        }
+        origin = self.origin(device, method)
         same = self.same_sets if status == "complete" else None
         if same is not None:
             same.take_over(self.outcome)

@@ -166,7 +166,7 @@ class Exhibit:
 
 EXHIBITS = (
     Exhibit("scale-pilot", sweep="scale_pilot", make=lambda stored: convergence(stored.curves),
-        shows="Where curves flatten: Av-PBC to 5,000 outer steps on a dataset of each environment."),
+        shows="Where curves flatten: Av-PBC to 5,000 outer steps in each environment."),
     Exhibit("obd-table-1", sweep="main_table", make=StoredResults.table,
         shows="OBD's main results: every method on every dataset, and the mean over datasets."),
     Exhibit("obd-figure-1", sweep="main_table", make=lambda stored: convergence(stored.curves),

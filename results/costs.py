@@ -89,7 +89,7 @@ class Costs:
         for runs_of_pack in make_packs(runs, pack):
             distilled: set[str] = set()
             for run in runs_of_pack:
-                if run.distillation_id in distilled and _pairs(run):
+                if run.distillation_id in distilled and not run.method_instance.reference:
                     self._only_scored.add(run.run_id)
                 distilled.add(run.distillation_id)
             self._together |= dict.fromkeys((r.run_id for r in runs_of_pack), len(distilled))
@@ -103,7 +103,8 @@ class Costs:
             length = cost.evaluation_environment_steps / episodes
             self._lengths[run.method, run.dataset].append(length)
             if kind_of(record.provenance.device) == device:
-                here = record.provenance.host == platform.node()
+                # What scored another run's sets may have its distillation from another machine.
+                here = record.provenance.host == platform.node() and record.sets_of is None
                 seconds = (cost.cpu_seconds, cost.evaluation_wall_seconds)
                 key = _settings(run, len(record.checkpoints))
                 self._seconds[key, here].append(seconds)
@@ -125,7 +126,7 @@ class Costs:
         if self.device != "cpu" or sizes is None:
             return None
         work = run.method_instance.work(sizes.observation, sizes.action, run.student)
-        pairs = _pairs(run)
+        pairs = int(run.resolved_parameters.get("synthetic_size", 0))
         reference = run.method_instance.reference
         if work is None or not (pairs or reference):
             return None
@@ -233,11 +234,6 @@ def _made_up(sizes: Dimensions) -> Dataset:
         lengths=np.array([SAMPLE_STATES]),
         reference=ReferenceReturns(0.0, 1.0),
     )
-
-
-def _pairs(run: RunSpec) -> int:
-    """Pairs of the run's sets; 0 where its method has policies as its result."""
-    return int(run.resolved_parameters.get("synthetic_size", 0))
 
 
 @cache

@@ -149,7 +149,9 @@ def facts(sweep: Sweep, records: Sequence[Summary], runs: pd.DataFrame) -> dict[
     if not records:
         return found
     made = [record.provenance for record in records]
-    hours = sum(r.cost.wall_seconds + r.cost.evaluation_wall_seconds for r in records) / 3600
+    seconds = sum(record.cost.evaluation_wall_seconds for record in records)
+    seconds += sum(record.cost.wall_seconds for record in records if record.sets_of is None)
+    hours = seconds / 3600
     commits = _some([f"{m.commit[:7]}{' changed since' * bool(m.dirty)}" for m in made if m.commit])
     return found | {
         "Scored by": _some([text for text in runs["protocol_detail"] if text]),

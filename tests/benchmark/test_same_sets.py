@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from baselines.obd import DBC
+from benchmark import evaluation
+from benchmark.environments.rollout import Episodes
 from benchmark.packing import make_packs
-from benchmark.record import FILE, BadRecord, Record, read_record, write_record
+from benchmark.record import FILE, BadRecord, ConvertedFrom, Record, read_record, write_record
 from benchmark.run import run_folder
 from benchmark.same_sets import SameSets
 from benchmark.spec import RunSpec
@@ -75,7 +77,7 @@ def test_sets_of_the_store_are_scored_with_the_numbers_of_the_run_alone(
     assert (again.score, again.method_facts) == (alone.score, alone.method_facts)
     for ours, theirs in zip(again.checkpoints, first.checkpoints, strict=True):
         (found, _, card), (expected, _, _) = (
-            load_synthetic_set(run_folder(tmp_path, run) / point.synthetic_set)
+            load_synthetic_set(run_folder(tmp_path, run) / str(point.synthetic_set))
             for run, point in ((deeper, ours), (spec, theirs))
         )
         assert card["run_id"] == deeper.run_id
@@ -87,24 +89,18 @@ def test_a_record_says_what_the_distillation_cost_and_by_what_it_was_done(
     spec: RunSpec, deeper: RunSpec, tmp_path: Path
 ) -> None:
     first = execute(spec, tmp_path)
-    known = altered(
-        first,
-        cost__cpu_seconds=1e3,
-        provenance__engine="another",
-        provenance__device="cuda:0 (a GPU)",
-        provenance__dirty=True,
-    )
+    device = "cpu (another processor)"
+    known = altered(first, cost__cpu_seconds=1e3, provenance__device=device, provenance__dirty=True)
     write_record(run_folder(tmp_path, spec) / FILE, known)
     again = execute(deeper, tmp_path)
     assert again.cost.cpu_seconds == 1e3
     assert again.cost.checkpoint_cpu_seconds == first.cost.checkpoint_cpu_seconds
     assert again.cost.outer_steps == first.cost.outer_steps == 6
     assert again.cost.evaluation_wall_seconds != first.cost.evaluation_wall_seconds > 0
-    origin = again.provenance
-    assert (origin.engine, origin.device) == ("another", "cuda:0 (a GPU)")
-    same = SameSets.find(deeper, tmp_path)
-    assert same is not None
+    assert again.provenance.device == device
+    same = SameSets(known, ())
     assert [same.origin(dirty)["dirty"] for dirty in (False, True)] == [True, True]
+    assert SameSets(first, ()).origin(True)["dirty"] is True
 
 
 def test_a_third_run_names_the_one_that_distilled(
@@ -166,7 +162,28 @@ def damaged(folder: Path, _: Record) -> None:
     (folder / FILE).write_text("{")
 
 
-@pytest.mark.parametrize("spoil", [without_a_set, with_an_altered_set, of_other_data, damaged])
+def by_other(**changes: Any) -> Callable[[Path, Record], None]:
+    def spoil(folder: Path, record: Record) -> None:
+        write_record(folder / FILE, altered(record, **changes))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        without_a_set,
+        with_an_altered_set,
+        of_other_data,
+        damaged,
+        by_other(provenance__engine="another"),
+        by_other(provenance__threads=7),
+        by_other(provenance__python="3.0.0"),
+        by_other(provenance__packages={"torch": "1.0"}),
+        by_other(provenance__device="cuda:0 (a GPU)"),
+        by_other(provenance__converted_from=ConvertedFrom(schema="1", run_id="x")),
+    ],
+)
 def test_sets_that_are_not_surely_the_same_are_distilled_anew(
     spoil: Callable[[Path, Record], None],
     spec: RunSpec,
@@ -181,15 +198,69 @@ def test_sets_that_are_not_surely_the_same_are_distilled_anew(
     assert numbers(again) == numbers(alone)
 
 
-def test_a_stop_is_heeded_between_two_scores(
+def stopped_after_two(spec: RunSpec, store: Path) -> None:
+    """Score two of its four sets."""
+    stop = StopRequest()
+
+    def ask(_: str, step: int, __: int) -> None:
+        if step == 2:
+            stop.ask()
+
+    with pytest.raises(Stopped):
+        execute(spec, store, on_progress=ask, stop=stop)
+    assert not (run_folder(store, spec) / FILE).exists()
+
+
+def test_a_stop_is_heeded_between_two_scores_and_none_is_made_twice(
+    spec: RunSpec,
+    deeper: RunSpec,
+    alone: Record,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    execute(spec, tmp_path)
+    stopped_after_two(deeper, tmp_path)
+    scored = []
+
+    def counted(result: Any, **how: Any) -> Episodes:
+        scored.append(result)
+        return evaluation.score(result, **how)
+
+    monkeypatch.setattr("benchmark.monitor.score", counted)
+    assert numbers(execute(deeper, tmp_path)) == numbers(alone)
+    assert len(scored) == 2
+
+
+def test_a_method_does_not_go_on_from_a_state_that_only_scored(
     spec: RunSpec, deeper: RunSpec, alone: Record, tmp_path: Path
 ) -> None:
     execute(spec, tmp_path)
-    stop = StopRequest()
-    with pytest.raises(Stopped):
-        execute(deeper, tmp_path, on_progress=lambda *_: stop.ask(), stop=stop)
-    assert not (run_folder(tmp_path, deeper) / FILE).exists()
-    assert numbers(execute(deeper, tmp_path))["score"] == numbers(alone)["score"]
+    stopped_after_two(deeper, tmp_path)
+    (run_folder(tmp_path, spec) / FILE).unlink()
+    again = execute(deeper, tmp_path)
+    assert again.sets_of is None
+    assert numbers(again) == numbers(alone)
+
+
+def test_scores_of_a_half_distilled_run_are_kept(
+    spec: RunSpec, deeper: RunSpec, alone: Record, tmp_path: Path
+) -> None:
+    stopped_after_two(deeper, tmp_path)
+    execute(spec, tmp_path)
+    again = execute(deeper, tmp_path)
+    assert again.sets_of == spec.run_id
+    assert numbers(again) == numbers(alone)
+
+
+def test_a_run_whose_record_is_gone_is_made_anew_and_not_of_the_runs_that_scored_its_sets(
+    spec: RunSpec, deeper: RunSpec, tmp_path: Path
+) -> None:
+    first = execute(spec, tmp_path)
+    execute(deeper, tmp_path)
+    (run_folder(tmp_path, spec) / FILE).unlink()
+    again = execute(spec, tmp_path)
+    assert again.sets_of is None
+    assert numbers(again) == numbers(first)
 
 
 @pytest.mark.parametrize("named", ["itself", "hopper-medium.dbc.0123456789ab.seed1", "elsewhere"])
@@ -201,6 +272,12 @@ def test_a_record_that_names_no_such_run_is_refused(
     with pytest.raises(BadRecord, match="sets_of as another run of its method, dataset and seed"):
         write_record(run_folder(tmp_path, spec) / FILE, altered(record, sets_of=named))
     assert read_record(run_folder(tmp_path, spec) / FILE) == record
+
+
+def test_policies_of_a_reference_are_not_taken_for_the_same_sets(small_dataset_name: str) -> None:
+    spec = tiny_spec("bc_whole", small_dataset_name)
+    runs = [spec, replace(spec, protocol=replace(PROTOCOL, episodes=3))]
+    assert [len(pack) for pack in make_packs(runs, largest=8, workers=2)] == [1, 1]
 
 
 @pytest.mark.parametrize("method", ["dbc", "random"])
