@@ -185,7 +185,7 @@ class RunMonitor:
         """Take over the scores of an earlier attempt, whether or not it distilled the sets itself.
 
         Raises:
-            ObdBenchError: As for `resume`.
+            ObdBenchError: The state cannot be read, or was saved on other data or contacts.
         """
         if (found := self._saved()) is not None:
             self.outcome.restore(found[1])

@@ -251,6 +251,23 @@ def test_the_scale_has_the_scores_of_the_pilot() -> None:
         assert f"| {record.spec.dataset} | {row} |" in PAGE
 
 
+def test_the_readme_has_the_ends_on_stand_ins_next_to_the_published_numbers() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    published = json.loads((FOLDER / "obd.json").read_text())["tables"]["table1"]["values"]
+    ends = {}
+    for name, words in (("medium_expert", "on Hopper medium-expert"), ("medium", "on medium")):
+        records = sweep_records(SHIPPED, load_sweep(SHIPPED, f"standin_hopper_{name}"))
+        scores = [r.mean_score.normalized_return for r in records if r.spec.method != "random"]
+        ends[name] = mean(scores)
+        theirs = published["av_pbc"][f"d4rl/hopper-{name.replace('_', '-')}-v2"]
+        assert f"{_with_interval(pd.Series(scores), 1)} {words}, where the paper has {theirs}" in (
+            readme
+        )
+    low, lowest = ends["medium_expert"].low, published["av_pbc"]["d4rl/hopper-medium-expert-v2"] - 5
+    findings = " ".join((ROOT / "docs" / "findings.md").read_text().split())
+    assert low < lowest and f"({low:.3f} against {lowest:.1f})" in findings
+
+
 def test_the_readme_has_the_means_on_both_scales() -> None:
     readme = (ROOT / "README.md").read_text()
     order = ("random", "dbc", "pbc", "av_pbc", "bc_whole")
