@@ -320,6 +320,8 @@ def write_record(path: Path, record: Record) -> None:
         BadRecord: It holds a number that is not finite, or contradicts itself.
     """
     values = record.as_dict()
+    if record.sets_of is None:
+        del values["sets_of"]  # versions that do not know it refuse only what has it
     if (where := _not_finite(values)) is not None:
         raise BadRecord(f"{path} would hold a value that is not finite at {where}.")
     _check(_convert(values, path), path)

@@ -295,6 +295,10 @@ def _change(values: dict[str, Any], settings: Mapping[str, Any], where: str) -> 
         values["protocol"]["name"] += " (varied)"
     if "datasets" in settings:
         values["methods"] = _methods_on(methods, values["datasets"])
+        for key in RECIPES.keys() - settings.keys():
+            if isinstance(recipes := values.get(key), dict):  # those of datasets left out go too
+                kept = ("default", *values["datasets"])
+                values[key] = {name: recipe for name, recipe in recipes.items() if name in kept}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
     values["name"] = f"{values['name']}.{digest[:8]}"
     listed = ", ".join(f"{key} = {value}" for key, value in settings.items())

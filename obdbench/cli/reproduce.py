@@ -33,7 +33,7 @@ def reproduce(
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List what can be reproduced.")] = False,
     scale: Annotated[
-        str, typer.Option(help="small: the size of the quick start; paper: the paper's settings.")
+        str, typer.Option(help="small: the shipped sweep's own size; paper: the paper's settings.")
     ] = "small",
     data: Annotated[
         str, typer.Option(help="own: the suite's datasets; d4rl: D4RL's, which are fetched.")

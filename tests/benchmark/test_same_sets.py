@@ -73,6 +73,8 @@ def test_sets_of_the_store_are_scored_with_the_numbers_of_the_run_alone(
     again = execute(deeper, tmp_path)
     assert sum(distillations) == 1
     assert alone.sets_of is None and again.sets_of == spec.run_id
+    files = [(run_folder(tmp_path, run) / FILE).read_text() for run in (spec, deeper)]
+    assert ['"sets_of"' in text for text in files] == [False, True]
     assert [c.returns for c in again.checkpoints] == [c.returns for c in alone.checkpoints]
     assert (again.score, again.method_facts) == (alone.score, alone.method_facts)
     for ours, theirs in zip(again.checkpoints, first.checkpoints, strict=True):
