@@ -186,10 +186,10 @@ class RunSpec:
         """The student that sets are scored with."""
         return self.evaluation_student or self.student
 
-    @cached_property
-    def digest(self) -> str:
-        """Digest of everything that was chosen, without the seed: `1a2b3c4d5e6f`."""
-        chosen = {
+    @property
+    def _distils(self) -> dict[str, Any]:
+        """What was chosen for the distillation, without its seed."""
+        return {
             "method": self.method,
             "version": self.version,
             "parameters": dict(self.parameters),
@@ -197,6 +197,13 @@ class RunSpec:
             "teacher": self.teacher,
             "density": self.density,
             "student": _chosen(self.student),
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of everything that was chosen, without the seed: `1a2b3c4d5e6f`."""
+        chosen = {
+            **self._distils,
             "evaluation_student": self.evaluation_student and _chosen(self.evaluation_student),
             "protocol": _chosen(self.protocol),
         }
@@ -224,13 +231,7 @@ class RunSpec:
         Runs that have it in common differ only in how their sets are scored (OBD, Tables 2 and 3).
         """
         chosen = {
-            "method": self.method,
-            "version": self.version,
-            "parameters": dict(self.parameters),
-            "dataset": self.dataset,
-            "teacher": self.teacher,
-            "density": self.density,
-            "student": _chosen(self.student),
+            **self._distils,
             "checkpoint_every": self.protocol.checkpoint_every,
             "seed": self.seed,
         }

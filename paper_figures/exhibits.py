@@ -216,6 +216,14 @@ EXHIBITS = (
         make=lambda stored: convergence(
             stored.curves, published=stored.published("obd", "av_pbc")),
         shows="That against outer steps, next to the published number."),
+    Exhibit("standin-hopper-replay", sweep="standin_hopper_medium_replay",
+        make=StoredResults.table, shows="The same on states like D4RL's hopper-medium-replay."),
+    Exhibit("standin-hopper-replay-figure", sweep="standin_hopper_medium_replay",
+        make=lambda stored: convergence(
+            stored.curves, published=stored.published("obd", "av_pbc")),
+        shows="That against outer steps, next to the published number."),
+    Exhibit("standin-methods", sweep="standin_hopper_medium_methods", make=StoredResults.table,
+        shows="Exact gradient, step and weighting at the paper's size, 250 outer steps."),
     Exhibit("sdw-main", sweep="sdw_main", make=StoredResults.table,
         shows="SDW-OBD's main results: Av-PBC with and without density weights on every dataset."),
     Exhibit("sdw-misalignment", study="misalignment",
