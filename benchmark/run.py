@@ -77,7 +77,8 @@ class Conditions:
             everywhere unless asked otherwise.
         device: Torch device of the methods' heavy products; "cuda+tf32" rounds their factors.
         save_every: Seconds of work that a killed run may lose.
-        pack: Largest number of runs that one process advances together; None for the device's.
+        pack: Largest number of distillations that one process advances together; None for the
+            device's.
         on_progress: Called as a method goes on.
         stop: Where others may ask the runs to save their state and end.
     """

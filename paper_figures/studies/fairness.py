@@ -18,7 +18,7 @@ At tau = 0.25 that is small: on some datasets the interval of the difference hol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,6 +39,7 @@ from benchmark.students.student import train_on_set
 from benchmark.teachers.teacher_files import find_teacher
 from paper_figures.studies.misalignment import Lesson
 from paper_figures.studies.study import (
+    NothingToStudy,
     Row,
     Study,
     finished_runs,
@@ -94,9 +95,10 @@ class Fairness(Study):
         found = {}
         for name in sorted(set.intersection(*(set(one) for one in sets.values()))):
             data = load_dataset(DatasetName.parse(name))
+            teacher = _only_teacher(name, (r.spec.teacher for r in runs if r.spec.dataset == name))
             found[name] = {
                 "dataset_sha256": data.sha256,
-                "teacher_sha256": find_teacher(data, "td3_bc").facts["sha256"],
+                "teacher_sha256": find_teacher(data, teacher).facts["sha256"],
                 "sets": [
                     {"method": method, "seed": seed, **one[name]}
                     for (method, seed), one in sets.items()
@@ -110,7 +112,9 @@ class Fairness(Study):
         scaling = Scaling.of(data, action_space(data.env_id))
         chosen = torch.linspace(0, len(data) - 1, min(self.states, len(data))).long()
         states = torch.from_numpy(data.observations)[chosen]
-        lesson = Lesson.of(states, find_teacher(data, "td3_bc"), scaling)
+        sets = [finished_set(store, one) for one in source["sets"]]
+        teacher = _only_teacher(item, (one.teacher for one in sets))
+        lesson = Lesson.of(states, find_teacher(data, teacher), scaling)
         log_density = find_or_fit(data, Fit.of(self.density)).values[chosen]
         groups = {
             "by_density": equal_groups(log_density, self.bins),
@@ -128,8 +132,7 @@ class Fairness(Study):
             }
 
         rows, students = [], {}
-        for one in source["sets"]:
-            found = finished_set(store, one)
+        for one, found in zip(source["sets"], sets, strict=True):
             students[one["seed"]] = found.student
             # Student k of a seed begins alike on the sets of all methods.
             generators = [
@@ -154,6 +157,21 @@ class Fairness(Study):
         for _ in range(self.lloyd_steps):
             centres = lloyd_step(states, centres)
         return nearest_centres(states, centres)
+
+
+def _only_teacher(dataset: str, names: Iterable[str]) -> str:
+    """The teacher that the sets of a dataset imitate; those that imitate none have "none".
+
+    Raises:
+        NothingToStudy: There are several, or none.
+    """
+    found = sorted(set(names) - {"none"})
+    if len(found) != 1:
+        raise NothingToStudy(
+            f"Sets on {dataset} imitate {', '.join(found) or 'no teacher'}; the study compares "
+            f"them with one teacher. Give it sweeps with one teacher per dataset."
+        )
+    return found[0]
 
 
 def equal_groups(values: Tensor, count: int) -> Tensor:

@@ -137,6 +137,7 @@ class FinishedSet:
     scaling: Scaling
     student: StudentSpec
     environment: str
+    teacher: str
 
 
 def finished_runs(store: Path, sweep: str) -> list[Summary]:
@@ -245,7 +246,8 @@ def finished_set(store: Path, source: Mapping[str, Any]) -> FinishedSet:
     folder = store / record_folder(source["run"])
     record = read_record(folder / FILE)
     pairs, scaling, card = load_synthetic_set(check_set(record, record.checkpoints[-1], folder))
-    return FinishedSet(source["run"], pairs, scaling, record.spec.student, card["environment"])
+    spec = record.spec
+    return FinishedSet(spec.run_id, pairs, scaling, spec.student, card["environment"], spec.teacher)
 
 
 class _LastStep(Recorder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 
 from benchmark.contract.tiny import Toy, toy
 from benchmark.density.log_densities import LogDensity
-from benchmark.record import FILE, read_record, record_folder
+from benchmark.record import FILE, read_record, record_folder, write_record
 from benchmark.seeds import torch_generator
 from benchmark.students.student import train_on_set
 from paper_figures.studies import fairness as module
@@ -20,6 +22,7 @@ from paper_figures.studies.fairness import Fairness, equal_groups, group_means, 
 from paper_figures.studies.misalignment import Lesson
 from paper_figures.studies.study import NothingToStudy, finished_set, source_of
 from results.record_store import SHIPPED
+from tests.tiny_runs import altered
 
 NAME = "hopper/medium-expert"
 RUN = "hopper-medium-expert.av_pbc.94539c036743.seed0"
@@ -97,6 +100,33 @@ def test_a_row_is_what_students_of_the_set_do_on_the_states(made: Toy) -> None:
     np.testing.assert_allclose(row["by_cell"], by_hand, rtol=1e-4)
     assert whole["error"] != row["error"]
     assert [row, whole] == study.measure(NAME, source(), SHIPPED)
+
+
+def test_errors_are_against_the_teacher_that_the_sets_imitate(
+    made: Toy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record = read_record(SHIPPED / record_folder(RUN) / FILE)
+    spec = replace(record.spec, teacher="cal_ql")
+    theirs = altered(record, spec=spec, run_id=spec.run_id, cell_id=spec.cell_id)
+    folder = tmp_path / record_folder(spec.run_id)
+    shutil.copytree(SHIPPED / record_folder(RUN), folder)
+    write_record(folder / FILE, theirs)
+    asked = []
+
+    def find(_: Any, name: str) -> Any:
+        asked.append(name)
+        return made.teacher
+
+    monkeypatch.setattr(module, "find_teacher", find)
+    one = {"method": "av_pbc", "seed": 0, **source_of(theirs)}
+    Fairness(students_per_set=1, clone_steps=1).measure(NAME, {"sets": [one]}, tmp_path)
+    assert asked == ["cal_ql"]
+
+
+@pytest.mark.parametrize("names", [["none"], ["td3_bc", "none", "cal_ql"]])
+def test_sets_of_several_teachers_or_of_none_are_refused(names: list[str]) -> None:
+    with pytest.raises(NothingToStudy, match=r"imitate (no teacher|cal_ql, td3_bc); the study"):
+        module._only_teacher(NAME, names)
 
 
 def test_a_cell_holds_the_states_nearest_to_its_mean() -> None:
