@@ -475,11 +475,17 @@ class OuterRun:
         self.require_finite()
 
     def require_finite(self) -> None:
-        """Raise NotFinite with the step of the first update whose gradient was not finite."""
+        """Raise NotFinite with the step of the update from which on the pairs were not finite.
+
+        No gradient is finite from there on; one before it whose norm only overflowed, which the
+        clip made nothing of, is not it.
+        """
         for values in (self.observations, self.actions):
             if not values.isfinite().all():
-                broken = self.norms.isfinite().logical_not().nonzero().flatten().tolist()
-                step = broken[0] if broken else self.step
+                broken = set(self.norms.isfinite().logical_not().nonzero().flatten().tolist())
+                step = max(broken, default=self.step)
+                while step - 1 in broken:
+                    step -= 1
                 require_finite(f"The pairs after the update of outer step {step}", values)
 
     def _require_gradients(self) -> None:

@@ -185,3 +185,13 @@ def test_single_gradients_that_move_nothing_are_noted_and_go_on(
         "gradient_zero_share"
     ] == pytest.approx(2 / 6)
     assert "gradient_zero_share" not in distil(DBC(**SMALL), problem(DBC)).facts
+
+
+def test_the_step_that_is_named_is_that_from_which_on_nothing_was_finite(
+    problem: MakeProblem,
+) -> None:
+    run = DBC(**SMALL).outer_run(problem(DBC), Recorder())
+    run.norms[:] = torch.tensor([1.0, math.inf, 1.0, math.nan, math.nan, 0.0])
+    run.observations[0, 0] = math.nan
+    with pytest.raises(NotFinite, match="after the update of outer step 3: 1 of"):
+        run.require_finite()
