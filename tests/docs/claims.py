@@ -405,6 +405,7 @@ def findings() -> tuple[Claim, ...]:
         *_kernels(),
         *_paper_size(),
         *_standin(),
+        *_gradient(),
         *_progressive(),
         *_pruning(),
         *_diversity(),
@@ -460,6 +461,20 @@ def _standin() -> list[Claim]:
             "On medium-expert: Av-PBC",
         ),
     ]  # fmt: skip
+
+
+def _gradient() -> list[Claim]:
+    def cell(method: str) -> Side:
+        return _cells("standin_hopper_medium_methods", method)
+
+    of, published = "standin-methods", _at("standin_hopper_medium", "av_pbc_published", 250)
+    return [
+        Claim("Exact meta-gradient above the published one", of, ((cell("av_pbc"), published),)),
+        Claim(
+            "Weighting above none, at the same step", of, ((cell("av_pbc"), cell("pbc_scaled")),)
+        ),
+        Claim("Av-PBC's step above PBC's", of, ((cell("pbc_scaled"), cell("pbc")),)),
+    ]
 
 
 def _paper_size() -> list[Claim]:
