@@ -460,6 +460,10 @@ def _standin() -> list[Claim]:
             "standin-hopper-expert", "standin_hopper_medium_expert", 38.7,
             "On medium-expert: Av-PBC",
         ),
+        *rows(
+            "standin-hopper-replay", "standin_hopper_medium_replay", 40.9,
+            "On medium-replay: Av-PBC",
+        ),
     ]  # fmt: skip
 
 
