@@ -39,7 +39,7 @@ def make_packs(runs: Sequence[RunSpec], largest: int, workers: int = 1) -> list[
     """
     groups: dict[Hashable, dict[str, Pack]] = {}
     for run in runs:
-        groups.setdefault(_key(run), {}).setdefault(_distils(run), []).append(run)
+        groups.setdefault(_key(run), {}).setdefault(distils(run), []).append(run)
     packs: list[Pack] = []
     for group in map(list, map(dict.values, groups.values())):
         pieces = min(len(group), max(workers, -(-len(group) // largest)))
@@ -52,11 +52,11 @@ def _key(run: RunSpec) -> Hashable:
     method = run.method_instance
     key = method.pack_key()
     if key is None or _only_distill_is_its_own(type(method)):
-        return _distils(run)
+        return distils(run)
     return (type(method).distill_packed.__func__, key, run.student, run.dataset)  # type: ignore[attr-defined]
 
 
-def _distils(run: RunSpec) -> str:
+def distils(run: RunSpec) -> str:
     """What runs of the same sets have in common; a reference has a policy, and shares none."""
     return run.run_id if run.method_instance.reference else run.distillation_id
 

@@ -164,6 +164,11 @@ class Exhibit:
         return f"`{self.sweep}`" if self.sweep else "every record"
 
 
+def _next_to_published(stored: StoredResults) -> Figure:
+    """Curves of Av-PBC on a stand-in, next to the number of OBD's Table 1."""
+    return convergence(stored.curves, published=stored.published("obd", "av_pbc"))
+
+
 EXHIBITS = (
     Exhibit("scale-pilot", sweep="scale_pilot", make=lambda stored: convergence(stored.curves),
         shows="Where curves flatten: Av-PBC to 5,000 outer steps in each environment."),
@@ -207,20 +212,17 @@ EXHIBITS = (
     Exhibit("standin-hopper", sweep="standin_hopper_medium", make=StoredResults.table,
         shows="Av-PBC as published, at the paper's size, on states like D4RL's hopper-medium."),
     Exhibit("standin-hopper-figure", sweep="standin_hopper_medium",
-        make=lambda stored: convergence(
-            stored.curves, published=stored.published("obd", "av_pbc")),
+        make=_next_to_published,
         shows="The same against outer steps, next to the published number."),
     Exhibit("standin-hopper-expert", sweep="standin_hopper_medium_expert",
         make=StoredResults.table, shows="The same on states like D4RL's hopper-medium-expert."),
     Exhibit("standin-hopper-expert-figure", sweep="standin_hopper_medium_expert",
-        make=lambda stored: convergence(
-            stored.curves, published=stored.published("obd", "av_pbc")),
+        make=_next_to_published,
         shows="That against outer steps, next to the published number."),
     Exhibit("standin-hopper-replay", sweep="standin_hopper_medium_replay",
         make=StoredResults.table, shows="The same on states like D4RL's hopper-medium-replay."),
     Exhibit("standin-hopper-replay-figure", sweep="standin_hopper_medium_replay",
-        make=lambda stored: convergence(
-            stored.curves, published=stored.published("obd", "av_pbc")),
+        make=_next_to_published,
         shows="That against outer steps, next to the published number."),
     Exhibit("standin-methods", sweep="standin_hopper_medium_methods", make=StoredResults.table,
         shows="Exact gradient, step and weighting at the paper's size, 250 outer steps."),

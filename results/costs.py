@@ -27,7 +27,7 @@ from benchmark.density.density import DensityRecipe
 from benchmark.environments.lookup import action_space
 from benchmark.environments.rollout import rollout
 from benchmark.evaluation import Ensembles, acting
-from benchmark.packing import PACK_ON_CPU, make_packs
+from benchmark.packing import PACK_ON_CPU, distils, make_packs
 from benchmark.protocol import Protocol
 from benchmark.provenance import kind_of
 from benchmark.record import Record
@@ -89,9 +89,9 @@ class Costs:
         for runs_of_pack in make_packs(runs, pack):
             distilled: set[str] = set()
             for run in runs_of_pack:
-                if run.distillation_id in distilled and not run.method_instance.reference:
+                if distils(run) in distilled:
                     self._only_scored.add(run.run_id)
-                distilled.add(run.distillation_id)
+                distilled.add(distils(run))
             self._together |= dict.fromkeys((r.run_id for r in runs_of_pack), len(distilled))
         self._seconds: dict[tuple[Hashable, bool], list[tuple[float, float]]] = defaultdict(list)
         self._lengths: dict[tuple[str, str], list[float]] = defaultdict(list)
