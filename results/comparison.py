@@ -61,6 +61,10 @@ AS_PUBLISHED = {name: f"{name}_published" for name in ("dbc", "pbc", "av_pbc")}
 """Methods whose gradient is corrected here, and the presets that run as the authors' code does: a
 number of the paper is compared with the preset where it has records."""
 
+READ_STATES_ONLY = ("pbc", "av_pbc", "sdw_obd", "teacher")
+"""The papers' methods that read nothing of a dataset but its states, or nothing at all. Data that
+stand in for D4RL's have such states, but other actions and rewards."""
+
 PAPERS_TEACHER = "cal_ql_corl"
 """The recipe of the papers' teachers. What was imported as theirs counts too; `cal_ql` does not."""
 
@@ -69,10 +73,11 @@ Verdict = Literal["reproduced", "differs", "inconclusive", "like", "not tested"]
 RULE = (
     f"Rule: reproduced, the {100 * LEVEL:g} % interval lies within {MARGIN:g} points of the "
     f"published number; differs, it lies outside; inconclusive, it does neither, or there are "
-    f"fewer than {FEWEST_SEEDS} seeds; like, the same on data that stand in for the paper's; not "
-    f"tested, there is no record, or dataset, size, outer steps, teacher, student or protocol are "
-    f"others (the first differences are named). All numbers are in the paper's unit. D4RL's data, "
-    f"from v2 environments, are scored in v4 ones. {AUTHORS_RULE}"
+    f"fewer than {FEWEST_SEEDS} seeds; like, the same on data that stand in for the paper's, of a "
+    f"method that reads states only; not tested, there is no record, or dataset, size, outer "
+    f"steps, teacher, student or protocol are others (the first differences are named). All "
+    f"numbers are in the paper's unit. D4RL's data, from v2 environments, are scored in v4 ones. "
+    f"{AUTHORS_RULE}"
 )
 JUDGED: tuple[Verdict, ...] = ("reproduced", "differs", "inconclusive")
 """Verdicts of numbers that were tested."""
@@ -363,6 +368,10 @@ def _reasons(cell: PublishedCell, record: Summary) -> tuple[str, ...]:
     if dataset != cell.dataset and not dataset.startswith(STAND_IN):
         environment = record.provenance.environment
         reasons.append(f"the suite's own {dataset} ({environment}), not D4RL")
+    if dataset.startswith(STAND_IN) and cell.method not in READ_STATES_ONLY:
+        reasons.append(
+            f"{cell.method} reads actions or rewards, and {dataset} has others than D4RL"
+        )
     has = settings_of(record.spec, record.parameters)
     if record.spec.method == AS_PUBLISHED.get(cell.method):
         # The published head, two scalars of which are trained: not a difference from the paper.

@@ -196,6 +196,17 @@ def test_a_stand_in_is_like_the_paper_and_never_reproduces_it() -> None:
     assert held_against(cell(near), standin, group()).dataset == D4RL
 
 
+@pytest.mark.parametrize("method", ["random", "dbc", "bc_whole"])
+def test_a_stand_in_tells_nothing_of_a_method_that_reads_actions(method: str) -> None:
+    records = group(dataset="standin/hopper-medium-v2", method=method)
+    found = held_against(cell(method=method), records)
+    assert found.verdict == "not tested"
+    assert found.reasons[0] == (
+        f"{method} reads actions or rewards, and standin/hopper-medium-v2 has others than D4RL"
+    )
+    assert held_against(cell(method=method), group(method=method)).verdict == "reproduced"
+
+
 def test_the_published_preset_stands_for_the_method_before_the_corrected_one() -> None:
     corrected = group([25.0] * 5)
     published = group([20.0] * 5, method="av_pbc_published", student={"head": "sampled_trained"})
