@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -59,6 +59,8 @@ out = _PlainText(width=None if sys.stdout.isatty() else PIPE_WIDTH, **_SETTINGS)
 err = _PlainText(stderr=True, **_SETTINGS)
 
 PLAIN_SECONDS = 15.0
+LOOKING = 0.01
+"""Part of the time, at most, that goes into looking how far runs are."""
 
 PLAIN = {
     "\N{DAGGER}": "+", "\N{EN DASH}": "-", "\N{MINUS SIGN}": "-", "…": "...",
@@ -176,3 +178,20 @@ def progress_bar(title: str, unit: str, total: float | None) -> Iterator[Progres
         return
     with bar._bar:
         yield bar
+
+
+def sparingly(
+    look: Callable[[], None], clock: Callable[[], float] = time.monotonic
+) -> Callable[[], None]:
+    """A function to call at any time, which looks only as often as takes `LOOKING` of the time."""
+    due = 0.0
+
+    def call() -> None:
+        nonlocal due
+        began = clock()
+        if began >= due:
+            look()
+            ended = clock()
+            due = ended + (ended - began) / LOOKING
+
+    return call

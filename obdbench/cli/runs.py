@@ -18,7 +18,7 @@ from benchmark.stopping import (
     StopRequest,
     stopped_by_signals,
 )
-from obdbench.cli.console import err, out, progress_bar
+from obdbench.cli.console import err, out, progress_bar, sparingly
 from obdbench.cli.options import DEFAULT_STORE, Store, find_sweep, parse_settings
 
 if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
@@ -256,11 +256,12 @@ def _work(todo: list[RunSpec], plan: Sweep, conditions: Conditions, jobs: int) -
             running = sum(p.fraction for p in at.values() if p.state == "running")
             bar.update(len(done) + failed + running, f"{failed} failed" if failed else "")
 
+        seldom = sparingly(poll)  # ten thousand runs are looked at in a third of a second
         with _saved_by_signals(conditions.stop):
             if jobs > 1:
-                execute_in_processes(todo, conditions, jobs, poll)
+                execute_in_processes(todo, conditions, jobs, seldom)
             else:
-                execute_here(todo, conditions, poll)
+                execute_here(todo, conditions, seldom)
         poll()
 
 

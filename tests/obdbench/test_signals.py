@@ -42,6 +42,14 @@ SMALL = (
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def hang_ups_count() -> Iterator[None]:
+    """These tests send them, also where the tests were started under nohup, which ignores them."""
+    before = signal.signal(HANGUP, signal.SIG_DFL)
+    yield
+    signal.signal(HANGUP, before)
+
+
 @contextmanager
 def command(log: Path, *words: str | Path) -> Iterator[BaseProcess]:
     """`obdbench ...` in a process of its own, which has imported all that this one has."""
@@ -150,6 +158,24 @@ def test_progress_into_a_log_on_a_full_disk_fails_no_run(monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="No space left"):
         console.err.print("there is no room for this")
     console.ProgressBar("a run", "steps", 10).update(1)
+
+
+@pytest.mark.parametrize(("takes", "looks"), [(0.0001, 3999), (0.008, 1000), (0.36, 28)])
+def test_looking_how_far_runs_are_takes_a_hundredth_of_the_time(takes: float, looks: int) -> None:
+    now, seen = 0.0, []
+
+    def look() -> None:
+        nonlocal now
+        now += takes
+        seen.append(now)
+
+    call = console.sparingly(look, clock=lambda: now)
+    while now < 1000:  # as a sweep calls it, while its processes work
+        now += 0.25
+        call()
+    assert seen[0] < 1  # at once
+    assert len(seen) == pytest.approx(looks, rel=0.05)
+    assert (len(seen) - 1) * takes < 1000 * console.LOOKING
 
 
 def test_a_hang_up_asks_once_but_not_under_nohup() -> None:
