@@ -49,6 +49,7 @@ RESULT_COLUMNS = {
     "seed": "Int64",
     "normalized_return": "float64",
     "return": "float64",
+    "accuracy": "float64",
     "status": "str",
     "synthetic_size": "Int64",
     "outer_steps": "Int64",
@@ -391,14 +392,13 @@ def _published() -> pd.DataFrame:
     rows = []
     for cell in published_cells():
         settings = {**cell.settings, **cell.wanted}
-        unit = "return" if cell.dataset.startswith("brax/") else "normalized_return"
         rows.append(
             {
                 "source": "published",
                 "status": "published",
                 "method": cell.method,
                 "dataset": cell.dataset,
-                unit: cell.value,
+                cell.unit.replace(" ", "_"): cell.value,
                 "synthetic_size": settings.get("synthetic_size"),
                 "outer_steps": settings.get("outer_steps"),
                 "teacher": settings.get("teacher"),

@@ -51,9 +51,15 @@ def protocols(details: Iterable[str]) -> str:
 
 def setting(runs: pd.DataFrame) -> str:
     """Write "Protocol quick: ... Student mlp 4x64, ..., 50 steps.", from runs or checkpoints."""
-    students = sorted(set(runs["student"]))
-    some = "; ".join(students) if len(students) < MANY_STUDENTS else f"{len(students)} different"
-    return f"{protocols(runs['protocol_detail'])} Student: {some}."
+    return f"{protocols(runs['protocol_detail'])} {students(runs['student'])}"
+
+
+def students(descriptions: Iterable[str]) -> str:
+    """Write "Student: mlp 4x64, ..., 50 steps."; of many only how many they are."""
+    found = sorted(set(descriptions))
+    return (
+        f"Student: {'; '.join(found) if len(found) < MANY_STUDENTS else f'{len(found)} different'}."
+    )
 
 
 def intervals(table: pd.DataFrame) -> str:
@@ -91,6 +97,17 @@ def teachers(table: pd.DataFrame) -> str:
         own = f"{rows['teacher_return'].mean():.1f} (normalized {score:.1f})"
         parts.append(f"{dataset} {own}, {teacher}")
     return f"Teacher's own return: {'; '.join(parts)}." if parts else "Teacher's return unknown."
+
+
+def short_of_runs(runs: pd.DataFrame) -> str:
+    """Name the methods of which runs failed or are missing; nothing where none did."""
+    short = []
+    for label, mine in runs.groupby("label", sort=True):
+        done, failed = ((mine["status"] == word).sum() for word in ("complete", "failed"))
+        if done < len(mine):
+            how = f", {failed} failed" if failed else ""
+            short.append(f"{label} {done} of {len(mine)}{how}")
+    return f"Complete runs: {'; '.join(short)}." if short else ""
 
 
 def missing(table: pd.DataFrame) -> str:

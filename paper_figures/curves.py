@@ -141,8 +141,9 @@ def _placed(curves: pd.DataFrame, column: str, what: str) -> pd.DataFrame:
             f"The records of {len(without)} runs, such as {without[0]}, have no {what} of their "
             f"checkpoints: an earlier version made them. Run them again (obdbench sweep)."
         )
-    cells = curves.groupby(["dataset", "label", "outer_step"])
-    return curves.assign(outer_step=cells[column].transform("mean"))
+    # What failed is drawn nowhere, and does not move what is.
+    means = complete.groupby(["dataset", "label", "outer_step"])[column].transform("mean")
+    return curves.assign(outer_step=means.reindex(curves.index).fillna(curves["outer_step"]))
 
 
 def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:

@@ -117,6 +117,7 @@ def _caption(cells: pd.DataFrame) -> str:
     return " ".join((
         caption.intervals(cells),
         caption.protocols(cells["protocol"]),
+        caption.students(cells["student"]),
         rule,
         f"Bold: highest mean among distillation methods of a dataset; {DAGGER}: not apart from "
         f"it, {caption.APART}.",

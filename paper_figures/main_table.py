@@ -199,6 +199,7 @@ def _caption(table: pd.DataFrame, note: str) -> str:
     sentences = (
         caption.intervals(table),
         caption.protocols(table["protocol"]),
+        caption.students(table["student"]),
         f"Bold: highest mean among distillation methods of a dataset{which}; {DAGGER}: not apart "
         f"from it, {caption.APART}.",
         "Used: what a method declares that it needs; costs leave out training teachers and fitting "

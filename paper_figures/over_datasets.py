@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -153,7 +154,7 @@ def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
 
     Args and errors as `aggregate`; references are left out.
     """
-    common = _common(runs)
+    common = _several_seeds(_common(runs))
     labels, left = _best(common, references=False)
     found = rank_probabilities({label: common.scores[label] for label in labels}, seed=seed)
     colors = mpl.colormaps["viridis"].resampled(len(labels))
@@ -231,13 +232,35 @@ def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
 
 
 def _common(runs: pd.DataFrame) -> CommonScores:
-    common = common_scores(runs)
+    """Scores on the datasets that were begun."""
+    begun = set(runs.loc[runs["status"] != "missing", "dataset"])
+    common = common_scores(runs[runs["dataset"].isin(begun)])
     if not common.scores:
         raise FigureError(
             "No method has a complete run on every dataset of these records; nothing can be "
             "compared across them."
         )
     return common
+
+
+def _several_seeds(common: CommonScores) -> CommonScores:
+    """Without labels that have one seed on some dataset, whose rank resampling would call certain.
+
+    Raises:
+        FigureError: None has more.
+    """
+    several = {
+        label: tasks
+        for label, tasks in common.scores.items()
+        if min(map(len, tasks.values())) > 1 or label in common.references
+    }
+    if not several.keys() - common.references:
+        raise FigureError(
+            "Every method has a single seed on some dataset; how stable ranks are when seeds are "
+            "drawn again takes two."
+        )
+    left_out = (*common.left_out, *(common.scores.keys() - several.keys()))
+    return replace(common, scores=several, left_out=tuple(sorted(left_out)))
 
 
 def _best(
@@ -278,7 +301,9 @@ def _caption(runs: pd.DataFrame, common: CommonScores, left: int, drawn: Iterabl
     text = f"{caption.setting(runs)} {_where(common)}, {caption.seeds(common.seeds)}"
     text += f"{caption.spread(';', 'intervals', drawn)}."
     if common.left_out:
-        text += f" Not on every dataset: {', '.join(common.left_out)}."
+        text += f" Without enough runs on every dataset: {', '.join(common.left_out)}."
     if left:
         text += f" {left} methods of lower mean are not drawn."
+    if short := caption.short_of_runs(runs):
+        text += f" {short}"
     return text

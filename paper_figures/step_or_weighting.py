@@ -30,7 +30,7 @@ def step_or_weighting(runs: pd.DataFrame) -> Table:
             left out.
 
     Raises:
-        FigureError: There is no such dataset.
+        FigureError: There is no such dataset, or a method has several cells on one.
     """
     scores = {dataset: _common_seeds(found) for dataset, found in runs.groupby("dataset")}
     present = {str(dataset): found for dataset, found in scores.items() if len(found)}
@@ -68,7 +68,14 @@ def step_or_weighting(runs: pd.DataFrame) -> Table:
 def _common_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     """Scores of the four methods, one row per seed that all of them have."""
     complete = runs[(runs["status"] == "complete") & runs["method"].isin(ROWS)]
-    found = complete.pivot_table(index="seed", columns="method", values="normalized_return")
+    several = complete.groupby("method")["cell_id"].nunique()
+    if (several > 1).any():
+        raise FigureError(
+            f"{several.idxmax()} has {several.max()} cells on {complete['dataset'].iloc[0]}, which "
+            f"differ in other settings; the comparison needs one of each method. Give it a sweep "
+            f"of one size, student and protocol."
+        )
+    found = complete.pivot(index="seed", columns="method", values="normalized_return")
     return found.reindex(columns=list(ROWS)).dropna()
 
 

@@ -30,25 +30,26 @@ def training_cost(records: Sequence[Summary], *, seed: int = 0) -> Table:
         seed: Seed of the bootstrap's random draws.
 
     Raises:
-        FigureError: No dataset has complete runs of both.
+        FigureError: No dataset has complete runs of both, or one of them has several cells there.
     """
     found: dict[str, dict[str, list[Summary]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        if record.status == "complete":
-            found[record.spec.dataset][record.spec.method].append(record)
+        found[record.spec.dataset][record.spec.method].append(record)
     both = {
-        name: found[name]
+        name: {method: _one_cell(found[name][method]) for method in (WHOLE, SET)}
         for name in sorted(found, key=dataset_order)
-        if found[name][WHOLE] and found[name][SET]
     }
+    both = {name: cells for name, cells in both.items() if all(cells.values())}
     if not both:
         raise FigureError(f"No dataset has complete runs of {WHOLE} and of {SET}.")
+    failed = sum(record.status != "complete" and record.spec.dataset in both
+                 and record.spec.method in (WHOLE, SET) for record in records)  # fmt: skip
     rows, data = [], []
     means: list[Estimate] = []
     for dataset, cells in both.items():
         whole, small = cells[WHOLE], cells[SET]
         steps = whole[0].parameters["steps"]
-        few = small[0].spec.student.steps
+        few = small[0].spec.scoring_student.steps
         published = published_training_steps(dataset)
         scores = {
             name: mean([record.mean_score.normalized_return for record in cells[name]], seed=seed)
@@ -80,13 +81,30 @@ def training_cost(records: Sequence[Summary], *, seed: int = 0) -> Table:
                  "ratio of steps", "published steps, whole / set"),
         groups=(tuple(rows),),
         caption=f"Gradient steps to a policy: behavioural cloning of the whole data ({WHOLE}) and "
-        f"of a synthetic set ({SET}); scores{caption.spread(' with', 'interval', means)}. "
+        f"of a synthetic set ({SET}); scores over {caption.seeds(one.n for one in means)}"
+        f"{caption.spread(' with', 'interval', means)}. "
+        f"{f'{failed} runs failed and are left out. ' if failed else ''}"
         f"Seconds are processor time of one thread. Steps here are those that the sweep gave, in "
         f"the paper those until convergence, on D4RL's dataset of the same name. Making the set "
         f"is not counted, as in the paper; the main table has it.",
         alignment="lrrrrrrrr",
         data=pd.DataFrame(data),
     )  # fmt: skip
+
+
+def _one_cell(records: Sequence[Summary]) -> list[Summary]:
+    """The complete ones.
+
+    Raises:
+        FigureError: They are of several cells, a mean over which would be of none.
+    """
+    cells = sorted({record.cell_id for record in records})
+    if len(cells) > 1:
+        raise FigureError(
+            f"{cells[0]} and {cells[1]} are of one method and dataset; a row needs one of them. "
+            f"Give it a sweep of one size, student and protocol."
+        )
+    return [record for record in records if record.status == "complete"]
 
 
 def _score(found: Estimate) -> Cell:

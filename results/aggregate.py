@@ -178,6 +178,7 @@ def _cell(runs: list[dict[str, Any]], *, level: float) -> dict[str, Any]:
     row |= {name: _mean(runs, name) for name in TEACHER_RETURNS}
     row |= {
         "protocol": first["protocol_detail"],
+        "student": first["student"],
         "teacher": first["teacher"],
         "n": len(complete),
         "n_expected": len(runs),

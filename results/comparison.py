@@ -13,7 +13,7 @@ paper's settings: everything else is not tested, and the settings that differ ar
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from results.author_files import (
     published_files,
     rescored,
 )
+from results.frames import made_of_several
 from results.labels import cell_settings, flat
 from results.statistics import LEVEL, Estimate, mean
 
@@ -54,6 +55,7 @@ UNSAID = {
     "student.gradient_clip": _PLAIN.gradient_clip,
     "student.schedule": _PLAIN.schedule,
     "protocol.actions": Protocol.actions,
+    "protocol.leave_out": Protocol.leave_out,
 }
 """Settings that no table of a paper states; they are these where it states others of their kind."""
 
@@ -100,6 +102,8 @@ class PublishedCell:
         wanted: Values that make a run one of this row, by dotted setting.
         settings: Values that it must have besides, to be comparable.
         artefacts: Artefacts of the authors that the number was measured on, where it is known.
+        statistic: What the number is, where it is no score of a finished set: no run of the suite
+            can be held against it, only scores of the artefacts.
     """
 
     paper: str
@@ -113,6 +117,7 @@ class PublishedCell:
     wanted: Mapping[str, Any]
     settings: Mapping[str, Any]
     artefacts: tuple[str, ...] = ()
+    statistic: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,17 +179,22 @@ def compare(
 
     Args:
         cells: What `published_cells` or `file_cells` gives.
-        records: Records of any sweeps; incomplete ones are left out.
+        records: Records of any sweeps. Failed ones have no score, and a cell that has some is
+            inconclusive: what is left of it is no fair sample.
         scores: Scores of the authors' artefacts.
         seed: Seed of the bootstrap's random draws.
     """
     scored = by_variant(scores)
     groups: dict[str, list[Summary]] = defaultdict(list)
+    failed: Counter[str] = Counter()
     for record in records:
         if record.status == "complete":
             groups[record.cell_id].append(record)
+        else:
+            failed[record.cell_id] += 1
     return [
-        _against_scores(cell, scored) or _compare(cell, groups.values(), seed) for cell in cells
+        _against_scores(cell, scored) or _compare(cell, groups.values(), failed, seed)
+        for cell in cells
     ]
 
 
@@ -236,6 +246,7 @@ def _cells(path: Path) -> Iterator[PublishedCell]:
                     _unit(dataset), wanted,
                     {key: value for key, value in settings.items() if key not in wanted},
                     files_of(content.get("artefacts", {}).get(row), dataset),
+                    content.get("statistic", ""),
                 )  # fmt: skip
 
 
@@ -287,10 +298,12 @@ def _against_scores(cell: PublishedCell, scores: Scores) -> Comparison | None:
     return Comparison(cell, found.estimate, on, verdict, found.reasons, cell.method)
 
 
-def _compare(cell: PublishedCell, groups: Iterable[list[Summary]], seed: int) -> Comparison:
+def _compare(
+    cell: PublishedCell, groups: Iterable[list[Summary]], failed: Mapping[str, int], seed: int
+) -> Comparison:
     datasets = _datasets(cell.dataset)
     found = [
-        (_reasons(cell, group[0]), group)
+        (_reasons_of_all(cell, group), group)
         for group in groups
         if group[0].spec.dataset in datasets and _is_row(cell, group[0])
     ]
@@ -312,9 +325,14 @@ def _compare(cell: PublishedCell, groups: Iterable[list[Summary]], seed: int) ->
     if differences:
         verdict: Verdict = "not tested"
     else:
-        verdict = _verdict(cell.value, estimate, len(group) >= FEWEST_SEEDS, MARGIN)
+        margin = margin_of(cell.value, cell.dataset)
+        lost = failed.get(group[0].cell_id, 0)
+        enough = len(group) >= FEWEST_SEEDS and not lost
+        verdict = _verdict(cell.value, estimate, enough, MARGIN if margin is None else margin)
+        if lost:
+            differences = (f"{lost} of {lost + len(group)} runs failed",)
         if first.dataset.startswith(STAND_IN):
-            differences = (f"stand-in data; by itself {verdict}",)
+            differences = (f"stand-in data; by itself {verdict}", *differences)
             verdict = "like"
     return Comparison(cell, estimate, first.dataset, verdict, differences, first.method)
 
@@ -362,9 +380,18 @@ def _is_row(cell: PublishedCell, record: Summary) -> bool:
     return changes == changed and all(has.get(k, v) == v for k, v in cell.wanted.items())
 
 
+def _reasons_of_all(cell: PublishedCell, group: Sequence[Summary]) -> tuple[str, ...]:
+    """List the differences of any record of a cell, and what its records do not share."""
+    mixed = [f"its seeds have {count} {what}" for what, count in made_of_several(group).items()]
+    reasons = [reason for record in group for reason in _reasons(cell, record)]
+    return (*mixed, *dict.fromkeys(reasons))
+
+
 def _reasons(cell: PublishedCell, record: Summary) -> tuple[str, ...]:
     """List the differences that make a record not comparable."""
     reasons, dataset = [], record.spec.dataset
+    if cell.statistic:
+        reasons.append(f"the paper's number is {cell.statistic}, a run's the score of its set")
     if dataset != cell.dataset and not dataset.startswith(STAND_IN):
         environment = record.provenance.environment
         reasons.append(f"the suite's own {dataset} ({environment}), not D4RL")
@@ -376,6 +403,8 @@ def _reasons(cell: PublishedCell, record: Summary) -> tuple[str, ...]:
     if record.spec.method == AS_PUBLISHED.get(cell.method):
         # The published head, two scalars of which are trained: not a difference from the paper.
         has["student.head"] = str(has["student.head"]).removesuffix("_trained")
+    if record.spec.method in AS_PUBLISHED.values():
+        has["protocol.leave_out"] = Protocol.leave_out  # the authors' code leaves out some
     if cell.settings.get("teacher") == PAPERS_TEACHER:
         has["teacher"], other_training = _as_papers_teacher(has["teacher"], record)
         reasons += other_training
@@ -410,6 +439,8 @@ def _as_papers_teacher(name: str, record: Summary) -> tuple[str, list[str]]:
         return PAPERS_TEACHER, []
     if name != PAPERS_TEACHER:
         return name, []
+    if record.spec.dataset.startswith(STAND_IN):
+        return name, [f"teacher {name} trained on {record.spec.dataset}, not on D4RL's data"]
     trained = record.teacher.parameters if record.teacher else {}
     if not trained:
         return name, [f"teacher {name} of settings that the record does not tell"]

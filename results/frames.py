@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -152,7 +152,33 @@ def _sorted(records: Iterable[Summary]) -> list[Summary]:
             f"run {min(repeated)!r} has more than one record; a run counts once. Give the records "
             "of one store at a time, or remove the copy."
         )
+    by_cell: dict[str, list[Summary]] = defaultdict(list)
+    for record in found:
+        by_cell[record.cell_id].append(record)
+    for cell, group in by_cell.items():
+        for what, count in made_of_several(group).items():
+            raise RecordError(
+                f"the runs of {cell} have {count} {what}, so that a mean over them would be of "
+                f"none: {', '.join(record.run_id for record in group)}. Do the older ones again "
+                f"(remove their folders first), or keep them in a store of their own."
+            )
     return found
+
+
+def made_of_several(cell: Iterable[Summary]) -> dict[str, int]:
+    """Say of what the records of one cell have several, and how many: data, teachers, densities.
+
+    A spec names them, and the same name may stand for another file at another time.
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    for record in cell:
+        if record.provenance.dataset_sha256:
+            found["datasets of one name"].add(record.provenance.dataset_sha256)
+        if record.teacher:
+            found["teachers of one name"].add(record.teacher.sha256)
+        if record.density:
+            found["densities of one name"].add(record.density.sha256)
+    return {what: len(digests) for what, digests in found.items() if len(digests) > 1}
 
 
 def _identity(
@@ -166,7 +192,7 @@ def _identity(
         "method": spec.method,
         "label": label,
         "reference": reference,
-        "student": describe_student(spec.student),
+        "student": _describe_students(spec),
         "protocol": spec.protocol.name,
         "protocol_detail": _describe_protocol(spec.protocol),
         "seed": spec.seed,
@@ -216,6 +242,13 @@ def _points(record: Summary) -> list[dict[str, Any]]:
          "environment_steps": stepped}
         for c, cpu, stepped in zip(record.checkpoints, seconds, steps, strict=True)
     ]  # fmt: skip
+
+
+def _describe_students(spec: RunSpec) -> str:
+    """What scores the sets, and what they were distilled for where that is another student."""
+    scoring, student = spec.scoring_student, spec.student
+    text = describe_student(scoring)
+    return text if scoring == student else f"{text} (sets made for {describe_student(student)})"
 
 
 @cache

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import betaincinv, stdtrit
 
 from benchmark.errors import ObdBenchError
 from results.bootstrap import (
@@ -178,10 +178,10 @@ def probability_of_improvement(
     """Mean over tasks of P(X > Y) + P(X = Y) / 2 for one run of X and one of Y drawn at random.
 
     The Mann-Whitney statistic, as in Agarwal et al. 2021, section 4.3. ``n`` counts the runs of
-    both. At 0 or 1, where every run of one beats every run of the other, no resample differs, and
-    the interval is exact instead: of each task's runs, k = min(N, M) disjoint pairs are
-    independent, and all T k of them are won with a probability of at most p^(T k), p the mean over
-    tasks (Clopper and Pearson's bound on as many trials; k is the smallest over tasks).
+    both. Where every run of one beats every run of the other on a task, no resample of it differs,
+    and below 30 seeds the interval is at least the exact one: of each task's runs, k = min(N, M)
+    disjoint pairs are independent (k the smallest over tasks), so Clopper and Pearson's interval of
+    the same share of T k trials holds too much rather than too little.
 
     Raises:
         StatisticsError: The tasks differ, or there is none, or their scores are unusable.
@@ -193,13 +193,19 @@ def probability_of_improvement(
             f"task {unmatched[0]!r} is in one of x_by_task and y_by_task only; compare methods on "
             f"the tasks that both have run: {sorted(set(x_by_task) & set(y_by_task))}."
         )
-    value = float(improvement_over_tasks(*x, *y))
+    one_sided = any(
+        float(improvement_over_tasks(a, b)) in (0, 1) for a, b in zip(x, y, strict=True)
+    )
+    value, few = float(improvement_over_tasks(*x, *y)), _smallest(x + y)
     if value in (0.0, 1.0):
-        trials = len(x) * _smallest(x + y)
-        bound = ((1 - _fraction(level)) / 2) ** (1 / trials)
-        low, high = (bound, 1.0) if value == 1.0 else (0.0, 1 - bound)
+        low, high = _clopper_pearson(value, len(x) * few, level)
         return Estimate(value, low, high, sum(map(len, x + y)), level, "exact")
-    return _estimate(x + y, improvement_over_tasks, seed=seed, level=level)
+    found = _estimate(x + y, improvement_over_tasks, seed=seed, level=level)
+    if one_sided and 1 < few < FEW_SEEDS:
+        low, high = _clopper_pearson(value, len(x) * few, level)
+        low, high = min(low, found.low), max(high, found.high)
+        return Estimate(value, low, high, found.n, level, "exact")
+    return found
 
 
 def performance_profile(
@@ -232,7 +238,7 @@ def performance_profile(
         low, high = percentile_interval(resampled(above, mean_over_tasks, seed=seed), level)
     elif _smallest(strata) > 1:
         interval = "Wilson"
-        low, high = _wilson(fractions, sum(map(len, strata)), level)
+        low, high = _wilson(fractions, _equal_runs(strata), level)
     n = sum(len(scores) for scores in strata)
     estimates = tuple(
         Estimate(float(f), float(lo), float(hi), n, level, interval)
@@ -292,7 +298,20 @@ def _t_half_width(samples: tuple[Array, ...], statistic: Statistic, level: float
     return np.asarray(stdtrit(total, (1 + level) / 2) * np.sqrt(variance))
 
 
-def _wilson(fractions: Array, n: int, level: float) -> tuple[Array, Array]:
+def _clopper_pearson(share: float, trials: int, level: float) -> tuple[float, float]:
+    """Exact interval of a share of independent trials (Clopper and Pearson 1934)."""
+    won, tail = share * trials, (1 - _fraction(level)) / 2
+    low = float(betaincinv(won, trials - won + 1, tail)) if share > 0 else 0.0
+    high = float(betaincinv(won + 1, trials - won, 1 - tail)) if share < 1 else 1.0
+    return low, high
+
+
+def _equal_runs(strata: tuple[Array, ...]) -> float:
+    """Number of runs that tell as much of a mean over tasks if all tasks had as many."""
+    return float(len(strata) ** 2 / sum(1 / len(scores) for scores in strata))
+
+
+def _wilson(fractions: Array, n: float, level: float) -> tuple[Array, Array]:
     """Wilson's interval of fractions of n runs (Wilson 1927)."""
     z = float(stdtrit(math.inf, (1 + level) / 2))
     middle = (fractions + z**2 / (2 * n)) / (1 + z**2 / n)

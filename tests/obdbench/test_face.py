@@ -287,6 +287,11 @@ def test_results_hold_every_shipped_own_and_published_number(done: obdbench.Run)
                     if (c.table, c.paper, c.method, c.dataset)
                     == ("table1", "obd", "av_pbc", "d4rl/hopper-medium-v2")]  # fmt: skip
     assert cell.normalized_return.tolist() == [published.value]
+    others = numbers[(numbers.source == "published") & ~numbers.dataset.str.startswith("d4rl/")]
+    images = others.dataset.str.startswith("images/")
+    assert others.normalized_return.isna().all()
+    assert images.any() and others[images].accuracy.between(0, 1).all()
+    assert others[~images]["return"].notna().all()
     brax = numbers[numbers.dataset.str.startswith("brax/") & (numbers.source == "published")]
     assert brax.normalized_return.isna().all()
     assert brax["return"].notna().all()

@@ -380,6 +380,17 @@ def test_checkpoints_are_drawn_at_their_mean_seconds(make_record: MakeRecord) ->
     assert words(figure)[0] == "Normalized return against processor seconds of distillation"
 
 
+def test_a_failed_run_moves_no_curve(make_record: MakeRecord) -> None:
+    def run(seed: int, seconds: list[float], error: str | None = None) -> Record:
+        record = make_record(seed=seed, score=9.0, curve=[1.0, 5.0, 9.0][: len(seconds)],
+                             error=error)  # fmt: skip
+        return altered(record, cost__checkpoint_cpu_seconds=seconds)
+
+    records = [run(seed, [0.0, 10.0, 20.0]) for seed in range(4)]
+    figure = against_seconds(curves_frame([*records, run(4, [0.0, 200.0], "NotFinite")]))
+    assert points(curves_in(figure.axes[0])[0])[0] == [0.0, 10.0, 20.0]
+
+
 def test_runs_without_seconds_are_named(make_record: MakeRecord) -> None:
     with pytest.raises(FigureError, match=r"av_pbc\S+seed0, have no seconds.*obdbench sweep"):
         against_seconds(curves_frame([make_record(curve=[1.0, 2.0])]))

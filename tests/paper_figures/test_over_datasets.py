@@ -12,6 +12,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmark.record import Failure
 from paper_figures.figure import FigureError, words, write_figure
 from paper_figures.over_datasets import aggregate, cost, improvement, profiles, ranks
 from results.frames import runs_frame
@@ -84,9 +85,29 @@ def test_a_method_that_lacks_a_dataset_is_named_and_not_drawn(
     records += [make_record("sdw_obd", dataset, error="OSError") for dataset in DATASETS[:1]]
     records.append(make_record("sdw_obd", DATASETS[1]))
     figure = make(runs_frame(records))
-    assert "Not on every dataset: hades, sdw_obd" in words(figure)[1]
+    assert "Without enough runs on every dataset: hades, sdw_obd" in words(figure)[1]
     drawn = [text.get_text() for axes in figure.axes for text in axes.findobj(match=_is_text)]
     assert not {"hades", "sdw_obd"} & set(drawn)
+
+
+@pytest.mark.parametrize("make", FIGURES)
+def test_runs_that_failed_or_are_missing_are_counted(
+    make: Callable[[pd.DataFrame], Figure], records: list[Record]
+) -> None:
+    assert "Complete runs:" not in words(make(runs_frame(records)))[1]
+    gone, *rest = [r for r in records if r.spec.method == "dbc"]
+    error = Failure(type="OSError", message="", traceback="")
+    failed = altered(rest[0], status="failed", score=None, error=error)
+    left = [r for r in records if r not in (gone, rest[0])]
+    frame = runs_frame([*left, failed], asked=[gone.spec])
+    assert "Complete runs: dbc 8 of 10, 1 failed." in words(make(frame))[1]
+
+
+def test_a_single_seed_has_no_certain_rank(records: list[Record]) -> None:
+    left = [r for r in records if r.spec.method != "av_pbc" or r.spec.seed == 0]
+    figure = ranks(runs_frame(left))
+    assert "av_pbc" not in labels_down(figure.axes[0])
+    assert "Without enough runs on every dataset: av_pbc." in words(figure)[1]
 
 
 def _is_text(artist: object) -> bool:
@@ -126,6 +147,10 @@ def test_single_seeds_are_drawn_without_intervals(
         for method, score in (("pbc", 20.0), ("dbc", 10.0))
         for dataset in DATASETS
     ]
+    if make is ranks:
+        with pytest.raises(FigureError, match="a single seed on some dataset"):
+            make(runs_frame(records))
+        return
     figure = make(runs_frame(records))
     # One run each that all beat the others': a probability of 1 has an interval all the same.
     end = "; 95 % intervals (exact)." if make is improvement else "."

@@ -73,6 +73,15 @@ def test_seeds_that_one_of_the_four_lacks_do_not_count(records: list[Record]) ->
     assert row["pbc"] == pytest.approx(np.mean(scores("pbc", "hopper/medium")[:3]))
 
 
+def test_a_method_of_two_cells_is_refused_and_not_averaged(
+    records: list[Record], make_record: MakeRecord
+) -> None:
+    other = [make_record("pbc", DATASETS[0], seed, 90.0, parameters={"synthetic_size": 16})
+             for seed in range(4)]  # fmt: skip
+    with pytest.raises(FigureError, match=r"pbc has 2 cells on hopper/medium"):
+        step_or_weighting(runs_frame([*records, *other]))
+
+
 def test_without_the_four_there_is_no_table(make_record: MakeRecord) -> None:
     with pytest.raises(FigureError, match="the sweep step_or_weighting makes them"):
         step_or_weighting(runs_frame([make_record("pbc"), make_record("av_pbc")]))

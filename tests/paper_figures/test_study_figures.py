@@ -25,6 +25,7 @@ from paper_figures.use import use, use_table
 from results.comparison import published_training_steps
 from results.record_store import SHIPPED, load_sweep, sweep_records
 from results.study_results import study_frame
+from tests.results.conftest import build_record
 
 
 def _transfer_rows(sets: int = 3) -> pd.DataFrame:
@@ -173,6 +174,18 @@ def test_training_cost_puts_the_papers_steps_beside_those_of_the_records() -> No
     assert data.loc["walker2d/medium-expert", "published_whole_steps"] == 125_000
     with pytest.raises(FigureError, match="bc_whole"):
         training_cost([])
+
+
+def test_training_cost_averages_no_two_cells_and_counts_what_failed() -> None:
+    whole = [build_record("bc_whole", seed=seed, parameters={"steps": 1000}) for seed in range(3)]
+    small = [build_record(seed=seed, parameters={"synthetic_size": 16}) for seed in range(3)]
+    failed = build_record(seed=3, parameters={"synthetic_size": 16}, error="NotFinite")
+    caption = training_cost([*whole, *small, failed]).caption
+    assert "scores over 3 seeds with 95 % interval" in caption
+    assert "1 runs failed and are left out." in caption
+    other = build_record(seed=0, parameters={"synthetic_size": 64})
+    with pytest.raises(FigureError, match="a row needs one of them"):
+        training_cost([*whole, *small, other])
 
 
 def test_published_training_steps_are_known_under_both_names() -> None:

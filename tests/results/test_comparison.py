@@ -196,6 +196,64 @@ def test_a_stand_in_is_like_the_paper_and_never_reproduces_it() -> None:
     assert held_against(cell(near), standin, group()).dataset == D4RL
 
 
+def test_a_run_is_never_held_against_a_number_that_is_no_score_of_a_set() -> None:
+    cells = [c for c in published_cells() if c.paper == "hades"]
+    assert cells and all(c.statistic for c in cells)
+    asterix = next(c for c in cells if (c.table, c.dataset) == ("minatar", "minatar/asterix"))
+    records = group(method=asterix.method, dataset=asterix.dataset)
+    found = held_against(replace(asterix, wanted={}, settings={}, artefacts=()), records)
+    assert found.verdict == "not tested" and "population" in found.reasons[0]
+
+
+def test_the_margin_of_a_return_is_a_share_of_it() -> None:
+    records = group(dataset="minatar/asterix")
+    (score,) = {record.mean_score.return_ for record in records}
+    for value, verdict in ((score * 1.05, "reproduced"), (score * 1.2, "differs")):
+        published = replace(cell(value, dataset="minatar/asterix"), unit="return")
+        assert held_against(published, records).verdict == verdict
+    assert score * 0.2 > MARGIN  # points of a normalized return are something else
+
+
+def test_failed_seeds_leave_no_verdict() -> None:
+    records = group()
+    failed = [
+        build_record("av_pbc", D4RL, seed, environment="Hopper-v4", error="NotFinite")
+        for seed in range(5, 8)
+    ]
+    found = held_against(cell(), [*records, *failed])
+    assert (found.verdict, found.reasons) == ("inconclusive", ("3 of 8 runs failed",))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_seeds_of_two_teachers_are_not_one_number(order: int) -> None:
+    records = group()
+    assert records[0].teacher is not None
+    other = altered(records[0], teacher__sha256="1" * 64)
+    found = held_against(cell(), [other, *records[1:]][::order])
+    assert found.verdict == "not tested"
+    assert found.reasons == ("its seeds have 2 teachers of one name",)
+
+
+def test_a_protocol_that_leaves_checkpoints_out_is_not_the_papers() -> None:
+    settings = {"protocol.students": 10}
+
+    def left_out(method: str) -> list[Record]:
+        return [of_spec(record, replace(record.spec, protocol=PROTOCOLS["obd_official"]))
+                for record in group(method=method)]  # fmt: skip
+
+    found = held_against(cell(settings=settings), left_out("av_pbc"))
+    assert found.reasons == ("protocol.leave_out 2, not the default",)
+    assert held_against(cell(settings=settings), left_out("av_pbc_published")).reasons == ()
+
+
+def test_a_teacher_trained_on_a_stand_in_is_not_the_papers() -> None:
+    records = [of_spec(record, replace(record.spec, teacher="cal_ql_corl"))
+               for record in group(dataset="standin/hopper-medium-v2")]  # fmt: skip
+    found = held_against(cell(settings={"teacher": "cal_ql_corl"}), records)
+    assert found.verdict == "not tested"
+    assert "trained on standin/hopper-medium-v2" in found.reasons[0]
+
+
 @pytest.mark.parametrize("method", ["random", "dbc", "bc_whole"])
 def test_a_stand_in_tells_nothing_of_a_method_that_reads_actions(method: str) -> None:
     records = group(dataset="standin/hopper-medium-v2", method=method)

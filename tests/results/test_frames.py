@@ -17,7 +17,7 @@ from results.frames import (
     runs_frame,
 )
 from results.labels import natural_order
-from tests.results.conftest import STUDENT, MakeRecord, build_spec
+from tests.results.conftest import STUDENT, MakeRecord, build_record, build_spec
 from tests.tiny_runs import altered
 
 
@@ -189,3 +189,16 @@ def test_facts_are_columns_next_to_the_run_that_they_are_of(make_record: MakeRec
     rows = frame.set_index("label")
     assert (rows.loc["av_pbc", "tau"], rows.loc["av_pbc", "seed"]) == (0.25, 1)
     assert pd.isna(rows.loc["pbc", "tau"])
+
+
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [("teacher__sha256", "teachers"), ("provenance__dataset_sha256", "datasets")],
+)
+def test_seeds_made_of_several_files_of_one_name_are_refused(part: str, what: str) -> None:
+    records = [build_record(seed=seed) for seed in range(3)]
+    other = altered(records[2], **{part: "1" * 64})
+    runs_frame([*records[:2], build_record("pbc", seed=0), altered(records[2], teacher=None)])
+    for frame in (runs_frame, curves_frame):
+        with pytest.raises(RecordError, match=f"have 2 {what} of one name.*seed0, .*seed2"):
+            frame([*records[:2], other])

@@ -217,6 +217,34 @@ def test_probability_of_improvement_at_its_ends_has_an_exact_interval() -> None:
     assert won.interval == lost.interval == "exact"
 
 
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_tasks_that_are_won_or_lost_by_every_run_do_not_make_an_interval_of_no_width(
+    seeds: int,
+) -> None:
+    low, high = ([base + 0.1 * i for i in range(seeds)] for base in (0.0, 10.0))
+    x = {"hopper": high, "ant": high, "walker2d": low}
+    y = {"hopper": low, "ant": low, "walker2d": high}
+    estimate = probability_of_improvement(x, y)
+    trials = binomtest(2 * seeds, 3 * seeds).proportion_ci(0.95, method="exact")
+    assert (estimate.value, estimate.interval) == (pytest.approx(2 / 3), "exact")
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(trials))
+
+
+def test_where_a_task_is_won_by_every_run_the_interval_holds_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    chances, trials = (0.99, 0.99, 0.01), 100
+    shifts = np.sqrt(2) * norm.ppf(chances)
+    found = [
+        probability_of_improvement(
+            {str(task): list(rng.normal(shift, 1, 5)) for task, shift in enumerate(shifts)},
+            {str(task): list(rng.normal(0, 1, 5)) for task in range(3)},
+        )
+        for _ in range(trials)
+    ]
+    held = sum(e.low <= np.mean(chances) <= e.high for e in found)
+    assert held >= 90  # BCa alone holds it in a quarter of the trials
+
+
 def test_probability_of_improvement_is_antisymmetric() -> None:
     other = {task: [score * 1.05 for score in scores] for task, scores in UNEQUAL.items()}
     forth, back = (
@@ -241,6 +269,17 @@ def test_a_profile_of_few_seeds_has_wilsons_intervals() -> None:
         ends = binomtest(above, 8).proportion_ci(0.95, method="wilson")
         assert (estimate.low, estimate.high) == pytest.approx(tuple(ends), abs=1e-12)
         assert estimate.interval == "Wilson"
+
+
+@pytest.mark.parametrize("counts", [(5, 5), (2, 10), (2, 28)])
+def test_a_profile_of_tasks_of_unequal_seeds_holds_the_truth(counts: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    trials, held = 400, 0
+    for _ in range(trials):
+        scores = {str(task): list(rng.normal(0, 1, n)) for task, n in enumerate(counts)}
+        (estimate,) = performance_profile(scores, [0.0]).estimates
+        held += estimate.low <= 0.5 <= estimate.high
+    assert held > 0.92 * trials
 
 
 def test_performance_profile_interval_agrees_with_brute_force() -> None:
