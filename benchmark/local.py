@@ -20,8 +20,15 @@ from typing import IO, cast
 from benchmark.errors import last_lines
 from benchmark.packing import Pack, make_packs
 from benchmark.provenance import checked_device
-from benchmark.record import FILE
-from benchmark.run import Conditions, WorkerDied, execute, is_complete, record_death, run_folder
+from benchmark.run import (
+    Conditions,
+    WorkerDied,
+    execute,
+    is_settled,
+    record_death,
+    record_time,
+    run_folder,
+)
 from benchmark.spec import RunSpec
 from benchmark.stopping import SECONDS_TO_SAVE
 
@@ -123,7 +130,7 @@ class _Worker:
 
 def _start(packs: Sequence[Pack], conditions: Conditions) -> _Worker:
     runs = [run for pack in packs for run in pack]
-    written = {run.run_id: _record_time(run, conditions) for run in runs}
+    written = {run.run_id: record_time(conditions.store, run) for run in runs}
     plain = [[run.as_dict() for run in pack] for pack in packs]
     work = json.dumps({"packs": plain, "conditions": conditions.as_dict()}).encode() + b"\n"
     log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker has ended
@@ -180,18 +187,10 @@ def _runs_left(worker: _Worker, conditions: Conditions) -> list[RunSpec]:
 
 def _untouched(run: RunSpec, before: int | None, conditions: Conditions) -> bool:
     """Whether a run has no record, or still the failed one that a retry began with."""
-    now = _record_time(run, conditions)
+    now = record_time(conditions.store, run)
     if now is None:
         return True
-    return now == before and not is_complete(run_folder(conditions.store, run))
-
-
-def _record_time(run: RunSpec, conditions: Conditions) -> int | None:
-    """Time at which a run's record was written, in nanoseconds; None without a record."""
-    try:
-        return (run_folder(conditions.store, run) / FILE).stat().st_mtime_ns
-    except FileNotFoundError:
-        return None
+    return now == before and not is_settled(run_folder(conditions.store, run))
 
 
 def _shares(packs: Sequence[Pack], jobs: int) -> list[list[Pack]]:

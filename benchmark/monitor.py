@@ -47,12 +47,14 @@ class Outcome:
         checkpoints: Scored results by outer step.
         started: Time at which the first attempt began.
         method_facts: What the method noted of itself.
+        resumed_from: What was other in an earlier attempt, as the record has it.
     """
 
     cost: Cost = field(default_factory=Cost)
     checkpoints: list[Checkpoint] = field(default_factory=list)
     started: str = field(default_factory=now)
     method_facts: dict[str, MethodFact] = field(default_factory=dict)
+    resumed_from: list[str] = field(default_factory=list)
 
     def as_facts(self) -> dict[str, Any]:
         """Plain values (JSON), kept with the saved state."""
@@ -65,6 +67,7 @@ class Outcome:
         vars(self.cost).update({**facts["cost"], "attempts": self.cost.attempts})
         self.started = facts["started"]
         self.method_facts = dict(facts["method_facts"])
+        self.resumed_from = list(facts.get("resumed_from", ()))
 
 
 class RunMonitor:
@@ -77,6 +80,7 @@ class RunMonitor:
         stopwatch: Shares the process's time between the runs of a pack.
         save_clock: Says when state is due; one for a pack.
         heartbeat: The run's sign of life.
+        origin: What the bits of this attempt depend on, in words by name; kept with the state.
         on_progress: Called as the method goes on.
     """
 
@@ -89,11 +93,12 @@ class RunMonitor:
         stopwatch: Stopwatch,
         save_clock: SaveClock,
         heartbeat: Heartbeat,
+        origin: Mapping[str, str],
         on_progress: OnProgress | None = None,
     ) -> None:
         self.materials, self.folder, self.outcome = materials, folder, outcome
         self.stopwatch, self.save_clock = stopwatch, save_clock
-        self.heartbeat, self.on_progress = heartbeat, on_progress
+        self.heartbeat, self.origin, self.on_progress = heartbeat, origin, on_progress
         self.spec = materials.spec
         self._total: int = self.spec.method_instance.total_outer_steps
         self._reported: set[int] = set()
@@ -179,16 +184,33 @@ class RunMonitor:
         if found is None or SCORED_ONLY in (facts := found[1])["method"]:
             return None
         self.outcome.restore(facts)
+        self.outcome.resumed_from += [
+            text for text in self._changed(facts) if text not in self.outcome.resumed_from
+        ]
         return State(found[0], facts["method"])
 
-    def resume_scores(self) -> None:
-        """Take over the scores of an earlier attempt, whether or not it distilled the sets itself.
+    def resume_scores(self, sets_of: str) -> None:
+        """Take over the scores of an earlier attempt, if it scored the sets of the same run here.
+
+        Others are made again: scores of sets of two origins would share one record.
 
         Raises:
             ObdBenchError: The state cannot be read, or was saved on other data or contacts.
         """
-        if (found := self._saved()) is not None:
-            self.outcome.restore(found[1])
+        found = self._saved()
+        if found is None or self._changed(facts := found[1]):
+            return
+        if facts["method"].get(SCORED_ONLY) == sets_of:
+            self.outcome.restore(facts)
+
+    def _changed(self, facts: Mapping[str, Any]) -> list[str]:
+        """What a saved state was made with, where that is other now."""
+        saved: Mapping[str, str] = facts.get("origin", self.origin)
+        return [
+            f"{name} {saved.get(name, 'unknown')}"
+            for name in sorted({*saved, *self.origin})
+            if saved.get(name) != self.origin.get(name)
+        ]
 
     def _saved(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         path = self.folder / STATE
@@ -214,6 +236,7 @@ class RunMonitor:
             "method": dict(current.facts),
             "digests": self.materials.digests,
             "contacts": contact_rule(self.materials.dataset.env_id),
+            "origin": dict(self.origin),
             **self.outcome.as_facts(),
         }
         save_state(self.folder / STATE, current.tensors, facts)

@@ -50,6 +50,10 @@ class BadRecord(ObdBenchError):
     """A record that does not follow the schema, or that contradicts itself."""
 
 
+class OtherVersion(BadRecord):
+    """A whole record of another version of the suite; it is never put aside or replaced."""
+
+
 class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of a record."""
 
@@ -184,6 +188,8 @@ class Provenance(Origin, frozen=True, kw_only=True):
             MuJoCo decides.
         dataset_sha256: Digest of the dataset's content.
         seeds: What every seed derives from.
+        resumed_from: What was other in an earlier attempt that this run went on from, such as
+            "threads 1"; empty where all attempts were alike.
         converted_from: Set where the record was converted from an older format.
     """
 
@@ -192,6 +198,7 @@ class Provenance(Origin, frozen=True, kw_only=True):
     dataset_sha256: str | None
     seeds: Seeds
     engine: str = "torch"
+    resumed_from: list[str] = []
     converted_from: ConvertedFrom | None = None
 
 
@@ -322,6 +329,8 @@ def write_record(path: Path, record: Record) -> None:
     values = record.as_dict()
     if record.sets_of is None:
         del values["sets_of"]  # versions that do not know it refuse only what has it
+    if not record.provenance.resumed_from:
+        del values["provenance"]["resumed_from"]
     if (where := _not_finite(values)) is not None:
         raise BadRecord(f"{path} would hold a value that is not finite at {where}.")
     _check(_convert(values, path), path)
@@ -333,12 +342,17 @@ def read_record(path: Path) -> Record:
     """A record that follows the schema and does not contradict itself.
 
     Raises:
-        BadRecord: The file is not JSON, is of another version, does not follow the schema, or says
-            two different things.
+        OtherVersion: The file is of another version of the suite.
+        BadRecord: The file is not JSON, does not follow the schema, or says two different things.
     """
     values = _decode(path)
     said = values.pop(DIGEST, None)
-    record = _convert(values, path)
+    try:
+        record = _convert(values, path)
+    except BadRecord as error:
+        if said is not None and said == json_sha256(values):  # as it was written, by whomever
+            raise OtherVersion(f"{error} Another version of the suite wrote it so.") from error
+        raise
     _check(record, path)
     if said is not None and said != (found := json_sha256(values)):
         raise BadRecord(
@@ -352,12 +366,15 @@ def put_aside_damaged(folder: Path) -> Path | None:
     """Rename a run's record that cannot be read, so that a new one does not replace it.
 
     Returns:
-        Its new path, `record.json.damaged` or with a number after it; None where nothing was wrong.
+        Its new path, `record.json.damaged` or with a number after it; None where nothing was wrong,
+        or where another version wrote it.
     """
     path = folder / FILE
     try:
         if path.exists():
             read_record(path)
+        return None
+    except OtherVersion:
         return None
     except BadRecord:
         names = (f"{FILE}.damaged{number or ''}" for number in itertools.count())
@@ -408,7 +425,8 @@ def _decode(path: Path) -> dict[str, Any]:
         ) from error
     version = values.get("schema") if isinstance(values, dict) else None
     if not isinstance(values, dict) or version != SCHEMA:
-        raise BadRecord(
+        ours = isinstance(version, str) and version.startswith(SCHEMA.rpartition("/")[0])
+        raise (OtherVersion if ours else BadRecord)(
             f"{path} has schema {short(version)}; this version reads {SCHEMA!r}. Records of "
             f"obdbench.record/1 are converted by: python -m results.conversion OLD NEW"
         )

@@ -33,6 +33,7 @@ from benchmark.record import (
     BadRecord,
     Failure,
     Need,
+    OtherVersion,
     Provenance,
     Record,
     Seeds,
@@ -44,7 +45,7 @@ from benchmark.record import (
     write_record,
 )
 from benchmark.registry import load_plugin
-from benchmark.same_sets import SameSets, has_candidates
+from benchmark.same_sets import SameSets, has_candidates, makings, remember
 from benchmark.spec import RunSpec
 from benchmark.state import load_state
 from benchmark.stopping import StopRequest
@@ -152,16 +153,36 @@ def is_complete(folder: Path) -> bool:
     return record is not None and record.status == "complete"
 
 
+def is_settled(folder: Path) -> bool:
+    """Whether a run's folder holds a complete record, or one of another version of the suite."""
+    try:
+        record = existing_record(folder)
+    except OtherVersion:
+        return True
+    except BadRecord:
+        return False
+    return record is not None and record.status == "complete"
+
+
+def record_time(store: Path, spec: RunSpec) -> int | None:
+    """When a run's record was written, in nanoseconds; None without a record."""
+    try:
+        return (run_folder(store, spec) / FILE).stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
 def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
     """Do one run, or several that may be advanced together, and leave a record of each.
 
     Complete records are returned as they are, also from a store that can only be read. A record
-    that cannot be read is put aside (`put_aside_damaged`). A run that raises leaves a failed record
-    with the error. A run that is killed leaves its saved state, from which the next call goes on to
-    the same numbers. Runs that are advanced together have the numbers of the runs one by one, and
-    their seconds are equal shares of the pack's. Where a pack raises, its runs are done one by one
-    from their saved states: an error is the record of the run that it belongs to. A run whose sets
-    another run of the store has distilled, or one of these, scores those (`benchmark.same_sets`).
+    that cannot be read is put aside (`put_aside_damaged`), one of another version left alone. A run
+    that raises leaves a failed record with the error. A run that is killed leaves its saved state,
+    from which the next call goes on to the same numbers. Runs that are advanced together have the
+    numbers of the runs one by one, and their seconds are equal shares of the pack's. Where a pack
+    raises, its runs are done one by one from their saved states: an error is the record of the run
+    that it belongs to. A run whose sets another run of the store has distilled, or one of these,
+    scores those (`benchmark.same_sets`).
 
     Args:
         specs: One run, or the runs of a pack (`benchmark.packing.make_packs`).
@@ -170,6 +191,7 @@ def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
     Raises:
         Stopped: The runs were asked to end, and have saved their state.
         OSError: A record could not be written. Where several could not, the message names each.
+        OtherVersion: A run has a record of another version of the suite; the others are done.
     """
     store = conditions.store
     tidy(specs, store)
@@ -179,9 +201,9 @@ def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
         for folder in (run_folder(store, spec) for spec in specs):
             if (aside := put_aside_damaged(folder)) is not None:
                 logging.getLogger(__name__).warning("A damaged record was renamed to %s", aside)
-        todo = [spec for spec in specs if not is_complete(run_folder(store, spec))]
+        todo = [spec for spec in specs if not is_settled(run_folder(store, spec))]
         problems: list[OSError] = []
-        together = _to_distil_together(todo, store)
+        together = _to_distil_together(todo, conditions)
         if len(together) > 1 and _advance(together, conditions, problems):
             packed = {spec.run_id for spec in together}
             todo = [spec for spec in todo if spec.run_id not in packed]
@@ -191,14 +213,15 @@ def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
         return [read_record(run_folder(store, spec) / FILE) for spec in specs]
 
 
-def _to_distil_together(specs: Sequence[RunSpec], store: Path) -> list[RunSpec]:
+def _to_distil_together(specs: Sequence[RunSpec], conditions: Conditions) -> list[RunSpec]:
     """One run for each of the sets that no run of the store has distilled yet."""
     firsts: dict[str, RunSpec] = {}
     for spec in specs:
         firsts.setdefault(spec.distillation_id, spec)
     if len(firsts) == 1:
         return list(firsts.values())
-    return [spec for spec in firsts.values() if not has_candidates(spec, store)]
+    store, here = conditions.store, provenance(conditions.device)
+    return [spec for spec in firsts.values() if not has_candidates(spec, store, here)]
 
 
 def tidy(specs: Sequence[RunSpec], store: Path) -> None:
@@ -221,7 +244,7 @@ def record_death(spec: RunSpec, store: Path, error: WorkerDied) -> bool:
     folder = run_folder(store, spec)
     try:
         with _locked(store, [spec]):
-            if is_complete(folder):
+            if is_settled(folder):
                 return False
             put_aside_damaged(folder)
             attempt = _Attempt(spec, folder, StopRequest())
@@ -284,6 +307,7 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
                 problems.append(error)
             else:
                 if record.status == "complete":
+                    remember(record, conditions.store)
                     attempt.forget_state()
     return True
 
@@ -320,6 +344,7 @@ class _Attempt:
             stopwatch=stopwatch,
             save_clock=save_clock,
             heartbeat=self.heartbeat,
+            origin=makings(self.origin(conditions.device, self.spec.method_instance)),
             on_progress=conditions.on_progress,
         )
         self.problem = self.materials.problem(conditions.device, shared)
@@ -378,6 +403,7 @@ class _Attempt:
                 environment=materials.dataset.env_id if materials else None,
                 contacts=contact_rule(materials.dataset.env_id) if materials else None,
                 dataset_sha256=materials.dataset.sha256 if materials else None,
+                resumed_from=self.outcome.resumed_from,
                 seeds=Seeds(
                     seed=spec.seed,
                     distillation=spec.distillation_axes,

@@ -6,35 +6,51 @@ are scored: by other students, by ensembles, by more episodes (OBD, Tables 2 and
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
 from benchmark.errors import ObdBenchError
-from benchmark.files import UnfitFile, read_small
+from benchmark.files import read_small
 from benchmark.materials import Materials
-from benchmark.method import State
+from benchmark.method import METHODS, State
 from benchmark.monitor import SCORED_ONLY, Outcome, RunMonitor
 from benchmark.provenance import kind_of
-from benchmark.record import FILE, Record, check_set, read_record
+from benchmark.record import FILE, Record, check_set, read_record, record_folder
 from benchmark.spec import RunSpec
 from benchmark.stopping import StopRequest
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
 
-ALIKE = ("packages", "python", "threads", "engine")
-"""What two runs' provenance must have in common, besides the kind of device: rounding follows."""
+FOLDER = "sets"
+"""Folder of a store: for each distillation, empty files named after the complete runs that have its
+sets. So a run looks into one folder, and reads no other records."""
+
+_made_here: set[tuple[Path, str]] = set()
+"""Runs that this process did, by store: the code is the same, whatever it is."""
 
 
-class _Beginning(msgspec.Struct):
-    """What says whether the rest of a record is worth reading."""
+def makings(origin: Mapping[str, Any]) -> dict[str, str]:
+    """What the bits of a distillation depend on besides its inputs, in words by name.
 
-    status: str
-    spec: RunSpec
-    sets_of: str | None = None
+    Args:
+        origin: The fields of a provenance.
+    """
+    words = {name: str(origin[name]) for name in ("python", "threads", "engine") if name in origin}
+    return words | dict(origin["packages"]) | {"device": kind_of(origin["device"])}
+
+
+def remember(record: Record, store: Path) -> None:
+    """Note a complete run for others that ask for the same sets; without that they distil anew."""
+    if any(one.synthetic_set for one in record.checkpoints):
+        _made_here.add((store.resolve(), record.run_id))
+        with contextlib.suppress(OSError):  # a full disk costs only time
+            folder = store / FOLDER / record.spec.distillation_id
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / record.run_id).touch()
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,7 @@ class SameSets:
         for path in _candidates(materials.spec, store):
             try:
                 record = read_record(path)
-                if _was_made_alike(record, materials, origin):
+                if _was_made_alike(record, store, origin) and _of(record) == materials.digests:
                     paths = [check_set(record, one, path.parent) for one in record.checkpoints]
                     return cls(record, [load_synthetic_set(path)[0] for path in paths])
             except (ObdBenchError, OSError):  # whatever is wrong with it, it is another run's
@@ -82,7 +98,7 @@ class SameSets:
         Raises:
             Stopped: A stop was requested; what was scored is saved.
         """
-        monitor.resume_scores()
+        monitor.resume_scores(self.run_id)
         total = self.record.checkpoints[-1].outer_step
         for point, one in zip(self.record.checkpoints, self.sets, strict=True):
             monitor.checkpoint(point.outer_step, one)
@@ -100,41 +116,77 @@ class SameSets:
     def origin(self, dirty: bool | None) -> dict[str, Any]:
         """What the other run's provenance says of the distillation; either may be uncommitted."""
         theirs = self.record.provenance
-        return {"engine": theirs.engine, "device": theirs.device, "dirty": dirty or theirs.dirty}
+        states = (dirty, theirs.dirty)
+        either = True if True in states else None if None in states else False
+        return {"engine": theirs.engine, "device": theirs.device, "dirty": either}
 
 
-def has_candidates(spec: RunSpec, store: Path) -> bool:
-    """Whether a complete run of the store asked for the same distillation."""
-    return bool(_candidates(spec, store))
+def has_candidates(spec: RunSpec, store: Path, origin: Mapping[str, Any]) -> bool:
+    """Whether the store seems to have the sets that a run would distil.
+
+    Args:
+        spec: The run.
+        store: Folder of records.
+        origin: Provenance of this process (`benchmark.provenance.provenance`).
+    """
+    for path in _candidates(spec, store):
+        with contextlib.suppress(ObdBenchError, OSError):
+            record = read_record(path)
+            there = all((path.parent / str(c.synthetic_set)).exists() for c in record.checkpoints)
+            if there and _was_made_alike(record, store, origin):
+                return True
+    return False
 
 
 def _candidates(spec: RunSpec, store: Path) -> list[Path]:
-    """Records of other complete runs that asked for the same distillation."""
-    cells = f"{escape(spec.task_prefix)}*"
+    """Records of other complete runs that were noted for the same distillation."""
+    try:
+        names = sorted(path.name for path in (store / FOLDER / spec.distillation_id).iterdir())
+    except OSError:
+        return []
     found = []
-    for path in sorted(store.glob(f"{cells}/seed{spec.seed}/{FILE}")):
-        try:
+    for name in names:
+        path = store / record_folder(name) / FILE
+        with contextlib.suppress(msgspec.DecodeError, ObdBenchError, OSError, ValueError):
             one = msgspec.json.decode(read_small(path), type=_Beginning)
-        except (msgspec.DecodeError, UnfitFile, ObdBenchError, OSError, ValueError):
-            continue  # damaged, or of another version
-        same = one.spec.distillation_id == spec.distillation_id
-        # One that scored the sets of this very run: its own record is gone, and must be made.
-        if same and one.status == "complete" and spec.run_id not in (one.spec.run_id, one.sets_of):
-            found.append(path)
+            same = one.spec.distillation_id == spec.distillation_id
+            # One that scored the sets of this very run: its own record is gone, and must be made.
+            another = spec.run_id not in (one.spec.run_id, one.sets_of)
+            if same and another and one.status == "complete":
+                found.append(path)
     return found
 
 
-def _was_made_alike(record: Record, materials: Materials, origin: Mapping[str, Any]) -> bool:
-    """Whether a distillation here would have the same bits, as far as a record can tell."""
-    theirs = record.provenance
-    made_from = {
-        "the data": theirs.dataset_sha256,
-        "the teacher": record.teacher and record.teacher.sha256,
-        "the log densities": record.density and record.density.sha256,
+class _Beginning(msgspec.Struct):
+    """What says whether the rest of a record is worth reading."""
+
+    status: str
+    spec: RunSpec
+    sets_of: str | None = None
+
+
+def _of(record: Record) -> dict[str, str | None]:
+    """What a record's sets were distilled from, as `Materials.digests` has it."""
+    return {
+        "the data": record.provenance.dataset_sha256,
+        "the teacher": record.teacher.sha256 if record.teacher else None,
+        "the log densities": record.density.sha256 if record.density else None,
     }
+
+
+def _was_made_alike(record: Record, store: Path, origin: Mapping[str, Any]) -> bool:
+    """Whether a distillation here would have the same bits, as far as a record can tell.
+
+    The code is known to be the same within a process. Between processes a method of the suite is
+    the same at the same version of it, if nothing was uncommitted; of another one nothing says so.
+    """
+    theirs = record.provenance
+    own = METHODS.origin(record.spec.method) == "obdbench"
+    known = own and theirs.dirty == origin["dirty"] and not theirs.dirty
+    made = makings(msgspec.to_builtins(theirs))
     return (
-        made_from == materials.digests
+        (known or (store.resolve(), record.run_id) in _made_here)
+        and not theirs.resumed_from
         and theirs.converted_from is None
-        and kind_of(theirs.device) == kind_of(origin["device"])
-        and all(getattr(theirs, name) == origin[name] for name in ALIKE)
+        and all(made.get(name) == value for name, value in makings(origin).items())
     )

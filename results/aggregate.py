@@ -28,6 +28,7 @@ CELL_COLUMNS = {
     "reference": "bool",
     "cell_id": "str",
     "protocol": "str",
+    "student": "str",
     "n": "int64",
     "n_expected": "int64",
     "n_failed": "int64",

@@ -11,7 +11,7 @@ import contextlib
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -168,10 +168,23 @@ def _summaries(found: Found) -> list[Summary]:
     return [one.summary for one in found.values() if not isinstance(one, BadRecord)]
 
 
-def all_records(store: Path) -> Iterator[Record]:
-    """Read every record of a store, in the order of the paths."""
+def all_records(store: Path, on_bad: Callable[[BadRecord], None] | None = None) -> Iterator[Record]:
+    """Read every record of a store, in the order of the paths.
+
+    Args:
+        store: The store.
+        on_bad: Called with what is wrong with one that cannot be read, which is left out.
+
+    Raises:
+        BadRecord: One cannot be read, and nothing is to be called.
+    """
     for path in sorted(store.glob(f"*/seed*/{FILE}")):
-        yield read_record(path)
+        try:
+            yield read_record(path)
+        except BadRecord as error:
+            if on_bad is None:
+                raise
+            on_bad(error)
 
 
 def run_statuses(store: Path, sweep: Sweep) -> dict[str, RunStatus]:

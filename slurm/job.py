@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.local import execute_here
-from benchmark.record import FILE
-from benchmark.run import Conditions, record_death, run_folder
+from benchmark.run import Conditions, record_death, record_time
 from benchmark.spec import RunSpec
 from benchmark.stopping import (
     END,
@@ -151,10 +150,8 @@ def _number() -> str:
     return os.environ["SLURM_JOB_ID"]
 
 
-def _written(runs: list[RunSpec], store: Path) -> dict[str, int]:
-    """When each run's record was written, in nanoseconds; 0 without one."""
-    paths = {run.run_id: run_folder(store, run) / FILE for run in runs}
-    return {run: path.stat().st_mtime_ns if path.exists() else 0 for run, path in paths.items()}
+def _written(runs: list[RunSpec], store: Path) -> dict[str, int | None]:
+    return {run.run_id: record_time(store, run) for run in runs}
 
 
 def _insist(request: Callable[[], object], seconds: float) -> None:

@@ -26,6 +26,7 @@ from obdbench.cli.started_sweeps import settle, show, watch
 from slurm.scheduler import USUAL_ARRAY_SIZE, Scheduler, Unreachable
 
 if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
+    from benchmark.record import BadRecord
     from benchmark.run import Conditions
     from benchmark.spec import RunSpec
     from benchmark.sweep import Sweep
@@ -86,6 +87,7 @@ def send_sweep(
         retry: "failed" to take up failed runs again.
         poll: Seconds between looks until all is done; None returns at once.
     """
+    from benchmark.run import record_time
     from slurm.cluster import Cluster
     from slurm.profile import make_arrays
 
@@ -105,8 +107,12 @@ def send_sweep(
             f"Not used: {', '.join(ignored)}. What jobs ask for stands in the profile.",
         )  # fmt: skip
 
+    before = {run.run_id: record_time(cluster.store, run) for run in todo}
+
     def send() -> Sent:
-        return cluster.submit(plan.name, todo, profile, conditions, expected)
+        """Send what has no new record: jobs of an earlier call may have ended since."""
+        left = [run for run in todo if record_time(cluster.store, run) == before[run.run_id]]
+        return cluster.submit(plan.name, left, profile, conditions, expected)
 
     if poll is not None:
         watch(cluster, plan, poll, send)
@@ -249,7 +255,10 @@ def costs_by_device(
     from results.costs import Costs
     from results.record_store import SHIPPED, all_records
 
-    found = {r.run_id: r for place in (SHIPPED, store) for r in all_records(place)}
+    unread: list[BadRecord] = []
+    found = {r.run_id: r for place in (SHIPPED, store) for r in all_records(place, unread.append)}
+    if unread:
+        err.print(f"{len(unread)} records cannot be read, and tell no cost; the first: {unread[0]}")
     records, pack, rates = list(found.values()), profile.shape.largest_pack, rates or Rates()
     shapes = (profile.shape, *profile.methods.values())
     kinds = {"cpu"} | {kind_of(shape.device) for shape in shapes}

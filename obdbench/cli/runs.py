@@ -166,7 +166,7 @@ def do_here(
     from benchmark.run import tidy
 
     begin(plan, conditions.store)
-    tidy(plan.runs, conditions.store)
+    tidy(_share(plan, list(plan.runs), share), conditions.store)
     if todo := _share(plan, runs_to_do(conditions.store, plan, retry), share):
         _work(todo, plan, conditions, jobs or default_jobs(conditions.device))
 
@@ -199,12 +199,16 @@ def check_retry(retry: str | None) -> None:
 
 def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
     """The runs that are to be done; their counts are printed."""
-    from benchmark.record import BadRecord
+    from benchmark.record import BadRecord, OtherVersion
     from obdbench.sweep_status import sweep_status
 
     states = sweep_status(store, plan)
     skipped = {"done", "running", "queued"} | (set() if retry else {"failed"})
-    todo = [run for run in plan.runs if states.of(run).state not in skipped]
+    todo = [
+        run
+        for run in plan.runs
+        if states.of(run).state not in skipped and states.of(run).error != OtherVersion.__name__
+    ]
     counts = states.counts
     listed = [
         f"{counts[state]} {word}"
@@ -220,16 +224,20 @@ def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
         if states.of(run).error == BadRecord.__name__:
             fate = "put aside" if run in todo else "left; --retry failed puts it aside"
             err.print(f"A record cannot be read, and is {fate}: {states.of(run).message}")
+        if states.of(run).error == OtherVersion.__name__:
+            err.print(f"A record of another version is left as it is: {states.of(run).message}")
     return todo
 
 
 def _share(plan: Sweep, todo: list[RunSpec], share: str | None) -> list[RunSpec]:
-    """The runs to do that one of several processes takes.
+    """The runs of these that one of several processes takes.
 
     Shares are of the whole sweep: those of processes that begin at different times fit together.
     """
     if share is None:
         return todo
+    from benchmark.packing import distils
+
     parts = share.split("/")
     if (
         len(parts) != 2
@@ -237,8 +245,12 @@ def _share(plan: Sweep, todo: list[RunSpec], share: str | None) -> list[RunSpec]
         or not int(parts[0]) < int(parts[1])
     ):
         raise BadConfiguration(f"--share is {share!r}; expected a place and a number, 0/8 to 7/8.")
-    mine = {run.run_id for run in plan.runs[int(parts[0]) :: int(parts[1])]}
-    return [run for run in todo if run.run_id in mine]
+    # Runs of the same sets are in one share: they are distilled once.
+    numbers: dict[str, int] = {}
+    for run in plan.runs:
+        numbers.setdefault(distils(run), len(numbers))
+    place, shares = map(int, parts)
+    return [run for run in todo if numbers[distils(run)] % shares == place]
 
 
 def _work(todo: list[RunSpec], plan: Sweep, conditions: Conditions, jobs: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,15 @@ import torch
 from baselines.obd import DBC
 from benchmark import evaluation
 from benchmark.environments.rollout import Episodes
+from benchmark.files import read_small
+from benchmark.method import METHODS
+from benchmark.monitor import STATE
 from benchmark.packing import make_packs
 from benchmark.record import FILE, BadRecord, ConvertedFrom, Record, read_record, write_record
 from benchmark.run import run_folder
-from benchmark.same_sets import SameSets
+from benchmark.same_sets import FOLDER, SameSets
 from benchmark.spec import RunSpec
+from benchmark.state import load_state
 from benchmark.stopping import Stopped, StopRequest
 from benchmark.synthetic_set import load_synthetic_set
 from tests.tiny_runs import (
@@ -244,14 +249,88 @@ def test_a_method_does_not_go_on_from_a_state_that_only_scored(
     assert numbers(again) == numbers(alone)
 
 
-def test_scores_of_a_half_distilled_run_are_kept(
-    spec: RunSpec, deeper: RunSpec, alone: Record, tmp_path: Path
+@pytest.mark.parametrize("stopped", ["while it distilled", "while it scored another's"])
+def test_a_record_never_has_scores_of_sets_of_two_origins(
+    stopped: str, spec: RunSpec, deeper: RunSpec, alone: Record, tmp_path: Path
 ) -> None:
-    stopped_after_two(deeper, tmp_path)
-    execute(spec, tmp_path)
+    other = replace(spec, protocol=replace(PROTOCOL, ensemble=2))
+    if stopped == "while it distilled":
+        stopped_after_two(deeper, tmp_path)
+        execute(spec, tmp_path)
+    else:
+        execute(spec, tmp_path)
+        stopped_after_two(deeper, tmp_path)
+        (run_folder(tmp_path, spec) / FILE).unlink()
+        shutil.rmtree(tmp_path / FOLDER)
+        execute(other, tmp_path)
+    state = load_state(run_folder(tmp_path, deeper) / STATE)[1]
+    assert len(state["checkpoints"]) == 2
     again = execute(deeper, tmp_path)
-    assert again.sets_of == spec.run_id
+    first = other if stopped == "while it scored another's" else spec
+    assert again.sets_of == first.run_id and again.provenance.resumed_from == []
     assert numbers(again) == numbers(alone)
+    assert again.cost.attempts == 2
+    for point in again.checkpoints:  # each is of this attempt
+        path = run_folder(tmp_path, deeper) / str(point.synthetic_set)
+        assert path.stat().st_mtime >= (run_folder(tmp_path, first) / FILE).stat().st_mtime
+
+
+@pytest.mark.parametrize(("dirty", "same"), [(False, True), (True, False)])
+def test_sets_of_another_process_are_taken_only_where_its_code_is_known(
+    dirty: bool, same: bool, spec: RunSpec, deeper: RunSpec, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("benchmark.provenance._commit", lambda: ("0" * 40, dirty))
+    execute(spec, tmp_path)
+    monkeypatch.setattr("benchmark.same_sets._made_here", set())
+    assert (execute(deeper, tmp_path).sets_of == spec.run_id) is same
+
+
+def test_sets_of_a_plug_in_of_another_process_are_distilled_anew(
+    spec: RunSpec, deeper: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.provenance._commit", lambda: ("0" * 40, False))
+    execute(spec, tmp_path)
+    monkeypatch.setattr("benchmark.same_sets._made_here", set())
+    monkeypatch.setitem(METHODS._origins, "dbc", "my_method.py")  # it may have been edited
+    assert execute(deeper, tmp_path).sets_of is None
+
+
+def test_a_run_that_goes_on_under_other_packages_says_so_and_gives_its_sets_to_none(
+    spec: RunSpec, deeper: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_after_two(spec, tmp_path)
+    monkeypatch.setattr("benchmark.provenance._version", lambda name: "99.0")
+    record = execute(spec, tmp_path)
+    assert f"torch {torch.__version__}" in record.provenance.resumed_from
+    assert read_record(run_folder(tmp_path, spec) / FILE) == record
+    assert execute(deeper, tmp_path).sets_of is None
+
+
+def test_sets_that_cannot_be_taken_do_not_break_up_a_pack(
+    spec: RunSpec, deeper: RunSpec, distillations: list[int], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    runs = [run.with_seed(seed) for run in (spec, deeper) for seed in (0, 1)]
+    execute_pack(runs[:2], tmp_path)
+    monkeypatch.setattr("benchmark.provenance._version", lambda name: "99.0")
+    execute_pack(runs[2:], tmp_path)
+    assert distillations == [2, 2]
+
+
+def test_a_run_looks_at_the_records_of_its_own_distillation_only(
+    spec: RunSpec, deeper: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(spec, tmp_path)
+    for size in (5, 6, 7):
+        parameters = {**spec.parameters, "synthetic_size": size}
+        execute(replace(spec, parameters=parameters), tmp_path)
+    read = []
+    monkeypatch.setattr(
+        "benchmark.same_sets.read_small", lambda path: read.append(path) or read_small(path)
+    )
+    assert execute(deeper, tmp_path).sets_of == spec.run_id
+    assert set(read) == {run_folder(tmp_path, spec) / FILE}
 
 
 def test_a_run_whose_record_is_gone_is_made_anew_and_not_of_the_runs_that_scored_its_sets(

@@ -27,6 +27,10 @@ Side = Mapping[str, Mapping[int, float]]
 """Score by seed of every dataset that the mean is over."""
 
 
+class Fixed(dict[str, Mapping[int, float]]):
+    """A side that is one number, not a mean over seeds: a published one, or chance."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """A row of the page that compares.
@@ -103,6 +107,8 @@ class Claim:
     def _mean(self, side: Side) -> str:
         found = stratified({task: list(scores.values()) for task, scores in side.items()})
         places = self.decimals
+        if isinstance(side, Fixed):
+            return f"{found.value:.{places}f}"
         return f"{found.value:.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
 
 
@@ -395,7 +401,7 @@ def _private(method: str, quantity: str) -> Side:
 
 
 def _constant(like: Side, value: float) -> Side:
-    return {task: dict.fromkeys(scores, value) for task, scores in like.items()}
+    return Fixed({task: dict.fromkeys(scores, value) for task, scores in like.items()})
 
 
 @cache
@@ -446,7 +452,7 @@ def _standin() -> list[Claim]:
         return [
             Claim(
                 f"{of} after 1,000 outer steps above the paper's {published} after 20,000",
-                exhibit, ((late, _constant(late, published)),),
+                exhibit, ((late, _constant(late, published)),), "untested",
             ),
             Claim(f"{of} after 1,000 above after 250", exhibit, ((late, early),)),
             Claim(

@@ -7,12 +7,18 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmark.run import Conditions, execute
+from benchmark.spec import RunSpec
 from benchmark.stopping import WARNING
+from obdbench.cli.options import find_sweep
+from obdbench.cli.runs import _share
+from slurm.cluster import Cluster, QueueFull, Sent
 from tests.obdbench.conftest import Result
 from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch, taken
 from tests.tiny_runs import PLUGIN
@@ -82,6 +88,26 @@ def test_waiting_stays_until_the_jobs_are_gone(
     assert result.code == 3
     assert result.err.count(": Vanished") == 2
     assert len(journal.read_text().splitlines()) == 1
+
+
+def test_waiting_for_room_sends_only_what_has_no_record_yet(
+    cli: Any, sweep_file: Path, scheduler: FakeScheduler, record_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A job of an earlier call ends while the queue is full: its runs are not sent again."""
+    asked: list[int] = []
+    real = Cluster.submit
+
+    def submit(self: Cluster, sweep: str, runs: Sequence[RunSpec], *rest: Any) -> Sent:
+        asked.append(len(runs))
+        if len(asked) == 1:
+            execute(runs[:1], Conditions(record_store))
+            raise QueueFull("no room.")
+        return real(self, sweep, runs, *rest)
+
+    monkeypatch.setattr(Cluster, "submit", submit)
+    cli("submit", sweep_file, "--wait", "--poll", "0.01")
+    assert asked == [2, 1]
 
 
 def put(folder: Path, name: str, lines: str) -> None:
@@ -253,6 +279,17 @@ def test_an_unknown_profile_is_answered_with_the_nearest(cli: Any, sweep_file: P
     result = cli("submit", sweep_file, "--profile", "cpuu")
     assert result.code == 1
     assert "No profile is called 'cpuu'" in result.err
+
+
+def test_runs_of_the_same_sets_are_in_one_share(cli: Any, sweep_file: Path) -> None:
+    """Distilled at the same time in several, they would be distilled several times."""
+    text = sweep_file.read_text()
+    sweep_file.write_text(f"{text}grid.protocol.episodes = [1, 2, 3]\n".replace(
+        "grid.protocol.episodes", 'grid."protocol.episodes"'))  # fmt: skip
+    plan = find_sweep(str(sweep_file), Path("none"))
+    shares = [_share(plan, list(plan.runs), f"{place}/3") for place in range(3)]
+    assert sum(map(len, shares)) == len(plan.runs) == 6
+    assert sorted(len({run.distillation_id for run in share}) for share in shares) == [0, 1, 1]
 
 
 def test_shares_make_up_the_whole(cli: Any, sweep_file: Path) -> None:

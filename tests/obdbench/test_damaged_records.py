@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
-from benchmark.record import FILE
+from benchmark.files import json_sha256
+from benchmark.record import DIGEST, FILE, OtherVersion
+from benchmark.run import Conditions, WorkerDied, execute, record_death, run_folder
+from results.record_store import load_sweep
+from tests.slurm.fake_scheduler import FakeScheduler, fake_sbatch
 
 Damage = Callable[[str], str]
 
@@ -73,14 +77,15 @@ def test_status_counts_a_record_that_cannot_be_read_as_failed_and_says_why(
         found = cli("status", "tiny")
         assert found.code == 3, case
         assert "D 1 done, F 1 failed" in found.out, case
-        assert f"BadRecord: {record}" in found.out, case
+        kind = "OtherVersion" if case == "another version" else "BadRecord"
+        assert f"{kind}: {record}" in found.out, case
 
 
 def test_a_sweep_goes_on_past_a_damaged_record_and_a_retry_keeps_it_aside(
     record: Path, cli: Any, sweep_file: Path
 ) -> None:
     whole, other = record.read_text("utf-8"), record.parents[1] / "seed1" / FILE
-    for number, damage in enumerate((UNREADABLE["cut short"], ALTERED["another version"])):
+    for number, damage in enumerate((UNREADABLE["cut short"], ALTERED["no date"])):
         record.write_text(damage(whole), "utf-8")
         other.unlink()
         found = cli("sweep", sweep_file, "--jobs", "1")
@@ -94,6 +99,52 @@ def test_a_sweep_goes_on_past_a_damaged_record_and_a_retry_keeps_it_aside(
         aside = record.with_name(f"{FILE}.damaged{number or ''}")
         assert aside.read_text("utf-8") == damage(whole)
         assert json.loads(record.read_text("utf-8"))["score"] == json.loads(whole)["score"]
+
+
+def as_a_later_version_writes(text: str) -> str:
+    """With a key that this one does not know, and the digest of it all."""
+    values = {**json.loads(text), "new": "fact"}
+    del values[DIGEST]
+    return json.dumps({**values, DIGEST: json_sha256(values)})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [ALTERED["another version"], as_a_later_version_writes],
+    ids=["another schema", "another key"],
+)
+def test_a_record_of_another_version_is_never_replaced(
+    damage: Damage, record: Path, cli: Any, sweep_file: Path, record_store: Path
+) -> None:
+    theirs = damage(record.read_text("utf-8"))
+    record.write_text(theirs, "utf-8")
+    files = {path: path.read_bytes() for path in record.parent.iterdir()}
+    other = record.parents[1] / "seed1" / FILE
+    other.unlink()
+    found = cli("sweep", sweep_file, "--jobs", "1", "--retry", "failed")
+    assert found.code == 3 and other.is_file(), "the other run is done"
+    assert f"A record of another version is left as it is: {record}" in found.err
+    # A job that was queued before, and one whose process died.
+    sweep = load_sweep(record_store, "tiny")
+    spec = next(run for run in sweep.runs if run_folder(record_store, run) == record.parent)
+    with pytest.raises(OtherVersion):
+        execute([spec], Conditions(record_store))
+    assert not record_death(spec, record_store, WorkerDied("gone"))
+    assert {path: path.read_bytes() for path in record.parent.iterdir()} == files
+
+
+@pytest.mark.parametrize("command", ["plan", "submit"])
+def test_one_damaged_record_stops_no_plan(
+    command: str, record: Path, cli: Any, sweep_file: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    fake_sbatch(tmp_path / "bin", monkeypatch)
+    monkeypatch.setattr("obdbench.cli.cluster.Scheduler", FakeScheduler)
+    record.write_text("{", "utf-8")
+    sweep_file.write_text(sweep_file.read_text().replace("seeds = 2", "seeds = 3"))
+    found = cli(command, sweep_file, *(["--dry-run"] if command == "submit" else []))
+    assert found.code == 0, found.err
+    assert f"1 records cannot be read, and tell no cost; the first: {record}" in found.err
 
 
 def test_the_report_shows_the_rest_and_a_warning(
