@@ -8,6 +8,7 @@ import os
 import platform
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated
@@ -16,11 +17,13 @@ import msgspec
 import psutil
 from msgspec import Meta
 
-from benchmark.files import UnfitFile, read_small, write_atomic
+from benchmark.files import UnfitFile, read_small
 from benchmark.stopping import StopRequest
 
 ALIVE = "alive.json"
 HEARTBEAT_SECONDS = 2.0
+ON_A_CLUSTER = 30.0
+"""The same in a job of SLURM."""
 LOOK_SECONDS = 0.1
 """Seconds after which a request to stop is seen."""
 
@@ -54,32 +57,64 @@ class Sign(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heartbeat:
-    """A context in which a thread keeps the run's heartbeat file fresh, whatever the run does.
-
-    Leaving it without an error removes the file: the run has a record now. Leaving it with one (an
-    interrupt) keeps the last step in it, without a process.
-
-    So does a request to stop, at once: who asks for the run meanwhile finds that it is to be done,
-    and waits for its lock, where it would else be left to a process that is about to end.
+    """What a run says of itself while it is worked on.
 
     Args:
         folder: Folder of the run.
         attempt: Number of this attempt, from 1.
+    """
+
+    def __init__(self, folder: Path, attempt: int) -> None:
+        self.folder, self.attempt = folder, attempt
+        self.step = self.total = 0
+
+    def beat(self, *, alive: bool) -> None:
+        """Write the file; a reader sees it whole or not at all."""
+        sign = Sign(
+            host=platform.node(),
+            pid=os.getpid() if alive else None,
+            process_started=psutil.Process().create_time(),
+            attempt=self.attempt,
+            step=self.step,
+            total=self.total,
+        )
+        path = self.folder / ALIVE
+        temporary = path.with_name(f".{ALIVE}.{os.getpid()}.tmp")
+        with contextlib.suppress(OSError):  # a full disk must not end a run that can go on
+            # Not flushed to the disk: after a crash of the machine nothing is alive.
+            temporary.write_bytes(msgspec.json.encode(sign))
+            temporary.replace(path)
+
+
+class Beating:
+    """A context in which one thread keeps the files of several runs fresh, whatever they do.
+
+    Leaving it without an error removes the files: the runs have records now. Leaving it with one
+    (an interrupt) keeps the last step in them, without a process.
+
+    So does a request to stop, at once: who asks for the runs meanwhile finds that they are to be
+    done, and waits for their locks, where they would else be left to a process that is about to
+    end.
+
+    Args:
+        runs: The runs of a pack.
         stop: The request.
     """
 
-    def __init__(self, folder: Path, attempt: int, stop: StopRequest) -> None:
-        self.folder, self.attempt, self.stop = folder, attempt, stop
-        self.step = self.total = 0
+    def __init__(self, runs: Sequence[Heartbeat], stop: StopRequest) -> None:
+        self.runs, self.stop = runs, stop
+        # Hundreds of jobs share a file system; status asks their scheduler whether they live.
+        self.seconds = ON_A_CLUSTER if "SLURM_JOB_ID" in os.environ else HEARTBEAT_SECONDS
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, daemon=True)
 
-    def __enter__(self) -> Heartbeat:
+    def __enter__(self) -> Beating:
         self._beat(alive=True)
         try:
             self._thread.start()
         except RuntimeError as error:  # a machine without free threads must not end the run either
-            logging.getLogger(__name__).warning("%s shows no progress: %s", self.folder, error)
+            where = self.runs[0].folder
+            logging.getLogger(__name__).warning("%s shows no progress: %s", where, error)
         return self
 
     def __exit__(
@@ -91,29 +126,22 @@ class Heartbeat:
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join()
-        if error is None:
-            (self.folder / ALIVE).unlink(missing_ok=True)
-        else:
+        if error is not None:
             self._beat(alive=False)
+        else:
+            for run in self.runs:
+                (run.folder / ALIVE).unlink(missing_ok=True)
 
     def _keep_beating(self) -> None:
-        due, asked = time.monotonic() + HEARTBEAT_SECONDS, False
+        due, asked = time.monotonic() + self.seconds, False
         while not self._ended.wait(LOOK_SECONDS):
             if (self.stop.asked and not asked) or time.monotonic() >= due:
-                asked, due = self.stop.asked, time.monotonic() + HEARTBEAT_SECONDS
+                asked, due = self.stop.asked, time.monotonic() + self.seconds
                 self._beat(alive=not asked)
 
     def _beat(self, *, alive: bool) -> None:
-        sign = Sign(
-            host=platform.node(),
-            pid=os.getpid() if alive else None,
-            process_started=psutil.Process().create_time(),
-            attempt=self.attempt,
-            step=self.step,
-            total=self.total,
-        )
-        with contextlib.suppress(OSError):  # a full disk must not end a run that can go on
-            write_atomic(self.folder / ALIVE, msgspec.json.encode(sign))
+        for run in self.runs:
+            run.beat(alive=alive)
 
 
 def last_sign(folder: Path) -> Sign | None:

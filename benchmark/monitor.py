@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -227,7 +228,13 @@ class RunMonitor:
         return tensors, facts
 
     def save(self, step: int, state: Callable[[], State]) -> None:
-        """Write the state if one is due at this step."""
+        """Write the state if one is due at this step.
+
+        A full disk loses only this save, and the run goes on; where the run is to end, it says so.
+
+        Raises:
+            OSError: The run was asked to end, and its state cannot be written.
+        """
         if not self.save_clock.due(step):
             return
         self.stopwatch.lap()
@@ -239,7 +246,13 @@ class RunMonitor:
             "origin": dict(self.origin),
             **self.outcome.as_facts(),
         }
-        save_state(self.folder / STATE, current.tensors, facts)
+        try:
+            save_state(self.folder / STATE, current.tensors, facts)
+        except OSError as error:
+            if self.save_clock.stop.asked:
+                raise
+            text = "The state of %s was not saved at outer step %d, and the run goes on: %s"
+            logging.getLogger(__name__).warning(text, self.spec.run_id, step, error)
 
     def progress(self, step: int, total: int) -> None:
         """Pass progress on, and let `status` see that this run is alive."""

@@ -21,7 +21,7 @@ from benchmark.clocks import SAVE_EVERY_SECONDS, Cost, SaveClock, Stopwatch
 from benchmark.environments.contacts import contact_rule
 from benchmark.environments.jax_tasks import simulator_packages
 from benchmark.errors import ObdBenchError
-from benchmark.heartbeat import ALIVE, Heartbeat, last_sign
+from benchmark.heartbeat import ALIVE, Beating, Heartbeat, last_sign
 from benchmark.materials import Materials
 from benchmark.method import Assignment, Method, Problem, Shared, advice_on_divergence
 from benchmark.monitor import STATE, OnProgress, Outcome, RunMonitor, now
@@ -247,7 +247,7 @@ def record_death(spec: RunSpec, store: Path, error: WorkerDied) -> bool:
             if is_settled(folder):
                 return False
             put_aside_damaged(folder)
-            attempt = _Attempt(spec, folder, StopRequest())
+            attempt = _Attempt(spec, folder)
             cost = attempt.outcome.cost
             cost.attempts = max(1, cost.attempts - 1)  # this is not one: the last one died
             with contextlib.suppress(ObdBenchError):  # an unreadable state is the retry's to report
@@ -271,11 +271,9 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
         Whether every run has its record: a pack that raised leaves none.
     """
     conditions.stop.check()
-    with contextlib.ExitStack() as beating:
-        stop = conditions.stop
-        attempts = [_Attempt(spec, run_folder(conditions.store, spec), stop) for spec in specs]
-        for attempt in attempts:
-            beating.enter_context(attempt.heartbeat)
+    stop = conditions.stop
+    attempts = [_Attempt(spec, run_folder(conditions.store, spec)) for spec in specs]
+    with Beating([attempt.heartbeat for attempt in attempts], stop):
         stopwatch = Stopwatch([attempt.outcome.cost for attempt in attempts])
         clock = SaveClock(conditions.save_every, stop)
         try:
@@ -315,11 +313,11 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
 class _Attempt:
     """One attempt at a run, from its first sign of life to its record."""
 
-    def __init__(self, spec: RunSpec, folder: Path, stop: StopRequest) -> None:
+    def __init__(self, spec: RunSpec, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.spec, self.folder = spec, folder
         self.outcome = Outcome(Cost(attempts=_earlier_attempts(folder) + 1))
-        self.heartbeat = Heartbeat(folder, self.outcome.cost.attempts, stop)
+        self.heartbeat = Heartbeat(folder, self.outcome.cost.attempts)
         self.materials: Materials | None = None
         self.problem: Problem | None = None
         self.monitor: RunMonitor | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import multiprocessing
@@ -397,6 +398,27 @@ def test_state_is_not_written_more_often_than_asked(spec: RunSpec, tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         execute(spec, tmp_path, Bomb(5, KeyboardInterrupt()))
     assert not (run_folder(tmp_path, spec) / STATE).exists()
+
+
+def test_a_disk_that_is_full_for_a_while_costs_a_save_and_no_run(
+    spec: RunSpec, done: tuple[Path, Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def full(path: Path, *_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("benchmark.monitor.save_state", full)
+    assert numbers(execute(spec, tmp_path, save_every=0.0)) == numbers(done[1])
+    assert f"state of {spec.run_id} was not saved at outer step 1, and the run goes on" in (
+        caplog.text
+    )
+    stop, other = StopRequest(), tmp_path / "stopped"
+    stop.ask()
+    with pytest.raises(Stopped):  # before anything is done
+        execute(spec, other, stop=stop)
+    asked = StopRequest()
+    record = execute(spec, other, stop=asked, on_progress=lambda *_: asked.ask())
+    assert record.status == "failed" and "No space left" in record.error.message
 
 
 @pytest.mark.parametrize("content", [b"", b"not a state", b"\x08\0\0\0\0\0\0\0{}      "])
