@@ -236,9 +236,11 @@ def results(store: StoreFolder = None) -> pd.DataFrame:
         - source: "shipped", "own" or "published".
         - method, dataset: In the suite's names; a Brax environment is `brax/...`.
         - seed: Of a run; a published cell is a mean over the paper's seeds and has none.
-        - normalized_return: 0 is the random policy, 100 the expert; missing for failed runs and for
-          Brax.
-        - return: Mean return of an episode, undiscounted.
+        - normalized_return: 0 is the random policy, 100 the expert (of runs in Brax what the
+          published 64 pairs reach); missing for failed runs and for published numbers that are in
+          another unit.
+        - return: Mean return of an episode, undiscounted; of published numbers in Brax and MinAtar.
+        - accuracy: Of published numbers on images.
         - status: "complete", "failed" or "published".
         - synthetic_size: Pairs in the set.
         - outer_steps: Updates of the set.

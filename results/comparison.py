@@ -102,8 +102,8 @@ class PublishedCell:
         wanted: Values that make a run one of this row, by dotted setting.
         settings: Values that it must have besides, to be comparable.
         artefacts: Artefacts of the authors that the number was measured on, where it is known.
-        statistic: What the number is, where it is no score of a finished set: no run of the suite
-            can be held against it, only scores of the artefacts.
+        statistic: What the number is, where it is not the score of a finished set: no run of the
+            suite can be held against it, only scores of the artefacts.
     """
 
     paper: str
@@ -180,7 +180,7 @@ def compare(
     Args:
         cells: What `published_cells` or `file_cells` gives.
         records: Records of any sweeps. Failed ones have no score, and a cell that has some is
-            inconclusive: what is left of it is no fair sample.
+            inconclusive, since what is left of it is not a fair sample.
         scores: Scores of the authors' artefacts.
         seed: Seed of the bootstrap's random draws.
     """
