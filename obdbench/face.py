@@ -386,7 +386,7 @@ def _name_of(source: Record | str | os.PathLike[str]) -> str:
 
 def _runs(source: str, records: Iterable[Record]) -> pd.DataFrame:
     """Rows of records; the columns that only published cells have stay empty."""
-    frame = runs_frame(records).assign(source=source)
+    frame = runs_frame(records, mixed=True).assign(source=source)  # each has a row of its own
     return frame.reindex(columns=list(RESULT_COLUMNS)).astype(RESULT_COLUMNS)
 
 

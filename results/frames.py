@@ -73,7 +73,9 @@ class RecordError(ObdBenchError):
     """Records that cannot be read as one table."""
 
 
-def runs_frame(records: Iterable[Summary], asked: Iterable[RunSpec] = ()) -> pd.DataFrame:
+def runs_frame(
+    records: Iterable[Summary], asked: Iterable[RunSpec] = (), *, mixed: bool = False
+) -> pd.DataFrame:
     """One row per run, sorted by run id, with the columns of `RUN_COLUMNS`.
 
     A failed run has a row too: its ``error`` is the exception's type and its scores are missing. So
@@ -82,11 +84,13 @@ def runs_frame(records: Iterable[Summary], asked: Iterable[RunSpec] = ()) -> pd.
     Args:
         records: Complete or failed ones.
         asked: The runs of a sweep, where those without a record are to be shown.
+        mixed: Whether seeds of a cell may have been made of several data, teachers or densities of
+            one name: only where nothing is averaged.
 
     Raises:
-        RecordError: Two records are of one run.
+        RecordError: Two records are of one run, or those of a cell are mixed and may not be.
     """
-    found = _sorted(records)
+    found = _sorted(records, mixed=mixed)
     known = {record.run_id for record in found}
     missing = [spec for spec in asked if spec.run_id not in known]
     names = _names(found, missing)
@@ -102,7 +106,7 @@ def curves_frame(records: Iterable[Summary]) -> pd.DataFrame:
     has a single row without outer step and score.
 
     Raises:
-        RecordError: Two records are of one run.
+        RecordError: Two records are of one run, or those of a cell are mixed.
     """
     found = _sorted(records)
     names = _names(found)
@@ -124,7 +128,7 @@ def facts_frame(records: Iterable[Summary]) -> pd.DataFrame:
     Raises:
         RecordError: Two records are of one run.
     """
-    found = _sorted(records)
+    found = _sorted(records, mixed=True)
     names = _names(found)
     rows = []
     for r in found:
@@ -144,7 +148,7 @@ def _names(found: Iterable[Summary], missing: Iterable[RunSpec] = ()) -> dict[st
     )
 
 
-def _sorted(records: Iterable[Summary]) -> list[Summary]:
+def _sorted(records: Iterable[Summary], *, mixed: bool = False) -> list[Summary]:
     found = sorted(records, key=lambda record: record.run_id)
     repeated = [run for run, count in Counter(r.run_id for r in found).items() if count > 1]
     if repeated:
@@ -155,7 +159,7 @@ def _sorted(records: Iterable[Summary]) -> list[Summary]:
     by_cell: dict[str, list[Summary]] = defaultdict(list)
     for record in found:
         by_cell[record.cell_id].append(record)
-    for cell, group in by_cell.items():
+    for cell, group in () if mixed else by_cell.items():
         for what, count in made_of_several(group).items():
             raise RecordError(
                 f"the runs of {cell} have {count} {what}, so that a mean over them would be of "

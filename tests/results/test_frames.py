@@ -199,6 +199,7 @@ def test_seeds_made_of_several_files_of_one_name_are_refused(part: str, what: st
     records = [build_record(seed=seed) for seed in range(3)]
     other = altered(records[2], **{part: "1" * 64})
     runs_frame([*records[:2], build_record("pbc", seed=0), altered(records[2], teacher=None)])
+    assert len(runs_frame([*records[:2], other], mixed=True)) == 3
     for frame in (runs_frame, curves_frame):
         with pytest.raises(RecordError, match=f"have 2 {what} of one name.*seed0, .*seed2"):
             frame([*records[:2], other])
