@@ -225,11 +225,12 @@ def _to_distil_together(specs: Sequence[RunSpec], conditions: Conditions) -> lis
 
 
 def tidy(specs: Sequence[RunSpec], store: Path) -> None:
-    """Remove what processes left of complete runs, which died between a record and its clean-up."""
+    """Do what processes left undone of complete runs, which died right after their records."""
     for folder in (run_folder(store, spec) for spec in specs):
         left = [folder / STATE, folder / ALIVE, *_half_written(folder)]
         found = any(path.exists() for path in left)
         if found and lies_inside(store, folder) and is_complete(folder):
+            remember(read_record(folder / FILE), store, made_here=False)
             with contextlib.suppress(OSError):  # a store that can only be read keeps them
                 for path in left:
                     path.unlink(missing_ok=True)
@@ -305,7 +306,7 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
                 problems.append(error)
             else:
                 if record.status == "complete":
-                    remember(record, conditions.store)
+                    remember(record, conditions.store, made_here=True)
                     attempt.forget_state()
     return True
 

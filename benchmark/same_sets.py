@@ -43,10 +43,11 @@ def makings(origin: Mapping[str, Any]) -> dict[str, str]:
     return words | dict(origin["packages"]) | {"device": kind_of(origin["device"])}
 
 
-def remember(record: Record, store: Path) -> None:
+def remember(record: Record, store: Path, *, made_here: bool) -> None:
     """Note a complete run for others that ask for the same sets; without that they distil anew."""
     if any(one.synthetic_set for one in record.checkpoints):
-        _made_here.add((store.resolve(), record.run_id))
+        if made_here:
+            _made_here.add((store.resolve(), record.run_id))
         with contextlib.suppress(OSError):  # a full disk costs only time
             folder = store / FOLDER / record.spec.distillation_id
             folder.mkdir(parents=True, exist_ok=True)
