@@ -42,6 +42,7 @@ from paper_figures.studies.study import (
     NothingToStudy,
     Row,
     Study,
+    check_one_student,
     finished_runs,
     finished_set,
     last_result,
@@ -92,6 +93,7 @@ class Fairness(Study):
             for method in self.methods
             for seed in range(self.seeds)
         }
+        check_one_student(r for r in runs if r.spec.method in self.methods)
         found = {}
         for name in sorted(set.intersection(*(set(one) for one in sets.values()))):
             data = load_dataset(DatasetName.parse(name))

@@ -17,7 +17,7 @@ from benchmark.provenance import provenance
 from benchmark.record import FILE, Summary, check_set, read_record, record_folder
 from benchmark.registry import Registry
 from benchmark.scaling import Scaling
-from benchmark.students.spec import StudentSpec
+from benchmark.students.spec import StudentSpec, describe_student
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
 from results.record_store import load_sweep, started_sweeps, sweep_records
 from results.study_results import (
@@ -171,7 +171,8 @@ def runs_by_cell(
     """Find complete runs in several sweeps, by dataset, method and seed below `seeds`.
 
     Raises:
-        NothingToStudy: A sweep has none of them, or a method has two on a dataset with one seed.
+        NothingToStudy: A sweep has none of them, a method has two on a dataset with one seed, or
+            they are scored by several students.
     """
     found: dict[str, dict[str, dict[int, Summary]]] = {
         dataset: {method: {} for method in methods} for dataset in datasets
@@ -197,7 +198,26 @@ def runs_by_cell(
                     f"{first.run_id} and {record.run_id} are both of {spec.method} on "
                     f"{spec.dataset}, and the study needs one run per method, dataset and seed."
                 )
+    check_one_student(
+        [run for methods in found.values() for runs in methods.values() for run in runs.values()]
+    )
     return found
+
+
+def check_one_student(runs: Iterable[Summary]) -> None:
+    """Refuse to compare sets for students of several kinds, as sweeps of two scales have.
+
+    Raises:
+        NothingToStudy: There are several.
+    """
+    students = {run.spec.scoring_student: run.run_id for run in runs if not run.reference}
+    if len(students) > 1:
+        one, other, *_ = students.items()
+        raise NothingToStudy(
+            f"{one[1]} has the student {describe_student(one[0])}, {other[1]} "
+            f"{describe_student(other[0])}; the study compares sets for one student. Give it "
+            f"sweeps of one scale."
+        )
 
 
 def source_of(record: Summary) -> dict[str, Any]:

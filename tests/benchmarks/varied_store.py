@@ -101,6 +101,8 @@ def varied_record(run: RunSpec, template: Record) -> Record:
         score=score_of(checkpoints, run.protocol),
         cost__wall_seconds=wall,
         cost__cpu_seconds=wall,
+        cost__checkpoint_cpu_seconds=[],
+        cost__checkpoint_environment_steps=[],
         provenance__seeds=msgspec.structs.replace(template.provenance.seeds, seed=run.seed),
     )
 

@@ -169,8 +169,8 @@ def test_training_cost_puts_the_papers_steps_beside_those_of_the_records() -> No
     table = training_cost(sweep_records(SHIPPED, load_sweep(SHIPPED, "main_table")))
     data = table.data.set_index("dataset")
     assert len(data) == 9
-    assert set(data["whole_steps"]) == {5000}
-    assert set(data["set_steps"]) == {50}
+    assert set(data["whole_steps"]) == {25_000}
+    assert set(data["set_steps"]) == {100}
     assert data.loc["walker2d/medium-expert", "published_whole_steps"] == 125_000
     with pytest.raises(FigureError, match="bc_whole"):
         training_cost([])

@@ -159,16 +159,23 @@ def test_every_dataset_with_a_set_of_every_method_and_seed_is_an_item(
     known = SimpleNamespace(sha256="d", facts={"sha256": "t"})
     monkeypatch.setattr(module, "load_dataset", lambda name: known)
     monkeypatch.setattr(module, "find_teacher", lambda data, name: known)
-    items = Fairness().items(SHIPPED)
+    study = Fairness(sweeps=("sdw_main",), methods=("av_pbc", "sdw_obd"))
+    items = study.items(SHIPPED)
     assert len(items) == 9
     for name, item in items.items():
         assert (item["dataset_sha256"], item["teacher_sha256"]) == ("d", "t")
         named = {(one["method"], one["seed"]) for one in item["sets"]}
-        assert named == {(m, k) for m in Fairness().methods for k in range(5)}
-        assert len(item["sets"]) == 25
+        assert named == {(m, k) for m in study.methods for k in range(5)}
+        assert len(item["sets"]) == 10
         assert all(one["run"].startswith(name.replace("/", "-")) for one in item["sets"])
     with pytest.raises(NothingToStudy, match="are both on hopper/medium-expert"):
         Fairness(sweeps=("sizes",), methods=("av_pbc",)).items(SHIPPED)
+
+
+def test_sweeps_of_two_scales_are_not_compared() -> None:
+    study = Fairness(sweeps=("main_table", "kernel_against_unrolled"), methods=("pbc", "frepo"))
+    with pytest.raises(NothingToStudy, match=r"100 steps.* 50 steps; .* Give it sweeps of one"):
+        study.items(SHIPPED)
 
 
 def test_without_the_sweeps_the_command_is_named(tmp_path: Path) -> None:
