@@ -23,7 +23,7 @@ from benchmark.stopping import StopRequest
 ALIVE = "alive.json"
 HEARTBEAT_SECONDS = 2.0
 ON_A_CLUSTER = 30.0
-"""The same in a job of SLURM."""
+"""Longest time between two in a job of SLURM, and a quarter of the run's age before that."""
 LOOK_SECONDS = 0.1
 """Seconds after which a request to stop is seen."""
 
@@ -104,7 +104,7 @@ class Beating:
     def __init__(self, runs: Sequence[Heartbeat], stop: StopRequest) -> None:
         self.runs, self.stop = runs, stop
         # Hundreds of jobs share a file system; status asks their scheduler whether they live.
-        self.seconds = ON_A_CLUSTER if "SLURM_JOB_ID" in os.environ else HEARTBEAT_SECONDS
+        self.longest = ON_A_CLUSTER if "SLURM_JOB_ID" in os.environ else HEARTBEAT_SECONDS
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, daemon=True)
 
@@ -133,10 +133,13 @@ class Beating:
                 (run.folder / ALIVE).unlink(missing_ok=True)
 
     def _keep_beating(self) -> None:
-        due, asked = time.monotonic() + self.seconds, False
+        began = time.monotonic()
+        due, asked = began + HEARTBEAT_SECONDS, False
         while not self._ended.wait(LOOK_SECONDS):
-            if (self.stop.asked and not asked) or time.monotonic() >= due:
-                asked, due = self.stop.asked, time.monotonic() + self.seconds
+            now = time.monotonic()
+            if (self.stop.asked and not asked) or now >= due:
+                asked = self.stop.asked
+                due = now + min(self.longest, max(HEARTBEAT_SECONDS, (now - began) / 4))
                 self._beat(alive=not asked)
 
     def _beat(self, *, alive: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from pathlib import Path
@@ -49,7 +50,7 @@ def test_a_request_to_stop_is_said_at_once_on_a_cluster_too(
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     stop, (run, *_) = StopRequest(), runs_of(tmp_path)
     with pytest.raises(KeyboardInterrupt), Beating([run], stop) as beating:
-        assert beating.seconds == heartbeat.ON_A_CLUSTER
+        assert beating.longest == heartbeat.ON_A_CLUSTER
         sign = last_sign(run.folder)
         assert sign is not None and sign.pid is not None
         run.step = 3
@@ -60,3 +61,19 @@ def test_a_request_to_stop_is_said_at_once_on_a_cluster_too(
         raise KeyboardInterrupt
     sign = last_sign(run.folder)
     assert sign is not None and (sign.pid, sign.step) == (None, 3)
+
+
+def test_on_a_cluster_files_are_written_less_often_as_the_run_ages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(heartbeat, "ON_A_CLUSTER", 0.5)
+    monkeypatch.setattr(heartbeat, "LOOK_SECONDS", 0.01)
+    (run, *_), at = runs_of(tmp_path), []
+    monkeypatch.setattr(run, "beat", lambda *, alive: at.append(time.monotonic()))
+    with Beating([run], StopRequest()):
+        time.sleep(3.5)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(at)]
+    assert gaps[0] < 0.3 < max(gaps)  # soon at first
+    assert 5 < len(gaps) < 20  # 35 at the rate of the beginning
