@@ -15,7 +15,6 @@ from typing import Any, Self
 import msgspec
 
 from benchmark.errors import ObdBenchError
-from benchmark.files import read_small
 from benchmark.materials import Materials
 from benchmark.method import METHODS, State
 from benchmark.monitor import SCORED_ONLY, Outcome, RunMonitor
@@ -78,14 +77,12 @@ class SameSets:
         Returns:
             None where there is no such run, or something of it is damaged or missing.
         """
-        for path in _candidates(materials.spec, store):
-            try:
-                record = read_record(path)
-                if _was_made_alike(record, store, origin) and _of(record) == materials.digests:
-                    paths = [check_set(record, one, path.parent) for one in record.checkpoints]
-                    return cls(record, [load_synthetic_set(path)[0] for path in paths])
-            except (ObdBenchError, OSError):  # whatever is wrong with it, it is another run's
+        for record, folder in _candidates(materials.spec, store):
+            if not _was_made_alike(record, store, origin) or _of(record) != materials.digests:
                 continue
+            with contextlib.suppress(ObdBenchError, OSError):
+                paths = [check_set(record, one, folder) for one in record.checkpoints]
+                return cls(record, [load_synthetic_set(path)[0] for path in paths])
         return None
 
     @property
@@ -130,40 +127,31 @@ def has_candidates(spec: RunSpec, store: Path, origin: Mapping[str, Any]) -> boo
         store: Folder of records.
         origin: Provenance of this process (`benchmark.provenance.provenance`).
     """
-    for path in _candidates(spec, store):
-        with contextlib.suppress(ObdBenchError, OSError):
-            record = read_record(path)
-            there = all((path.parent / str(c.synthetic_set)).exists() for c in record.checkpoints)
-            if there and _was_made_alike(record, store, origin):
-                return True
-    return False
+    return any(
+        _was_made_alike(record, store, origin)
+        and all((folder / str(one.synthetic_set)).exists() for one in record.checkpoints)
+        for record, folder in _candidates(spec, store)
+    )
 
 
-def _candidates(spec: RunSpec, store: Path) -> list[Path]:
-    """Records of other complete runs that were noted for the same distillation."""
+def _candidates(spec: RunSpec, store: Path) -> list[tuple[Record, Path]]:
+    """Other complete runs that were noted for the same distillation, with their folders."""
     try:
         names = sorted(path.name for path in (store / FOLDER / spec.distillation_id).iterdir())
     except OSError:
         return []
     found = []
     for name in names:
-        path = store / record_folder(name) / FILE
-        with contextlib.suppress(msgspec.DecodeError, ObdBenchError, OSError, ValueError):
-            one = msgspec.json.decode(read_small(path), type=_Beginning)
-            same = one.spec.distillation_id == spec.distillation_id
+        folder = store / record_folder(name)
+        # Whatever is wrong with a record, it is another run's.
+        with contextlib.suppress(ObdBenchError, OSError):
+            record = read_record(folder / FILE)
+            same = record.spec.distillation_id == spec.distillation_id
             # One that scored the sets of this very run: its own record is gone, and must be made.
-            another = spec.run_id not in (one.spec.run_id, one.sets_of)
-            if same and another and one.status == "complete":
-                found.append(path)
+            another = spec.run_id not in (record.run_id, record.sets_of)
+            if same and another and record.status == "complete":
+                found.append((record, folder))
     return found
-
-
-class _Beginning(msgspec.Struct):
-    """What says whether the rest of a record is worth reading."""
-
-    status: str
-    spec: RunSpec
-    sets_of: str | None = None
 
 
 def _of(record: Record) -> dict[str, str | None]:

@@ -14,7 +14,6 @@ import torch
 from baselines.obd import DBC
 from benchmark import evaluation
 from benchmark.environments.rollout import Episodes
-from benchmark.files import read_small
 from benchmark.method import METHODS
 from benchmark.monitor import STATE
 from benchmark.packing import make_packs
@@ -327,7 +326,7 @@ def test_a_run_looks_at_the_records_of_its_own_distillation_only(
         execute(replace(spec, parameters=parameters), tmp_path)
     read = []
     monkeypatch.setattr(
-        "benchmark.same_sets.read_small", lambda path: read.append(path) or read_small(path)
+        "benchmark.same_sets.read_record", lambda path: read.append(path) or read_record(path)
     )
     assert execute(deeper, tmp_path).sets_of == spec.run_id
     assert set(read) == {run_folder(tmp_path, spec) / FILE}
