@@ -30,6 +30,7 @@ from paper_figures.figure import (
     FigureError,
     band,
     canvas,
+    check_one_cell,
     fill_bands,
     finish,
     plain_numbers,
@@ -225,13 +226,8 @@ def _against(
         FigureError: A point would be of several cells.
     """
     (column, styles), (across, title, base) = lines, words
-    mixed = complete.groupby([column, "dataset", setting])["cell_id"].nunique()
-    if (mixed > 1).any():
-        line, dataset, value = mixed[mixed > 1].index[0]
-        raise FigureError(
-            f"{line} on {dataset} has several cells of {value:g} {across}, which differ in other "
-            f"settings; a curve needs one. Give it a sweep of one student and protocol."
-        )
+    for (line, dataset, value), rows in complete.groupby([column, "dataset", setting]):
+        check_one_cell(rows["cell_id"], f"{line} on {dataset} at {value:g} {across}")
     datasets = sorted(set(complete["dataset"]), key=dataset_order)
     with mpl.rc_context(SETTINGS):
         figure, panels = _canvas(len(datasets), [list(styles)])

@@ -74,6 +74,25 @@ class FigureError(ObdBenchError):
     """The results given do not suffice for a figure or table."""
 
 
+def check_one_cell(cells: Iterable[str], of: str) -> None:
+    """Refuse runs of several cells where their mean is to be drawn or printed.
+
+    Args:
+        cells: Id of every run's cell.
+        of: What the runs have in common, for the message.
+
+    Raises:
+        FigureError: They are of several cells, a mean over which would be of none.
+    """
+    found = sorted(set(cells))
+    if len(found) > 1:
+        raise FigureError(
+            f"{of} has {len(found)} cells, such as {found[0]} and {found[1]}, which differ in "
+            f"other settings; a mean over them would be of none. Give it a sweep of one size, "
+            f"student and protocol."
+        )
+
+
 def canvas(width: float, height: float) -> Figure:
     """Make an empty figure of a size in inches, which is drawn without a screen."""
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")

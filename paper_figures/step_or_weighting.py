@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from paper_figures import caption
-from paper_figures.figure import FigureError
+from paper_figures.figure import FigureError, check_one_cell
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
 from results.statistics import LEVEL, Estimate, mean, stratified
 
@@ -68,13 +68,8 @@ def step_or_weighting(runs: pd.DataFrame) -> Table:
 def _common_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     """Scores of the four methods, one row per seed that all of them have."""
     complete = runs[(runs["status"] == "complete") & runs["method"].isin(ROWS)]
-    several = complete.groupby("method")["cell_id"].nunique()
-    if (several > 1).any():
-        raise FigureError(
-            f"{several.idxmax()} has {several.max()} cells on {complete['dataset'].iloc[0]}, which "
-            f"differ in other settings; the comparison needs one of each method. Give it a sweep "
-            f"of one size, student and protocol."
-        )
+    for (method, dataset), rows in complete.groupby(["method", "dataset"]):
+        check_one_cell(rows["cell_id"], f"{method} on {dataset}")
     found = complete.pivot(index="seed", columns="method", values="normalized_return")
     return found.reindex(columns=list(ROWS)).dropna()
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmark.record import Summary
 from paper_figures import caption
-from paper_figures.figure import FigureError
+from paper_figures.figure import FigureError, check_one_cell
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
 from results.comparison import published_training_steps
 from results.labels import dataset_order
@@ -36,7 +36,7 @@ def training_cost(records: Sequence[Summary], *, seed: int = 0) -> Table:
     for record in records:
         found[record.spec.dataset][record.spec.method].append(record)
     both = {
-        name: {method: _one_cell(found[name][method]) for method in (WHOLE, SET)}
+        name: {m: _complete(found[name][m], f"{m} on {name}") for m in (WHOLE, SET)}
         for name in sorted(found, key=dataset_order)
     }
     both = {name: cells for name, cells in both.items() if all(cells.values())}
@@ -92,18 +92,8 @@ def training_cost(records: Sequence[Summary], *, seed: int = 0) -> Table:
     )  # fmt: skip
 
 
-def _one_cell(records: Sequence[Summary]) -> list[Summary]:
-    """The complete ones.
-
-    Raises:
-        FigureError: They are of several cells, a mean over which would be of none.
-    """
-    cells = sorted({record.cell_id for record in records})
-    if len(cells) > 1:
-        raise FigureError(
-            f"{cells[0]} and {cells[1]} are of one method and dataset; a row needs one of them. "
-            f"Give it a sweep of one size, student and protocol."
-        )
+def _complete(records: Sequence[Summary], of: str) -> list[Summary]:
+    check_one_cell((record.cell_id for record in records), of)
     return [record for record in records if record.status == "complete"]
 
 

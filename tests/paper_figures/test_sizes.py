@@ -149,7 +149,7 @@ def test_two_cells_of_one_size_are_never_averaged(make_record: MakeRecord) -> No
         for width in (64, 256)
         for size in (16, 64)
     ]
-    with pytest.raises(FigureError, match="several cells of 16 synthetic pairs"):
+    with pytest.raises(FigureError, match="at 16 synthetic pairs has 2 cells, such as"):
         sizes(runs_frame(records))
 
 

@@ -78,7 +78,7 @@ def test_a_method_of_two_cells_is_refused_and_not_averaged(
 ) -> None:
     other = [make_record("pbc", DATASETS[0], seed, 90.0, parameters={"synthetic_size": 16})
              for seed in range(4)]  # fmt: skip
-    with pytest.raises(FigureError, match=r"pbc has 2 cells on hopper/medium"):
+    with pytest.raises(FigureError, match="pbc on hopper/medium has 2 cells"):
         step_or_weighting(runs_frame([*records, *other]))
 
 

@@ -184,7 +184,7 @@ def test_training_cost_averages_no_two_cells_and_counts_what_failed() -> None:
     assert "scores over 3 seeds with 95 % interval" in caption
     assert "1 runs failed and are left out." in caption
     other = build_record(seed=0, parameters={"synthetic_size": 64})
-    with pytest.raises(FigureError, match="a row needs one of them"):
+    with pytest.raises(FigureError, match="av_pbc on hopper/medium-replay has 2 cells"):
         training_cost([*whole, *small, other])
 
 
