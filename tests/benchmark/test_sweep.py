@@ -614,14 +614,22 @@ def shipped(name: str) -> Sweep:
     return read_sweep(Path(str(resources.files("obdbench.sweeps") / f"{name}.toml")))
 
 
-@pytest.mark.parametrize("data", ["", "d4rl_"])
-@pytest.mark.parametrize("name", ["cross_architecture", "ensembles"])
-def test_shipped_sweeps_that_change_who_is_scored_score_the_main_tables_sets(
-    name: str, data: str
+@pytest.mark.parametrize(
+    ("name", "sources"),
+    [
+        ("ensembles", ["main_table"]),
+        ("cross_architecture", ["main_table", "step_or_weighting"]),  # ten seeds
+        ("d4rl_ensembles", ["d4rl_main_table"]),
+        ("d4rl_cross_architecture", ["d4rl_main_table"]),
+    ],
+)
+def test_shipped_sweeps_that_change_who_is_scored_score_the_sets_of_other_sweeps(
+    name: str, sources: list[str]
 ) -> None:
-    sweep, main = shipped(data + name), shipped(f"{data}main_table")
-    distilled, wanted = ({_distillation(run) for run in plan.runs} for plan in (main, sweep))
-    assert wanted <= distilled
+    wanted, *distilled = (
+        {_distillation(run) for run in shipped(plan).runs} for plan in (name, *sources)
+    )
+    assert wanted <= set().union(*distilled)
 
 
 def _distillation(run: RunSpec) -> str:
