@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,7 +55,7 @@ class Evolution(Method):
         actions: "mode" for deterministic actions in the search, or "sampled" for draws from the
             policies' distributions (HaDES). The protocol says which of them the scoring takes.
         students: "sweep" leaves the sweep its student; "hades" (on Brax) and "hades_minatar" take
-            the authors', in every setting that the sweep leaves at the suite's default.
+            the authors' in every setting that the sweep does not name.
         environment_steps: Budget of environment steps: the search ends with the generation that
             reaches it; None for no budget. Methods of equal budget are compared on equal terms.
     """
@@ -101,12 +100,10 @@ class Evolution(Method):
                 f'Leave it out, or set strategy = "open_es".'
             )
 
-    def student_for(self, student: StudentSpec) -> StudentSpec:
-        """The sweep's student, or the authors' with what the sweep changed."""
-        if self.students == "sweep":
-            return student
-        changed = {k: v for k, v in vars(student).items() if v != getattr(StudentSpec(), k)}
-        return dataclasses.replace(RECIPES[self.students], **changed)
+    @property
+    def own_student(self) -> StudentSpec:
+        """The authors' student, where `students` names it."""
+        return super().own_student if self.students == "sweep" else RECIPES[self.students]
 
     def require_student(self, student: StudentSpec) -> None:
         """Any that has a distribution, where actions are sampled."""

@@ -120,10 +120,6 @@ class PPMO(Method):
         """PPMO's actor, whatever the sweep's student is."""
         return dataclasses.replace(RECIPES["ppmo"], head=self.head, width=self.width)
 
-    def scoring_student_for(self, student: StudentSpec) -> StudentSpec:
-        """Any student may score the sets."""
-        return student
-
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         """Run the algorithm above; a resumed run goes on with the next fresh actor."""
         run = PPMORun(self, problem, monitor)

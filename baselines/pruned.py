@@ -105,6 +105,11 @@ class Pruned(Method):
         """The needs of the method that distils, a dataset among them."""
         return self.inner.needs
 
+    @property
+    def own_student(self) -> StudentSpec:
+        """That of the method that distils."""
+        return self.inner.own_student
+
     def student_for(self, student: StudentSpec) -> StudentSpec:
         """The student of the method that distils."""
         return self.inner.student_for(student)

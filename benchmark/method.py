@@ -294,13 +294,18 @@ class Method(ABC):
         """
         return None
 
-    def student_for(self, student: StudentSpec) -> StudentSpec:
-        """Give the student to distil for and to score with: the sweep's, or a variant of it."""
-        return student
+    @property
+    def own_student(self) -> StudentSpec:
+        """The student whose settings hold where a sweep or a call leaves them out."""
+        return StudentSpec()
 
-    def scoring_student_for(self, student: StudentSpec) -> StudentSpec:
-        """Give the student that scores in its place, where the sweep names one."""
-        return self.student_for(student)
+    def student_for(self, student: StudentSpec) -> StudentSpec:
+        """Give the student to distil for: the sweep's, or a variant of it.
+
+        It scores the sets too, unless the sweep names another ([evaluation_student]), which is
+        taken as it is.
+        """
+        return student
 
     def require_student(self, student: StudentSpec) -> None:
         """Raise BadParameter where the method cannot distil for a student.

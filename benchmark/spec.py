@@ -21,7 +21,7 @@ import msgspec
 from benchmark.config import BadConfiguration, build
 from benchmark.names import check_name
 from benchmark.protocol import Protocol
-from benchmark.students.spec import StudentSpec
+from benchmark.students.spec import StudentSpec, build_student
 
 if TYPE_CHECKING:  # whoever only reads records must not pay for torch
     from benchmark.datasets.source import DatasetName
@@ -88,7 +88,8 @@ class RunSpec:
             dataset: Registered name.
             parameters: Hyper-parameters of the method; those left out keep their defaults.
             where: Where they come from, for messages.
-            rest: Other fields of `RunSpec`.
+            rest: Other fields of `RunSpec`. The student may be its settings by name, what differs
+                from the method's own student; a `StudentSpec` is taken as it is.
 
         Raises:
             UnknownName, BadConfiguration: Naming the nearest valid name or key.
@@ -105,13 +106,13 @@ class RunSpec:
         built = build(default, parameters, where)
         rest["teacher"] = str(TeacherName.parse(rest.get("teacher", cls.teacher)))
         DENSITIES[rest.get("density", cls.density)]
-        rest.setdefault("student", StudentSpec())
-        for role, variant in (
-            ("student", built.student_for), ("evaluation_student", built.scoring_student_for),
-        ):  # fmt: skip
-            if (student := rest.get(role)) is not None:
-                STUDENTS[student.name]
-                rest[role] = variant(student)
+        student = rest.get("student", {})
+        if not isinstance(student, StudentSpec):
+            student = build_student(student, f"the student of {where}", built.own_student)
+        rest["student"] = built.student_for(student)
+        for role in ("student", "evaluation_student"):
+            if (known := rest.get(role)) is not None:
+                STUDENTS[known.name]
         built.require_student(rest["student"])
         for key, need in (("teacher", "teacher"), ("density", "log_density")):
             if need not in built.needs:  # so that a grid over them does not repeat such methods

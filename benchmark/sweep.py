@@ -256,25 +256,30 @@ def _grid(
 
 def _cells(file: _SweepFile, dataset: str, row: _MethodRow, where: str) -> Iterator[RunSpec]:
     """Every cell of one method on one dataset."""
+    from benchmark.method import METHODS  # it takes torch along, which a list of runs does not need
+
     for combination in itertools.product(*row.grid.values()):
         chosen = dict(zip(row.grid, combination, strict=True))
         parameters = {**row.fixed} | {
             k: v for k, v in chosen.items() if "." not in k and k not in RECIPES
         }
+        entry = f"[[methods]] {row.name} of {where}"
+        method = build(METHODS[row.name], parameters, entry)
         values = _overwritten("student", file.student, chosen)
-        student = build_student(values, f"[student] of {where}")
-        # The scoring student is the student with the differences of [evaluation_student].
+        student = build_student(values, f"[student] of {where}", method.own_student)
+        student = method.student_for(student)
+        # Who scores is the student with the differences of [evaluation_student], if there are any.
         values = _overwritten("evaluation_student", file.evaluation_student, chosen)
         scoring = build_student(values, f"[evaluation_student] of {where}", student)
         yield RunSpec.create(
             method=row.name,
             dataset=dataset,
             parameters=parameters,
-            where=f"[[methods]] {row.name} of {where}",
+            where=entry,
             teacher=_recipe("teacher", file, dataset, chosen, where),
             density=_recipe("density", file, dataset, chosen, where),
             student=student,
-            evaluation_student=scoring,
+            evaluation_student=scoring if values else None,
             protocol=_protocol(file.protocol, chosen, where),
         )
 

@@ -22,7 +22,7 @@ from benchmark.record import FILE, Record, check_set, read_record, record_folder
 from benchmark.registry import load_plugin
 from benchmark.run import Conditions, execute
 from benchmark.spec import RunSpec
-from benchmark.students.spec import StudentSpec, build_student
+from benchmark.students.spec import StudentSpec
 from benchmark.sweep import Sweep, build_sweep
 from benchmark.synthetic_set import load_synthetic_set, scoring_student
 from benchmark.teachers.teacher import NetworkTeacher
@@ -145,8 +145,9 @@ def run(
         protocol: How the result is scored: a name, or a protocol of your own.
         teacher: Teacher recipe, or `recipe:seed`; ignored by methods that need none.
         density: Density recipe; ignored by methods that need none.
-        student: What the method distils for and is scored with: a specification, or its settings by
-            name, of which `recipe` may be "hades"; OBD's student by default.
+        student: What the method distils for and is scored with: a specification, or settings by
+            name, of which `recipe` may be "hades". What is left out is the method's own student's:
+            OBD's but for the presets of HaDES.
         store: Folder of records; `OBDBENCH_STORE` or `obdbench-runs` by default.
         device: Torch device of the method's heavy products.
         parameters: Hyper-parameters of the method; `obdbench list METHOD` shows them.
@@ -155,8 +156,6 @@ def run(
         RunFailed: The method raised an error; its record is kept.
         ObdBenchError: A name or a setting is unknown; with the nearest valid ones.
     """
-    if not isinstance(student, StudentSpec):
-        student = build_student(student or {}, "student")
     spec = RunSpec.create(
         method=method,
         dataset=dataset,
@@ -166,7 +165,7 @@ def run(
         protocol=protocol_named(protocol) if isinstance(protocol, str) else protocol,
         teacher=teacher,
         density=density,
-        student=student,
+        student=student or {},
     )
     load_dataset(dataset)
     folder = store_folder(store)

@@ -65,7 +65,6 @@ def run(
     from benchmark.protocol import protocol_named
     from benchmark.run import Conditions, execute
     from benchmark.spec import RunSpec
-    from benchmark.students.spec import build_student
     from obdbench.cli.data import build_if_missing
 
     settings = parse_settings(set_)
@@ -81,7 +80,7 @@ def run(
         protocol=protocol_named(protocol),
         teacher=teacher,
         density=density,
-        student=build_student(student, "--set student.*"),
+        student=student,
     )
     build_if_missing(DatasetName.parse(dataset))
     with progress_bar(spec.run_id, "steps", 1.0) as bar:

@@ -359,7 +359,7 @@ def test_the_published_presets_take_the_authors_student_where_the_sweep_leaves_i
     def student_of(**settings: Any) -> StudentSpec:
         spec = RunSpec.create(
             method=name, dataset="hopper/medium", parameters={}, where="the test",
-            protocol=protocol_named("hades"), student=StudentSpec(**settings),
+            protocol=protocol_named("hades"), student=settings,
         )  # fmt: skip
         assert spec.scoring_student == spec.student
         return spec.student
@@ -367,6 +367,9 @@ def test_the_published_presets_take_the_authors_student_where_the_sweep_leaves_i
     assert student_of() == RECIPES["hades"]
     expected = dataclasses.replace(RECIPES["hades"], width=64, steps=200)
     assert student_of(width=64, steps=200) == expected
+    # Also a setting that is the suite's default, where it is named.
+    assert student_of(steps=100, width=256).steps == 100
+    assert student_of(recipe="obd") == StudentSpec()
     own = RunSpec.create(
         method="hades", dataset="hopper/medium", parameters={}, where="the test",
         protocol=protocol_named("hades"),
@@ -385,7 +388,7 @@ def test_hades_with_the_authors_student_runs_on_hopper(tmp_path: Path) -> None:
         protocol=Protocol(
             "t", students=2, episodes=2, checkpoint_every=2, last=1, actions="sampled"
         ),
-        student=StudentSpec(width=16, steps=10),
+        student={"width": 16, "steps": 10},
     )
     assert (spec.student.head, spec.student.activation) == ("gaussian", "tanh")
     record = execute(spec, tmp_path)

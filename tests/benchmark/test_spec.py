@@ -126,13 +126,14 @@ def test_students_to_distil_for_and_to_score_with_do_not_trade_places() -> None:
 
 
 @pytest.mark.parametrize("method", ["dbc_published", "pbc_published", "av_pbc_published"])
-def test_published_presets_train_the_heads_scalars_of_both_students(method: str) -> None:
-    students = {"student": StudentSpec(), "evaluation_student": StudentSpec(depth=6)}
-    spec = make_spec(method=method, **students)
-    assert (spec.student.head, spec.scoring_student.head) == ("sampled_trained", "sampled_trained")
-    assert (spec.student.depth, spec.scoring_student.depth) == (4, 6)
+def test_published_presets_train_the_heads_scalars_of_the_students(method: str) -> None:
+    spec = make_spec(method=method, student=StudentSpec())
+    assert (spec.student.head, spec.scoring_student) == ("sampled_trained", spec.student)
     assert make_spec(method=method, student=StudentSpec(head="mean")).student.head == "mean"
-    assert make_spec(method="av_pbc", **students).student.head == "sampled"
+    assert make_spec(method="av_pbc", student=StudentSpec()).student.head == "sampled"
+    # Another student that scores is taken as it is given.
+    other = StudentSpec(depth=6)
+    assert make_spec(method=method, evaluation_student=other).scoring_student == other
 
 
 def test_published_presets_draw_the_numbers_of_the_methods_that_they_are_compared_with() -> None:

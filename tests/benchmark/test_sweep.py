@@ -435,6 +435,31 @@ def test_evaluation_student_is_the_student_with_its_differences() -> None:
     assert run.evaluation_student == StudentSpec(width=64, steps=50, depth=2)
 
 
+def test_a_method_that_brings_its_student_is_scored_by_it_where_the_sweep_names_no_other() -> None:
+    tables = "[student]\nwidth = 64\nsteps = 50\n"
+    methods = '[[methods]]\nname = "ppmo"\n[[methods]]\nname = "av_pbc_published"\n'
+    ppmo, published = parse(HEAD + tables + methods).runs
+    own = dataclasses.replace(RECIPES["ppmo"], head="gaussian", width=64)
+    assert (ppmo.student, ppmo.evaluation_student) == (own, None)
+    assert (published.student.head, published.evaluation_student) == ("sampled_trained", None)
+    ppmo, published = parse(HEAD + tables + "[evaluation_student]\ndepth = 2\n" + methods).runs
+    assert ppmo.scoring_student == dataclasses.replace(own, depth=2)
+    assert published.scoring_student == dataclasses.replace(published.student, depth=2)
+    _, published = parse(HEAD + tables + '[evaluation_student]\nrecipe = "obd"\n' + methods).runs
+    assert published.scoring_student == StudentSpec()
+
+
+def test_presets_of_hades_take_every_setting_that_the_sweep_names() -> None:
+    """Also one that the suite's student has by default."""
+    hades = '[[methods]]\nname = "hades_published"\n'
+    (run,) = parse(HEAD + "[student]\nsteps = 100\n" + hades).runs
+    assert run.student == dataclasses.replace(RECIPES["hades"], steps=100)
+    sweep = parse(HEAD + "[grid]\nevaluation_student.width = [128, 256, 512]\n" + hades)
+    assert [run.scoring_student.width for run in sweep.runs] == [128, 256, 512]
+    (run,) = parse(HEAD + '[evaluation_student]\nrecipe = "obd"\n' + hades).runs
+    assert (run.student, run.scoring_student) == (RECIPES["hades"], StudentSpec())
+
+
 def test_evaluation_student_follows_the_axes_of_the_student_and_its_own() -> None:
     sweep = parse(
         HEAD
