@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -57,7 +58,9 @@ class Evolution(Method):
         students: "sweep" leaves the sweep its student; "hades" (on Brax) and "hades_minatar" take
             the authors' in every setting that the sweep does not name.
         environment_steps: Budget of environment steps: the search ends with the generation that
-            reaches it; None for no budget. Methods of equal budget are compared on equal terms.
+            reaches it; None for no budget. Methods of equal budget are compared on equal terms,
+            unless `outer_steps` ends the search before: a record says which share of its budget it
+            took (`budget_taken`), and the log says so.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"environment"})
@@ -215,9 +218,23 @@ class EvolutionRun:
         step = self.generation
         self.monitor.progress(step, self.settings.outer_steps)
         if self._ended() or self.monitor.due(step):
+            self._note_budget()
             self.monitor.note(sigma=float(torch.as_tensor(self.strategy.sigma).mean()))
             self.monitor.checkpoint(step, self.result(self.strategy.mean))
         self.monitor.save(step, self._state)
+
+    def _note_budget(self) -> None:
+        """Note the share of the budget that was taken; warn where generations end the search."""
+        budget, generations = self.settings.environment_steps, self.settings.outer_steps
+        if budget is None:
+            return
+        self.monitor.note(budget_taken=self.environment_steps / budget)
+        if self._ended() and self.environment_steps < budget:
+            logging.getLogger(__name__).warning(
+                "The search ended after its %d generations (outer_steps) with %.0f %% of its "
+                "budget of %d environment steps; more outer_steps let it take all of them.",
+                generations, 100 * self.environment_steps / budget, budget,
+            )  # fmt: skip
 
     def _state(self) -> State:
         """Tensors of the strategy and counters: all that the next generation depends on."""

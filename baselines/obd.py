@@ -24,7 +24,7 @@ from torch import Tensor
 
 from baselines.outer_loop import OBD, Targets
 from baselines.selection import in_blocks
-from benchmark.method import BadParameter, Problem
+from benchmark.method import BadParameter, Problem, require_above_zero
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,17 @@ class AvPBC(PBC):
         beta: Factor of the action value (0.02 in the published code).
         weights: "raw" takes beta * q as published; "mean_one" divides by the mean weight, so that
             the pairs move at PBC's step; "mean" gives every state the mean weight, which is PBC
-            at Av-PBC's step.
+            at Av-PBC's step. A negative weight drives students away from the teacher: a mean of
+            0 or less is refused, and a record says which share of the states has one.
     """
 
     outer_steps: int = 20_000
     beta: float = 0.02
     weights: Literal["raw", "mean_one", "mean"] = "raw"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_above_zero(self, "beta")
 
     def targets(self, problem: Problem) -> Targets:
         """The teacher's actions, weighted by beta * q*(s, pi*(s))."""
@@ -95,16 +100,25 @@ class AvPBC(PBC):
         return Targets(actions, self.beta * values())
 
     def _scaled(self, targets: Targets) -> Targets:
-        """The targets with the weights that `weights` asks for."""
-        if self.weights == "raw" or targets.weights is None:
+        """The targets with the weights that `weights` asks for.
+
+        Raises:
+            BadParameter: Their mean is not above 0.
+        """
+        if targets.weights is None:
             return targets
         mean = targets.mean_weight
         if not mean > 0:
             raise BadParameter(
-                f"The mean weight beta * q is {mean:.4g}, which weights = {self.weights!r} cannot "
-                f'scale by; expected more than 0. Use weights = "raw", or a teacher whose action '
-                f"values are positive."
+                f"The mean weight beta * q is {mean:.4g}; expected more than 0, since a negative "
+                f"weight drives students away from the teacher. Take a teacher whose action values "
+                f"are positive, or PBC, which has no weights."
             )
+        if negative := float((targets.weights < 0).double().mean()):
+            facts = {**targets.facts, "negative_weights_share": negative}
+            targets = targets._replace(facts=facts)
+        if self.weights == "raw":
+            return targets
         if self.weights == "mean_one":
             return targets._replace(weights=targets.weights / mean)
         return targets._replace(weights=torch.full_like(targets.weights, mean))

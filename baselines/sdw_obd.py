@@ -72,6 +72,10 @@ class SDWOBD(AvPBC):
         if tau == 0:
             return base
         weights = density_weights(log_density, tau, self.floor_quantile)
+        if not bool(weights.isfinite().all()):
+            raise BadParameter(
+                f"tau is {tau:g}, at which the weights of states are not finite; expected less."
+            )
         if self.weighting == "sampling":  # E_{s ~ w p} loss = E_{s ~ p} w loss, since mean w = 1
             return base._replace(probabilities=weights / weights.sum())
         combined = weights.float() if base.weights is None else base.weights * weights.float()

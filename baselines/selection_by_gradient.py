@@ -40,6 +40,8 @@ class GradientOMP(Selection):
         probe_batch: Transitions per minibatch of that training.
         candidates: Transitions to choose among, drawn uniformly; the gradient that is approximated
             is that of all data.
+        labels: As in every selection; "teacher" is the teacher's deterministic action, which the
+            gradients are taken with too, and not a mean of `teacher_samples`.
     """
 
     tiny: ClassVar[dict[str, Any]] = {"probe_steps": 3, "probe_batch": 8}
@@ -56,6 +58,11 @@ class GradientOMP(Selection):
                 f"candidates is {self.candidates}; expected at least {self.synthetic_size}, the "
                 f"pairs to choose (synthetic_size)."
             )
+
+    @property
+    def version(self) -> int:  # type: ignore[override]
+        """2 with the teacher's labels, which were means of its draws before."""
+        return 2 if self.labels == "teacher" else 1
 
     def require_student(self, student: StudentSpec) -> None:
         """Probes are trained as the students of matching methods."""
@@ -85,6 +92,10 @@ class GradientOMP(Selection):
         chosen, weights = matching_pursuit(atoms, target, self.synthetic_size)
         error = (target - atoms.only(chosen).combined(weights)).norm() / target.norm()
         return candidates[chosen], weights, float(error)
+
+    def _teacher_labels(self, problem: Problem, observations: Tensor) -> Tensor:
+        """The teacher's deterministic actions, whose gradients were pursued."""
+        return problem.teacher.act(observations)
 
     def trained_probes(self, problem: Problem, real: RealPairs) -> Clones:
         """Fresh students after a short cloning of the data, in minibatches."""

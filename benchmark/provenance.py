@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmark.errors import ObdBenchError
+from benchmark.processor import processor
 
 PACKAGES = (
     "obdbench", "torch", "gymnasium", "mujoco", "minari", "numpy", "scipy", "safetensors", "zuko",
@@ -125,4 +126,4 @@ def _version(package: str) -> str:
 def _device_name(device: str) -> str:
     if device.startswith("cuda"):
         return f"{device} ({torch.cuda.get_device_name(checked_device(device))})"
-    return f"{device} ({platform.processor() or platform.machine()})"
+    return f"{device} ({processor()})"

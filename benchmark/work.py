@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Protocol
 
 import msgspec
@@ -21,6 +19,7 @@ import torch
 from filelock import FileLock
 
 from benchmark.files import cache_folder, write_atomic
+from benchmark.processor import processor
 from benchmark.scaling import Scaling
 from benchmark.students.network import Network
 from benchmark.students.spec import StudentSpec
@@ -139,16 +138,6 @@ def _fastest(sample: Callable[[], float]) -> float:
         seconds = time.process_time() - began
         fastest, spent = min(fastest, seconds / units), spent + max(seconds, 1e-4)
     return fastest
-
-
-def processor() -> str:
-    """Name of this machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def weights_of(network: Network) -> int:

@@ -10,6 +10,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import benchmark  # noqa: F401 - before a user's first product, see benchmark.processor
+
 if TYPE_CHECKING:
     from benchmark.contract import CHECKS, Check, CheckResult, check_method
     from benchmark.datasets.dataset import Dataset, ReferenceReturns

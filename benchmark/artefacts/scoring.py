@@ -25,6 +25,7 @@ from benchmark.artefacts.score import ArtefactScore, Statistic, Variant
 from benchmark.config import BadConfiguration
 from benchmark.environments.batch import BatchedEnvironment, highest
 from benchmark.environments.lookup import make_batched
+from benchmark.errors import ObdBenchError
 from benchmark.monitor import now
 from benchmark.provenance import provenance
 from benchmark.record import Origin
@@ -410,6 +411,11 @@ def _play(
     while running.size:
         actions: NDArray[Any] = act(normalizer(observations.reshape(shape)))
         actions = actions.reshape(len(slots), -1)
+        if np.isnan(actions).any():
+            raise ObdBenchError(
+                f"Students in {batch.env_id} act NaN after {step} environment steps: their "
+                f"training diverged under this recipe, and what they earn is no score."
+            )
         if isinstance(batch.action_space, Discrete):
             actions = highest(actions, batch.action_space)
         result = batch.step(running, actions[running])

@@ -36,7 +36,8 @@ def require_time_limit(env_id: str) -> None:
 class Episodes:
     """Finished episodes of `P` policies, `E` each.
 
-    `returns` are undiscounted sums of rewards; `lengths` count environment steps.
+    `returns` are undiscounted sums of rewards, NaN where an action was NaN: some environments play
+    on, and no reward of theirs says so. `lengths` count environment steps.
     """
 
     returns: NDArray[np.float64]  # [P, E]
@@ -113,14 +114,17 @@ def rollout(
         seen[:] = environment.reset(running, list(seeds) * policies)
         returns = np.zeros(environment.size)
         lengths = np.full(environment.size, limit)
+        undefined = np.zeros(environment.size, bool)
         # The policies that are asked, and the row of each running slot among their actions.
         asked, play, rows, taken = np.arange(policies), act, running, 0
         for step in range(1, limit + 1):
             # A fresh array per step: a policy may keep what it was given.
             actions = play(observations[asked])
+            nan = np.isnan(actions)
             if isinstance(space, Discrete) and actions.shape == (len(asked), episodes, space.n):
                 actions = highest(actions, space)
             check_actions(actions, (len(asked), episodes, *action_dims))
+            undefined[running] |= nan.reshape(len(asked) * episodes, -1).any(1)[rows]
             result = environment.step(running, actions.reshape(-1, *action_dims)[rows])
             seen[running] = result.observations
             returns[running] += result.rewards
@@ -138,6 +142,7 @@ def rollout(
             if isinstance(act, Narrowing) and len(left) <= _WORTH_NARROWING * len(asked):
                 asked, play = left, act.only(left)
                 rows = np.searchsorted(left, running // episodes) * episodes + running % episodes
+    returns[undefined] = np.nan
     return Episodes(returns.reshape(shape), lengths.reshape(shape))
 
 

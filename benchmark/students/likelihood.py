@@ -89,9 +89,13 @@ class CategoricalHead:
         return 2 * outputs.softmax(-1) - 1
 
     def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
-        """Draw an action: the largest logit after Gumbel noise; 1 for it, -1 for the others."""
+        """Draw an action: the largest logit after Gumbel noise; 1 for it, -1 for the others.
+
+        Logits that are NaN draw none: all are NaN.
+        """
         drawn = (outputs + noise).argmax(-1)
-        return 2.0 * one_hot(drawn, outputs.shape[-1]).to(outputs.dtype) - 1
+        scores = 2.0 * one_hot(drawn, outputs.shape[-1]).to(outputs.dtype) - 1
+        return scores.masked_fill(outputs.isnan().any(-1, keepdim=True), torch.nan)
 
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Draw standard Gumbel numbers."""

@@ -292,7 +292,7 @@ def hours_values(
     Hours are CPU hours, None where one of the runs has no estimate; the sums then leave it out, and
     `unknown` counts such runs.
     """
-    from benchmark.work import processor
+    from benchmark.processor import processor
 
     groups: dict[tuple[str, str], list[RunSpec]] = defaultdict(list)
     for run in all_runs:

@@ -462,6 +462,22 @@ def test_the_budget_ends_the_search_with_the_generation_that_reaches_it(name: st
         assert monitor.counted == after[last]
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_search_that_its_generations_end_says_which_share_of_the_budget_it_took(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    method = METHODS[name]
+    taken = distil(method).counted
+    settings = {**vars(method), "environment_steps": 2 * taken}
+    assert distil(type(method)(**settings)).facts["budget_taken"] == 0.5
+    assert f"with 50 % of its budget of {2 * taken} environment steps" in caplog.text
+    caplog.clear()
+    settings["environment_steps"] = taken
+    assert distil(type(method)(**settings)).facts["budget_taken"] == 1.0
+    assert not caplog.text
+    assert "budget_taken" not in distil(method).facts
+
+
 def test_fixed_init_hands_in_the_policy_of_its_one_initialisation() -> None:
     method = FixedInitHaDES(**OF_SETS)
     problem = make_problem(method)

@@ -91,13 +91,29 @@ def test_the_2_by_2_of_step_and_weighting_is_registered() -> None:
     }
 
 
-@pytest.mark.parametrize("weights", ["mean_one", "mean"])
-def test_values_without_a_positive_mean_cannot_be_scaled(
+@pytest.mark.parametrize("weights", ["raw", "mean_one", "mean"])
+def test_values_without_a_positive_mean_are_refused(
     weights: Any, problem: MakeProblem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LinearTeacher, "q", lambda self, s, a: -1 + 0 * s[:, 0])
     with pytest.raises(BadParameter, match=r"mean weight beta \* q is -0.02.*more than 0"):
         AvPBC(**SMALL, weights=weights).targets(problem(AvPBC))
+
+
+def test_the_share_of_states_that_drive_students_away_is_noted(
+    problem: MakeProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def values(self: LinearTeacher, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        return torch.where(torch.arange(len(states)) % 4 == 0, -1.0, 1.0)
+
+    monkeypatch.setattr(LinearTeacher, "q", values)
+    facts = AvPBC(**SMALL).targets(problem(AvPBC)).facts
+    count = len(problem(AvPBC).dataset)
+    assert facts == {"negative_weights_share": -(-count // 4) / count}
+    monkeypatch.undo()
+    assert "negative_weights_share" not in AvPBC(**SMALL).targets(problem(AvPBC)).facts
+    with pytest.raises(BadParameter, match="beta of AvPBC is -1"):
+        AvPBC(**SMALL, beta=-1.0)
 
 
 def test_sdw_cannot_give_every_state_the_same_weight() -> None:
@@ -168,8 +184,8 @@ def test_weights_and_chosen_tau_are_noted(problem: MakeProblem) -> None:
 def test_a_run_whose_students_saturate_fails_instead_of_giving_its_first_pairs(
     method: OBD, problem: MakeProblem
 ) -> None:
-    """Two layers at an absurd rate overflow without a NaN: actions of 1 and -1, gradients of 0."""
-    student = replace(STUDENT, learning_rate=1e30)
+    """Two layers at an absurd rate give actions of 1 and -1, and gradients of 0, without a NaN."""
+    student = replace(STUDENT, learning_rate=1e10)
     with pytest.raises(NotFinite, match=r"exactly zero, or .* at 6 of 6 outer steps: .* saturated"):
         distil(method, problem(method, student=student))
 

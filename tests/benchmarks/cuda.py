@@ -33,10 +33,10 @@ from baselines.obd import DBC
 from baselines.outer_loop import OuterRun, advance
 from benchmark.datasets.dataset import Dataset, ReferenceReturns
 from benchmark.method import Problem
+from benchmark.processor import processor
 from benchmark.provenance import TF32, products_of
 from benchmark.scaling import Scaling
 from benchmark.students.spec import StudentSpec
-from benchmark.work import processor
 from tests.baselines.test_meta_gradient import Setup, unrolled
 from tests.baselines.toy import Recorder
 

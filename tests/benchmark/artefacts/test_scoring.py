@@ -16,6 +16,7 @@ from benchmark.artefacts.artefact import Artefact, ArtefactProblem
 from benchmark.artefacts.score import read_score, write_score
 from benchmark.artefacts.scoring import Job, Normalizer, recipe_of, score_batch, score_teacher
 from benchmark.environments.batch import SlotTracker, StepResult
+from benchmark.errors import ObdBenchError
 from benchmark.teachers.teacher import NetworkTeacher
 
 SETTINGS = {
@@ -158,6 +159,15 @@ def test_minatar_draws_every_episode_anew_and_plays_a_first_one_to_its_end(
     (long,) = score_batch([Job(artefact("minatar/freeway"), "set", 3)], seed=0)
     assert long.lengths == [[[13]] * 2] * 3
     assert (long.score, long.first) == (0.0, 13.0)  # none ended within the 10 steps that count
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_students_that_diverged_have_no_score(made: list[Counting], greedy: bool) -> None:
+    """Also where the actions are discrete, of which any score names one."""
+    changed = {"LR": 1e38, "GREEDY_ACT": greedy, "MAX_GRAD_NORM": 1e38}
+    jobs = [Job(artefact("minatar/breakout", settings=SETTINGS | changed), "set", 1)]
+    with pytest.raises(ObdBenchError, match="act NaN after 0 environment steps"):
+        score_batch(jobs, seed=0)
 
 
 def test_a_job_does_not_depend_on_its_batch(made: list[Counting]) -> None:

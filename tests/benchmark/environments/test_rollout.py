@@ -211,6 +211,26 @@ def test_wrong_shapes_are_named() -> None:
         rollout("Hopper-v5", push, policies=2, episodes=3, seeds=SEEDS)
 
 
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "InvertedPendulum-v5", "Hopper-v5"])
+def test_episodes_in_which_an_action_was_nan_have_no_return(env_id: str) -> None:
+    """CartPole takes an action from any score, MuJoCo plays on; a pendulum's reward is finite."""
+    space = gymnasium.make(env_id).action_space
+    numbers = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else space.shape[0]
+    asked = 0
+
+    def act(observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        nonlocal asked
+        asked += 1
+        actions = np.zeros((*observations.shape[:2], numbers), np.float32)
+        if asked == 3:
+            actions[1, 2, -1] = np.nan
+        return actions
+
+    found = rollout(env_id, act, policies=2, episodes=3, seeds=SEEDS, max_steps=5)
+    assert np.argwhere(np.isnan(found.returns)).tolist() == [[1, 2]]
+    assert found.lengths.tolist() == [[5] * 3] * 2
+
+
 def test_an_environment_without_a_time_limit_needs_max_steps() -> None:
     specification = gymnasium.registry["CartPole-v1"]
     gymnasium.register("ObdBenchEndless-v0", entry_point=specification.entry_point)

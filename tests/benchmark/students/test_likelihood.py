@@ -106,6 +106,13 @@ def test_categorical_draws_come_as_often_as_their_probabilities() -> None:
     np.testing.assert_allclose((drawn == 1).float().mean(0), logits.softmax(-1), atol=5e-3)
 
 
+def test_a_categorical_draws_no_action_from_logits_that_are_nan() -> None:
+    outputs = torch.tensor([[0.0, 1.0], [torch.nan, 1.0]])
+    drawn = CATEGORICAL.sample(outputs, torch.zeros(2, 2))
+    assert drawn[0].tolist() == [-1, 1]
+    assert bool(drawn[1].isnan().all())
+
+
 def test_the_mode_of_a_categorical_is_its_probabilities_as_scores() -> None:
     logits = torch.tensor([0.3, -1.0, 1.5])
     scores = CATEGORICAL.mode(logits)
