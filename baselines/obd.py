@@ -105,23 +105,23 @@ class AvPBC(PBC):
         Raises:
             BadParameter: Their mean is not above 0.
         """
-        if targets.weights is None:
+        weights, mean = targets.weights, targets.mean_weight
+        if weights is None:
             return targets
-        mean = targets.mean_weight
         if not mean > 0:
             raise BadParameter(
                 f"The mean weight beta * q is {mean:.4g}; expected more than 0, since a negative "
                 f"weight drives students away from the teacher. Take a teacher whose action values "
                 f"are positive, or PBC, which has no weights."
             )
-        if negative := float((targets.weights < 0).double().mean()):
+        if negative := float((weights < 0).double().mean()):
             facts = {**targets.facts, "negative_weights_share": negative}
             targets = targets._replace(facts=facts)
         if self.weights == "raw":
             return targets
         if self.weights == "mean_one":
-            return targets._replace(weights=targets.weights / mean)
-        return targets._replace(weights=torch.full_like(targets.weights, mean))
+            return targets._replace(weights=weights / mean)
+        return targets._replace(weights=torch.full_like(weights, mean))
 
 
 AV_PBC_MEAN_ONE = AvPBC(weights="mean_one")
