@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from results.differences import mean_difference
 from results.record_store import SHIPPED, load_sweep, sweep_records
-from tests.docs.claims import Claim, findings
+from tests.docs.claims import Claim, fair, findings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "findings.md").read_text()
+TEXT = " ".join(PAGE.split())
+Quantity = Callable[[pd.Series], float]
 WITH_INTERVAL = r"[-+]?\d+(?:\.\d+)? \[-?[\d.]+, -?[\d.]+\]"
 
 
@@ -39,4 +44,50 @@ def test_the_weights_on_the_stand_in_have_the_mean_and_the_effective_sample_that
     for fact in facts:
         stated = "have a mean of {mean_weight:.2f} and differ little".format(**fact)
         counted = f"100 states count as {100 * fact['effective_sample']:.0f} equal ones"
-        assert stated in " ".join(PAGE.split()) and counted in " ".join(PAGE.split())
+        assert stated in TEXT and counted in TEXT
+
+
+def test_the_weights_of_sdw_obd_have_the_effective_sample_and_the_mean_that_are_stated() -> None:
+    facts: dict[tuple[str, str, int], dict[str, float]] = {}
+    for record in sweep_records(SHIPPED, load_sweep(SHIPPED, "sdw_main")):
+        facts[record.spec.method, record.spec.dataset, record.spec.seed] = record.method_facts
+    cells = sorted({(dataset, seed) for _, dataset, seed in facts})
+    assert len(cells) == 45
+    sample = {
+        method: [facts[method, *cell]["effective_sample"] for cell in cells]
+        for method in ("av_pbc", "sdw_obd")
+    }
+    means = [
+        facts["sdw_obd", *cell]["mean_weight"] / facts["av_pbc", *cell]["mean_weight"]
+        for cell in cells
+    ]
+    for values, words in (
+        (sample["sdw_obd"], "100 states count as {:.0f} to {:.0f} equal ones"),
+        (sample["av_pbc"], "with Av-PBC's own weights they count as {:.0f} to {:.0f}"),
+        (means, "is {:.0f} to {:.0f} % of Av-PBC's"),
+    ):
+        assert words.format(100 * min(values), 100 * max(values)) in TEXT
+
+
+def test_the_counts_of_datasets_on_which_weights_serve_rare_states_are_those_of_the_study() -> None:
+    numbers = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+    def signs(quantity: Quantity) -> dict[str, int]:
+        plain, ours = (fair(method, quantity) for method in ("av_pbc", "sdw_obd"))
+        found = {}
+        for dataset in plain:
+            gain = mean_difference({dataset: plain[dataset]}, {dataset: ours[dataset]}).estimate
+            found[dataset] = (gain.low > 0) - (gain.high < 0)
+        assert len(found) == 9
+        return found
+
+    rarest = signs(lambda row: float(row["by_density"][0]))
+    cell = signs(lambda row: float(max(row["by_cell"])))
+    tail = signs(lambda row: float(row["tail"]))
+    better = [numbers[list(found.values()).count(1)] for found in (rarest, cell, tail)]
+    worse = numbers[list(tail.values()).count(-1)]
+    assert (
+        f"the rarest tenth is better on {better[0]} of nine, the worst cell on {better[1]}, the "
+        f"worst tenth of states on {better[2]} and worse on {worse}" in TEXT
+    )
+    assert [found["halfcheetah/medium-replay"] for found in (rarest, cell, tail)] == [-1] * 3
