@@ -16,6 +16,7 @@ The three objectives differ only in H (Section 4):
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -72,8 +73,8 @@ class AvPBC(PBC):
         beta: Factor of the action value (0.02 in the published code).
         weights: "raw" takes beta * q as published; "mean_one" divides by the mean weight, so that
             the pairs move at PBC's step; "mean" gives every state the mean weight, which is PBC
-            at Av-PBC's step. A negative weight drives students away from the teacher: a mean of
-            0 or less is refused, and a record says which share of the states has one.
+            at Av-PBC's step. A negative weight drives students away from the teacher: the
+            log names a negative mean, and a record the share of the states that have one.
     """
 
     outer_steps: int = 20_000
@@ -103,22 +104,27 @@ class AvPBC(PBC):
         """The targets with the weights that `weights` asks for.
 
         Raises:
-            BadParameter: Their mean is not above 0.
+            BadParameter: They are to be scaled, and their mean is not above 0.
         """
         weights, mean = targets.weights, targets.mean_weight
         if weights is None:
             return targets
-        if not mean > 0:
-            raise BadParameter(
-                f"The mean weight beta * q is {mean:.4g}; expected more than 0, since a negative "
-                f"weight drives students away from the teacher. Take a teacher whose action values "
-                f"are positive, or PBC, which has no weights."
-            )
         if negative := float((weights < 0).double().mean()):
             facts = {**targets.facts, "negative_weights_share": negative}
             targets = targets._replace(facts=facts)
         if self.weights == "raw":
+            if not mean > 0:
+                logging.getLogger(__name__).warning(
+                    "The mean weight beta * q is %.4g: below 0 it drives students away from the "
+                    "teacher. Take a teacher whose action values are positive, or PBC.", mean,
+                )  # fmt: skip
             return targets
+        if not mean > 0:
+            raise BadParameter(
+                f"The mean weight beta * q is {mean:.4g}, which weights = {self.weights!r} cannot "
+                f"scale by; expected more than 0. Take a teacher whose action values are positive, "
+                f"or PBC, which has no weights."
+            )
         if self.weights == "mean_one":
             return targets._replace(weights=weights / mean)
         return targets._replace(weights=torch.full_like(weights, mean))

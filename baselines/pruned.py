@@ -107,7 +107,7 @@ class Pruned(Method):
 
     @property
     def own_student(self) -> StudentSpec:
-        """That of the method that distils."""
+        """The student of the method that distils."""
         return self.inner.own_student
 
     def student_for(self, student: StudentSpec) -> StudentSpec:

@@ -40,8 +40,8 @@ class GradientOMP(Selection):
         probe_batch: Transitions per minibatch of that training.
         candidates: Transitions to choose among, drawn uniformly; the gradient that is approximated
             is that of all data.
-        labels: As in every selection; "teacher" is the teacher's deterministic action, which the
-            gradients are taken with too, and not a mean of `teacher_samples`.
+        labels: Whose actions a pair carries; "teacher" is the teacher's deterministic action, which
+            the gradients are taken with too, and not a mean of `teacher_samples`.
     """
 
     tiny: ClassVar[dict[str, Any]] = {"probe_steps": 3, "probe_batch": 8}

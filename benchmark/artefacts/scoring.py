@@ -414,7 +414,7 @@ def _play(
         if np.isnan(actions).any():
             raise ObdBenchError(
                 f"Students in {batch.env_id} act NaN after {step} environment steps: their "
-                f"training diverged under this recipe, and what they earn is no score."
+                f"training diverged under this recipe, so that they have no score."
             )
         if isinstance(batch.action_space, Discrete):
             actions = highest(actions, batch.action_space)

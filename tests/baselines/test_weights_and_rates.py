@@ -91,8 +91,8 @@ def test_the_2_by_2_of_step_and_weighting_is_registered() -> None:
     }
 
 
-@pytest.mark.parametrize("weights", ["raw", "mean_one", "mean"])
-def test_values_without_a_positive_mean_are_refused(
+@pytest.mark.parametrize("weights", ["mean_one", "mean"])
+def test_values_without_a_positive_mean_cannot_be_scaled(
     weights: Any, problem: MakeProblem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LinearTeacher, "q", lambda self, s, a: -1 + 0 * s[:, 0])
@@ -101,7 +101,7 @@ def test_values_without_a_positive_mean_are_refused(
 
 
 def test_the_share_of_states_that_drive_students_away_is_noted(
-    problem: MakeProblem, monkeypatch: pytest.MonkeyPatch
+    problem: MakeProblem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def values(self: LinearTeacher, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         return torch.where(torch.arange(len(states)) % 4 == 0, -1.0, 1.0)
@@ -110,6 +110,10 @@ def test_the_share_of_states_that_drive_students_away_is_noted(
     facts = AvPBC(**SMALL).targets(problem(AvPBC)).facts
     count = len(problem(AvPBC).dataset)
     assert facts == {"negative_weights_share": -(-count // 4) / count}
+    monkeypatch.setattr(LinearTeacher, "q", lambda self, s, a: -1 + 0 * s[:, 0])
+    assert not caplog.text
+    assert AvPBC(**SMALL).targets(problem(AvPBC)).facts == {"negative_weights_share": 1.0}
+    assert "mean weight beta * q is -0.02: below 0 it drives students away" in caplog.text
     monkeypatch.undo()
     assert "negative_weights_share" not in AvPBC(**SMALL).targets(problem(AvPBC)).facts
     with pytest.raises(BadParameter, match="beta of AvPBC is -1"):

@@ -72,7 +72,7 @@ def test_a_failed_run_raises_its_error_and_keeps_its_record(small_dataset_name: 
         (lambda: obdbench.run("dbc", "hopper/medum"), "Did you mean 'hopper/medium'"),
         (lambda: obdbench.run("dbc", "hopper/medium", outer_step=1), "Did you mean 'outer_steps'"),
         (lambda: obdbench.run("dbc", "hopper/medium", protocol="obdd"), "Did you mean 'obd'"),
-        (lambda: obdbench.run("dbc", "hopper/medium", student={"widht": 1}), "in student"),
+        (lambda: obdbench.run("dbc", "hopper/medium", student={"widht": 1}), "in the student of"),
         (lambda: obdbench.sweep("quickstat"), "Did you mean 'quickstart'"),
         (lambda: obdbench.sweep({"name": "x", "datsets": []}), "Unknown key 'datsets'"),
         (lambda: obdbench.load_set("hopper.av_pbc.0.seed0"), "has a record in"),
