@@ -106,6 +106,7 @@ class Materials:
             normalized_return=measured.get("normalized_return"),
             episodes=measured.get("episodes"),
             parameters=facts.get("parameters", {}),
+            checkpoint_sha256=facts.get("checkpoint_sha256"),
         )
 
     def density_facts(self) -> DensityFacts | None:

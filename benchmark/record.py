@@ -112,6 +112,8 @@ class TeacherFacts(_Part, frozen=True, kw_only=True, rename={"return_": "return"
         normalized_return: The same, normalised.
         episodes: Count of episodes of that measurement.
         parameters: Every setting of the recipe that it was trained with; empty where imported.
+        checkpoint_sha256: Digest of the file that it was imported from; None where it was trained
+            or the record is of an earlier version.
     """
 
     name: str
@@ -120,6 +122,7 @@ class TeacherFacts(_Part, frozen=True, kw_only=True, rename={"return_": "return"
     normalized_return: float | None
     episodes: int | None
     parameters: dict[str, Any] = {}
+    checkpoint_sha256: str | None = None
 
 
 class DensityFacts(_Part, frozen=True, kw_only=True):
@@ -331,6 +334,8 @@ def write_record(path: Path, record: Record) -> None:
         del values["sets_of"]  # versions that do not know it refuse only what has it
     if not record.provenance.resumed_from:
         del values["provenance"]["resumed_from"]
+    if record.teacher is not None and record.teacher.checkpoint_sha256 is None:
+        del values["teacher"]["checkpoint_sha256"]
     if (where := _not_finite(values)) is not None:
         raise BadRecord(f"{path} would hold a value that is not finite at {where}.")
     _check(_convert(values, path), path)

@@ -81,6 +81,12 @@ def published_files() -> dict[str, PublishedFile]:
     }
 
 
+def published_teacher(sha256: str) -> PublishedFile | None:
+    """The authors' policy whose file has this digest; None where it is none of theirs."""
+    policies = (file for file in published_files().values() if file.variant == "policy")
+    return next((file for file in policies if file.sha256 == sha256), None)
+
+
 def files_of(pattern: str | None, dataset: str) -> tuple[str, ...]:
     """Names of the artefacts behind a published number; none without a pattern."""
     if pattern is None:

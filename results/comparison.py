@@ -36,6 +36,7 @@ from results.author_files import (
     files_of,
     margin_of,
     published_files,
+    published_teacher,
     rescored,
 )
 from results.frames import made_of_several
@@ -433,10 +434,10 @@ def _reasons(cell: PublishedCell, record: Summary) -> tuple[str, ...]:
 def _as_papers_teacher(name: str, record: Summary) -> tuple[str, list[str]]:
     """The name that a teacher counts as, and the differences of its training from the papers'."""
     from benchmark.teachers.teacher import TEACHERS  # here: it imports torch
-    from benchmark.teachers.teacher_files import AUTHORS
+    from benchmark.teachers.teacher_files import AUTHORS, stood_for
 
     if name == AUTHORS:
-        return PAPERS_TEACHER, []
+        return PAPERS_TEACHER, _not_published(record, stood_for(record.spec.dataset))
     if name != PAPERS_TEACHER:
         return name, []
     if record.spec.dataset.startswith(STAND_IN):
@@ -450,6 +451,17 @@ def _as_papers_teacher(name: str, record: Summary) -> tuple[str, list[str]]:
         for key, value in trained.items()
         if key in default and value != default[key] and key != "report_every"
     ]
+
+
+def _not_published(record: Summary, dataset: str) -> list[str]:
+    """The difference of an imported teacher from the one that was published for a dataset."""
+    sha256 = record.teacher.checkpoint_sha256 if record.teacher else None
+    if sha256 is None:  # records of earlier versions do not tell it
+        return []
+    published = published_teacher(sha256)
+    if published is None:
+        return [f"teacher of a checkpoint (sha256 {sha256[:16]}) that no author published"]
+    return [] if published.dataset == dataset else [f"teacher published for {published.dataset}"]
 
 
 def settings_of(spec: RunSpec, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:

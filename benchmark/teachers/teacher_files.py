@@ -75,7 +75,7 @@ def _trained_path(sha256: str, teacher: TeacherName) -> Path:
 
 def imported_path(dataset_name: str) -> Path:
     """File of a teacher that was imported for data of this name, or for what they stand in for."""
-    return teacher_cache() / f"{_stem(_stood_for(dataset_name))}.{AUTHORS}.safetensors"
+    return teacher_cache() / f"{_stem(stood_for(dataset_name))}.{AUTHORS}.safetensors"
 
 
 def shipped_path(dataset_name: str, teacher: TeacherName) -> Path:
@@ -153,14 +153,14 @@ def find_teacher(dataset: Dataset, name: str) -> NetworkTeacher:
 
 def missing_import(dataset_name: str) -> str:
     """What to say where no teacher was imported for data of this name."""
-    dataset_name = _stood_for(dataset_name)
+    dataset_name = stood_for(dataset_name)
     return (
         f"No teacher of the papers' authors was imported for {dataset_name}. Import their "
         f"checkpoint with `obdbench teacher import FILE.pt --dataset {dataset_name}`."
     )
 
 
-def _stood_for(dataset_name: str) -> str:
+def stood_for(dataset_name: str) -> str:
     """Name of D4RL's dataset that one stands in for, which has its teacher; else its own."""
     if dataset_name.startswith(STAND_IN):
         return f"d4rl/{dataset_name.removeprefix(STAND_IN)}"

@@ -143,7 +143,7 @@ def import_(
     """Import a checkpoint of the papers' authors; no code of the file is run.
 
     Runs on that dataset find it as `--teacher cal_ql_authors`; they count as runs with the papers'
-    teacher.
+    teacher where the file is the one that the authors published for it.
     """
     short = dataset.removeprefix(D4RL)
     path = target or imported_path(D4RL + short)
@@ -158,13 +158,35 @@ def read_teacher(file: Path, dataset: str, **facts: str) -> NetworkTeacher:
         file: The checkpoint.
         dataset: Name that D4RL gives its data, for example "hopper-medium-v2".
         facts: Further facts to keep with the teacher.
+
+    Raises:
+        TeacherProblem: It cannot be read, or its authors published it for another dataset.
     """
     mean, std = d4rl_statistics(dataset)
     known = {"dataset": D4RL + dataset, "environment": d4rl_environment(dataset)}
     teacher = import_corl(file, observation_mean=mean, observation_std=std, facts=known | facts)
+    _check_published(file, D4RL + dataset, teacher.facts["checkpoint_sha256"])
     if converted := teacher.facts.get("checkpoint_converted"):
         err.print(f"{file}: {converted}.")
     return teacher
+
+
+def _check_published(file: Path, dataset: str, sha256: str) -> None:
+    """Refuse the authors' checkpoint of another dataset, and say where one is none of theirs."""
+    from results.author_files import published_teacher  # here: only an import needs it
+
+    published = published_teacher(sha256)
+    if published is None:
+        err.print(
+            f"{file} (sha256 {sha256[:16]}) is none of the checkpoints that the papers' authors "
+            f"published: runs with it do not count as runs with the papers' teacher."
+        )
+    elif published.dataset != dataset:
+        raise TeacherProblem(
+            f"{file} (sha256 {sha256[:16]}) is the checkpoint that the papers' authors published "
+            f"for {published.dataset}, not for {dataset}. Import it with --dataset "
+            f"{published.dataset}, or take their file for {dataset}."
+        )
 
 
 def measure_and_save(

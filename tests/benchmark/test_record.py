@@ -26,6 +26,7 @@ from benchmark.record import (
     Record,
     Score,
     Seeds,
+    TeacherFacts,
     check_set,
     json_schema,
     read_record,
@@ -206,6 +207,24 @@ def test_record_comes_back_as_it_was(tmp_path: Path, record: Record) -> None:
 
     assert read_record(path_of(tmp_path)) == record
     assert path_of(tmp_path).read_text().endswith("}\n")
+
+
+TEACHER = TeacherFacts(
+    name="cal_ql_authors", sha256="00", return_=1.0, normalized_return=2.0, episodes=3
+)
+
+
+@pytest.mark.parametrize("origin", [{}, {"checkpoint_sha256": "11"}])
+def test_where_a_teacher_comes_from_is_written_where_it_is_known(
+    origin: dict[str, str], tmp_path: Path
+) -> None:
+    """Earlier versions know no such key, and read every record that lacks it."""
+    record = complete_record(teacher=msgspec.structs.replace(TEACHER, **origin))
+    write_record(path_of(tmp_path), record)
+    assert read_record(path_of(tmp_path)) == record
+    written = json.loads(path_of(tmp_path).read_text())["teacher"]
+    former = {"name", "sha256", "return", "normalized_return", "episodes", "parameters"}
+    assert written.keys() == former | origin.keys()
 
 
 @pytest.mark.parametrize("case", BROKEN)

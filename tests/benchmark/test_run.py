@@ -37,6 +37,7 @@ from benchmark.spec import RunSpec
 from benchmark.state import load_state, save_state
 from benchmark.stopping import Stopped, StopRequest
 from benchmark.synthetic_set import load_synthetic_set
+from benchmark.teachers.teacher import NetworkTeacher
 from tests.tiny_runs import PLUGIN, PROTOCOL, STUDENT, execute, numbers, sets, tiny_spec
 
 STATE = "state.safetensors"
@@ -171,6 +172,17 @@ def test_record_of_a_method_with_a_teacher_names_the_teacher(
     # A policy is scored as it is: one of it, and there is no set to keep.
     assert np.shape(record.checkpoints[0].returns) == (1, 2)
     assert record.checkpoints[0].synthetic_set is None
+
+
+def test_a_record_says_where_its_teacher_comes_from(
+    small_dataset_name: str, tiny_teacher: NetworkTeacher
+) -> None:
+    loaded = materials.Materials.load(tiny_spec("teacher", small_dataset_name))
+    origin = {"checkpoint_sha256": "1" * 64}
+    teacher = replace(tiny_teacher, facts={**tiny_teacher.facts, **origin})
+    facts = replace(loaded, teacher=teacher).teacher_facts()
+    assert facts is not None
+    assert {key: getattr(facts, key) for key in origin} == origin
 
 
 def test_a_done_run_leaves_nothing_but_its_record_and_sets(

@@ -9,9 +9,11 @@ import torch
 from typer.testing import CliRunner
 
 from benchmark.errors import ObdBenchError
-from benchmark.teachers.teacher import NetworkTeacher
-from benchmark.teachers.teacher_files import imported_path
+from benchmark.files import file_sha256
+from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem
+from benchmark.teachers.teacher_files import imported_path, load_teacher
 from obdbench.cli.app import app
+from results.author_files import PublishedFile
 
 TINY = ["--steps", "6", "--set", "width=4", "--set", "batch_size=4", "--set", "report_every=3"]
 
@@ -93,7 +95,9 @@ def test_an_unknown_setting_is_named(small_dataset_name: str, cache: Path) -> No
         invoke("teacher", "train", small_dataset_name, "--set", "learning_rat=1")
 
 
-def test_an_import_says_what_it_converted(tmp_path: Path, cache: Path) -> None:
+def write_checkpoint(path: Path) -> None:
+    """Save a checkpoint for Hopper in float64, as DataParallel names its weights."""
+
     def network(inputs: int, outputs: int, name: str) -> dict[str, torch.Tensor]:
         shapes = {"0.weight": (4, inputs), "0.bias": (4,), "2.weight": (outputs, 4)}
         return {
@@ -103,15 +107,47 @@ def test_an_import_says_what_it_converted(tmp_path: Path, cache: Path) -> None:
 
     constants = {f"log_std_{name}.constant": torch.zeros(()) for name in ("multiplier", "offset")}
     critics = {f"critic{index}": network(14, 1, "network") for index in (1, 2)}
-    path = tmp_path / "parallel.pt"
     torch.save({"actor": network(11, 6, "base_network") | constants, **critics}, path)
-    said = invoke(
-        *("teacher", "import", str(path), "--dataset", "d4rl/hopper-medium-v2", "--episodes", "1")
-    )
+
+
+def import_checkpoint(path: Path, dataset: str) -> str:
+    return invoke("teacher", "import", str(path), "--dataset", dataset, "--episodes", "1")
+
+
+def test_an_import_says_what_it_converted(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "parallel.pt"
+    write_checkpoint(path)
+    said = import_checkpoint(path, "d4rl/hopper-medium-v2")
     assert (
         f"{path}: 'module' removed from a name (12 times), torch.float64 converted to "
         f"torch.float32 (12 times)."
     ) in said
+
+
+def test_a_checkpoint_that_no_author_published_is_imported_with_a_word(
+    tmp_path: Path, cache: Path
+) -> None:
+    path = tmp_path / "own.pt"
+    write_checkpoint(path)
+    said = import_checkpoint(path, "d4rl/hopper-medium-v2")
+    assert "is none of the checkpoints that the papers' authors published" in said
+    facts = load_teacher(imported_path("d4rl/hopper-medium-v2")).facts
+    assert facts["checkpoint_sha256"] == file_sha256(path)
+
+
+def test_the_authors_checkpoint_of_another_dataset_is_refused(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, right = tmp_path / "published.pt", "d4rl/hopper-medium-v2"
+    write_checkpoint(path)
+    file = PublishedFile("obd/hopper-medium-v2", right, "policy", None, file_sha256(path))
+    monkeypatch.setattr("results.author_files.published_files", lambda: {file.name: file})
+    with pytest.raises(
+        TeacherProblem, match=f"published for {right}, not for d4rl/hopper-medium-e"
+    ):
+        import_checkpoint(path, "d4rl/hopper-medium-expert-v2")
+    assert not list(cache.rglob("*.safetensors"))
+    assert "none of the checkpoints" not in import_checkpoint(path, right)
 
 
 def test_describe_draws_and_tabulates(small_dataset_name: str, tmp_path: Path) -> None:

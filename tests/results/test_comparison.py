@@ -21,6 +21,7 @@ from benchmark.spec import RunSpec
 from benchmark.teachers.cal_ql import CalQL, CORLCalQL
 from benchmark.teachers.teacher_files import AUTHORS
 from results import comparison
+from results.author_files import published_files
 from results.comparison import (
     FOLDER,
     MARGIN,
@@ -567,7 +568,7 @@ def table_1_av_pbc() -> PublishedCell:
 CORL = asdict(CORLCalQL())
 
 
-def with_teacher(teacher: str, parameters: dict[str, Any]) -> Comparison:
+def with_teacher(teacher: str, parameters: dict[str, Any], **facts: str) -> Comparison:
     """Av-PBC's number of Table 1 next to runs at its settings, whose teacher was trained so."""
     spec = RunSpec.create(
         method="av_pbc",
@@ -578,7 +579,12 @@ def with_teacher(teacher: str, parameters: dict[str, Any]) -> Comparison:
         protocol=PROTOCOLS["obd"],
     )
     records = [
-        altered(of_spec(record, spec), teacher__name=teacher, teacher__parameters=parameters)
+        altered(
+            of_spec(record, spec),
+            teacher__name=teacher,
+            teacher__parameters=parameters,
+            **{f"teacher__{key}": value for key, value in facts.items()},
+        )
         for record in group([32.0, 32.5, 33.0, 33.5, 34.0])
     ]
     return held_against(table_1_av_pbc(), records)
@@ -613,6 +619,23 @@ def test_a_teacher_trained_otherwise_than_the_papers_is_not_theirs(
 ) -> None:
     found = with_teacher(teacher, parameters)
     assert (found.verdict, found.reasons) == ("not tested", (reason,))
+
+
+@pytest.mark.parametrize(
+    ("published", "reason"),
+    [
+        ("obd/hopper-medium-v2", None),
+        ("obd/hopper-medium-expert-v2", "teacher published for d4rl/hopper-medium-expert-v2"),
+        (None, "teacher of a checkpoint (sha256 1111111111111111) that no author published"),
+    ],
+)
+def test_an_imported_teacher_is_the_papers_where_they_published_it_for_the_dataset(
+    published: str | None, reason: str | None
+) -> None:
+    sha256 = published_files()[published].sha256 if published else "1" * 64
+    found = with_teacher(AUTHORS, {}, checkpoint_sha256=sha256)
+    expected = ("not tested", (reason,)) if reason else ("reproduced", ())
+    assert (found.verdict, found.reasons) == expected
 
 
 def test_sdw_obd_is_tested_only_with_the_papers_density_and_teacher() -> None:
