@@ -25,7 +25,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, An
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(facts)
     with atomic_path(path) as temporary:
-        save_file(whole, temporary, metadata={"facts": text, "sha256": _digest(whole, text)})
+        save_file(whole, temporary, metadata={"facts": text, "sha256": content_sha256(whole, text)})
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -39,7 +39,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             text, said = (file.metadata()[key] for key in ("facts", "sha256"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if _digest(tensors, text) != said:
+        if content_sha256(tensors, text) != said:
             raise ValueError("its content has another sha256 than it says")
         return tensors, json.loads(text)
     except (OSError, RuntimeError, SafetensorError, LookupError, TypeError, ValueError) as error:
@@ -48,7 +48,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
-def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+def content_sha256(tensors: Mapping[str, Tensor], facts: str) -> str:
     """The sha256 of the facts and of every tensor's name, type, shape and bytes."""
     digest = hashlib.sha256(facts.encode())
     for name, tensor in sorted(tensors.items()):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -14,7 +18,14 @@ from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import STAND_IN
 from benchmark.errors import ObdBenchError
 from benchmark.files import atomic_path, cache_folder, file_sha256
-from benchmark.teachers.teacher import TEACHERS, Layers, NetworkTeacher, TeacherProblem
+from benchmark.state import content_sha256
+from benchmark.teachers.teacher import (
+    TEACHERS,
+    ActionNoise,
+    Layers,
+    NetworkTeacher,
+    TeacherProblem,
+)
 
 FORMAT = "obdbench.teacher/1"
 SHIPPED = Path(__file__).parent / "shipped"
@@ -181,22 +192,60 @@ def save_teacher(teacher: NetworkTeacher, path: Path) -> None:
         for index, (weight, bias) in enumerate(layers):
             tensors[f"{name}.{index}.weight"] = weight.contiguous()
             tensors[f"{name}.{index}.bias"] = bias.contiguous()
-    facts = {
+    card = {
         "format": FORMAT,
         "action_noise": teacher.action_noise,
         "log_std_multiplier": teacher.log_std_multiplier,
         "log_std_offset": teacher.log_std_offset,
         "facts": dict(teacher.facts),
     }
+    text = json.dumps(card, sort_keys=True)
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"teacher": json.dumps(facts, sort_keys=True)})
+        digest = content_sha256(tensors, text)
+        save_file(tensors, temporary, metadata={"teacher": text, "sha256": digest})
+
+
+class _Parameters(msgspec.Struct):
+    steps: float | None = None
+
+
+class _Evaluation(msgspec.Struct, rename={"return_": "return"}):
+    return_: float
+    normalized_return: float
+    episodes: int
+
+
+class _Facts(msgspec.Struct):
+    """The facts that the suite reads, with their types; a file may have others."""
+
+    dataset: str = ""
+    dataset_sha256: str | None = None
+    environment: str | None = None
+    contacts: str | None = None
+    recipe: str = ""
+    seed: int = 0
+    parameters: _Parameters = msgspec.field(default_factory=_Parameters)
+    evaluation: _Evaluation | None = None
+    artefact: str | None = None
+    checkpoint_sha256: str | None = None
+
+
+class _Card(msgspec.Struct):
+    """The JSON in a teacher's file."""
+
+    format: str
+    action_noise: ActionNoise
+    log_std_multiplier: float
+    log_std_offset: float
+    facts: _Facts
 
 
 def load_teacher(path: Path) -> NetworkTeacher:
     """Read a teacher file; its sha256 is added to the facts.
 
     Raises:
-        TeacherProblem: The file is missing, not safetensors, or of another format.
+        TeacherProblem: The file is missing, not safetensors, of another format, malformed or
+            altered, or its numbers are not finite.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -208,24 +257,85 @@ def load_teacher(path: Path) -> NetworkTeacher:
             f"import a CORL checkpoint (.pt) with `obdbench teacher import`."
         ) from error
     try:
-        facts = json.loads(metadata["teacher"])
-        known = facts["format"] == FORMAT
+        card = json.loads(metadata["teacher"])
+        known = card["format"] == FORMAT
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise TeacherProblem(f"{path} is a safetensors file but not a teacher: {error}.") from error
     if not known:
-        raise TeacherProblem(f"{path} has format {facts['format']!r}, expected {FORMAT!r}.")
-    return NetworkTeacher(
-        actor=_layers(tensors, "actor"),
-        critics=_layers(tensors, "critics"),
-        observation_mean=tensors["observation_mean"],
-        observation_std=tensors["observation_std"],
-        action_noise=facts["action_noise"],
-        log_std_multiplier=facts["log_std_multiplier"],
-        log_std_offset=facts["log_std_offset"],
-        facts={**facts["facts"], "sha256": file_sha256(path)},
+        raise TeacherProblem(f"{path} has format {card['format']!r}, expected {FORMAT!r}.")
+    try:
+        # Files of earlier versions have no digest.
+        if metadata.get("sha256") not in (None, content_sha256(tensors, metadata["teacher"])):
+            raise _Malformed("its content has another sha256 than it says, so it was altered")
+        return _teacher(card, tensors, file_sha256(path))
+    except (_Malformed, msgspec.ValidationError) as error:
+        raise TeacherProblem(
+            f"{path} is not a sound teacher: {error}. Put the file back as it was, or train or "
+            f"import it again with --force."
+        ) from error
+
+
+class _Malformed(Exception):
+    """What is wrong with a teacher's file."""
+
+
+def _teacher(card: dict[str, Any], tensors: dict[str, Tensor], sha256: str) -> NetworkTeacher:
+    """The teacher of a file's content, once its parts fit together."""
+    checked = msgspec.convert(card, _Card)
+    scalars = torch.tensor([checked.log_std_multiplier, checked.log_std_offset])
+    for name, tensor in {**tensors, "log_std": scalars}.items():
+        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+            raise _Malformed(f"{name} has numbers that are not finite, or of {tensor.dtype}")
+    left = dict(tensors)
+    mean, std = (left.pop(f"observation_{name}", torch.empty(())) for name in ("mean", "std"))
+    if mean.dim() != 1 or mean.shape != std.shape or not bool((std > 0).all()):
+        raise _Malformed(
+            f"observation_mean {list(mean.shape)} and observation_std {list(std.shape)} are "
+            f"missing, of two lengths, or a deviation is not positive"
+        )
+    teacher = NetworkTeacher(
+        actor=_layers(left, "actor", len(mean), 2),
+        critics=[],
+        observation_mean=mean,
+        observation_std=std,
+        action_noise=checked.action_noise,
+        log_std_multiplier=checked.log_std_multiplier,
+        log_std_offset=checked.log_std_offset,
+        facts={**card["facts"], "sha256": sha256},
     )
+    outputs = len(teacher.actor[-1][1])
+    if checked.action_noise != "exploration" and outputs % 2:
+        raise _Malformed(f"the actor has {outputs} outputs, expected a mean and a deviation each")
+    critics = _layers(left, "critics", len(mean) + teacher.action_dim, 3)
+    if critics[-1][1].shape[-1] != 1:
+        raise _Malformed(f"a critic has {critics[-1][1].shape[-1]} outputs, expected 1")
+    if left:
+        raise _Malformed(f"it has tensors that no network takes: {', '.join(sorted(left)[:4])}")
+    return dataclasses.replace(teacher, critics=critics)
 
 
-def _layers(tensors: dict[str, Tensor], name: str) -> Layers:
-    count = sum(key.startswith(f"{name}.") for key in tensors) // 2
-    return [(tensors[f"{name}.{i}.weight"], tensors[f"{name}.{i}.bias"]) for i in range(count)]
+def _layers(tensors: dict[str, Tensor], name: str, inputs: int, dims: int) -> Layers:
+    """Take the layers of a network out of `tensors`, each with as many inputs as the last gave.
+
+    Args:
+        tensors: Tensors of a file by name.
+        name: "actor" or "critics".
+        inputs: Numbers that the first layer must take.
+        dims: Dimensions of a weight, `[out, in]` or `[C, out, in]`.
+    """
+    layers: Layers = []
+    while (weight := tensors.pop(f"{name}.{len(layers)}.weight", None)) is not None:
+        bias = tensors.pop(f"{name}.{len(layers)}.bias", torch.empty(()))
+        lead = (layers[0][0] if layers else weight).shape[:-2]
+        expected = (*lead, *bias.shape[-1:], inputs)
+        if weight.dim() != dims or weight.shape != expected or bias.shape != expected[:-1]:
+            raise _Malformed(
+                f"layer {len(layers)} of {name} has weight {list(weight.shape)} and bias "
+                f"{list(bias.shape)}, expected {inputs} inputs, {dims} dimensions and a bias per "
+                f"output"
+            )
+        layers.append((weight, bias))
+        inputs = bias.shape[-1]
+    if not layers or not inputs:
+        raise _Malformed(f"{name} has no layers")
+    return layers

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from benchmark.errors import ObdBenchError
@@ -73,6 +75,16 @@ def test_another_seed_is_another_teacher(small_dataset_name: str, cache: Path) -
     )
     with pytest.raises(ObdBenchError, match="no iql teacher"):
         invoke("teacher", "eval", small_dataset_name, "--recipe", "iql")
+
+
+def test_a_malformed_teacher_is_a_row_and_no_end(cache: Path) -> None:
+    folder = cache / "teachers"
+    folder.mkdir()
+    card = json.dumps({"format": "obdbench.teacher/1"})
+    save_file({"x": torch.zeros(1)}, folder / "a.iql.seed0.safetensors", {"teacher": card})
+    listed = invoke("teacher", "list")
+    assert "hopper/medium-replay" in listed
+    assert "broken:" in listed
 
 
 def test_all_teachers_are_evaluated_beside_their_data(

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from benchmark.datasets.dataset import Dataset
 from benchmark.registry import UnknownName
@@ -115,6 +123,86 @@ def test_a_teacher_of_other_dimensions_is_refused(small_dataset: Dataset, cache:
         TeacherProblem, match=r"takes 11 observations and gives 3 actions.*11 and 2"
     ):
         find_teacher(other, AUTHORS)
+
+
+def rewritten(
+    path: Path,
+    tensors: Callable[[dict[str, Tensor]], object] = lambda _: None,
+    card: Callable[[dict[str, Any]], object] = lambda _: None,
+) -> Path:
+    """Write the file anew with other content and, as earlier versions did, without its digest."""
+    with safe_open(path, framework="pt") as file:
+        found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        said = json.loads(file.metadata()["teacher"])
+    tensors(found)
+    card(said)
+    save_file(found, path, metadata={"teacher": json.dumps(said)})
+    return path
+
+
+@pytest.fixture
+def saved(small_dataset: Dataset, tmp_path: Path) -> Path:
+    path = tmp_path / "teacher.safetensors"
+    save_teacher(IQL(steps=2, batch_size=4, width=4).train(small_dataset, 0), path)
+    return path
+
+
+def test_a_file_without_a_digest_is_read(saved: Path) -> None:
+    before = load_teacher(saved)
+    after = load_teacher(rewritten(saved))
+    assert torch.equal(before.actor[0][0], after.actor[0][0])
+
+
+def test_altered_bytes_are_noticed(saved: Path) -> None:
+    content = bytearray(saved.read_bytes())
+    content[-1] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(TeacherProblem, match=r"teacher\.safetensors is not a sound.*was altered"):
+        load_teacher(saved)
+
+
+CUT = torch.zeros(3, 3)
+MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
+    "only a format": (
+        {"card": lambda c: [c.pop(key) for key in list(c) if key != "format"]},
+        "missing required field `action_noise`",
+    ),
+    "unknown noise": ({"card": lambda c: c.update(action_noise="none")}, "Invalid enum value"),
+    "facts of another type": ({"card": lambda c: c["facts"].update(dataset=3)}, r"facts\.dataset"),
+    "half an evaluation": (
+        {"card": lambda c: c["facts"].update(evaluation={"return": 1.0})},
+        r"normalized_return.*facts\.evaluation",
+    ),
+    "infinite scalar": ({"card": lambda c: c.update(log_std_offset=1e999)}, "log_std has numbers"),
+    "NaN": ({"tensors": lambda t: t["actor.0.weight"].fill_(math.nan)}, "actor.0.weight has numb"),
+    "whole numbers": (
+        {"tensors": lambda t: t.update({"actor.0.bias": t["actor.0.bias"].int()})},
+        "or of torch.int32",
+    ),
+    "no mean": ({"tensors": lambda t: t.pop("observation_mean")}, r"observation_mean \[\]"),
+    "no spread": ({"tensors": lambda t: t["observation_std"].zero_()}, "deviation is not positive"),
+    "no layers": (
+        {"tensors": lambda t: [t.pop(key) for key in list(t) if key.startswith("actor")]},
+        "actor has no layers",
+    ),
+    "no bias": ({"tensors": lambda t: t.pop("actor.1.bias")}, r"layer 1 of actor.* bias \[\]"),
+    "a gap": ({"tensors": lambda t: t.pop("critics.1.weight")}, "a critic has 4 outputs"),
+    "other widths": ({"tensors": lambda t: t.update({"actor.1.weight": CUT})}, "expected 4 inputs"),
+    "another critic": (
+        {"tensors": lambda t: t.update({"critics.0.weight": torch.zeros(4, 14)})},
+        "3 dimensions",
+    ),
+    "one more": ({"tensors": lambda t: t.update({"actor.9.bias": CUT[0]})}, "no network takes"),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_a_malformed_file_is_named_with_what_to_do(case: str, saved: Path) -> None:
+    changes, message = MALFORMED[case]
+    with pytest.raises(
+        TeacherProblem, match=rf"teacher\.safetensors is not a sound.*{message}.*with --force"
+    ):
+        load_teacher(rewritten(saved, **changes))
 
 
 def test_a_teacher_is_shipped_for_each_of_the_nine() -> None:
