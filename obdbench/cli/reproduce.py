@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Column, Table
 
+from benchmark.config import BadConfiguration
 from benchmark.errors import ObdBenchError
 from obdbench.cli.console import err, out
 from obdbench.cli.options import DEFAULT_STORE, Store, parse_settings
@@ -238,7 +239,11 @@ def _prepare(work: Reproduction, steps: list[Step]) -> None:
             fit(step.dataset, step.recipe, seed=0, epochs=None)
         else:
             name = TeacherName.parse(step.recipe)
-            train_teacher(step.dataset, name.recipe, name.seed, work.teacher_settings)
+            try:
+                train_teacher(step.dataset, name.recipe, name.seed, work.teacher_settings)
+            except BadConfiguration:
+                if _is_left(work, step):
+                    raise  # else another process trained it while this one waited
 
 
 def _on_cluster(

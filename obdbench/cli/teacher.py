@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from filelock import FileLock, Timeout
 from rich.table import Column, Table
 
 from benchmark.config import build
@@ -89,6 +91,8 @@ def train_teacher(
 ) -> None:
     """Train a teacher on a dataset of the local store, measure it and write its file.
 
+    Where another process trains the same one, this one waits, and then finds it there.
+
     Args:
         dataset: Name of the dataset.
         recipe: Registered recipe.
@@ -98,34 +102,53 @@ def train_teacher(
         episodes: Episodes of the measurement.
         device: Device of the training, "cpu", "cuda" or "cuda+tf32".
         force: Replace the teacher that is there.
+
+    Raises:
+        BadConfiguration: The file exists and `force` is off, or a setting is unknown.
     """
     data = load_dataset(DatasetName.parse(dataset))
     algorithm = build(TEACHERS[recipe], settings, f"recipe {recipe}")
     path = target or cached_path(data, recipe, seed)
     check_free(path, force, OR_TARGET)
-    state = path.with_suffix(".state")
-    total = dataclasses.asdict(algorithm)["steps"]
-    with (
-        products_of(device),
-        progress_bar(f"Training {recipe} on {dataset}", "steps", total) as bar,
-    ):
+    with _one_at_a_time(path):
+        check_free(path, force, OR_TARGET)  # another process may have trained it meanwhile
+        state = path.with_suffix(".state")
+        total = dataclasses.asdict(algorithm)["steps"]
+        with (
+            products_of(device),
+            progress_bar(f"Training {recipe} on {dataset}", "steps", total) as bar,
+        ):
 
-        def report(step: int, _: int, losses: dict[str, float], score: float | None) -> None:
-            shown = ", ".join(f"{name} loss {value:.3g}" for name, value in losses.items())
-            note = f"{shown}, normalized return {score:.1f}" if score is not None else shown
-            bar.update(step, note)
+            def report(step: int, _: int, losses: dict[str, float], score: float | None) -> None:
+                shown = ", ".join(f"{name} loss {value:.3g}" for name, value in losses.items())
+                note = f"{shown}, normalized return {score:.1f}" if score is not None else shown
+                bar.update(step, note)
 
-        teacher = algorithm.train(
-            data,
-            seed,
-            state=state,
-            progress=report,
-            evaluate=lambda t: _measured(t, data, 5)["normalized_return"],
-            device=str(checked_device(device)),
-        )
-    measured = _measured(teacher, data, episodes)
-    _save(teacher, measured, path)
-    state.unlink(missing_ok=True)
+            teacher = algorithm.train(
+                data,
+                seed,
+                state=state,
+                progress=report,
+                evaluate=lambda t: _measured(t, data, 5)["normalized_return"],
+                device=str(checked_device(device)),
+            )
+        measured = _measured(teacher, data, episodes)
+        _save(teacher, measured, path)
+        state.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Wait until no other process trains the teacher of a file: they would share its state."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        err.print(f"Another process trains {path}; waiting until it ends.")
+        held = lock.acquire()
+    with held:
+        yield
 
 
 @app.command(name="import")

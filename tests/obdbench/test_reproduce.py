@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import re
 import signal
@@ -10,15 +12,18 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmark.config import BadConfiguration
 from benchmark.datasets.d4rl_facts import d4rl_statistics
 from benchmark.method import METHODS
 from benchmark.teachers.teacher_files import imported_path
-from obdbench.reproduction import reproducible, reproduction
+from obdbench.cli.reproduce import _prepare
+from obdbench.reproduction import Step, reproducible, reproduction
 from obdbench.sweeps import shipped_sweeps
 from tests.d4rl_files import Arrays, made_up, write_file
 from tests.file_server import FileServer, serve
@@ -169,6 +174,23 @@ def test_a_teacher_of_the_authors_is_imported_and_never_trained(
     there = cli(*command)
     assert there.code == 0, there.err
     assert re.search(r"cal_ql_authors on d4rl/hopper-medium-v2 +│ there +│ +│ imported", there.out)
+
+
+@pytest.mark.parametrize("trained_meanwhile", [True, False])
+def test_a_teacher_that_another_process_trains_meanwhile_is_taken(
+    trained_meanwhile: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Step("teacher", "d4rl/hopper-medium-v2", "cal_ql_corl")
+    looks = iter([step, dataclasses.replace(step, done=trained_meanwhile)])
+    work: Any = SimpleNamespace(look=lambda _: next(looks), teacher_settings={})
+
+    def refuse(*_: Any) -> None:
+        raise BadConfiguration("exists already")
+
+    monkeypatch.setattr("obdbench.cli.teacher.train_teacher", refuse)
+    with contextlib.nullcontext() if trained_meanwhile else pytest.raises(BadConfiguration):
+        _prepare(work, [step])
+    assert not list(looks)
 
 
 def test_on_a_cluster_teachers_are_jobs_and_the_runs_follow_them(

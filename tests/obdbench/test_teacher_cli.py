@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from benchmark.config import BadConfiguration
+from benchmark.datasets.catalog import load_dataset
+from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
 from benchmark.files import file_sha256
 from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem
-from benchmark.teachers.teacher_files import imported_path, load_teacher
+from benchmark.teachers.teacher_files import cached_path, imported_path, load_teacher
 from obdbench.cli.app import app
+from obdbench.cli.teacher import train_teacher
 from results.author_files import PublishedFile
 
 TINY = ["--steps", "6", "--set", "width=4", "--set", "batch_size=4", "--set", "report_every=3"]
@@ -51,6 +56,27 @@ def test_a_trained_teacher_is_listed_and_evaluated(
     shown = invoke("teacher", "eval", small_dataset_name, "--recipe", recipe, "--episodes", "2")
     assert "normalized return" in shown
     assert "over 2 episodes" in shown
+
+
+def test_a_training_waits_for_another_of_its_name_and_does_not_replace_it(
+    small_dataset_name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = cached_path(load_dataset(DatasetName.parse(small_dataset_name)), "iql")
+    path.parent.mkdir()
+    other = FileLock(path.with_suffix(".lock"))
+    said = []
+
+    def end_the_other(text: str) -> None:
+        said.append(text)
+        path.write_text("theirs")
+        other.release()
+
+    monkeypatch.setattr("obdbench.cli.teacher.err.print", end_the_other)
+    other.acquire()
+    with pytest.raises(BadConfiguration, match="exists already, and nothing was done"):
+        train_teacher(small_dataset_name, "iql", 0, {"steps": 2, "width": 4, "batch_size": 4})
+    assert said == [f"Another process trains {path}; waiting until it ends."]
+    assert path.read_text() == "theirs"
 
 
 def test_an_import_replaces_an_earlier_one_only_with_force(cache: Path, tmp_path: Path) -> None:
