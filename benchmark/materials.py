@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from benchmark.datasets.catalog import load_dataset
@@ -52,11 +54,15 @@ class Materials:
         space = action_space(dataset.env_id)
         for student in (spec.student, spec.scoring_student):
             student.check_space(space, dataset.env_id)
+        teacher = find_teacher(dataset, spec.teacher) if "teacher" in needs else None
+        learned = teacher.facts.get("dataset_sha256") if teacher else None
+        if learned not in (None, dataset.sha256):
+            _say_other_data(dataset.name, dataset.sha256, spec.teacher, learned)
         return cls(
             spec,
             dataset,
             Scaling.of(dataset, space),
-            find_teacher(dataset, spec.teacher) if "teacher" in needs else None,
+            teacher,
             find_or_fit(dataset, Fit.of(spec.density)) if "log_density" in needs else None,
         )
 
@@ -106,6 +112,8 @@ class Materials:
             normalized_return=measured.get("normalized_return"),
             episodes=measured.get("episodes"),
             parameters=facts.get("parameters", {}),
+            dataset=facts.get("dataset"),
+            dataset_sha256=facts.get("dataset_sha256"),
             checkpoint_sha256=facts.get("checkpoint_sha256"),
         )
 
@@ -122,3 +130,15 @@ class Materials:
             held_out_standard_error=held_out.get("standard_error"),
             not_finite=facts["not_finite"]["count"],
         )
+
+
+@cache  # once in a process, which may do many runs on the same data
+def _say_other_data(dataset: str, sha256: str, teacher: str, learned: str) -> None:
+    """Log that a shipped teacher learned from other data than it is used on."""
+    recipe, _, seed = teacher.partition(":")
+    logging.getLogger(__name__).warning(
+        "%s (sha256 %s): the shipped %s teacher of that name is used, which learned from other "
+        "data (sha256 %s). To train one on exactly these: obdbench teacher train %s --recipe %s%s",
+        *(dataset, sha256[:16], teacher, learned[:16], dataset, recipe),
+        f" --seed {seed}" if seed else "",
+    )

@@ -45,6 +45,9 @@ MOST_SAID = 500
 DIGEST = "sha256"
 """Key of a record's file that holds the digest of all others; older records have none."""
 
+ORIGIN_OF_A_TEACHER = ("dataset", "dataset_sha256", "checkpoint_sha256")
+"""Keys that are written only where they are known; older records have none of them."""
+
 
 class BadRecord(ObdBenchError):
     """A record that does not follow the schema, or that contradicts itself."""
@@ -112,8 +115,11 @@ class TeacherFacts(_Part, frozen=True, kw_only=True, rename={"return_": "return"
         normalized_return: The same, normalised.
         episodes: Count of episodes of that measurement.
         parameters: Every setting of the recipe that it was trained with; empty where imported.
-        checkpoint_sha256: Digest of the file that it was imported from; None where it was trained
-            or the record is of an earlier version.
+        dataset: Name of the data that it learned from.
+        dataset_sha256: Digest of their content, which may differ from that of the run's dataset;
+            None where it was imported.
+        checkpoint_sha256: Digest of the file that it was imported from; None where it was trained.
+            All three are None in records of earlier versions.
     """
 
     name: str
@@ -122,6 +128,8 @@ class TeacherFacts(_Part, frozen=True, kw_only=True, rename={"return_": "return"
     normalized_return: float | None
     episodes: int | None
     parameters: dict[str, Any] = {}
+    dataset: str | None = None
+    dataset_sha256: str | None = None
     checkpoint_sha256: str | None = None
 
 
@@ -334,8 +342,10 @@ def write_record(path: Path, record: Record) -> None:
         del values["sets_of"]  # versions that do not know it refuse only what has it
     if not record.provenance.resumed_from:
         del values["provenance"]["resumed_from"]
-    if record.teacher is not None and record.teacher.checkpoint_sha256 is None:
-        del values["teacher"]["checkpoint_sha256"]
+    if record.teacher is not None:
+        for key in ORIGIN_OF_A_TEACHER:
+            if values["teacher"][key] is None:
+                del values["teacher"][key]
     if (where := _not_finite(values)) is not None:
         raise BadRecord(f"{path} would hold a value that is not finite at {where}.")
     _check(_convert(values, path), path)

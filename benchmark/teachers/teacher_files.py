@@ -121,25 +121,41 @@ def imported_teachers() -> dict[str, tuple[Path, NetworkTeacher]]:
 def teacher_file(dataset_name: str, sha256: str | None, teacher: TeacherName) -> Path | None:
     """File of a dataset's teacher; None where there is none.
 
-    That is the one imported for data of this name, or the one trained on exactly this data with
-    this recipe and seed: here, or else shipped.
+    That is the one imported for data of this name, or the one with this recipe and seed: trained
+    here on exactly this data, or else shipped for data of this name, whatever their size.
 
     Args:
         dataset_name: Name of the dataset.
         sha256: Digest of its content; None where it is not on this machine.
         teacher: Recipe and seed.
     """
-    candidates = [shipped_path(dataset_name, teacher)]
+    shipped = shipped_path(dataset_name, teacher)
+    candidates = [shipped]
     if teacher.recipe == AUTHORS:  # the second name is that of older imports
         old = teacher_cache() / f"{_stem(dataset_name)}.cal_ql.safetensors"
         candidates = [imported_path(dataset_name), old]
     elif sha256 is not None:
         candidates.insert(0, _trained_path(sha256, teacher))
-    return next((path for path in candidates if path.is_file()), None)
+    return next(
+        (
+            path
+            for path in candidates
+            if path.is_file() and (path != shipped or _learned_from(path, dataset_name))
+        ),
+        None,
+    )
+
+
+def _learned_from(path: Path, dataset_name: str) -> bool:
+    """Whether data of this name are those of a teacher's file: two names may give one file name."""
+    learned = load_teacher(path).facts.get("dataset", "")
+    return bool(_without_size(learned) == _without_size(dataset_name))
 
 
 def find_teacher(dataset: Dataset, name: str) -> NetworkTeacher:
     """Load the teacher of a dataset by its name, for example `td3_bc` or `td3_bc:1`.
+
+    A shipped one may have learned from other data of that name, see its `dataset_sha256`.
 
     Raises:
         TeacherProblem: There is none, or its dimensions are not the dataset's.
@@ -179,7 +195,11 @@ def stood_for(dataset_name: str) -> str:
 
 
 def _stem(dataset_name: str) -> str:
-    return dataset_name.partition("@")[0].replace("/", "-")
+    return _without_size(dataset_name).replace("/", "-")
+
+
+def _without_size(dataset_name: str) -> str:
+    return dataset_name.partition("@")[0]
 
 
 def save_teacher(teacher: NetworkTeacher, path: Path) -> None:

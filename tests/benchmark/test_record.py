@@ -214,7 +214,10 @@ TEACHER = TeacherFacts(
 )
 
 
-@pytest.mark.parametrize("origin", [{}, {"checkpoint_sha256": "11"}])
+@pytest.mark.parametrize(
+    "origin",
+    [{}, {"checkpoint_sha256": "11"}, {"dataset": "hopper/medium", "dataset_sha256": "22"}],
+)
 def test_where_a_teacher_comes_from_is_written_where_it_is_known(
     origin: dict[str, str], tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ from baselines.obd import DBC
 from baselines.outer_loop import Targets
 from benchmark import materials, provenance, run
 from benchmark.datasets.catalog import load_dataset
+from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
 from benchmark.files import file_sha256
@@ -178,11 +179,29 @@ def test_a_record_says_where_its_teacher_comes_from(
     small_dataset_name: str, tiny_teacher: NetworkTeacher
 ) -> None:
     loaded = materials.Materials.load(tiny_spec("teacher", small_dataset_name))
-    origin = {"checkpoint_sha256": "1" * 64}
+    origin = {
+        "dataset": "hopper/medium",
+        "dataset_sha256": "2" * 64,
+        "checkpoint_sha256": "1" * 64,
+    }
     teacher = replace(tiny_teacher, facts={**tiny_teacher.facts, **origin})
     facts = replace(loaded, teacher=teacher).teacher_facts()
     assert facts is not None
     assert {key: getattr(facts, key) for key in origin} == origin
+
+
+def test_a_shipped_teacher_that_learned_from_other_data_is_named_once(
+    small_dataset: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = tiny_spec("teacher", small_dataset.name)
+    materials._say_other_data.cache_clear()
+    _, second = (materials.Materials.load(spec) for _ in range(2))
+    learned = second.teacher_facts()
+    assert learned is not None and learned.dataset == "hopper/medium"
+    assert learned.dataset_sha256 not in (None, small_dataset.sha256)
+    (said,) = caplog.messages
+    assert small_dataset.sha256[:16] in said and learned.dataset_sha256[:16] in said
+    assert said.endswith("obdbench teacher train hopper/medium@2000 --recipe td3_bc")
 
 
 def test_a_done_run_leaves_nothing_but_its_record_and_sets(

@@ -111,6 +111,17 @@ def test_a_shipped_teacher_has_the_seed_that_is_asked_for(
             find_teacher(small_dataset, other)
 
 
+def test_a_shipped_teacher_serves_its_own_dataset_of_any_size_and_no_other(
+    small_dataset: Dataset, cache: Path
+) -> None:
+    """The file names of both begin with `hopper-medium-replay`."""
+    own = dataclasses.replace(small_dataset, name="hopper/medium-replay@7")
+    assert find_teacher(own, "td3_bc").facts["dataset"] == "hopper/medium-replay"
+    other = dataclasses.replace(small_dataset, name="hopper-medium/replay")
+    with pytest.raises(TeacherProblem, match="There is no td3_bc teacher for hopper-medium/replay"):
+        find_teacher(other, "td3_bc")
+
+
 def test_a_teacher_of_other_dimensions_is_refused(small_dataset: Dataset, cache: Path) -> None:
     teacher = IQL(steps=2, batch_size=4, width=4).train(small_dataset, 0)
     save_teacher(teacher, imported_path("d4rl/walker2d-medium-v2"))
