@@ -18,7 +18,13 @@ from benchmark.datasets.d4rl_facts import (
     d4rl_reference,
 )
 from benchmark.datasets.dataset import AskedReference, Dataset, DatasetProblem, OnProgress
-from benchmark.datasets.download import Patience, TrustedFiles, download, remote_size
+from benchmark.datasets.download import (
+    Patience,
+    TrustedFiles,
+    discard_altered,
+    download,
+    remote_size,
+)
 from benchmark.datasets.hdf5 import read_d4rl_file
 from benchmark.datasets.source import DatasetFamily, DatasetSource
 from benchmark.errors import did_you_mean
@@ -85,14 +91,16 @@ class D4RLSource(DatasetSource):
     def _fetch(self, name: str, progress: OnProgress | None) -> Dataset:
         """Download the file unless a sound one is there, read it, then trust it from now on.
 
-        Trusted last: what a wrong address answers with must not become the file to expect.
+        Trusted last: what a wrong address answers with must not become the file to expect. Only
+        what this call downloaded is deleted where it cannot be read: another file in the cache is
+        the user's, or another process is about to trust it.
         """
         path = self._cached
         trusted = TrustedFiles(path.with_name("trusted.json"))
         expected = d4rl_fingerprint(self.dataset) or trusted.fingerprint(path.name)
-        if path.exists() and Fingerprint.of(path) != expected:
-            path.unlink()
-        download(
+        if expected is not None:
+            discard_altered(path, expected)
+        fetched = download(
             self.url,
             path,
             expected=expected,
@@ -102,11 +110,17 @@ class D4RLSource(DatasetSource):
         )
         try:
             dataset = self._read(name, path)
-        except DatasetProblem:
-            path.unlink()
-            raise
-        trusted.trust(path.name, Fingerprint.of(path), self.url)
-        return _with_facts(dataset, {"url": self.url}, [])
+        except DatasetProblem as error:
+            if fetched:
+                path.unlink()
+                raise
+            raise DatasetProblem(
+                f"{error} The file was in the cache already: put a sound one there, or delete "
+                f"{path} to have it fetched."
+            ) from error
+        url = self.url if fetched or expected is not None else "none, the file was in the cache"
+        trusted.trust(path.name, Fingerprint.of(path), url)
+        return _with_facts(dataset, {"url": url}, [])
 
     @property
     def _cached(self) -> Path:

@@ -54,7 +54,7 @@ def download(
     advice: str = "",
     patience: Patience | None = None,
     progress: OnProgress | None = None,
-) -> None:
+) -> bool:
     """Download a file; one that is there already is left as it is. Processes wait for each other.
 
     What arrived before an interruption stays next to the target as `.part`, and the next call goes
@@ -68,6 +68,9 @@ def download(
         patience: How long and how often to wait for the server.
         progress: Called with (bytes so far, bytes in all; 0 if the server does not say).
 
+    Returns:
+        Whether this call downloaded it; False where it was there, or another process was faster.
+
     Raises:
         DownloadProblem: The message names the address and the reason.
     """
@@ -76,13 +79,25 @@ def download(
             f"{url!r} is not an address to download from; expected http:// or https://. {advice}"
         )
     if target.exists():  # without a lock, which a read-only folder could not hold
-        return
+        return False
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
-        if not target.exists():
-            patience = patience or Patience()
-            transfer = _Transfer(url, target, expected, patience.stall, progress)
-            _let_pooch_fetch(transfer, patience, advice)
+        if target.exists():
+            return False
+        patience = patience or Patience()
+        transfer = _Transfer(url, target, expected, patience.stall, progress)
+        _let_pooch_fetch(transfer, patience, advice)
+        return True
+
+
+def discard_altered(target: Path, expected: Fingerprint) -> None:
+    """Delete a downloaded file that is no longer the expected one, so that it is fetched again."""
+    if not target.exists() or Fingerprint.of(target) == expected:
+        return
+    with FileLock(f"{target}.lock"):
+        # Looked at again: meanwhile another process may have put the expected one there.
+        if target.exists() and Fingerprint.of(target) != expected:
+            target.unlink()
 
 
 def remote_size(url: str, advice: str, stall: float = 10.0) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,6 +181,47 @@ def test_what_a_login_page_answers_is_not_trusted(
 
     server.content = write_file(own_folders / "served.hdf5", arrays).read_bytes()
     assert len(fetch(name, server)) == 58
+
+
+def test_a_file_that_a_user_put_into_the_cache_is_read_and_trusted(
+    name: DatasetName, server: FileServer, content: bytes, own_folders: Path
+) -> None:
+    placed = own_folders / "cache" / "d4rl" / "hopper_random-v2.hdf5"
+    placed.parent.mkdir(parents=True)
+    placed.write_bytes(content)
+    assert len(fetch(name, server)) == 58
+    assert server.requests == []
+    assert placed.read_bytes() == content
+    trusted = json.loads(placed.with_name("trusted.json").read_text())[placed.name]
+    assert trusted["sha256"] == Fingerprint.of(placed).sha256
+    assert dataset_card(name)["provenance"]["url"] == "none, the file was in the cache"
+
+
+def test_a_file_in_the_cache_that_cannot_be_read_is_named_and_stays(
+    name: DatasetName, server: FileServer, content: bytes, own_folders: Path
+) -> None:
+    placed = own_folders / "cache" / "d4rl" / "hopper_random-v2.hdf5"
+    placed.parent.mkdir(parents=True)
+    placed.write_bytes(content[:-100])
+    with pytest.raises(DatasetProblem, match=f"or delete {re.escape(str(placed))} to have it"):
+        fetch(name, server)
+    assert left_in(placed.parent) == {placed.name}
+
+
+def test_a_file_that_another_process_fetched_meanwhile_stays(
+    name: DatasetName, server: FileServer, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = D4RLSource._read
+
+    def meanwhile(source: D4RLSource, name: str, path: Path) -> Dataset:
+        """The other process, between the download of the first and its trust."""
+        monkeypatch.setattr(D4RLSource, "_read", read)
+        source.build(name, None, 0, 1, None)
+        return read(source, name, path)
+
+    monkeypatch.setattr(D4RLSource, "_read", meanwhile)
+    assert len(fetch(name, server)) == 58
+    assert len(server.requests) == 1, "the other process read the file that was there"
 
 
 def test_a_file_with_a_published_digest_must_have_it(

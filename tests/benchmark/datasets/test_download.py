@@ -7,8 +7,15 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from benchmark.datasets.download import DownloadProblem, Patience, download, remote_size
+from benchmark.datasets.download import (
+    DownloadProblem,
+    Patience,
+    discard_altered,
+    download,
+    remote_size,
+)
 from benchmark.files import Fingerprint
 from tests.file_server import FileServer
 
@@ -80,6 +87,28 @@ def test_two_who_want_it_at_once_fetch_it_once(server: FileServer, target: Path)
         other.join()
     assert target.read_bytes() == CONTENT
     assert len(server.requests) == 1
+
+
+def test_an_altered_file_is_discarded_unless_another_process_repaired_it(target: Path) -> None:
+    expected = fingerprint(CONTENT)
+    target.parent.mkdir()
+    target.write_bytes(CONTENT)
+    discard_altered(target, expected)
+    assert [path.name for path in target.parent.iterdir()] == [target.name], "not even a lock"
+
+    target.write_bytes(OTHER)
+    with FileLock(f"{target}.lock"):
+        waiting = threading.Thread(target=discard_altered, args=(target, expected))
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive() and target.exists()
+        target.write_bytes(CONTENT)
+    waiting.join()
+    assert target.read_bytes() == CONTENT
+
+    target.write_bytes(OTHER)
+    discard_altered(target, expected)
+    assert not target.exists()
 
 
 # --- interruptions -------------------------------------------------------------------------------
