@@ -17,7 +17,8 @@ and no learner that stops at terminations ever uses it. The dataset's provenance
 Like D4RL's reader it takes numbers of any type (float64, whole-number rewards, flags 0.0 and 1.0),
 a column `[N, 1]` where a list belongs, and a file without `timeouts`, whose episodes end at the
 environment's time limit (D4RL's loop counts one step too few after a terminal). Discrete actions
-may be whole numbers: they become one-hot rows.
+may be whole numbers: they become one-hot rows. A terminal at the time limit stays one, as in D4RL;
+in files of the user's own (see `transitions`) it counts as a time-out.
 """
 
 from __future__ import annotations
@@ -80,11 +81,22 @@ def read_d4rl_file(path: Path, *, name: str, env_id: str, reference: ReferenceRe
 
 
 def qlearning_view(
-    path: Path, file: h5py.File, *, name: str, env_id: str, reference: ReferenceReturns
+    path: Path,
+    file: h5py.File,
+    *,
+    name: str,
+    env_id: str,
+    reference: ReferenceReturns,
+    cut_at_limit: bool = False,
 ) -> Dataset:
-    """Read the q-learning view of an open file (see `read_d4rl_file`), named `path` in messages."""
+    """Read the q-learning view of an open file (see `read_d4rl_file`), named `path` in messages.
+
+    Args:
+        cut_at_limit: Take a terminal at the time limit for a time-out, with a warning. D4RL's
+            reader does not, so published files keep theirs.
+    """
     limit = find_specification(env_id).max_episode_steps
-    view = _QLearningView(path, file, limit)
+    view = _QLearningView(path, file, limit, cut_at_limit)
     states, facts, warnings = view.states()
     actions, converted = stored_actions(path, view.floats("actions"), env_id)
     terminations, truncations = np.zeros((2, len(view.rows)), dtype=bool)
@@ -129,6 +141,14 @@ def stored_actions(path: Path, given: FloatArray, env_id: str) -> tuple[FloatArr
         )
     said = f"whole numbers {first} to {last} to one-hot rows of {space.n}"
     return one_hot(taken.astype(np.int64), space), {"actions_converted": said}
+
+
+def said_cut(count: int, path: Path, limit: int | None, env_id: str) -> str:
+    """The warning about terminals at the time limit that count as truncations."""
+    return (
+        f"{count:,} episodes of {path.name} are marked as terminal at the {limit} steps that "
+        f"{env_id} has at most; they count as truncated."
+    )
 
 
 def as_flags(path: Path, key: str, values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -213,18 +233,23 @@ class _QLearningView:
         lengths: Transitions of each episode `[E]`.
         ends: The last transition of each episode `[E]`.
         terminated: Whether each episode ended in a terminal `[E]`.
+        terminals_cut: Terminals at the time limit that were taken for time-outs.
     """
 
-    def __init__(self, path: Path, file: h5py.File, limit: int | None) -> None:
+    def __init__(self, path: Path, file: h5py.File, limit: int | None, cut_at_limit: bool) -> None:
         self.path, self.file = path, file
         self._check_layout()
         terminals = as_flags(path, "terminals", file["terminals"][:])
-        timeouts = (
-            as_flags(path, "timeouts", file["timeouts"][:])
-            if "timeouts" in file
-            else _at_the_limit(terminals, limit)
-        )
+        given = np.zeros_like(terminals)
+        if "timeouts" in file:
+            given = as_flags(path, "timeouts", file["timeouts"][:])
+        timeouts = given if "timeouts" in file else _at_the_limit(terminals, limit)
         last = terminals | timeouts
+        self.terminals_cut = 0
+        if cut_at_limit and limit is not None:
+            at_limit = terminals & (_steps(last) == limit)
+            self.terminals_cut = int((at_limit & ~given).sum())
+            terminals, timeouts = terminals & ~at_limit, timeouts | at_limit
         makes_transition = ~timeouts
         makes_transition[-1] = False
         # A row's episode is the number of ends before it; the cumulative sum counts its own too.
@@ -300,16 +325,19 @@ class _QLearningView:
         return array
 
     def about_ends(self, limit: int | None, env_id: str) -> list[str]:
-        """Warnings where ends were not in the file, or episodes are beyond the time limit."""
+        """Warnings where ends were not in the file, or are at or beyond the time limit."""
+        cut = [said_cut(self.terminals_cut, self.path, limit, env_id)] if self.terminals_cut else []
         if "timeouts" not in self.file:
             ends = f"every {limit} steps, the time limit of {env_id}" if limit else "nowhere else"
-            return [f"{self.path.name} has no 'timeouts': episodes end at terminals and {ends}."]
+            said = f"{self.path.name} has no 'timeouts': episodes end at terminals and {ends}."
+            return [*cut, said]
         if limit is None or self.lengths.max() <= limit:
-            return []
+            return cut
         return [
+            *cut,
             f"{int((self.lengths > limit).sum())} episodes of {self.path.name} are longer than the "
             f"{limit} steps of {env_id}, the longest {self.lengths.max()}: ends may be missing in "
-            f"'timeouts'."
+            f"'timeouts'.",
         ]
 
     def _check_layout(self) -> None:
@@ -365,7 +393,12 @@ def _at_the_limit(terminals: NDArray[np.bool_], limit: int | None) -> NDArray[np
     """Rows `[N]` at which the time limit cuts an episode, counted from the one before's end."""
     if limit is None:
         return np.zeros_like(terminals)
-    rows = np.arange(len(terminals))
+    return np.asarray(_steps(terminals) % limit == 0)
+
+
+def _steps(last: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Number of each row within its episode `[N]`, from 1, where `last` ends episodes."""
+    rows = np.arange(len(last))
     starts = np.zeros_like(rows)
-    starts[1:] = np.where(terminals[:-1], rows[1:], 0)
-    return np.asarray((rows - np.maximum.accumulate(starts)) % limit == limit - 1)
+    starts[1:] = np.where(last[:-1], rows[1:], 0)
+    return np.asarray(rows - np.maximum.accumulate(starts) + 1)

@@ -43,6 +43,7 @@ from benchmark.datasets.hdf5 import (
     check_claim,
     check_storage,
     qlearning_view,
+    said_cut,
     stored_actions,
 )
 from benchmark.environments.lookup import action_space, find_specification
@@ -126,7 +127,12 @@ def read_transitions(path: Path, *, name: str, env_id: str, reference: Reference
                 plain = not others and all(key in stored for key in REQUIRED)
                 if plain or "episode_0" in stored:
                     return qlearning_view(
-                        path, stored, name=name, env_id=env_id, reference=reference
+                        path,
+                        stored,
+                        name=name,
+                        env_id=env_id,
+                        reference=reference,
+                        cut_at_limit=True,
                     )
                 file = _hdf5(path, stored)
         elif start == b"PK\x03\x04":
@@ -459,7 +465,9 @@ def _as_d4rl(
         rows["terminals"] = marks.terminals
         if says_cuts:
             rows["timeouts"] = marks.timeouts | (marks.ends & ~marks.terminals)
-        dataset = qlearning_view(file.path, rows, name=name, env_id=env_id, reference=reference)
+        dataset = qlearning_view(
+            file.path, rows, name=name, env_id=env_id, reference=reference, cut_at_limit=True
+        )
     layout = {"layout": "rows without next observations, read as D4RL's"}
     return dataclasses.replace(dataset, provenance={**layout, **dataset.provenance})
 
@@ -474,10 +482,7 @@ def _about_limit(
     """Warnings where the time limit changes what the file says, or was not kept."""
     limit, warnings = find_specification(env_id).max_episode_steps, []
     if both := int((marks.terminals & at_limit & ~marks.timeouts).sum()):
-        warnings.append(
-            f"{both:,} episodes of {path.name} are marked as terminal at the {limit} steps that "
-            f"{env_id} has at most; they count as truncated."
-        )
+        warnings.append(said_cut(both, path, limit, env_id))
     if limit is not None and (longest := int(lengths.max())) > limit:
         warnings.append(
             f"{int((lengths > limit).sum())} episodes of {path.name} are longer than the {limit} "

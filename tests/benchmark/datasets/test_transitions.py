@@ -279,6 +279,58 @@ def test_an_episode_at_the_time_limit_is_truncated(marks: str, tmp_path: Path) -
     assert "1 episodes of mine.npz are longer than the 4 steps" in longer
 
 
+@pytest.mark.parametrize("write", [npz, hdf5])
+@pytest.mark.parametrize(
+    "ends", ["timeouts", "no timeouts", "both marked", "dones and lengths", "dones and starts"]
+)
+def test_a_terminal_at_the_time_limit_is_a_cut_without_next_observations_too(
+    write: Callable[[Path, Arrays], Path], ends: str, tmp_path: Path
+) -> None:
+    arrays = made_up([5, 4, 5, 2], "tttt")
+    terminals = arrays.pop("terminals")
+    arrays["timeouts"] = np.zeros(16, bool)
+    if ends == "timeouts":
+        arrays["terminals"] = terminals
+    elif ends == "no timeouts":
+        arrays["terminals"] = terminals
+        del arrays["timeouts"]
+    elif ends == "both marked":
+        arrays["terminals"] = terminals
+        arrays["timeouts"] = np.isin(np.arange(16), [4, 13])
+    else:
+        del arrays["timeouts"]
+        arrays["dones"] = terminals
+        lengths = {"episode_lengths": np.array([5, 4, 5, 2])}
+        starts = {"is_first": np.isin(np.arange(16), [0, 5, 9, 14])}
+        arrays |= lengths if ends == "dones and lengths" else starts
+
+    dataset = read(write(tmp_path, arrays), 'Hopper-v4{"max_episode_steps": 5}')
+    check_dataset(dataset)
+    assert dataset.lengths.tolist() == [4, 4, 4, 1]  # a row that was cut makes no transition
+    assert np.flatnonzero(dataset.terminations).tolist() == [7]
+    assert np.flatnonzero(dataset.truncations).tolist() == [3, 11, 12]
+    said = [text for text in dataset.provenance["warnings"] if "as terminal at the 5 steps" in text]
+    assert [text.startswith("2 episodes of mine.") for text in said] == (
+        [] if ends == "both marked" else [True]
+    )
+
+
+def test_a_terminal_beyond_the_time_limit_stays(tmp_path: Path) -> None:
+    arrays = made_up([10, 3], "tt")
+    dataset = read(npz(tmp_path, arrays), 'Hopper-v4{"max_episode_steps": 5}')
+    assert np.flatnonzero(dataset.terminations).tolist() == [9]
+    (warning,) = dataset.provenance["warnings"]
+    assert "1 episodes of mine.npz are longer than the 5 steps" in warning
+
+
+def test_a_file_of_d4rl_keeps_its_terminals_at_the_time_limit(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "d4rl.hdf5", made_up([1000, 4], "tt"))
+    dataset = read_d4rl_file(path, name="d4rl/x", env_id="Hopper-v4", reference=REFERENCE)
+    assert np.flatnonzero(dataset.terminations).tolist() == [999]
+    assert dataset.provenance["warnings"] == []
+    assert not read(path).terminations.any()
+
+
 # --- actions --------------------------------------------------------------------------------------
 def test_actions_are_clipped_as_the_environment_clips_them(tmp_path: Path) -> None:
     arrays = rows()
