@@ -45,6 +45,8 @@ from benchmark.environments.lookup import action_space, find_specification
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 _OPTIONAL = ("timeouts", "next_observations")
+NEXT_ROW = "the row that follows in the file, as in D4RL"
+"""What `after_terminals` of the provenance says where that is the next episode's first row."""
 MOST_BYTES = 2**30
 """Bytes that the arrays of a file may need however small the file is."""
 MOST_COMPRESSION = 64
@@ -278,8 +280,7 @@ class _QLearningView:
         states = self.floats("observations")[rows]
         facts: dict[str, Any] = {"rows": len(self.file["terminals"])}
         if "next_observations" not in self.file:
-            said = "the row that follows in the file, as in D4RL"
-            return states, {**facts, "after_terminals": said}, []
+            return states, {**facts, "after_terminals": NEXT_ROW}, []
         unequal = self._take_next_observations(states)
         warning = (
             f"In {unequal:,} of {len(self.rows):,} transitions of {self.path.name} "

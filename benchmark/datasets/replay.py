@@ -24,6 +24,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from benchmark.datasets.dataset import Dataset, DatasetProblem, OnProgress
+from benchmark.datasets.hdf5 import NEXT_ROW
 from benchmark.environments.batch import highest
 from benchmark.environments.contacts import contact_rule, scale_margins
 from benchmark.environments.lookup import find_specification, make_environment
@@ -49,7 +50,8 @@ class Replay:
         rows: Rows of the dataset that were replayed `[R]`.
         reward_errors: Error of each one's reward, in the measure of `TOLERANCE` `[R]`; NaN where
             it is not compared, since it has the cost of an action that was clipped later.
-        state_errors: Largest error of each one's next observation, likewise `[R]`.
+        state_errors: Largest error of each one's next observation, likewise `[R]`; NaN where it is
+            not compared, since the data have the next episode's first observation there.
         ends_differ: How many ended where the data go on, or the reverse.
         by_other_contacts: How many of those outside the tolerance are within it by the other rule
             for the margin of a contact (`benchmark.environments.contacts`).
@@ -183,6 +185,16 @@ def _may_be_clipped(dataset: Dataset, environment: gymnasium.Env[Any, Any]) -> N
     return np.asarray(((dataset.actions == space.low) | (dataset.actions == space.high)).any(1))
 
 
+def _has_another_episodes_state(dataset: Dataset) -> NDArray[np.bool_]:
+    """Transitions `[M]` whose next observation is the next episode's first, as D4RL's view has it.
+
+    They are the terminals of a file without next observations.
+    """
+    if dataset.provenance.get("after_terminals") != NEXT_ROW:
+        return np.zeros(len(dataset), dtype=bool)
+    return dataset.terminations
+
+
 def _replay_rows(
     dataset: Dataset,
     environment: gymnasium.Env[Any, Any],
@@ -203,6 +215,7 @@ def _replay_rows(
         if progress and (at % 1000 == 0 or at + 1 == len(rows)):
             progress(at + 1, len(rows))
     states = _errors(following, dataset.next_observations[rows]).max(1)
+    states[_has_another_episodes_state(dataset)[rows]] = np.nan
     reward_errors = _errors(rewards, dataset.rewards[rows])
     reward_errors[_may_be_clipped(dataset, environment)[rows]] = np.nan
     return reward_errors, states, differ

@@ -294,8 +294,15 @@ def replay(
         "environment": f"{dataset.env_id} ({versions})",
         "contacts": contact_rule(dataset.env_id) or "of this MuJoCo",
         "transitions": f"{len(found.rows):,} replayed, {found.skipped:,} skipped{skipped}",
-        "rewards": _share(found.reward_errors, TOLERANCE, found.rows),
-        "next states": _share(found.state_errors, TOLERANCE, found.rows),
+        "rewards": _share(
+            found.reward_errors, TOLERANCE, found.rows, "as their actions were clipped"
+        ),
+        "next states": _share(
+            found.state_errors,
+            TOLERANCE,
+            found.rows,
+            "as the file has the next episode's first observation after a terminal",
+        ),
         "ends": f"{found.ends_differ:,} differ",
         "returns": f"mean {returns.mean():.1f}, {returns.min():.1f} to {returns.max():.1f} in "
         f"{len(returns):,} episodes",
@@ -353,11 +360,18 @@ def _reference(random: float | None, expert: float | None, measure: bool) -> Ask
     return ReferenceReturns(random, expert)
 
 
-def _share(errors: NDArray[np.float64], tolerance: float, rows: NDArray[np.int64]) -> str:
-    """Share of errors within the tolerance, and the largest one with its transition."""
+def _share(errors: NDArray[np.float64], tolerance: float, rows: NDArray[np.int64], why: str) -> str:
+    """Share of errors within the tolerance, and the largest one with its transition.
+
+    Args:
+        errors: Errors `[R]`; NaN where a value was not compared.
+        tolerance: Largest error that passes.
+        rows: Transitions of the errors `[R]`.
+        why: Why values were not compared.
+    """
     compared = ~np.isnan(errors)
     left_out = int((~compared).sum())
-    without = f"; {left_out:,} not compared, as their actions were clipped" if left_out else ""
+    without = f"; {left_out:,} not compared, {why}" if left_out else ""
     if not compared.any():
         return f"none compared{without}"
     worst = int(np.nanargmax(errors))

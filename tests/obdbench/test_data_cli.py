@@ -263,6 +263,28 @@ def test_what_a_user_should_know_is_said_and_kept(cli: Any, tmp_path: Path) -> N
     assert re.search(r"^warning +1 episodes of long.hdf5", cli("info", NAME).out, re.M)
 
 
+def test_a_replay_says_how_many_states_after_terminals_it_leaves_out(
+    cli: Any, tmp_path: Path
+) -> None:
+    env, rows = gymnasium.make("CartPole-v1"), []
+    for seed in range(3):
+        observation, ended = env.reset(seed=seed)[0], False
+        while not ended:
+            following, reward, ended, *_ = env.step(0)
+            rows.append((observation, 0, reward, ended))
+            observation = following
+    keys = ("observations", "actions", "rewards", "terminals")
+    arrays = {
+        key: np.array(values) for key, values in zip(keys, zip(*rows, strict=True), strict=True)
+    }
+    file = tmp_path / "rows.npz"
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    replayed = cli("replay", file, "--environment", "CartPole-v1")
+    assert replayed.code == 0, replayed.err
+    said = "2 not compared, as the file has the next episode's first observation after a terminal"
+    assert re.search(rf"^next states +100.0% within .*; {said}$", replayed.out, re.M)
+
+
 def test_rollouts_are_taken_in_by_one_command_and_replayed(cli: Any, tmp_path: Path) -> None:
     """Real steps of Hopper-v5, with some actions outside its bounds."""
     env = gymnasium.make("Hopper-v5")

@@ -129,6 +129,34 @@ def test_a_number_that_was_changed_is_found_at_its_row(what: str) -> None:
         found.check(dataset)
 
 
+def test_the_next_episodes_state_after_a_terminal_is_not_compared(tmp_path: Path) -> None:
+    """Of a file without next observations; played here in CartPole with random actions."""
+    environment, generator = gymnasium.make("CartPole-v1"), np.random.default_rng(0)
+    rows: dict[str, list[Any]] = {"obs": [], "acts": [], "rews": [], "terminated": []}
+    for seed in range(4):
+        observation, ended = environment.reset(seed=seed)[0], False
+        while not ended:
+            rows["obs"].append(observation)
+            rows["acts"].append(int(generator.integers(2)))
+            observation, reward, ended, *_ = environment.step(rows["acts"][-1])
+            rows["rews"].append(reward)
+            rows["terminated"].append(ended)
+    file = tmp_path / "rows.npz"
+    np.savez(file, **{key: np.array(values) for key, values in rows.items()})  # type: ignore[arg-type]
+    dataset = read_transitions(
+        file, name="local/rows", env_id="CartPole-v1", reference=ReferenceReturns(0.0, 1.0)
+    )
+    assert dataset.terminations.sum() == 3  # the last row of the file makes no transition
+    found = replay(dataset)
+    np.testing.assert_array_equal(np.isnan(found.state_errors), dataset.terminations)
+    assert not np.isnan(found.reward_errors).any()
+    found.check(dataset)
+    changed = dataclasses.replace(dataset, rewards=dataset.rewards + dataset.terminations)
+    assert np.flatnonzero(replay(changed).outside).tolist() == [
+        *np.flatnonzero(dataset.terminations)
+    ]
+
+
 def test_another_version_of_the_environment_is_found() -> None:
     dataset = single_steps("Walker2d-v4", largest=5)  # its left foot has another friction in v5
     other = dataclasses.replace(dataset, env_id="Walker2d-v5")
