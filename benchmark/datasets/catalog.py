@@ -11,7 +11,7 @@ import contextlib
 import json
 import shutil
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import gymnasium
 import minari
@@ -92,6 +92,7 @@ def build_dataset(
     force: bool = False,
     progress: OnProgress | None = None,
     source: DatasetSource | None = None,
+    must_be_new: bool = False,
 ) -> Dataset:
     """Collect, fetch or import a dataset into the local store, or load what is there.
 
@@ -102,22 +103,36 @@ def build_dataset(
         force: Build anew even if a sound one is there.
         progress: Called with (done, total) in the `progress_unit` of the source.
         source: Where the data come from, if not where the name says: a mirror, or a file.
+        must_be_new: Refuse what is in the store, which may be other data than those of `source`.
 
     Raises:
-        DatasetProblem: The dataset is in the store with another seed, or is not sound.
+        DatasetProblem: The dataset is in the store with another seed, or is not sound, or is there
+            although it must be new.
     """
+
+    def stored() -> Dataset:
+        return refuse_stored(name) if must_be_new else _load_seed(name, seed)
+
     if is_stored(name) and not force:  # without a lock, which a read-only folder could not hold
-        return _load_seed(name, seed)
+        return stored()
     name.folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{name.folder}.lock"):
         if is_stored(name) and not force:  # another builder was faster
-            return _load_seed(name, seed)
+            return stored()
         source = source or find_source(name.name)
         dataset = source.build(str(name), name.size, seed, threads, progress)
         seed_of = None if name.size is None else seed  # published data have none
         with system_errors_name(name.folder):
             write_dataset(name, dataset, seed=seed_of, description=source.description)
     return dataset
+
+
+def refuse_stored(name: DatasetName) -> NoReturn:
+    """Raise DatasetProblem: the store has the dataset, perhaps with other content or settings."""
+    raise DatasetProblem(
+        f"{name} is in the store already. Give --force to replace it, or leave it as it is "
+        f"(`obdbench data info {name}` shows it) and give a file another name."
+    )
 
 
 def _load_seed(name: DatasetName, seed: int) -> Dataset:

@@ -21,6 +21,7 @@ from benchmark.datasets.catalog import (
     is_stored,
     load_dataset,
     local_datasets,
+    refuse_stored,
 )
 from benchmark.datasets.d4rl import D4RLSource
 from benchmark.datasets.dataset import (
@@ -81,6 +82,7 @@ def build_if_missing(
     seed: int | None = None,
     force: bool = False,
     source: DatasetSource | None = None,
+    must_be_new: bool = False,
 ) -> Dataset:
     """Build a dataset with a progress bar; one that is in the store is only checked.
 
@@ -89,8 +91,11 @@ def build_if_missing(
         seed: Seed of the collection. None accepts what the store has, and builds a new one with 0.
         force: Build anew even if a sound one is in the store.
         source: Where the data come from; None for where the name says.
+        must_be_new: Refuse what is in the store, which may be other data than those of `source`.
     """
     keeps = is_stored(name) and not force  # what is replaced may be too damaged to be read
+    if keeps and must_be_new:
+        refuse_stored(name)
     if seed is None:
         seed = (dataset_card(name)["seed"] if keeps else None) or 0
     source = source or find_source(name.name)
@@ -102,6 +107,7 @@ def build_if_missing(
             force=force,
             progress=lambda done, total: bar.update(done, total=total),
             source=source,
+            must_be_new=must_be_new,
         )
         bar.update(bar.total or 0)
     err.print(f"{name}: {len(dataset):,} transitions, sha256 {dataset.sha256[:16]}")
@@ -167,8 +173,8 @@ def fetch(
                 f"--reference-random, --reference-expert and --measure-references are for Minari's."
             )
         source = dataclasses.replace(source, environment=environment, reference=reference)
-        _refuse_stored(parsed, force)
-    build_if_missing(parsed, force=force, source=source)
+    settings = environment is not None or reference is not None
+    build_if_missing(parsed, force=force, source=source, must_be_new=settings)
 
 
 @app.command(name="import")
@@ -192,9 +198,7 @@ def import_(
         )
     reference = _reference(reference_random, reference_expert, measure_references)
     source = FAMILIES[prefix].file_source(as_, file, environment, reference)
-    name = DatasetName.parse(as_)
-    _refuse_stored(name, force)
-    build_if_missing(name, force=force, source=source)
+    build_if_missing(DatasetName.parse(as_), force=force, source=source, must_be_new=True)
 
 
 @app.command(name="list")
@@ -336,15 +340,6 @@ def _sized(name: str, size: int | None) -> DatasetName:
     if size is not None and "@" in name:
         raise DatasetProblem(f"{name!r} names a size and --size {size} another; give only one.")
     return DatasetName.parse(name if size is None else f"{name}@{size}")
-
-
-def _refuse_stored(name: DatasetName, force: bool) -> None:
-    """Raise DatasetProblem where the store has the dataset, perhaps with other settings."""
-    if is_stored(name) and not force:
-        raise DatasetProblem(
-            f"{name} is in the store already. Give --force to replace it, or leave it as it is "
-            f"(`obdbench data info {name}` shows it) and give a file another name."
-        )
 
 
 def _reference(random: float | None, expert: float | None, measure: bool) -> AskedReference:

@@ -11,9 +11,11 @@ import gymnasium
 import minari
 import numpy as np
 import pytest
+from filelock import FileLock
 from minari.data_collector import EpisodeBuffer
 
 import obdbench
+from benchmark.datasets import catalog
 from benchmark.datasets.catalog import dataset_card, load_dataset
 from benchmark.datasets.source import DATASETS, DatasetName
 from tests.d4rl_files import made_up, write_file
@@ -200,6 +202,25 @@ def test_what_is_there_is_replaced_by_force_alone(cli: Any, file: Path) -> None:
     assert again.code == 1
     assert "local/mine is in the store already. Give --force to replace it" in again.err
     assert cli("import", file, *LOCAL, *references, "--force").code == 0
+
+
+def test_of_two_imports_at_once_the_second_is_refused(
+    cli: Any, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_file(file.with_name("other.hdf5"), made_up([7, 8], "tn"))
+    references = ("--reference-random", "0", "--reference-expert", "20")
+
+    def while_the_first_imports(path: str) -> FileLock:
+        """The second has looked into the store, and waits for the lock of the first."""
+        monkeypatch.setattr(catalog, "FileLock", FileLock)
+        assert cli("import", other, *LOCAL, *references).code == 0
+        return FileLock(path)
+
+    monkeypatch.setattr(catalog, "FileLock", while_the_first_imports)
+    second = cli("import", file, *LOCAL, *references)
+    assert second.code == 1
+    assert "local/mine is in the store already" in second.err
+    assert len(load_dataset(DatasetName.parse("local/mine"))) == 14
 
 
 def test_references_may_be_measured(cli: Any, tmp_path: Path) -> None:
