@@ -164,6 +164,11 @@ def fetch(
     if mirror is not None:
         if not isinstance(source, D4RLSource):
             raise DatasetProblem(f"--mirror is for D4RL's files; {parsed} is not one of them.")
+        if is_stored(parsed) and not force:
+            raise DatasetProblem(
+                f"{parsed} is in the store already, so nothing would be fetched from {mirror}. "
+                f"Give --force to replace it, or leave --mirror out."
+            )
         source = dataclasses.replace(source, mirror=mirror)
     reference = _reference(reference_random, reference_expert, measure_references)
     if environment is not None or reference is not None:
@@ -173,7 +178,12 @@ def fetch(
                 f"--reference-random, --reference-expert and --measure-references are for Minari's."
             )
         source = dataclasses.replace(source, environment=environment, reference=reference)
-    settings = environment is not None or reference is not None
+    settings = not (mirror is None and environment is None and reference is None)
+    if is_stored(parsed) and not (force or settings):
+        err.print(
+            f"{parsed} is in the store already and is only checked. With --force it is fetched "
+            f"again, or read again from its file in the cache."
+        )
     build_if_missing(parsed, force=force, source=source, must_be_new=settings)
 
 

@@ -69,6 +69,19 @@ def test_fetch_brings_a_dataset_that_info_and_list_know(cli: Any, server: FileSe
     assert re.search(r"^reference returns  random -20.3, expert 3234.3$", info, re.M)
 
 
+def test_a_second_fetch_says_that_it_only_checks(cli: Any, server: FileServer) -> None:
+    assert "in the store already" not in cli("fetch", NAME, "--mirror", server.url).err
+    again = cli("fetch", NAME)
+    assert again.code == 0
+    assert f"{NAME} is in the store already and is only checked. With --force it is" in again.err
+    forced = cli("fetch", NAME, "--mirror", server.url, "--force")
+    assert forced.code == 0 and "in the store already" not in forced.err
+    other = cli("fetch", NAME, "--mirror", "http://other")
+    assert other.code == 1
+    assert "is in the store already, so nothing would be fetched from http://other" in other.err
+    assert "Give --force to replace it, or leave --mirror out." in other.err
+
+
 @pytest.mark.parametrize("damaged", ["card.json", "data/main_data.hdf5"])
 def test_the_command_in_the_message_mends_a_fetched_dataset(
     cli: Any, server: FileServer, damaged: str
