@@ -226,9 +226,14 @@ def dataset_card(name: DatasetName) -> dict[str, Any]:
             f"Build it with `{name.build_command}`."
         )
     try:
-        card: dict[str, Any] = json.loads(read_small(path))
+        card: Any = json.loads(read_small(path))
     except (UnfitFile, ValueError, RecursionError) as error:
         raise DatasetProblem(f"{path} is not JSON ({error}). {repair}") from error
+    if not isinstance(card, dict):
+        raise DatasetProblem(
+            f"{path} is not the card of a dataset: it is of type {type(card).__name__}, expected "
+            f"an object. {repair}"
+        )
     if lacking := [key for key in CARD_KEYS if key not in card]:
         raise DatasetProblem(f"{path} lacks {', '.join(map(repr, lacking))}. {repair}")
     said = card.pop(CARD_DIGEST, None)

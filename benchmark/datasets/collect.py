@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from benchmark.datasets.dataset import Dataset, OnProgress, ReferenceReturns
 from benchmark.environments.batch import BatchedEnvironment, highest, one_hot
 from benchmark.environments.lookup import make_batched
+from benchmark.environments.rollout import require_time_limit
 from benchmark.seeds import derive_seed, numpy_generator
 
 
@@ -99,7 +100,11 @@ def collect(
         slots: Environments stepped at once.
         threads: Threads that step them.
         progress: Called with (transitions so far, transitions in all).
+
+    Raises:
+        NoTimeLimit: Episodes of the environment may never end.
     """
+    require_time_limit(policies.env_id)
     environment = make_batched(policies.env_id, slots, threads)
     try:
         collector = _Collector(environment, name, policies, parts, seed)
@@ -127,7 +132,8 @@ class _Collector:
         parts: Sequence[Part],
         seed: int,
     ) -> None:
-        slots, limit = environment.size, environment.max_episode_steps or 1000
+        slots, limit = environment.size, environment.max_episode_steps
+        assert limit is not None  # `collect` requires one
         obs_dim, act_dim = environment.observation_dim, policies.action_dim
         self.environment, self.policies, self.parts = environment, policies, parts
         self.axes: dict[str, str | int] = {"dataset": name, "seed": seed}

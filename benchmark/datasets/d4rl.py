@@ -97,13 +97,21 @@ class D4RLSource(DatasetSource):
         """
         path = self._cached
         trusted = TrustedFiles(path.with_name("trusted.json"))
-        expected = d4rl_fingerprint(self.dataset) or trusted.fingerprint(path.name)
+        published = d4rl_fingerprint(self.dataset)
+        expected = published or trusted.fingerprint(path.name)
+        expected_by = (
+            "What is expected was published for this file."
+            if published
+            else f"What is expected was recorded in {trusted.path} when the file was first used; "
+            f"to trust the other one, delete the entry {path.name!r} there."
+        )
         if expected is not None:
             discard_altered(path, expected)
         fetched = download(
             self.url,
             path,
             expected=expected,
+            expected_by=expected_by,
             advice=self._advice(name),
             patience=self.patience,
             progress=progress,

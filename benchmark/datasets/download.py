@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from benchmark.datasets.dataset import OnProgress
 from benchmark.errors import ObdBenchError
-from benchmark.files import Fingerprint, write_atomic
+from benchmark.files import Fingerprint, UnfitFile, read_small, write_atomic
 
 _CHUNK = 1 << 16  # bytes written at a time: an interruption loses less than this
 _WORTH_ANOTHER_TRY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}  # and every 5xx
@@ -51,6 +51,7 @@ def download(
     target: Path,
     *,
     expected: Fingerprint | None = None,
+    expected_by: str = "",
     advice: str = "",
     patience: Patience | None = None,
     progress: OnProgress | None = None,
@@ -64,6 +65,7 @@ def download(
         url: `http://` or `https://`.
         target: Where the file appears once it is whole and checked.
         expected: Size and digest that the file must have, where they are known.
+        expected_by: A sentence on where these come from, for the message that refuses others.
         advice: A sentence for the end of every message: where else to get the file.
         patience: How long and how often to wait for the server.
         progress: Called with (bytes so far, bytes in all; 0 if the server does not say).
@@ -85,7 +87,7 @@ def download(
         if target.exists():
             return False
         patience = patience or Patience()
-        transfer = _Transfer(url, target, expected, patience.stall, progress)
+        transfer = _Transfer(url, target, expected, expected_by, patience.stall, progress)
         _let_pooch_fetch(transfer, patience, advice)
         return True
 
@@ -137,9 +139,18 @@ class TrustedFiles:
         self.path = path
 
     def fingerprint(self, name: str) -> Fingerprint | None:
-        """Fingerprint of a file when it was first used; None before that."""
+        """Fingerprint of a file when it was first used; None before that.
+
+        Raises:
+            DownloadProblem: The file of fingerprints is damaged.
+        """
         entry = self._entries().get(name)
-        return Fingerprint(entry["bytes"], entry["sha256"]) if entry else None
+        if entry is None:
+            return None
+        try:
+            return Fingerprint(int(entry["bytes"]), str(entry["sha256"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged(f"the entry {name!r} lacks bytes and sha256") from error
 
     def trust(self, name: str, fingerprint: Fingerprint, url: str) -> None:
         """Store the fingerprint of a file unless one is recorded already."""
@@ -155,10 +166,23 @@ class TrustedFiles:
             write_atomic(self.path, json.dumps(entries, indent=1) + "\n")
 
     def _entries(self) -> dict[str, Any]:
-        entries: dict[str, Any] = (
-            json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
-        )
+        if not self.path.exists():
+            return {}
+        try:
+            entries = json.loads(read_small(self.path))
+        except json.JSONDecodeError as error:
+            raise self._damaged(f"line {error.lineno}: {error.msg}") from error
+        except (UnfitFile, ValueError, RecursionError) as error:
+            raise self._damaged(str(error)) from error
+        if not isinstance(entries, dict):
+            raise self._damaged(f"it is of type {type(entries).__name__}, expected entries by file")
         return entries
+
+    def _damaged(self, found: str) -> DownloadProblem:
+        return DownloadProblem(
+            f"{self.path} cannot be read ({found}). Correct it, or delete it: then each file is "
+            f"trusted anew at its next use."
+        )
 
 
 class _PassingFailure(ValueError):
@@ -208,6 +232,7 @@ class _Transfer:
     url: str
     target: Path
     expected: Fingerprint | None
+    expected_by: str
     stall: float
     progress: OnProgress | None
     total: int | None = None
@@ -327,6 +352,7 @@ class _Transfer:
         raise _FinalFailure(
             f"gives {found}, expected {self.expected.bytes:,} bytes with sha256 "
             f"{self.expected.sha256}: it is another file, and was not kept."
+            f"{self.expected_by and ' '}{self.expected_by}"
         )
 
     def _discard(self) -> None:

@@ -323,7 +323,27 @@ def _unknown_message(name: str) -> str:
     )
 
 
+def successor(specification: EnvSpec) -> str:
+    """What to name in place of gymnasium's v2 and v3 of MuJoCo's tasks, or "" for other ids.
+
+    They need mujoco-py, which gymnasium no longer runs: where their class was is a function that
+    raises. A user's own environment under such an id is not meant.
+    """
+    task, _, version = specification.id.rpartition("-")
+    later = gymnasium.registry.get(f"{task}-v4")
+    if (
+        version not in ("v2", "v3")
+        or getattr(specification.entry_point, "__module__", "") != "gymnasium.envs"
+        or later is None
+        or not str(later.entry_point).startswith("gymnasium.envs.mujoco.")
+    ):
+        return ""
+    return f"It needs mujoco-py, which gymnasium no longer runs. Name {later.id} instead."
+
+
 def _install_hint(specification: EnvSpec) -> str:
+    if later := successor(specification):
+        return later
     entry_point = str(specification.entry_point)
     extra = next((e for start, e in _EXTRAS.items() if entry_point.startswith(start)), None)
     return f"Run `pip install '{extra}'`." if extra else "Install the packages it needs."

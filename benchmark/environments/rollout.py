@@ -13,7 +13,12 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from benchmark.environments.batch import BatchedEnvironment, check_actions, highest
-from benchmark.environments.lookup import find_specification, make_batched
+from benchmark.environments.lookup import (
+    UnknownEnvironment,
+    find_specification,
+    make_batched,
+    successor,
+)
 from benchmark.environments.physics import UNCHANGED, Physics
 from benchmark.errors import ObdBenchError
 from benchmark.threads import torch_threads
@@ -24,11 +29,19 @@ class NoTimeLimit(ObdBenchError):
 
 
 def require_time_limit(env_id: str) -> None:
-    """Raise NoTimeLimit where episodes of an environment may never end, so that none is scored."""
-    if find_specification(env_id).max_episode_steps is None:
+    """Check that episodes of an environment end, without which none is collected or scored.
+
+    Raises:
+        NoTimeLimit: They may never end.
+        UnknownEnvironment: It is not registered, or gymnasium no longer runs it.
+    """
+    specification = find_specification(env_id)
+    if later := successor(specification):
+        raise UnknownEnvironment(f"{env_id} cannot be made. {later}")
+    if specification.max_episode_steps is None:
         raise NoTimeLimit(
-            f"{env_id} has no time limit, so that an episode might never end. Name it with one: "
-            f"--environment '{env_id.partition('{')[0]}{{\"max_episode_steps\": 1000}}'."
+            f"{env_id} has no time limit, so that an episode might never end. Name it with one, "
+            f"as in --environment '{env_id.partition('{')[0]}{{\"max_episode_steps\": 1000}}'."
         )
 
 

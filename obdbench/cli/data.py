@@ -214,20 +214,20 @@ def import_(
 @app.command(name="list")
 def list_datasets() -> None:
     """List every dataset that is known without a network, and those in the local store."""
-    stored = {str(name): dataset_card(name) for name in local_datasets()}
     table = Table(
         Column("dataset", no_wrap=True), "size", "mean return", "sd", "max", "in store", "source"
     )
-    for name in sorted({*dataset_names(), *stored}):
-        card = stored.get(name)
+    for name in sorted({*dataset_names(), *map(str, local_datasets())}):
+        try:
+            parsed = DatasetName.parse(name)
+            source = find_source(parsed.name)
+            card = dataset_card(parsed) if is_stored(parsed) else None
+        except ObdBenchError as error:
+            table.add_row(name, "", "", "", "", "", f"broken: {error}")
+            continue
         if card is not None:
             returns = [f"{card['returns'][key]:.0f}" for key in ("mean", "sd", "max")]
             table.add_row(name, f"{card['size']:,}", *returns, "yes", card["source"])
-            continue
-        try:
-            source = find_source(name)
-        except ObdBenchError as error:
-            table.add_row(name, "", "", "", "", "", f"broken: {error}")
             continue
         size = source.default_size
         table.add_row(

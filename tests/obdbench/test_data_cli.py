@@ -388,6 +388,19 @@ def test_build_all_builds_the_suites_own_and_sums_up(
     assert dataset_card(DatasetName.parse("hopper/medium@40"))["seed"] == 3, "kept as it was"
 
 
+@pytest.mark.parametrize("content", ["5", '{"name": "local/mine"}', "{"])
+def test_a_broken_card_is_a_row_of_the_list(cli: Any, file: Path, content: str) -> None:
+    references = ("--reference-random", "0", "--reference-expert", "20")
+    for name in ("local/mine", "local/other"):
+        arguments = ("--as", name, "--environment", "Hopper-v4", *references)
+        assert cli("import", file, *arguments).code == 0
+    (DatasetName.parse("local/mine").folder / "card.json").write_text(content)
+    listed = cli("list")
+    assert listed.code == 0
+    assert re.search(r"│ local/mine +│ .*│ broken: ", listed.out)
+    assert re.search(r"│ local/other +│ 58 .*│ yes ", listed.out)
+
+
 # --- mistakes ------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("arguments", "says"),

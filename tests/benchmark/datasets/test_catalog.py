@@ -305,7 +305,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "card of another kind": (
         lambda f: (f / CARD).write_text("[]"),
         CARD,
-        "lacks 'name'",
+        "is not the card of a dataset: it is of type list, expected an object",
+    ),
+    "card that is a number": (
+        lambda f: (f / CARD).write_text("5"),
+        CARD,
+        "is not the card of a dataset: it is of type int, expected an object",
     ),
     "altered card": (
         lambda f: _edit_card(f, lambda c: c["reference_returns"].update(expert=1.0), signed=True),

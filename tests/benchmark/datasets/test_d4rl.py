@@ -156,10 +156,33 @@ def test_a_file_that_changes_after_its_first_use_is_refused(
     (cache / "hopper_random-v2.hdf5").unlink()
     arrays["rewards"][0] += 1
     server.content = write_file(own_folders / "served.hdf5", arrays).read_bytes()
-    with pytest.raises(DownloadProblem, match=f"expected .* sha256 {trusted['sha256']}"):
+    with pytest.raises(DownloadProblem, match=f"expected .* sha256 {trusted['sha256']}") as error:
         fetch(name, server, force=True)
+    assert f"recorded in {cache / 'trusted.json'} when the file was first used" in str(error.value)
+    assert "delete the entry 'hopper_random-v2.hdf5' there" in str(error.value)
     assert left_in(cache) == {"trusted.json"}
     assert load_dataset(name).sha256 == first.sha256, "the dataset that was there stays"
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ('{\n"hopper_random-v2.hdf5": {"bytes": 1, "sha256": "a"},\n}', r"line 3: Expecting"),
+        ("[]", "it is of type list"),
+        ('{"hopper_random-v2.hdf5": 5}', "'hopper_random-v2.hdf5' lacks bytes and sha256"),
+        ("{" * 100_000, "line 1|recursion"),
+    ],
+)
+def test_a_damaged_list_of_trusted_files_is_named_with_what_to_do(
+    name: DatasetName, server: FileServer, content: bytes, own_folders: Path, damage: str, says: str
+) -> None:
+    path = own_folders / "cache" / "d4rl" / "trusted.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(damage)
+    with pytest.raises(DownloadProblem, match=says) as error:
+        fetch(name, server)
+    assert str(error.value).startswith(f"{path} cannot be read (")
+    assert "Correct it, or delete it: then each file is trusted anew" in str(error.value)
 
 
 def test_a_file_that_was_altered_in_the_cache_is_fetched_again(
@@ -227,7 +250,9 @@ def test_a_file_that_another_process_fetched_meanwhile_stays(
 def test_a_file_with_a_published_digest_must_have_it(
     own_folders: Path, server: FileServer, content: bytes
 ) -> None:
-    with pytest.raises(DownloadProblem, match=r"expected 75,854,457 bytes with sha256 e121c5f7"):
+    with pytest.raises(
+        DownloadProblem, match=r"expected 75,854,457 bytes with sha256 e121c5f7.*was published for"
+    ):
         fetch(DatasetName.parse("d4rl/hopper-medium-replay-v2"), server)
     assert left_in(own_folders / "cache") == set()
 

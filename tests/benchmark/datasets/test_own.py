@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import gymnasium
 import minari
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from benchmark.datasets.catalog import build_dataset, load_dataset
 from benchmark.datasets.own import CARTPOLE_MIXED, ScriptedMixture, balance
 from benchmark.datasets.snapshots import load_snapshots
 from benchmark.datasets.source import DATASETS, DatasetName
-from benchmark.environments.rollout import rollout
+from benchmark.environments.rollout import NoTimeLimit, rollout
 
 ENVIRONMENTS = {
     "halfcheetah": "HalfCheetah-v5",
@@ -105,3 +107,12 @@ def test_the_same_data_whatever_else_is_collected_with_it() -> None:
     """An episode depends on its part and index alone, so a longer dataset starts the same."""
     short, long = (CARTPOLE_MIXED.build("x", size, 0, 1, None) for size in (300, 3000))
     np.testing.assert_array_equal(short.actions[:100], long.actions[:100])
+
+
+def test_an_environment_without_a_time_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered = gymnasium.registry["CartPole-v1"]
+    endless = dataclasses.replace(registered, id="Endless-v0", max_episode_steps=None)
+    monkeypatch.setitem(gymnasium.registry, "Endless-v0", endless)
+    mixture = ScriptedMixture("Endless-v0", "", balance, (0.0,), CARTPOLE_MIXED.reference)
+    with pytest.raises(NoTimeLimit, match=r"Endless-v0\{\"max_episode_steps\": 1000\}"):
+        mixture.build("x", 2000, 0, 1, None)

@@ -13,6 +13,7 @@ from typing import Any
 
 import gymnasium
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
 from benchmark.environments.lookup import (
     UnknownEnvironment,
@@ -21,6 +22,7 @@ from benchmark.environments.lookup import (
     make_environment,
     variant_id,
 )
+from benchmark.environments.rollout import require_time_limit
 
 
 def test_a_typo_names_the_nearest_ids() -> None:
@@ -53,6 +55,22 @@ def test_a_module_prefix_imports_the_module() -> None:
 def test_mujoco_py_versions_cannot_be_made() -> None:
     with pytest.raises(UnknownEnvironment, match="'Hopper-v2' is registered but cannot be made"):
         make_batched("Hopper-v2", 1)
+    with pytest.raises(UnknownEnvironment, match=r"mujoco-py.* Name Hopper-v4 instead\.$"):
+        make_batched("Hopper-v3", 1)
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v2", "Hopper-v3", 'Hopper-v3{"max_episode_steps": 9}'])
+def test_mujoco_py_versions_are_answered_with_v4_before_their_lack_of_a_limit(env_id: str) -> None:
+    with pytest.raises(UnknownEnvironment, match=r"cannot be made\..* Name Hopper-v4 instead\.$"):
+        require_time_limit(env_id)
+
+
+def test_an_environment_of_ones_own_under_such_an_id_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = EnvSpec("Hopper-v3", entry_point=lambda: None, max_episode_steps=9)  # type: ignore[arg-type]
+    monkeypatch.setitem(gymnasium.registry, "Hopper-v3", own)
+    require_time_limit("Hopper-v3")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("Box2D") is not None, reason="Box2D is installed")
