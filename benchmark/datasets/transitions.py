@@ -320,8 +320,8 @@ def _dataset(file: _File, *, name: str, env_id: str, reference: ReferenceReturns
     marks = _marks(file, rows, trajectories)
     if not trajectories and "next_observations" not in file.arrays:
         return _as_d4rl(file, marks, name=name, env_id=env_id, reference=reference)
-    states, ends = file.floats("observations"), marks.ends
-    warnings: list[str] = []
+    states, ends, rewards = file.floats("observations"), marks.ends, file.floats("rewards")
+    rewards, warnings = rewards.reshape(-1), []
     if trajectories:
         layout, episodes = "trajectories", int(ends.sum())
         if episodes != len(states) - rows:
@@ -334,7 +334,9 @@ def _dataset(file: _File, *, name: str, env_id: str, reference: ReferenceReturns
         layout, following = "rows with next observations", file.floats("next_observations")
         gaps = np.ones_like(ends)
         gaps[:-1] = (following[:-1] != states[1:]).any(1)
-        warnings, ends = _about_gaps(file.path, gaps, marks), ends | gaps
+        warnings += _about_gaps(file.path, gaps, marks)
+        warnings += _about_autoreset(file.path, gaps, marks, rewards)
+        ends = ends | gaps
         last = np.flatnonzero(ends)
         states = np.insert(states, last + 1, following[last], axis=0)
     actions, converted = stored_actions(file.path, file.floats("actions"), env_id)
@@ -349,7 +351,7 @@ def _dataset(file: _File, *, name: str, env_id: str, reference: ReferenceReturns
         env_id=env_id,
         states=states,
         actions=actions,
-        rewards=file.floats("rewards").reshape(-1),
+        rewards=rewards,
         terminations=terminations,
         truncations=ends & ~terminations,
         lengths=lengths,
@@ -448,9 +450,33 @@ def _about_gaps(path: Path, gaps: NDArray[np.bool_], marks: _Marks) -> list[str]
     if running := int((marks.ends & ~gaps & ~marks.terminals).sum()):
         warnings.append(
             f"After {running:,} episodes of {path.name} that were cut, the next one begins with "
-            f"their next observation: it was taken after a reset, or one episode was cut in parts."
+            f"their next observation: it was taken after a reset, one episode was cut in parts, or "
+            f"a vector environment's autoreset added a row."
         )
     return warnings
+
+
+def _about_autoreset(
+    path: Path, gaps: NDArray[np.bool_], marks: _Marks, rewards: FloatArray
+) -> list[str]:
+    """A warning on rows that a vector environment's autoreset added, as far as they can be told.
+
+    In gymnasium's default mode the step after an end ignores its action, has reward 0, and leads
+    from the last observation of an episode to the first of the next. So the row after a terminal
+    begins where that ended, and the row that follows goes on from it; elsewhere a reset is between.
+    """
+    goes_on = marks.terminals[:-2] & ~gaps[:-2] & ~gaps[1:-1] & ~marks.ends[1:-1]
+    if not (found := int(goes_on.sum())):
+        return []
+    without_reward = int((rewards[1:-1][goes_on] == 0).sum())
+    return [
+        f"After {found:,} terminals of {path.name} the next row begins with their next observation "
+        f"and goes on from it, {without_reward:,} times with reward 0. With reward 0 it is likely "
+        f"the row that gymnasium's vector environments add at a reset (autoreset), which is not a "
+        f"transition: drop these rows, or collect with AutoresetMode.DISABLED or SAME_STEP. With "
+        f"other rewards the next observation was likely taken after the reset, which no learner "
+        f"that stops at terminals uses."
+    ]
 
 
 def _as_d4rl(

@@ -262,6 +262,46 @@ def test_a_next_observation_of_after_a_reset_is_said(tmp_path: Path) -> None:
     assert warning.startswith("After 1 episodes of mine.npz that were cut")
 
 
+def vector_rows(mode: gymnasium.vector.AutoresetMode) -> Arrays:
+    """200 steps of CartPole in a vector environment, as a collector logs them."""
+    environment = gymnasium.make_vec(
+        "CartPole-v1", 1, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}
+    )
+    environment.action_space.seed(0)
+    observation, logged = environment.reset(seed=0)[0], []
+    for _ in range(200):
+        action = environment.action_space.sample()
+        following, reward, terminated, truncated, infos = environment.step(action)
+        final = infos["final_obs"][0] if "final_obs" in infos else following[0]
+        logged.append((observation[0], action[0], reward[0], final, terminated[0], truncated[0]))
+        observation = following.copy()
+    keys = ("obs", "acts", "rews", "next_obs", "terminated", "truncated")
+    columns = zip(*logged, strict=True)
+    return {key: np.array(column) for key, column in zip(keys, columns, strict=True)}
+
+
+def test_rows_that_autoreset_added_are_counted(tmp_path: Path) -> None:
+    arrays = vector_rows(gymnasium.vector.AutoresetMode.NEXT_STEP)
+    added = int((arrays["rews"] == 0).sum())
+    assert added > 5
+    (warning,) = read(npz(tmp_path, arrays), "CartPole-v1").provenance["warnings"]
+    assert warning.startswith(f"After {added} terminals of mine.npz the next row begins with")
+    assert f"and goes on from it, {added} times with reward 0." in warning
+    assert "AutoresetMode.DISABLED or SAME_STEP" in warning
+
+    dropped = {key: array[arrays["rews"] != 0] for key, array in arrays.items()}
+    assert read(npz(tmp_path, dropped), "CartPole-v1").provenance["warnings"] == []
+    sound = vector_rows(gymnasium.vector.AutoresetMode.SAME_STEP)
+    assert read(npz(tmp_path, sound), "CartPole-v1").provenance["warnings"] == []
+
+
+def test_next_observations_of_after_a_reset_are_told_from_autoreset(tmp_path: Path) -> None:
+    arrays = vector_rows(gymnasium.vector.AutoresetMode.SAME_STEP)
+    arrays["next_obs"] = np.roll(arrays["obs"], -1, axis=0)
+    (warning,) = read(npz(tmp_path, arrays), "CartPole-v1").provenance["warnings"]
+    assert "and goes on from it, 0 times with reward 0." in warning
+
+
 @pytest.mark.parametrize("marks", ["per row", "per episode"])
 def test_an_episode_at_the_time_limit_is_truncated(marks: str, tmp_path: Path) -> None:
     arrays = rows(lacking="timeouts") if marks == "per row" else trajectories()
