@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmark.datasets.dataset import Dataset, DatasetProblem, ReferenceReturns
 from benchmark.errors import did_you_mean
@@ -103,13 +104,19 @@ def statistics_differences(dataset: Dataset, d4rl_name: str) -> dict[str, float]
         DatasetProblem: The observations have other dimensions.
         UnknownName: No statistics of such a dataset are shipped.
     """
-    mean, std = (np.array(values) for values in d4rl_statistics(d4rl_name))
-    if len(mean) != dataset.observation_dim:
+    if (published := len(d4rl_statistics(d4rl_name)[0])) != dataset.observation_dim:
         raise DatasetProblem(
             f"The data for {d4rl_name} have {dataset.observation_dim} observation dimensions, the "
-            f"published have {len(mean)}. This is another dataset's file."
+            f"published have {published}. This is another dataset's file."
         )
-    found_mean, found_std = dataset.observation_moments()
+    return _differences(dataset.observation_moments(), d4rl_name)
+
+
+def _differences(
+    moments: tuple[NDArray[np.float64], NDArray[np.float64]], d4rl_name: str
+) -> dict[str, float]:
+    mean, std = (np.array(values) for values in d4rl_statistics(d4rl_name))
+    found_mean, found_std = moments
     return {
         "mean": float(np.abs((found_mean - mean) / std).max()),
         "sd": float(np.abs((found_std - std) / std).max()),
@@ -122,16 +129,22 @@ def compare_statistics(dataset: Dataset, d4rl_name: str) -> dict[str, Any]:
     Both are of the q-learning view. Differences are in published standard deviations, the largest
     over the dimensions. Small ones are reported and not refused: which rows were taken (timeouts,
     the last row) and how they were summed differs between the codes that print such numbers. Large
-    ones are refused: such a file is other data, and a table would carry it under a wrong name.
+    ones are refused: such a file is other data, and a table would carry it under a wrong name. So
+    is, under a name without published statistics, a file that has those of another dataset.
 
     Returns:
-        Facts for the dataset's provenance, with a sentence in "warnings" where they differ.
+        Facts for the dataset's provenance, with a sentence in "warnings" where they differ, or
+        could not be compared.
 
     Raises:
         DatasetProblem: These are other data.
     """
     if d4rl_name not in _statistics():
-        return {"statistics": "none published", "warnings": []}
+        _refuse_another_published(dataset, d4rl_name)
+        warning = (
+            f"No statistics are published for {d4rl_name}; the content of its file was not checked."
+        )
+        return {"statistics": "none published", "warnings": [warning]}
     differences = statistics_differences(dataset, d4rl_name)
     sentence = (
         f"The observations differ from the published statistics of {d4rl_name}, by up to "
@@ -148,6 +161,23 @@ def compare_statistics(dataset: Dataset, d4rl_name: str) -> dict[str, Any]:
         return {"statistics": "agree with the published", **facts, "warnings": []}
     warning = f"{sentence} (expected at most {ROUNDING:g} and {100 * ROUNDING:g} %)."
     return {"statistics": "differ from the published", **facts, "warnings": [warning]}
+
+
+def _refuse_another_published(dataset: Dataset, d4rl_name: str) -> None:
+    """Raise DatasetProblem where data have the published statistics of another name."""
+    moments = dataset.observation_moments()
+    for other in statistics_names():
+        if len(d4rl_statistics(other)[0]) != dataset.observation_dim:
+            continue
+        differences = _differences(moments, other)
+        if max(differences.values()) <= OTHER_DATA:
+            raise DatasetProblem(
+                f"The observations of the file for {d4rl_name} have the published statistics of "
+                f"{other}, within {differences['mean']:.2g} standard deviations in the mean and "
+                f"{100 * differences['sd']:.2g} % in the standard deviation: these are other data. "
+                f"Import the file as d4rl/{other}, or under a name of its own, `obdbench data "
+                f"import FILE --as local/NAME --environment ID`."
+            )
 
 
 def _task(name: str) -> str:

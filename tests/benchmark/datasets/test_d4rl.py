@@ -306,6 +306,27 @@ def test_other_data_under_its_name_are_refused(own_folders: Path) -> None:
     assert local_datasets() == []
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.05])
+def test_a_published_file_under_a_name_without_statistics_is_refused(
+    own_folders: Path, shift: float
+) -> None:
+    arrays = standing_in_for("hopper-medium-v2", made_up([400, 500], "to"), shift=shift)
+    source = D4RLSource("hopper-expert-v2", file=write_file(own_folders / "file.hdf5", arrays))
+    with pytest.raises(DatasetProblem, match=r"statistics of hopper-medium-v2.*d4rl/hopper-medium"):
+        build_dataset(DatasetName.parse("d4rl/hopper-expert-v2"), source=source)
+    assert local_datasets() == []
+
+
+def test_content_without_published_statistics_is_said_to_be_unchecked(
+    name: DatasetName, server: FileServer, content: bytes
+) -> None:
+    (warning,) = fetch(name, server).provenance["warnings"]
+    assert warning == (
+        "No statistics are published for hopper-random-v2; the content of its file was not checked."
+    )
+    assert dataset_card(name)["provenance"]["warnings"] == [warning]
+
+
 def test_data_of_another_task_are_refused(tmp_path: Path, arrays: Arrays) -> None:
     path = write_file(tmp_path / "file.hdf5", arrays)
     dataset = read_d4rl_file(path, name="x", env_id="Hopper-v4", reference=d4rl_reference("hopper"))
