@@ -11,6 +11,7 @@ import contextlib
 import json
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import gymnasium
@@ -51,6 +52,7 @@ from benchmark.scaling import action_bounds
 CARD = "card.json"
 FLAT_COPY = "transitions.safetensors"
 EPISODES = "data/main_data.hdf5"
+METADATA = "data/metadata.json"
 CARD_KEYS = (
     "name", "environment", "source", "size", "seed", "episodes", "returns", "reference_returns",
     "shapes", "sha256", "hdf5",
@@ -292,11 +294,11 @@ def environment_of(name: DatasetName) -> str | None:
 def write_dataset(
     name: DatasetName, dataset: Dataset, *, seed: int | None, description: str
 ) -> None:
-    """Write the Minari dataset, the flat copy, and last the card, which makes the dataset whole.
+    """Write a dataset to the store; one that is there is replaced once the new one is whole.
 
     Args:
         name: Name in the store.
-        dataset: Content, checked first: if it is refused, what the store has under that name stays.
+        dataset: Content, checked first.
         seed: Seed of its collection; None for published data.
         description: One sentence for the card.
 
@@ -311,11 +313,6 @@ def write_dataset(
         raise DatasetProblem(outside)
     if outside:  # a user's own file, whose units the user knows
         provenance["warnings"] = [*provenance.get("warnings", ()), outside]
-    if name.folder.exists():
-        shutil.rmtree(name.folder)
-    _write_minari(name, dataset, action_space, description)
-    with atomic_path(name.folder / FLAT_COPY) as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in dataset.arrays().items()}, temporary)
     returns = dataset.episode_returns
     card = {
         "name": str(name),
@@ -333,10 +330,50 @@ def write_dataset(
         "reference_returns": asdict(dataset.reference),
         "shapes": {key: list(array.shape) for key, array in dataset.arrays().items()},
         "sha256": dataset.sha256,
-        "hdf5": asdict(Fingerprint.of(name.folder / EPISODES)),
     }
+    # Next to it; no dataset has such a name (`check_name`).
+    new, replaced = (
+        name.folder.with_name(f"-{part}-{name.folder.name}") for part in ("new", "old")
+    )
+    if replaced.exists() and not name.folder.exists():  # killed between the two renames below
+        replaced.rename(name.folder)
+    _remove(new, replaced)  # what a build that was killed left
+    if not name.folder.exists():
+        _write(name.folder, name, dataset, action_space, card)
+        return
+    try:
+        _write(new, name, dataset, action_space, card)
+        name.folder.rename(replaced)
+        try:
+            new.rename(name.folder)
+        except BaseException:
+            replaced.rename(name.folder)
+            raise
+    finally:
+        _remove(new)
+    _remove(replaced)
+
+
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def _write(
+    folder: Path,
+    name: DatasetName,
+    dataset: Dataset,
+    action_space: gymnasium.Space[Any],
+    card: dict[str, Any],
+) -> None:
+    """Write the Minari dataset, the flat copy, and last the card, which makes the dataset whole."""
+    _write_minari(folder, name, dataset, action_space, card["source"])
+    with atomic_path(folder / FLAT_COPY) as temporary:
+        save_file({k: np.ascontiguousarray(v) for k, v in dataset.arrays().items()}, temporary)
+    card = {**card, "hdf5": asdict(Fingerprint.of(folder / EPISODES))}
     card[CARD_DIGEST] = json_sha256(card)
-    write_atomic(name.folder / CARD, json.dumps(card, indent=1) + "\n")
+    write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
 
 
 def check_fits_environment(dataset: Dataset) -> gymnasium.Space[Any]:
@@ -411,12 +448,16 @@ def _outside(
 
 
 def _write_minari(
-    name: DatasetName, dataset: Dataset, action_space: gymnasium.Space[Any], description: str
+    folder: Path,
+    name: DatasetName,
+    dataset: Dataset,
+    action_space: gymnasium.Space[Any],
+    description: str,
 ) -> None:
     # By specification: gymnasium answers the id of a v4 environment with a deprecation warning.
     environment = find_specification(dataset.env_id)
     minari.create_dataset_from_buffers(
-        dataset_id=name.minari_id,
+        dataset_id=folder.relative_to(store_folder().parent).as_posix(),  # its folder, to Minari
         buffer=_episode_buffers(dataset, action_space),
         env=environment,
         eval_env=environment,
@@ -433,6 +474,9 @@ def _write_minari(
         description=description,
         data_format="hdf5",
     )
+    if folder != name.folder:
+        metadata = json.loads((folder / METADATA).read_text("utf-8"))
+        write_atomic(folder / METADATA, json.dumps({**metadata, "dataset_id": name.minari_id}))
 
 
 def _episode_buffers(dataset: Dataset, action_space: gymnasium.Space[Any]) -> list[EpisodeBuffer]:

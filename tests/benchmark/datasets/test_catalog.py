@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shlex
@@ -158,6 +159,42 @@ def test_build_that_was_killed_is_simply_built_again(
 
     assert len(build_dataset(name)) == 50
     assert len(load_dataset(name)) == 50
+
+
+def full_disk(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_rebuild_that_meets_a_full_disk_leaves_what_was_there(
+    name: DatasetName, small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(catalog, "save_file", full_disk)
+        build_dataset(name, force=True)
+    assert same(load_dataset(name), small_dataset)
+    assert [path.name for path in name.folder.parent.iterdir() if path.name.startswith("-")] == []
+
+
+def test_a_rebuild_after_a_killed_one_leaves_one_dataset(name: DatasetName) -> None:
+    for part in ("new", "old"):  # as a killed rebuild leaves them
+        shutil.copytree(name.folder, name.folder.with_name(f"-{part}-{name.folder.name}"))
+    assert local_datasets() == [name]
+    build_dataset(name, force=True)
+    assert local_datasets() == [name]
+    assert [path.name for path in name.folder.parent.iterdir() if path.name.startswith("-")] == []
+    stored = minari.load_dataset(name.minari_id)
+    assert (stored.spec.dataset_id, stored.total_steps) == (name.minari_id, 2000)
+    assert name.minari_id in minari.list_local_datasets()
+
+
+def test_a_rebuild_that_was_killed_between_its_renames_loses_nothing(
+    name: DatasetName, small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name.folder.rename(name.folder.with_name(f"-old-{name.folder.name}"))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(catalog, "save_file", full_disk)
+        build_dataset(name)
+    assert same(load_dataset(name), small_dataset)
 
 
 def test_card_says_what_the_dataset_is(small_dataset: Dataset) -> None:
