@@ -22,7 +22,7 @@ from filelock import FileLock
 from gymnasium.spaces import Box, Discrete
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from benchmark.datasets.dataset import (
@@ -296,6 +296,8 @@ def write_dataset(
 ) -> None:
     """Write a dataset to the store; one that is there is replaced once the new one is whole.
 
+    Log densities that were stored with the same content stay.
+
     Args:
         name: Name in the store.
         dataset: Content, checked first.
@@ -343,6 +345,7 @@ def write_dataset(
         return
     try:
         _write(new, name, dataset, action_space, card)
+        _copy_log_densities(name.folder, new, dataset.sha256)
         name.folder.rename(replaced)
         try:
             new.rename(name.folder)
@@ -358,6 +361,18 @@ def _remove(*folders: Path) -> None:
     for folder in folders:
         if folder.exists():
             shutil.rmtree(folder)
+
+
+def _copy_log_densities(old: Path, new: Path, sha256: str) -> None:
+    """Copy the log densities of this content: to fit some takes hours, and some were imported."""
+    for path in old.glob("log_density.*.safetensors"):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                of_content = json.loads(file.metadata()["facts"])["dataset_sha256"]
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
+            continue  # damaged: it would be refused where it is used
+        if of_content == sha256:
+            shutil.copy2(path, new)
 
 
 def _write(

@@ -197,6 +197,23 @@ def test_a_rebuild_that_was_killed_between_its_renames_loses_nothing(
     assert same(load_dataset(name), small_dataset)
 
 
+def test_a_rebuild_keeps_log_densities_of_the_same_content(
+    name: DatasetName, small_dataset: Dataset
+) -> None:
+    values = {"log_density": np.zeros(2000, np.float32)}
+    of_content = {"same": small_dataset.sha256, "other": "0" * 64}
+    for recipe, sha256 in of_content.items():
+        facts = json.dumps({"dataset_sha256": sha256})
+        file = name.folder / f"log_density.{recipe}.0123.safetensors"
+        save_file(values, file, metadata={"facts": facts})
+    (name.folder / "log_density.damaged.0123.safetensors").write_bytes(b"no")
+    content = (name.folder / "log_density.same.0123.safetensors").read_bytes()
+
+    build_dataset(name, force=True)
+    (kept,) = name.folder.glob("log_density.*")
+    assert kept.name == "log_density.same.0123.safetensors" and kept.read_bytes() == content
+
+
 def test_card_says_what_the_dataset_is(small_dataset: Dataset) -> None:
     card = dataset_card(DatasetName.parse(NAME))
     returns = small_dataset.episode_returns
