@@ -220,14 +220,14 @@ def list_datasets() -> None:
     for name in sorted({*dataset_names(), *map(str, local_datasets())}):
         try:
             parsed = DatasetName.parse(name)
+            if is_stored(parsed):  # whoever registers it may not be loaded
+                card = dataset_card(parsed)
+                returns = [f"{card['returns'][key]:.0f}" for key in ("mean", "sd", "max")]
+                table.add_row(name, f"{card['size']:,}", *returns, "yes", card["source"])
+                continue
             source = find_source(parsed.name)
-            card = dataset_card(parsed) if is_stored(parsed) else None
         except ObdBenchError as error:
             table.add_row(name, "", "", "", "", "", f"broken: {error}")
-            continue
-        if card is not None:
-            returns = [f"{card['returns'][key]:.0f}" for key in ("mean", "sd", "max")]
-            table.add_row(name, f"{card['size']:,}", *returns, "yes", card["source"])
             continue
         size = source.default_size
         table.add_row(
