@@ -17,6 +17,7 @@ from benchmark.registry import load_plugin
 from benchmark.spec import RunSpec
 from benchmark.teachers.td3_bc import TD3BC
 from benchmark.teachers.teacher_files import cached_path, save_teacher
+from tests.plugins import succeed
 from tests.tiny_runs import PROTOCOL, STUDENT, execute
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding_a_dataset.md"
@@ -54,6 +55,31 @@ def test_pendulums_reference_is_what_random_actions_earn(blocks: dict[str, Path]
     ).returns
     source = DATASETS["pendulum/mixed"]
     assert abs(found.mean() - source.reference.random) < 4 * found.std() / 60**0.5  # type: ignore[attr-defined]
+
+
+def test_the_commands_of_the_walk_lead_from_data_to_a_score(
+    blocks: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command finds what the one before it made; only sizes and steps are smaller here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
+    monkeypatch.setenv("OBDBENCH_CACHE", str(tmp_path / "cache"))
+    settings = ("synthetic_size=4", "outer_steps=2", "outer_batch=8", "student.width=8")
+    small = {
+        "data build": [],
+        "data describe": [],
+        "teacher train": ["--set", "width=8", "--set", "batch_size=16", "--episodes", "2"],
+        "run pbc": [word for setting in settings for word in ("--set", setting)],
+    }
+    block = re.search(r"```\n(obdbench --plugin pendulum.py .*?)```", PAGE.read_text(), re.DOTALL)
+    assert block is not None
+    lines = block[1].replace("20000", "1000").replace("--steps 1000", "--steps 20").splitlines()
+    assert len(lines) == len(small)
+    for line, (start, options) in zip(lines, small.items(), strict=True):
+        assert line.startswith(f"obdbench --plugin pendulum.py {start} pendulum/mixed")
+        words = line.replace("pendulum.py", str(blocks["pendulum.py"])).split()[1:]
+        printed = succeed(*words, *options)
+    assert re.search(r"pbc\.\w+\.seed0: normalized return -?\d+\.\d\d$", printed.strip())
 
 
 @pytest.mark.parametrize("name", ["pendulum/mixed@1000", "cartpole/mixed@1000"])
