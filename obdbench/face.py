@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -205,7 +206,8 @@ def sweep(
         load_plugin(file)
     folder = store_folder(store)
     plan = _sweep(sweep, folder)
-    save_sweep(folder, plan)
+    if replaced := save_sweep(folder, plan):
+        logging.getLogger(__name__).warning(replaced)
     datasets = dict.fromkeys(run.dataset for run in plan.runs)
     check_same_data(folder, plan, [load_dataset(name) for name in datasets])
     skipped = {"done", "running"} | (set() if retry else {"failed"})

@@ -61,15 +61,21 @@ class RunStatus:
 DONE = RunStatus("done", 1.0)
 
 
-def save_sweep(store: Path, sweep: Sweep) -> None:
+def save_sweep(store: Path, sweep: Sweep) -> str:
     """Store the runs that a sweep asks for, so that `status` and tables know what is missing.
 
     Nothing is written where that is there already: the store of a sweep that is done may be one
     that can only be read.
+
+    Returns:
+        What a user must know where the list that is replaced had other runs, else "".
     """
+    lost = 0
     with contextlib.suppress(ObdBenchError):  # none, or a damaged one
-        if load_sweep(store, sweep.name) == sweep:
-            return
+        before = load_sweep(store, sweep.name)
+        if before == sweep:
+            return ""
+        lost = len({run.run_id for run in before.runs} - {run.run_id for run in sweep.runs})
     values = {
         "name": sweep.name,
         "description": sweep.description,
@@ -77,6 +83,12 @@ def save_sweep(store: Path, sweep: Sweep) -> None:
     }
     text = json.dumps(values | {"sha256": json_sha256(values)}, indent=1) + "\n"
     write_atomic(check_inside(store, _sweep_path(store, sweep.name)), text)
+    if not lost:
+        return ""
+    return (
+        f"{sweep.name} asked for {lost} other runs before; their records stay, its list and table "
+        f"are written anew. Give one of the two sweeps another name to keep both."
+    )
 
 
 @no_garbage()

@@ -181,7 +181,8 @@ def begin(plan: Sweep, store: Path) -> None:
     from obdbench.face import check_same_data
     from results.record_store import save_sweep
 
-    save_sweep(store, plan)
+    if replaced := save_sweep(store, plan):
+        err.print(replaced)
     datasets = dict.fromkeys(run.dataset for run in plan.runs)
     check_same_data(store, plan, [build_if_missing(DatasetName.parse(d)) for d in datasets])
 

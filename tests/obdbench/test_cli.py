@@ -226,6 +226,17 @@ def test_sweep_status_and_table(
     assert numbers.findall(plain.out) == numbers.findall(table.out), "the same numbers and caption"
 
 
+def test_a_second_sweep_of_the_name_says_that_it_replaces_the_first(
+    cli: Any, sweep_file: Path
+) -> None:
+    text = sweep_file.read_text()
+    assert "other runs" not in cli("sweep", sweep_file, "--jobs", "1").err
+    sweep_file.write_text(text.replace("synthetic_size = 4", "synthetic_size = 5"))
+    said = "tiny asked for 2 other runs before; their records stay, its list and table are written"
+    assert said in cli("sweep", sweep_file, "--jobs", "1").err
+    assert "other runs" not in cli("sweep", sweep_file, "--jobs", "1").err
+
+
 def test_a_sweep_leaves_alone_what_another_process_works_on(
     cli: Any, sweep_file: Path, tmp_path: Path, record_store: Path
 ) -> None:

@@ -231,7 +231,9 @@ def test_reference_returns_are_known_of_the_suites_environments_and_of_d4rls() -
     assert hopper != known_reference("Hopper-v4")
 
 
-def test_a_sweep_goes_on_where_it_was(small_dataset_name: str, record_store: Path) -> None:
+def test_a_sweep_goes_on_where_it_was(
+    small_dataset_name: str, record_store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     plan = {
         "name": "from_python",
         "datasets": [small_dataset_name],
@@ -252,6 +254,9 @@ def test_a_sweep_goes_on_where_it_was(small_dataset_name: str, record_store: Pat
     obdbench.sweep("from_python", jobs=1, retry=True)
     changed = {p.parent.parent.name for p, time in times.items() if p.stat().st_mtime_ns != time}
     assert [name.split(".")[1] for name in changed] == ["raises"]
+    assert not caplog.messages
+    obdbench.sweep({**plan, "seeds": [1], "methods": plan["methods"][:1]}, jobs=1)
+    assert caplog.messages[0].startswith("from_python asked for 3 other runs before")
 
 
 def test_a_sweep_refuses_to_stand_next_to_records_of_other_data(

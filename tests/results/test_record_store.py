@@ -183,6 +183,15 @@ def test_a_sweep_is_read_back_as_it_was_saved(sweep: Sweep, tmp_path: Path) -> N
     assert load_sweep(tmp_path, "three") == sweep
 
 
+def test_a_list_with_other_runs_is_not_replaced_in_silence(sweep: Sweep, tmp_path: Path) -> None:
+    assert not save_sweep(tmp_path, Sweep("three", "", sweep.runs[:1]))
+    assert not save_sweep(tmp_path, sweep), "it has more runs and loses none"
+    assert not save_sweep(tmp_path, Sweep("three", "other words", sweep.runs))
+    said = save_sweep(tmp_path, Sweep("three", "", sweep.runs[2:]))
+    assert said.startswith("three asked for 2 other runs before; their records stay")
+    assert load_sweep(tmp_path, "three").runs == sweep.runs[2:]
+
+
 def test_an_unknown_sweep_is_answered_with_the_nearest(sweep: Sweep, tmp_path: Path) -> None:
     save_sweep(tmp_path, sweep)
     with pytest.raises(ObdBenchError, match=r"No sweep 'thre' .* Did you mean 'three'\?"):
