@@ -63,7 +63,8 @@ def run(
     """Do one run in this process and print its score."""
     from benchmark.datasets.source import DatasetName
     from benchmark.protocol import protocol_named
-    from benchmark.run import Conditions, execute
+    from benchmark.record import FILE
+    from benchmark.run import Conditions, execute, run_folder
     from benchmark.spec import RunSpec
     from obdbench.cli.data import build_if_missing
 
@@ -92,7 +93,11 @@ def run(
         with _saved_by_signals(conditions.stop):
             (record,) = execute([spec], conditions)
     if record.status == "failed":
-        raise ObdBenchError(f"{record.failure.type}: {record.failure.message}")
+        failure, path = record.failure, run_folder(store, spec) / FILE
+        raise ObdBenchError(
+            f"{failure.type}: {failure.message}\n{spec.run_id} failed; its record has the "
+            f"traceback: {path}"
+        )
     out.print(
         f"{spec.run_id}: normalized return {record.mean_score.normalized_return:.2f}",
     )

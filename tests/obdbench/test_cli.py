@@ -95,6 +95,11 @@ def test_a_run_that_fails_says_why_and_exits_with_1(cli: Any, small_dataset_name
     assert failed.code == 1
     assert "ValueError: [oh]" in failed.err
     assert "Traceback" not in failed.err
+    said = re.search(r"^(\S+\.seed0) failed; its record has the traceback: (.*)$", failed.err, re.M)
+    assert said
+    record = read_record(Path(said[2]))
+    assert record.run_id == said[1]
+    assert "in distil" in record.failure.traceback
 
 
 @pytest.mark.parametrize(
