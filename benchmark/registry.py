@@ -23,6 +23,8 @@ from benchmark.errors import ObdBenchError, did_you_mean
 from benchmark.names import BadName, check_name
 
 T = TypeVar("T")
+OWN_ENTRY = "One of your own: --plugin FILE before the command."
+"""What a message on an unknown method or dataset ends with."""
 
 
 class UnknownName(ObdBenchError):
@@ -115,7 +117,8 @@ class Registry(Generic[T]):
         self._discover()
         lists = "obdbench data list" if self.kind == "dataset" else "obdbench list"
         hint = did_you_mean(name, self._entries, lists)
-        return UnknownName(f"No {self.kind} is called {name!r}. {hint}")
+        own = f" {OWN_ENTRY}" if self.kind in ("method", "dataset") else ""
+        return UnknownName(f"No {self.kind} is called {name!r}. {hint}{own}")
 
     def conflicts(self) -> dict[str, str]:
         """Entries of distributions whose name is taken or cannot be one, with the reason."""

@@ -14,7 +14,7 @@ from typing import ClassVar
 from benchmark.datasets.dataset import AskedReference, Dataset, DatasetProblem, OnProgress
 from benchmark.errors import did_you_mean
 from benchmark.names import check_name
-from benchmark.registry import Registry, UnknownName
+from benchmark.registry import OWN_ENTRY, Registry, UnknownName
 
 NAMESPACE = "obdbench"
 VERSION = 0
@@ -217,7 +217,7 @@ def find_source(name: str) -> DatasetSource:
     perhaps = "".join(f"Perhaps it is {guess!r}. " for guess in guesses)
     raise UnknownName(
         f"No dataset is called {name!r}. {perhaps}"
-        f"{did_you_mean(name, dataset_names(), 'obdbench data list')}"
+        f"{did_you_mean(name, dataset_names(), 'obdbench data list')} {OWN_ENTRY}"
     )
 
 

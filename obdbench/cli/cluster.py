@@ -19,7 +19,7 @@ from obdbench.cli.options import (
     Poll,
     Store,
     find_sweep,
-    store_option,
+    next_command,
 )
 from obdbench.cli.runs import Retry, Threads, begin, check_retry, runs_to_do
 from obdbench.cli.started_sweeps import settle, show, watch
@@ -68,7 +68,7 @@ def submit(
     conditions = Conditions(store, tuple(context.obj or ()), threads=threads)
     send_sweep(plan, conditions, chosen, retry, poll if wait else None)
     if wait:
-        show(store, plan)
+        show(store, plan, conditions.plugins)
 
 
 def send_sweep(
@@ -117,21 +117,19 @@ def send_sweep(
     if poll is not None:
         watch(cluster, plan, poll, send)
     elif todo:
-        _print_sent(cluster, plan, send())
+        _print_sent(cluster, plan, send(), conditions.plugins)
 
 
-def _print_sent(cluster: Cluster, plan: Sweep, sent: Sent) -> None:
+def _print_sent(cluster: Cluster, plan: Sweep, sent: Sent, plugins: Sequence[str]) -> None:
     out.print(f"{_size(sent.arrays)} submitted")
-    where = store_option(cluster.store)
+    status = next_command(f"status {plan.name}", cluster.store, plugins)
+    collect = next_command(f"collect {plan.name}", cluster.store, plugins)
     if sent.refused:
         err.print(
-            f"SLURM refused {len(sent.refused)} runs; why: obdbench status {plan.name}{where}",
+            f"SLURM refused {len(sent.refused)} runs; why: {status}",
             style="red",
         )
-    err.print(
-        f"How far they are: obdbench status {plan.name}{where}\n"
-        f"Their table:      obdbench collect {plan.name}{where}",
-    )
+    err.print(f"How far they are: {status}\nTheir table:      {collect}")
 
 
 def _print_submission(store: Path, todo: Sequence[RunSpec], profile: Profile, threads: int) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,7 +72,7 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-__all__ = ["DEFAULT_STORE", "Store", "find_sweep", "store_option"]
+__all__ = ["DEFAULT_STORE", "Store", "find_sweep", "next_command", "store_option"]
 
 Store = Annotated[
     Path,
@@ -82,3 +83,9 @@ Store = Annotated[
 def store_option(store: Path) -> str:
     """What a command for the same store needs at its end; "" for the default one."""
     return "" if store.resolve() == DEFAULT_STORE.resolve() else f" --store {store}"
+
+
+def next_command(words: str, store: Path, plugins: Iterable[str]) -> str:
+    """A command to type next, with the store and the plug-ins of the one that prints it."""
+    given = "".join(f" --plugin {shlex.quote(file)}" for file in plugins)
+    return f"obdbench{given} {words}{store_option(store)}"

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,7 +98,7 @@ def reproduce(
         do_here(work.sweep, conditions, jobs, retry)
     elif not _on_cluster(work, steps, conditions, chosen, retry):
         return
-    _show(work, store)
+    _show(work, store, conditions.plugins)
 
 
 def _list() -> None:
@@ -283,7 +284,7 @@ def _on_cluster(
     return not waiting
 
 
-def _show(work: Reproduction, store: Path) -> None:
+def _show(work: Reproduction, store: Path, plugins: Sequence[str]) -> None:
     """Write the exhibit, the numbers next to the published ones, and the sweep's own table."""
     from obdbench.cli.started_sweeps import show
     from paper_figures.exhibits import write
@@ -305,4 +306,4 @@ def _show(work: Reproduction, store: Path) -> None:
         out.print(table.rich())
     for path in paths:
         out.print(str(path))
-    show(store, work.sweep)
+    show(store, work.sweep, plugins)

@@ -147,7 +147,7 @@ def sweep(
     plan = find_sweep(name, store)
     do_here(plan, conditions, 1 if share else jobs, retry, share)
     if share is None:
-        show(store, plan)
+        show(store, plan, conditions.plugins)
 
 
 def do_here(

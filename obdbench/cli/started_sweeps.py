@@ -14,7 +14,7 @@ from rich.text import Text
 from benchmark.errors import system_error
 from benchmark.names import aligned
 from obdbench.cli.console import ERROR, RUNS_FAILED, err, out, print_json, progress_bar
-from obdbench.cli.options import DEFAULT_STORE, POLL_SECONDS, Poll, Store, store_option
+from obdbench.cli.options import DEFAULT_STORE, POLL_SECONDS, Poll, Store, next_command
 
 if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
     from benchmark.sweep import Sweep
@@ -44,7 +44,9 @@ LONG = 200
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
-def status(name: Name, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+def status(
+    context: typer.Context, name: Name, store: Store = DEFAULT_STORE, as_json: Json = False
+) -> None:
     """Show every cell and seed of a sweep: done, running, queued, missing, stopped, failed.
 
     Ends with status 3 where runs failed.
@@ -59,7 +61,7 @@ def status(name: Name, store: Store = DEFAULT_STORE, as_json: Json = False) -> N
     if as_json:
         print_json(_status_values(store, plan, states))
     else:
-        _print_status(store, plan, states)
+        _print_status(store, plan, states, context.obj or ())
     _exit_where_failed(states)
 
 
@@ -79,7 +81,7 @@ def _status_values(store: Path, plan: Sweep, states: SweepStatus) -> dict[str, A
     }  # fmt: skip
 
 
-def _print_status(store: Path, plan: Sweep, states: SweepStatus) -> None:
+def _print_status(store: Path, plan: Sweep, states: SweepStatus, plugins: Sequence[str]) -> None:
     seeds = list(dict.fromkeys(run.seed for run in plan.runs))
     head = ["cell", *(f"seed {seed}" for seed in seeds), "errors"]
     cells = plan.cells
@@ -110,13 +112,12 @@ def _print_status(store: Path, plan: Sweep, states: SweepStatus) -> None:
     _remark(states.remarks)
     if counts["failed"]:
         _explain_failures(store, plan, states)
-        out.print(
-            f"Failed runs go on with: obdbench sweep {plan.name} --retry failed"
-            f"{store_option(store)}",
-        )
+        again = next_command(f"sweep {plan.name} --retry failed", store, plugins)
+        out.print(f"Failed runs go on with: {again}")
 
 
 def table(
+    context: typer.Context,
     name: Name,
     to: Annotated[
         Path | None, typer.Option(help="Folder to write to; reports/NAME of the store by default.")
@@ -132,7 +133,8 @@ def table(
     from results.record_store import load_sweep
 
     with no_garbage():
-        whole, states = _print_table(store, load_sweep(store, name), as_json, to)
+        plan = load_sweep(store, name)
+        whole, states = _print_table(store, plan, as_json, context.obj or (), to)
     _exit_where_failed(states, whole)
 
 
@@ -154,6 +156,7 @@ def report(
 
 
 def collect(
+    context: typer.Context,
     name: Name,
     wait: Annotated[
         bool, typer.Option("--wait", help="Stay until no run is on the cluster any more.")
@@ -181,10 +184,10 @@ def collect(
     except ObdBenchError as error:
         settled = False
         err.print(f"Nothing was noted: {error}")
-    show(store, plan, as_json, settled)
+    show(store, plan, context.obj or (), as_json, settled)
 
 
-def cancel(name: Name, store: Store = DEFAULT_STORE) -> None:
+def cancel(context: typer.Context, name: Name, store: Store = DEFAULT_STORE) -> None:
     """End a sweep's jobs on the cluster; runs that had begun keep their saved state."""
     from results.record_store import load_sweep
     from slurm.cluster import Cluster
@@ -194,10 +197,8 @@ def cancel(name: Name, store: Store = DEFAULT_STORE) -> None:
     if not count:
         err.print(f"No run of {name} waits or works on a cluster.")
         return
-    err.print(
-        f"{count} runs were cancelled. Note them as such: obdbench collect {name}"
-        f"{store_option(store)}",
-    )
+    note = next_command(f"collect {name}", store, context.obj or ())
+    err.print(f"{count} runs were cancelled. Note them as such: {note}")
 
 
 def watch(
@@ -273,24 +274,31 @@ def _tell(died: dict[str, str], unwritten: dict[str, str]) -> None:
         )
 
 
-def show(store: Path, plan: Sweep, as_json: bool = False, settled: bool = True) -> None:
+def show(
+    store: Path,
+    plan: Sweep,
+    plugins: Sequence[str],
+    as_json: bool = False,
+    settled: bool = True,
+) -> None:
     """Print and write a sweep's table, and say on the other stream what it lacks.
 
     Args:
         store: Folder of records.
         plan: The sweep.
+        plugins: Files of the command's `--plugin`, which further commands need too.
         as_json: Print JSON instead of the table.
         settled: Whether SLURM could be asked before.
 
     Raises:
         Exit: SLURM could not be asked: status 1. Runs failed: status 3.
     """
-    whole, states = _print_table(store, plan, as_json)
+    whole, states = _print_table(store, plan, as_json, plugins)
     if open_ := states.counts["queued"] + states.counts["running"]:
         err.print(f"{open_} runs are still queued or running.")
     if states.counts["failed"]:
         err.print(
-            f"Some runs failed; see: obdbench status {plan.name}{store_option(store)}",
+            f"Some runs failed; see: {next_command(f'status {plan.name}', store, plugins)}",
         )
     if not settled:
         raise typer.Exit(ERROR)
@@ -306,7 +314,7 @@ def _exit_where_failed(states: SweepStatus, whole: bool = True) -> None:
 
 
 def _print_table(
-    store: Path, plan: Sweep, as_json: bool, to: Path | None = None
+    store: Path, plan: Sweep, as_json: bool, plugins: Sequence[str], to: Path | None = None
 ) -> tuple[bool, SweepStatus]:
     """Print a sweep's table, then write it.
 
@@ -349,10 +357,8 @@ def _print_table(
     for message in result.damaged:
         err.print(f"A record cannot be read: {message}")
     if problem:
-        err.print(
-            f"The table was not written: {problem} Elsewhere: obdbench table {plan.name} --to "
-            f"FOLDER{store_option(store)}"
-        )
+        elsewhere = next_command(f"table {plan.name} --to FOLDER", store, plugins)
+        err.print(f"The table was not written: {problem} Elsewhere: {elsewhere}")
     return not (result.damaged or problem), states or sweep_status(store, plan)
 
 

@@ -106,6 +106,9 @@ def test_a_run_that_fails_says_why_and_exits_with_1(cli: Any, small_dataset_name
     ("arguments", "says"),
     [
         (["run", "dcb", "hopper/medium"], "No method is called 'dcb'. Did you mean 'dbc'"),
+        (["run", "mine", "hopper/medium"], "One of your own: --plugin FILE before the command."),
+        (["run", "dbc", "mine/data"], "One of your own: --plugin FILE before the command."),
+        (["run", "dbc", "hopper/mine"], "One of your own: --plugin FILE before the command."),
         (["run", "dbc", "hopper/medum"], "'hopper/medum'. Did you mean 'hopper/medium'"),
         (["run", "dbc", "hopper/medium@x"], "The size in 'hopper/medium@x' is 'x'"),
         (["run", "dbc", "hopper/medium", "--protocol", "obdd"], "Did you mean 'obd'?"),
@@ -209,6 +212,10 @@ def test_sweep_status_and_table(
     assert status.out.count("ValueError: ") == 1, "the reason, once, and where to read more"
     assert re.search(r"raises\..*/seed0/record\.json", status.out)
     assert "obdbench sweep tiny --retry failed" in status.out
+    # With plug-ins a command that is to be typed next has them too.
+    own = f"obdbench --plugin {PLUGIN.resolve()}"
+    assert f"{own} sweep tiny --retry failed" in cli("--plugin", PLUGIN, "status", "tiny").out
+    assert f"{own} status tiny" in cli("--plugin", PLUGIN, "sweep", "tiny", "--jobs", "1").err
 
     again = cli("sweep", sweep_file, "--jobs", "1")
     assert "4 runs, 2 done, 2 failed, 0 to do" in again.err
