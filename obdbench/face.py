@@ -29,7 +29,7 @@ from benchmark.synthetic_set import load_synthetic_set, scoring_student
 from benchmark.teachers.teacher import NetworkTeacher
 from benchmark.teachers.teacher_files import find_teacher
 from obdbench.policies import DistilledSet, html_rows
-from obdbench.sweeps import DEFAULT_STORE, find_sweep
+from obdbench.sweeps import find_sweep
 from paper_figures import Table
 from paper_figures.sweep_table import sweep_table
 from results import runs_frame
@@ -42,6 +42,7 @@ from results.record_store import (
     run_statuses,
     save_sweep,
 )
+from results.stores import DEFAULT_STORE
 
 RESULT_COLUMNS = {
     "source": "str",

@@ -54,6 +54,7 @@ from results.record_store import (
     started_sweeps,
     sweep_records,
 )
+from results.stores import store_option
 from results.study_results import study_frame, study_results
 
 
@@ -361,7 +362,10 @@ def gather(exhibit: Exhibit, store: Path) -> StoredResults:
     sweep = load_sweep(store, name) if name in started_sweeps(store) else None
     records = sweep_records(store, sweep) if sweep else []
     if sweep is None or not records:
-        raise NoRecords(f"{store} holds no record of the sweep {name}: obdbench sweep {name}")
+        raise NoRecords(
+            f"{store} holds no record of the sweep {name}: obdbench sweep {name}"
+            f"{store_option(store)}"
+        )
     return StoredResults(records, sweep.runs, store=store)
 
 

@@ -28,9 +28,8 @@ from benchmark.record import FILE, BadRecord, Record, Summary, read_record, reco
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from results.record_index import Entry, Found, indexed_records, no_garbage
+from results.stores import SHIPPED as SHIPPED
 
-SHIPPED = Path(__file__).with_name("shipped")
-"""The store that the suite ships; `obdbench table NAME --store` reads it like any other."""
 SWEEPS = "sweeps"
 """Folder of the sweeps that were started in a store."""
 STALE_SECONDS = 120.0

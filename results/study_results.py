@@ -13,6 +13,7 @@ import pandas as pd
 from benchmark.errors import ObdBenchError
 from benchmark.files import UnfitFile, read_small, write_atomic
 from benchmark.names import check_name
+from results.stores import store_option
 
 SCHEMA = "obdbench.study/1"
 
@@ -113,14 +114,15 @@ def study_results(store: Path, study: str) -> list[StudyResult]:
         BadStudyResult: They were measured with different settings or versions.
     """
     paths = sorted((store / "studies" / study).glob("*.json"))
+    command = f"obdbench study {study}{store_option(store)}"
     if not paths:
-        raise NoStudy(f"{store} holds no result of the study {study}: obdbench study {study}")
+        raise NoStudy(f"{store} holds no result of the study {study}: {command}")
     results = [read_result(path) for path in paths]
     for path, result in zip(paths, results, strict=True):
         if (result.settings, result.version) != (results[0].settings, results[0].version):
             raise BadStudyResult(
                 f"{path} was measured with other settings, or by another version of the study, "
-                f"than {paths[0].name} next to it. Measure them alike: obdbench study {study}"
+                f"than {paths[0].name} next to it. Measure them alike: {command}"
             )
     return results
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.config import BadConfiguration
-from obdbench.sweeps import DEFAULT_STORE, find_sweep
+from obdbench.sweeps import find_sweep
+from results.stores import DEFAULT_STORE, store_option
 
 Settings = Annotated[
     list[str] | None,
@@ -78,11 +79,6 @@ Store = Annotated[
     Path,
     typer.Option(envvar="OBDBENCH_STORE", help="Folder of records."),
 ]
-
-
-def store_option(store: Path) -> str:
-    """What a command for the same store needs at its end; "" for the default one."""
-    return "" if store.resolve() == DEFAULT_STORE.resolve() else f" --store {store}"
 
 
 def next_command(words: str, store: Path, plugins: Iterable[str]) -> str:

@@ -9,10 +9,6 @@ if TYPE_CHECKING:
     from benchmark.sweep import Sweep
 
 
-DEFAULT_STORE = Path("obdbench-runs")
-"""Folder of records where no other is given."""
-
-
 def shipped_sweeps() -> dict[str, Path]:
     """Every shipped sweep by name."""
     return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}

@@ -20,6 +20,7 @@ from benchmark.scaling import Scaling
 from benchmark.students.spec import StudentSpec, describe_student
 from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
 from results.record_store import load_sweep, started_sweeps, sweep_records
+from results.stores import store_option
 from results.study_results import (
     StudyResult,
     put_aside_all_but,
@@ -150,6 +151,7 @@ def finished_runs(store: Path, sweep: str) -> list[Summary]:
     if not found:
         raise NothingToStudy(
             f"{store} holds no finished set of the sweep {sweep}. Make them: obdbench sweep {sweep}"
+            f"{store_option(store)}"
         )
     return found
 
@@ -188,7 +190,7 @@ def runs_by_cell(
         if not runs:
             raise NothingToStudy(
                 f"{store} holds no run of {', '.join(methods)} on {', '.join(datasets)} of the "
-                f"sweep {sweep}. Make them: obdbench sweep {sweep}"
+                f"sweep {sweep}. Make them: obdbench sweep {sweep}{store_option(store)}"
             )
         for record in runs:
             spec = record.spec

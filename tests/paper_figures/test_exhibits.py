@@ -138,7 +138,7 @@ def test_a_sweep_without_records_is_named_with_the_command_that_does_it(
     if started:
         save_sweep(tmp_path, Sweep("main_table", "", runs()))
     message = f"{tmp_path} holds no record of the sweep main_table: obdbench sweep main_table"
-    with pytest.raises(NoRecords, match=message):
+    with pytest.raises(NoRecords, match=rf"{message} --store {tmp_path}$"):
         gather(TABLE, tmp_path)
 
 

@@ -23,6 +23,7 @@ from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from results.record_store import (
+    SHIPPED,
     STALE_SECONDS,
     RunStatus,
     all_records,
@@ -32,6 +33,7 @@ from results.record_store import (
     save_sweep,
     sweep_records,
 )
+from results.stores import store_option
 from tests.tiny_runs import PLUGIN, execute, tiny_spec
 
 
@@ -190,6 +192,11 @@ def test_a_list_with_other_runs_is_not_replaced_in_silence(sweep: Sweep, tmp_pat
     said = save_sweep(tmp_path, Sweep("three", "", sweep.runs[2:]))
     assert said.startswith("three asked for 2 other runs before; their records stay")
     assert load_sweep(tmp_path, "three").runs == sweep.runs[2:]
+
+
+def test_a_command_names_a_store_that_is_neither_the_default_nor_shipped(tmp_path: Path) -> None:
+    assert store_option(tmp_path) == f" --store {tmp_path}"
+    assert store_option(Path("obdbench-runs").resolve()) == store_option(SHIPPED) == ""
 
 
 def test_an_unknown_sweep_is_answered_with_the_nearest(sweep: Sweep, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_transfer_scores_a_set_as_a_run_would() -> None:
 
 
 def test_transfer_without_a_sweep_says_how_to_make_it(tmp_path: Path) -> None:
-    with pytest.raises(NothingToStudy, match="obdbench sweep hades_cartpole"):
+    with pytest.raises(NothingToStudy, match=f"obdbench sweep hades_cartpole --store {tmp_path}$"):
         Transfer().items(tmp_path)
 
 

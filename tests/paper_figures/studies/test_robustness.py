@@ -216,7 +216,9 @@ def test_another_teacher_than_the_records_is_refused(store: Path, study: Robustn
 def test_what_is_missing_or_ambiguous_is_named(
     store: Path, study: Robustness, small_dataset_name: str
 ) -> None:
-    with pytest.raises(NothingToStudy, match="Make them: obdbench sweep sdw_main"):
+    with pytest.raises(
+        NothingToStudy, match=f"Make them: obdbench sweep sdw_main --store {store}$"
+    ):
         replace(study, sweeps=("tiny", "sdw_main")).items(store)
     twice = tiny_spec("random", small_dataset_name, synthetic_size=5)
     execute(twice, store)

@@ -129,7 +129,7 @@ def test_progress_names_the_item_that_comes_next(tmp_path: Path) -> None:
 
 
 def test_a_store_without_results_says_which_command_makes_them(tmp_path: Path) -> None:
-    with pytest.raises(NoStudy, match="obdbench study toy"):
+    with pytest.raises(NoStudy, match=f"obdbench study toy --store {tmp_path}$"):
         study_results(tmp_path, "toy")
 
 
