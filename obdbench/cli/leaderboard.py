@@ -35,7 +35,7 @@ def submit_make(
 ) -> None:
     """Write runs as a submission to the leaderboard: records and the sets they count."""
     from results.leaderboard import write_submission
-    from results.leaderboard_rules import About
+    from results.leaderboard_rules import About, is_built_in
 
     methods = {}
     for text in method or ():
@@ -46,6 +46,13 @@ def submit_make(
     today = datetime.datetime.now(datetime.UTC).date()
     about = About(who=who, date=today, what=what, contact=contact, methods=methods)
     found = [(run.record, run.folder) for name in runs for run in _runs_of(name, store)]
+    own = sorted({record.spec.method for record, _ in found if not is_built_in(record.spec.method)})
+    if unsaid := [name for name in own if name not in methods]:
+        options = " ".join(f'--method "{name}=What it does, in a sentence."' for name in unsaid)
+        raise ObdBenchError(
+            f"Not among the suite's methods: {', '.join(unsaid)}. Say what it does, as the "
+            f"leaderboard will show it: {options}"
+        )
     submission = write_submission(to, about, found)
     out.print(f"{to}: {len(submission.records)} runs. Check it: obdbench submit-check {to}")
 

@@ -227,6 +227,20 @@ def test_runs_are_submitted_with_all_sets_that_count_or_not_at_all(
     assert "exists already" in cli(*words, runs, "--to", tmp_path / "new").err
 
 
+def test_a_method_of_ones_own_is_asked_for_its_sentence(
+    cli: Any, runs: Path, tmp_path: Path
+) -> None:
+    store = shutil.copytree(runs, tmp_path / "store")
+    dbc = next(r for r in all_records(store) if r.spec.method == "dbc")
+    rename(store, dbc, spec := dataclasses.replace(dbc.spec, method="mine"))
+    words = ("submit-make", spec.cell_id, "--who", "A", "--what", "B", "--store", store)
+    result: Result = cli(*words, "--to", tmp_path / "new")
+    assert result.code == 1
+    assert result.err.startswith("Error: Not among the suite's methods: mine. Say what it does,")
+    assert result.err.endswith('--method "mine=What it does, in a sentence."\n')
+    assert cli(*words, "--to", tmp_path / "new", "--method", "mine=It does.").code == 0
+
+
 def test_what_would_be_refused_is_not_submitted(cli: Any, runs: Path, tmp_path: Path) -> None:
     second = read_record(of(runs, seed=1)).run_id
     words = ("submit-make", second, "--who", "A", "--what", "B", "--store", runs)
