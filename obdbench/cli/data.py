@@ -6,7 +6,7 @@ import dataclasses
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -46,8 +46,9 @@ from benchmark.files import write_atomic
 from benchmark.spec import LARGEST_SEED
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.options import Force
-from paper_figures.dataset_overview import DatasetDescription, dataset_overview, dataset_table
-from paper_figures.figure import write_figure
+
+if TYPE_CHECKING:  # only `describe` draws, and whatever builds data imports this module
+    from paper_figures.dataset_overview import DatasetDescription
 
 app = typer.Typer(
     help="Datasets: build, fetch, import, list, inspect, replay.", no_args_is_help=True
@@ -413,6 +414,9 @@ def describe(
     ] = None,
 ) -> None:
     """Returns, episode lengths, state coverage and diversity of datasets."""
+    from paper_figures.dataset_overview import dataset_overview, dataset_table
+    from paper_figures.figure import write_figure
+
     if all_ == bool(names):
         raise DatasetProblem("Give the names of datasets, or --all for every one in the store.")
     forms = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
@@ -435,6 +439,8 @@ def describe(
 
 
 def _described(name: DatasetName, density: str) -> DatasetDescription:
+    from paper_figures.dataset_overview import DatasetDescription
+
     dataset = load_dataset(name)
     log_density = find_or_fit(dataset, Fit.of(density))
     return DatasetDescription.of(dataset, density, log_density.values)

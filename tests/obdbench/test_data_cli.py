@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -474,3 +476,13 @@ def test_a_mistake_is_answered_with_one_message_that_helps(
     assert result.err.startswith("Error: ")
     assert says in result.err
     assert result.out == ""
+
+
+def test_who_builds_data_imports_nothing_that_draws() -> None:
+    """`run` takes `build_if_missing` from here, which must not cost seconds."""
+    program = (
+        "import sys, obdbench.cli.data\n"
+        "print([name for name in ('pandas', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.decode().strip() == "[]"
