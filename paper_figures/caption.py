@@ -87,7 +87,7 @@ def _kinds(found: Iterable[str]) -> str:
 
 
 def teachers(table: pd.DataFrame) -> str:
-    """List every dataset's teacher with its own return."""
+    """List every dataset's teacher with its own return; nothing where no method uses one."""
     known = table[table["teacher_return"].notna()]
     parts = []
     groups = dict(list(known.groupby(["dataset", "teacher"], sort=True)))
@@ -96,7 +96,9 @@ def teachers(table: pd.DataFrame) -> str:
         score = rows["teacher_normalized_return"].mean()
         own = f"{rows['teacher_return'].mean():.1f} (normalized {score:.1f})"
         parts.append(f"{dataset} {own}, {teacher}")
-    return f"Teacher's own return: {'; '.join(parts)}." if parts else "Teacher's return unknown."
+    if parts:
+        return f"Teacher's own return: {'; '.join(parts)}."
+    return "Teacher's return unknown." if table["used"].str.contains("teacher").any() else ""
 
 
 def short_of_runs(runs: pd.DataFrame) -> str:

@@ -114,7 +114,7 @@ def _caption(cells: pd.DataFrame) -> str:
             f" On {', '.join(unknown)} no run of {YARDSTICK} is complete, so that nothing says "
             f"there whose seconds are off."
         )
-    return " ".join((
+    sentences = (
         caption.intervals(cells),
         caption.protocols(cells["protocol"]),
         caption.students(cells["student"]),
@@ -123,4 +123,5 @@ def _caption(cells: pd.DataFrame) -> str:
         f"it, {caption.APART}.",
         caption.teachers(cells),
         caption.missing(cells),
-    ))  # fmt: skip
+    )
+    return " ".join(filter(None, sentences))

@@ -208,7 +208,7 @@ def _caption(table: pd.DataFrame, note: str) -> str:
         caption.teachers(table),
         caption.missing(table),
     )
-    return " ".join(sentences)
+    return " ".join(filter(None, sentences))
 
 
 def _methods_and_references(table: pd.DataFrame) -> list[pd.DataFrame]:

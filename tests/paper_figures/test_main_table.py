@@ -21,6 +21,7 @@ from results.frames import runs_frame
 from results.labels import dataset_order
 from results.statistics import stratified
 from tests.results.conftest import MakeRecord, Record, build_spec
+from tests.tiny_runs import altered
 
 Sweep = Callable[..., list[Record]]
 DATASETS = ["hopper/medium", "walker2d/medium", "ant/medium"]
@@ -196,6 +197,17 @@ def test_caption_states_seeds_level_protocol_teacher_and_completeness(make_sweep
         "No expected run is missing or failed.",
     ):
         assert statement in caption
+
+
+def test_a_caption_speaks_of_teachers_only_where_one_is_used(make_record: MakeRecord) -> None:
+    def caption(*needs: str) -> str:
+        record = make_record("hades" if "environment" in needs else "pbc", needs=needs)
+        return table_of([altered(record, teacher=None)]).caption
+
+    assert "Teacher's return unknown. " in caption("dataset", "teacher")
+    without = caption("environment")
+    assert "Teacher's" not in without
+    assert "  " not in without
 
 
 def test_missing_failed_and_single_seeds_are_shown(make_record: MakeRecord) -> None:
