@@ -36,7 +36,10 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 """What bounds the threads of BLAS and OpenMP in a process that begins."""
 POLL_SECONDS = 0.25
 SECONDS_TO_END = 5.0
-"""For workers to end after Ctrl-C; a step that takes longer is left to the save before it."""
+"""For workers to end after an error, or Ctrl-C in Python.
+
+A step that takes longer is left to the save before it.
+"""
 LOG_BYTES = 64 * 1024
 
 

@@ -42,6 +42,8 @@ END = signal.SIGTERM
 """When the job is cancelled or pre-empted. SLURM itself queues it again, or does not."""
 HANGUP = signal.SIGHUP
 """When the terminal is closed. nohup has it ignored, and it stays so."""
+INTERRUPT = signal.SIGINT
+"""Ctrl-C. Shells have it ignored in what they start in the background, and it stays so."""
 SECONDS_TO_SAVE = 60.0
 """Between a signal and the end, for the step under way and the save."""
 
@@ -60,6 +62,8 @@ def let_warnings_through() -> None:
 def stopped_by_signals(stop: StopRequest, seconds: float) -> Iterator[list[int]]:
     """Signals ask `stop` while this is open. The block raises `Stopped` once the state is saved.
 
+    Ctrl-C after any of them, a second one usually, ends the block at once.
+
     Args:
         stop: What the work looks at.
         seconds: For a save; a step that takes longer is left where it is, and the work goes on from
@@ -67,10 +71,17 @@ def stopped_by_signals(stop: StopRequest, seconds: float) -> Iterator[list[int]]
 
     Yields:
         The signals that came, in order; a list that fills.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came after another signal.
     """
     came: list[int] = []
 
     def ask(number: int, _: FrameType | None) -> None:
+        if number == INTERRUPT:
+            if came:
+                raise KeyboardInterrupt
+            _say_on_stderr("Saving the state of the runs; Ctrl-C again ends at once.")
         if not came:
             signal.setitimer(signal.ITIMER_REAL, seconds)
         came.append(number)
@@ -80,7 +91,8 @@ def stopped_by_signals(stop: StopRequest, seconds: float) -> Iterator[list[int]]
     def give_up(number: int, _: FrameType | None) -> None:
         raise Stopped(f"no state was saved within {seconds:.0f} s")
 
-    with _handled({WARNING: ask, END: ask, HANGUP: ask, signal.SIGALRM: give_up}):
+    asked = dict.fromkeys((WARNING, END, HANGUP, INTERRUPT), ask)
+    with _handled({**asked, signal.SIGALRM: give_up}):
         let_warnings_through()
         try:
             yield came
@@ -104,6 +116,12 @@ def ended_by_signals() -> Iterator[None]:
         yield
 
 
+def _say_on_stderr(sentence: str) -> None:
+    """Write a line from a signal handler, in which a stream of Python may be busy already."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{sentence}\n".encode())
+
+
 def _print_nowhere_without_a_terminal() -> None:
     """Let go of a terminal that was closed: printing on it is an error, and would be the end."""
     for number in (1, 2):
@@ -116,11 +134,11 @@ def _print_nowhere_without_a_terminal() -> None:
 
 @contextlib.contextmanager
 def _handled(handlers: Mapping[int, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
-    """Handlers of signals while this is open; a hang-up that is ignored stays ignored."""
+    """Handlers of signals while this is open; a hang-up or Ctrl-C that is ignored stays so."""
     before = {
         number: signal.signal(number, handler)
         for number, handler in handlers.items()
-        if number != HANGUP or signal.getsignal(HANGUP) is not signal.SIG_IGN
+        if number not in (HANGUP, INTERRUPT) or signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield

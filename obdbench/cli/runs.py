@@ -12,6 +12,7 @@ import typer
 from benchmark.config import BadConfiguration
 from benchmark.errors import ObdBenchError
 from benchmark.stopping import (
+    INTERRUPT,
     SECONDS_TO_SAVE,
     WARNING,
     Stopped,
@@ -293,5 +294,6 @@ def _saved_by_signals(stop: StopRequest) -> Iterator[None]:
         with stopped_by_signals(stop, SECONDS_TO_SAVE) as received:
             yield
     except Stopped as stopped:
-        err.print(f"Stopped: {stopped}. The same command goes on from here.")
+        if received[0] != INTERRUPT:  # after Ctrl-C every command says so at its end
+            err.print(f"Stopped: {stopped}. The same command goes on from here.")
         raise typer.Exit(QUEUE_AGAIN if WARNING in received else 128 + received[0]) from None

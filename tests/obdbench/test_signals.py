@@ -81,7 +81,7 @@ def begun(store: Path, count: int, process: BaseProcess, log: Path) -> list[Path
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)],
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)],
 )
 def test_no_worker_outlives_its_sweep_and_each_saves_its_state(
     number: int, status: int, sweep_file: Path, record_store: Path, tmp_path: Path
@@ -106,9 +106,20 @@ def test_no_worker_outlives_its_sweep_and_each_saves_its_state(
     assert "Traceback" not in log.read_text()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "status", "says"),
+    [
+        (signal.SIGTERM, 143, "Stopped: asked to stop. The same command goes on from here."),
+        (signal.SIGHUP, 129, "Stopped: asked to stop. The same command goes on from here."),
+        (
+            signal.SIGINT,
+            130,
+            "Stopped. Finished runs are kept; the same command goes on from here.",
+        ),
+    ],
+)
 def test_a_single_run_saves_its_state_at_a_signal(
-    number: int, status: int, small_dataset_name: str, record_store: Path, tmp_path: Path
+    number: int, status: int, says: str, small_dataset_name: str, record_store: Path, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     with command(log, "run", "dbc", small_dataset_name, *SMALL) as process:
@@ -116,7 +127,7 @@ def test_a_single_run_saves_its_state_at_a_signal(
         os.kill(process.pid or 0, number)
         process.join(30)
         assert process.exitcode == status
-    assert "Stopped: asked to stop. The same command goes on from here." in log.read_text()
+    assert log.read_text().count("Stopped") == log.read_text().count(says) == 1
     assert load_state(folder / STATE)[1]["method"]["step"] > 0
 
 
@@ -195,6 +206,25 @@ def test_a_hang_up_asks_once_but_not_under_nohup() -> None:
         assert signal.getsignal(HANGUP) is signal.SIG_IGN
     finally:
         signal.signal(HANGUP, before)
+
+
+def test_ctrl_c_asks_once_then_ends_at_once_but_not_where_it_is_ignored() -> None:
+    stop = StopRequest()
+    with pytest.raises(KeyboardInterrupt), stopped_by_signals(stop, 60) as came:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked
+        os.kill(os.getpid(), signal.SIGINT)
+    assert came == [signal.SIGINT]
+
+    stop = StopRequest()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stopped_by_signals(stop, 60) as came:
+            os.kill(os.getpid(), signal.SIGINT)
+            stop.check()
+        assert came == []
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
