@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
@@ -41,7 +42,7 @@ class RunSpec:
         method: Registered name.
         dataset: Registered name, with `@size` where that is not the default.
         protocol: How the result is scored.
-        seed: Seed of this run.
+        seed: Seed of this run; an integer of numpy's becomes Python's.
         teacher: Recipe of the teacher, `td3_bc:1` for its seed 1; "none" where the method declares
             no teacher.
         density: Name of the density recipe; "none" where the method declares no log density.
@@ -72,10 +73,13 @@ class RunSpec:
                 f"A run of {self.method} has the dataset {self.dataset!r}; expected NAME or "
                 f"NAME@SIZE."
             )
-        if not 0 <= self.seed < LARGEST_SEED:
+        seed = _integer(self.seed)
+        if seed is None or not 0 <= seed < LARGEST_SEED:
             raise BadConfiguration(
-                f"A run of {self.method} has seed {self.seed}; expected a number from 0 to 2^63-1."
+                f"A run of {self.method} has seed {self.seed!r}; expected an integer from 0 to "
+                f"2^63-1."
             )
+        object.__setattr__(self, "seed", seed)
 
     @classmethod
     def create(
@@ -304,6 +308,16 @@ class RunSpec:
 
 class OtherVersion(BadConfiguration):
     """A spec of a version of a method that this suite does not have."""
+
+
+def _integer(value: Any) -> int | None:
+    """A value as Python's integer, which records hold; None where it is another type."""
+    if type(value) is int:
+        return value
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def _differences(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

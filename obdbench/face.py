@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmark.config import BadConfiguration, build
 from benchmark.datasets.catalog import build_dataset, is_stored
 from benchmark.datasets.catalog import load_dataset as load_stored
 from benchmark.datasets.dataset import Dataset
@@ -127,7 +128,7 @@ def run(
     dataset: str,
     *,
     seed: int = 0,
-    protocol: str | Protocol = "obd",
+    protocol: str | Protocol | Mapping[str, Any] = "obd",
     teacher: str = "td3_bc",
     density: str = "maf",
     student: StudentSpec | Mapping[str, Any] | None = None,
@@ -143,8 +144,9 @@ def run(
     Args:
         method: Registered method; `obdbench list` shows them.
         dataset: Registered dataset, e.g. "hopper/medium-expert", with `@size` for another size.
-        seed: Seed of the run.
-        protocol: How the result is scored: a name, or a protocol of your own.
+        seed: Seed of the run, an integer.
+        protocol: How the result is scored: a name, or a protocol of your own, which may be its
+            settings by name.
         teacher: Teacher recipe, or `recipe:seed`; ignored by methods that need none.
         density: Density recipe; ignored by methods that need none.
         student: What the method distils for and is scored with: a specification, or settings by
@@ -156,7 +158,8 @@ def run(
 
     Raises:
         RunFailed: The method raised an error; its record is kept.
-        ObdBenchError: A name or a setting is unknown; with the nearest valid ones.
+        ObdBenchError: A name or a setting is unknown, with the nearest valid ones, or has a value
+            that does not fit.
     """
     spec = RunSpec.create(
         method=method,
@@ -164,7 +167,7 @@ def run(
         parameters=parameters,
         where=f"the settings of {method}",
         seed=seed,
-        protocol=protocol_named(protocol) if isinstance(protocol, str) else protocol,
+        protocol=_protocol(protocol, method),
         teacher=teacher,
         density=density,
         student=student or {},
@@ -201,7 +204,12 @@ def sweep(
     Returns:
         The main table, with the unrounded numbers in `table.data`. A run that failed is counted in
         it, and its error is in `results(store)`.
+
+    Raises:
+        ObdBenchError: `jobs` is less than 1, or a name or a setting of the sweep does not fit.
     """
+    if jobs is not None and jobs < 1:
+        raise BadConfiguration(f"sweep got jobs={jobs}; expected 1 or more, or None for all cores.")
     files = tuple(str(Path(plugin).resolve()) for plugin in plugins)
     for file in files:
         load_plugin(file)
@@ -374,6 +382,14 @@ def check_same_data(store: Path, plan: Sweep, datasets: Sequence[Dataset]) -> No
 def store_folder(store: StoreFolder = None) -> Path:
     """The folder of records that is meant: the one given, `OBDBENCH_STORE`, or the default."""
     return Path(store or os.environ.get("OBDBENCH_STORE") or DEFAULT_STORE)
+
+
+def _protocol(protocol: str | Protocol | Mapping[str, Any], method: str) -> Protocol:
+    if isinstance(protocol, str):
+        return protocol_named(protocol)
+    if isinstance(protocol, Mapping):
+        return build(Protocol, protocol, f"the protocol of {method}")
+    return protocol
 
 
 def _sweep(sweep: str | os.PathLike[str] | Mapping[str, Any], store: Path) -> Sweep:

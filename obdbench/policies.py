@@ -31,7 +31,7 @@ from benchmark.environments.lookup import (
 )
 from benchmark.errors import ObdBenchError
 from benchmark.scaling import Scaling
-from benchmark.students.spec import StudentSpec
+from benchmark.students.spec import StudentSpec, build_student
 from benchmark.students.student import StudentPolicy, train_on_set
 from benchmark.synthetic_set import SyntheticSet
 
@@ -122,19 +122,28 @@ class DistilledSet:
         return str(self.card["environment"])
 
     def train(
-        self, steps: int | None = None, seed: int = 0, student: StudentSpec | None = None
+        self,
+        steps: int | None = None,
+        seed: int = 0,
+        student: StudentSpec | Mapping[str, Any] | None = None,
     ) -> TrainedPolicy:
         """Train one policy on the set, from scratch.
 
         Args:
             steps: Gradient steps on the whole set; the student's own number by default.
             seed: Seed of the initial parameters and the action noise.
-            student: Another student than the one that the set was scored with.
+            student: Another student than the one that the set was scored with: a specification, or
+                the settings by name in which it differs from that one.
 
         Raises:
-            ObdBenchError: The student's head is not made for the environment's actions.
+            ObdBenchError: There are fewer than 1 step, a setting of the student is unknown, or its
+                head is not made for the environment's actions.
         """
+        if steps is not None and steps < 1:
+            raise ObdBenchError(f"train got steps={steps}; expected 1 or more.")
         spec = student or self.student
+        if not isinstance(spec, StudentSpec):
+            spec = build_student(spec, "the student of train", self.student)
         space = action_space(self.environment)
         spec.check_space(space, self.environment)
         generator = torch.Generator().manual_seed(seed)
@@ -197,7 +206,12 @@ def evaluate(
         episodes: How many, one after the other.
         seed: Seed of the first episode's reset; the next episode has the next seed.
         reference: Returns that count as 0 and 100; those that the suite knows by default.
+
+    Raises:
+        ObdBenchError: There is less than 1 episode, or no environment has that id.
     """
+    if episodes < 1:
+        raise ObdBenchError(f"evaluate got episodes={episodes}; expected 1 or more.")
     made = make_environment(find_specification(env)) if isinstance(env, str) else env
     try:
         played = [_episode(policy, made, seed + number) for number in range(episodes)]

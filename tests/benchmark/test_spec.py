@@ -6,6 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmark.config import BadConfiguration
@@ -206,6 +207,22 @@ def test_name_that_does_not_exist_is_answered_with_the_nearest(
     with pytest.raises(error) as raised:
         make_spec(**changes)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("seed", [3.0, "3", True, None, np.float64(3), np.bool_(True)])
+def test_seed_of_another_type_is_refused_before_any_work(seed: Any) -> None:
+    with pytest.raises(BadConfiguration, match=r"has seed .*; expected an integer from 0"):
+        make_spec(seed=seed)
+
+
+def test_seed_of_numpy_becomes_an_integer_that_records_hold() -> None:
+    spec = make_spec(seed=np.int64(3))
+
+    assert type(spec.seed) is int
+    assert (spec.run_id, json.dumps(spec.as_dict())) == (
+        make_spec(seed=3).run_id,
+        json.dumps(make_spec(seed=3).as_dict()),
+    )
 
 
 def test_a_new_hyper_parameter_with_a_default_changes_no_id() -> None:

@@ -395,8 +395,8 @@ def test_density_is_a_key_and_an_axis_for_methods_that_need_one(
     ("seeds", "message"),
     [
         ("[1, 2, 1]", r"seeds in sweep\.toml is \[1, 2, 1\]; expected each seed once"),
-        ("[1, -2]", r"has seed -2; expected a number from 0 to 2\^63-1"),
-        (f"[{2**63 - 1}, {2**63}]", "has seed 9223372036854775808; expected a number from 0"),
+        ("[1, -2]", r"has seed -2; expected an integer from 0 to 2\^63-1"),
+        (f"[{2**63 - 1}, {2**63}]", "has seed 9223372036854775808; expected an integer from 0"),
     ],
 )
 def test_seeds_that_are_no_seeds_or_stand_twice_are_refused(seeds: str, message: str) -> None:

@@ -45,6 +45,14 @@ def test_a_run_is_kept_and_found_again(
     assert other.run_id != done.run_id
 
 
+def test_a_protocol_may_be_its_settings_by_name(
+    done: obdbench.Run, small_dataset_name: str
+) -> None:
+    settings = dataclasses.asdict(PROTOCOL)
+    again = obdbench.run("random", small_dataset_name, **{**TINY, "protocol": settings})
+    assert again == done
+
+
 def test_a_run_has_the_numbers_of_the_command(
     done: obdbench.Run, small_dataset_name: str, cli: Any, tmp_path: Path
 ) -> None:
@@ -73,6 +81,11 @@ def test_a_failed_run_raises_its_error_and_keeps_its_record(small_dataset_name: 
         (lambda: obdbench.run("dbc", "hopper/medium", outer_step=1), "Did you mean 'outer_steps'"),
         (lambda: obdbench.run("dbc", "hopper/medium", protocol="obdd"), "Did you mean 'obd'"),
         (lambda: obdbench.run("dbc", "hopper/medium", student={"widht": 1}), "in the student of"),
+        (
+            lambda: obdbench.run("dbc", "hopper/medium", protocol={"nmae": "x"}),
+            "Unknown key 'nmae' in the protocol of dbc. Did you mean 'name'",
+        ),
+        (lambda: obdbench.sweep({"name": "x"}, jobs=0), "jobs=0; expected 1 or more"),
         (lambda: obdbench.sweep("quickstat"), "Did you mean 'quickstart'"),
         (lambda: obdbench.sweep({"name": "x", "datsets": []}), "Unknown key 'datsets'"),
         (lambda: obdbench.load_set("hopper.av_pbc.0.seed0"), "has a record in"),
@@ -119,6 +132,25 @@ def test_a_policy_acts_on_one_observation_and_on_many() -> None:
     for wrong in (np.zeros(4), np.zeros((1, 1, 11)), np.zeros(())):
         with pytest.raises(obdbench.ObdBenchError, match=r"expected \[11\] or \[N, 11\]"):
             policy.predict(wrong)
+
+
+def test_a_policy_may_be_of_a_student_by_its_settings() -> None:
+    pairs = obdbench.load_set(HOPPER_SET)
+    trained = pairs.train(steps=2, student={"width": 8})
+    expected = pairs.train(steps=2, student=dataclasses.replace(pairs.student, width=8))
+    observation = pairs.observations[0]
+    assert (trained.predict(observation) == expected.predict(observation)).all()
+    with pytest.raises(obdbench.ObdBenchError, match="Did you mean 'width'"):
+        pairs.train(student={"widht": 8})
+
+
+@pytest.mark.parametrize("count", [0, -5])
+def test_no_steps_and_no_episodes_are_refused(count: int) -> None:
+    pairs = obdbench.load_set(HOPPER_SET)
+    with pytest.raises(obdbench.ObdBenchError, match=f"steps={count}; expected 1 or more"):
+        pairs.train(steps=count)
+    with pytest.raises(obdbench.ObdBenchError, match=f"episodes={count}; expected 1 or more"):
+        obdbench.evaluate(pairs.train(steps=1), "Hopper-v5", episodes=count)
 
 
 def test_a_discrete_action_is_a_number_that_the_environment_takes() -> None:
