@@ -155,6 +155,7 @@ def build_sweep(values: Mapping[str, Any], where: str) -> Sweep:
         if dataset in row.datasets
         for cell in _cells(file, dataset, row, where)
     ]
+    _check_varied(file, where)
     _check_apart(cells, where)
     every_seed = dict.fromkeys(seed for row, _ in cells for seed in row.seeds)
     runs = [cell.with_seed(s) for s in every_seed for row, cell in cells if s in row.seeds]
@@ -315,6 +316,24 @@ def _check_axes(grid: Mapping[str, Any], methods: Sequence[Mapping[str, Any]], w
         dotted = {f"{t}.{f.name}" for t, cls in tables.items() for f in dataclasses.fields(cls)}
         names = known | RECIPES.keys() | dotted
         raise BadConfiguration(f"Unknown axis {key!r} in {where}. {did_you_mean(key, names)}")
+
+
+def _check_varied(file: _SweepFile, where: str) -> None:
+    """Check that every axis of [grid] holds for a method, which may give its own value instead.
+
+    Raises:
+        BadConfiguration: Every method that has it gives it itself.
+    """
+    for key in _axes(file.grid, f"[grid] of {where}"):
+        every = "." in key or key in RECIPES
+        takers = [m for m in file.methods if every or key in _hyper_parameters(m["name"])]
+        own = [_axes(m.get("grid", {}), f"the grid of {m['name']} in {where}") for m in takers]
+        if all(key in m or key in axes for m, axes in zip(takers, own, strict=True)):
+            which = "every method" if len(takers) == len(file.methods) else "every method with it"
+            raise BadConfiguration(
+                f"{key} in [grid] of {where} varies nothing: {which} gives it itself. Remove it "
+                f"from [grid], or from the methods that it is to vary."
+            )
 
 
 def _hyper_parameters(method: str) -> set[str]:

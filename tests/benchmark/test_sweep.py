@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmark.config import BadConfiguration
 from benchmark.errors import ObdBenchError
 from benchmark.method import METHODS
 from benchmark.protocol import PROTOCOLS, protocol_named
@@ -271,6 +272,29 @@ name = "dbc"
     )
 
     assert parameter(sweep, "synthetic_size") == [8, 16, 64]
+
+
+@pytest.mark.parametrize(
+    ("axis", "methods", "which"),
+    [
+        ("synthetic_size", RANDOM + "synthetic_size = 8", "every method"),
+        ("synthetic_size", RANDOM + "grid.synthetic_size = [8]", "every method"),
+        (
+            "outer_steps",
+            RANDOM + RANDOM.replace("random", "dbc") + "outer_steps = 8",
+            "every method with it",
+        ),
+        ("student.width", RANDOM + "grid.student.width = [8]", "every method"),
+    ],
+)
+def test_axis_that_every_method_gives_itself_is_refused(
+    axis: str, methods: str, which: str
+) -> None:
+    with pytest.raises(BadConfiguration) as error:
+        parse(HEAD + f"[grid]\n{axis} = [16, 64]\n" + methods)
+    assert f"{axis} in [grid] of sweep.toml varies nothing: {which} gives it itself" in str(
+        error.value
+    )
 
 
 def test_method_may_stand_twice_with_other_settings() -> None:
