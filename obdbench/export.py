@@ -48,6 +48,31 @@ def export_set(source: Path, kind: str, target: str) -> str:
     return FORMATS[kind](source, pairs, card, target)
 
 
+def format_of(kind: str | None, target: str | None) -> str:
+    """The format to write: the one that is asked for, or that a file's suffix says.
+
+    Args:
+        kind: Format, one of `FORMATS`; None where only the file says it.
+        target: File to write, or id of the Minari dataset; None for a file named by the format.
+
+    Raises:
+        ObdBenchError: The suffix is that of another format, or of none where it alone says it.
+    """
+    suffix = "" if target is None else Path(target).suffix.removeprefix(".").lower()
+    of_suffix = suffix if suffix in FORMATS and suffix != "minari" else None
+    if kind is None and target is not None and of_suffix is None:
+        raise ObdBenchError(
+            f"{target} has no suffix that says a format; expected .npz, .safetensors or .csv, or "
+            f"one of {', '.join(FORMATS)} with --format."
+        )
+    if kind in FORMATS and of_suffix not in (None, kind):
+        raise ObdBenchError(
+            f"--format is {kind}, and {target} is named as one of {of_suffix}. Give another name, "
+            f"or leave --format out."
+        )
+    return kind or of_suffix or "npz"
+
+
 def minari_id(run_id: str) -> str:
     """Id of a run's set as a Minari dataset: the run's own, in the characters that Minari takes."""
     return f"obdbench/sets/{re.sub(r'[^A-Za-z0-9_]+', '-', run_id)}-v0"

@@ -54,6 +54,16 @@ def check_free(path: Path, force: bool, otherwise: str = "") -> None:
         )
 
 
+def check_no_folder(path: Path) -> None:
+    """Refuse to write a file where a folder is.
+
+    Raises:
+        BadConfiguration: It is a folder.
+    """
+    if path.is_dir():
+        raise BadConfiguration(f"{path} is a folder; expected a file, such as {path / 'NAME'}.")
+
+
 def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:
     """Values by key, each read as TOML where it is, else as text.
 

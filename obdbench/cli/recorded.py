@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from obdbench.cli.console import out, progress_bar
-from obdbench.cli.options import DEFAULT_STORE, Store
+from obdbench.cli.options import DEFAULT_STORE, Force, Store, check_free, check_no_folder
 
 # What a command works with is imported when it works, so that --help is quick.
 
@@ -53,17 +53,24 @@ def verify(run: Run, store: Store = DEFAULT_STORE) -> None:
 def export(
     run: Run,
     format_: Annotated[
-        str, typer.Option("--format", help="npz, safetensors, csv or minari.")
-    ] = "npz",
+        str | None,
+        typer.Option(
+            "--format",
+            help="npz, safetensors, csv or minari; by default what --to ends with, else npz.",
+        ),
+    ] = None,
     to: Annotated[str | None, typer.Option(help="A file, or the id of a Minari dataset.")] = None,
+    force: Force = False,
     store: Store = DEFAULT_STORE,
 ) -> None:
     """Write a run's last synthetic set in a format that others read."""
-    from obdbench.export import export_set, minari_id
+    from obdbench.export import export_set, format_of, minari_id
     from obdbench.face import find_run, last_set
 
+    kind = format_of(format_, to)
+    if to is not None and kind != "minari":
+        check_no_folder(Path(to))
+        check_free(Path(to), force, ", or --to for another file")
     found = find_run(run, store)
-    default = f"{found.run_id}.{format_}"
-    if format_ == "minari":
-        default = minari_id(found.run_id)
-    out.print(export_set(last_set(found), format_, to or default))
+    default = minari_id(found.run_id) if kind == "minari" else f"{found.run_id}.{kind}"
+    out.print(export_set(last_set(found), kind, to or default))

@@ -11,10 +11,18 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
+from benchmark.config import BadConfiguration
 from benchmark.errors import system_error
 from benchmark.names import aligned
 from obdbench.cli.console import ERROR, RUNS_FAILED, err, out, print_json, progress_bar
-from obdbench.cli.options import DEFAULT_STORE, POLL_SECONDS, Poll, Store, next_command
+from obdbench.cli.options import (
+    DEFAULT_STORE,
+    POLL_SECONDS,
+    Poll,
+    Store,
+    check_no_folder,
+    next_command,
+)
 
 if TYPE_CHECKING:  # what a command works with is imported when it works, so that --help is quick
     from benchmark.sweep import Sweep
@@ -149,10 +157,32 @@ def report(
     from obdbench.html_report import write_html_report
     from results.record_store import load_sweep, reports_folder
 
+    if to is not None:
+        _check_page(to)
     plan = load_sweep(store, name)
     path = to or reports_folder(store, plan) / "report.html"
     write_html_report(store, plan, path)
     out.print(str(path))
+
+
+def _check_page(path: Path) -> None:
+    """Refuse to write a report over anything but a page.
+
+    Raises:
+        BadConfiguration: It is a folder, or a file that is no HTML page.
+    """
+    check_no_folder(path)
+    if not path.exists():
+        return
+    begin = b""
+    if path.is_file():  # a pipe would never answer
+        with path.open("rb") as stream:
+            begin = stream.read(100)
+    if not begin.lstrip().lower().startswith(b"<!doctype html"):
+        raise BadConfiguration(
+            f"{path} exists already and is no HTML page, so the report was not written over it. "
+            f"Give another file with --to, or remove it."
+        )
 
 
 def collect(

@@ -18,8 +18,10 @@ from typer.testing import CliRunner
 from benchmark.heartbeat import last_sign
 from benchmark.record import read_record, write_record
 from benchmark.registry import load_plugin
+from benchmark.sweep import read_sweep
 from obdbench.cli import started_sweeps
 from obdbench.cli.app import app
+from results.record_store import save_sweep
 from tests.tiny_runs import PLUGIN, altered
 
 TINY = ["--set", "student.width=8", "--set", "student.depth=2", "--set", "student.steps=4"]
@@ -247,6 +249,20 @@ def test_a_second_sweep_of_the_name_says_that_it_replaces_the_first(
     said = "tiny asked for 2 other runs before; their records stay, its list and table are written"
     assert said in cli("sweep", sweep_file, "--jobs", "1").err
     assert "other runs" not in cli("sweep", sweep_file, "--jobs", "1").err
+
+
+def test_a_report_is_written_over_pages_only(
+    cli: Any, sweep_file: Path, record_store: Path, tmp_path: Path
+) -> None:
+    save_sweep(record_store, read_sweep(sweep_file))
+    page, notes = tmp_path / "page.html", tmp_path / "notes.md"
+    notes.write_text("my notes")
+    for path, says in ((notes, "is no HTML page"), (tmp_path, "is a folder; expected a file")):
+        found = cli("report", "tiny", "--to", path)
+        assert found.code == 1 and f"{path} " in found.err and says in found.err
+    assert notes.read_text() == "my notes"
+    for _ in range(2):
+        assert cli("report", "tiny", "--to", page).code == 0
 
 
 def test_a_sweep_leaves_alone_what_another_process_works_on(

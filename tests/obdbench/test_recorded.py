@@ -187,6 +187,32 @@ def test_a_set_is_the_same_in_every_format(
     assert np.allclose(np.concatenate([e.actions for e in episodes]), actions.clip(-1, 1))
 
 
+def test_a_file_says_its_format_and_is_not_written_over(
+    cli: Any, record: Record, store: Path, tmp_path: Path
+) -> None:
+    def export(*words: Any) -> Any:
+        return cli("export", record.run_id, "--store", store, *words)
+
+    path = tmp_path / "set.csv"
+    assert export("--to", path).code == 0
+    written = path.read_text()
+    assert written.startswith("observation_0,")
+    path.write_text("my notes")
+    found = export("--to", path)
+    assert (found.code, path.read_text()) == (1, "my notes")
+    assert f"{path} exists already" in found.err and "--force" in found.err
+    assert (export("--to", path, "--force").code, path.read_text()) == (0, written)
+
+    for words, says in (
+        (("--to", tmp_path / "new.csv", "--format", "npz"), "named as one of csv"),
+        (("--to", tmp_path / "new.txt"), "no suffix that says a format"),
+        (("--to", tmp_path, "--format", "csv", "--force"), f"{tmp_path} is a folder"),
+    ):
+        found = export(*words)
+        assert found.code == 1 and says in found.err
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize(
     "others", [{"weights": torch.tensor([0.25, 1.0])}, {"stages": torch.tensor([0, 1])}]
 )
