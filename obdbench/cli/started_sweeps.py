@@ -45,8 +45,10 @@ MARKS: dict[RunState, str] = {
 PLAIN_MARKS: dict[RunState, str] = {
     "done": "D", "running": "R", "failed": "F", "stopped": "S", "queued": "Q", "missing": ".",
 }  # fmt: skip
-
-
+NO_RUN = "-"
+"""Stands for a seed that a cell does not have, but others of the sweep."""
+GROUP = 10
+"""Marks in a row without a space."""
 LONG = 200
 """Rows of a table above which it is printed as plain lines."""
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -90,26 +92,34 @@ def _status_values(store: Path, plan: Sweep, states: SweepStatus) -> dict[str, A
 
 
 def _print_status(store: Path, plan: Sweep, states: SweepStatus, plugins: Sequence[str]) -> None:
-    seeds = list(dict.fromkeys(run.seed for run in plan.runs))
-    head = ["cell", *(f"seed {seed}" for seed in seeds), "errors"]
+    seeds = sorted({run.seed for run in plan.runs})
+    counts = states.counts
+    running = ["running"] if counts["running"] else []
+    head = ["cell", f"seed{'s' if len(seeds) > 1 else ''} {_ranges(seeds)}", *running, "errors"]
     cells = plan.cells
     marks = MARKS if out.is_terminal and len(cells) <= LONG else PLAIN_MARKS
     rows = []
     for cell, runs in cells.items():
         at = {run.seed: states.of(run) for run in runs}
         errors = sorted({p.error for p in at.values() if p.error})
-        shown = [_mark(at[seed], marks) if seed in at else "" for seed in seeds]
-        rows.append([cell, *shown, ", ".join(errors)])
+        shown = [marks[at[seed].state] if seed in at else NO_RUN for seed in seeds]
+        far = [f"{100 * at[s].fraction:.0f} %" for s in seeds if s in at and _runs(at[s])]
+        rows.append(
+            [cell, _grouped(shown), *([", ".join(far)] if running else []), ", ".join(errors)]
+        )
     if len(cells) > LONG:
         print(aligned([head, *rows]))
     else:
-        table = Table(Column("cell", no_wrap=True), *head[1:])
-        for cell, *shown, error in rows:
-            table.add_row(cell, *map(Text.from_markup, shown), error)
+        # A long name is folded rather than cut, so that the marks keep their room.
+        seeds_column = Column(head[1], min_width=min(len(seeds), GROUP))
+        table = Table(Column("cell", overflow="fold"), seeds_column, *head[2:])
+        for cell, word, *others in rows:
+            table.add_row(cell, Text.from_markup(word), *others)
         out.print(table)
-    counts = states.counts
+    legend = [f"{mark} {counts[s]} {s}" for s, mark in marks.items() if counts[s]]
+    lacking = len(cells) * len(seeds) - len(plan.runs)
     out.print(
-        ", ".join(f"{mark} {counts[s]} {s}" for s, mark in marks.items() if counts[s]),
+        ", ".join([*legend, *([f"{NO_RUN} {lacking} not in the sweep"] if lacking else [])]),
         markup=True,
     )
     if states.waiting:
@@ -406,6 +416,21 @@ def _explain_failures(store: Path, plan: Sweep, states: SweepStatus) -> None:
         out.print(f"{message}\n  {path}")
 
 
-def _mark(at: RunStatus, marks: dict[RunState, str]) -> str:
-    percent = f" {100 * at.fraction:.0f} %" if at.state == "running" else ""
-    return marks[at.state] + percent
+def _runs(at: RunStatus) -> bool:
+    return at.state == "running"
+
+
+def _grouped(marks: Sequence[str]) -> str:
+    """Marks in one word for every ten, between which a line may be broken."""
+    return " ".join("".join(marks[i : i + GROUP]) for i in range(0, len(marks), GROUP))
+
+
+def _ranges(seeds: Sequence[int]) -> str:
+    """Seeds in rising order as text: "0 to 9, 20"."""
+    ranges: list[list[int]] = []
+    for seed in seeds:
+        if ranges and seed == ranges[-1][1] + 1:
+            ranges[-1][1] = seed
+        else:
+            ranges.append([seed, seed])
+    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in ranges)

@@ -19,7 +19,7 @@ from benchmark.heartbeat import last_sign
 from benchmark.record import read_record, write_record
 from benchmark.registry import load_plugin
 from benchmark.sweep import read_sweep
-from obdbench.cli import started_sweeps
+from obdbench.cli import console, started_sweeps
 from obdbench.cli.app import app
 from results.record_store import save_sweep
 from tests.tiny_runs import PLUGIN, altered
@@ -207,9 +207,10 @@ def test_sweep_status_and_table(
     status = cli("status", "tiny")
     assert status.code == 3
     rows = [line for line in status.out.splitlines() if line.startswith("│")]
-    marks = {re.split(r"[.│ ]+", row)[2]: [c.strip() for c in row.split("│")[2:5]] for row in rows}
-    assert marks["random"] == ["D", "D", ""]
-    assert marks["raises"] == ["F", "F", "ValueError"]
+    marks = {re.split(r"[.│ ]+", row)[2]: [c.strip() for c in row.split("│")[2:4]] for row in rows}
+    assert marks["random"] == ["DD", ""]
+    assert marks["raises"] == ["FF", "ValueError"]
+    assert "seeds 0 to 1" in status.out
     assert "D 2 done, F 2 failed" in status.out
     assert status.out.count("ValueError: ") == 1, "the reason, once, and where to read more"
     assert re.search(r"raises\..*/seed0/record\.json", status.out)
@@ -232,7 +233,7 @@ def test_sweep_status_and_table(
     monkeypatch.setattr(started_sweeps, "LONG", 1)  # as with hundreds of cells
     lines = cli("status", "tiny").out.splitlines()
     (row,) = (line for line in lines if re.match(r"\S+\.raises\.\w+ ", line))
-    assert row.split()[1:] == ["F", "F", "ValueError"]
+    assert row.split()[1:] == ["FF", "ValueError"]
     plain = cli("table", "tiny")
     assert plain.code == 3
     assert "│" not in plain.out
@@ -249,6 +250,23 @@ def test_a_second_sweep_of_the_name_says_that_it_replaces_the_first(
     said = "tiny asked for 2 other runs before; their records stay, its list and table are written"
     assert said in cli("sweep", sweep_file, "--jobs", "1").err
     assert "other runs" not in cli("sweep", sweep_file, "--jobs", "1").err
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_status_keeps_every_mark_on_a_narrow_terminal(
+    columns: int, cli: Any, sweep_file: Path, record_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = sweep_file.read_text().replace("seeds = 2", "seeds = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 20]")
+    other = '[[methods]]\nname = "distribution_matching_relabelled"\nseeds = 10\n'
+    sweep_file.write_text(text + other)
+    save_sweep(record_store, read_sweep(sweep_file))
+    monkeypatch.setattr(console.out, "width", columns)
+    found = cli("status", "tiny").out
+    assert max(map(len, found.splitlines())) <= columns
+    rows = "".join(row.split("│")[2] for row in found.splitlines() if row.startswith("│"))
+    assert rows.split() == ["." * 10, ".", "." * 10, "-"]
+    assert "seeds 0 to" in found and "9, 20 " in found
+    assert ". 21 missing, - 1 not in the sweep" in found
 
 
 def test_a_report_is_written_over_pages_only(
@@ -277,7 +295,7 @@ def test_a_sweep_leaves_alone_what_another_process_works_on(
             time.sleep(0.05)
         mine = cli("sweep", sweep_file, "--jobs", "1")
         assert "2 runs, 1 done, 0 failed, 1 running elsewhere, 0 to do" in mine.err
-        assert re.search(r"R 0 %", cli("status", "tiny").out)
+        assert re.search(r"│ R +│ 0 % ", cli("status", "tiny").out)
 
         # A real process that is interrupted says so and leaves no traceback.
         other.send_signal(signal.SIGINT)
