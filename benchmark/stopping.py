@@ -91,8 +91,9 @@ def stopped_by_signals(stop: StopRequest, seconds: float) -> Iterator[list[int]]
     def give_up(number: int, _: FrameType | None) -> None:
         raise Stopped(f"no state was saved within {seconds:.0f} s")
 
-    asked = dict.fromkeys((WARNING, END, HANGUP, INTERRUPT), ask)
-    with _handled({**asked, signal.SIGALRM: give_up}):
+    asks: dict[int, Callable[[int, FrameType | None], None]]
+    asks = dict.fromkeys((WARNING, END, HANGUP, INTERRUPT), ask)
+    with _handled({**asks, signal.SIGALRM: give_up}):
         let_warnings_through()
         try:
             yield came
