@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -117,6 +118,16 @@ class Table:
         """Plain lines, for a table that is longer than a terminal shows at once."""
         rows = [[_rich_cell(cell).plain for cell in row] for group in self.groups for row in group]
         return f"{aligned([self.columns, *rows], self.alignment)}\n{self.caption}"
+
+    def headed_text(self) -> str:
+        """Plain lines; the first cell of a group is a line above its rows instead of a column."""
+        rows = [[_rich_cell(cell).plain for cell in row[1:]] for g in self.groups for row in g]
+        lines = iter(aligned([self.columns[1:], *rows], self.alignment[1:]).split("\n"))
+        text = [next(lines)]
+        for group in filter(None, self.groups):
+            heading = visible(_rich_cell(group[0][0]).plain, one_line=True)
+            text += ["", heading, *islice(lines, len(group))]
+        return "\n".join([*text, "", self.caption]).lstrip()
 
     def __repr__(self) -> str:
         return self.markdown()

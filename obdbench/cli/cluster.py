@@ -337,7 +337,8 @@ def _print_hours(
     """A row for each method and dataset, and the sum."""
     values = hours_values(costs, todo, profile, all_runs or todo)
     table = Table(
-        "method", "dataset", Column("runs", justify="right"), Column("to do", justify="right"),
+        Column("method", overflow="fold"), Column("dataset", overflow="fold"),
+        Column("runs", justify="right"), Column("to do", justify="right"),
         Column("hours", justify="right"), Column("hours left", justify="right"),
         "estimated from", "on",
     )  # fmt: skip

@@ -54,6 +54,8 @@ app = typer.Typer(
     help="Datasets: build, fetch, import, list, inspect, replay.", no_args_is_help=True
 )
 
+WIDE = 100
+"""Columns of a terminal from which on a list has room for where datasets come from."""
 Name = Annotated[str, typer.Argument(help="Name of a dataset, e.g. hopper/medium-replay.")]
 Environment = Annotated[
     str | None,
@@ -215,30 +217,35 @@ def import_(
 @app.command(name="list")
 def list_datasets() -> None:
     """List every dataset that is known without a network, and those in the local store."""
-    table = Table(
-        Column("dataset", no_wrap=True), "size", "mean return", "sd", "max", "in store", "source"
-    )
+    rows = []
+    broken = []
     for name in sorted({*dataset_names(), *map(str, local_datasets())}):
         try:
             parsed = DatasetName.parse(name)
             if is_stored(parsed):  # whoever registers it may not be loaded
                 card = dataset_card(parsed)
                 returns = [f"{card['returns'][key]:.0f}" for key in ("mean", "sd", "max")]
-                table.add_row(name, f"{card['size']:,}", *returns, "yes", card["source"])
+                rows.append((name, f"{card['size']:,}", *returns, "yes", card["source"]))
                 continue
             source = find_source(parsed.name)
         except ObdBenchError as error:
-            table.add_row(name, "", "", "", "", "", f"broken: {error}")
+            rows.append((name, "", "", "", "", "broken", str(error)))
+            broken.append(f"{name} is broken: {error}")
             continue
         size = source.default_size
-        table.add_row(
-            name,
-            "" if size is None else f"{size:,}",
-            *("", "", ""),
-            "fetch" if size is None else "no",
-            source.description,
-        )
+        shown, state = ("", "fetch") if size is None else (f"{size:,}", "no")
+        rows.append((name, shown, "", "", "", state, source.description))
+    heads = ["mean return", "sd", "max", "in store", "source"]
+    if out.width < WIDE:
+        heads = ["mean\nreturn", *heads[1:-1]]
+    size_column = Column("size", no_wrap=True)
+    table = Table(Column("dataset", overflow="fold"), size_column, *heads)
+    for row in rows:
+        table.add_row(*row[: len(table.columns)])
     out.print(table)
+    if out.width < WIDE:  # else they stand where the source does
+        for problem in broken:
+            out.print(problem)
 
 
 @app.command()

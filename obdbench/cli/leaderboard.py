@@ -150,7 +150,7 @@ def leaderboard(
 
     submissions, damaged = accepted_submissions(store)
     table = draw_up(all_records(SHIPPED), submissions, datasets or ())
-    print(table.text())
+    print(table.headed_text())
     if to is not None:
         for path in table.write(to, "leaderboard"):
             out.print(f"  {path}")

@@ -129,7 +129,8 @@ def _print_plan(
     todo = [run for run in sweep.runs if states.of(run).state != "done"]
     rates, title = Rates(), work.exhibit.shows
     hours_column = Column("CPU hours", justify="right")
-    table = Table("step", Column("what", no_wrap=True), "state", hours_column, "how", title=title)
+    what_column, how_column = Column("what", overflow="fold"), Column("how", overflow="fold")
+    table = Table("step", what_column, "state", hours_column, how_column, title=title)
     total, unknown = 0.0, 0
     for step in steps:
         what = step.dataset if not step.recipe else f"{step.recipe} on {step.dataset}"

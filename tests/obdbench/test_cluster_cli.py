@@ -16,6 +16,7 @@ import pytest
 from benchmark.run import Conditions, execute
 from benchmark.spec import RunSpec
 from benchmark.stopping import WARNING
+from obdbench.cli import console
 from obdbench.cli.options import find_sweep
 from obdbench.cli.runs import _share
 from slurm.cluster import Cluster, QueueFull, Sent
@@ -223,6 +224,18 @@ def test_a_plan_is_counted_until_its_own_cells_are_measured(
     between = cli("plan", sweep_file)
     assert "measured here (1 records)" in between.out
     assert "1 runs to do, about 0.00 CPU hours" in between.out
+
+
+def test_a_plan_on_a_narrow_terminal_names_every_dataset(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"halfcheetah/medium{end}" for end in ("", "-replay", "-expert")]
+    path = tmp_path / "wide.toml"
+    path.write_text(f'name = "p"\ndatasets = {names}\n[[methods]]\nname = "dbc"\n')
+    monkeypatch.setattr(console.out, "width", 80)
+    result = cli("plan", path)
+    rows = [line.split("│")[2].strip() for line in result.out.splitlines() if "│" in line]
+    assert "".join(rows) == "".join(names)
 
 
 def test_rates_are_measured_once_and_anew_when_asked(

@@ -20,6 +20,7 @@ import obdbench
 from benchmark.datasets import catalog
 from benchmark.datasets.catalog import dataset_card, load_dataset
 from benchmark.datasets.source import DATASETS, DatasetName
+from obdbench.cli import console
 from tests.d4rl_files import made_up, write_file
 from tests.file_server import FileServer, serve
 
@@ -391,7 +392,9 @@ def test_build_all_builds_the_suites_own_and_sums_up(
 
 
 @pytest.mark.parametrize("content", ["5", '{"name": "local/mine"}', "{"])
-def test_a_broken_card_is_a_row_of_the_list(cli: Any, file: Path, content: str) -> None:
+def test_a_broken_card_is_a_row_of_the_list(
+    cli: Any, file: Path, content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     references = ("--reference-random", "0", "--reference-expert", "20")
     for name in ("local/mine", "local/other"):
         arguments = ("--as", name, "--environment", "Hopper-v4", *references)
@@ -399,8 +402,20 @@ def test_a_broken_card_is_a_row_of_the_list(cli: Any, file: Path, content: str) 
     (DatasetName.parse("local/mine").folder / "card.json").write_text(content)
     listed = cli("list")
     assert listed.code == 0
-    assert re.search(r"│ local/mine +│ .*│ broken: ", listed.out)
+    assert re.search(r"│ local/mine +│ .*│ broken +│ \S", listed.out)
     assert re.search(r"│ local/other +│ 58 .*│ yes ", listed.out)
+    monkeypatch.setattr(console.out, "width", 80)
+    narrow = cli("list").out
+    assert re.search(r"│ local/mine +│ .*│ broken +│$", narrow, re.M)
+    assert "\nlocal/mine is broken: " in narrow
+
+
+def test_a_narrow_list_cuts_nothing(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console.out, "width", 80)
+    listed = cli("list").out
+    assert "…" not in listed and max(map(len, listed.splitlines())) <= 80
+    assert re.search(r"│ hopper/medium-replay +│ [\d,]+0 +│ ", listed)
+    assert "source" not in listed
 
 
 # --- mistakes ------------------------------------------------------------------------------------

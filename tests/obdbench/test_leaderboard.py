@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -143,7 +144,11 @@ def test_a_shipped_run_is_exported_checked_accepted_and_shown(
     assert result.code == 0 and "1 scored again" in result.out
     result = cli("leaderboard", "cartpole/mixed", "--to", tmp_path / "table")
     assert result.code == 0
-    lines = [line for line in result.out.splitlines() if " hades " in line]
+    head, _, task, *_ = result.out.splitlines()
+    assert head.split()[:2] == ["method", "by"]
+    assert task.startswith("cartpole/mixed twenty students: ") and task.count("mlp 3x64") == 1
+    lines = [line for line in result.out.splitlines() if re.match("hades ", line)]
+    assert not any("students" in line for line in lines), "the task stands above, once"
     assert len(lines) == 2 and "shipped" in lines[0]
     assert f"submitted by A. Person, {TODAY}" in lines[1] and "1 of 5 (" in lines[1]
     score = "96.5 [88.7, 104.4]"  # of the same records, by both ways

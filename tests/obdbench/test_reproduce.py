@@ -22,6 +22,7 @@ from benchmark.config import BadConfiguration
 from benchmark.datasets.d4rl_facts import d4rl_statistics
 from benchmark.method import METHODS
 from benchmark.teachers.teacher_files import imported_path
+from obdbench.cli import console
 from obdbench.cli.reproduce import _prepare
 from obdbench.reproduction import Step, reproducible, reproduction
 from obdbench.sweeps import shipped_sweeps
@@ -71,6 +72,17 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServ
         monkeypatch.setenv("OBDBENCH_D4RL_MIRROR", state.url)
         state.content = write_file(tmp_path / "hopper.hdf5", stand_in()).read_bytes()
         yield state
+
+
+def test_a_plan_on_a_narrow_terminal_cuts_no_command(
+    cli: Any, own_folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console.out, "width", 80)
+    plan = cli("reproduce", "obd-table-1", "--plan").out
+    rows = [line.split("│") for line in plan.splitlines() if line.startswith("│")]
+    words = "".join(row[5].strip() for row in rows)
+    assert "obdbench data buildhalfcheetah/medium-expert" in words
+    assert "…" not in plan
 
 
 def test_a_table_on_d4rl_is_made_by_one_command_that_goes_on_after_a_kill(
