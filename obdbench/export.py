@@ -56,7 +56,7 @@ def format_of(kind: str | None, target: str | None) -> str:
         target: File to write, or id of the Minari dataset; None for a file named by the format.
 
     Raises:
-        ObdBenchError: The suffix is that of another format, or of none where it alone says it.
+        ObdBenchError: The suffix is that of another format, or of none where only it says so.
     """
     suffix = "" if target is None else Path(target).suffix.removeprefix(".").lower()
     of_suffix = suffix if suffix in FORMATS and suffix != "minari" else None

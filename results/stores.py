@@ -13,7 +13,7 @@ SHIPPED = Path(__file__).with_name("shipped")
 def store_option(store: Path) -> str:
     """What a command for the same store needs at its end.
 
-    "" for the default one, and for the shipped one, in which nobody's runs are made.
+    "" for the default one, and for the shipped one, in which no runs are made.
     """
     known = (DEFAULT_STORE.resolve(), SHIPPED.resolve())
     return "" if store.resolve() in known else f" --store {store}"

@@ -179,7 +179,7 @@ def _check_page(path: Path) -> None:
     """Refuse to write a report over anything but a page.
 
     Raises:
-        BadConfiguration: It is a folder, or a file that is no HTML page.
+        BadConfiguration: It is a folder, or a file that is not an HTML page.
     """
     check_no_folder(path)
     if not path.exists():
@@ -190,7 +190,7 @@ def _check_page(path: Path) -> None:
             begin = stream.read(100)
     if not begin.lstrip().lower().startswith(b"<!doctype html"):
         raise BadConfiguration(
-            f"{path} exists already and is no HTML page, so the report was not written over it. "
+            f"{path} exists already and is not an HTML page, so the report was not written over it. "
             f"Give another file with --to, or remove it."
         )
 

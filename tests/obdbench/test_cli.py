@@ -275,7 +275,7 @@ def test_a_report_is_written_over_pages_only(
     save_sweep(record_store, read_sweep(sweep_file))
     page, notes = tmp_path / "page.html", tmp_path / "notes.md"
     notes.write_text("my notes")
-    for path, says in ((notes, "is no HTML page"), (tmp_path, "is a folder; expected a file")):
+    for path, says in ((notes, "is not an HTML page"), (tmp_path, "is a folder; expected a file")):
         found = cli("report", "tiny", "--to", path)
         assert found.code == 1 and f"{path} " in found.err and says in found.err
     assert notes.read_text() == "my notes"
