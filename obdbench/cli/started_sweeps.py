@@ -190,8 +190,8 @@ def _check_page(path: Path) -> None:
             begin = stream.read(100)
     if not begin.lstrip().lower().startswith(b"<!doctype html"):
         raise BadConfiguration(
-            f"{path} exists already and is not an HTML page, so the report was not written over it. "
-            f"Give another file with --to, or remove it."
+            f"{path} exists already and is not an HTML page, so the report was not written over "
+            f"it. Give another file with --to, or remove it."
         )
 
 
