@@ -282,7 +282,7 @@ EXHIBITS = (
         make=lambda stored: image_sets(evolved_sets(stored.measured)),
         shows="The evolved images, and the class means that they began as."),
     Exhibit("all-methods", sweep="all_methods", make=StoredResults.table,
-        shows="Twenty methods on two datasets, with what they used and what they cost."),
+        shows="Twenty-four methods on two datasets, with what they used and what they cost."),
     Exhibit("all-methods-seconds", sweep="all_methods_seconds",
         make=lambda stored: equal_seconds(runs_frame(stored.records, stored.asked)),
         shows="Every method at equal CPU seconds on three datasets, in the order of families."),

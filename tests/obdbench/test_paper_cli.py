@@ -84,7 +84,7 @@ def test_without_names_everything_is_tried_and_what_lacks_records_is_named(
     for exhibit, line in zip(of_sweeps, left_out, strict=True):
         assert line.startswith(f"{exhibit.name}: left out: {record_store} holds no re")
         makes = f"study {exhibit.study}" if exhibit.study else f"sweep {exhibit.sweep}"
-        assert line.endswith(f"obdbench {makes}")
+        assert line.endswith(f"obdbench {makes} --store {record_store}")
     # Every published number is shown, next to nothing but the shipped scores of authors' files.
     assert sorted(path.name for path in (tmp_path / "paper").iterdir()) == [
         f"{name}.{ending}" for name in ("authors-files", "reproduction") for ending in ENDINGS

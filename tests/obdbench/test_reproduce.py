@@ -57,6 +57,12 @@ def stand_in() -> Arrays:
     return {**arrays, "observations": scaled.astype(np.float32)}
 
 
+def stand_in_for_random() -> Arrays:
+    """The same rows elsewhere: a name without published moments takes no file of another's."""
+    arrays = stand_in()
+    return {**arrays, "observations": arrays["observations"] + 5}
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty dataset store and an empty cache."""
@@ -154,6 +160,8 @@ def test_a_teacher_of_other_settings_is_not_taken_without_a_word(
     cli: Any, mirror: FileServer, own_folders: Path
 ) -> None:
     settings = {**TINY, "datasets": '["d4rl/hopper-random-v2"]'}
+    file = write_file(own_folders / "random.hdf5", stand_in_for_random())
+    mirror.content = file.read_bytes()
     assert cli("data", "fetch", "d4rl/hopper-random-v2").code == 0
     trained = options({k.removeprefix("teacher."): v for k, v in TINY.items() if "teacher." in k})
     one = (
@@ -216,6 +224,8 @@ def test_on_a_cluster_teachers_are_jobs_and_the_runs_follow_them(
     monkeypatch.setattr("slurm.live_jobs.Scheduler", lambda: scheduler)
     journal = fake_sbatch(tmp_path / "bin", monkeypatch)
     datasets = ["d4rl/hopper-medium-v2", "d4rl/hopper-random-v2"]
+    file = write_file(tmp_path / "random.hdf5", stand_in_for_random())
+    assert cli("data", "import", file, "--as", datasets[1]).code == 0
     command = [*PAPER, *options({**TINY, "datasets": json.dumps(datasets)}), "--profile", "cpu"]
     first = cli(*command)
     assert first.code == 0, first.err
@@ -230,11 +240,11 @@ def test_on_a_cluster_teachers_are_jobs_and_the_runs_follow_them(
     refused = cli(*command)
     assert refused.code == 1 and "ended without a result; `--retry failed` sends it" in refused.err
 
-    work = min((record_store / "jobs").glob("obd.teacher.*/0.json"))
-    words = json.loads(work.read_text())["words"]
-    assert words[1:3] == ["-m", "obdbench"]
-    trained = cli(*words[3:], "--episodes", "1")  # both files have the same content: one teacher
-    assert trained.code == 0, trained.err
+    for work in sorted((record_store / "jobs").glob("obd.teacher.*/0.json")):
+        words = json.loads(work.read_text())["words"]
+        assert words[1:3] == ["-m", "obdbench"]
+        trained = cli(*words[3:], "--episodes", "1")
+        assert trained.code == 0, trained.err
     sent = cli(*command)
     assert sent.code == 0, sent.err
     assert f"{2 * CELLS} runs in" in sent.out and "submitted" in sent.out

@@ -41,8 +41,8 @@ from paper_figures.studies.transfer import Transfer
 from results.record_store import SHIPPED
 
 RUNS = {
-    "hopper": "hopper-medium-expert.av_pbc.94539c036743.seed0",
-    "halfcheetah": "halfcheetah-medium-expert.av_pbc.8489d63e921a.seed0",
+    "hopper": "hopper-medium-expert.av_pbc.ce83cc58f10c.seed0",
+    "halfcheetah": "halfcheetah-medium-expert.av_pbc.a1168423116a.seed0",
 }
 
 

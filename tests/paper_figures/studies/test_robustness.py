@@ -75,10 +75,11 @@ def test_without_a_change_every_disturbance_gives_the_records_own_score(
 
 def test_a_shipped_record_of_an_older_version_is_played_again_with_its_seeds() -> None:
     study = Robustness(
-        sweeps=("all_methods",), datasets=("hopper/medium-expert",), methods=("random",), seeds=1,
+        sweeps=("hades_cartpole",), datasets=("cartpole/mixed",), methods=("hades",), seeds=1,
+        students=20, episodes=2,
         observation_sizes=(), action_sizes=(), masses=(), frictions=(),
     )  # fmt: skip
-    item = study.items(SHIPPED)["hopper/medium-expert-random"]
+    item = study.items(SHIPPED)["cartpole/mixed-hades"]
     record = record_of(SHIPPED, item["runs"][0])
     assert record.provenance.converted_from is not None
     assert last_axes(record)["step"] == record.checkpoints[-1].outer_step
