@@ -119,8 +119,8 @@ def robustness_table(measured: pd.DataFrame, played: str, *, seed: int = 0) -> T
         columns=("dataset", "disturbed", "size", *methods),
         groups=tuple(groups),
         caption=f"First row of each dataset: normalized return undisturbed; others: % of it that "
-        f"is left, a ratio of means over {caption.seeds(e.n for e in found)} ({played}, as in the "
-        f"records){caption.spread(', with', 'interval', found)}. {NOTHING}: the undisturbed "
+        f"is left, a ratio of means over {caption.seeds(e.n for e in found)} ({played})"
+        f"{caption.spread(', with', 'interval', found)}. {NOTHING}: the undisturbed "
         f"return is not above 0 for sure. {SIZES} Seeds of the teacher are other episodes of one "
         f"policy.",
         alignment="lll" + "r" * len(methods),
@@ -172,7 +172,7 @@ def robustness(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figure:
         return finish(
             figure,
             "What noise, attacks and changed physics leave of the return",
-            f"% of the undisturbed normalized return ({played}, as in the records), a ratio of "
+            f"% of the undisturbed normalized return ({played}), a ratio of "
             f"means over {caption.seeds(e.n for e in drawn)}"
             f"{caption.spread(' with', 'band', drawn)}. {SIZES} Left out: a method whose "
             f"undisturbed return is not above 0 for sure.",

@@ -61,8 +61,8 @@ class Robustness(Study):
             attack.
         action_sizes: Standard deviations of noise on actions, which are then cut to the box.
         masses, frictions: Factors of all masses, of all friction.
-        students: Number of students per set, at most those of the record.
-        episodes: Number of episodes that each policy plays, at most those of the record.
+        students: Number of students per set, the first ones of the record.
+        episodes: Number of episodes that each policy plays.
     """
 
     shows: ClassVar[str] = (
