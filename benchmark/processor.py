@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+from functools import cache
 from pathlib import Path
 
 PRODUCTS = "MKL_CBWR"
@@ -26,11 +28,11 @@ def round_alike() -> None:
         os.environ.setdefault(PRODUCTS, "AUTO")
 
 
+@cache
 def _described(key: str) -> str:
     """What Linux says of the first core; "" where it says nothing, or there is no Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return ""
-    found = [line.partition(":")[2].strip() for line in lines if line.startswith(key)]
-    return found[0] if found else ""
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+        for line in lines:  # line by line: what it says of all cores of a large machine takes time
+            if line.startswith(key):
+                return line.partition(":")[2].strip()
+    return ""
