@@ -269,7 +269,7 @@ def _cells(file: _SweepFile, dataset: str, row: _MethodRow, where: str) -> Itera
         values = _overwritten("student", file.student, chosen)
         student = build_student(values, f"[student] of {where}", method.own_student)
         student = method.student_for(student)
-        # Who scores is the student with the differences of [evaluation_student], if there are any.
+        # Who scores is the student with the differences of [evaluation_student], if any.
         values = _overwritten("evaluation_student", file.evaluation_student, chosen)
         scoring = build_student(values, f"[evaluation_student] of {where}", student)
         yield RunSpec.create(
@@ -280,7 +280,7 @@ def _cells(file: _SweepFile, dataset: str, row: _MethodRow, where: str) -> Itera
             teacher=_recipe("teacher", file, dataset, chosen, where),
             density=_recipe("density", file, dataset, chosen, where),
             student=student,
-            evaluation_student=scoring if values else None,
+            evaluation_student=scoring,
             protocol=_protocol(file.protocol, chosen, where),
         )
 
