@@ -26,6 +26,7 @@ from baselines.evolution_loop import Evolution, EvolutionRun
 from baselines.meta_gradient import Pairs
 from benchmark.environments.lookup import action_space
 from benchmark.method import BadParameter, Monitor, Policy, Problem, require_positive
+from benchmark.students.network import stack
 from benchmark.students.student import StudentPolicy, train_students
 from benchmark.synthetic_set import SyntheticSet
 
@@ -85,14 +86,20 @@ class HaDES(Evolution):
             sets.observations.repeat_interleave(copies, 0),
             sets.actions.repeat_interleave(copies, 0),
         )
-        # Every candidate gets the same K generators: common initialisations, so that a candidate's
-        # fitness differs from another's only by its pairs.
-        generators = [
-            self.initialisation(problem, generation, k)
-            for _ in range(len(sets.actions))
-            for k in range(copies)
-        ]
-        return train_students(problem.student, lambda step: pairs, problem.scaling, generators)
+        # Every candidate begins with the same K initialisations, so that its fitness differs from
+        # another's only by its pairs. They are drawn once: a QR factorisation of each layer.
+        drawn = [self.initialisation(problem, generation, k) for k in range(copies)]
+        widths = (part.shape[-1] for part in pairs)
+        initial = problem.student.network(*widths).initialise_runs(drawn)
+        candidates = len(sets.actions)
+        generators = [_copy(one) for _ in range(candidates) for one in drawn]
+        return train_students(
+            problem.student,
+            lambda step: pairs,
+            problem.scaling,
+            generators,
+            initial=stack([initial] * candidates),
+        )
 
     def initialisation(self, problem: Problem, generation: int, k: int) -> torch.Generator:
         """Generator of initialisation k of a generation, and of a noisy head's noise."""
@@ -124,6 +131,13 @@ class HaDES(Evolution):
         return problem.scaling.actions_in(
             one_hot[torch.arange(self.synthetic_size) % problem.action_dim]
         )
+
+
+def _copy(generator: torch.Generator) -> torch.Generator:
+    """A generator that goes on where this one is, by itself: for a noisy head's noise."""
+    copy = torch.Generator()
+    copy.set_state(generator.get_state())
+    return copy
 
 
 @dataclass(frozen=True)

@@ -172,9 +172,13 @@ def test_the_search_starts_at_zero_in_the_students_units() -> None:
     torch.testing.assert_close(start.actions, torch.full((3, 2), 0.5))
 
 
-def test_a_candidates_policies_are_trained_on_its_own_set_from_common_initialisations() -> None:
+@pytest.mark.parametrize("head", ["mean", "sampled"])  # the second draws noise at every step
+def test_a_candidates_policies_are_trained_on_its_own_set_from_common_initialisations(
+    head: Any,
+) -> None:
     method = HaDES(**OF_SETS, policies_per_candidate=2)
-    problem = make_problem(method)
+    student = dataclasses.replace(STUDENT, head=head)
+    problem = make_problem(method, student=student)
     candidates = random_sets(method, problem)
     policies = method.clone(candidates, problem, generation=1)
     assert policies.count == 12
@@ -184,7 +188,7 @@ def test_a_candidates_policies_are_trained_on_its_own_set_from_common_initialisa
         batch = candidates.observations[candidate][None], candidates.actions[candidate][None]
         for k in range(2):
             alone = train_students(
-                STUDENT,
+                student,
                 lambda step, batch=batch: batch,  # type: ignore[misc]
                 problem.scaling,
                 [problem.generator(f"student {k}", 1)],
