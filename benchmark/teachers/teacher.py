@@ -83,6 +83,7 @@ class NetworkTeacher:
     log_std_offset: float = -1.0
 
     EXPLORATION_STD = 0.1
+    BLOCK = 1 << 14  # states
 
     @property
     def observation_dim(self) -> int:
@@ -104,8 +105,12 @@ class NetworkTeacher:
 
     @torch.no_grad()
     def sample(self, observations: Tensor, generator: torch.Generator) -> Tensor:
-        """Actions `[B, act_dim]` drawn from the policy."""
-        outputs = self._actor_outputs(observations)
+        """Actions `[B, act_dim]` drawn from the policy.
+
+        A dataset's states are often asked for at once: hidden layers never hold them all.
+        """
+        blocks = observations.split(self.BLOCK)
+        outputs = torch.cat([self._actor_outputs(block) for block in blocks])
         mean = outputs[:, : self.action_dim]
         noise = torch.randn(mean.shape, generator=generator)
         if self.action_noise == "exploration":

@@ -15,6 +15,7 @@ from benchmark.teachers.cal_ql import CalQL, CORLCalQL, sample
 from benchmark.teachers.iql import IQL, IQLLearner, expectile_loss
 from benchmark.teachers.offline import OfflineRecipe
 from benchmark.teachers.td3_bc import TD3BC
+from benchmark.teachers.teacher import NetworkTeacher
 from tests.plain_teachers import PlainCalQL, PlainIQL, PlainTD3BC, drawn, policy_of, value_of
 
 SMALL: dict[str, Any] = {"steps": 12, "batch_size": 16, "width": 8}
@@ -139,3 +140,23 @@ def test_iql_draws_around_its_action_with_its_own_deviation(toy: Dataset) -> Non
     found = teacher.sample(observations, torch.Generator().manual_seed(0))
     torch.testing.assert_close(found.mean(0), teacher.act(observations)[0], atol=2e-3, rtol=0)
     torch.testing.assert_close(found.std(0), learner.log_std.exp(), rtol=0.03, atol=0)
+
+
+def test_drawing_for_many_states_holds_the_hidden_layers_of_few(
+    toy: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = IQLLearner(IQL(**SMALL), toy, seed=0).teacher(0)
+    observations = torch.from_numpy(toy.observations)
+    at_once = teacher.sample(observations, torch.Generator().manual_seed(0))
+    seen: list[int] = []
+    outputs = NetworkTeacher._actor_outputs
+
+    def counted(self: NetworkTeacher, block: torch.Tensor) -> torch.Tensor:
+        seen.append(len(block))
+        return outputs(self, block)
+
+    monkeypatch.setattr(NetworkTeacher, "_actor_outputs", counted)
+    monkeypatch.setattr(NetworkTeacher, "BLOCK", 7)
+    in_blocks = teacher.sample(observations, torch.Generator().manual_seed(0))
+    assert sum(seen) == len(observations) and max(seen) == 7
+    torch.testing.assert_close(in_blocks, at_once)
