@@ -22,6 +22,10 @@ class ObdBenchError(Exception):
     """
 
 
+class ChangedInPlace(ObdBenchError):
+    """A method wrote into data that other runs of its pack work with: none of them counts."""
+
+
 def short(value: object) -> str:
     """A value as a message shows it: all of it, or its beginning where it is long."""
     text = repr(value)

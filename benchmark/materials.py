@@ -41,16 +41,21 @@ class Materials:
     log_density: LogDensity | None
 
     @classmethod
-    def load(cls, spec: RunSpec) -> Materials:
+    def load(cls, spec: RunSpec, dataset: Dataset | None = None) -> Materials:
         """Load what the method declares in `needs`; log densities are fitted where none are stored.
 
         Like the teacher's training, a fit is not a cost of the run.
+
+        Args:
+            spec: The run.
+            dataset: Its dataset, where another run of the pack has loaded it.
 
         Raises:
             ObdBenchError: Something is missing or was altered; the message says how to get it.
         """
         needs = spec.method_instance.needs
-        dataset = load_dataset(DatasetName.parse(spec.dataset))
+        if dataset is None:
+            dataset = load_dataset(DatasetName.parse(spec.dataset))
         space = action_space(dataset.env_id)
         for student in (spec.student, spec.scoring_student):
             student.check_space(space, dataset.env_id)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark.datasets.dataset import Dataset
-from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.errors import ChangedInPlace, ObdBenchError, did_you_mean
 from benchmark.registry import Registry
 from benchmark.scaling import Scaling
 from benchmark.seeds import derive_seed
@@ -119,18 +119,30 @@ class Shared:
         """The tensor of a key, made unless it is there.
 
         Raises:
-            BadParameter: Someone has changed it in place since.
+            ChangedInPlace: Someone has changed it in place since.
         """
         if key not in self._made:
             made = make()
             self._made[key] = made, made._version
+        self._check(key)
+        return self._made[key][0]
+
+    def check_unchanged(self) -> None:
+        """Check every tensor that was made.
+
+        Raises:
+            ChangedInPlace: Someone has changed one.
+        """
+        for key in self._made:
+            self._check(key)
+
+    def _check(self, key: Hashable) -> None:
         tensor, version = self._made[key]
         if tensor._version != version:
-            raise BadParameter(
+            raise ChangedInPlace(
                 f"A method changed a tensor in place that other runs of its pack work with: {key}. "
                 f"Let it change a copy (`tensor.clone()`)."
             )
-        return tensor
 
 
 class Problem:

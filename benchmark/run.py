@@ -18,9 +18,10 @@ from typing import Any, ClassVar, Self, cast
 from filelock import FileLock, Timeout
 
 from benchmark.clocks import SAVE_EVERY_SECONDS, Cost, SaveClock, Stopwatch
+from benchmark.datasets.dataset import Dataset
 from benchmark.environments.contacts import contact_rule
 from benchmark.environments.jax_tasks import simulator_packages
-from benchmark.errors import ObdBenchError
+from benchmark.errors import ChangedInPlace, ObdBenchError
 from benchmark.heartbeat import ALIVE, Beating, Heartbeat, last_sign
 from benchmark.materials import Materials
 from benchmark.method import Assignment, Method, Problem, Shared, advice_on_divergence
@@ -180,9 +181,9 @@ def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
     that raises leaves a failed record with the error. A run that is killed leaves its saved state,
     from which the next call goes on to the same numbers. Runs that are advanced together have the
     numbers of the runs one by one, and their seconds are equal shares of the pack's. Where a pack
-    raises, its runs are done one by one from their saved states: an error is the record of the run
-    that it belongs to. A run whose sets another run of the store has distilled, or one of these,
-    scores those (`benchmark.same_sets`).
+    raises, its runs are done one by one from their saved states, or from the start where one wrote
+    into the others' data: an error is the record of the run that it belongs to. A run whose sets
+    another run of the store has distilled, or one of these, scores those (`benchmark.same_sets`).
 
     Args:
         specs: One run, or the runs of a pack (`benchmark.packing.make_packs`).
@@ -279,7 +280,11 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
         clock = SaveClock(conditions.save_every, stop)
         try:
             shared = Shared()
-            work = [attempt.begin(conditions, stopwatch, clock, shared) for attempt in attempts]
+            # A pack is of one dataset, which is read and held once.
+            work = [attempts[0].begin(conditions, stopwatch, clock, shared)]
+            dataset = attempts[0].dataset
+            for other in attempts[1:]:
+                work.append(other.begin(conditions, stopwatch, clock, shared, dataset))
             same = attempts[0].find_same_sets(conditions) if len(work) == 1 else None
             stopwatch.skip()  # loading data, and fitting a density, are not costs of a run
             if len(work) > 1:
@@ -289,6 +294,9 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
             else:
                 work[0].method.distill(work[0].problem, work[0].monitor)
             stopwatch.lap()
+            if len(work) > 1:
+                dataset.check_unchanged()
+                shared.check_unchanged()
             records = [attempt.complete_record(conditions.device) for attempt in attempts]
         except Exception as error:  # whatever a method raises is a row of the table, never a gap
             if len(specs) > 1:  # which run it belongs to shows when they are done one by one
@@ -296,6 +304,9 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
                     "%d packed runs go on one by one: %s: %s",
                     len(specs), type(error).__name__, error,
                 )  # fmt: skip
+                if isinstance(error, ChangedInPlace):  # saved states may come from changed data
+                    for attempt in attempts:
+                        attempt.forget_state()
                 return False
             stopwatch.lap()
             records = [attempts[0].record("failed", conditions.device, error)]
@@ -324,6 +335,12 @@ class _Attempt:
         self.monitor: RunMonitor | None = None
         self.same_sets: SameSets | None = None
 
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset of an attempt that has begun."""
+        assert self.materials is not None, "an attempt has begun"
+        return self.materials.dataset
+
     def find_same_sets(self, conditions: Conditions) -> SameSets | None:
         """Sets that another run has distilled from the same materials; the record will name it."""
         assert self.materials is not None, "an attempt has begun"
@@ -332,10 +349,18 @@ class _Attempt:
         return self.same_sets
 
     def begin(
-        self, conditions: Conditions, stopwatch: Stopwatch, save_clock: SaveClock, shared: Shared
+        self,
+        conditions: Conditions,
+        stopwatch: Stopwatch,
+        save_clock: SaveClock,
+        shared: Shared,
+        dataset: Dataset | None = None,
     ) -> Assignment:
-        """The method, what it may see, and the monitor that it reports to."""
-        self.materials = Materials.load(self.spec)
+        """The method, what it may see, and the monitor that it reports to.
+
+        `shared` and `dataset` are those of the pack's first run.
+        """
+        self.materials = Materials.load(self.spec, dataset)
         self.monitor = RunMonitor(
             self.materials,
             self.folder,

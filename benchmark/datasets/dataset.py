@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.errors import ObdBenchError
+from benchmark.errors import ChangedInPlace, ObdBenchError
 
 FloatArray = NDArray[np.float32]
 OnProgress = Callable[[int, int], None]
@@ -161,6 +161,24 @@ class Dataset:
     @cached_property
     def sha256(self) -> str:
         """Digest of all that scores depend on: environment, reference returns, every array."""
+        return self._digest()
+
+    def check_unchanged(self) -> None:
+        """Check that nobody has written into the arrays since `sha256` was first asked for.
+
+        Raises:
+            ChangedInPlace: Somebody has.
+        """
+        same = self._digest() == self.sha256
+        if same and "observations" in vars(self):  # a copy, which can be written into by itself
+            same = np.array_equal(self.observations, self.states[self.before_an_action])
+        if not same:
+            raise ChangedInPlace(
+                f"A method changed the transitions of {self.name} in place, which other runs of "
+                f"its pack work with. Let it change a copy (`array.copy()`)."
+            )
+
+    def _digest(self) -> str:
         digest = hashlib.sha256(f"{self.env_id} {self.reference}".encode())
         for name, array in self.arrays().items():
             digest.update(f"{name} {array.dtype.str} {array.shape}".encode())

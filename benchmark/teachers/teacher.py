@@ -109,7 +109,7 @@ class NetworkTeacher:
 
         A dataset's states are often asked for at once: hidden layers never hold them all.
         """
-        blocks = observations.split(self.BLOCK)
+        blocks = torch.split(observations, self.BLOCK)
         outputs = torch.cat([self._actor_outputs(block) for block in blocks])
         mean = outputs[:, : self.action_dim]
         noise = torch.randn(mean.shape, generator=generator)

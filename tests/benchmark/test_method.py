@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from benchmark.datasets.dataset import Dataset
+from benchmark.errors import ChangedInPlace
 from benchmark.method import (
     NEEDS,
     BadParameter,
@@ -149,6 +150,11 @@ def test_what_runs_of_a_pack_have_in_common_is_made_once_per_inputs() -> None:
 def test_a_shared_tensor_that_was_changed_in_place_is_refused() -> None:
     """The other runs of the pack would go on with wrong numbers."""
     shared = Shared()
-    shared.once("actions", lambda: torch.ones(2)).mul_(2)
-    with pytest.raises(BadParameter, match=r"changed a tensor in place .* actions.*clone\(\)"):
+    actions = shared.once("actions", lambda: torch.ones(2))
+    shared.check_unchanged()
+    actions.mul_(2)
+    message = r"changed a tensor in place .* actions.*clone\(\)"
+    with pytest.raises(ChangedInPlace, match=message):
         shared.once("actions", lambda: torch.ones(2))
+    with pytest.raises(ChangedInPlace, match=message):
+        shared.check_unchanged()

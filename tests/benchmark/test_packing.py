@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from baselines.obd import DBC
+from benchmark.datasets.catalog import load_dataset
+from benchmark.datasets.dataset import Dataset
+from benchmark.datasets.source import DatasetName
+from benchmark.method import Assignment
 from benchmark.packing import make_packs
 from benchmark.record import FILE, Record, read_record, write_record
 from benchmark.run import run_folder
@@ -93,6 +99,42 @@ def test_the_teacher_of_a_pack_is_asked_once(
         monkeypatch.setattr(NetworkTeacher, name, counted)
     execute_pack(runs, tmp_path)
     assert asked == {"act": 1, "q": 1}
+
+
+def test_the_dataset_of_a_pack_is_read_once(
+    runs: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At D4RL's size a copy takes hundreds of MB, and a GPU's pack has 128 runs."""
+    read: list[DatasetName] = []
+
+    def counted(name: DatasetName) -> Dataset:
+        read.append(name)
+        return load_dataset(name)
+
+    monkeypatch.setattr("benchmark.materials.load_dataset", counted)
+    execute_pack(runs, tmp_path)
+    assert len(runs) == 6 and len(read) == 1
+
+
+@pytest.mark.parametrize("array", ["observations", "actions"])
+def test_runs_that_a_pack_mate_gave_other_data_start_again_by_themselves(
+    array: str, runs: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Also their saved states come from the changed data."""
+    distil = DBC.distill_packed
+
+    def writes(assignments: Sequence[Assignment]) -> None:
+        getattr(assignments[0].problem.dataset, array)[:] *= 0.5
+        distil(assignments)
+
+    monkeypatch.setattr(DBC, "distill_packed", staticmethod(writes))
+    execute_pack(runs, tmp_path / "packed", save_every=0.0)
+    assert "changed the transitions of" in caplog.text
+    monkeypatch.undo()
+    for run in runs:
+        packed = read_record(run_folder(tmp_path / "packed", run) / FILE)
+        assert numbers(packed) == numbers(execute(run, tmp_path / "alone"))
 
 
 def test_packed_records_are_those_of_the_runs_alone(runs: list[RunSpec], tmp_path: Path) -> None:
