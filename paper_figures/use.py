@@ -104,7 +104,7 @@ def use(measured: pd.DataFrame, played: str, *, seed: int = 0) -> Figure:
             axes.set(xlabel="gradient steps", title=dataset)
             quiet(axes)
         panels[0].set_ylabel("normalized return")
-        panels[0].legend(fontsize=7)
+        figure.legend(handles=panels[0].get_legend_handles_labels()[0], loc="outside right center")
         return finish(
             figure,
             "Cloning 1 % of the data: what a start from a set is worth",
