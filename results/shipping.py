@@ -4,7 +4,8 @@
 
 copies the complete records of sweeps with the last synthetic set of each run, which it checks
 against the sha256 in the record, and the results of studies; by the name "artefacts", the scores of
-the authors' artefacts. What is left out (earlier sets, reports, logs) can be made again.
+the authors' artefacts. A run that diverged is an outcome, and goes along as a failed record. What
+is left out (earlier sets, reports, logs) can be made again.
 """
 
 from __future__ import annotations
@@ -18,19 +19,20 @@ from benchmark.errors import ObdBenchError
 from benchmark.record import FILE, check_set, read_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
+from benchmark.synthetic_set import NotFinite
 from results.record_store import SHIPPED, load_sweep, save_sweep
 from results.study_results import put_aside_all_but, result_path, study_results, write_result
 
 
 def ship(store: Path, sweep: Sweep, target: Path = SHIPPED) -> int:
-    """Copy a sweep's complete records and last sets into another store.
+    """Copy a sweep's records and last sets into another store.
 
     Returns:
         The number of records.
 
     Raises:
-        ObdBenchError: A run has no complete record, was made by uncommitted code, or its set is not
-            the one that its record names.
+        ObdBenchError: A run has no record, failed without having diverged, was made by uncommitted
+            code, or its set is not the one that its record names.
     """
     files = {run.run_id: _files_to_ship(run_folder(store, run)) for run in sweep.runs}
     for run in sweep.runs:
@@ -92,9 +94,15 @@ def _files_to_ship(folder: Path) -> list[Path]:
     """List the record of a run that may be shipped and its last synthetic set if it has one."""
     path = folder / FILE
     record = read_record(path) if path.exists() else None
-    if record is None or record.status != "complete":
-        raise ObdBenchError(f"{folder} has no complete record; finish the sweep first.")
+    diverged = record and record.error and record.error.type == NotFinite.__name__
+    if record is None or (record.status != "complete" and not diverged):
+        raise ObdBenchError(
+            f"{folder} has no complete record, nor one of a run that diverged; finish the sweep "
+            f"first."
+        )
     _check_commit(record.provenance.dirty, path)
+    if diverged:
+        return [path]
     last = record.checkpoints[-1]
     return [path, check_set(record, last, folder)] if last.synthetic_set else [path]
 

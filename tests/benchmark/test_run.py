@@ -254,6 +254,8 @@ def test_a_method_that_raises_leaves_a_failed_record_with_its_error(
     assert record.error.type == "ValueError"
     assert record.error.message == "the third step went wrong"
     assert "misbehaving_methods.py" in record.error.traceback
+    assert 'File "benchmark/run.py"' in record.error.traceback
+    assert str(Path(materials.__file__).parent) not in record.error.traceback
     assert len(record.checkpoints) == 1
     assert not (run_folder(tmp_path, spec) / ALIVE).exists()
 

@@ -104,8 +104,17 @@ def test_a_run_without_a_record_is_refused(store: Path, sweep: Sweep, tmp_path: 
 def test_a_failed_run_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> None:
     error = Failure(type="OSError", message="", traceback="")
     change_record(store, sweep, status="failed", score=None, error=error)
-    with pytest.raises(ObdBenchError, match="has no complete record; finish the sweep first"):
+    with pytest.raises(ObdBenchError, match=r"has no complete record, .* finish the sweep first"):
         ship(store, sweep, tmp_path / "shipped")
+
+
+def test_a_run_that_diverged_is_an_outcome(store: Path, sweep: Sweep, tmp_path: Path) -> None:
+    """Without it the mean of its cell would be one over the runs that went well."""
+    error = Failure(type="NotFinite", message="", traceback="")
+    change_record(store, sweep, status="failed", score=None, error=error)
+    assert ship(store, sweep, tmp_path / "shipped") == 2
+    shipped = sweep_records(tmp_path / "shipped", sweep)
+    assert sorted(record.status for record in shipped) == ["complete", "failed"]
 
 
 def test_a_run_of_changed_code_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> None:
