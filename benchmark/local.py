@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import select
 import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, cast
 
 from benchmark.errors import last_lines
@@ -31,6 +34,7 @@ from benchmark.run import (
 )
 from benchmark.spec import RunSpec
 from benchmark.stopping import SECONDS_TO_SAVE
+from benchmark.work import Work
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """What bounds the threads of BLAS and OpenMP in a process that begins."""
@@ -41,6 +45,8 @@ SECONDS_TO_END = 5.0
 A step that takes longer is left to the save before it.
 """
 LOG_BYTES = 64 * 1024
+USUAL_DIMENSIONS = 17, 6
+"""Of observations and actions, where only the order of costs matters."""
 
 
 def default_jobs(device: str) -> int:
@@ -76,10 +82,11 @@ def execute_in_processes(
     jobs: int,
     on_poll: Callable[[], None] | None = None,
 ) -> None:
-    """Do the runs in worker processes, each with its share of them; none outlives this process.
+    """Do the runs in worker processes; none outlives this process.
 
-    A process that dies costs the run that it was working on (a failed record says so; a retry goes
-    on from that run's saved state); its other runs are given to a new process.
+    Whoever has done a pack gets the next one. A process that dies costs the run that it was working
+    on (a failed record says so; a retry goes on from that run's saved state); the other runs of its
+    pack are given to another process.
 
     Args:
         runs: In the order of the sweep.
@@ -92,18 +99,22 @@ def execute_in_processes(
         Stopped: The runs were asked to end, and have saved their state.
     """
     _check_machine(runs, conditions.device)  # once here, not as the death of every process
+    waiting = deque(_costly_first(make_packs(runs, conditions.largest_pack, jobs)))
     running: list[_Worker] = []
     try:
-        for share in _shares(make_packs(runs, conditions.largest_pack, jobs), jobs):
-            running.append(_start(share, conditions))
-        while running:
-            time.sleep(POLL_SECONDS)
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                running.append(_start(conditions))
+                _give(running[-1], waiting.popleft(), conditions)
+            ready, _, _ = select.select([worker.done for worker in running], [], [], POLL_SECONDS)
             conditions.stop.check()
-            for worker in [worker for worker in running if worker.process.poll() is not None]:
-                running.remove(worker)
-                if rest := _runs_left(worker, conditions):
-                    again = make_packs(rest, conditions.largest_pack, jobs)
-                    running.append(_start(again, conditions))
+            for worker in list(running):
+                if worker.process.poll() is not None:
+                    running.remove(worker)
+                    left = make_packs(_runs_left(worker, conditions), conditions.largest_pack, jobs)
+                    waiting.extendleft(reversed(left))
+                elif worker.done in ready and os.read(worker.done, 1):  # nothing: it is ending
+                    _give(worker, waiting.popleft() if waiting else None, conditions)
             if on_poll:
                 on_poll()
     finally:
@@ -119,36 +130,47 @@ def _check_machine(runs: Sequence[RunSpec], device: str) -> None:
 
 @dataclass
 class _Worker:
-    """A process with its pipe and log, its runs, and when their records were written before.
+    """A process with its pipes and log, the runs that it has, and when their records were written.
 
     The log has no name: it is gone with this process, however that ends.
     """
 
     process: subprocess.Popen[bytes]
     pipe: IO[bytes]
+    done: int
     log: IO[bytes]
-    runs: list[RunSpec]
-    written: dict[str, int | None]
+    runs: Pack = field(default_factory=list)
+    written: dict[str, int | None] = field(default_factory=dict)
 
 
-def _start(packs: Sequence[Pack], conditions: Conditions) -> _Worker:
-    runs = [run for pack in packs for run in pack]
-    written = {run.run_id: record_time(conditions.store, run) for run in runs}
-    plain = [[run.as_dict() for run in pack] for pack in packs]
-    work = json.dumps({"packs": plain, "conditions": conditions.as_dict()}).encode() + b"\n"
+def _start(conditions: Conditions) -> _Worker:
     log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker has ended
+    done, told = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "benchmark.local_worker"],
         env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(conditions.threads))},
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
+        pass_fds=[told],
     )
-    pipe = cast(IO[bytes], process.stdin)
+    os.close(told)
+    worker = _Worker(process, cast(IO[bytes], process.stdin), done, log)
+    _tell(worker, {"conditions": conditions.as_dict(), "done": told})
+    return worker
+
+
+def _give(worker: _Worker, pack: Pack | None, conditions: Conditions) -> None:
+    """Give a process its next pack; with None it ends."""
+    worker.runs = pack or []
+    worker.written = {run.run_id: record_time(conditions.store, run) for run in worker.runs}
+    _tell(worker, pack and [run.as_dict() for run in pack])
+
+
+def _tell(worker: _Worker, what: object) -> None:
     with contextlib.suppress(BrokenPipeError):  # it died already, which is noticed like any death
-        pipe.write(work)
-        pipe.flush()  # and left open: its end tells the worker to end
-    return _Worker(process, pipe, log, runs, written)
+        worker.pipe.write(json.dumps(what).encode() + b"\n")
+        worker.pipe.flush()  # and left open: its end tells the worker to end
 
 
 def _end(workers: Sequence[_Worker], seconds: float) -> None:
@@ -167,6 +189,7 @@ def _end(workers: Sequence[_Worker], seconds: float) -> None:
         for worker in workers:
             worker.process.kill()
             worker.process.wait()
+            os.close(worker.done)
             worker.log.close()
 
 
@@ -176,8 +199,9 @@ def _close_pipe(worker: _Worker) -> None:
 
 
 def _runs_left(worker: _Worker, conditions: Conditions) -> list[RunSpec]:
-    """Runs that a finished process did not get to, without the one that it died in."""
+    """Runs of its pack that a finished process did not get to, without the one it died in."""
     _close_pipe(worker)
+    os.close(worker.done)
     with worker.log as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
         words = log.read().decode(errors="replace") or "(no log)"
@@ -196,12 +220,19 @@ def _untouched(run: RunSpec, before: int | None, conditions: Conditions) -> bool
     return now == before and not is_settled(run_folder(conditions.store, run))
 
 
-def _shares(packs: Sequence[Pack], jobs: int) -> list[list[Pack]]:
-    """Packs dealt like cards, the largest first, each to the process that has fewest runs so far.
+def _costly_first(packs: Sequence[Pack]) -> list[Pack]:
+    """Packs in an order in which processes end at about the same time: those that cost most first.
 
-    The seeds of a cell, which take as long as each other, so go to different processes.
+    Those whose products are not counted may take as long as they like, and go before all others.
     """
-    shares: list[list[Pack]] = [[] for _ in range(min(jobs, len(packs)))]
-    for pack in sorted(packs, key=lambda pack: (-len(pack), pack[0].cell_id, pack[0].seed)):
-        min(shares, key=lambda share: sum(map(len, share))).append(pack)
-    return shares
+    return sorted(packs, key=_products, reverse=True)
+
+
+def _products(pack: Pack) -> float:
+    """Multiply-adds of a pack's distillations on data of the suite's sizes; inf if not known."""
+    run = pack[0]
+    try:
+        work = run.method_instance.work(*USUAL_DIMENSIONS, run.student)
+    except Exception:  # of a plug-in: what its runs cost is not worth an error here
+        return math.inf
+    return len(pack) * work.multiply_adds if isinstance(work, Work) else math.inf

@@ -244,6 +244,35 @@ class OwnInputs(Method):
         monitor.checkpoint(0, pairs)
 
 
+@dataclass(frozen=True)
+class WaitsFor(Method):
+    """Goes on when the file `marker` is there; raises where nobody makes it."""
+
+    marker: str = ""
+    seconds: float = 60.0
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        deadline = time.monotonic() + self.seconds
+        while not Path(self.marker).exists():
+            if time.monotonic() > deadline:
+                raise TimeoutError(self.marker)
+            time.sleep(0.02)
+        monitor.checkpoint(0, draw_pairs(problem, 4))
+
+
+@dataclass(frozen=True)
+class Leaves(Method):
+    """Makes the file `marker`."""
+
+    marker: str = ""
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        Path(self.marker).touch()
+        monitor.checkpoint(0, draw_pairs(problem, 4))
+
+
+METHODS.register("waits_for", WaitsFor)
+METHODS.register("leaves", Leaves)
 METHODS.register("wrong_units", WrongUnits)
 METHODS.register("in_vain", InVain)
 METHODS.register("own_inputs", OwnInputs)

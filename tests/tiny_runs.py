@@ -33,6 +33,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "goes_back": {},
     "bad_policy": {},
     "peeks": {},
+    "waits_for": {},
+    "leaves": {},
 }
 
 

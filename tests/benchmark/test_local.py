@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,7 +19,7 @@ from filelock import Timeout
 from benchmark import local_worker
 from benchmark.errors import ObdBenchError
 from benchmark.heartbeat import last_sign
-from benchmark.local import _shares, execute_here, execute_in_processes
+from benchmark.local import _costly_first, execute_here, execute_in_processes
 from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
 from benchmark.run import Conditions, _locked, existing_record, run_folder
@@ -200,7 +201,9 @@ def test_a_worker_whose_method_hears_nothing_is_killed_when_its_pipe_ends(
 ) -> None:
     spec = tiny_spec("deaf", small_dataset_name)
     folder = run_folder(tmp_path, spec)
-    work = {"packs": [[spec.as_dict()]], "conditions": Conditions(tmp_path, PLUGINS).as_dict()}
+    told = os.open(os.devnull, os.O_WRONLY)
+    begin = {"conditions": Conditions(tmp_path, PLUGINS).as_dict(), "done": told}
+    work = [begin, [spec.as_dict()]]
     monkeypatch.setattr(local_worker, "SECONDS_TO_SAVE", 1.0)
     monkeypatch.setattr(local_worker, "MARGIN_SECONDS", 0.0)
     read, write = os.pipe()
@@ -212,7 +215,7 @@ def test_a_worker_whose_method_hears_nothing_is_killed_when_its_pipe_ends(
         finally:
             os._exit(1)
     os.close(read)
-    os.write(write, json.dumps(work).encode() + b"\n")
+    os.write(write, b"".join(json.dumps(line).encode() + b"\n" for line in work))
     while last_sign(folder) is None:
         time.sleep(0.02)
     time.sleep(0.2)
@@ -228,25 +231,33 @@ def test_a_worker_whose_method_hears_nothing_is_killed_when_its_pipe_ends(
     assert os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("jobs", [2, 3])
-def test_the_seeds_of_a_cell_go_to_different_processes(jobs: int) -> None:
-    methods = ("random", "dbc")
-    packs = [
-        [tiny_spec(method, "hopper/medium", seed=seed)] for seed in range(2) for method in methods
-    ]
-    for method in methods:
-        held = [sum(pack[0].method == method for pack in share) for share in _shares(packs, jobs)]
-        assert max(held) == 1, f"one process has both seeds of {method}"
+@pytest.mark.parametrize("last", [False, True])
+def test_no_process_waits_while_there_is_work(
+    last: bool, small_dataset_name: str, tmp_path: Path
+) -> None:
+    """One run waits for another's file, whichever of the two others that is."""
+    marker = str(tmp_path / "marker")
+    waits = tiny_spec("waits_for", small_dataset_name, marker=marker)
+    leaves = tiny_spec("leaves", small_dataset_name, marker=marker)
+    others = [tiny_spec("raises", small_dataset_name), leaves]
+    runs = [waits, *(others if last else reversed(others))]
+    execute_in_processes(runs, Conditions(tmp_path / "store", PLUGINS), 2)
+    made = dict(zip((run.method for run in runs), records(tmp_path / "store", runs), strict=True))
+    assert {name: record.status for name, record in made.items()} == {
+        "waits_for": "complete", "leaves": "complete", "raises": "failed",
+    }  # fmt: skip
 
 
-def test_processes_have_the_same_number_of_runs_where_packs_differ() -> None:
-    """Packs of 4 and 3 and five single runs: the process with the smaller pack gets more of those.
+def test_what_costs_most_is_begun_first() -> None:
+    """Else the last process would still be at it when the others have long ended."""
 
-    Dealt in turn, the first process would have 4 + 3 runs and the second 3 + 2.
-    """
-    packs = [[tiny_spec("dbc", "hopper/medium", seed=10 * size + i) for i in range(size)]
-             for size in (4, 3)]  # fmt: skip
-    packs += [[tiny_spec("bc_whole", "hopper/medium", seed=seed)] for seed in range(5)]
-    shares = _shares(packs, 2)
-    assert [sum(map(len, share)) for share in shares] == [6, 6]
-    assert sorted(id(pack) for share in shares for pack in share) == sorted(map(id, packs))
+    def runs(method: str, count: int, **parameters: Any) -> list[RunSpec]:
+        return [tiny_spec(method, "hopper/medium", seed=s, **parameters) for s in range(count)]
+
+    cheap = runs("random", 3)
+    small, large = (runs("dbc", 2, synthetic_size=size) for size in (4, 64))
+    more = runs("dbc", 3, synthetic_size=64)
+    unknown = runs("raises", 1)
+    assert _costly_first([cheap, small, large, unknown, more]) == [
+        unknown, more, large, small, cheap,
+    ]  # fmt: skip
