@@ -46,7 +46,7 @@ A step that takes longer is left to the save before it.
 """
 LOG_BYTES = 64 * 1024
 USUAL_DIMENSIONS = 17, 6
-"""Of observations and actions, where only the order of costs matters."""
+"""Dimensions of observations and actions where only the order of costs matters."""
 
 
 def default_jobs(device: str) -> int:

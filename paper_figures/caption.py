@@ -101,6 +101,23 @@ def teachers(table: pd.DataFrame) -> str:
     return "Teacher's return unknown." if table["used"].str.contains("teacher").any() else ""
 
 
+def several_files(table: pd.DataFrame) -> str:
+    """Name what stands together and has teachers or densities of one name, but of several files.
+
+    Args:
+        table: Runs or cells; a fit on another processor, say, is another file.
+    """
+    parts = []
+    for what in ("teacher", "density"):
+        known = table[table[f"{what}_sha256"].notna()]
+        for (dataset, name), mine in known.groupby(["dataset", what], sort=True):
+            labels = mine.groupby(f"{what}_sha256")["label"].unique()
+            if len(labels) > 1:
+                whose = (f"{', '.join(sorted(found))} {sha[:8]}" for sha, found in labels.items())
+                parts.append(f"{what} {name} on {dataset}: {'; '.join(sorted(whose))}")
+    return f"One name, several files (sha256): {'. '.join(parts)}." if parts else ""
+
+
 def short_of_runs(runs: pd.DataFrame) -> str:
     """Name the methods of which runs failed or are missing; nothing where none did."""
     short = []

@@ -122,6 +122,7 @@ def _caption(cells: pd.DataFrame) -> str:
         f"Bold: highest mean among distillation methods of a dataset; {DAGGER}: not apart from "
         f"it, {caption.APART}.",
         caption.teachers(cells),
+        caption.several_files(cells),
         caption.missing(cells),
     )
     return " ".join(filter(None, sentences))

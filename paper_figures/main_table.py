@@ -206,6 +206,7 @@ def _caption(table: pd.DataFrame, note: str) -> str:
         "densities.",
         note,
         caption.teachers(table),
+        caption.several_files(table),
         caption.missing(table),
     )
     return " ".join(filter(None, sentences))

@@ -304,6 +304,6 @@ def _caption(runs: pd.DataFrame, common: CommonScores, left: int, drawn: Iterabl
         text += f" Without enough runs on every dataset: {', '.join(common.left_out)}."
     if left:
         text += f" {left} methods of lower mean are not drawn."
-    if short := caption.short_of_runs(runs):
-        text += f" {short}"
+    for more in (caption.several_files(runs), caption.short_of_runs(runs)):
+        text += f" {more}" if more else ""
     return text

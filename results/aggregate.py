@@ -46,6 +46,9 @@ CELL_COLUMNS = {
     "environment_steps": "float64",
     "used": "str",
     "teacher": "str",
+    "density": "str",
+    "teacher_sha256": "str",
+    "density_sha256": "str",
     "teacher_return": "float64",
     "teacher_normalized_return": "float64",
     "scores": "object",
@@ -181,6 +184,9 @@ def _cell(runs: list[dict[str, Any]], *, level: float) -> dict[str, Any]:
         "protocol": first["protocol_detail"],
         "student": first["student"],
         "teacher": first["teacher"],
+        "density": first["density"],
+        "teacher_sha256": _of_any(runs, "teacher_sha256"),
+        "density_sha256": _of_any(runs, "density_sha256"),
         "n": len(complete),
         "n_expected": len(runs),
         "n_failed": len(failed),
@@ -220,6 +226,11 @@ def _empty_scores(level: float) -> dict[str, Any]:
     names = ("value", "low", "high", "iqm", "iqm_low", "iqm_high", *COSTS, *TEACHER_RETURNS)
     row: dict[str, Any] = dict.fromkeys(names, math.nan)
     return row | {"interval": "none", "level": level, "scores": (), "returns": (), "seeds": ()}
+
+
+def _of_any(runs: list[dict[str, Any]], name: str) -> str | None:
+    """What the runs that have it have in common; runs without a record, or that failed, may not."""
+    return next((run[name] for run in runs if isinstance(run[name], str)), None)
 
 
 def _mean(runs: list[dict[str, Any]], name: str) -> float:

@@ -32,6 +32,10 @@ RUN_COLUMNS = {
     "normalized_return": "float64",
     "return": "float64",
     "teacher": "str",
+    "density": "str",
+    "dataset_sha256": "str",
+    "teacher_sha256": "str",
+    "density_sha256": "str",
     "teacher_return": "float64",
     "teacher_normalized_return": "float64",
     "wall_seconds": "float64",
@@ -84,11 +88,12 @@ def runs_frame(
     Args:
         records: Complete or failed ones.
         asked: The runs of a sweep, where those without a record are to be shown.
-        mixed: Whether seeds of a cell may have been made of several data, teachers or densities of
-            one name: only where nothing is averaged.
+        mixed: Whether runs may have been made of several data, teachers or densities of one name:
+            only where nothing is averaged or compared.
 
     Raises:
-        RecordError: Two records are of one run, or those of a cell are mixed and may not be.
+        RecordError: Two records are of one run, those of a cell are mixed, or those of a dataset
+            are of different data, and may not be.
     """
     found = _sorted(records, mixed=mixed)
     known = {record.run_id for record in found}
@@ -106,7 +111,8 @@ def curves_frame(records: Iterable[Summary]) -> pd.DataFrame:
     has a single row without outer step and score.
 
     Raises:
-        RecordError: Two records are of one run, or those of a cell are mixed.
+        RecordError: Two records are of one run, those of a cell are mixed, or those of a dataset
+            are of different data.
     """
     found = _sorted(records)
     names = _names(found)
@@ -166,7 +172,26 @@ def _sorted(records: Iterable[Summary], *, mixed: bool = False) -> list[Summary]
                 f"none: {', '.join(record.run_id for record in group)}. Do the older ones again "
                 f"(remove their folders first), or keep them in a store of their own."
             )
+    if not mixed:
+        _check_datasets(found)
     return found
+
+
+def _check_datasets(records: Iterable[Summary]) -> None:
+    """Raise RecordError where cells of one dataset, which are compared, are of different data."""
+    first: dict[str, Summary] = {}
+    for record in records:
+        if not record.provenance.dataset_sha256:
+            continue
+        one = first.setdefault(record.spec.dataset, record)
+        if record.provenance.dataset_sha256 != one.provenance.dataset_sha256:
+            raise RecordError(
+                f"{one.run_id} and {record.run_id} are of different data of the name "
+                f"{record.spec.dataset} (sha256 {one.provenance.dataset_sha256[:16]} and "
+                f"{record.provenance.dataset_sha256[:16]}), so that they cannot be compared. Do "
+                f"the older ones again (remove their folders first), or keep them in a store of "
+                f"their own."
+            )
 
 
 def made_of_several(cell: Iterable[Summary]) -> dict[str, int]:
@@ -201,6 +226,7 @@ def _identity(
         "protocol_detail": _describe_protocol(spec.protocol),
         "seed": spec.seed,
         "teacher": spec.teacher,
+        "density": spec.density,
     }
 
 
@@ -209,6 +235,9 @@ def _run_row(record: Summary, label: str) -> dict[str, Any]:
         **_identity(record, record.spec, label, record.status, record.reference),
         "used": ", ".join(sorted(USED_NAMES.get(need, need) for need in record.needs)),
         "synthetic_size": record.parameters.get("synthetic_size"),
+        "dataset_sha256": record.provenance.dataset_sha256,
+        "teacher_sha256": record.teacher and record.teacher.sha256,
+        "density_sha256": record.density and record.density.sha256,
         "device": record.provenance.device,
         "error": record.error and record.error.type,
         **{name: getattr(record.cost, name) for name in COST_COLUMNS},

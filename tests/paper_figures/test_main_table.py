@@ -210,6 +210,17 @@ def test_a_caption_speaks_of_teachers_only_where_one_is_used(make_record: MakeRe
     assert "  " not in without
 
 
+def test_cells_with_other_files_of_one_name_are_named(make_record: MakeRecord) -> None:
+    """A teacher that was trained on another processor is another teacher."""
+    ours, theirs = make_record(), make_record("pbc")
+    assert "several files" not in table_of([ours, theirs]).caption
+    theirs = altered(theirs, teacher__sha256="12345678" + "0" * 56)
+    assert (
+        "One name, several files (sha256): teacher td3_bc on hopper/medium-replay: "
+        "av_pbc 00000000; pbc 12345678." in table_of([ours, theirs]).caption
+    )
+
+
 def test_missing_failed_and_single_seeds_are_shown(make_record: MakeRecord) -> None:
     records = [make_record(seed=0, score=20.0), make_record(seed=1, error="MemoryError")]
     records += [make_record("pbc", score=10.0), make_record("dbc", error="OSError")]

@@ -91,6 +91,16 @@ def test_a_method_that_lacks_a_dataset_is_named_and_not_drawn(
 
 
 @pytest.mark.parametrize("make", FIGURES)
+def test_methods_with_other_teachers_of_one_name_are_named(
+    make: Callable[[pd.DataFrame], Figure], records: list[Record]
+) -> None:
+    assert "several files" not in words(make(runs_frame(records)))[1]
+    other = [altered(r, teacher__sha256="1" * 64) if r.spec.method == "dbc" else r for r in records]
+    said = f"teacher td3_bc on {DATASETS[0]}: av_pbc"
+    assert said in words(make(runs_frame(other)))[1]
+
+
+@pytest.mark.parametrize("make", FIGURES)
 def test_runs_that_failed_or_are_missing_are_counted(
     make: Callable[[pd.DataFrame], Figure], records: list[Record]
 ) -> None:

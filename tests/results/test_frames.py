@@ -203,3 +203,13 @@ def test_seeds_made_of_several_files_of_one_name_are_refused(part: str, what: st
     for frame in (runs_frame, curves_frame):
         with pytest.raises(RecordError, match=f"have 2 {what} of one name.*seed0, .*seed2"):
             frame([*records[:2], other])
+
+
+def test_cells_of_one_dataset_are_of_the_same_data() -> None:
+    """They are compared: another dataset of the same name would be another task."""
+    ours, theirs = build_record(seed=0), build_record("pbc", seed=0)
+    theirs = altered(theirs, provenance__dataset_sha256="1" * 64)
+    assert len(runs_frame([ours, theirs], mixed=True)) == 2
+    for frame in (runs_frame, curves_frame):
+        with pytest.raises(RecordError, match=r"different data of the name hopper/medium-replay"):
+            frame([ours, theirs])
