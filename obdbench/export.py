@@ -128,8 +128,14 @@ def _minari(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str
     _check_free(target)
     space = action_space(card["environment"])
     actions = pairs.actions.numpy()
-    if isinstance(space, Box):  # a learned action may leave the box that it would be clipped to
-        actions = np.clip(actions, space.low, space.high)
+    description = f"Synthetic set of {card['run_id']}: every pair is an episode of one step."
+    if isinstance(space, Box) and (outside := (actions < space.low) | (actions > space.high)).any():
+        # Clipped, they would be another set: students learn what they are.
+        space = Box(-np.inf, np.inf, space.shape, np.float32)
+        description += (
+            f" {outside.mean():.1%} of its actions' numbers are learned ones beyond the "
+            f"environment's bounds, which the action space therefore does not have."
+        )
     elif isinstance(space, Discrete):
         actions = highest(actions, space)
     environment = find_specification(card["environment"])
@@ -157,7 +163,7 @@ def _minari(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str
         author="OBD-Bench",
         author_email="none",
         code_permalink="none",
-        description=f"Synthetic set of {card['run_id']}: every pair is an episode of one step.",
+        description=description,
     )
     return f"Minari dataset {target}"
 

@@ -350,12 +350,12 @@ def _in_unit(cell: PublishedCell, record: Summary) -> float:
     """A record's score in the unit of the published number.
 
     The suite's own datasets are normalised by other references than D4RL's, so that a score there
-    is another number for the same return.
+    is another number for the same return; so may be D4RL's data that a user imported with others.
     """
     score = record.mean_score
     if cell.unit == "return":
         return score.return_
-    if record.spec.dataset == cell.dataset:
+    if not cell.dataset.startswith("d4rl/"):
         return score.normalized_return
     reference = d4rl_reference(cell.dataset.removeprefix("d4rl/"))
     return float(reference.normalise(score.return_))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -67,6 +68,15 @@ def convert_store(old: Path, new: Path) -> int:
     """
     if new.exists():
         raise NotConvertible(f"{new} exists. Give a folder that does not, to be written whole.")
+    new.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{new.name}.", dir=new.parent) as unfinished:
+        count = _convert(old, Path(unfinished) / new.name)
+        (Path(unfinished) / new.name).rename(new)
+    return count
+
+
+def _convert(old: Path, new: Path) -> int:
+    new.mkdir()
     paths = sorted(old.glob(f"*/seed*/{FILE}"))
     records = {path: json.loads(read_small(path)) for path in paths}
     for path, values in records.items():
@@ -173,6 +183,8 @@ def _normalisations(records: Iterable[Mapping[str, Any]]) -> dict[str, Reference
         }
     found = {}
     for dataset, pairs in points.items():
+        if not pairs:  # every run failed before its first score
+            continue
         (low, at_low), (high, at_high) = min(pairs), max(pairs)
         if low == high:
             raise NotConvertible(

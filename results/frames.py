@@ -179,18 +179,17 @@ def _sorted(records: Iterable[Summary], *, mixed: bool = False) -> list[Summary]
 
 def _check_datasets(records: Iterable[Summary]) -> None:
     """Raise RecordError where cells of one dataset, which are compared, are of different data."""
-    first: dict[str, Summary] = {}
+    first: dict[str, tuple[str, str]] = {}
     for record in records:
-        if not record.provenance.dataset_sha256:
+        if (content := record.provenance.dataset_sha256) is None:
             continue
-        one = first.setdefault(record.spec.dataset, record)
-        if record.provenance.dataset_sha256 != one.provenance.dataset_sha256:
+        run, known = first.setdefault(record.spec.dataset, (record.run_id, content))
+        if content != known:
             raise RecordError(
-                f"{one.run_id} and {record.run_id} are of different data of the name "
-                f"{record.spec.dataset} (sha256 {one.provenance.dataset_sha256[:16]} and "
-                f"{record.provenance.dataset_sha256[:16]}), so that they cannot be compared. Do "
-                f"the older ones again (remove their folders first), or keep them in a store of "
-                f"their own."
+                f"{run} and {record.run_id} are of different data of the name "
+                f"{record.spec.dataset} (sha256 {known[:16]} and {content[:16]}), so that they "
+                f"cannot be compared. Do the older ones again (remove their folders first), or "
+                f"keep them in a store of their own."
             )
 
 

@@ -184,7 +184,28 @@ def test_a_set_is_the_same_in_every_format(
     assert [len(e.actions) for e in episodes] == [1] * len(pairs)
     first = np.stack([e.observations[0] for e in episodes])
     assert np.allclose(first, observations)
-    assert np.allclose(np.concatenate([e.actions for e in episodes]), actions.clip(-1, 1))
+    assert np.array_equal(np.concatenate([e.actions for e in episodes]), actions)
+    assert dataset.action_space == dataset.env_spec.make().action_space
+
+
+def test_a_minari_dataset_has_learned_actions_as_they_are(
+    record: Record, spec: RunSpec, store: Path, tmp_path: Path
+) -> None:
+    """Students learn them so: clipped to the bounds, they would be another set."""
+    source = run_folder(store, spec) / record.checkpoints[-1].synthetic_set
+    pairs, scaling, card = load_synthetic_set(source)
+    actions = pairs.actions.clone()
+    actions[0, 0] = 1.75
+    changed = tmp_path / "changed.safetensors"
+    card.pop("format")
+    save_synthetic_set(SyntheticSet(pairs.observations, actions), scaling, changed, card)
+    export_set(changed, "minari", "test/learned-v0")
+    dataset = minari.load_dataset("test/learned-v0")
+    episodes = list(dataset.iterate_episodes())
+    assert np.array_equal(np.concatenate([e.actions for e in episodes]), actions.numpy())
+    assert np.isinf(dataset.action_space.high).all()
+    described = dataset.storage.metadata["description"]
+    assert "of its actions' numbers are learned ones beyond the environment's bounds" in described
 
 
 def test_a_file_says_its_format_and_is_not_written_over(

@@ -13,6 +13,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmark.datasets.d4rl import d4rl_reference
+from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.datasets.source import DatasetName
 from benchmark.method import METHODS
 from benchmark.protocol import PROTOCOLS
@@ -62,10 +64,21 @@ def group(
     """The complete records of one cell, a seed a score."""
     method = other.pop("method", "av_pbc")
     environment = "Hopper-v4" if dataset == D4RL else "Hopper-v5"
-    return [
+    records = [
         build_record(method, dataset, seed, score, environment=environment, **other)
         for seed, score in enumerate(scores)
     ]
+    return [in_d4rls_unit(record) for record in records] if dataset == D4RL else records
+
+
+def in_d4rls_unit(record: Record) -> Record:
+    """The record with the return that its normalized return is on D4RL's scale."""
+    reference = d4rl_reference("hopper-medium-v2")
+    if (score := record.score) is None:
+        return altered(record, normalisation=reference)
+    span = reference.expert - reference.random
+    returned = reference.random + score.normalized_return * span / 100
+    return altered(record, normalisation=reference, score__return_=returned)
 
 
 def of_spec(record: Record, spec: RunSpec) -> Record:
@@ -184,6 +197,17 @@ def test_the_own_dataset_is_shown_in_the_papers_unit_and_never_tests_it() -> Non
     assert found.reproduced.value == pytest.approx(expected)
     assert found.difference is None
     assert abs(expected - 22.0) > 0.5  # another number than on the suite's own scale
+
+
+def test_d4rls_data_count_on_d4rls_scale_whatever_they_were_imported_with() -> None:
+    """Returns of 19.2 are 19.2 on a scale from 0 to 100, and 1.2 on D4RL's."""
+    records = [
+        altered(record, normalisation=ReferenceReturns(0.0, 100.0), score__return_=19.2)
+        for record in group([19.2] * 5)
+    ]
+    found = held_against(cell(19.2), records)
+    assert found.verdict == "differs"
+    assert found.reproduced.value == pytest.approx(100 * (19.2 + 20.272305) / (3234.3 + 20.272305))
 
 
 def test_a_stand_in_is_like_the_paper_and_never_reproduces_it() -> None:

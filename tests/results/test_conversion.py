@@ -146,6 +146,16 @@ def test_an_altered_old_record_is_refused_by_its_own_numbers(tmp_path: Path) -> 
     old = old_store(tmp_path / "old", [old_record(0), old_record(1, (20.0, 50.0)), altered])
     with pytest.raises(ObdBenchError, match=r"its score is 99\.0"):
         convert_store(old, tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"], "nothing is half converted"
+
+
+def test_a_dataset_on_which_no_run_came_to_a_score_has_no_scale(tmp_path: Path) -> None:
+    error = {"type": "OSError", "message": "", "traceback": ""}
+    failed = old_record() | {"status": "failed", "checkpoints": [], "score": None, "error": error}
+    old = old_store(tmp_path / "old", [failed])
+    assert convert_store(old, tmp_path / "new") == 1
+    (record,) = sweep_records(tmp_path / "new", load_sweep(tmp_path / "new", "mine"))
+    assert (record.status, record.normalisation) == ("failed", None)
 
 
 def test_every_shipped_record_is_whole_and_says_what_it_was() -> None:
