@@ -1,10 +1,11 @@
 """Normalized return against outer step, processor seconds or number of pairs, panel by dataset.
 
-Against outer step, a method with several checkpoints is a line with its confidence band, over the
-steps that all of its runs have; where runs end at different steps, their last points are drawn at
-the mean of those. One with a single checkpoint (random, teacher, bc_whole) is a horizontal line, as
-it does not depend on the outer step, with one marker that carries the interval. Many methods are
-drawn in a row of panels per family, with random pairs, Av-PBC and the teacher in each.
+A method with several checkpoints is a line with its confidence band, over the outer steps that all
+of its runs have and the last one of each run. Each is drawn at the mean of its runs' places: runs
+spend other seconds until the same step, and end at different steps. A method with a single
+checkpoint (random, teacher, bc_whole) is a horizontal line, as it does not depend on the outer
+step, with one marker that carries the interval. Many methods are drawn in a row of panels per
+family, with random pairs, Av-PBC and the teacher in each.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ from results.statistics import LEVEL, Estimate, estimates, mean
 
 Published = Mapping[str, Mapping[str, float]]
 """Normalized returns that a paper prints, by dataset and description."""
+_Run = dict[int, tuple[float, float]]
+"""Place and normalized return of every checkpoint of a run, by outer step."""
 COLUMNS = 3
 MOST_TOGETHER = 8
 """Labels in one panel; with more of them, a family has panels of its own."""
@@ -69,17 +72,19 @@ def convergence(
     *,
     seed: int = 0,
     level: float = LEVEL,
+    column: str = "outer_step",
     across: str = "outer step",
     published: Published | None = None,
 ) -> Figure:
-    """Draw normalized return against outer step.
+    """Draw normalized return against outer step, or against what was spent until then.
 
     Args:
         curves: What `results.curves_frame` gives. Failed runs are left out; a panel's title says
             how many.
-        across: Name of the axis across, which is in the column `outer_step`.
         seed: Seed of the bootstrap's random draws.
         level: Level of the pointwise confidence bands over seeds.
+        column: Column of the places of checkpoints along the axis across.
+        across: Name of that axis.
         published: Ends that a paper prints, drawn as dotted lines.
 
     Raises:
@@ -93,8 +98,9 @@ def convergence(
         )
     with mpl.rc_context(SETTINGS):
         return _draw(
-            curves, complete, seed=seed, level=level, across=across, published=published or {}
-        )
+            curves, complete, seed=seed, level=level, column=column, across=across,
+            published=published or {},
+        )  # fmt: skip
 
 
 def against_seconds(curves: pd.DataFrame, *, seed: int = 0) -> Figure:
@@ -107,8 +113,9 @@ def against_seconds(curves: pd.DataFrame, *, seed: int = 0) -> Figure:
         FigureError: A run is of an earlier version, which kept no seconds of its checkpoints.
     """
     methods = curves[~curves["reference"]]
-    placed = _placed(methods, "cpu_seconds", "seconds")
-    return convergence(placed, seed=seed, across="processor seconds of distillation")
+    _check_known(methods, "cpu_seconds", "seconds")
+    across = "processor seconds of distillation"
+    return convergence(methods, seed=seed, column="cpu_seconds", across=across)
 
 
 def against_environment_steps(
@@ -125,12 +132,13 @@ def against_environment_steps(
         FigureError: No run is complete, or one is of an earlier version, which kept no environment
             steps of its checkpoints.
     """
-    placed = _placed(curves, "environment_steps", "environment steps")
-    return convergence(placed, seed=seed, across="environment steps", published=published)
+    column, across = "environment_steps", "environment steps"
+    _check_known(curves, column, across)
+    return convergence(curves, seed=seed, column=column, across=across, published=published)
 
 
-def _placed(curves: pd.DataFrame, column: str, what: str) -> pd.DataFrame:
-    """Put the mean of a cost over seeds in the place of the outer step.
+def _check_known(curves: pd.DataFrame, column: str, what: str) -> None:
+    """Check that every complete run tells what its checkpoints cost.
 
     Raises:
         FigureError: A complete run has no such cost of its checkpoints.
@@ -142,9 +150,6 @@ def _placed(curves: pd.DataFrame, column: str, what: str) -> pd.DataFrame:
             f"The records of {len(without)} runs, such as {without[0]}, have no {what} of their "
             f"checkpoints: an earlier version made them. Run them again (obdbench sweep)."
         )
-    # What failed is drawn nowhere, and does not move what is.
-    means = complete.groupby(["dataset", "label", "outer_step"])[column].transform("mean")
-    return curves.assign(outer_step=means.reindex(curves.index).fillna(curves["outer_step"]))
 
 
 def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
@@ -265,6 +270,7 @@ def _draw(
     *,
     seed: int,
     level: float,
+    column: str,
     across: str,
     published: Published,
 ) -> Figure:
@@ -274,7 +280,7 @@ def _draw(
     drawn = {label: methods[label] for labels in groups.values() for label in labels}
     styles = looks(drawn)
     references = set(complete.loc[complete["reference"], "label"])
-    points = _points(complete, list(drawn), seed=seed, level=level)
+    points = _points(complete, list(drawn), column, seed=seed, level=level)
     figure, panels = _canvas(len(datasets), list(groups.values()))
     for row, (name, labels) in enumerate(groups.items()):
         in_row = panels[row * len(datasets) : (row + 1) * len(datasets)]
@@ -353,42 +359,44 @@ def _panels(complete: pd.DataFrame, methods: dict[str, str]) -> tuple[dict[str, 
 
 
 def _points(
-    complete: pd.DataFrame, labels: Sequence[str], *, seed: int, level: float
+    complete: pd.DataFrame, labels: Sequence[str], column: str, *, seed: int, level: float
 ) -> dict[tuple[str, str], dict[float, Estimate]]:
-    """(dataset, label) -> means over seeds, by outer step."""
+    """(dataset, label) -> means over seeds, by their place in the column."""
     shown = complete[complete["label"].isin(labels)]
-    columns = ("dataset", "label", "run_id", "outer_step", "normalized_return")
-    cells: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = defaultdict(dict)
-    for dataset, label, run, step, value in zip(*(shown[name] for name in columns), strict=True):
-        cells[dataset, label].setdefault(run, []).append((step, value))
+    columns = ("dataset", "label", "run_id", "outer_step", column, "normalized_return")
+    cells: dict[tuple[str, str], dict[str, _Run]] = defaultdict(lambda: defaultdict(dict))
+    for dataset, label, run, step, place, value in zip(
+        *(shown[name] for name in columns), strict=True
+    ):
+        cells[dataset, label][run][step] = (place, value)
     values = {
-        (cell, step): values
+        (cell, place): values
         for cell, runs in cells.items()
-        for step, values in _by_step(list(runs.values())).items()
-        if len(values) == len(runs)
+        for place, values in _by_place(list(runs.values())).items()
     }
     found: dict[tuple[str, str], dict[float, Estimate]] = {cell: {} for cell in cells}
     means = estimates(list(values.values()), seed=seed, level=level)
-    for (cell, step), estimate in zip(values, means, strict=True):
-        found[cell][step] = estimate
+    for (cell, place), estimate in zip(values, means, strict=True):
+        found[cell][place] = estimate
     return found
 
 
-def _by_step(runs: Sequence[Sequence[tuple[int, float]]]) -> dict[float, list[float]]:
-    """Values of runs by the outer step at which they are drawn: the last one at the mean of all.
+def _by_place(runs: Sequence[_Run]) -> dict[float, list[float]]:
+    """Values of all runs by the mean of their places, from the first outer step to the last.
 
-    Runs with a budget end at different steps; drawn there, a point would show a single seed.
+    Checkpoints of one outer step belong together, and so do the last ones of all runs: runs with a
+    budget end at different steps. What stands at another step in some run is left out, so that
+    every run is once in every point.
     """
-    lasts = [max(step for step, _ in run) for run in runs]
-    end = float(np.mean(lasts))
-    found: dict[float, list[float]] = defaultdict(list)
-    for run, last in zip(runs, lasts, strict=True):
-        for step, value in run:
-            if step == last:
-                found[end].append(value)
-            elif step < end:  # not every run has a later step
-                found[float(step)].append(value)
-    return dict(sorted(found.items()))
+    lasts = [max(run) for run in runs]
+    common = set.intersection(*({*run} - {last} for run, last in zip(runs, lasts, strict=True)))
+    together = [[run[step] for run in runs] for step in sorted(common)]
+    together.append([run[last] for run, last in zip(runs, lasts, strict=True)])
+    # Of checkpoints in the same place, where nothing was spent in between, the last is drawn.
+    return {
+        float(np.mean([place for place, _ in points])): [value for _, value in points]
+        for points in together
+    }
 
 
 def _fill(

@@ -417,3 +417,52 @@ def test_published_ends_are_lines_across_the_steps_of_the_search(make_record: Ma
 def test_runs_without_environment_steps_are_named(make_record: MakeRecord) -> None:
     with pytest.raises(FigureError, match=r"seed0, have no environment steps of their checkp"):
         against_environment_steps(curves_frame([make_record(curve=[1.0, 2.0])]), {})
+
+
+@pytest.mark.parametrize(
+    ("slow", "fast", "expected"),
+    [
+        # Seed 0 takes 200,000 environment steps per checkpoint, seed 1 half as many; both end at
+        # 800,000. The mean steps of a checkpoint of both are those of a later one of seed 1 alone.
+        ([0.0, 25.0, 50.0, 75.0, 100.0],
+         [0.0, 12.5, 25.0, 37.5, 50.0, 62.5, 75.0, 87.5, 100.0],
+         ([0.0, 150e3, 300e3, 450e3, 800e3], [0.0, 18.75, 37.5, 56.25, 100.0])),
+        # Seed 1 goes on for more outer steps, and ends at fewer environment steps.
+        ([0.0] * 5, [0.0, 10.0, 20.0, 30.0, 40.0, 60.0],
+         ([0.0, 150e3, 300e3, 450e3, 650e3], [0.0, 5.0, 10.0, 15.0, 30.0])),
+    ],
+)  # fmt: skip
+def test_every_seed_is_once_in_every_point_against_environment_steps(
+    make_record: MakeRecord,
+    slow: list[float],
+    fast: list[float],
+    expected: tuple[list[float], list[float]],
+) -> None:
+    records = [
+        altered(
+            make_record("hades", seed=seed, score=curve[-1], curve=curve),
+            cost__environment_steps=each * (len(curve) - 1),
+            cost__checkpoint_environment_steps=[each * i for i in range(len(curve))],
+        )
+        for seed, (curve, each) in enumerate(((slow, 200_000), (fast, 100_000)))
+    ]
+    (axes,) = against_environment_steps(curves_frame(records), {}).axes
+    assert points(curves_in(axes)[0]) == expected
+
+
+def test_a_method_that_plays_no_steps_is_a_line_at_its_last_checkpoint(
+    make_record: MakeRecord,
+) -> None:
+    records = [
+        altered(
+            make_record(method, seed=seed, score=9.0, curve=[1.0, 5.0, 9.0]),
+            cost__checkpoint_environment_steps=[0, played, 2 * played],
+        )
+        for method, played in (("hades", 2000), ("av_pbc", 0))
+        for seed in range(3)
+    ]
+    (axes,) = against_environment_steps(curves_frame(records), {}).axes
+    assert points(curves_in(axes)[0]) == ([0.0, 2000.0, 4000.0], [1.0, 5.0, 9.0])
+    (level,) = (x for x in axes.lines if x.get_color() == look("av_pbc").color and
+                len(points(x)[0]) == 2)  # fmt: skip
+    assert points(level)[1] == [9.0, 9.0]
