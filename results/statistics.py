@@ -6,9 +6,10 @@ students and episodes. Written x[t, i]: score of seed i on task t, with N[t] see
 Which interval is taken depends on the smallest number of seeds of a task:
 
 - below 30, Student's t: of the mean, with Satterthwaite's degrees of freedom over several tasks;
-  of the interquartile mean by the winsorised variance (Tukey and McLaughlin 1963). A bootstrap
-  never reaches beyond the scores that it was given: at 95 % it covers 70 to 85 % with three to five
-  seeds, and 90 % with ten, where t covers 93 to 95;
+  of the interquartile mean by the winsorised variance (Tukey and McLaughlin 1963), over several
+  tasks bounded below by the variance of each task's own scores. A bootstrap never reaches beyond
+  the scores that it was given: at 95 % it covers 70 to 85 % with three to five seeds, and 90 % with
+  ten, where t covers 93 to 95;
 - from 30 on, the bootstrap: BCa, or percentiles where BCa is not defined.
 
 `python -m tests.coverage` prints how often either holds the true value (docs/statistics.md). Scores
@@ -276,26 +277,50 @@ def _t_half_width(samples: tuple[Array, ...], statistic: Statistic, level: float
         statistic: Which of the two.
         level: Level of the interval.
     """
-    counts = np.array([sample.shape[-1] for sample in samples])
-    freedom = counts - 1.0
-    factors = 1 / counts / len(samples) ** 2
     if statistic is iqm_over_runs:
-        # Winsorise: what was cut is moved to the nearest score that was not. With h scores kept of
-        # n, the variance of the trimmed mean is that of n / h times the winsorised mean.
-        pooled = np.sort(np.concatenate(samples, axis=-1), axis=-1)
-        n = pooled.shape[-1]
-        cut = n // 4
-        low, high = pooled[..., cut, None], pooled[..., n - cut - 1, None]
-        samples = tuple(np.clip(sample, low, high) for sample in samples)
-        factors = counts / (n - 2 * cut) ** 2
-        freedom = np.maximum(counts - 2 * (counts // 4) - 1.0, 1.0)
-    parts = factors * np.stack([sample.var(axis=-1, ddof=1) for sample in samples], axis=-1)
+        parts, freedom = _iqm_variances(samples)
+    else:
+        counts = np.array([sample.shape[-1] for sample in samples])
+        parts, freedom = 1 / counts / len(samples) ** 2 * _variances(samples), counts - 1.0
     variance = parts.sum(axis=-1)
     # Satterthwaite 1946: freedom of a sum of variances, each with its own. Without spread there is
     # none, and the interval is a point.
     squares = (parts**2 / freedom).sum(axis=-1)
     total = np.divide(variance * variance, squares, out=np.ones_like(variance), where=variance > 0)
     return np.asarray(stdtrit(total, (1 + level) / 2) * np.sqrt(variance))
+
+
+def _iqm_variances(samples: tuple[Array, ...]) -> tuple[Array, Array]:
+    """Variance that each task gives the interquartile mean over runs, and its degrees of freedom.
+
+    Args:
+        samples: One per task, `[..., seeds]`.
+
+    Returns:
+        Both `[..., tasks]`.
+    """
+    # Winsorise: what was cut is moved to the nearest score that was not. With h scores kept of n,
+    # the variance of the trimmed mean is that of n / h times the winsorised mean.
+    pooled = np.sort(np.concatenate(samples, axis=-1), axis=-1)
+    n = pooled.shape[-1]
+    cut = n // 4
+    h = n - 2 * cut
+    low, high = pooled[..., cut, None], pooled[..., n - cut - 1, None]
+    counts = np.array([sample.shape[-1] for sample in samples])
+    parts = counts / h**2 * _variances([np.clip(sample, low, high) for sample in samples])
+    freedom = np.maximum(counts - 2 * (counts // 4) - 1.0, 1.0)
+    if len(samples) == 1:
+        return parts, freedom
+    # Winsorised, a task of which a single score is kept has no spread at all, but that score moves
+    # the mean. k extreme scores vary less than k of any: the task's own variance is an upper bound.
+    inside = [((low <= sample) & (sample <= high)).sum(axis=-1) for sample in samples]
+    bounds = np.stack(inside, axis=-1) / h**2 * _variances(samples)
+    return np.maximum(parts, bounds), np.where(bounds < parts, freedom, counts - 1.0)
+
+
+def _variances(samples: Sequence[Array]) -> Array:
+    """Variances `[..., tasks]` of the scores of each task."""
+    return np.stack([sample.var(axis=-1, ddof=1) for sample in samples], axis=-1)
 
 
 def _clopper_pearson(share: float, trials: int, level: float) -> tuple[float, float]:

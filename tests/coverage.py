@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
+from results.bootstrap import Statistic
 from results.differences import difference
 from results.statistics import (
     Estimate,
     iqm,
     iqm_over_runs,
     mean,
+    mean_over_tasks,
     performance_profile,
     probability_of_improvement,
     stratified,
@@ -28,6 +30,8 @@ from results.statistics import (
 
 Array = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Array]
+Tasks = Sequence[tuple[float, float]]
+"""What is added to the scores of each task, and what they are multiplied with before."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,14 @@ def covered(estimates: Sequence[Estimate], truth: float) -> float:
     return 100 * float(np.mean([e.low - 1e-9 <= truth <= e.high + 1e-9 for e in estimates]))
 
 
+NINE = tuple((10.0 * t, 1.0 + t) for t in range(9))
+FAR_APART = ((10.0, 8.0), (50.0, 0.5), (90.0, 8.0))
+TWO_CLOSE = ((5.0, 2.0), (10.0, 2.0), (90.0, 15.0))
+"""Means and standard deviations of three tasks; the quarters that are cut end in the outer two."""
+REPEATS = 20_000
+"""Draws of all seeds that an expectation is taken over."""
+
+
 def samples(one: Distribution, n: int, trials: int, seed: int) -> list[Array]:
     rng = np.random.default_rng([seed, n])
     return [one.draw(rng, n) for _ in range(trials)]
@@ -80,15 +92,54 @@ def coverage_of_bca(one: Distribution, n: int, trials: int, seed: int) -> float:
     return covered(ends, one.truth(np.mean))
 
 
-def coverage_over_tasks(one: Distribution, n: int, trials: int, seed: int) -> float:
-    """Mean over nine tasks whose scores have other means and spreads."""
-    truth = np.mean([10 * t + (1 + t) * one.truth(np.mean) for t in range(9)])
+def tasks_with(one: Distribution, moments: Sequence[tuple[float, float]]) -> Tasks:
+    """Tasks of these means and standard deviations."""
+    factors = [deviation / one.truth(np.std) for _, deviation in moments]
+    return tuple(
+        (middle - factor * one.truth(np.mean), factor)
+        for factor, (middle, _) in zip(factors, moments, strict=True)
+    )
+
+
+def drawn_tasks(one: Distribution, tasks: Tasks, rng: np.random.Generator, n: int) -> list[Array]:
+    return [added + factor * one.draw(rng, n) for added, factor in tasks]
+
+
+def intervals_over_tasks(
+    one: Distribution, tasks: Tasks, n: int, trials: int, seed: int, statistic: Statistic
+) -> list[Estimate]:
     rng = np.random.default_rng([seed, n])
-    found = [
-        stratified({str(t): list(10 * t + (1 + t) * one.draw(rng, n)) for t in range(9)})
+    return [
+        stratified(
+            {str(t): list(x) for t, x in enumerate(drawn_tasks(one, tasks, rng, n))}, statistic
+        )
         for _ in range(trials)
     ]
-    return covered(found, float(truth))
+
+
+def coverage_over_tasks(one: Distribution, n: int, trials: int, seed: int) -> float:
+    """Mean over nine tasks whose scores have other means and spreads."""
+    truth = np.mean([added + factor * one.truth(np.mean) for added, factor in NINE])
+    return covered(intervals_over_tasks(one, NINE, n, trials, seed, mean_over_tasks), float(truth))
+
+
+def coverage_of_iqm_over_tasks(
+    one: Distribution, n: int, trials: int, seed: int, tasks: Tasks
+) -> float:
+    """Interquartile mean over tasks, of infinitely many seeds."""
+    infinite = drawn_tasks(one, tasks, np.random.default_rng(12345), 1_000_000)
+    found = intervals_over_tasks(one, tasks, n, trials, seed, iqm_over_runs)
+    return covered(found, float(iqm_over_runs(*infinite)))
+
+
+def coverage_of_expected_iqm(
+    one: Distribution, n: int, trials: int, seed: int, tasks: Tasks
+) -> float:
+    """Interquartile mean over tasks that as many seeds have on average."""
+    many = drawn_tasks(one, tasks, np.random.default_rng(12345), REPEATS * n)
+    expected = iqm_over_runs(*(x.reshape(REPEATS, n) for x in many), axis=-1).mean()
+    found = intervals_over_tasks(one, tasks, n, trials, seed, iqm_over_runs)
+    return covered(found, float(expected))
 
 
 def coverage_of_difference(
@@ -137,6 +188,18 @@ KINDS: dict[str, Callable[[Distribution, int, int, int], float]] = {
     "mean, scipy's BCa instead": coverage_of_bca,
     "interquartile mean": coverage_of_iqm,
     "mean over nine tasks": coverage_over_tasks,
+    "interquartile mean over nine tasks": lambda *rest: coverage_of_iqm_over_tasks(
+        *rest, tasks=NINE
+    ),
+    "interquartile mean over three tasks far apart": lambda one, *rest: coverage_of_iqm_over_tasks(
+        one, *rest, tasks=tasks_with(one, FAR_APART)
+    ),
+    "interquartile mean over three tasks, two of them close": lambda one, *rest: (
+        coverage_of_iqm_over_tasks(one, *rest, tasks=tasks_with(one, TWO_CLOSE))
+    ),
+    "..., expected of as many seeds": lambda one, *rest: coverage_of_expected_iqm(
+        one, *rest, tasks=tasks_with(one, TWO_CLOSE)
+    ),
     "difference, paired": lambda *rest: coverage_of_difference(*rest, paired=True),
     "difference, Welch": lambda *rest: coverage_of_difference(*rest, paired=False),
     "probability of improvement": coverage_of_improvement,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, mstats, norm, ttest_1samp, ttest_ind
+from scipy.stats import t as students_t
 
 from results.bootstrap import Statistic, improvement_over_tasks
 from results.statistics import (
@@ -93,6 +94,17 @@ def test_the_iqm_of_few_seeds_has_yuens_interval() -> None:
     estimate = iqm(list(scores))
     cut = mstats.trimmed_mean_ci(scores, (0.25, 0.25), alpha=0.05)
     assert (estimate.low, estimate.high) == pytest.approx(tuple(cut), rel=1e-9)
+
+
+def test_an_extreme_score_that_is_kept_widens_the_interval_of_the_iqm_over_tasks() -> None:
+    # Of nine scores 2, 50, 50, 50 and 100 are kept: a fifth of a score of each outer task.
+    tasks = {"hopper": [0.0, 1.0, 2.0], "ant": [50.0] * 3, "walker2d": [100.0, 120.0, 140.0]}
+    estimate = stratified(tasks, iqm_over_runs)
+    low, high = np.var(tasks["hopper"], ddof=1) / 25, np.var(tasks["walker2d"], ddof=1) / 25
+    freedom = (low + high) ** 2 / (low**2 / 2 + high**2 / 2)
+    half = students_t.ppf(0.975, freedom) * math.sqrt(low + high)
+    assert estimate.value == pytest.approx(50.4)
+    assert (estimate.low, estimate.high) == pytest.approx((50.4 - half, 50.4 + half))
 
 
 def assert_scipys_ends(
@@ -380,7 +392,10 @@ def test_mean_over_tasks_weighs_tasks_alike() -> None:
 @pytest.mark.parametrize(
     ("kind", "seeds", "least"),
     [("mean", 5, 88), ("mean", 10, 90), ("mean over nine tasks", 5, 91),
-     ("difference, paired", 3, 91), ("difference, Welch", 5, 91)],
+     ("difference, paired", 3, 91), ("difference, Welch", 5, 91),
+     ("interquartile mean over nine tasks", 5, 91),
+     ("interquartile mean over three tasks far apart", 3, 91),
+     ("interquartile mean over three tasks far apart", 5, 91)],
 )  # fmt: skip
 def test_intervals_hold_the_truth_about_as_often_as_they_say(
     distribution: Distribution, kind: str, seeds: int, least: float
