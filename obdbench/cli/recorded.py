@@ -68,9 +68,10 @@ def export(
     from obdbench.face import find_run, last_set
 
     kind = format_of(format_, to)
-    if to is not None and kind != "minari":
-        check_no_folder(Path(to))
-        check_free(Path(to), force, ", or --to for another file")
     found = find_run(run, store)
     default = minari_id(found.run_id) if kind == "minari" else f"{found.run_id}.{kind}"
-    out.print(export_set(last_set(found), kind, to or default))
+    target = to or default
+    if kind != "minari":
+        check_no_folder(Path(target))
+        check_free(Path(target), force, ", or --to for another file")
+    out.print(export_set(last_set(found), kind, target))

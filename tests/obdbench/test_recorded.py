@@ -234,6 +234,25 @@ def test_a_file_says_its_format_and_is_not_written_over(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_named_by_the_run_is_not_written_over_either(
+    cli: Any,
+    record: Record,
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("export", record.run_id, "--store", store)
+    path = tmp_path / f"{record.run_id}.npz"
+    path.write_text("my notes")
+    found = cli(*words)
+    assert (found.code, path.read_text()) == (1, "my notes")
+    assert f"{path.name} exists already" in found.err and "--force" in found.err
+    assert cli(*words, "--force").code == 0
+    with np.load(path, allow_pickle=False) as arrays:
+        assert "observations" in arrays
+
+
 @pytest.mark.parametrize(
     "others", [{"weights": torch.tensor([0.25, 1.0])}, {"stages": torch.tensor([0, 1])}]
 )
