@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from benchmark.names import check_name
 from results.stores import store_option
 
 SCHEMA = "obdbench.study/1"
+_ONE_SLASH_FIRST = re.compile("[^/-]+/[^/]+")
 
 
 class NoStudy(ObdBenchError):
@@ -53,12 +56,20 @@ class StudyResult:
 
 def result_path(store: Path, study: str, item: str) -> Path:
     """Path of an item's result."""
-    return (
-        store
-        / "studies"
-        / check_name("The name of a study", study)
-        / f"{item.replace('/', '-')}.json"
-    )
+    return store / "studies" / check_name("The name of a study", study) / _file_name(item)
+
+
+def _file_name(item: str) -> str:
+    """Name of an item's file: the item itself, with "-" for a slash.
+
+    Which "-" stands for a slash is clear where there is one slash, before every "-", as in names of
+    the suite's own datasets. Names of another form, such as "local/a/b" next to "local/a-b", have a
+    digest of the item. Items of one study all have slashes, or none has.
+    """
+    name = item.replace("/", "-")
+    if "/" in item and not _ONE_SLASH_FIRST.fullmatch(item):
+        name += f".{hashlib.sha256(item.encode()).hexdigest()[:12]}"
+    return f"{name}.json"
 
 
 def write_result(store: Path, result: StudyResult) -> Path:

@@ -10,7 +10,15 @@ from typing import Any, ClassVar
 import pytest
 
 from paper_figures.studies.study import STUDIES, NothingToStudy, Row, Study, perform
-from results.study_results import BadStudyResult, NoStudy, result_path, study_frame, study_results
+from results.stores import SHIPPED
+from results.study_results import (
+    BadStudyResult,
+    NoStudy,
+    read_result,
+    result_path,
+    study_frame,
+    study_results,
+)
 
 MEASURED: list[str] = []
 SOURCES: dict[str, dict[str, Any]] = {}
@@ -95,6 +103,22 @@ def test_an_item_that_is_no_more_is_put_aside_and_not_lost(tmp_path: Path) -> No
     assert perform("toy", tmp_path) == (0, 1)
     assert [result.item for result in study_results(tmp_path, "toy")] == ["one/x"]
     assert result_path(tmp_path, "toy", "three").with_suffix(".json.old").exists()
+
+
+def test_items_whose_names_differ_in_a_slash_have_a_file_each(tmp_path: Path) -> None:
+    names = ("local/a/b", "local/a-b", "local-a/b", "local/a-b-c", "local/a/b-c", "local/a-b/c")
+    SOURCES.clear()
+    SOURCES.update({name: {"sha256": "a"} for name in names})
+    assert perform("toy", tmp_path) == (len(names), len(names))
+    assert {result.item for result in study_results(tmp_path, "toy")} == set(names)
+    assert perform("toy", tmp_path) == (0, len(names))
+
+
+def test_shipped_results_have_the_names_that_they_always_had() -> None:
+    for path in SHIPPED.glob("studies/*/*.json"):
+        item = read_result(path).item
+        assert path == result_path(SHIPPED, path.parent.name, item)
+        assert path.stem == item.replace("/", "-")
 
 
 def test_results_that_were_not_measured_alike_are_not_put_together(
