@@ -6,18 +6,21 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pandas as pd
+from msgspec import Meta, Struct, structs
 
 from benchmark.errors import ObdBenchError
-from benchmark.files import UnfitFile, read_small, write_atomic
+from benchmark.files import json_sha256, read_small, write_atomic
 from benchmark.names import check_name
 from results.stores import store_option
 
 SCHEMA = "obdbench.study/1"
+DIGEST = "sha256"
+"""Key of a file that holds the digest of all others; files of older versions have none."""
 _ONE_SLASH_FIRST = re.compile("[^/-]+/[^/]+")
 
 
@@ -29,8 +32,11 @@ class BadStudyResult(ObdBenchError):
     """A file is not the result of a study."""
 
 
-@dataclass(frozen=True)
-class StudyResult:
+Measurement = Annotated[Mapping[str, Any], Meta(min_length=1)]
+"""Values by column."""
+
+
+class StudyResult(Struct, frozen=True, forbid_unknown_fields=True):
     """Measurements of one item by a study.
 
     Args:
@@ -49,7 +55,7 @@ class StudyResult:
     source: Mapping[str, Any]
     settings: Mapping[str, Any]
     version: int
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Measurement]
     cpu_seconds: float
     provenance: Mapping[str, Any]
 
@@ -73,20 +79,21 @@ def _file_name(item: str) -> str:
 
 
 def write_result(store: Path, result: StudyResult) -> Path:
-    """Store a result; the file is there in one piece or not at all.
+    """Store a result with its digest; the file is there in one piece or not at all.
 
     Raises:
         BadStudyResult: A number is not finite.
     """
     path = result_path(store, result.study, result.item)
     try:
-        text = json.dumps({"schema": SCHEMA, **asdict(result)}, allow_nan=False)
+        plain = json.dumps({"schema": SCHEMA, **structs.asdict(result)}, allow_nan=False)
     except ValueError as error:
         raise BadStudyResult(
             f"The study {result.study} measured a number of {result.item} that is not finite: the "
             f"policies or densities that it looked at diverged. Nothing was written."
         ) from error
-    write_atomic(path, text + "\n")
+    values = json.loads(plain)
+    write_atomic(path, json.dumps(values | {DIGEST: json_sha256(values)}) + "\n")
     return path
 
 
@@ -102,19 +109,35 @@ def read_result(path: Path) -> StudyResult:
     """Read a stored result.
 
     Raises:
-        BadStudyResult: The file is something else.
+        BadStudyResult: The file is something else, was altered, or is that of another item.
     """
     try:
-        values = json.loads(read_small(path))
-        schema = values.pop("schema")
-        if schema != SCHEMA:
-            raise BadStudyResult(f"{path} has schema {schema!r}; expected {SCHEMA!r}.")
-        return StudyResult(**values)
-    except (UnfitFile, ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
+        values = msgspec.json.decode(read_small(path), type=dict[str, Any])  # refuses NaN
+        return _checked(values, path)
+    except (ObdBenchError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadStudyResult(
             f"{path} cannot be read as a study's result ({error}). Remove it to have it measured "
             f"again."
         ) from error
+
+
+def _checked(values: dict[str, Any], path: Path) -> StudyResult:
+    """The result of these values, held against their schema, their digest and their file's name.
+
+    Raises:
+        BadStudyResult: They say something else than the file's name or their own digest.
+        ValidationError: They are not the values of a result.
+    """
+    said = values.pop(DIGEST, None)
+    if said not in (None, json_sha256(values)):
+        raise BadStudyResult("it was altered: its content has another sha256 than it says")
+    schema = values.pop("schema", None)
+    if schema != SCHEMA:
+        raise BadStudyResult(f"it has schema {schema!r}; expected {SCHEMA!r}")
+    result = msgspec.convert(values, StudyResult)
+    if (path.parent.name, path.name) != (result.study, _file_name(result.item)):
+        raise BadStudyResult(f"it is that of {result.item!r} of the study {result.study!r}")
+    return result
 
 
 def study_results(store: Path, study: str) -> list[StudyResult]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +128,7 @@ def test_results_that_were_not_measured_alike_are_not_put_together(
 ) -> None:
     perform("toy", tmp_path)
     path = result_path(tmp_path, "toy", "three")
-    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    of_an_older_version(path, version=2)
     with pytest.raises(BadStudyResult, match=r"three\.json was measured with other settings"):
         study_results(tmp_path, "toy")
 
@@ -158,14 +160,60 @@ def test_a_store_without_results_says_which_command_makes_them(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"schema": "x"}', '{"schema": "obdbench.study/1"}']
+    "content", ["{", "[]", "\xff", '{"schema": "x"}', '{"schema": "obdbench.study/1"}']
 )
 def test_a_file_that_is_no_result_is_refused_by_name(tmp_path: Path, content: str) -> None:
     path = result_path(tmp_path, "toy", "three")
     path.parent.mkdir(parents=True)
-    path.write_text(content)
+    path.write_text(content, "latin-1")
     with pytest.raises(BadStudyResult, match=r"three\.json"):
         study_results(tmp_path, "toy")
+
+
+def of_an_older_version(path: Path, **changed: Any) -> None:
+    """Write a result with other values and, as older versions did, without its digest."""
+    values = json.loads(path.read_text()) | changed
+    del values["sha256"]
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"rows": 5}, "Expected `array`, got `int`"),
+        ({"rows": [1]}, "Expected `object`, got `int`"),
+        ({"rows": [{}]}, "length >= 1"),
+        ({"rows": [{"length": float("nan")}]}, "invalid"),
+        ({"rows": [{"length": float("inf")}]}, "invalid"),
+        ({"version": "1"}, "Expected `int`, got `str`"),
+        ({"notes": ""}, "unknown field `notes`"),
+        ({"item": "one/x"}, "it is that of 'one/x' of the study 'toy'"),
+        ({"study": "fairness"}, "it is that of 'three' of the study 'fairness'"),
+    ],
+)
+def test_a_result_that_is_damaged_is_refused_by_name(
+    tmp_path: Path, changed: dict[str, Any], says: str
+) -> None:
+    perform("toy", tmp_path)
+    path = result_path(tmp_path, "toy", "three")
+    of_an_older_version(path, **changed)
+    with pytest.raises(BadStudyResult, match=f"{path} cannot be read .*{re.escape(says)}"):
+        study_results(tmp_path, "toy")
+
+
+def test_a_result_that_was_altered_is_refused_and_one_without_digest_is_read(
+    tmp_path: Path,
+) -> None:
+    perform("toy", tmp_path)
+    path = result_path(tmp_path, "toy", "three")
+    written, before = path.read_text(), study_results(tmp_path, "toy")
+    path.write_text(written.replace('"length": 5', '"length": 6'))
+    with pytest.raises(BadStudyResult, match=f"{path} .*altered"):
+        study_results(tmp_path, "toy")
+    path.write_text(written)
+    of_an_older_version(path)
+    assert study_results(tmp_path, "toy") == before
+    assert perform("toy", tmp_path) == (0, 2)
 
 
 def test_every_study_says_what_it_shows() -> None:
