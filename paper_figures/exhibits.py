@@ -56,6 +56,7 @@ from results.record_store import (
 )
 from results.stores import store_option
 from results.study_results import study_frame, study_results
+from results.study_sources import check_sources
 
 
 @dataclass(frozen=True)
@@ -352,9 +353,11 @@ def gather(exhibit: Exhibit, store: Path) -> StoredResults:
     Raises:
         NoRecords: Its sweep was not started here, or none of its runs has a record.
         NoStudy: Its study has no result here.
+        BadStudyResult: A result is damaged, or of runs that have been done again since.
     """
     if exhibit.study:
         results = study_results(store, exhibit.study)
+        check_sources(store, results)
         return StoredResults(measured=study_frame(results), played=_played(results[0].settings))
     if not exhibit.sweep:
         return StoredResults(list(all_records(store)), scores=scores_beside(store))

@@ -22,6 +22,7 @@ from benchmark.sweep import Sweep
 from benchmark.synthetic_set import NotFinite
 from results.record_store import SHIPPED, load_sweep, save_sweep
 from results.study_results import put_aside_all_but, result_path, study_results, write_result
+from results.study_sources import check_sources
 
 
 def ship(store: Path, sweep: Sweep, target: Path = SHIPPED) -> int:
@@ -52,9 +53,11 @@ def ship_study(store: Path, study: str, target: Path = SHIPPED) -> int:
 
     Raises:
         NoStudy: The study has no result.
-        ObdBenchError: A result was measured by uncommitted code.
+        ObdBenchError: A result was measured by uncommitted code, or on runs that have been done
+            again since.
     """
     results = study_results(store, study)
+    check_sources(store, results)
     for result in results:
         _check_commit(result.provenance["dirty"], result_path(store, study, result.item))
     for result in results:

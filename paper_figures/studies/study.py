@@ -28,6 +28,7 @@ from results.study_results import (
     result_path,
     write_result,
 )
+from results.study_sources import last_digest
 
 Row = dict[str, Any]
 """One measurement: plain JSON values by column."""
@@ -224,10 +225,7 @@ def check_one_student(runs: Iterable[Summary]) -> None:
 
 def source_of(record: Summary) -> dict[str, Any]:
     """Id of a run and digest of its last set, or of the teacher that it is a score of."""
-    digest = record.checkpoints[-1].sha256
-    if digest is None and record.teacher is not None:
-        digest = record.teacher.sha256
-    return {"run": record.run_id, "sha256": digest}
+    return {"run": record.run_id, "sha256": last_digest(record)}
 
 
 def last_axes(record: Summary) -> dict[str, str | int]:

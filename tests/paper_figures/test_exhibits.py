@@ -6,13 +6,14 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 
 from benchmark.datasets.d4rl_facts import d4rl_reference
 from benchmark.protocol import Protocol
-from benchmark.record import FILE, write_record
+from benchmark.record import FILE, read_record, write_record
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep, read_sweep
@@ -20,9 +21,12 @@ from obdbench import sweeps as shipped_sweeps
 from obdbench.sweeps import find_sweep
 from paper_figures.exhibits import EXHIBITS, Exhibit, NoRecords, StoredResults, gather, write
 from paper_figures.figure import FigureError, words
+from paper_figures.studies.study import source_of
 from paper_figures.table import Table
 from results.comparison import JUDGED, published_cells
 from results.record_store import SHIPPED, all_records, save_sweep
+from results.shipping import ship_study
+from results.study_results import BadStudyResult, StudyResult, write_result
 from tests.results.conftest import build_record
 from tests.tiny_runs import altered
 
@@ -32,6 +36,7 @@ NAMES = [*METHODS, "bc_whole", "pbc_scaled", "av_pbc_mean_one"]
 REFERENCES = ["teacher", "bc_whole"]
 PROTOCOL = Protocol("tiny", students=2, episodes=2, checkpoint_every=2, last=2)
 TABLE = next(exhibit for exhibit in EXHIBITS if exhibit.name == "obd-table-1")
+FAIRNESS = next(exhibit for exhibit in EXHIBITS if exhibit.name == "axes-fairness")
 SIZES = next(exhibit for exhibit in EXHIBITS if exhibit.name == "obd-table-5-figure")
 REPRODUCTION = next(exhibit for exhibit in EXHIBITS if exhibit.name == "reproduction")
 
@@ -178,6 +183,48 @@ def test_a_papers_number_stands_next_to_the_data_that_stand_in_for_its_own() -> 
     sizes_of_table_5 = StoredResults([small]).published("obd", "av_pbc")
     assert sizes_of_table_5 == {}  # it has them for other data
     assert StoredResults([record]).published("hades", "av_pbc") == {}
+
+
+def leave_study(store: Path, run: RunSpec) -> None:
+    """The result that a study of that run, as it is now, might have left."""
+    record = read_record(run_folder(store, run) / FILE)
+    source = {"dataset_sha256": record.provenance.dataset_sha256, "sets": [source_of(record)]}
+    rows = [{"error": 0.5}]
+    result = StudyResult("fairness", run.dataset, source, {}, 1, rows, 0.1, {"dirty": False})
+    write_result(store, result)
+
+
+@pytest.mark.parametrize("changed", ["last set or teacher", "dataset"])
+def test_a_study_is_refused_once_its_runs_have_been_done_again(
+    tmp_path: Path, changed: str
+) -> None:
+    (run,) = runs(["pbc"], DATASETS[1:], seeds=1)
+    leave_record(tmp_path, run)
+    path = run_folder(tmp_path, run) / FILE
+    record = read_record(path)
+    leave_study(tmp_path, run)
+    assert len(gather(FAIRNESS, tmp_path).measured) == 1
+    if changed == "dataset":
+        again = altered(record, provenance__dataset_sha256="b" * 64)
+    else:
+        last = msgspec.structs.replace(
+            record.checkpoints[-1], synthetic_set="set-00000200.safetensors", sha256="a" * 64
+        )
+        again = altered(record, checkpoints=[*record.checkpoints[:-1], last])
+    write_record(path, again)
+    message = f"{run.dataset} of the study fairness .* the {changed} of {run.run_id} had sha256"
+    with pytest.raises(BadStudyResult, match=f"{message}.* obdbench study fairness --store"):
+        gather(FAIRNESS, tmp_path)
+    with pytest.raises(BadStudyResult, match=message):
+        ship_study(tmp_path, "fairness", tmp_path / "shipped")
+
+
+def test_a_study_of_runs_that_are_not_there_is_shown(tmp_path: Path) -> None:
+    (run,) = runs(["pbc"], DATASETS[1:], seeds=1)
+    leave_record(tmp_path, run)
+    leave_study(tmp_path, run)
+    (run_folder(tmp_path, run) / FILE).unlink()
+    assert len(gather(FAIRNESS, tmp_path).measured) == 1
 
 
 # --- what is written --------------------------------------------------------------------------
