@@ -49,6 +49,7 @@ def leaderboard(
     groups = [_rows(tasks[task]) for task in sorted(tasks, key=_task_order)]
     data = pd.concat(groups, ignore_index=True)
     level = caption.percent(float(data["level"].iloc[0]))
+    short = f" {caption.missing(data)}" if (data["n"] < data["n_expected"]).any() else ""
     return Table(
         columns=("dataset", "method", "by", f"score [{level} CI]", "n", "pairs", "scored again"),
         groups=tuple(_group(rows.to_dict("records")) for rows in groups),
@@ -56,7 +57,8 @@ def leaderboard(
         f"protocol and student; references last. Rows that are {SHIPPED_BY} are the suite's. All "
         f"others are of those who submitted them: the score follows from their own returns, and "
         f"came back within the tolerance for as many runs as were scored again here (in brackets "
-        f"the mean change). What their runs cost and used cannot be checked and is left out.",
+        f"the mean change). What their runs cost and used cannot be checked and is left out."
+        f"{short}",
         alignment="lllrrrr",
         data=data.drop(columns=["scores", "returns", "seeds"]),
     )

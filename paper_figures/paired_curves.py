@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import pandas as pd
@@ -23,11 +24,13 @@ class _Checkpoint(NamedTuple):
     found: Difference
 
 
-def paired_curves(curves: pd.DataFrame) -> Table:
+def paired_curves(curves: pd.DataFrame, runs: pd.DataFrame) -> Table:
     """One row per dataset and outer step: both settings, and the second less the first.
 
     Args:
         curves: What `results.curves_frame` gives, of two labels.
+        runs: What `results.runs_frame` gives of the same sweep, so that runs that failed or have no
+            record are named.
 
     Raises:
         FigureError: There are not two labels, or no dataset has complete runs of both.
@@ -58,7 +61,7 @@ def paired_curves(curves: pd.DataFrame) -> Table:
         rows.append(
             (
                 Cell(dataset), Cell(f"{step:,}"), *(Cell(f"{value:.1f}") for value in means),
-                estimate_cell(gap.value, gap.low, gap.high), Cell("yes" if p < 1 - LEVEL else "no"),
+                estimate_cell(gap.value, gap.low, gap.high), Cell(_apart(p)),
             )
         )  # fmt: skip
         data.append(
@@ -67,13 +70,20 @@ def paired_curves(curves: pd.DataFrame) -> Table:
             | {"difference": gap.value, "low": gap.low, "high": gap.high, "p, Holm": p}
         )
     counts = [len(checkpoint.one) for checkpoint in compared]
+    short = caption.short_of_runs(runs)
     return Table(
         columns=("dataset", "outer step", *names, "difference", "apart"),
         groups=(tuple(rows),),
         caption=f"Normalized return over {caption.seeds(counts)}; the second less the first, seed "
         f"by seed, with {caption.percent(LEVEL)} interval (Student's t). Apart: the difference is "
         f"not zero at {caption.percent(LEVEL)}, corrected over the rows (Holm). {NOTHING}: a "
-        f"single seed.",
+        f"single seed.{f' {short}' if short else ''}",
         alignment="lrrrrl",
         data=pd.DataFrame(data),
     )
+
+
+def _apart(p: float) -> str:
+    if math.isnan(p):
+        return NOTHING
+    return "yes" if p < 1 - LEVEL else "no"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pandas as pd
 
 from paper_figures import caption
 from paper_figures.figure import FigureError, check_one_cell
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
+from results.labels import dataset_order
 from results.statistics import LEVEL, Estimate, mean, stratified
 
 ROWS = ("pbc", "pbc_scaled", "av_pbc_mean_one", "av_pbc")
@@ -26,8 +27,9 @@ def step_or_weighting(runs: pd.DataFrame) -> Table:
     """One row per dataset: the four methods of the 2 x 2, and their differences seed by seed.
 
     Args:
-        runs: What `results.runs_frame` gives; datasets on which the four have no common seed are
-            left out.
+        runs: What `results.runs_frame` gives. Datasets on which the four have no common seed are
+            left out, and the caption names them, and the methods of which runs failed or are
+            missing.
 
     Raises:
         FigureError: There is no such dataset, or a method has several cells on one.
@@ -59,10 +61,21 @@ def step_or_weighting(runs: pd.DataFrame) -> Table:
         f"with {caption.percent(LEVEL)} interval (Student's t). pbc_scaled moves its pairs at "
         f"Av-PBC's step without its weighting, av_pbc_mean_one weights as Av-PBC does at PBC's "
         f"step. Step: pbc_scaled less pbc; weighting: av_pbc_mean_one less pbc; both: av_pbc less "
-        f"pbc; weighting at its step: av_pbc less pbc_scaled. {NOTHING}: a single seed.",
+        f"pbc; weighting at its step: av_pbc less pbc_scaled. {NOTHING}: a single seed."
+        f"{_left_out(runs, present)}",
         alignment="l" + "r" * (len(ROWS) + len(EFFECTS)),
         data=pd.DataFrame(data),
     )
+
+
+def _left_out(runs: pd.DataFrame, present: Collection[str]) -> str:
+    """Name the datasets that are not shown, and the methods of which runs failed or are missing."""
+    absent = sorted(set(runs["dataset"]).difference(present), key=dataset_order)
+    sentences = (
+        f"Left out, as the four have no seed in common: {', '.join(absent)}." if absent else "",
+        caption.short_of_runs(runs[runs["method"].isin(ROWS)]),
+    )
+    return "".join(f" {sentence}" for sentence in sentences if sentence)
 
 
 def _common_seeds(runs: pd.DataFrame) -> pd.DataFrame:

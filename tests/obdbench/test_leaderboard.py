@@ -20,7 +20,15 @@ import pytest
 from benchmark.datasets.catalog import build_dataset, load_dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.method import METHODS
-from benchmark.record import FILE, Record, read_record, record_folder, score_of, write_record
+from benchmark.record import (
+    FILE,
+    Failure,
+    Record,
+    read_record,
+    record_folder,
+    score_of,
+    write_record,
+)
 from benchmark.registry import load_plugin
 from benchmark.scaling import Scaling
 from benchmark.spec import RunSpec
@@ -839,3 +847,15 @@ def test_a_task_is_headed_by_the_student_that_is_scored(made: Path, runs: Path) 
     assert [" 4x9" in text for text in headings].count(True) == 2
     assert sum("momentum 0.9" in text for text in headings) == 1
     assert len(set(headings)) == len(headings) == 3
+
+
+def test_runs_that_failed_are_named(made: Path, runs: Path) -> None:
+    whole = list(all_records(runs))
+    assert "Missing" not in leaderboard(whole, []).caption
+    lost = next(r for r in whole if r.spec.method == "dbc")
+    failure = Failure(type="NotFinite", message="", traceback="")
+    failed = altered(lost, status="failed", score=None, error=failure)
+    caption = leaderboard([r for r in whole if r != lost] + [failed], []).caption
+    n = sum(r.cell_id == lost.cell_id for r in whole)
+    assert f"Missing: dbc on {lost.spec.dataset} has {n - 1} of {n} seeds" in caption
+    assert "(1 failed: NotFinite)" in caption

@@ -73,6 +73,20 @@ def test_seeds_that_one_of_the_four_lacks_do_not_count(records: list[Record]) ->
     assert row["pbc"] == pytest.approx(np.mean(scores("pbc", "hopper/medium")[:3]))
 
 
+def test_the_caption_names_what_failed_or_is_missing_and_what_is_therefore_left_out(
+    records: list[Record], make_record: MakeRecord
+) -> None:
+    assert step_or_weighting(runs_frame(records)).caption.endswith("a single seed.")
+    done = [r for r in records if (r.spec.method, r.spec.dataset) != ("pbc", DATASETS[1])]
+    failed = [make_record("pbc", DATASETS[1], seed, error="NotFinite") for seed in range(4)]
+    asked = [make_record("av_pbc", DATASETS[0], seed).spec for seed in range(5)]
+    caption = step_or_weighting(runs_frame([*done, *failed], asked)).caption
+    assert caption.endswith(
+        f"Left out, as the four have no seed in common: {DATASETS[1]}. Complete runs: av_pbc 8 of "
+        f"9; pbc 4 of 8, 4 failed."
+    )
+
+
 def test_a_method_of_two_cells_is_refused_and_not_averaged(
     records: list[Record], make_record: MakeRecord
 ) -> None:
