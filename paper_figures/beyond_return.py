@@ -10,7 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper_figures import caption
-from paper_figures.figure import SETTINGS, band, canvas, finish, plain_numbers, quiet, require_rows
+from paper_figures.figure import (
+    SETTINGS,
+    FigureError,
+    band,
+    canvas,
+    finish,
+    plain_numbers,
+    quiet,
+    require_rows,
+)
 from paper_figures.palette import NEUTRAL, look
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
 from results.differences import Difference, mean_difference
@@ -167,19 +176,20 @@ def fairness_table(measured: pd.DataFrame) -> Table:
         measured: The study `fairness`'s rows.
 
     Raises:
-        FigureError: The study has no rows.
+        FigureError: The study has no rows, or none of one of the two on some dataset.
     """
     require_rows(measured, "fairness")
     judged = unequal(measured)
+    counts = _seeds(judged)
     datasets = sorted(set(judged["item"]), key=dataset_order)
     wanted = {dataset: [dataset] for dataset in datasets}
     if len(datasets) > 1:
         wanted[EVERYWHERE] = datasets
     groups: list[tuple[tuple[Cell, ...], ...]] = []
-    drawn: list[Estimate] = []
+    differences: list[Difference] = []
     for name, chosen in wanted.items():
         found = [_compared(judged, chosen, quantity) for quantity in UNEQUAL]
-        drawn += [one.estimate for one in found]
+        differences += found
         means = [
             tuple(Cell(f"{_mean(judged, chosen, method, quantity):.3f}") for quantity in UNEQUAL)
             for method in (ONE, OTHER)
@@ -195,6 +205,8 @@ def fairness_table(measured: pd.DataFrame) -> Table:
                 for label, cells in zip(labels, (*means, less), strict=True)
             )
         )
+    where = "" if all(one.paired for one in differences) else " where both have the same seeds"
+    drawn = [one.estimate for one in differences]
     return Table(
         columns=("dataset", "method", *UNEQUAL.values()),
         groups=tuple(groups),
@@ -202,9 +214,9 @@ def fairness_table(measured: pd.DataFrame) -> Table:
         f"box, of students of finished sets: mean over states; over the tenth of lowest density; "
         f"largest less smallest tenth by density; cell of k-means with the largest error; largest "
         f"less smallest cell; the tenth of states with the largest errors. "
-        f"{caption.seeds(judged.groupby('item')['seed'].nunique())} each. Difference: {ONE} less "
-        f"{OTHER}, paired by seed{caption.spread(', with', 'interval', drawn)}; each by itself, "
-        f"not corrected for their number.",
+        f"{caption.seeds(counts)} each. Difference: {ONE} less {OTHER}, paired by seed{where}"
+        f"{caption.spread(', with', 'interval', drawn)}; each by itself, not corrected for their "
+        f"number.",
         alignment="ll" + "r" * len(UNEQUAL),
         data=judged,
     )
@@ -222,6 +234,25 @@ def unequal(measured: pd.DataFrame) -> pd.DataFrame:
         for _, row in measured.iterrows()
     ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _seeds(judged: pd.DataFrame) -> list[int]:
+    """Number of seeds of each of the two methods on each dataset.
+
+    Raises:
+        FigureError: One of them has none on some dataset.
+    """
+    found = judged.groupby(["item", "method"])["seed"].nunique()
+    counts = found.reindex(
+        pd.MultiIndex.from_product([sorted(set(judged["item"])), (ONE, OTHER)]), fill_value=0
+    )
+    for (dataset, method), count in counts.items():
+        if not count:
+            raise FigureError(
+                f"The study fairness has no rows of {method} on {dataset}, which it compares. "
+                f"Remove its result to have it measured again: obdbench study fairness"
+            )
+    return [int(count) for count in counts]
 
 
 def _mean(judged: pd.DataFrame, datasets: Sequence[str], method: str, quantity: str) -> float:

@@ -125,6 +125,21 @@ def test_the_table_of_fairness_pairs_the_seeds() -> None:
     assert len(fairness_table(served()[lambda rows: rows["item"] == DATASETS[0]]).groups) == 1
 
 
+def test_the_caption_of_fairness_counts_the_seeds_of_each_method_and_says_what_is_paired() -> None:
+    rows = served()
+    assert "4 seeds each. Difference: sdw_obd less av_pbc, paired by seed, with" in (
+        fairness_table(rows).caption
+    )
+    of_one = (rows["method"] == "sdw_obd") & (rows["item"] == DATASETS[0])
+    table = fairness_table(rows[~(of_one & (rows["seed"] == 0))])
+    assert (
+        "3 to 4 seeds each. Difference: sdw_obd less av_pbc, paired by seed where both have the "
+        "same seeds, with"
+    ) in table.caption
+    with pytest.raises(FigureError, match=f"no rows of sdw_obd on {DATASETS[0]}"):
+        fairness_table(rows[~of_one])
+
+
 def test_the_figure_of_fairness_goes_from_the_rarest_states_to_the_densest() -> None:
     rows, figure = served(), fairness_figure(served())
     assert [axes.get_title() for axes in figure.axes] == list(DATASETS[::-1])
