@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -116,6 +116,41 @@ def several_files(table: pd.DataFrame) -> str:
                 whose = (f"{', '.join(sorted(found))} {sha[:8]}" for sha, found in labels.items())
                 parts.append(f"{what} {name} on {dataset}: {'; '.join(sorted(whose))}")
     return f"One name, several files (sha256): {'. '.join(parts)}." if parts else ""
+
+
+def settings_of_datasets(table: pd.DataFrame, *, teachers: bool = True) -> str:
+    """Name the labels that have other settings on other datasets; nothing where none has.
+
+    A mean over datasets is then one of several settings.
+
+    Args:
+        table: Runs or cells, with their label, dataset, settings and teacher.
+        teachers: Whether teachers count; not where `teachers` lists them.
+    """
+    found: dict[str, list[str]] = {}
+    for label, cells in table.drop_duplicates(["label", "dataset"]).groupby("label", sort=True):
+        own = dict(zip(cells["dataset"], cells["settings"], strict=True))
+        if teachers and cells["teacher"].nunique() > 1:
+            for dataset, teacher in zip(cells["dataset"], cells["teacher"], strict=True):
+                own[dataset] = ", ".join(filter(None, (own[dataset], f"teacher={teacher}")))
+        if len(set(own.values())) > 1:
+            found.setdefault(_by_dataset(own), []).append(str(label))
+    parts = (f"{', '.join(labels)} with {what}" for what, labels in found.items())
+    return f"Settings differ between datasets: {'; '.join(parts)}." if found else ""
+
+
+def _by_dataset(settings: Mapping[str, str]) -> str:
+    """Write "teacher=a on hopper/medium, teacher=b elsewhere": what most datasets have comes last.
+
+    Args:
+        settings: Settings by dataset, of which two differ.
+    """
+    where: dict[str, list[str]] = {}
+    for dataset in sorted(settings, key=dataset_order):
+        where.setdefault(settings[dataset], []).append(dataset)
+    *fewer, (most, many) = sorted(where.items(), key=lambda item: len(item[1]))
+    parts = [f"{what} on {', '.join(datasets)}" for what, datasets in fewer]
+    return ", ".join([*parts, f"{most} {'elsewhere' if len(many) > 1 else f'on {many[0]}'}"])
 
 
 def short_of_runs(runs: pd.DataFrame) -> str:

@@ -101,6 +101,8 @@ def _wide(table: pd.DataFrame, best: Mapping[str, Best], *, seed: int) -> Table:
     )
     if D4RL_SCALE in means:
         note += " " + _units(datasets, scales)
+    if differing := caption.settings_of_datasets(table, teachers=False):
+        note += " " + differing
     return Table(
         columns=("method", "used", *COST_HEADINGS, *datasets, *means),
         groups=tuple(groups),

@@ -300,6 +300,9 @@ def _caption(runs: pd.DataFrame, common: CommonScores, left: int, drawn: Iterabl
     """Say what was run, and how the intervals of the estimates that are drawn were made."""
     text = f"{caption.setting(runs)} {_where(common)}, {caption.seeds(common.seeds)}"
     text += f"{caption.spread(';', 'intervals', drawn)}."
+    compared = runs["label"].isin(common.scores) & runs["dataset"].isin(common.datasets)
+    if differing := caption.settings_of_datasets(runs[compared]):
+        text += f" {differing}"
     if common.left_out:
         text += f" Without enough runs on every dataset: {', '.join(common.left_out)}."
     if left:

@@ -62,18 +62,20 @@ def step_or_weighting(runs: pd.DataFrame) -> Table:
         f"Av-PBC's step without its weighting, av_pbc_mean_one weights as Av-PBC does at PBC's "
         f"step. Step: pbc_scaled less pbc; weighting: av_pbc_mean_one less pbc; both: av_pbc less "
         f"pbc; weighting at its step: av_pbc less pbc_scaled. {NOTHING}: a single seed."
-        f"{_left_out(runs, present)}",
+        f"{_notes(runs, present)}",
         alignment="l" + "r" * (len(ROWS) + len(EFFECTS)),
         data=pd.DataFrame(data),
     )
 
 
-def _left_out(runs: pd.DataFrame, present: Collection[str]) -> str:
-    """Name the datasets that are not shown, and the methods of which runs failed or are missing."""
+def _notes(runs: pd.DataFrame, present: Collection[str]) -> str:
+    """Name datasets that are not shown, settings that differ, and failed or missing runs."""
+    runs = runs[runs["method"].isin(ROWS)]
     absent = sorted(set(runs["dataset"]).difference(present), key=dataset_order)
     sentences = (
+        caption.settings_of_datasets(runs[runs["dataset"].isin(present)]),
         f"Left out, as the four have no seed in common: {', '.join(absent)}." if absent else "",
-        caption.short_of_runs(runs[runs["method"].isin(ROWS)]),
+        caption.short_of_runs(runs),
     )
     return "".join(f" {sentence}" for sentence in sentences if sentence)
 

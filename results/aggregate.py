@@ -25,6 +25,7 @@ CELL_COLUMNS = {
     "dataset": "str",
     "method": "str",
     "label": "str",
+    "settings": "str",
     "reference": "bool",
     "cell_id": "str",
     "protocol": "str",
@@ -173,7 +174,7 @@ def _cell(runs: list[dict[str, Any]], *, level: float) -> dict[str, Any]:
         (run for run in runs if run["status"] == "complete"), key=lambda run: run["seed"]
     )
     failed = [run for run in runs if run["status"] == "failed"]
-    names = ("dataset", "method", "label", "reference", "cell_id")
+    names = ("dataset", "method", "label", "settings", "reference", "cell_id")
     row = {name: first[name] for name in names}
     row["used"] = max(run["used"] for run in runs)  # empty in runs without a record
     row |= _empty_scores(level)

@@ -15,7 +15,7 @@ from benchmark.protocol import Protocol
 from benchmark.record import Summary
 from benchmark.spec import RunSpec
 from benchmark.students.spec import describe_student
-from results.labels import cell_settings, labels
+from results.labels import Cells, cell_settings, labels, settings_of_datasets
 
 RUN_COLUMNS = {
     "run_id": "str",
@@ -24,6 +24,7 @@ RUN_COLUMNS = {
     "dataset": "str",
     "method": "str",
     "label": "str",
+    "settings": "str",
     "reference": "bool",
     "student": "str",
     "protocol": "str",
@@ -83,7 +84,8 @@ def runs_frame(
     """One row per run, sorted by run id, with the columns of `RUN_COLUMNS`.
 
     A failed run has a row too: its ``error`` is the exception's type and its scores are missing. So
-    has a run that was asked for and has no record: its ``status`` is "missing".
+    has a run that was asked for and has no record: its ``status`` is "missing". The ``settings`` of
+    a run are those that differ between the datasets of its label (`labels.settings_of_datasets`).
 
     Args:
         records: Complete or failed ones.
@@ -98,9 +100,12 @@ def runs_frame(
     found = _sorted(records, mixed=mixed)
     known = {record.run_id for record in found}
     missing = [spec for spec in asked if spec.run_id not in known]
-    names = _names(found, missing)
+    cells = _cells(found, missing)
+    names = labels(cells)
+    settings = settings_of_datasets(cells, names)
     rows = [_run_row(record, names[record.cell_id]) for record in found]
     rows += [_missing_row(spec, names[spec.cell_id]) for spec in missing]
+    rows = [row | {"settings": settings[row["cell_id"]]} for row in rows]
     return _frame(sorted(rows, key=lambda row: str(row["run_id"])), RUN_COLUMNS)
 
 
@@ -115,7 +120,7 @@ def curves_frame(records: Iterable[Summary]) -> pd.DataFrame:
             are of different data.
     """
     found = _sorted(records)
-    names = _names(found)
+    names = labels(_cells(found))
     runs = [_identity(r, r.spec, names[r.cell_id], r.status, r.reference) for r in found]
     curves = [_points(r) for r in found]
     points = _frame([point for curve in curves for point in curve], POINT_COLUMNS)
@@ -135,7 +140,7 @@ def facts_frame(records: Iterable[Summary]) -> pd.DataFrame:
         RecordError: Two records are of one run.
     """
     found = _sorted(records, mixed=True)
-    names = _names(found)
+    names = labels(_cells(found))
     rows = []
     for r in found:
         run = {"run_id": r.run_id, "dataset": r.spec.dataset, "label": names[r.cell_id],
@@ -144,14 +149,13 @@ def facts_frame(records: Iterable[Summary]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _names(found: Iterable[Summary], missing: Iterable[RunSpec] = ()) -> dict[str, str]:
-    """Label of every cell of these records and runs, by cell id."""
+def _cells(found: Iterable[Summary], missing: Iterable[RunSpec] = ()) -> Cells:
+    """Every cell of these records and runs."""
     done = {r.cell_id: r for r in found}
     open_ = {spec.cell_id: spec for spec in missing}
-    return labels(
-        {cell: (r.spec, cell_settings(r.spec, r.parameters)) for cell, r in done.items()}
-        | {cell: (spec, cell_settings(spec)) for cell, spec in open_.items()}
-    )
+    return {cell: (r.spec, cell_settings(r.spec, r.parameters)) for cell, r in done.items()} | {
+        cell: (spec, cell_settings(spec)) for cell, spec in open_.items()
+    }
 
 
 def _sorted(records: Iterable[Summary], *, mixed: bool = False) -> list[Summary]:

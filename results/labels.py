@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -29,7 +29,8 @@ def labels(cells: Cells) -> dict[str, str]:
     all labels of that method, so that one method keeps one label over datasets. Settings are the
     method's parameters, the student, the teacher, the density and the protocol. For example
     "av_pbc (student.width=256, synthetic_size=16)". Should two cells of one dataset still share a
-    label, the last part of their cell ids is added: two cells are never shown as one.
+    label, the last part of their cell ids is added: two cells are never shown as one. A setting
+    that differs only between datasets is in no label; `settings_of_datasets` has it.
     """
     shown = _distinguishing(cells)
     plain = {
@@ -37,6 +38,28 @@ def labels(cells: Cells) -> dict[str, str]:
         for cell, (spec, settings) in cells.items()
     }
     return _disambiguate(plain, cells)
+
+
+def settings_of_datasets(cells: Cells, names: Mapping[str, str]) -> dict[str, str]:
+    """Map each cell id to the settings in which cells of its label differ between datasets.
+
+    For example "synthetic_size=16"; "" where all are the same. Teachers are not among them: tables
+    have a column of them.
+
+    Args:
+        cells: The cells.
+        names: Their labels.
+    """
+    sharing: dict[str, list[str]] = defaultdict(list)
+    for cell, name in names.items():
+        sharing[name].append(cell)
+    found = {}
+    for same in sharing.values():
+        keys = _differing([cells[cell][1] for cell in same]) - {"teacher"}
+        for cell in same:
+            parts = (f"{_shown(key)}={cells[cell][1].get(key)}" for key in _drop_implied(keys))
+            found[cell] = visible(", ".join(parts), one_line=True)
+    return found
 
 
 @cache
@@ -112,12 +135,17 @@ def _distinguishing(cells: Cells) -> dict[str, list[str]]:
         groups[spec.method, spec.dataset].append(settings)
     found: dict[str, set[str]] = defaultdict(set)
     for (method, _), same in groups.items():
-        for key in {key for settings in same for key in settings}:
-            values = [settings.get(key, _ABSENT) for settings in same]
-            if any(value != values[0] for value in values):
-                found[method].add(key)
-        found[method] |= set()
+        found[method] |= _differing(same)
     return {method: _drop_implied(keys) for method, keys in found.items()}
+
+
+def _differing(cells: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Names of the settings that differ between any two of these cells."""
+    return {
+        key
+        for key in {key for settings in cells for key in settings}
+        if any(settings.get(key, _ABSENT) != cells[0].get(key, _ABSENT) for settings in cells)
+    }
 
 
 def _drop_implied(keys: set[str]) -> list[str]:
@@ -128,13 +156,14 @@ def _drop_implied(keys: set[str]) -> list[str]:
 
 
 def _label(method: str, settings: Mapping[str, Any], shown: Iterable[str]) -> str:
-    parts = [
-        f"{key.removesuffix('.name')}={settings[key]}"
-        for key in shown
-        if settings.get(key) is not None
-    ]
+    parts = [f"{_shown(key)}={settings[key]}" for key in shown if settings.get(key) is not None]
     label = f"{method} ({', '.join(parts)})" if parts else method
     return visible(label, one_line=True)
+
+
+def _shown(setting: str) -> str:
+    """How a label names a setting: "protocol" for "protocol.name"."""
+    return setting.removesuffix(".name")
 
 
 def _disambiguate(plain: Mapping[str, str], cells: Cells) -> dict[str, str]:

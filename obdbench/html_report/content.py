@@ -113,7 +113,7 @@ def over_datasets(runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
         by_seed = {
             row["dataset"]: dict(zip(row["seeds"], row["scores"], strict=True)) for row in mine
         }
-        score |= {"scores": by_seed, "returns": (), "seeds": (), "cell_id": ""}
+        score |= {"scores": by_seed, "returns": (), "seeds": (), "cell_id": "", "settings": ""}
         rows.append(mine[0] | sums | means | score)
     return pd.DataFrame(rows, columns=table.columns)
 
@@ -152,10 +152,12 @@ def facts(sweep: Sweep, records: Sequence[Summary], runs: pd.DataFrame) -> dict[
     seconds = sum(record.cost.evaluation_wall_seconds for record in records)
     seconds += sum(record.cost.wall_seconds for record in records if record.sets_of is None)
     hours = seconds / 3600
+    differing = caption.settings_of_datasets(runs)
     commits = _some([f"{m.commit[:7]}{' changed since' * bool(m.dirty)}" for m in made if m.commit])
     return found | {
         "Scored by": _some([text for text in runs["protocol_detail"] if text]),
         "Student": _some([text for text in runs["student"] if text]),
+        **({"Settings": differing} if differing else {}),
         "When": f"{_minute(min(r.started for r in records))} to "
                 f"{_minute(max(r.finished for r in records))} UTC",
         "Version": "; ".join(f"{name} {_some([m.packages.get(name, 'unknown') for m in made])}"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -675,6 +676,10 @@ def test_work_on_several_machines_and_versions_is_named_and_counted(
     assert "commit 0000000, 1111111 changed since, 2222222 and 2 more" in told["Version"]
     assert told["Work"] == "7.5 hours"
     assert "When" not in facts(sweep, [], runs_frame([]))
+    assert "Settings" not in told
+    runs = runs_frame(several[:1])
+    two = [runs.assign(dataset=f"hopper/{n}", settings=f"synthetic_size={n}") for n in "ab"]
+    assert "synthetic_size=b on hopper/b" in facts(sweep, several, pd.concat(two))["Settings"]
 
 
 Scores = dict[str, tuple[tuple[float, ...], ...]]

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -284,6 +285,34 @@ def test_the_suites_own_datasets_have_their_mean_on_d4rls_scale_too(
     # With one dataset that D4RL has no like of, there is no such mean.
     others = [*records, make_record(dataset="ant/medium", seed=0, score=1.0)]
     assert table_of(others).columns[-1] == "mean"
+
+
+def test_a_mean_over_datasets_of_several_settings_says_so(make_record: MakeRecord) -> None:
+    sizes = dict(zip(DATASETS, (16, 64, 256), strict=True))
+    alike = [make_record("random", dataset, seed) for dataset in DATASETS for seed in range(2)]
+    several = [
+        make_record(method, dataset, seed, parameters={"synthetic_size": sizes[dataset]})
+        for method in ("av_pbc", "pbc")
+        for dataset in DATASETS
+        for seed in range(2)
+    ]
+    assert "Settings" not in table_of(alike).caption
+    assert (
+        "Settings differ between datasets: av_pbc, pbc with synthetic_size=256 on ant/medium, "
+        "synthetic_size=16 on hopper/medium, synthetic_size=64 on walker2d/medium."
+    ) in table_of([*alike, *several]).caption
+    two = [r for r in several if r.spec.dataset != "ant/medium"]
+    assert "Settings" not in table_of(two).caption, "there is no mean"
+
+
+def test_teachers_that_differ_are_listed_once(make_sweep: Sweep) -> None:
+    records = []
+    for record in make_sweep(DATASETS):
+        teacher = "cal_ql" if record.spec.dataset == DATASETS[0] else "td3_bc"
+        spec = replace(record.spec, teacher=teacher)
+        records.append(altered(record, spec=spec, run_id=spec.run_id, cell_id=spec.cell_id))
+    caption = table_of(records).caption
+    assert "Settings" not in caption and caption.count("cal_ql") == 1
 
 
 def test_a_method_that_lacks_a_dataset_has_no_mean(make_sweep: Sweep) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -111,6 +112,29 @@ def test_runs_that_failed_or_are_missing_are_counted(
     left = [r for r in records if r not in (gone, rest[0])]
     frame = runs_frame([*left, failed], asked=[gone.spec])
     assert "Complete runs: dbc 8 of 10, 1 failed." in words(make(frame))[1]
+
+
+@pytest.mark.parametrize("make", FIGURES)
+def test_settings_and_teachers_that_differ_between_datasets_are_named(
+    make: Callable[[pd.DataFrame], Figure], make_record: MakeRecord
+) -> None:
+    found = []
+    for dataset, size, teacher in (
+        ("ant/medium", 16, "cal_ql"), ("hopper/medium", 64, "td3_bc"),
+        ("walker2d/medium", 64, "td3_bc"),
+    ):  # fmt: skip
+        for seed in range(2):
+            alike = make_record("random", dataset, seed, 5.0 + seed)
+            one = make_record(
+                "av_pbc", dataset, seed, 20.0 + seed, parameters={"synthetic_size": size}
+            )
+            spec = dataclasses.replace(one.spec, teacher=teacher)
+            found += [alike, altered(one, spec=spec, run_id=spec.run_id, cell_id=spec.cell_id)]
+    assert (
+        "Settings differ between datasets: av_pbc with synthetic_size=16, teacher=cal_ql on "
+        "ant/medium, synthetic_size=64, teacher=td3_bc elsewhere."
+    ) in words(make(runs_frame(found)))[1]
+    assert "Settings" not in words(make(runs_frame(found[4:])))[1], "hopper and walker2d are alike"
 
 
 def test_a_single_seed_has_no_certain_rank(records: list[Record]) -> None:

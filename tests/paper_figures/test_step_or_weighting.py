@@ -87,6 +87,19 @@ def test_the_caption_names_what_failed_or_is_missing_and_what_is_therefore_left_
     )
 
 
+def test_settings_that_differ_between_datasets_are_named(make_record: MakeRecord) -> None:
+    found = [
+        make_record(method, dataset, seed, score, parameters={"synthetic_size": size})
+        for method in ROWS
+        for dataset, size in zip(DATASETS, (16, 64), strict=True)
+        for seed, score in enumerate(scores(method, dataset))
+    ]
+    assert (
+        "Settings differ between datasets: av_pbc, av_pbc_mean_one, pbc, pbc_scaled with "
+        "synthetic_size=16 on hopper/medium, synthetic_size=64 on walker2d/medium."
+    ) in step_or_weighting(runs_frame(found)).caption
+
+
 def test_a_method_of_two_cells_is_refused_and_not_averaged(
     records: list[Record], make_record: MakeRecord
 ) -> None:

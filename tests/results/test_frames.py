@@ -133,6 +133,31 @@ def test_a_setting_that_differs_between_datasets_only_is_no_label(make_record: M
         ]
     )
     assert labels_of(frame) == ["av_pbc"]
+    settings = dict(zip(frame["dataset"], frame["settings"], strict=True))
+    assert settings == {
+        "ant/medium": "synthetic_size=64", "hopper/medium-replay": "synthetic_size=16"
+    }  # fmt: skip
+
+
+def test_only_what_differs_between_the_datasets_of_a_label_is_among_its_settings(
+    make_record: MakeRecord,
+) -> None:
+    both = [
+        make_record(dataset=dataset, parameters={"synthetic_size": size}, student={"width": width})
+        for dataset, width in (("ant/medium", 64), ("hopper/medium", 256))
+        for size in (16, 64)
+    ]
+    alike = [make_record("pbc", dataset) for dataset in ("ant/medium", "hopper/medium")]
+    frame = runs_frame([*both, *alike])
+    found = set(zip(frame["label"], frame["dataset"], frame["settings"], strict=True))
+    assert found == {
+        ("av_pbc (synthetic_size=16)", "ant/medium", "student.width=64"),
+        ("av_pbc (synthetic_size=64)", "ant/medium", "student.width=64"),
+        ("av_pbc (synthetic_size=16)", "hopper/medium", "student.width=256"),
+        ("av_pbc (synthetic_size=64)", "hopper/medium", "student.width=256"),
+        ("pbc", "ant/medium", ""),
+        ("pbc", "hopper/medium", ""),
+    }
 
 
 def test_students_and_protocols_appear_where_they_differ(make_record: MakeRecord) -> None:
