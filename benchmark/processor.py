@@ -13,8 +13,14 @@ PRODUCTS = "MKL_CBWR"
 
 
 def processor() -> str:
-    """Name of this machine's processor."""
-    return _described("model name") or platform.processor() or platform.machine()
+    """Name of this machine's processor, with the vector instructions that torch uses on it.
+
+    Processors of one name may have others, and then round in another order.
+    """
+    import torch  # after `round_alike`
+
+    name = _described("model name") or platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def round_alike() -> None:

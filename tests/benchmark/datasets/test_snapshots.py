@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
+from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 
@@ -11,7 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.datasets.snapshots import BrokenSnapshots, SnapshotPolicies, load_snapshots
+from benchmark.datasets.catalog import build_dataset
+from benchmark.datasets.snapshots import (
+    BrokenSnapshots,
+    SnapshotPolicies,
+    _fused,
+    load_snapshots,
+)
+from benchmark.datasets.source import DatasetName
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +132,37 @@ def test_action_does_not_depend_on_its_neighbours_to_the_last_bit(
         for i in range(0, 64, rows)
     ]
     np.testing.assert_array_equal(together, np.concatenate(apart))
+
+
+def test_a_fused_product_is_rounded_once() -> None:
+    left, right, addend = np.random.default_rng(2).standard_normal((3, 2000)).astype(np.float32)
+    # Just below the middle of two float32: float64 rounds to the middle, and that to the wrong one.
+    shift = np.float32(2) ** -np.arange(16, 23, dtype=np.float32)
+    left[:7], right[:7] = (1 + shift) / 4096, (1 - shift) / 4096
+    addend[:7] = 1 + np.float32(2**-23)
+
+    fused = _fused(left, right, addend)
+    for a, b, c, rounded in zip(left, right, addend, fused, strict=True):
+        exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
+        errors = [
+            abs(Fraction(float(np.nextafter(rounded, np.float32(side)))) - exact)
+            for side in (-np.inf, np.inf)
+        ]
+        assert abs(Fraction(float(rounded)) - exact) <= min(errors)
+    twice = (left.astype(np.float64) * right + addend).astype(np.float32)
+    assert (fused != twice).sum() >= 5
+
+
+@pytest.mark.parametrize(
+    ("name", "sha256"),
+    [  # the first is of shipped records, all three of OpenBLAS's own kernel for AVX-512
+        ("hopper/medium@20000", "024bc0f1a91ed1f9"),
+        ("walker2d/medium@4000", "d449084c99e27791"),
+        ("halfcheetah/medium@4000", "531c5133dcd7cbce"),
+    ],
+)
+def test_the_same_data_with_avx2_as_with_avx512(name: str, sha256: str) -> None:
+    if platform.machine() != "x86_64" or "fma" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("data are promised to be equal on x86-64 processors with FMA only")
+
+    assert build_dataset(DatasetName.parse(name)).sha256.startswith(sha256)
