@@ -90,8 +90,8 @@ def runs_frame(
     Args:
         records: Complete or failed ones.
         asked: The runs of a sweep, where those without a record are to be shown.
-        mixed: Whether runs may have been made of several data, teachers or densities of one name:
-            only where nothing is averaged or compared.
+        mixed: Whether runs of a cell may differ in what `made_of_several` looks at, and cells of a
+            dataset in their data: only where nothing is averaged or compared.
 
     Raises:
         RecordError: Two records are of one run, those of a cell are mixed, or those of a dataset
@@ -198,19 +198,23 @@ def _check_datasets(records: Iterable[Summary]) -> None:
 
 
 def made_of_several(cell: Iterable[Summary]) -> dict[str, int]:
-    """Say of what the records of one cell have several, and how many: data, teachers, densities.
+    """Say of what the records of one cell have several, and how many.
 
-    A spec names them, and the same name may stand for another file at another time.
+    A spec names data, teachers and densities, and the same name may stand for another file at
+    another time. What follows from these and from the method (environment, normalisation, whether
+    it is a reference) may still differ in records that were altered, or made by other code.
     """
-    found: dict[str, set[str]] = defaultdict(set)
+    found: dict[str, set[object]] = defaultdict(set)
     for record in cell:
-        if record.provenance.dataset_sha256:
-            found["datasets of one name"].add(record.provenance.dataset_sha256)
-        if record.teacher:
-            found["teachers of one name"].add(record.teacher.sha256)
-        if record.density:
-            found["densities of one name"].add(record.density.sha256)
-    return {what: len(digests) for what, digests in found.items() if len(digests) > 1}
+        found["datasets of one name"].add(record.provenance.dataset_sha256)
+        found["teachers of one name"].add(record.teacher and record.teacher.sha256)
+        found["densities of one name"].add(record.density and record.density.sha256)
+        found["environments"].add(record.provenance.environment)
+        found["normalisations"].add(record.normalisation)
+        if record.status == "complete":  # a failed run may not have loaded its method
+            found["kinds (reference and method)"].add(record.reference)
+    counts = {what: len(values - {None}) for what, values in found.items()}
+    return {what: count for what, count in counts.items() if count > 1}
 
 
 def _identity(

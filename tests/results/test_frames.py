@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import msgspec
 import pandas as pd
 import pytest
 
+from benchmark.datasets.dataset import ReferenceReturns
 from results.frames import (
     CURVE_COLUMNS,
     RUN_COLUMNS,
@@ -217,16 +219,22 @@ def test_facts_are_columns_next_to_the_run_that_they_are_of(make_record: MakeRec
 
 
 @pytest.mark.parametrize(
-    ("part", "what"),
-    [("teacher__sha256", "teachers"), ("provenance__dataset_sha256", "datasets")],
+    ("part", "value", "what"),
+    [
+        ("teacher__sha256", "1" * 64, "teachers of one name"),
+        ("provenance__dataset_sha256", "1" * 64, "datasets of one name"),
+        ("provenance__environment", "Hopper-v4", "environments"),
+        ("normalisation", ReferenceReturns(random=-200.0, expert=3000.0), "normalisations"),
+        ("reference", True, "kinds (reference and method)"),
+    ],
 )
-def test_seeds_made_of_several_files_of_one_name_are_refused(part: str, what: str) -> None:
+def test_seeds_that_no_mean_is_of_are_refused(part: str, value: object, what: str) -> None:
     records = [build_record(seed=seed) for seed in range(3)]
-    other = altered(records[2], **{part: "1" * 64})
+    other = altered(records[2], **{part: value})
     runs_frame([*records[:2], build_record("pbc", seed=0), altered(records[2], teacher=None)])
     assert len(runs_frame([*records[:2], other], mixed=True)) == 3
     for frame in (runs_frame, curves_frame):
-        with pytest.raises(RecordError, match=f"have 2 {what} of one name.*seed0, .*seed2"):
+        with pytest.raises(RecordError, match=f"have 2 {re.escape(what)}.*seed0, .*seed2"):
             frame([*records[:2], other])
 
 
@@ -238,3 +246,17 @@ def test_cells_of_one_dataset_are_of_the_same_data() -> None:
     for frame in (runs_frame, curves_frame):
         with pytest.raises(RecordError, match=r"different data of the name hopper/medium-replay"):
             frame([ours, theirs])
+
+
+def test_a_run_that_failed_before_anything_was_loaded_is_of_any_cell() -> None:
+    """Its record knows neither the data nor whether its method is a reference."""
+    records = [build_record("teacher", seed=seed, reference=True) for seed in range(2)]
+    failed = altered(
+        build_record("teacher", seed=2, reference=False, error="WorkerDied"),
+        checkpoints=[],
+        teacher=None,
+        normalisation=None,
+        provenance__environment=None,
+        provenance__dataset_sha256=None,
+    )
+    assert list(runs_frame([*records, failed])["status"]) == ["complete", "complete", "failed"]
