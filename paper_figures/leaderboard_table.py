@@ -18,6 +18,7 @@ from benchmark.students.spec import StudentSpec, describe_student
 from paper_figures import caption
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
 from results import cell_table, natural_order, runs_frame
+from results.frames import declared_pairs
 from results.labels import cell_settings, dataset_order, labels
 from results.leaderboard import Submission
 
@@ -112,8 +113,7 @@ def _task_order(task: Task) -> tuple[Any, ...]:
 def _pairs(who: Submission | None, records: Sequence[Record]) -> int | None:
     """Pairs of the largest set of a cell: counted in submissions, as declared by shipped ones."""
     if who is None:
-        size = records[0].parameters.get("synthetic_size")
-        return size if isinstance(size, int) else None
+        return declared_pairs(records[0].parameters)
     return max(who.pairs[record.run_id] for record in records)
 
 

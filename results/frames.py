@@ -217,6 +217,15 @@ def made_of_several(cell: Iterable[Summary]) -> dict[str, int]:
     return {what: count for what, count in counts.items() if count > 1}
 
 
+def declared_pairs(settings: Mapping[str, Any]) -> int | None:
+    """Pairs per set that a run asked for; None where its method has no such setting.
+
+    A method of somebody else may call something else `synthetic_size`, such as a share of the data.
+    """
+    size = settings.get("synthetic_size")
+    return size if isinstance(size, int) else None
+
+
 def _identity(
     run: Summary | RunSpec, spec: RunSpec, label: str, status: str, reference: bool
 ) -> dict[str, Any]:
@@ -241,7 +250,7 @@ def _run_row(record: Summary, label: str) -> dict[str, Any]:
     row = {
         **_identity(record, record.spec, label, record.status, record.reference),
         "used": ", ".join(sorted(USED_NAMES.get(need, need) for need in record.needs)),
-        "synthetic_size": record.parameters.get("synthetic_size"),
+        "synthetic_size": declared_pairs(record.parameters),
         "dataset_sha256": record.provenance.dataset_sha256,
         "teacher_sha256": record.teacher and record.teacher.sha256,
         "density_sha256": record.density and record.density.sha256,
@@ -267,7 +276,7 @@ def _missing_row(spec: RunSpec, label: str) -> dict[str, Any]:
     return {
         **_identity(spec, spec, label, "missing", reference),
         "used": "",
-        "synthetic_size": settings.get("synthetic_size"),
+        "synthetic_size": declared_pairs(settings),
     }
 
 

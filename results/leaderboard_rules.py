@@ -27,6 +27,7 @@ from benchmark.record import FILE, Checkpoint, Record, check_set, read_record
 from benchmark.spec import NONE, RunSpec
 from benchmark.students.network import STUDENTS
 from benchmark.synthetic_set import load_synthetic_set
+from results.frames import declared_pairs, made_of_several
 
 ABOUT = "submission.toml"
 MOST = {
@@ -38,7 +39,9 @@ MOST = {
 }
 """What scoring a run again may take: far more than the paper's size, an hour or so of a core."""
 LONGEST_EPISODE = 10**6
-LARGEST_RETURN, LARGEST_NUMBER = 1e9, 2.0**63
+LARGEST_RETURN = 1e9
+LARGEST_NUMBER = 2.0**63
+"""Numbers lie below, so that the integers of a table hold them."""
 LONGEST_TEXT, MOST_SETTINGS = 1000, 2**13
 """Characters of a text in a record, and of all settings of a run together."""
 
@@ -156,7 +159,7 @@ def _check_values(value: Any, where: str, *, shown: bool) -> None:
                 f"{where} is {value[:60]!r} ({len(value)} characters); expected at most "
                 f"{LONGEST_TEXT} printable characters of ASCII, and no markup in settings."
             )
-    elif isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
+    elif isinstance(value, int | float) and not abs(value) < LARGEST_NUMBER:
         raise BadSubmission(f"{where} is {short(value)}; expected a number that a run can have.")
 
 
@@ -271,7 +274,7 @@ def check_sets(record: Record, folder: Path) -> int:
     for path in sorted(folder.glob("set-*")):
         if path.name not in named:
             raise BadSubmission(f"{path} is a set that its record does not name. Remove it.")
-    old, most = record.provenance.converted_from, record.parameters.get("synthetic_size")
+    old, most = record.provenance.converted_from, declared_pairs(record.parameters)
     pairs = []
     for checkpoint in record.checkpoints:
         counts = checkpoint.outer_step in record.mean_score.outer_steps_used
@@ -289,7 +292,7 @@ def check_sets(record: Record, folder: Path) -> int:
                     f"{path} is a set of {what} {str(found)[:100]!r}; its record says "
                     f"{str(expected)[:100]!r}. Put in the set that was scored."
                 )
-        if isinstance(most, int) and len(synthetic) > most:
+        if most is not None and len(synthetic) > most:
             raise BadSubmission(
                 f"{path} holds {len(synthetic)} pairs; its record says synthetic_size = {most}."
             )
@@ -317,13 +320,22 @@ def _check_scoring(record: Record, pairs: int) -> None:
 
 
 def check_cells(records: Sequence[Record]) -> None:
-    """Check that the records of a cell are of one method, and none of its seeds is left out."""
+    """Check that the records of a cell can be averaged, and none of its seeds is left out.
+
+    Raises:
+        BadSubmission: They are of two methods, data, teachers or scales, or a seed is missing.
+    """
     cells: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         cells[record.cell_id].append(record)
     for cell, runs in cells.items():
         for run in runs[1:]:
             _require_same(runs[0], run, "the submission")
+        for what, count in made_of_several(runs).items():
+            raise BadSubmission(
+                f"{cell} has seeds of {count} {what}, so that a mean over them would be of none. "
+                f"Run those that differ again."
+            )
         seeds = sorted(run.spec.seed for run in runs)
         if seeds != list(range(len(seeds))):
             raise BadSubmission(

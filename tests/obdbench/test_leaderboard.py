@@ -9,7 +9,7 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,18 @@ def test_a_method_of_ones_own_needs_no_code_here(cli: Any, sent: Path, record_st
     (accepted,), _ = accepted_submissions(record_store)
     rows = [row for group in leaderboard((), [accepted]).groups for row in group]
     assert {row[1].text for row in rows} == {"mine", "random"}
+
+
+def test_a_method_of_ones_own_may_call_anything_synthetic_size(
+    cli: Any, sent: Path, record_store: Path
+) -> None:
+    record, share = read_record(of(sent, "dbc")), {"synthetic_size": "a tenth"}
+    mine(sent, altered(record, spec__parameters=share), parameters=share)
+    result: Result = cli("submit-check", sent, "--accept")
+    assert result.code == 0, result.err
+    (accepted,), _ = accepted_submissions(record_store)
+    rows = leaderboard((), [accepted]).data.set_index("method")
+    assert rows.loc["mine", "pairs"] == 4, "counted in the set"
 
 
 def test_a_method_that_is_installed_here_is_no_method_of_the_suite(cli: Any, sent: Path) -> None:
@@ -543,6 +555,10 @@ RECORDS: dict[str, tuple[Change, str]] = {
         lambda v: v["parameters"].update(x=10**60),
         "expected a number that a run can have",
     ),
+    "an integer that no table holds": (
+        lambda v: v["cost"].update(outer_steps=2**63),
+        "expected a number that a run can have",
+    ),
     "a day that is none": (
         lambda v: v.update(finished="2026-99-99T00:00:00Z"),
         "which is not a day",
@@ -560,14 +576,56 @@ RECORDS: dict[str, tuple[Change, str]] = {
 }
 
 
+IN_ALL_SEEDS = {
+    "other data", "another environment", "an import", "another scale", "a reference",
+    "other needs", "more parameters",
+}  # fmt: skip
+"""What is altered in both seeds, because seeds that differ in it are refused first."""
+
+
 @pytest.mark.parametrize("kind", RECORDS)
 def test_records_that_could_not_come_of_a_run(kind: str, cli: Any, sent: Path) -> None:
     how, says = RECORDS[kind]
-    for seed in range(
-        2 if "with " in says or "extra" in says else 1
-    ):  # else the seeds differ, which is refused first
+    for seed in (0, 1) if kind in IN_ALL_SEEDS else (0,):
         change(of(sent, seed=seed), how)
     refused(cli, sent, says, of(sent).parent)
+
+
+def _taught_by(sha256: str) -> Change:
+    def how(values: dict[str, Any]) -> None:
+        values["teacher"] = {"name": "td3_bc", "sha256": sha256, "return": 1.0,
+                             "normalized_return": 1.0, "episodes": 1}  # fmt: skip
+
+    return how
+
+
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        ((_taught_by("0"), _taught_by("1")), "teachers of one name"),
+        ((RECORDS["other data"][0],), "datasets of one name"),
+        ((RECORDS["another environment"][0],), "environments"),
+        ((RECORDS["another scale"][0],), "normalisations"),
+    ],
+)
+def test_seeds_that_no_mean_is_of(how: Sequence[Change], what: str, cli: Any, sent: Path) -> None:
+    for seed, alter in enumerate(how):
+        change(of(sent, seed=seed), alter)
+    refused(cli, sent, f"has seeds of 2 {what}", of(sent).parent.parent.name)
+
+
+def test_a_submission_that_earlier_versions_accepted_is_left_out_and_the_rest_is_shown(
+    cli: Any, sent: Path, record_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (0, 1):
+        change(of(sent, seed=seed), _taught_by(str(seed)))
+    monkeypatch.setattr(kept, "check_cells", lambda records: None)
+    folder = kept.accept_submission(read_submission(sent), record_store, {})
+    monkeypatch.undo()
+    monkeypatch.setenv("OBDBENCH_STORE", str(record_store))
+    result: Result = cli("leaderboard", "hopper/medium")
+    assert result.code == 1 and "shipped" in result.out
+    assert f"{folder} is left out: " in result.err and "2 teachers of one name" in result.err
 
 
 def test_data_of_runs_that_are_not_drawn_are_checked_too(
@@ -577,7 +635,8 @@ def test_data_of_runs_that_are_not_drawn_are_checked_too(
     monkeypatch.setattr(
         drawn, lambda self, runs, count: [r for r in runs if r.spec.method == "dbc"]
     )
-    change(of(sent), RECORDS["another scale"][0])
+    for seed in (0, 1):
+        change(of(sent, seed=seed), RECORDS["another scale"][0])
     refused(cli, sent, "is normalized by", of(sent))
 
 
