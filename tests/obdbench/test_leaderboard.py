@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from benchmark.datasets.catalog import build_dataset, load_dataset
+from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.datasets.source import DatasetName
 from benchmark.method import METHODS
 from benchmark.record import (
@@ -192,6 +193,38 @@ def test_the_same_cell_under_another_protocol_or_on_other_content_is_another_tas
     other = [altered(r, provenance__dataset_sha256="0" * 64) for r in submission.records]
     table = leaderboard(all_records(runs), [dataclasses.replace(submission, records=other)])
     assert [len({row[2].text for row in group}) for group in table.groups] == [1, 1]
+
+
+def nearly(line: ReferenceReturns) -> ReferenceReturns:
+    """Reference returns that nobody would take for others."""
+    return dataclasses.replace(line, expert=line.expert * (1 + 4e-7))
+
+
+def test_a_task_has_one_scale_whatever_its_records_say(made: Path, runs: Path) -> None:
+    """Else a submitter could show the best seed in a group of its own."""
+    submission = read_submission(made)
+    other = [
+        altered(r, normalisation=nearly(r.normalisation))
+        for r in submission.records
+        if r.normalisation and r.spec.method == "dbc"
+    ]
+    table = leaderboard(all_records(runs), [dataclasses.replace(submission, records=other)])
+    assert len(table.groups) == 1 and len(other) == 1
+
+
+def test_reference_returns_are_those_of_the_dataset_to_the_bit(cli: Any, sent: Path) -> None:
+    for seed in (0, 1):
+        record = read_record(of(sent, seed=seed))
+        assert record.normalisation is not None
+        scale = nearly(record.normalisation)
+        checkpoints = [
+            msgspec.structs.replace(c, normalized_return=float(scale.normalise(c.mean_return)))
+            for c in record.checkpoints
+        ]
+        score = score_of(checkpoints, record.spec.protocol)
+        changed = {"normalisation": scale, "checkpoints": checkpoints, "score": score}
+        write_record(of(sent, seed=seed), altered(record, **changed))
+    refused(cli, sent, "is normalized by", of(sent).parent)
 
 
 def test_a_method_of_ones_own_needs_no_code_here(cli: Any, sent: Path, record_store: Path) -> None:
