@@ -24,7 +24,7 @@ from benchmark.errors import ObdBenchError, did_you_mean, short
 from benchmark.method import METHODS
 from benchmark.protocol import PROTOCOLS
 from benchmark.record import FILE, Checkpoint, Record, check_set, read_record
-from benchmark.spec import NONE, RunSpec
+from benchmark.spec import NONE, OtherVersion, RunSpec
 from benchmark.students.network import STUDENTS
 from benchmark.synthetic_set import load_synthetic_set
 from results.frames import declared_pairs, made_of_several
@@ -368,11 +368,13 @@ def check_known(record: Record, shipped: Path) -> None:
         ObdBenchError: It claims a built-in method with settings or facts that are not its, or the
             cell id of a shipped run of another method.
     """
-    known = sorted((shipped / record.cell_id).glob(f"seed*/{FILE}"))
+    known = [read_record(path) for path in sorted((shipped / record.cell_id).glob(f"seed*/{FILE}"))]
     if known:  # of an older version of the method, perhaps
-        _require_same(read_record(known[0]), record, "the suite")
+        _require_same(known[0], record, "the suite")
+        _check_whole(record, known)
     elif is_built_in(record.spec.method):
         _check_built_in(record)
+        _check_whole(record)
     elif record.reference:
         raise BadSubmission(
             "it calls itself a reference, which no method of others is. Set reference to false."
@@ -407,8 +409,22 @@ def _check_built_in(record: Record) -> None:
                 f"it claims the suite's method {spec.method} with {what} {short(found)}; the "
                 f"suite's has {short(known)}. Give a changed method a name of its own."
             )
-    steps, last = method.total_outer_steps, record.checkpoints[-1].outer_step
-    budget = getattr(method, "environment_steps", None)
+
+
+def _check_whole(record: Record, shipped: Sequence[Record] = ()) -> None:
+    """Check that a run of the suite's method went on to its last outer step, or spent its budget.
+
+    Args:
+        record: Record of a submission; its parameters have been checked.
+        shipped: The suite's own runs of its cell. Where it is of an older version of its method,
+            which says no more how long a run is, the longest of these does.
+    """
+    last = record.checkpoints[-1].outer_step
+    try:
+        steps = record.spec.method_instance.total_outer_steps
+    except OtherVersion:
+        steps = max((c.outer_step for run in shipped for c in run.checkpoints), default=0)
+    budget = record.parameters.get("environment_steps")
     spent = budget is not None and record.cost.environment_steps >= budget
     if steps not in (0, last) and not spent:
         raise BadSubmission(

@@ -43,7 +43,7 @@ from results import leaderboard as kept
 from results import leaderboard_rules as rules
 from results.leaderboard import accepted_submissions, read_submission, write_submission
 from results.leaderboard_rules import ABOUT, About
-from results.record_store import all_records
+from results.record_store import SHIPPED, all_records
 from tests.obdbench.conftest import Result
 from tests.obdbench.test_recorded import moved
 from tests.tiny_runs import PLUGIN, altered, execute, tiny_spec
@@ -719,7 +719,8 @@ def test_no_result_and_no_student_is_left_out(cli: Any, sent: Path) -> None:
     refused(cli, sent, "it has results of outer steps [4, 6]; by its protocol one is due", path)
 
 
-def test_a_run_that_stopped_before_its_last_outer_step(cli: Any, sent: Path, runs: Path) -> None:
+def stop_early(sent: Path, runs: Path) -> Path:
+    """End the run of DBC at a checkpoint before its last, as if that were its best result."""
     path = of(sent, "dbc")
     record = read_record(path)
     *rest, last = record.checkpoints
@@ -729,7 +730,39 @@ def test_a_run_that_stopped_before_its_last_outer_step(cli: Any, sent: Path, run
     cost = type(record.cost)()
     score = score_of(rest, record.spec.protocol)
     write_record(path, altered(record, checkpoints=rest, cost=cost, score=score))
+    return path
+
+
+def test_a_run_that_stopped_before_its_last_outer_step(cli: Any, sent: Path, runs: Path) -> None:
+    path = stop_early(sent, runs)
     refused(cli, sent, "ended at outer step 4, and its outer_steps are 6", path)
+
+
+@pytest.mark.parametrize("version", [None, 0], ids=["of this version", "of an older version"])
+def test_a_run_of_a_shipped_cell_is_as_long_as_those_shipped(
+    version: int | None, sent: Path, runs: Path
+) -> None:
+    ours = shutil.copytree(runs, sent.parent / "ours")
+    kept.check_methods(read_submission(sent), ours)
+    path = stop_early(sent, runs)
+    if version is not None:
+        for folder in (ours, sent):
+            record = read_record(of(folder, "dbc"))
+            path = rename(folder, record, dataclasses.replace(record.spec, version=version))
+    with pytest.raises(rules.BadSubmission, match="step 4, and its outer_steps are 6") as error:
+        kept.check_methods(read_submission(sent), ours)
+    assert str(path) in str(error.value)
+
+
+def test_a_run_of_a_shipped_cell_may_end_with_its_budget() -> None:
+    """How many outer steps a budget of environment steps lasts is another number for each seed."""
+    for path in sorted(SHIPPED.glob(f"brax-hopper.hades.*/seed*/{FILE}")):
+        record = read_record(path)
+        assert record.checkpoints[-1].outer_step < record.parameters["outer_steps"]
+        rules.check_known(record, SHIPPED)
+        cheap = altered(record, cost__environment_steps=record.parameters["environment_steps"] - 1)
+        with pytest.raises(rules.BadSubmission, match="Submit whole runs"):
+            rules.check_known(cheap, SHIPPED)
 
 
 def test_policies_are_not_scored_again(cli: Any, sent: Path, small_dataset_name: str) -> None:
