@@ -18,11 +18,14 @@ from benchmark.students.spec import StudentSpec, describe_student
 from paper_figures import caption
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
 from results import cell_table, natural_order, runs_frame
+from results.aggregate import COSTS, TEACHER_RETURNS
 from results.frames import declared_pairs
 from results.labels import cell_settings, dataset_order, labels
 from results.leaderboard import Submission
 
 SHIPPED_BY = "shipped"
+UNCHECKED = [*COSTS, "used", "teacher", *TEACHER_RETURNS]
+"""Columns that nobody but the submitter vouches for: empty in rows of others."""
 Task = tuple[Any, ...]
 """What two scores must share to be compared."""
 
@@ -49,6 +52,7 @@ def leaderboard(
         return Table(("dataset",), (), "No run on record.", "l", pd.DataFrame())
     groups = [_rows(tasks[task]) for task in sorted(tasks, key=_task_order)]
     data = pd.concat(groups, ignore_index=True)
+    data[UNCHECKED] = data[UNCHECKED].where(data["by"] == SHIPPED_BY)
     level = caption.percent(float(data["level"].iloc[0]))
     short = f" {caption.missing(data)}" if (data["n"] < data["n_expected"]).any() else ""
     return Table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import io
 import json
 import os
 import pickle
@@ -15,6 +16,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmark.datasets.catalog import build_dataset, load_dataset
@@ -184,6 +186,17 @@ def test_what_is_scored_again_here_is_exact_and_shown_by_task(
     scores = [float(row[3]) for row in shown]
     assert scores == sorted(scores, reverse=True)
     assert leaderboard(all_records(runs), [accepted], ["hopper/medium"]).groups == ()
+
+
+def test_what_cannot_be_checked_of_others_is_in_no_file(made: Path, runs: Path) -> None:
+    table = leaderboard(all_records(runs), [read_submission(made)])
+    rows = pd.read_csv(io.StringIO(table.csv()), keep_default_na=False)
+    unchecked = ["wall_seconds", "outer_steps", "environment_steps", "used", "teacher",
+                 "teacher_return", "teacher_normalized_return"]  # fmt: skip
+    theirs = rows[rows["by"] != "shipped"]
+    assert len(theirs) == 2 and (theirs[unchecked] == "").all(axis=None)
+    ours = rows[rows["by"] == "shipped"].set_index("method")
+    assert float(ours.loc["dbc", "wall_seconds"]) > 0 and ours.loc["dbc", "used"] == "data"
 
 
 def test_the_same_cell_under_another_protocol_or_on_other_content_is_another_task(
