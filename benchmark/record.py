@@ -88,7 +88,7 @@ class Checkpoint(Point, frozen=True, kw_only=True):
     """
 
     returns: Annotated[list[Annotated[list[float], Meta(min_length=1)]], Meta(min_length=1)]
-    lengths: list[list[int]]
+    lengths: list[list[Annotated[int, Meta(ge=1)]]]
 
 
 class Score(_Part, frozen=True, kw_only=True, rename={"return_": "return"}):
@@ -494,13 +494,15 @@ def _check_contacts(record: Record, path: Path) -> None:
 
 def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
     """What is written, and what must be there by the rest of the record."""
-    spec = record.spec
+    spec, protocol = record.spec, record.spec.protocol
     pairs: list[tuple[str, object, object]] = [
         ("cell_id", record.cell_id, spec.cell_id),
         ("run_id", record.run_id, spec.run_id),
         ("folder", f"{path.parent.parent.name}/{path.parent.name}", record_folder(spec.run_id)),
         ("seed in provenance", record.provenance.seeds.seed, spec.seed),
     ]
+    for name, value in spec.parameters.items():
+        pairs.append((f"parameter {name}", record.parameters.get(name), value))
     if record.sets_of is not None:
         begins = record.sets_of.startswith(spec.task_prefix)
         ends = record.sets_of.endswith(f".seed{spec.seed}")
@@ -521,6 +523,9 @@ def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
         at, returns = f"at outer step {checkpoint.outer_step}", checkpoint.returns
         shapes = [[len(row) for row in rows] for rows in (returns, checkpoint.lengths)]
         mean = float(np.mean([value for row in returns for value in row]))
+        # Students are trained by the protocol; policies, which some methods give, are any number.
+        rows = len(returns) if checkpoint.synthetic_set is None else protocol.students
+        pairs.append((f"count of episodes {at}", shapes[0], [protocol.episodes] * rows))
         pairs.append((f"count of lengths {at}", shapes[1], shapes[0]))
         pairs.append((f"mean return {at}", checkpoint.mean_return, mean))
         if record.normalisation is not None:
@@ -534,8 +539,9 @@ def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
         return pairs
     pairs.append(("error", record.error, None))
     pairs.append(("lack of checkpoints", not record.checkpoints, False))
+    pairs.append(("lack of a normalisation", record.normalisation is None, False))
     if record.checkpoints:
-        expected, score = score_of(record.checkpoints, spec.protocol), record.score
+        expected, score = score_of(record.checkpoints, protocol), record.score
         if score is None:
             return [*pairs, ("score", score, expected)]
         pairs += [

@@ -191,6 +191,32 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda r: r["checkpoints"][0]["lengths"][0].pop(),
         "its count of lengths at outer step 0",
     ),
+    "an episode of no steps": (
+        lambda r: r["checkpoints"][0]["lengths"][1].__setitem__(0, 0),
+        f"Expected `int` >= 1 - at `$.{CHECKPOINT}.lengths[1][0]`",
+    ),
+    "fewer students than the protocol's": (
+        lambda r: [r["checkpoints"][0][name].pop() for name in ("returns", "lengths")],
+        "its count of episodes at outer step 0 is [2], but [2, 2] follows",
+    ),
+    "fewer episodes than the protocol's": (
+        lambda r: [
+            row.pop() for name in ("returns", "lengths") for row in r["checkpoints"][0][name]
+        ],
+        "its count of episodes at outer step 0 is [1, 1], but [2, 2] follows",
+    ),
+    "complete without a normalisation": (
+        lambda r: r.update(normalisation=None),
+        "its lack of a normalisation is True",
+    ),
+    "other hyper-parameter than asked for": (
+        lambda r: r["parameters"].update(synthetic_size=64),
+        "its parameter synthetic_size is 64, but 16 follows",
+    ),
+    "no hyper-parameter where one was asked for": (
+        lambda r: r["parameters"].clear(),
+        "its parameter synthetic_size is None, but 16 follows",
+    ),
     "set without sha256": (
         lambda r: r["checkpoints"][0].update(sha256=None),
         "synthetic set without sha256 at outer step 0",
@@ -207,6 +233,39 @@ def test_record_comes_back_as_it_was(tmp_path: Path, record: Record) -> None:
 
     assert read_record(path_of(tmp_path)) == record
     assert path_of(tmp_path).read_text().endswith("}\n")
+
+
+def scored_policies(count: int, episodes: int) -> Record:
+    """A run that gave policies, which are scored as they are; only students are the protocol's."""
+    (one,) = complete_record().checkpoints
+    policies = msgspec.structs.replace(
+        one,
+        returns=[[9.875] * episodes] * count,
+        lengths=[[5] * episodes] * count,
+        synthetic_set=None,
+        sha256=None,
+    )
+    return complete_record(checkpoints=[policies])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_policies_are_any_number(count: int, tmp_path: Path) -> None:
+    record = scored_policies(count, SPEC.protocol.episodes)
+    write_record(path_of(tmp_path), record)
+    assert read_record(path_of(tmp_path)) == record
+
+
+def test_policies_play_the_protocols_episodes(tmp_path: Path) -> None:
+    with pytest.raises(BadRecord, match=r"count of episodes .* is \[1\], but \[2\] follows"):
+        write_record(path_of(tmp_path), scored_policies(1, 1))
+
+
+def test_a_run_that_failed_without_its_data_needs_no_normalisation(tmp_path: Path) -> None:
+    """A process that died has scores in its saved state, and nobody loaded the data again."""
+    checkpoints = complete_record().checkpoints
+    record = altered(failed_record(), checkpoints=checkpoints, normalisation=None)
+    write_record(path_of(tmp_path), record)
+    assert read_record(path_of(tmp_path)) == record
 
 
 TEACHER = TeacherFacts(
@@ -371,7 +430,7 @@ def test_generated_json_schema_accepts_what_is_written_and_refuses_wrong_types()
         if "at `$" in message or "required field" in message or "unknown field" in message:
             refused.append(case)
             assert not validator.is_valid(values) or "unknown key" in message, case
-    assert len(refused) == 10
+    assert len(refused) == 11
 
 
 @pytest.mark.parametrize(

@@ -546,7 +546,7 @@ RECORDS: dict[str, tuple[Change, str]] = {
         lambda v: _first(v)["lengths"][0].__setitem__(0, 10**30),
         "it has an episode of 1" + 30 * "0" + " steps",
     ),
-    "the best episode only": (_fewer_episodes, "it has returns of 1 students, [1] episodes"),
+    "the best episode only": (_fewer_episodes, "its count of episodes at outer step 0 is [1], but"),
     "another sha256": (
         lambda v: _first(v).update(sha256="0" * 64),
         "was scored on a set of sha256 0000000000000000",
@@ -571,7 +571,7 @@ RECORDS: dict[str, tuple[Change, str]] = {
     "other needs": (lambda v: v.update(needs=["teacher"]), "with needs ['teacher']"),
     "other parameters": (
         lambda v: v["parameters"].update(synthetic_size=64),
-        "its parameters say synthetic_size = 64, its spec says 4",
+        "its parameter synthetic_size is 64, but 4 follows",
     ),
     "more parameters": (
         lambda v: v["parameters"].update(extra=1),

@@ -78,7 +78,10 @@ def leave_record(store: Path, run: RunSpec, *, error: str | None = None) -> None
     """The record that a run might have left."""
     score = invented_score(run)
     curve = [score / 2, score]
-    record = build_record(run.method, run.dataset, run.seed, score, curve=curve, error=error)
+    episodes = {"episodes": run.protocol.episodes}
+    record = build_record(
+        run.method, run.dataset, run.seed, score, curve=curve, error=error, protocol=episodes
+    )
     costs = {"cost__checkpoint_cpu_seconds": [0.0, 19.0], "cost__environment_steps": 900,
              "cost__checkpoint_environment_steps": [0, 900]}  # fmt: skip
     failed = {} if error is None else {"checkpoints": []}

@@ -71,8 +71,8 @@ def build_record(
     checkpoints = [
         Checkpoint(
             outer_step=200 * i,
-            returns=[[30.0 * value]],
-            lengths=[[100]],
+            returns=[[30.0 * value] * spec.protocol.episodes],
+            lengths=[[100] * spec.protocol.episodes],
             mean_return=30.0 * value,
             normalized_return=value,
             synthetic_set=None,
