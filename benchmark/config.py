@@ -6,6 +6,7 @@ import dataclasses
 import math
 import typing
 from collections.abc import Mapping
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -37,22 +38,12 @@ def build(prototype: Any, values: Mapping[str, Any], where: str) -> Any:
     """
     cls = prototype if isinstance(prototype, type) else type(prototype)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     converted: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
             raise BadConfiguration(f"Unknown key {key!r} in {where}. {did_you_mean(key, fields)}")
-        try:  # an int where the field is a float becomes one: 1 and 1.0 are the same setting
-            converted[key] = msgspec.convert(value, hints[key])
-        except msgspec.ValidationError as error:
-            known = [name for name in _choices(hints[key]) if isinstance(value, str)]
-            hint = f" {did_you_mean(value, known)}" if known else ""
-            raise BadConfiguration(
-                f"{key} in {where} is {value!r} ({type(value).__name__}); expected "
-                f"{_name(hints[key])}.{hint}"
-            ) from error
-        if not _finite(converted[key]):
-            raise BadConfiguration(f"{key} in {where} is {value}; expected a finite number.")
+        converted[key] = _fit(key, value, hints[key], where)
     if not isinstance(prototype, type):
         return dataclasses.replace(prototype, **converted)
     missing = [
@@ -67,13 +58,92 @@ def build(prototype: Any, values: Mapping[str, Any], where: str) -> Any:
     return prototype(**converted)
 
 
+def convert_fields(settings: Any, where: str) -> None:
+    """Convert every field of a frozen dataclass to its declared type, in its `__post_init__`.
+
+    1 and 1.0 are equal, but are written differently: ids and seeds can follow from settings only
+    where those that are equal are identical.
+
+    Args:
+        settings: A dataclass of plain values.
+        where: What it is, for messages: "the student".
+
+    Raises:
+        BadConfiguration: A value has the wrong type or is not finite (a record could not hold it).
+    """
+    cls: Any = type(settings)
+    fields = vars(settings)
+    values = [fields[key] for key in _hints(cls)]
+    try:
+        fitting = _fitting_known(cls, where, *values)
+    except TypeError:  # a value without a hash, such as a list
+        fitting = _fitting(cls, where, *values)
+    fields.update(fitting)
+
+
+def _fitting(cls: type, where: str, *values: Any) -> dict[str, Any]:
+    """The fields of a dataclass, from their values in order, each as its type."""
+    hints = _hints(cls).items()
+    return {k: _fit(k, v, hint, where) for (k, hint), v in zip(hints, values, strict=True)}
+
+
+# A store has thousands of records, and few students. Values of other types are other keys.
+_fitting_known = lru_cache(maxsize=1000, typed=True)(_fitting)
+
+
+def plain(value: Any) -> Any:
+    """A value with NumPy's scalars, and other arrays without dimensions, in it as Python's values.
+
+    They compare like Python's, but no id or record can be made of them.
+    """
+    if type(value) in _SCALARS:
+        return value
+    if getattr(value, "ndim", None) == 0:
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+
+
+_SCALARS = {str, int, float, bool, type(None)}
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """The declared types of the fields of a dataclass, by name."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _fit(key: str, value: Any, hint: Any, where: str) -> Any:
+    """A value as the type of its field: NumPy's as Python's, an integer for a float as one.
+
+    Raises:
+        BadConfiguration: It has another type, or is not finite.
+    """
+    value = plain(value)
+    try:
+        converted = msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        known = [name for name in _choices(hint) if isinstance(value, str)]
+        nearest = f" {did_you_mean(value, known)}" if known else ""
+        raise BadConfiguration(
+            f"{key} in {where} is {value!r} ({type(value).__name__}); expected "
+            f"{_name(hint)}.{nearest}"
+        ) from error
+    if not _finite(converted):
+        raise BadConfiguration(f"{key} in {where} is {value}; expected a finite number.")
+    # -0.0 equals 0.0, and is written differently.
+    return 0.0 if type(converted) is float and converted == 0 else converted
+
+
 def _finite(value: Any) -> bool:
     """Whether no number of a plain value is infinite or nan, however deep it lies."""
+    if type(value) in _SCALARS:
+        return type(value) is not float or math.isfinite(value)
     if isinstance(value, Mapping):
         return all(map(_finite, value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
+    return not isinstance(value, list | tuple) or all(map(_finite, value))
 
 
 def _choices(hint: Any) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from benchmark.config import BadConfiguration
+from benchmark.config import BadConfiguration, convert_fields
 from benchmark.errors import did_you_mean
 
 Actions = Literal["mode", "sampled"]
@@ -39,6 +39,7 @@ class Protocol:
     actions: Actions = "mode"
 
     def __post_init__(self) -> None:
+        convert_fields(self, f"the protocol {self.name!r}")
         for field in ("students", "episodes", "checkpoint_every", "last", "ensemble"):
             if getattr(self, field) < 1:
                 raise BadConfiguration(
@@ -48,11 +49,6 @@ class Protocol:
         if self.leave_out < 0:
             raise BadConfiguration(
                 f"leave_out of the protocol {self.name!r} is {self.leave_out}; expected 0 or more."
-            )
-        if self.actions not in get_args(Actions):
-            raise BadConfiguration(
-                f"actions of the protocol {self.name!r} is {self.actions!r}. "
-                f"{did_you_mean(self.actions, get_args(Actions))}"
             )
         if self.actions == "sampled" and self.ensemble > 1:
             raise BadConfiguration(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from benchmark.config import BadConfiguration, build
+from benchmark.config import BadConfiguration, build, plain
 from benchmark.names import check_name
 from benchmark.protocol import Protocol
 from benchmark.students.spec import StudentSpec, build_student
@@ -42,7 +42,7 @@ class RunSpec:
         method: Registered name.
         dataset: Registered name, with `@size` where that is not the default.
         protocol: How the result is scored.
-        seed: Seed of this run; an integer of numpy's becomes Python's.
+        seed: Seed of this run; like every field, NumPy's value becomes Python's.
         teacher: Recipe of the teacher, `td3_bc:1` for its seed 1; "none" where the method declares
             no teacher.
         density: Name of the density recipe; "none" where the method declares no log density.
@@ -65,6 +65,8 @@ class RunSpec:
     evaluation_student: StudentSpec | None = None
 
     def __post_init__(self) -> None:
+        for name in ("method", "dataset", "teacher", "density", "version", "parameters"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         check_name("The method of a run", self.method)
         name, separator, size = self.dataset.partition("@")
         check_name("The dataset of a run", name, parts=True)
@@ -126,7 +128,7 @@ class RunSpec:
         spec = cls(
             method=method,
             dataset=str(DatasetName.parse(dataset)),
-            parameters=_differences(asdict(built), asdict(default)),
+            parameters=_differences(_plain_fields(built), _plain_fields(default)),
             version=built.version,
             **rest,
         )
@@ -184,7 +186,7 @@ class RunSpec:
     @property
     def resolved_parameters(self) -> dict[str, Any]:
         """Every hyper-parameter of the method, those at their default included."""
-        return asdict(self.method_instance)
+        return _plain_fields(self.method_instance)
 
     @property
     def scoring_student(self) -> StudentSpec:
@@ -318,6 +320,12 @@ def _integer(value: Any) -> int | None:
         return None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         return None
+
+
+def _plain_fields(method: Method) -> dict[str, Any]:
+    """The hyper-parameters of a method, of which a preset may have been given NumPy's."""
+    fields: dict[str, Any] = plain(asdict(method))
+    return fields
 
 
 def _differences(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

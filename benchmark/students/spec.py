@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from benchmark.config import BadConfiguration, build
+from benchmark.config import BadConfiguration, build, convert_fields
 from benchmark.errors import ObdBenchError, did_you_mean
 
 if TYPE_CHECKING:  # records and commands that train nothing must not pay for torch
@@ -25,15 +25,6 @@ HeadName = Literal["sampled", "sampled_trained", "mean", "gaussian", "categorica
 OptimizerName = Literal["sgd", "adam", "adamw"]
 ActivationName = Literal["relu", "tanh"]
 ScheduleName = Literal["constant", "linear", "learned"]
-
-
-CHOICES: dict[str, Any] = {
-    "head": HeadName,
-    "optimizer": OptimizerName,
-    "activation": ActivationName,
-    "schedule": ScheduleName,
-}
-"""The fields whose values are names, with these."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +76,7 @@ class StudentSpec:
     schedule: ScheduleName = "constant"
 
     def __post_init__(self) -> None:
-        for field, names in CHOICES.items():
-            value, known = getattr(self, field), get_args(names)
-            if value not in known:
-                raise ObdBenchError(f"student.{field} is {value!r}. {did_you_mean(value, known)}")
+        convert_fields(self, "the student")
         for field in ("depth", "width", "steps"):
             if getattr(self, field) < 1:
                 raise ObdBenchError(

@@ -250,5 +250,5 @@ def test_sampled_actions_of_an_ensemble_are_refused() -> None:
 
 
 def test_unknown_actions_are_answered_with_the_nearest() -> None:
-    with pytest.raises(BadConfiguration, match=r"'tiny' is 'sample'. Did you mean 'sampled'"):
+    with pytest.raises(BadConfiguration, match=r"'tiny' is 'sample' .* Did you mean 'sampled'"):
         dataclasses.replace(PROTOCOL, actions="sample")  # type: ignore[arg-type]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,9 @@ import pytest
 
 from benchmark.config import BadConfiguration
 from benchmark.method import METHODS
-from benchmark.protocol import protocol_named
+from benchmark.protocol import Protocol, protocol_named
 from benchmark.registry import UnknownName
-from benchmark.spec import OtherVersion, RunSpec
+from benchmark.spec import OtherVersion, RunSpec, _chosen
 from benchmark.students.spec import StudentSpec
 
 OTHER_STUDENT: dict[str, Any] = {
@@ -258,3 +260,83 @@ def test_methods_share_their_random_numbers_and_protocols_share_the_distilled_se
     for changes in ({"seed": 4}, {"dataset": "hopper/medium"}, {"student": StudentSpec(depth=2)}):
         assert make_spec(**changes).distillation_axes != make_spec().distillation_axes
         assert make_spec(**changes).scoring_axes != make_spec().scoring_axes
+
+
+OUTPUT_GAINS: dict[str, Any] = {
+    "integer": StudentSpec(output_gain=1),
+    "float": StudentSpec(output_gain=1.0),
+    "NumPy": StudentSpec(output_gain=np.float32(1)),
+    "by name": {"output_gain": 1},
+}
+
+
+@pytest.mark.parametrize("first", OUTPUT_GAINS)
+def test_a_student_has_one_id_and_one_set_of_seeds_however_it_is_written(first: str) -> None:
+    _chosen.cache_clear()  # as in a process whose first student was written so
+    for student in (OUTPUT_GAINS[first], *OUTPUT_GAINS.values()):
+        spec = make_spec(student=student)
+        assert spec.digest == "69577d1ce50c"
+        assert spec.distillation_axes["student_spec"] == "9ea13e36741a"
+        assert RunSpec.from_dict(json.loads(json.dumps(spec.as_dict()))).digest == spec.digest
+
+
+def test_numbers_and_texts_of_numpy_are_those_of_python() -> None:
+    given = make_spec(
+        method=np.str_("av_pbc"),
+        dataset=np.str_("hopper/medium"),
+        parameters={"outer_steps": np.int64(10), "outer_learning_rate": np.array(0.5)},
+        student=StudentSpec(width=np.int64(8), momentum=np.float32(0.5)),
+        protocol=Protocol(np.str_("mine"), np.int64(2), *map(np.uint8, (3, 4, 5))),
+    )
+    plain = make_spec(
+        method="av_pbc",
+        dataset="hopper/medium",
+        parameters={"outer_steps": 10, "outer_learning_rate": 0.5},
+        student=StudentSpec(width=8, momentum=0.5),
+        protocol=Protocol("mine", 2, 3, 4, 5),
+    )
+    assert json.dumps(given.as_dict()) == json.dumps(plain.as_dict())
+    assert given.run_id == plain.run_id
+
+
+def test_zeros_of_both_signs_are_one_setting() -> None:
+    _chosen.cache_clear()
+    digests = {make_spec(student=StudentSpec(weight_decay=zero)).digest for zero in (-0.0, 0.0)}
+    assert len(digests) == 1
+    runs = [make_spec(method="av_pbc", parameters={"outer_momentum": zero}) for zero in (-0.0, 0.0)]
+    assert runs[0].run_id == runs[1].run_id
+
+
+def test_a_preset_with_numbers_of_numpy_leaves_records_of_python() -> None:
+    kept = METHODS["random"]
+    METHODS._entries["random"] = dataclasses.replace(kept, synthetic_size=np.int64(16))  # type: ignore[type-var]
+    try:
+        spec = make_spec(parameters={})
+        assert type(spec.resolved_parameters["synthetic_size"]) is int
+        assert type(make_spec(parameters={"synthetic_size": 4}).parameters["synthetic_size"]) is int
+    finally:
+        METHODS._entries["random"] = kept
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: StudentSpec(width=True), "width in the student is True (bool); expected int."),
+        (lambda: StudentSpec(depth=1.5), "depth in the student is 1.5 (float); expected int."),
+        (lambda: StudentSpec(steps=[4]), "steps in the student is [4] (list); expected int."),
+        (lambda: StudentSpec(momentum="0"), "momentum in the student is '0' (str); expected"),
+        (lambda: StudentSpec(weight_decay=math.inf), "weight_decay in the student is inf;"),
+        (lambda: StudentSpec(head="gausian"), "Did you mean 'gaussian'?"),
+        (
+            lambda: Protocol("mine", 2.0, 1, 1, 1),
+            "students in the protocol 'mine' is 2.0 (float); expected int.",
+        ),
+        (lambda: Protocol("mine", 2, 1, 1, 1, actions="mod"), "Did you mean 'mode'?"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_is_refused_where_a_student_or_protocol_is_made(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(BadConfiguration) as error:
+        make()
+    assert message in str(error.value)

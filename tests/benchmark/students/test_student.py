@@ -244,16 +244,16 @@ def test_a_residual_student_needs_two_hidden_layers() -> None:
         (
             "head",
             "sample",
-            r"head is 'sample'. Did you mean 'sampled'.*Available: categorical, gaussian, mean",
+            r"head in the student is 'sample' .*'sampled'.*Available: categorical, gaussian, mean",
         ),
-        ("optimizer", "adan", r"student\.optimizer is 'adan'. Did you mean 'adam'.*sgd"),
-        ("activation", "tan", r"student\.activation is 'tan'. Did you mean 'tanh'.*relu"),
+        ("optimizer", "adan", r"optimizer in the student is 'adan' .* Did you mean 'adam'.*sgd"),
+        ("activation", "tan", r"activation in the student is 'tan' .* Did you mean 'tanh'.*relu"),
         (
             "schedule",
             "cosine",
-            r"student\.schedule is 'cosine'.*constant, learned, linear",
+            r"schedule in the student is 'cosine'.*constant, learned, linear",
         ),
-        ("optimizer", "lbfgs", r"student\.optimizer is 'lbfgs'.*Available: adam, adamw, sgd"),
+        ("optimizer", "lbfgs", r"optimizer in the student is 'lbfgs'.*Available: adam, adamw, sgd"),
     ],
 )
 def test_an_unknown_choice_names_the_nearest_valid_one(
