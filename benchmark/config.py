@@ -11,9 +11,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.errors import ObdBenchError, did_you_mean, short
 
 T = TypeVar("T")
+
+LARGEST_INTEGER = 2**63
+"""Integers lie below, and not below its negative: tables and other languages have no others."""
 
 
 class BadConfiguration(ObdBenchError):
@@ -34,7 +37,7 @@ def build(prototype: Any, values: Mapping[str, Any], where: str) -> Any:
 
     Raises:
         BadConfiguration: A key is unknown (with the nearest valid ones) or missing, or a value
-            has the wrong type or is not finite (a record could not hold it).
+            has the wrong type, or is a number that no record holds: not finite, or beyond 64 bits.
     """
     cls = prototype if isinstance(prototype, type) else type(prototype)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
@@ -69,7 +72,8 @@ def convert_fields(settings: Any, where: str) -> None:
         where: What it is, for messages: "the student".
 
     Raises:
-        BadConfiguration: A value has the wrong type or is not finite (a record could not hold it).
+        BadConfiguration: A value has the wrong type, or is a number that no record holds: not
+            finite, or beyond 64 bits.
     """
     cls: Any = type(settings)
     fields = vars(settings)
@@ -119,7 +123,7 @@ def _fit(key: str, value: Any, hint: Any, where: str) -> Any:
     """A value as the type of its field: NumPy's as Python's, an integer for a float as one.
 
     Raises:
-        BadConfiguration: It has another type, or is not finite.
+        BadConfiguration: It has another type, or is a number that no record holds.
     """
     value = plain(value)
     try:
@@ -128,22 +132,26 @@ def _fit(key: str, value: Any, hint: Any, where: str) -> Any:
         known = [name for name in _choices(hint) if isinstance(value, str)]
         nearest = f" {did_you_mean(value, known)}" if known else ""
         raise BadConfiguration(
-            f"{key} in {where} is {value!r} ({type(value).__name__}); expected "
+            f"{key} in {where} is {short(value)} ({type(value).__name__}); expected "
             f"{_name(hint)}.{nearest}"
         ) from error
-    if not _finite(converted):
-        raise BadConfiguration(f"{key} in {where} is {value}; expected a finite number.")
+    if (expected := _instead(converted)) is not None:
+        raise BadConfiguration(f"{key} in {where} is {short(value)}; expected {expected}.")
     # -0.0 equals 0.0, and is written differently.
     return 0.0 if type(converted) is float and converted == 0 else converted
 
 
-def _finite(value: Any) -> bool:
-    """Whether no number of a plain value is infinite or nan, however deep it lies."""
-    if type(value) in _SCALARS:
-        return type(value) is not float or math.isfinite(value)
-    if isinstance(value, Mapping):
-        return all(map(_finite, value.values()))
-    return not isinstance(value, list | tuple) or all(map(_finite, value))
+def _instead(value: Any) -> str | None:
+    """What a record can hold instead of a plain value, or of one in it; None where it can."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "a finite number"
+    if isinstance(value, int):
+        fits = -LARGEST_INTEGER <= value < LARGEST_INTEGER
+        return None if fits else "an integer from -2^63 to 2^63-1"
+    children = value.values() if isinstance(value, Mapping) else value
+    if isinstance(value, list | tuple | Mapping):
+        return next(filter(None, map(_instead, children)), None)
+    return None
 
 
 def _choices(hint: Any) -> list[str]:

@@ -28,7 +28,10 @@ class ChangedInPlace(ObdBenchError):
 
 def short(value: object) -> str:
     """A value as a message shows it: all of it, or its beginning where it is long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return f"a {type(value).__name__} of thousands of digits"
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 

@@ -454,6 +454,12 @@ def _convert(values: Mapping[str, Any], path: Path) -> Record:
     except (msgspec.ValidationError, ObdBenchError) as error:
         said = str(error)[:MOST_SAID]  # it repeats names from the file
         raise BadRecord(f"{path} does not follow {SCHEMA}: {said}.") from error
+    try:
+        msgspec.msgpack.encode(values)  # as indexes of records hold it
+    except OverflowError as error:
+        raise BadRecord(
+            f"{path} does not follow {SCHEMA}: an integer in it is beyond 64 bits."
+        ) from error
     if (unread := _unread_key(values, record.as_dict())) is not None:
         raise BadRecord(f"{path} does not follow {SCHEMA}: {unread}")
     return record

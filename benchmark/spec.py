@@ -291,12 +291,19 @@ class RunSpec:
         """Convert the values of many runs; the digest of a cell is computed once.
 
         Raises:
-            BadConfiguration: The values of a run are not those of a spec.
+            BadConfiguration: The values of a run are not those of a spec, or an integer in them is
+                beyond 64 bits.
         """
         digests: dict[bytes, str] = {}
         specs = tuple(cls.from_dict(one) for one in values)
         for spec, one in zip(specs, values, strict=True):
-            cell = msgspec.msgpack.encode({**one, "seed": None})
+            try:
+                cell = msgspec.msgpack.encode({**one, "seed": None})
+            except OverflowError as error:
+                raise BadConfiguration(
+                    f"A run of {spec.method} on {spec.dataset} has a setting that no record holds: "
+                    f"an integer beyond 64 bits. Choose a smaller one, under a new sweep."
+                ) from error
             if (known := digests.get(cell)) is None:
                 digests[cell] = spec.digest
             else:

@@ -110,7 +110,7 @@ def read_sweep(path: Path) -> Sweep:
         ) from error
     except (OSError, UnfitFile) as error:
         raise BadConfiguration(f"The sweep file {path} cannot be read: {error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, UTF-8, or integers of 4,300 digits
         raise BadConfiguration(f"{path} is not TOML: {error}.") from error
     return build_sweep(values, str(path))
 

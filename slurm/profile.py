@@ -190,7 +190,7 @@ def read_profile(path: Path) -> Profile:
         values = tomllib.loads(read_small(path).decode("utf-8-sig"))
     except (OSError, UnfitFile) as error:
         raise BadConfiguration(f"The profile {path} cannot be read: {error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, UTF-8, or integers of 4,300 digits
         raise BadConfiguration(f"{path} is not TOML: {error}.") from error
     return build_profile(values, path.stem, str(path))
 

@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from benchmark.config import LARGEST_INTEGER
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import STAND_IN
-from benchmark.errors import ObdBenchError
+from benchmark.errors import ObdBenchError, short
 from benchmark.files import atomic_path, cache_folder, file_sha256
 from benchmark.state import content_sha256
 from benchmark.teachers.teacher import (
@@ -59,9 +60,11 @@ class TeacherName:
         _ = TEACHERS[recipe]
         if not separator:
             return cls(recipe)
-        if not (seed.isascii() and seed.isdigit()):
+        whole = seed.isascii() and seed.isdigit() and len(seed) < 20
+        if not whole or int(seed) >= LARGEST_INTEGER:
             raise TeacherProblem(
-                f"The seed in {text!r} is {seed!r}; expected a number from 0, e.g. {recipe}:1."
+                f"The seed in {short(text)} is {short(seed)}; expected a number from 0 to 2^63-1, "
+                f"e.g. {recipe}:1."
             )
         return cls(recipe, int(seed))
 

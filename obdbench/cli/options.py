@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.config import BadConfiguration
+from benchmark.errors import short
 from obdbench.sweeps import find_sweep
 from results.stores import DEFAULT_STORE, store_option
 
@@ -68,7 +69,7 @@ def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:
     """Values by key, each read as TOML where it is, else as text.
 
     Raises:
-        BadConfiguration: One of them is not of the form key=value.
+        BadConfiguration: One of them is not of the form key=value, or has thousands of digits.
     """
     return dict(_setting(text) for text in texts or ())
 
@@ -79,8 +80,10 @@ def _setting(text: str) -> tuple[str, Any]:
         raise BadConfiguration(f"--set {text!r} is not of the form key=value.")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return key, value
+    except ValueError as error:
+        raise BadConfiguration(f"--set {short(text)} cannot be read: {error}") from error
 
 
 __all__ = ["DEFAULT_STORE", "Store", "find_sweep", "next_command", "store_option"]

@@ -100,3 +100,15 @@ def test_number_that_no_record_can_hold_is_refused(value: float) -> None:
     for settings in ({"rates": [0.1, value]}, {"table": {"a": [{"b": value}]}}):
         with pytest.raises(BadConfiguration, match="expected a finite number"):
             build(Nested, settings, "a test")
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**5000], ids=["63", "-63", "5000"])
+def test_integer_beyond_64_bits_is_refused(value: int) -> None:
+    expected = r"expected an integer from -2\^63 to 2\^63-1"
+    with pytest.raises(BadConfiguration, match=f"steps in .* is .*; {expected}"):
+        make(steps=value)
+    with pytest.raises(BadConfiguration, match=expected):
+        build(Nested, {"table": {"a": [value]}}, "a test")
+    with pytest.raises(BadConfiguration, match=r"name in .* \(int\); expected a string"):
+        make(name=value)
+    assert make(steps=2**63 - 1).steps == 2**63 - 1

@@ -112,6 +112,10 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda r: r["checkpoints"][0].update(colour="red"),
         f"unknown field `colour` - at `$.{CHECKPOINT}`",
     ),
+    "integer beyond 64 bits": (
+        lambda r: r.update(method_facts={"big": 2**70}),
+        "an integer in it is beyond 64 bits",
+    ),
     "misspelt key of the student": (
         lambda r: r["spec"]["student"].update(widht=3),
         "unknown key 'widht' at `$.spec.student`. Did you mean 'width'",

@@ -340,3 +340,10 @@ def test_a_value_of_another_type_is_refused_where_a_student_or_protocol_is_made(
     with pytest.raises(BadConfiguration) as error:
         make()
     assert message in str(error.value)
+
+
+def test_a_list_of_runs_with_an_integer_beyond_64_bits_is_refused() -> None:
+    values = make_spec().as_dict()
+    values["parameters"] = {"synthetic_size": 10**20}
+    with pytest.raises(BadConfiguration, match=r"random on hopper/medium@2000 .* beyond 64 bits"):
+        RunSpec.from_dicts([values])

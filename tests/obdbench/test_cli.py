@@ -118,6 +118,8 @@ def test_a_run_that_fails_says_why_and_exits_with_1(cli: Any, small_dataset_name
         (["run", "dbc", "hopper/medium", "--set", "outer_step=3"], "Did you mean 'outer_steps'"),
         (["run", "dbc", "hopper/medium", "--set", "outer_steps=3.5"], "3.5 (float); expected int"),
         (["run", "dbc", "hopper/medium", "--set", "outer_steps"], "is not of the form key=value"),
+        (["run", "dbc", "hopper/medium", "--set", f"outer_steps={10**20}"], "from -2^63 to 2^63-1"),
+        (["run", "dbc", "hopper/medium", "--set", f"outer_steps={'9' * 5000}"], "cannot be read"),
         (["run", "dbc", "hopper/medium", "--set", "student.widht=3"], "Did you mean 'width'"),
         (
             ["run", "dbc", "hopper/medium", "--set", "student.head=men"],

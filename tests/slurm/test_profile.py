@@ -113,9 +113,10 @@ def test_profiles_are_found_by_name_nearest_first(
         find_profile("cpuu")
     with pytest.raises(BadConfiguration, match="cannot be read"):
         find_profile("absent.toml")
-    (tmp_path / "torn.toml").write_text("cpus =")
-    with pytest.raises(BadConfiguration, match="not TOML"):
-        find_profile("torn.toml")
+    for text in ("cpus =", f"cpus = {'9' * 5000}"):
+        (tmp_path / "torn.toml").write_text(text)
+        with pytest.raises(BadConfiguration, match="not TOML"):
+            find_profile("torn.toml")
 
 
 @pytest.mark.parametrize("name", list(METHODS))

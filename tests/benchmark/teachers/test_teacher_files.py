@@ -57,6 +57,9 @@ def test_bad_names_are_refused_with_what_to_write() -> None:
         TeacherName.parse("td3bc")
     with pytest.raises(TeacherProblem, match=r"seed in 'iql:x' is 'x'.*iql:1"):
         TeacherName.parse("iql:x")
+    for seed in (2**63, "9" * 5000):
+        with pytest.raises(TeacherProblem, match=r"expected a number from 0 to 2\^63-1"):
+            TeacherName.parse(f"iql:{seed}")
 
 
 def test_each_seed_has_its_own_teacher(small_dataset: Dataset, cache: Path) -> None:
