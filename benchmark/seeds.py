@@ -14,13 +14,18 @@ def derive_seed(**axes: str | int) -> int:
 
     The same axes give the same seed in any order, process or version: it is the first eight bytes
     of the sha256 of their canonical JSON, less one bit, so that it fits a signed 64-bit integer.
+    numpy's generators take all of it, torch's on a CPU only the low 32 bits (`torch_generator`).
     """
     text = json.dumps(axes, sort_keys=True, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def torch_generator(**axes: str | int) -> torch.Generator:
-    """A CPU generator seeded from named axes."""
+    """A CPU generator seeded from named axes.
+
+    torch's Mersenne Twister takes the low 32 bits of a seed: two generators of different axes have
+    the same stream with probability 2^-32.
+    """
     return torch.Generator().manual_seed(derive_seed(**axes))
 
 

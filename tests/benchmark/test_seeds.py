@@ -99,3 +99,11 @@ def test_purposes_give_unrelated_streams() -> None:
     b = torch.randn(2000, generator=torch_generator(run="r", purpose="b"))
 
     assert abs(float(torch.corrcoef(torch.stack((a, b)))[0, 1])) < 0.1
+
+
+def test_torch_takes_the_low_bits_of_a_seed_and_numpy_all() -> None:
+    """As `derive_seed` says; a torch that takes more of them would change every stored number."""
+    low, high = 12345, 12345 + (7 << 32)
+    a, b = (torch.Generator().manual_seed(seed) for seed in (low, high))
+    assert torch.equal(torch.rand(3, generator=a), torch.rand(3, generator=b))
+    assert np.random.default_rng(low).random() != np.random.default_rng(high).random()
