@@ -30,6 +30,7 @@ from benchmark.synthetic_set import load_synthetic_set, scoring_student
 from benchmark.teachers.teacher import NetworkTeacher
 from benchmark.teachers.teacher_files import find_teacher
 from obdbench.policies import DistilledSet, html_rows
+from obdbench.sweep_status import sweep_status
 from obdbench.sweeps import find_sweep
 from paper_figures import Table
 from paper_figures.sweep_table import sweep_table
@@ -40,7 +41,6 @@ from results.record_store import (
     all_records,
     readable_records,
     reports_folder,
-    run_statuses,
     save_sweep,
 )
 from results.stores import DEFAULT_STORE
@@ -190,7 +190,7 @@ def sweep(
     retry: bool = False,
     plugins: Sequence[str | os.PathLike[str]] = (),
 ) -> Table:
-    """Do every run of a sweep that is not done yet.
+    """Do every run of a sweep that is not done yet, nor under way elsewhere.
 
     Args:
         sweep: Name of a shipped sweep, a TOML file, or the same content as a dictionary.
@@ -198,7 +198,8 @@ def sweep(
             this process, which is what methods that are defined in a notebook need.
         store: Folder of records; `OBDBENCH_STORE` or `obdbench-runs` by default.
         device: Torch device of the methods' heavy products.
-        retry: Take up runs that failed before, too.
+        retry: Take up runs that failed before, too. A record of another version of the suite is
+            left as it is.
         plugins: Files that register methods or datasets.
 
     Returns:
@@ -219,15 +220,18 @@ def sweep(
         logging.getLogger(__name__).warning(replaced)
     datasets = dict.fromkeys(run.dataset for run in plan.runs)
     check_same_data(folder, plan, [load_dataset(name) for name in datasets])
-    skipped = {"done", "running"} | (set() if retry else {"failed"})
-    states = run_statuses(folder, plan)
-    todo = [run for run in plan.runs if states[run.run_id].state not in skipped]
+    states = sweep_status(folder, plan)
+    if states.unknown:
+        logging.getLogger(__name__).warning(states.unknown)
+    todo = states.runs_to_do(plan, retry=retry)
     conditions, processes = Conditions(folder, files, device=device), jobs or default_jobs(device)
     if todo and processes > 1:
         execute_in_processes(todo, conditions, processes)
     elif todo:
         execute_here(todo, conditions)
     result = sweep_table(folder, plan)
+    for message in result.damaged:
+        logging.getLogger(__name__).warning("A record cannot be read: %s", message)
     result.write(reports_folder(folder, plan))
     return result.table
 

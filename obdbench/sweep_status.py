@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import ObdBenchError
+from benchmark.record import OtherVersion
 from benchmark.spec import RunSpec
 from benchmark.sweep import Sweep
 from results.record_store import RunState, RunStatus, run_statuses
@@ -41,6 +42,22 @@ class SweepStatus:
     def of(self, run: RunSpec) -> RunStatus:
         """Status of one run."""
         return self.at[run.run_id]
+
+    def runs_to_do(self, sweep: Sweep, *, retry: bool) -> list[RunSpec]:
+        """The sweep's runs that are neither done nor under way, in its order.
+
+        Args:
+            sweep: The sweep.
+            retry: Take up runs that failed before, too; but for those whose record is of another
+                version of the suite, which is left as it is.
+        """
+        skipped = {"done", "running", "queued"} | (set() if retry else {"failed"})
+        statuses = [(run, self.of(run)) for run in sweep.runs]
+        return [
+            run
+            for run, status in statuses
+            if status.state not in skipped and status.error != OtherVersion.__name__
+        ]
 
 
 def sweep_status(store: Path, sweep: Sweep) -> SweepStatus:

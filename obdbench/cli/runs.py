@@ -209,12 +209,7 @@ def runs_to_do(store: Path, plan: Sweep, retry: str | None) -> list[RunSpec]:
     from obdbench.sweep_status import sweep_status
 
     states = sweep_status(store, plan)
-    skipped = {"done", "running", "queued"} | (set() if retry else {"failed"})
-    todo = [
-        run
-        for run in plan.runs
-        if states.of(run).state not in skipped and states.of(run).error != OtherVersion.__name__
-    ]
+    todo = states.runs_to_do(plan, retry=retry is not None)
     counts = states.counts
     listed = [
         f"{counts[state]} {word}"

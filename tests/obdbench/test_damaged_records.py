@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import obdbench
 from benchmark.files import json_sha256
 from benchmark.record import DIGEST, FILE, OtherVersion
 from benchmark.run import Conditions, WorkerDied, execute, record_death, run_folder
@@ -131,6 +132,19 @@ def test_a_record_of_another_version_is_never_replaced(
         execute([spec], Conditions(record_store))
     assert not record_death(spec, record_store, WorkerDied("gone"))
     assert {path: path.read_bytes() for path in record.parent.iterdir()} == files
+
+
+def test_a_retry_from_python_leaves_a_record_of_another_version_and_does_the_rest(
+    record: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = as_a_later_version_writes(record.read_text("utf-8"))
+    record.write_text(theirs, "utf-8")
+    other = record.parents[1] / "seed1" / FILE
+    other.unlink()
+    table = obdbench.sweep("tiny", jobs=1, retry=True)
+    assert other.is_file() and list(table.data["n"]) == [1]
+    assert record.read_text("utf-8") == theirs
+    assert [str(record) in message for message in caplog.messages] == [True]
 
 
 @pytest.mark.parametrize("command", ["plan", "submit"])
