@@ -7,7 +7,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
@@ -56,6 +56,15 @@ def hold_back_warnings() -> None:
 def let_warnings_through() -> None:
     """Hand on a warning that was held back, and those to come."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {WARNING})
+
+
+def queues_itself_again(received: Sequence[int]) -> bool:
+    """Whether a job that got these signals is to queue itself again: it was warned, and not ended.
+
+    A job that is cancelled while it saves stays cancelled, and SLURM itself queues a pre-empted one
+    again.
+    """
+    return WARNING in received and END not in received
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from benchmark.stopping import (
     Stopped,
     StopRequest,
     let_warnings_through,
+    queues_itself_again,
     stopped_by_signals,
 )
 from slurm.fates import TimedOut
@@ -66,7 +67,7 @@ class Job:
             ):
                 execute_here(runs, conditions)
         except Stopped:
-            if WARNING not in received:
+            if not queues_itself_again(received):
                 sys.exit(128 + END)  # cancelled, or SLURM itself queues the job again
             now = _written(runs, conditions.store)
             self._queue_again([run for run in runs if now[run.run_id] == before[run.run_id]])

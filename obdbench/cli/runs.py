@@ -12,11 +12,12 @@ import typer
 from benchmark.config import BadConfiguration
 from benchmark.errors import ObdBenchError
 from benchmark.stopping import (
+    END,
     INTERRUPT,
     SECONDS_TO_SAVE,
-    WARNING,
     Stopped,
     StopRequest,
+    queues_itself_again,
     stopped_by_signals,
 )
 from obdbench.cli.console import err, out, progress_bar, sparingly
@@ -283,7 +284,7 @@ def _saved_by_signals(stop: StopRequest) -> Iterator[None]:
     """Signals save the state of the runs in the block and end the command, which says so.
 
     Raises:
-        Exit: 75 after SLURM's warning, else 128 + signal.
+        Exit: 75 after SLURM's warning, unless the end came too; else 128 + signal.
     """
     try:
         with stopped_by_signals(stop, SECONDS_TO_SAVE) as received:
@@ -291,4 +292,5 @@ def _saved_by_signals(stop: StopRequest) -> Iterator[None]:
     except Stopped as stopped:
         if received[0] != INTERRUPT:  # after Ctrl-C every command says so at its end
             err.print(f"Stopped: {stopped}. The same command goes on from here.")
-        raise typer.Exit(QUEUE_AGAIN if WARNING in received else 128 + received[0]) from None
+        status = 128 + (END if END in received else received[0])
+        raise typer.Exit(QUEUE_AGAIN if queues_itself_again(received) else status) from None

@@ -19,15 +19,25 @@ from typing import Any
 
 import psutil
 import pytest
+import typer
 from rich.console import Console
 
 from benchmark.files import atomic_path
 from benchmark.heartbeat import ALIVE, last_sign
 from benchmark.monitor import STATE
 from benchmark.state import load_state
-from benchmark.stopping import HANGUP, Stopped, StopRequest, ended_by_signals, stopped_by_signals
+from benchmark.stopping import (
+    END,
+    HANGUP,
+    WARNING,
+    Stopped,
+    StopRequest,
+    ended_by_signals,
+    stopped_by_signals,
+)
 from obdbench.cli import app as commands
 from obdbench.cli import console, main
+from obdbench.cli.runs import QUEUE_AGAIN, _saved_by_signals
 
 ENDLESS = """
 [[methods]]
@@ -187,6 +197,21 @@ def test_looking_how_far_runs_are_takes_a_hundredth_of_the_time(takes: float, lo
     assert seen[0] < 1  # at once
     assert len(seen) == pytest.approx(looks, rel=0.05)
     assert (len(seen) - 1) * takes < 1000 * console.LOOKING
+
+
+@pytest.mark.parametrize(
+    ("signals", "status"),
+    [((WARNING,), QUEUE_AGAIN), ((WARNING, END), 143), ((END, WARNING), 143)],
+)
+def test_a_command_that_is_ended_does_not_ask_to_be_queued_again(
+    signals: tuple[int, ...], status: int
+) -> None:
+    stop = StopRequest()
+    with pytest.raises(typer.Exit) as ended, _saved_by_signals(stop):
+        for number in signals:
+            os.kill(os.getpid(), number)
+        stop.check()
+    assert ended.value.exit_code == status
 
 
 def test_a_hang_up_asks_once_but_not_under_nohup() -> None:

@@ -59,9 +59,9 @@ def in_a_process(work: Job | Command, pause: float, restarts: int = 0) -> multip
 
 
 def signalled(
-    work: Job, run: RunSpec, number: int, pause: float = 0.2, restarts: int = 0
+    work: Job, run: RunSpec, *numbers: int, pause: float = 0.2, restarts: int = 0
 ) -> int | None:
-    """How a job ends that gets a signal once its run is some steps on."""
+    """How a job ends that gets signals, one after the other, once its run is some steps on."""
     process = in_a_process(work, pause, restarts)
     folder = run_folder(Path(work.conditions["store"]), run)
     deadline = time.monotonic() + 60
@@ -69,7 +69,8 @@ def signalled(
         assert time.monotonic() < deadline and process.is_alive()
         time.sleep(0.05)
     assert process.pid is not None
-    os.kill(process.pid, number)
+    for number in numbers:
+        os.kill(process.pid, number)
     process.join(60)
     return process.exitcode
 
@@ -128,11 +129,13 @@ def test_a_warning_while_a_job_is_loaded_waits_for_it(
     assert existing_record(run_folder(tmp_path, run)) is None
 
 
+@pytest.mark.parametrize("signals", [(END,), (WARNING, END)])
 def test_a_cancelled_job_saves_and_is_not_queued_again(
-    small_dataset_name: str, tmp_path: Path, requeued: Path
+    signals: tuple[int, ...], small_dataset_name: str, tmp_path: Path, requeued: Path
 ) -> None:
+    """Cancelled while it works, or while it saves after a warning."""
     run = tiny_spec("slow", small_dataset_name, outer_steps=30)
-    assert signalled(job(tmp_path, [run]), run, END) == 128 + END
+    assert signalled(job(tmp_path, [run]), run, *signals, pause=1.0) == 128 + END
     assert not requeued.exists()
     assert (run_folder(tmp_path, run) / "state.safetensors").exists()
 
