@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import typing
 from abc import ABC, abstractmethod
@@ -21,6 +22,7 @@ from benchmark.registry import Registry
 from benchmark.scaling import Scaling
 from benchmark.seeds import derive_seed
 from benchmark.students.spec import StudentSpec
+from benchmark.sweep import TAKEN
 from benchmark.synthetic_set import SyntheticSet
 from benchmark.teachers.teacher import Teacher
 from benchmark.work import Priced
@@ -430,9 +432,21 @@ def advice_on_divergence(method: Method, student: StudentSpec) -> str:
     )
 
 
+def taken_name(method: Method) -> str:
+    """What is wrong with the names of a method's hyper-parameters; "" where nothing is."""
+    taken = [field.name for field in dataclasses.fields(method) if field.name in TAKEN]
+    if not taken:
+        return ""
+    return (
+        f"has a hyper-parameter {taken[0]!r}, by which a sweep sets something else: in its file "
+        f"{', '.join(TAKEN)} have meanings of their own. Rename the hyper-parameter."
+    )
+
+
 METHODS: Registry[Method] = Registry(
     "method",
     "obdbench.methods",
     Method,
     entries="instances",
+    fault=taken_name,
 )

@@ -14,7 +14,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
@@ -48,6 +48,8 @@ class Registry(Generic[T]):
         base: Class that every entry must be a subclass or an instance of.
         entries: Whether the entries are subclasses of `base` or instances of it. Among "instances"
             a subclass is replaced by the instance that it makes without arguments.
+        fault: Says what else is wrong with an entry, in words that go on from its name; "" where
+            nothing is.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class Registry(Generic[T]):
         base: type[T] | None = None,
         *,
         entries: Literal["classes", "instances"] = "classes",
+        fault: Callable[[T], str] = lambda _: "",
     ) -> None:
         self.kind, self.group, self.base, self.entries = kind, group, base, entries
+        self._fault = fault
         self._entries: dict[str, T | str] = {}
         self._origins: dict[str, str] = {}
         self._conflicts: dict[str, str] = {}
@@ -172,7 +176,7 @@ class Registry(Generic[T]):
         """Check an entry; a class among instances becomes its default instance.
 
         Raises:
-            BrokenPlugin: The entry is not of this registry's kind.
+            BrokenPlugin: The entry is not of this registry's kind, or it has another fault.
         """
         if self.base is None:
             return cast(T, entry)
@@ -189,6 +193,8 @@ class Registry(Generic[T]):
                 f"The {self.kind} {name!r} of {origin} is {entry!r}; expected {expected} of "
                 f"{base.__name__}."
             )
+        if fault := self._fault(cast(T, entry)):
+            raise BrokenPlugin(f"The {self.kind} {name!r} of {origin} {fault}")
         return cast(T, entry)
 
     def _default_instance(self, name: str, entry: type[Any], origin: str) -> Any:

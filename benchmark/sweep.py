@@ -55,6 +55,8 @@ RECIPES = {"teacher": RunSpec.teacher, "density": RunSpec.density}
 """Keys that name a recipe, with their defaults; each may be an axis of a grid too."""
 OF_ENTRY = ("name", "datasets", "grid", "seeds")
 """Keys of a [[methods]] entry that are not hyper-parameters."""
+TAKEN = (*OF_ENTRY, *RECIPES)
+"""Names that no hyper-parameter may have: an entry or a grid would set something else by them."""
 
 
 @dataclass(frozen=True)

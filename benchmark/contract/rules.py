@@ -28,7 +28,7 @@ from benchmark.contract.tiny import (
 from benchmark.contract.trial import Observed, Trial, actions_of, values_of
 from benchmark.datasets.dataset import Dataset
 from benchmark.errors import ObdBenchError
-from benchmark.method import NEEDS, Policy
+from benchmark.method import NEEDS, Policy, taken_name
 from benchmark.scaling import Scaling
 from benchmark.students.student import train_on_set
 from benchmark.synthetic_set import SyntheticSet
@@ -42,7 +42,7 @@ _FAR = 10.0
 
 
 def plain_parameters(trial: Trial) -> None:
-    """Hyper-parameters are plain values of a frozen dataclass.
+    """Hyper-parameters are plain values of a frozen dataclass, with names that a sweep leaves free.
 
     Records and sweep files hold them as JSON and TOML, and they name a run: a value outside of them
     would change results without a trace.
@@ -60,6 +60,8 @@ def plain_parameters(trial: Trial) -> None:
             f"{', '.join(stray)} of {kind.__name__} cannot be set: put @dataclass(frozen=True) "
             f"above the class."
         )
+    if fault := taken_name(trial.method):
+        raise Broken(f"{kind.__name__} {fault}")
     values = dataclasses.asdict(trial.method)
     try:
         read = json.loads(json.dumps(values))

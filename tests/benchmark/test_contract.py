@@ -108,6 +108,11 @@ class TupleParameter(First):
 
 
 @dataclass(frozen=True)
+class NamedAsAKeyOfSweeps(First):
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
 class Raises(First):
     def pairs(self, problem: Problem) -> Any:
         raise ZeroDivisionError("on its way")
@@ -416,6 +421,7 @@ BROKEN: list[tuple[str, type[Method], str]] = [
     ("plain_parameters", NotADataclass, "rate of NotADataclass cannot be set: put @dataclass"),
     ("plain_parameters", ParameterThatIsNoValue, "frozenset is not JSON serializable"),
     ("plain_parameters", TupleParameter, "read again"),
+    ("plain_parameters", NamedAsAKeyOfSweeps, "has a hyper-parameter 'seeds', by which a sweep"),
     ("distils", Raises, "ZeroDivisionError: on its way"),
     ("distils", Silent, "ended without a result"),
     ("distils", TwiceAtOneStep, "two results for outer step 0"),

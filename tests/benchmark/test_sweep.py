@@ -14,11 +14,12 @@ import pytest
 
 from benchmark.config import BadConfiguration
 from benchmark.errors import ObdBenchError
-from benchmark.method import METHODS
+from benchmark.method import METHODS, Method
 from benchmark.protocol import PROTOCOLS, protocol_named
+from benchmark.registry import BrokenPlugin
 from benchmark.spec import RunSpec
 from benchmark.students.spec import RECIPES, StudentSpec
-from benchmark.sweep import Sweep, build_sweep, read_sweep
+from benchmark.sweep import TAKEN, Sweep, build_sweep, read_sweep
 from benchmark.teachers.teacher import TEACHERS
 
 HEAD = """
@@ -763,3 +764,16 @@ def test_the_quick_starts_curves_have_at_least_eight_points() -> None:
         if steps:
             assert sum(run.protocol.due(step, steps) for step in range(steps + 1)) >= 8
     assert {run.protocol.name for run in sweep.runs} == {"quickstart"}, "no name for two protocols"
+
+
+# --- hyper-parameters that a sweep could not set --------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_no_hyper_parameter_has_the_name_of_a_key_with_another_meaning(name: str) -> None:
+    """`seeds = 3` of such a method would be its number of runs, and reach it never."""
+    fields = {"__annotations__": {name: int}, name: 1, "distill": lambda self, problem, monitor: 0}
+    method = dataclasses.dataclass(frozen=True)(type("Mine", (Method,), fields))
+    with pytest.raises(BrokenPlugin, match=f"has a hyper-parameter '{name}', by which a sweep"):
+        METHODS.register("mine", method)
+    assert "mine" not in METHODS
