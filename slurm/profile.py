@@ -10,7 +10,7 @@ time = "4:00:00"
 pack = 16                      # most runs that are advanced together
 group_minutes = 10             # short packs share a job until it is expected to take this long
 device = "cuda"
-parallelism = 50               # most jobs at a time
+parallelism = 50               # most jobs at a time, at least one per array
 setup = ["module load cuda"]   # shell lines before the work
 environment = { OBDBENCH_CACHE = "/scratch/me/obdbench" }
 sbatch = { reservation = "course" }    # any other option of sbatch
@@ -143,7 +143,8 @@ class Profile:
         name: Name of the profile, for messages.
         shape: Shape of the jobs of all other methods.
         methods: Shapes of the jobs of some methods, by method.
-        parallelism: Largest number of jobs of a sweep at a time.
+        parallelism: Largest number of jobs of one submission at a time; where it has more arrays
+            than that, one of each.
         requeues: Number of times that a job is queued again before its runs fail.
     """
 
@@ -265,7 +266,8 @@ def make_arrays(
     """The arrays of a list of runs.
 
     Every run is in one job; jobs of the same shape share arrays; arrays that work side by side
-    share the profile's parallelism by their sizes, each at least one job.
+    share the profile's parallelism by their sizes, each at least one job: together they have as
+    many at a time as it says, or one per array where there are more arrays.
 
     Args:
         runs: In the order in which they are to begin.
@@ -282,11 +284,19 @@ def make_arrays(
         jobs = _grouped(make_packs(group, shape.largest_pack), shape.group_minutes * 60, expected)
         starts = range(0, len(jobs), max_array_size)
         pieces += [(shape, jobs[start : start + max_array_size]) for start in starts]
-    count = sum(len(jobs) for _, jobs in pieces)
+    shares = _shares([len(jobs) for _, jobs in pieces], profile.parallelism)
     return [
-        Array(shape, tuple(jobs), max(1, profile.parallelism * len(jobs) // count))
-        for shape, jobs in pieces
+        Array(shape, tuple(jobs), share)
+        for (shape, jobs), share in zip(pieces, shares, strict=True)
     ]
+
+
+def _shares(sizes: Sequence[int], parallelism: int) -> list[int]:
+    """Jobs at a time of arrays of these sizes: in proportion to them, and at least one each."""
+    shares = [max(1, parallelism * size // sum(sizes)) for size in sizes]
+    for _ in range(sum(shares) - max(parallelism, len(shares))):  # what the small were given more
+        shares[shares.index(max(shares))] -= 1
+    return shares
 
 
 def seconds_of(job: Pack, expected: Expected) -> float | None:

@@ -40,6 +40,19 @@ def test_arrays_share_the_limit_on_jobs_at_a_time(limit: int, shares: list[int])
     assert [a.parallelism for a in make_arrays(RUNS, profile, max_array_size=4)] == shares
 
 
+@pytest.mark.parametrize(
+    ("limit", "shares"), [(16, [8, 6, 1, 1]), (4, [1, 1, 1, 1]), (2, [1, 1, 1, 1])]
+)
+def test_small_arrays_get_their_job_out_of_the_limit(limit: int, shares: list[int]) -> None:
+    """Half a job would be the share of each by size; with fewer than four, one of each works."""
+    own = {name: {"cpus": cpus} for cpus, name in enumerate(("random", "dbc", "pbc", "av_pbc"), 2)}
+    profile = build_profile({"pack": 1, "parallelism": limit, "methods": own}, "p", "here")
+    counts = {"random": 18, "dbc": 12, "pbc": 1, "av_pbc": 1}
+    runs = [tiny_spec(name, DATASET, seed=seed) for name, n in counts.items() for seed in range(n)]
+    arrays = make_arrays(runs, profile, max_array_size=1000)
+    assert [a.parallelism for a in arrays] == shares
+
+
 def test_no_array_is_left_without_a_job() -> None:
     profile = build_profile({"pack": 1, "parallelism": 1}, "p", "here")
     assert {a.parallelism for a in make_arrays(RUNS, profile, max_array_size=4)} == {1}
