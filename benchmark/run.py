@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, Timeout
 
 from benchmark.clocks import SAVE_EVERY_SECONDS, Cost, SaveClock, Stopwatch
 from benchmark.datasets.dataset import Dataset
@@ -25,6 +25,7 @@ from benchmark.environments.contacts import contact_rule
 from benchmark.environments.jax_tasks import simulator_packages
 from benchmark.errors import ChangedInPlace, ObdBenchError
 from benchmark.heartbeat import ALIVE, Beating, Heartbeat, last_sign
+from benchmark.locks import FileLock
 from benchmark.materials import Materials
 from benchmark.method import Assignment, Method, Problem, Shared, advice_on_divergence
 from benchmark.monitor import STATE, OnProgress, Outcome, RunMonitor, now
@@ -57,6 +58,8 @@ from benchmark.threads import torch_threads
 
 LOCK_SECONDS = 0.1
 """Between looks at a run that another process works on."""
+SILENT_SECONDS = 5.0
+"""A run that is waited for longer than that is named."""
 
 
 class WorkerDied(ObdBenchError):
@@ -195,6 +198,7 @@ def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
         Stopped: The runs were asked to end, and have saved their state.
         OSError: A record could not be written. Where several could not, the message names each.
         OtherVersion: A run has a record of another version of the suite; the others are done.
+        NoLocks: The store's disk has no file locks.
     """
     store = conditions.store
     tidy(specs, store)
@@ -493,22 +497,35 @@ def _locked(
     Raises:
         Timeout: Another process works on one of them, and is not waited for.
         Stopped: A stop was requested while it was waited for.
+        NoLocks: The store's disk has no file locks.
     """
+    folders = {run_folder(store, spec): spec for spec in specs}
     with contextlib.ExitStack() as locks:
-        for folder in sorted(run_folder(store, spec) for spec in specs):  # one order: no deadlock
+        for folder in sorted(folders):  # one order: no deadlock
             check_inside(store, folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
-            while True:
-                try:
-                    locks.enter_context(lock)
-                    break
-                except Timeout:
-                    if stop is None:
-                        raise
-                    stop.check()
-                    time.sleep(LOCK_SECONDS)
+            locks.enter_context(_acquired(lock, folders[folder], stop))
         yield
+
+
+def _acquired(lock: FileLock, spec: RunSpec, stop: StopRequest | None) -> AcquireReturnProxy:
+    """Take the lock of a run, as `_locked` says; a run that is waited for long is named."""
+    began, named = time.monotonic(), False
+    while True:
+        try:
+            return lock.acquire()
+        except Timeout:
+            if stop is None:
+                raise
+            stop.check()
+            if not named and time.monotonic() - began > SILENT_SECONDS:
+                named = True
+                logging.getLogger(__name__).warning(
+                    "Another process works on %s, which is waited for (its lock: %s).",
+                    spec.run_id, lock.lock_file,
+                )  # fmt: skip
+            time.sleep(LOCK_SECONDS)
 
 
 def _raise_all(problems: Sequence[OSError]) -> None:

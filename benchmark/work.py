@@ -16,9 +16,9 @@ from typing import Annotated, Protocol
 
 import msgspec
 import torch
-from filelock import FileLock
 
 from benchmark.files import cache_folder, write_atomic
+from benchmark.locks import FileLock, NoLocks
 from benchmark.processor import processor
 from benchmark.scaling import Scaling
 from benchmark.students.network import Network
@@ -117,7 +117,7 @@ class Rates:
 
     def _write(self, name: str) -> None:
         """Keep a rate; a cache that cannot be written costs the next process a measurement."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, NoLocks):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._store(name)
 

@@ -23,10 +23,10 @@ from functools import cached_property
 from pathlib import Path
 
 import msgspec
-from filelock import FileLock
 
 from benchmark.errors import ObdBenchError
 from benchmark.files import file_sha256, json_sha256, read_small, write_atomic
+from benchmark.locks import FileLock
 from benchmark.names import check_inside
 from benchmark.record import FILE, Record, check_set, read_record, record_folder
 from results.leaderboard_rules import (

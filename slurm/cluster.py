@@ -10,9 +10,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from filelock import FileLock
-
 from benchmark.errors import ObdBenchError, last_lines
+from benchmark.locks import FileLock
 from benchmark.run import Conditions, record_death
 from benchmark.spec import RunSpec
 from slurm import JOBS

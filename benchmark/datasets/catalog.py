@@ -18,7 +18,6 @@ import gymnasium
 import minari
 import msgspec
 import numpy as np
-from filelock import FileLock
 from gymnasium.spaces import Box, Discrete
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
@@ -47,6 +46,7 @@ from benchmark.files import (
     system_errors_name,
     write_atomic,
 )
+from benchmark.locks import FileLock
 from benchmark.scaling import action_bounds
 
 CARD = "card.json"

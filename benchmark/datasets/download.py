@@ -18,11 +18,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
-from filelock import FileLock
-
 from benchmark.datasets.dataset import OnProgress
 from benchmark.errors import ObdBenchError
 from benchmark.files import Fingerprint, UnfitFile, read_small, write_atomic
+from benchmark.locks import FileLock
 
 _CHUNK = 1 << 16  # bytes written at a time: an interruption loses less than this
 _WORTH_ANOTHER_TRY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}  # and every 5xx

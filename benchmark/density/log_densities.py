@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -38,6 +37,7 @@ from benchmark.density.density import (
     finite_log_density,
 )
 from benchmark.files import atomic_path, cache_folder, file_sha256
+from benchmark.locks import FileLock
 from benchmark.scaling import STD_FLOOR
 from benchmark.seeds import numpy_generator
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from rich.table import Column, Table
 
 from benchmark.config import build
@@ -19,6 +19,7 @@ from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.environments.contacts import contact_rule
+from benchmark.locks import FileLock
 from benchmark.provenance import checked_device, products_of
 from benchmark.spec import LARGEST_SEED
 from benchmark.teachers.corl import import_corl

@@ -623,6 +623,23 @@ def test_a_run_that_waits_for_another_process_hears_a_stop(
     assert execute(spec, tmp_path).status == "complete"
 
 
+def test_a_run_that_is_waited_for_is_named_once(
+    small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    spec, stop = tiny_spec("random", small_dataset_name), StopRequest()
+    monkeypatch.setattr(run, "SILENT_SECONDS", 0.2)
+    timer = threading.Timer(0.8, stop.ask)
+    with _locked(tmp_path, [spec]), pytest.raises(Stopped):
+        timer.start()
+        execute(spec, tmp_path, stop=stop)
+    (said,) = caplog.messages
+    lock = run_folder(tmp_path, spec).with_name(".seed0.lock")
+    assert said == (
+        f"Another process works on {spec.run_id}, which is waited for (its lock: {lock})."
+    )
+
+
 def test_two_processes_never_work_on_one_run(small_dataset_name: str, tmp_path: Path) -> None:
     """The second waits, and finds it done."""
     spec = tiny_spec("dbc", small_dataset_name, outer_steps=40)
