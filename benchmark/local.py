@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, cast
 
@@ -27,10 +27,9 @@ from benchmark.run import (
     Conditions,
     WorkerDied,
     execute,
-    is_settled,
+    is_open,
     record_death,
-    record_time,
-    run_folder,
+    record_times,
 )
 from benchmark.spec import RunSpec
 from benchmark.stopping import SECONDS_TO_SAVE
@@ -55,7 +54,10 @@ def default_jobs(device: str) -> int:
 
 
 def execute_here(
-    runs: Sequence[RunSpec], conditions: Conditions, on_poll: Callable[[], None] | None = None
+    runs: Sequence[RunSpec],
+    conditions: Conditions,
+    on_poll: Callable[[], None] | None = None,
+    before: Mapping[str, int] | None = None,
 ) -> None:
     """Do the runs in this process, one pack after the other.
 
@@ -63,6 +65,8 @@ def execute_here(
         runs: In the order of the sweep.
         conditions: Store, device and the like.
         on_poll: Called after every pack.
+        before: `record_times` when the runs were planned; by default of now. Those that have failed
+            since are left alone.
 
     Raises:
         ObdBenchError: This machine lacks what a method of them needs.
@@ -70,8 +74,9 @@ def execute_here(
         OSError: Records could not be written; the message names each.
     """
     _check_machine(runs, conditions.device)
+    before = record_times(conditions.store, runs) if before is None else before
     for pack in make_packs(runs, conditions.largest_pack):
-        execute(pack, conditions)
+        execute(pack, conditions, before)
         if on_poll:
             on_poll()
 
@@ -86,7 +91,7 @@ def execute_in_processes(
 
     Whoever has done a pack gets the next one. A process that dies costs the run that it was working
     on (a failed record says so; a retry goes on from that run's saved state); the other runs of its
-    pack are given to another process.
+    pack are given to another process. Runs that fail elsewhere meanwhile are left alone.
 
     Args:
         runs: In the order of the sweep.
@@ -99,22 +104,24 @@ def execute_in_processes(
         Stopped: The runs were asked to end, and have saved their state.
     """
     _check_machine(runs, conditions.device)  # once here, not as the death of every process
+    before = record_times(conditions.store, runs)
     waiting = deque(_costly_first(make_packs(runs, conditions.largest_pack, jobs)))
     running: list[_Worker] = []
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 running.append(_start(conditions))
-                _give(running[-1], waiting.popleft(), conditions)
+                _give(running[-1], waiting.popleft(), before)
             ready, _, _ = select.select([worker.done for worker in running], [], [], POLL_SECONDS)
             conditions.stop.check()
             for worker in list(running):
                 if worker.process.poll() is not None:
                     running.remove(worker)
-                    left = make_packs(_runs_left(worker, conditions), conditions.largest_pack, jobs)
-                    waiting.extendleft(reversed(left))
+                    left = _runs_left(worker, conditions, before)
+                    packs = make_packs(left, conditions.largest_pack, jobs)
+                    waiting.extendleft(reversed(packs))
                 elif worker.done in ready and os.read(worker.done, 1):  # nothing: it is ending
-                    _give(worker, waiting.popleft() if waiting else None, conditions)
+                    _give(worker, waiting.popleft() if waiting else None, before)
             if on_poll:
                 on_poll()
     finally:
@@ -130,7 +137,7 @@ def _check_machine(runs: Sequence[RunSpec], device: str) -> None:
 
 @dataclass
 class _Worker:
-    """A process with its pipes and log, the runs that it has, and when their records were written.
+    """A process with its pipes and log, and the runs that it has.
 
     The log has no name: it is gone with this process, however that ends.
     """
@@ -140,7 +147,6 @@ class _Worker:
     done: int
     log: IO[bytes]
     runs: Pack = field(default_factory=list)
-    written: dict[str, int | None] = field(default_factory=dict)
 
 
 def _start(conditions: Conditions) -> _Worker:
@@ -160,11 +166,11 @@ def _start(conditions: Conditions) -> _Worker:
     return worker
 
 
-def _give(worker: _Worker, pack: Pack | None, conditions: Conditions) -> None:
+def _give(worker: _Worker, pack: Pack | None, before: Mapping[str, int]) -> None:
     """Give a process its next pack; with None it ends."""
     worker.runs = pack or []
-    worker.written = {run.run_id: record_time(conditions.store, run) for run in worker.runs}
-    _tell(worker, pack and [run.as_dict() for run in pack])
+    times = {run.run_id: before[run.run_id] for run in worker.runs if run.run_id in before}
+    _tell(worker, pack and {"runs": [run.as_dict() for run in pack], "before": times})
 
 
 def _tell(worker: _Worker, what: object) -> None:
@@ -198,26 +204,18 @@ def _close_pipe(worker: _Worker) -> None:
         worker.pipe.close()
 
 
-def _runs_left(worker: _Worker, conditions: Conditions) -> list[RunSpec]:
+def _runs_left(worker: _Worker, conditions: Conditions, before: Mapping[str, int]) -> list[RunSpec]:
     """Runs of its pack that a finished process did not get to, without the one it died in."""
     _close_pipe(worker)
     os.close(worker.done)
     with worker.log as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
         words = log.read().decode(errors="replace") or "(no log)"
-    rest = [run for run in worker.runs if _untouched(run, worker.written[run.run_id], conditions)]
+    rest = [run for run in worker.runs if is_open(conditions.store, run, before)]
     if not rest:
         return []
     record_death(rest[0], conditions.store, WorkerDied.with_log(last_lines(words)))
     return rest[1:]
-
-
-def _untouched(run: RunSpec, before: int | None, conditions: Conditions) -> bool:
-    """Whether a run has no record, or still the failed one that a retry began with."""
-    now = record_time(conditions.store, run)
-    if now is None:
-        return True
-    return now == before and not is_settled(run_folder(conditions.store, run))
 
 
 def _costly_first(packs: Sequence[Pack]) -> list[Pack]:

@@ -42,7 +42,8 @@ def _execute_packs(
     """Do packs of runs as they come, until there is none.
 
     Args:
-        lines: A pack each, runs as `RunSpec.as_dict`; null where there is no further one.
+        lines: A pack each, its `runs` as `RunSpec.as_dict` and the times of their records `before`
+            it was planned; null where there is no further one.
         conditions: Conditions as `Conditions.as_dict` gives them.
         done: File descriptor that is told after every pack.
         stop: Where the end is asked for.
@@ -55,7 +56,7 @@ def _execute_packs(
     here = Conditions.from_dict(conditions, stop=stop)
     with stopped_by_signals(stop, SECONDS_TO_SAVE):
         while (pack := json.loads(lines.get())) is not None:
-            execute([RunSpec.from_dict(run) for run in pack], here)
+            execute([RunSpec.from_dict(run) for run in pack["runs"]], here, pack["before"])
             with contextlib.suppress(BrokenPipeError):  # of a process that has died: it is noticed
                 os.write(done, b".")
 

@@ -12,12 +12,12 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
-from filelock import AcquireReturnProxy, Timeout
+from filelock import Timeout
 
 from benchmark.clocks import SAVE_EVERY_SECONDS, Cost, SaveClock, Stopwatch
 from benchmark.datasets.dataset import Dataset
@@ -178,13 +178,39 @@ def record_time(store: Path, spec: RunSpec) -> int | None:
         return None
 
 
-def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
+def record_times(store: Path, specs: Iterable[RunSpec]) -> dict[str, int]:
+    """When the records of runs were written, by run id; runs without a record are left out."""
+    times = ((spec.run_id, record_time(store, spec)) for spec in specs)
+    return {run_id: time for run_id, time in times if time is not None}
+
+
+def is_open(store: Path, spec: RunSpec, before: Mapping[str, int]) -> bool:
+    """Whether a planned run is still to be done.
+
+    It has no record, or one that it had when it was planned and that is neither complete nor of
+    another version of the suite. A run that has failed since waits for a retry.
+
+    Args:
+        store: Folder of records.
+        spec: The run.
+        before: `record_times` when the run was planned.
+    """
+    written = record_time(store, spec)
+    if written is None:
+        return True
+    return written == before.get(spec.run_id) and not is_settled(run_folder(store, spec))
+
+
+def execute(
+    specs: Sequence[RunSpec], conditions: Conditions, before: Mapping[str, int] | None = None
+) -> list[Record]:
     """Do one run, or several that may be advanced together, and leave a record of each.
 
     Complete records are returned as they are, also from a store that can only be read. A record
     that cannot be read is put aside (`put_aside_damaged`), one of another version left alone. A run
-    that raises leaves a failed record with the error. A run that is killed leaves its saved state,
-    from which the next call goes on to the same numbers. Runs that are advanced together have the
+    that raises leaves a failed record with the error, and one that has failed since it was planned
+    is left alone. A run that is killed leaves its saved state, from which the next call goes on to
+    the same numbers. Runs that are advanced together have the
     numbers of the runs one by one, and their seconds are equal shares of the pack's. Where a pack
     raises, its runs are done one by one from their saved states, or from the start where one wrote
     into the others' data: an error is the record of the run that it belongs to. A run whose sets
@@ -193,6 +219,7 @@ def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
     Args:
         specs: One run, or the runs of a pack (`benchmark.packing.make_packs`).
         conditions: Store, device and the like.
+        before: `record_times` when the runs were planned; by default of now.
 
     Raises:
         Stopped: The runs were asked to end, and have saved their state.
@@ -204,11 +231,12 @@ def execute(specs: Sequence[RunSpec], conditions: Conditions) -> list[Record]:
     tidy(specs, store)
     if all(is_complete(run_folder(store, spec)) for spec in specs):
         return [read_record(run_folder(store, spec) / FILE) for spec in specs]
+    before = record_times(store, specs) if before is None else before
     with conditions.applied(), _locked(store, specs, conditions.stop):
         for folder in (run_folder(store, spec) for spec in specs):
             if (aside := put_aside_damaged(folder)) is not None:
                 logging.getLogger(__name__).warning("A damaged record was renamed to %s", aside)
-        todo = [spec for spec in specs if not is_settled(run_folder(store, spec))]
+        todo = [spec for spec in specs if is_open(store, spec, before)]
         problems: list[OSError] = []
         together = _to_distil_together(todo, conditions)
         if len(together) > 1 and _advance(together, conditions, problems):
@@ -509,7 +537,9 @@ def _locked(
         yield
 
 
-def _acquired(lock: FileLock, spec: RunSpec, stop: StopRequest | None) -> AcquireReturnProxy:
+def _acquired(
+    lock: FileLock, spec: RunSpec, stop: StopRequest | None
+) -> contextlib.AbstractContextManager[object]:
     """Take the lock of a run, as `_locked` says; a run that is waited for long is named."""
     began, named = time.monotonic(), False
     while True:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from benchmark.errors import ObdBenchError, last_lines
 from benchmark.locks import FileLock
-from benchmark.run import Conditions, record_death
+from benchmark.run import Conditions, record_death, record_times
 from benchmark.spec import RunSpec
 from slurm import JOBS
 from slurm.answers import JobKey, JobState
@@ -213,7 +213,8 @@ class Cluster(LiveJobs):
         plain = replace(conditions, store=self.store, device=shape.device, pack=shape.pack)
         for place, job in enumerate(array.jobs):
             runs = [run.as_dict() for run in job]
-            Job(runs, plain.as_dict(), shape.grace, requeues).write(noted.folder, place)
+            before = record_times(self.store, job)
+            Job(runs, plain.as_dict(), shape.grace, requeues, before).write(noted.folder, place)
         script = noted.folder / SCRIPT
         script.write_text(
             batch_script(noted.name, noted.folder, array, conditions.threads), "utf-8"

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmark.local import execute_here
-from benchmark.run import Conditions, record_death, record_time
+from benchmark.run import Conditions, is_open, record_death
 from benchmark.spec import RunSpec
 from benchmark.stopping import (
     END,
@@ -43,12 +43,15 @@ class Job:
         conditions: Store, device and the like, as `Conditions.as_dict`.
         grace: Seconds between the warning and the end.
         requeues: Number of times that the job may be queued again.
+        before: `record_times` when the job was sent. Its runs that have failed since are left alone
+            at every further start.
     """
 
     runs: list[dict[str, Any]]
     conditions: dict[str, Any]
     grace: int
     requeues: int
+    before: dict[str, int] = field(default_factory=dict)
 
     def write(self, folder: Path, place: int) -> None:
         """Leave the job where it will look for it, before anybody knows of the folder."""
@@ -59,18 +62,16 @@ class Job:
         stop = StopRequest()
         conditions = Conditions.from_dict(self.conditions, stop=stop)
         runs = [RunSpec.from_dict(run) for run in self.runs]
-        before = _written(runs, conditions.store)
         try:
             with (
                 stopped_by_signals(stop, SAVE_SHARE * self.grace) as received,
                 conditions.applied(),  # packs are made of what the plug-ins register
             ):
-                execute_here(runs, conditions)
+                execute_here(runs, conditions, before=self.before)
         except Stopped:
             if not queues_itself_again(received):
                 sys.exit(128 + END)  # cancelled, or SLURM itself queues the job again
-            now = _written(runs, conditions.store)
-            self._queue_again([run for run in runs if now[run.run_id] == before[run.run_id]])
+            self._queue_again([r for r in runs if is_open(conditions.store, r, self.before)])
 
     def _queue_again(self, unfinished: list[RunSpec]) -> None:
         """Give the runs to the same job's next start, or give up after too many."""
@@ -149,10 +150,6 @@ def _number() -> str:
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ["SLURM_JOB_ID"]
-
-
-def _written(runs: list[RunSpec], store: Path) -> dict[str, int | None]:
-    return {run.run_id: record_time(store, run) for run in runs}
 
 
 def _insist(request: Callable[[], object], seconds: float) -> None:

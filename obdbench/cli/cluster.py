@@ -87,7 +87,7 @@ def send_sweep(
         retry: "failed" to take up failed runs again.
         poll: Seconds between looks until all is done; None returns at once.
     """
-    from benchmark.run import record_time
+    from benchmark.run import record_times
     from slurm.cluster import Cluster
     from slurm.profile import make_arrays
 
@@ -107,11 +107,12 @@ def send_sweep(
             f"Not used: {', '.join(ignored)}. What jobs ask for stands in the profile.",
         )  # fmt: skip
 
-    before = {run.run_id: record_time(cluster.store, run) for run in todo}
+    before = record_times(cluster.store, todo)
 
     def send() -> Sent:
         """Send what has no new record: jobs of an earlier call may have ended since."""
-        left = [run for run in todo if record_time(cluster.store, run) == before[run.run_id]]
+        now = record_times(cluster.store, todo)
+        left = [run for run in todo if now.get(run.run_id) == before.get(run.run_id)]
         return cluster.submit(plan.name, left, profile, conditions, expected)
 
     if poll is not None:

@@ -203,7 +203,7 @@ def test_a_worker_whose_method_hears_nothing_is_killed_when_its_pipe_ends(
     folder = run_folder(tmp_path, spec)
     told = os.open(os.devnull, os.O_WRONLY)
     begin = {"conditions": Conditions(tmp_path, PLUGINS).as_dict(), "done": told}
-    work = [begin, [spec.as_dict()]]
+    work = [begin, {"runs": [spec.as_dict()], "before": {}}]
     monkeypatch.setattr(local_worker, "SECONDS_TO_SAVE", 1.0)
     monkeypatch.setattr(local_worker, "MARGIN_SECONDS", 0.0)
     read, write = os.pipe()
@@ -229,6 +229,29 @@ def test_a_worker_whose_method_hears_nothing_is_killed_when_its_pipe_ends(
     with pytest.raises(Timeout), _locked(tmp_path, [spec]):
         pass
     assert os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_a_run_that_fails_in_another_shell_meanwhile_is_left_alone(
+    jobs: int, small_dataset_name: str, tmp_path: Path
+) -> None:
+    """It fails while this shell works on the run before it, here (0) or in a process."""
+    marker, store = tmp_path / "marker", tmp_path / "store"
+    first = tiny_spec("waits_for", small_dataset_name, marker=str(marker))
+    raises = tiny_spec("raises", small_dataset_name)
+
+    def other_shell() -> None:
+        if not marker.exists():
+            execute(raises, store)
+            marker.touch()
+
+    if jobs:
+        execute_in_processes([first, raises], Conditions(store, PLUGINS), jobs, other_shell)
+    else:
+        first = tiny_spec("random", small_dataset_name)
+        execute_here([first, raises], Conditions(store, PLUGINS), other_shell)
+    done, failed = records(store, [first, raises])
+    assert (done.status, failed.status, failed.cost.attempts) == ("complete", "failed", 1)
 
 
 @pytest.mark.parametrize("last", [False, True])

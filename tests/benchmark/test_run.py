@@ -351,6 +351,18 @@ def test_a_failed_run_is_tried_again_and_counts_its_attempts(
     assert attempts == [1, 2, 3]
 
 
+def test_a_run_that_failed_since_it_was_planned_is_left_alone(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    """Until a retry plans it anew."""
+    spec, conditions = tiny_spec("raises", small_dataset_name), run.Conditions(tmp_path)
+    for attempts in (1, 2):
+        planned = run.record_times(tmp_path, [spec])
+        for _ in range(3):
+            (record,) = run.execute([spec], conditions, planned)
+            assert (record.status, record.cost.attempts) == ("failed", attempts)
+
+
 # --- the same spec, the same numbers ----------------------------------------------------------
 
 

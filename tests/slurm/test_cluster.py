@@ -21,7 +21,7 @@ from results.record_store import run_status
 from slurm.answers import Answer, JobState
 from slurm.cluster import Cluster, QueueFull
 from slurm.fates import fate
-from slurm.job import Command
+from slurm.job import Command, main
 from slurm.profile import Profile, build_profile, make_arrays
 from slurm.scheduler import Unreachable
 from slurm.submissions import note, submissions
@@ -196,6 +196,19 @@ def test_a_run_that_failed_by_itself_keeps_its_own_error(
 
     submit(cluster, [broken])
     assert cluster.settle().died == {broken.run_id: "Vanished"}
+
+
+def test_a_run_that_is_sent_again_is_tried_once_however_often_its_job_starts(
+    cluster: Cluster, runs: list[RunSpec], journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    broken = tiny_spec("random", runs[0].dataset, synthetic_size=10**9)
+    assert execute(broken, cluster.store).status == "failed"
+    submit(cluster, [broken])
+    for _ in range(2):
+        main(next((cluster.store / "jobs").glob("obd.test.*/")))
+    record = existing_record(run_folder(cluster.store, broken))
+    assert record is not None and record.cost.attempts == 2
 
 
 def test_a_scheduler_that_is_away_changes_nothing(

@@ -98,6 +98,22 @@ def test_a_warned_job_saves_every_run_and_asks_to_be_queued_again(
         assert sets(tmp_path / "job", run) == sets(tmp_path / "whole", run)
 
 
+def test_a_run_that_failed_is_not_done_again_at_the_jobs_next_start(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    raises = tiny_spec("raises", small_dataset_name)
+    slow = tiny_spec("slow", small_dataset_name, outer_steps=30)
+    work = job(tmp_path, [raises, slow])
+    assert signalled(work, slow, WARNING) == QUEUED_AGAIN
+    again = in_a_process(work, pause=0, restarts=1)
+    again.join(60)
+    assert again.exitcode == 0
+    failed, done = (existing_record(run_folder(tmp_path, run)) for run in (raises, slow))
+    assert failed is not None and done is not None
+    assert (failed.error.type, failed.cost.attempts) == ("ValueError", 1)
+    assert (done.status, done.cost.attempts) == ("complete", 2)
+
+
 WARNED_ON_LOADING = f"""
 import os, sys
 from pathlib import Path
