@@ -77,7 +77,7 @@ def convert_fields(settings: Any, where: str) -> None:
     """
     cls: Any = type(settings)
     fields = vars(settings)
-    values = [fields[key] for key in _hints(cls)]
+    values = [getattr(settings, key) for key in _hints(cls)]
     try:
         fitting = _fitting_known(cls, where, *values)
     except TypeError:  # a value without a hash, such as a list

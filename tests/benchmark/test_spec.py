@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -347,3 +348,8 @@ def test_a_list_of_runs_with_an_integer_beyond_64_bits_is_refused() -> None:
     values["parameters"] = {"synthetic_size": 10**20}
     with pytest.raises(BadConfiguration, match=r"random on hopper/medium@2000 .* beyond 64 bits"):
         RunSpec.from_dicts([values])
+
+
+def test_a_protocol_that_was_written_before_a_setting_existed_has_its_default() -> None:
+    written = {"name": "x", "students": 10, "episodes": 3, "checkpoint_every": 500, "last": 1}
+    assert msgspec.convert(written, Protocol) == Protocol("x", 10, 3, 500, 1)
