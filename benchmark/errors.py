@@ -35,6 +35,11 @@ def short(value: object) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
+def encodable(text: str) -> str:
+    """A text as files hold it: bytes that were no UTF-8, as of file names, as what they are."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def last_lines(log: str) -> str:
     """The end of a log, for an error message."""
     return "\n".join(log.strip().splitlines()[-LOG_LINES:])

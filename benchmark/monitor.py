@@ -16,8 +16,9 @@ import numpy as np
 from torch import Tensor
 
 from benchmark.clocks import Cost, SaveClock, Stopwatch
+from benchmark.config import LARGEST_INTEGER, plain
 from benchmark.environments.contacts import contact_rule
-from benchmark.errors import ObdBenchError
+from benchmark.errors import ObdBenchError, encodable, short
 from benchmark.evaluation import score
 from benchmark.heartbeat import Heartbeat
 from benchmark.materials import Materials
@@ -70,6 +71,11 @@ class Outcome:
         self.method_facts = dict(facts["method_facts"])
         self.resumed_from = list(facts.get("resumed_from", ()))
 
+    def forget_results(self) -> None:
+        """Drop what a method gave and said: what it cost stays."""
+        self.checkpoints, self.method_facts = [], {}
+        self.cost.checkpoint_cpu_seconds, self.cost.checkpoint_environment_steps = [], []
+
 
 class RunMonitor:
     """Where the method of one run reports; a call is cheap when nothing is due.
@@ -112,9 +118,10 @@ class RunMonitor:
         """Score a result; its set and returns are on disk when this returns.
 
         Raises:
-            ObdBenchError: The step has a result already, or lies before one that has; or the scored
-                policies diverged.
+            ObdBenchError: The step is no count, has a result already, or lies before one that has;
+                or the scored policies diverged.
         """
+        step = _count(step, "gave a result for outer step")
         if step in self._reported:
             raise ObdBenchError(
                 f"The method gave two results for outer step {step}; a step is scored once."
@@ -262,21 +269,34 @@ class RunMonitor:
             self.on_progress(self.spec.run_id, step, total)
 
     def count_environment_steps(self, steps: int) -> None:
-        """Add steps that the method took in an environment."""
-        self.outcome.cost.environment_steps += steps
+        """Add steps that the method took in an environment.
+
+        Raises:
+            ObdBenchError: It is no count.
+        """
+        self.outcome.cost.environment_steps += _count(steps, "counted environment steps:")
 
     def note(self, **facts: float | str) -> None:
         """Keep facts of the method's own for the record; a number that is not finite as None.
 
         Raises:
-            ObdBenchError: A fact is neither a number nor a text.
+            ObdBenchError: A fact is neither a number that a record holds nor a text.
         """
-        for name, value in facts.items():
+        for name, given in facts.items():
+            value = plain(given)
+            value = int(value) if isinstance(value, bool) else value
             if not isinstance(value, int | float | str):
                 raise ObdBenchError(
                     f"The method noted {name} as {type(value).__name__}; a fact is one number or "
                     f"a text, e.g. float({name})."
                 )
+            if isinstance(value, int) and not -LARGEST_INTEGER <= value < LARGEST_INTEGER:
+                raise ObdBenchError(
+                    f"The method noted {name} = {short(value)}, which is beyond 64 bits; note "
+                    f"float({name})."
+                )
+            if isinstance(value, str):
+                value = encodable(value)
             finite = isinstance(value, str) or math.isfinite(value)
             self.outcome.method_facts[name] = value if finite else None
 
@@ -316,3 +336,18 @@ class RunMonitor:
                     f"{self.spec.dataset} found now have {now}. Put back what it was saved with, "
                     f"or remove the file to start this run anew."
                 )
+
+
+def _count(given: int, what: str) -> int:
+    """A count that a method gives, of Python's, NumPy's or torch's integers.
+
+    Raises:
+        ObdBenchError: It is something else, negative, or beyond 64 bits.
+    """
+    value = plain(given)
+    if not isinstance(value, int) or not 0 <= value < LARGEST_INTEGER:
+        raise ObdBenchError(
+            f"The method {what} {short(given)} ({type(given).__name__}); expected an integer, 0 or "
+            f"more."
+        )
+    return value

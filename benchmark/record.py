@@ -22,7 +22,14 @@ from benchmark.clocks import Cost
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.environments.contacts import adds_margins, contact_rule
 from benchmark.errors import ObdBenchError, did_you_mean, short
-from benchmark.files import UnfitFile, file_sha256, json_sha256, read_small, write_atomic
+from benchmark.files import (
+    MOST_BYTES,
+    UnfitFile,
+    file_sha256,
+    json_sha256,
+    read_small,
+    write_atomic,
+)
 from benchmark.names import check_name
 from benchmark.protocol import Protocol
 from benchmark.spec import RunSpec
@@ -335,7 +342,7 @@ def write_record(path: Path, record: Record) -> None:
     """Check and write a record; no reader ever sees half of it.
 
     Raises:
-        BadRecord: It holds a number that is not finite, or contradicts itself.
+        BadRecord: It holds a number that is not finite, contradicts itself, or is too large.
     """
     values = record.as_dict()
     if record.sets_of is None:
@@ -350,7 +357,13 @@ def write_record(path: Path, record: Record) -> None:
         raise BadRecord(f"{path} would hold a value that is not finite at {where}.")
     _check(_convert(values, path), path)
     values[DIGEST] = json_sha256(values)
-    write_atomic(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(values, indent=1, allow_nan=False) + "\n"
+    if len(text) > MOST_BYTES:  # characters are of ASCII
+        raise BadRecord(
+            f"{path} would have {len(text):,} bytes; at most {MOST_BYTES:,} are read. Score fewer "
+            f"checkpoints: raise protocol.checkpoint_every."
+        )
+    write_atomic(path, text)
 
 
 def read_record(path: Path) -> Record:

@@ -23,7 +23,7 @@ from benchmark.clocks import SAVE_EVERY_SECONDS, Cost, SaveClock, Stopwatch
 from benchmark.datasets.dataset import Dataset
 from benchmark.environments.contacts import contact_rule
 from benchmark.environments.jax_tasks import simulator_packages
-from benchmark.errors import ChangedInPlace, ObdBenchError
+from benchmark.errors import ChangedInPlace, ObdBenchError, encodable
 from benchmark.heartbeat import ALIVE, Beating, Heartbeat, last_sign
 from benchmark.locks import FileLock
 from benchmark.materials import Materials
@@ -346,11 +346,11 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
             records = [attempts[0].record("failed", conditions.device, error)]
         for attempt, record in zip(attempts, records, strict=True):
             try:
-                write_record(attempt.folder / FILE, record)
+                attempt.write(record, conditions.device)
             except OSError as error:
                 problems.append(error)
             else:
-                if record.status == "complete":
+                if is_complete(attempt.folder):
                     remember(record, conditions.store, made_here=True)
                     attempt.forget_state()
     return True
@@ -482,6 +482,20 @@ class _Attempt:
         advice = advice_on_divergence(method, self.spec.student)
         return f" The method had reached outer step {self.heartbeat.step}. {advice}"
 
+    def write(self, record: Record, device: str) -> None:
+        """Write the run's record; of one that no file can hold, a failed one that says why.
+
+        Its saved state stays then, and so do its sets.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        try:
+            write_record(self.folder / FILE, record)
+        except ObdBenchError as error:
+            self.outcome.forget_results()
+            write_record(self.folder / FILE, self.record("failed", device, error))
+
     def forget_state(self) -> None:
         """Remove what only an unfinished run needs, and what killed attempts left half-written."""
         for path in (self.folder / STATE, *_half_written(self.folder)):
@@ -499,7 +513,8 @@ def _failure(error: Exception, advice: str) -> Failure:
     folders = {*filter(None, sys.path), str(Path(__file__).parents[1])}
     for folder in sorted(folders, key=len, reverse=True):
         text = text.replace(f'File "{folder}{os.sep}', 'File "')
-    return Failure(type=type(error).__name__, message=f"{error}{advice}", traceback=text)
+    message = encodable(f"{error}{advice}")
+    return Failure(type=type(error).__name__, message=message, traceback=encodable(text))
 
 
 def _earlier_attempts(folder: Path) -> int:

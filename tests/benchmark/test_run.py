@@ -31,13 +31,14 @@ from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
 from benchmark.files import file_sha256
 from benchmark.heartbeat import ALIVE
+from benchmark.method import Monitor, Problem
 from benchmark.record import FILE, Record, read_record
 from benchmark.registry import load_plugin
 from benchmark.run import WorkerDied, _locked, existing_record, record_death, run_folder
 from benchmark.spec import RunSpec
 from benchmark.state import load_state, save_state
 from benchmark.stopping import Stopped, StopRequest
-from benchmark.synthetic_set import load_synthetic_set
+from benchmark.synthetic_set import SyntheticSet, load_synthetic_set
 from benchmark.teachers.teacher import NetworkTeacher
 from tests.tiny_runs import PLUGIN, PROTOCOL, STUDENT, execute, numbers, sets, tiny_spec
 
@@ -673,7 +674,7 @@ def test_two_processes_never_work_on_one_run(small_dataset_name: str, tmp_path: 
 def test_facts_that_a_method_notes_stand_in_its_record(
     small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noted = {"rate": 0.5, "chosen": "fast", "wild": math.inf}
+    noted: dict[str, Any] = {"rate": 0.5, "chosen": "fast", "wild": math.inf}
     monkeypatch.setattr(
         DBC, "targets", lambda self, problem: Targets(problem.actions, None, facts=noted)
     )
@@ -682,10 +683,79 @@ def test_facts_that_a_method_notes_stand_in_its_record(
     assert (kept["rate"], kept["chosen"], kept["wild"]) == (0.5, "fast", None)
     assert kept["mean_weight"] == 1.0 and float(str(kept["gradient_norm_median"])) > 0
 
-    noted["rate"] = [0.5]  # type: ignore[assignment]
-    failed = execute(tiny_spec("dbc", small_dataset_name, seed=1), tmp_path)
+    noted.update(rate=np.float32(0.25), chosen=np.int64(3), wild=torch.tensor(True))
+    record = execute(tiny_spec("dbc", small_dataset_name, seed=1), tmp_path)
+    assert record.error is None, record.error
+    kept = record.method_facts
+    assert (kept["rate"], kept["chosen"], kept["wild"]) == (0.25, 3, 1)
+    noted["chosen"] = "caf\udce9"  # a name of a file that is not UTF-8
+    record = execute(tiny_spec("dbc", small_dataset_name, seed=2), tmp_path)
+    assert record.method_facts["chosen"] == "caf\\udce9"
+
+
+@pytest.mark.parametrize(
+    ("rate", "says"),
+    [
+        ([0.5], "noted rate as list; a fact is one number or a text"),
+        (2**63, "noted rate = 9223372036854775808, which is beyond 64 bits; note float(rate)"),
+    ],
+)
+def test_a_fact_that_no_record_holds_fails_its_run(
+    rate: Any, says: str, small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = lambda self, problem: Targets(problem.actions, None, facts={"rate": rate})  # noqa: E731
+    monkeypatch.setattr(DBC, "targets", targets)
+    failed = execute(tiny_spec("dbc", small_dataset_name), tmp_path)
     assert failed.status == "failed"
-    assert "noted rate as list; a fact is one number or a text" in failed.failure.message
+    assert says in failed.failure.message
+
+
+@pytest.mark.parametrize(
+    ("step", "taken", "says"),
+    [
+        (np.int64(3), torch.tensor(7), None),
+        (3.0, 7, "The method gave a result for outer step 3.0 (float); expected an integer"),
+        (2**63, 7, "The method gave a result for outer step 9223372036854775808 (int)"),
+        (3, -1, "The method counted environment steps: -1 (int); expected an integer, 0 or more"),
+        (3, np.float64(0.5), "The method counted environment steps: np.float64(0.5) (float64)"),
+    ],
+)
+def test_steps_are_counts(
+    step: Any,
+    taken: Any,
+    says: str | None,
+    small_dataset_name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def distill(self: DBC, problem: Problem, monitor: Monitor) -> None:
+        monitor.count_environment_steps(taken)
+        monitor.checkpoint(step, SyntheticSet(problem.observations[:4], problem.actions[:4]))
+
+    monkeypatch.setattr(DBC, "distill", distill)
+    record = execute(tiny_spec("dbc", small_dataset_name), tmp_path)
+    if says:
+        assert record.status == "failed"
+        assert says in record.failure.message
+    else:
+        assert [c.outer_step for c in record.checkpoints] == [3]
+        assert record.cost.environment_steps == 7
+
+
+def test_a_result_that_no_file_can_hold_is_a_failed_run_and_not_lost_work(
+    small_dataset_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_spec("dbc", small_dataset_name)
+    monkeypatch.setattr("benchmark.record.MOST_BYTES", 4500)
+    failed = execute(spec, tmp_path)
+    assert failed == read_record(run_folder(tmp_path, spec) / FILE)
+    assert failed.status == "failed"
+    assert re.search(
+        r"would have [\d,]+ bytes; at most 4,500 are read. Score fewer", failed.failure.message
+    )
+    assert failed.checkpoints == []
+    monkeypatch.undo()
+    assert execute(spec, tmp_path).status == "complete"
 
 
 def test_a_machine_without_free_threads_does_not_end_a_run(
