@@ -61,7 +61,9 @@ class StateDensity(Study):
         densities = {
             record.spec.dataset: record.density.sha256
             for record in records
-            if record.density is not None and record.spec.density == self.density
+            if record.density is not None
+            and record.spec.density == self.density
+            and record.spec.method in self.methods  # others may have had another fit of that name
         }
         shared = set(densities).intersection(*sets.values())
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,16 @@ from benchmark.errors import ObdBenchError
 from benchmark.record import FILE, Failure, read_record, write_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
-from results.record_store import all_records, load_sweep, save_sweep, started_sweeps, sweep_records
+from results.record_store import (
+    SHIPPED,
+    all_records,
+    load_sweep,
+    save_sweep,
+    started_sweeps,
+    sweep_records,
+)
 from results.shipping import ship, ship_study
-from results.study_results import StudyResult, study_results, write_result
+from results.study_results import DIGEST, StudyResult, read_result, study_results, write_result
 from tests.tiny_runs import altered, execute, tiny_spec
 
 
@@ -171,3 +179,11 @@ def test_a_result_of_changed_code_is_not_shipped(tmp_path: Path) -> None:
     with pytest.raises(ObdBenchError, match=r"a-b\.json was made by code with uncommitted changes"):
         ship_study(tmp_path / "from", "s", tmp_path / "to")
     assert not (tmp_path / "to").exists()
+
+
+def test_no_shipped_result_of_a_study_can_be_altered_unseen() -> None:
+    paths = sorted((SHIPPED / "studies").glob("*/*.json"))
+    assert len(paths) > 80
+    for path in paths:
+        assert DIGEST in json.loads(path.read_text()), path
+        read_result(path)

@@ -32,13 +32,14 @@ from benchmark.seeds import episode_seeds, torch_generator
 from benchmark.students.heads import MeanHead, bc_loss_gradient
 from benchmark.students.student import train_students
 from benchmark.teachers.teacher import NetworkTeacher
+from paper_figures.studies import state_density
 from paper_figures.studies.misalignment import Lesson, Misalignment
 from paper_figures.studies.multi_task import Merged, MultiTask
 from paper_figures.studies.rendered_states import RenderedStates, drawn_environment, put_into
 from paper_figures.studies.state_density import StateDensity
 from paper_figures.studies.study import FinishedSet, NothingToStudy, finished_set, source_of
 from paper_figures.studies.transfer import Transfer
-from results.record_store import SHIPPED
+from results.record_store import SHIPPED, load_sweep, sweep_records
 
 RUNS = {
     "hopper": "hopper-medium-expert.av_pbc.ce83cc58f10c.seed0",
@@ -363,6 +364,23 @@ def test_density_rows_are_the_sampled_states_in_the_plane_with_their_log_densiti
         assert row["log_density"] in known[at]
     with pytest.raises(ObdBenchError, match="the runs weighted with 0000"):
         study.measure(hopper.name, found | {"density_sha256": "0000"}, SHIPPED)
+
+
+def test_the_density_is_the_one_that_the_shown_sets_were_weighted_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`sdr` has another fit of the same name in the same sweep."""
+    monkeypatch.setattr(
+        state_density, "load_dataset", lambda name: SimpleNamespace(sha256=str(name))
+    )
+    items = StateDensity().items(SHIPPED)
+    weighted = {
+        record.run_id: record.density and record.density.sha256
+        for record in sweep_records(SHIPPED, load_sweep(SHIPPED, StateDensity().sweep))
+    }
+    assert items
+    for source in items.values():
+        assert source["density_sha256"] == weighted[source["sets"]["sdw_obd"]["run"]]
 
 
 def _moments(observation_dim: int, action_dim: int) -> dict[str, Any]:
