@@ -36,7 +36,7 @@ def short(value: object) -> str:
 
 
 def encodable(text: str) -> str:
-    """A text as files hold it: bytes that were no UTF-8, as of file names, as what they are."""
+    """A text as files hold it: what is not UTF-8, as in names of files, is written as its code."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

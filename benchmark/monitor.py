@@ -118,8 +118,8 @@ class RunMonitor:
         """Score a result; its set and returns are on disk when this returns.
 
         Raises:
-            ObdBenchError: The step is no count, has a result already, or lies before one that has;
-                or the scored policies diverged.
+            ObdBenchError: The step is not a count, has a result already, or lies before one that
+                has; or the scored policies diverged.
         """
         step = _count(step, "gave a result for outer step")
         if step in self._reported:
@@ -272,7 +272,7 @@ class RunMonitor:
         """Add steps that the method took in an environment.
 
         Raises:
-            ObdBenchError: It is no count.
+            ObdBenchError: It is not a count.
         """
         self.outcome.cost.environment_steps += _count(steps, "counted environment steps:")
 

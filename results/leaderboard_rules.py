@@ -404,7 +404,7 @@ def _check_whole(record: Record, shipped: Sequence[Record] = ()) -> None:
     Args:
         record: Record of a submission; its parameters have been checked.
         shipped: The suite's own runs of its cell. Where it is of an older version of its method,
-            which says no more how long a run is, the longest of these does.
+            which no longer says how long a run is, the longest of these does.
     """
     last = record.checkpoints[-1].outer_step
     try:

@@ -22,7 +22,7 @@ from results.record_store import SHIPPED
 from tests.tiny_runs import PLUGIN, PROTOCOL, altered
 
 STUDENT = {"width": 8, "depth": 2, "steps": 4}
-HOPPER_SET = "hopper-medium-expert.av_pbc.94539c036743.seed0"
+HOPPER_SET = "hopper-medium-expert.av_pbc.ce83cc58f10c.seed0"
 TINY: dict[str, Any] = {"protocol": PROTOCOL, "student": STUDENT, "synthetic_size": 4}
 
 

@@ -25,7 +25,7 @@ from results.record_store import SHIPPED
 from tests.tiny_runs import altered
 
 NAME = "hopper/medium-expert"
-RUN = "hopper-medium-expert.av_pbc.94539c036743.seed0"
+RUN = "hopper-medium-expert.av_pbc.ce83cc58f10c.seed0"
 
 
 @pytest.fixture
