@@ -72,6 +72,7 @@ def _listen(lines: SimpleQueue[bytes], stop: StopRequest) -> None:
         *whole, held = (held + part).split(b"\n")
         for line in whole:
             lines.put(line)
+    lines.put(b"null")  # for a worker that has just done its pack, and waits for another
     stop.ask()  # the signal is handled only when the step under way gives the interpreter back
     os.kill(os.getpid(), END)
     time.sleep(SECONDS_TO_SAVE + MARGIN_SECONDS)

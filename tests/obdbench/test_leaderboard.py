@@ -543,8 +543,8 @@ RECORDS: dict[str, tuple[Change, str]] = {
     "every return altered": (_all_returns(3000.0), "its sets do not score what its record says"),
     "every return lower": (_all_returns(-300.0), "its sets do not score what its record says"),
     "a huge length": (
-        lambda v: _first(v)["lengths"][0].__setitem__(0, 10**30),
-        "it has an episode of 1" + 30 * "0" + " steps",
+        lambda v: _first(v)["lengths"][0].__setitem__(0, 10**12),
+        "it has an episode of 1" + 12 * "0" + " steps",
     ),
     "the best episode only": (_fewer_episodes, "its count of episodes at outer step 0 is [1], but"),
     "another sha256": (
@@ -598,7 +598,7 @@ RECORDS: dict[str, tuple[Change, str]] = {
         "its settings take",
     ),
     "a huge number": (
-        lambda v: v["parameters"].update(x=10**60),
+        lambda v: v["parameters"].update(x=1e60),
         "expected a number that a run can have",
     ),
     "an integer that no table holds": (

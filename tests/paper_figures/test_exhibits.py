@@ -210,8 +210,14 @@ def test_a_study_is_refused_once_its_runs_have_been_done_again(
     if changed == "dataset":
         again = altered(record, provenance__dataset_sha256="b" * 64)
     else:
+        last = record.checkpoints[-1]
+        students = record.spec.protocol.students
         last = msgspec.structs.replace(
-            record.checkpoints[-1], synthetic_set="set-00000200.safetensors", sha256="a" * 64
+            last,
+            synthetic_set="set-00000200.safetensors",
+            sha256="a" * 64,
+            returns=last.returns * students,
+            lengths=last.lengths * students,
         )
         again = altered(record, checkpoints=[*record.checkpoints[:-1], last])
     write_record(path, again)
