@@ -396,6 +396,21 @@ def test_the_readmes_first_table_counts_the_verdicts_of_each_published_table() -
     assert {key[:2] for key in found} == set(rows.values())
 
 
+def test_two_rules_that_are_one_give_the_same_scores_to_the_last_bit() -> None:
+    records = sweep_records(SHIPPED, load_sweep(SHIPPED, "size_rates"))
+    scores = {
+        rule: {
+            record.spec.seed: record.mean_score.return_
+            for record in records
+            if record.parameters["synthetic_size"] == 256 and record.parameters["rate_rule"] == rule
+        }
+        for rule in ("fixed", "proportional")
+    }
+    assert len(scores["fixed"]) == 5
+    assert scores["fixed"] == scores["proportional"]
+    assert "each seed has the same score to the last bit under both" in " ".join(PAGE.split())
+
+
 def test_the_gallery_holds_the_best_sets_with_their_scores() -> None:
     rows = re.findall(
         r"^\| ([\w/@-]+) \| `(\w+)` \| (\d+) \| ([\d.]+) \| ([\d.]+) \| `(\S+)` \|$", PAGE, re.M
