@@ -72,7 +72,8 @@ setup: $(STAMP)
 
 # The stamp is newer than the lock file when the environment is as pinned: a second run installs nothing.
 # Every file that is installed has a hash in the lock files; nothing is built, so no hash is missing for a build.
-# Python compiles what it imports, an eighth of the 14,000 modules; for pip to compile all takes 33 seconds of a core.
+# Python compiles what it imports, an eighth of the 14,000 modules; for pip to compile all takes 33 seconds of a core. The
+# last step has that done here, also where PYTHONDONTWRITEBYTECODE (of many container images) would have each start compile.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 HASHED := install --quiet --no-compile --require-hashes --no-deps --only-binary :all:
 $(STAMP): requirements.lock requirements.cpu.lock requirements.cuda.lock pyproject.toml
@@ -84,6 +85,8 @@ $(STAMP): requirements.lock requirements.cpu.lock requirements.cuda.lock pyproje
 	rm -rf obdbench.egg-info  # an older version's would be found before the installed entry points
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	$(CHECK) || { echo "The lock files lack what is named above on this machine: make lock" >&2; exit 1; }
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c "import obdbench.face, benchmark.local_worker, benchmark.run, paper_figures.exhibits"
+	for words in --help list; do env -u PYTHONDONTWRITEBYTECODE $(BIN)/obdbench $$words > /dev/null || exit; done
 	touch $@
 
 # gymnax 1.0.1 asks for gymnasium < 1.4, of which it imports nothing that changed: the suite keeps its own. All else must fit.

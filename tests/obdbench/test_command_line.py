@@ -43,9 +43,9 @@ CPU_SECONDS = 0.5
 MARGIN = 2.0
 """A slow machine takes longer than the half second that is promised."""
 COMMAND_LINE = "import typer.main, rich.console, rich.progress, rich.table, msgspec"
-SHARE = 5.0
-"""A command may cost so many times what the libraries of any command line cost to import: measured
-2.5 to 3.5 where a command takes a second. Any of HEAVY would be far beyond it."""
+SHARE = 8.0
+"""A command may cost so many times what the libraries of any command line cost to import, bytecode
+at hand: measured 2 to 3, `list` 4 to 5.5 (3 to 4 where both compile at each start)."""
 ATTEMPTS = 4
 """Neighbours on a core's other thread and cold caches double a process's time now and then."""
 
