@@ -141,13 +141,17 @@ def _fit(key: str, value: Any, hint: Any, where: str) -> Any:
     return 0.0 if type(converted) is float and converted == 0 else converted
 
 
+def in_64_bits(value: int) -> bool:
+    """Whether a record can hold an integer."""
+    return -LARGEST_INTEGER <= value < LARGEST_INTEGER
+
+
 def _instead(value: Any) -> str | None:
     """What a record can hold instead of a plain value, or of one in it; None where it can."""
     if isinstance(value, float):
         return None if math.isfinite(value) else "a finite number"
     if isinstance(value, int):
-        fits = -LARGEST_INTEGER <= value < LARGEST_INTEGER
-        return None if fits else "an integer from -2^63 to 2^63-1"
+        return None if in_64_bits(value) else "an integer from -2^63 to 2^63-1"
     children = value.values() if isinstance(value, Mapping) else value
     if isinstance(value, list | tuple | Mapping):
         return next(filter(None, map(_instead, children)), None)

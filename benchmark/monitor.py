@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from benchmark.clocks import Cost, SaveClock, Stopwatch
-from benchmark.config import LARGEST_INTEGER, plain
+from benchmark.config import in_64_bits, plain
 from benchmark.environments.contacts import contact_rule
 from benchmark.errors import ObdBenchError, encodable, short
 from benchmark.evaluation import score
@@ -290,7 +290,7 @@ class RunMonitor:
                     f"The method noted {name} as {type(value).__name__}; a fact is one number or "
                     f"a text, e.g. float({name})."
                 )
-            if isinstance(value, int) and not -LARGEST_INTEGER <= value < LARGEST_INTEGER:
+            if isinstance(value, int) and not in_64_bits(value):
                 raise ObdBenchError(
                     f"The method noted {name} = {short(value)}, which is beyond 64 bits; note "
                     f"float({name})."
@@ -345,7 +345,7 @@ def _count(given: int, what: str) -> int:
         ObdBenchError: It is something else, negative, or beyond 64 bits.
     """
     value = plain(given)
-    if not isinstance(value, int) or not 0 <= value < LARGEST_INTEGER:
+    if not isinstance(value, int) or value < 0 or not in_64_bits(value):
         raise ObdBenchError(
             f"The method {what} {short(given)} ({type(given).__name__}); expected an integer, 0 or "
             f"more."

@@ -346,12 +346,12 @@ def _advance(specs: Sequence[RunSpec], conditions: Conditions, problems: list[OS
             records = [attempts[0].record("failed", conditions.device, error)]
         for attempt, record in zip(attempts, records, strict=True):
             try:
-                attempt.write(record, conditions.device)
+                written = attempt.write(record, conditions.device)
             except OSError as error:
                 problems.append(error)
             else:
-                if is_complete(attempt.folder):
-                    remember(record, conditions.store, made_here=True)
+                if written.status == "complete":
+                    remember(written, conditions.store, made_here=True)
                     attempt.forget_state()
     return True
 
@@ -482,10 +482,13 @@ class _Attempt:
         advice = advice_on_divergence(method, self.spec.student)
         return f" The method had reached outer step {self.heartbeat.step}. {advice}"
 
-    def write(self, record: Record, device: str) -> None:
+    def write(self, record: Record, device: str) -> Record:
         """Write the run's record; of one that no file can hold, a failed one that says why.
 
         Its saved state stays then, and so do its sets.
+
+        Returns:
+            The one that was written.
 
         Raises:
             OSError: It could not be written.
@@ -494,7 +497,9 @@ class _Attempt:
             write_record(self.folder / FILE, record)
         except ObdBenchError as error:
             self.outcome.forget_results()
-            write_record(self.folder / FILE, self.record("failed", device, error))
+            record = self.record("failed", device, error)
+            write_record(self.folder / FILE, record)
+        return record
 
     def forget_state(self) -> None:
         """Remove what only an unfinished run needs, and what killed attempts left half-written."""

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from benchmark.config import LARGEST_INTEGER
 from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError, did_you_mean, short
 from benchmark.method import METHODS
@@ -40,7 +41,7 @@ MOST = {
 """What scoring a run again may take: far more than the paper's size, an hour or so of a core."""
 LONGEST_EPISODE = 10**6
 LARGEST_RETURN = 1e9
-LARGEST_NUMBER = 2.0**63
+LARGEST_NUMBER = float(LARGEST_INTEGER)
 """Numbers lie below, so that the integers of a table hold them."""
 LONGEST_TEXT, MOST_SETTINGS = 1000, 2**13
 """Characters of a text in a record, and of all settings of a run together."""
