@@ -143,8 +143,7 @@ class Registry(Generic[T]):
         if self._discovered:
             return
         self._discovered = True
-        points = _entry_points(tuple(sys.path)).select(group=self.group)
-        for point in sorted(points, key=_own_first):
+        for point in sorted(importlib.metadata.entry_points(group=self.group), key=_own_first):
             distribution = _distribution_name(point.dist)
             try:
                 self._add(point.name, point.value, distribution)
@@ -206,12 +205,6 @@ class Registry(Generic[T]):
                 f"The {self.kind} {name!r} of {origin} cannot be made without arguments: "
                 f"{type(error).__name__}: {error}. Give every field a default."
             ) from error
-
-
-@cache
-def _entry_points(path: tuple[str, ...]) -> importlib.metadata.EntryPoints:
-    """What all distributions on this path register: read once, not once per kind."""
-    return importlib.metadata.entry_points()
 
 
 def _own_first(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
