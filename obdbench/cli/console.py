@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -115,6 +116,17 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.1f} {self.unit}/s")
 
 
+class _Remaining(TimeRemainingColumn):
+    """Time left at the mean pace so far, where the share of the work is known; else rich's."""
+
+    def render(self, task: Task) -> Text:
+        share, elapsed = task.fields["share"], task.finished_time or task.elapsed
+        if share is None or not share or elapsed is None:
+            return super().render(task)
+        left = timedelta(seconds=round(elapsed * (1 - share) / share))
+        return Text(str(left), style="progress.remaining")
+
+
 class ProgressBar:
     """One piece of long work: set how far it is as often as you like.
 
@@ -134,26 +146,36 @@ class ProgressBar:
                 _amount(unit),
                 TransferSpeedColumn() if unit == "bytes" else _Rate(unit),
                 TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                _Remaining(),
                 TextColumn("{task.fields[note]}", markup=False),
                 console=err,
             )
-            self._task = self._bar.add_task(title, total=total, note="")
+            self._task = self._bar.add_task(title, total=total, note="", share=None)
 
-    def update(self, done: float, note: str = "", *, total: float | None = None) -> None:
-        """Says how much of the total is done, and what the total is if that is new."""
+    def update(
+        self, done: float, note: str = "", *, total: float | None = None, share: float | None = None
+    ) -> None:
+        """Say how far the work is.
+
+        Args:
+            done: Units done.
+            note: Shown at the end of the line.
+            total: All units, if that is new.
+            share: Share of the work that is done, for the time that is left, where units differ in
+                what they cost; by default that of the units.
+        """
         self.total = total or self.total
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=self.total, note=note)
+            self._bar.update(self._task, completed=done, total=self.total, note=note, share=share)
         elif time.monotonic() - self._printed > PLAIN_SECONDS:
-            self._line(done, note)
+            self._line(done, note, share)
 
-    def _line(self, done: float, note: str) -> None:
+    def _line(self, done: float, note: str, share: float | None) -> None:
         self._printed = time.monotonic()
         elapsed = self._printed - self._began
-        rate = done / elapsed if elapsed else 0.0
         total = self.total or done
-        left = f", about {(total - done) / rate:.0f} s left" if 0 < done < total else ""
+        share = share if share is not None else done / total if total else 1.0
+        left = f", about {elapsed * (1 - share) / share:.0f} s left" if 0 < share < 1 else ""
         with contextlib.suppress(OSError):  # a log on a full disk fails no run
             err.print(
                 f"{self.title}: {done:,.6g} of {total:,.0f} {self.unit}, {elapsed:.0f} s{left}"

@@ -258,17 +258,27 @@ def _share(plan: Sweep, todo: list[RunSpec], share: str | None) -> list[RunSpec]
 def _work(todo: list[RunSpec], plan: Sweep, conditions: Conditions, jobs: int) -> None:
     """Do the runs, with a progress bar."""
     from benchmark.local import execute_here, execute_in_processes
-    from results.record_store import run_status
+    from obdbench.time_left import share_done
+    from results.record_store import readable_records, run_status
 
     with progress_bar(plan.name, "runs", len(todo)) as bar:
-        done: set[str] = set()  # never looked at again; a failed run may be under retry
+        store = conditions.store
+        at = {run.run_id: run_status(store, run) for run in todo}
+        before = {run: status.fraction for run, status in at.items() if status.state == "stopped"}
 
         def poll() -> None:
-            at = {r.run_id: run_status(conditions.store, r) for r in todo if r.run_id not in done}
-            done.update(run for run, p in at.items() if p.state == "done")
-            failed = sum(p.state == "failed" for p in at.values())
-            running = sum(p.fraction for p in at.values() if p.state == "running")
-            bar.update(len(done) + failed + running, f"{failed} failed" if failed else "")
+            for run in todo:
+                if at[run.run_id].state != "done":  # done is for good, failed may be under retry
+                    at[run.run_id] = run_status(store, run)
+            counted = ("done", "failed", "running")
+            now = {run: s.fraction for run, s in at.items() if s.state in counted}
+            failed = sum(status.state == "failed" for status in at.values())
+            records, _ = readable_records(store, plan)
+            bar.update(
+                sum(now.values()),
+                f"{failed} failed" if failed else "",
+                share=share_done(todo, before, now, records),
+            )
 
         seldom = sparingly(poll)  # ten thousand runs are looked at in a third of a second
         with _saved_by_signals(conditions.stop):
