@@ -25,7 +25,7 @@ from benchmark.clocks import Cost
 from benchmark.config import build
 from benchmark.datasets.dataset import ReferenceReturns
 from benchmark.errors import ObdBenchError
-from benchmark.files import read_small, write_atomic
+from benchmark.files import json_sha256, read_small, write_atomic
 from benchmark.method import METHODS
 from benchmark.protocol import Protocol
 from benchmark.record import (
@@ -45,6 +45,7 @@ from benchmark.record import (
 from benchmark.spec import NONE, RunSpec
 from benchmark.students.spec import StudentSpec
 from results.record_store import SWEEPS
+from results.study_results import DIGEST
 
 OLD_SCHEMA = "obdbench.record/1"
 
@@ -101,7 +102,9 @@ def _convert(old: Path, new: Path) -> int:
         text, name = read_small(path).decode(), path.name
         for before, after in ids.items():
             text, name = text.replace(f'"{before}"', f'"{after}"'), name.replace(before, after)
-        write_atomic(new / "studies" / path.parent.name / name, text)
+        study = json.loads(text)
+        sealed = json.dumps(study | {DIGEST: json_sha256(study)}) + "\n"
+        write_atomic(new / "studies" / path.parent.name / name, sealed)
     return len(records)
 
 

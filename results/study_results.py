@@ -20,7 +20,7 @@ from results.stores import store_option
 
 SCHEMA = "obdbench.study/1"
 DIGEST = "sha256"
-"""Key of a file that holds the digest of all others; files of older versions have none."""
+"""Key of a file that holds the digest of all others."""
 _ONE_SLASH_FIRST = re.compile("[^/-]+/[^/]+")
 
 
@@ -129,7 +129,9 @@ def _checked(values: dict[str, Any], path: Path) -> StudyResult:
         ValidationError: They are not the values of a result.
     """
     said = values.pop(DIGEST, None)
-    if said not in (None, json_sha256(values)):
+    if said is None:
+        raise BadStudyResult("it has no sha256 of its content: an early version wrote it")
+    if said != json_sha256(values):
         raise BadStudyResult("it was altered: its content has another sha256 than it says")
     schema = values.pop("schema", None)
     if schema != SCHEMA:

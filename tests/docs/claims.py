@@ -155,9 +155,9 @@ def _stage(environment: str, kind: str, steps: int, quantity: str = "normalized_
 
 
 def _student(environment: str, grid: str, student: str = "home") -> Side:
-    """The study `transfer`'s sets under one student, or under the worst one that the words meet."""
+    """The study `transfer`'s sets under their own student, or the worst other one of the words."""
     rows = _study("transfer").query(f"environment == {environment!r} and grid == {grid!r}")
-    rows = rows.query(student)
+    rows = rows.query(student if student == "home" else f"({student}) and not home")
     students = [found for _, found in rows.groupby(["depth", "width", "learning_rate", "steps"])]
     worst = min(students, key=lambda found: float(found["return"].mean()))
     return {"": dict(enumerate(worst.sort_values("item")["return"]))}

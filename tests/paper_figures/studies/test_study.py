@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from benchmark.files import json_sha256
 from paper_figures.studies.study import STUDIES, NothingToStudy, Row, Study, perform
 from results.stores import SHIPPED
 from results.study_results import (
@@ -128,7 +129,7 @@ def test_results_that_were_not_measured_alike_are_not_put_together(
 ) -> None:
     perform("toy", tmp_path)
     path = result_path(tmp_path, "toy", "three")
-    of_an_older_version(path, version=2)
+    with_other_content(path, version=2)
     with pytest.raises(BadStudyResult, match=r"three\.json was measured with other settings"):
         study_results(tmp_path, "toy")
 
@@ -170,11 +171,11 @@ def test_a_file_that_is_no_result_is_refused_by_name(tmp_path: Path, content: st
         study_results(tmp_path, "toy")
 
 
-def of_an_older_version(path: Path, **changed: Any) -> None:
-    """Write a result with other values and, as older versions did, without its digest."""
+def with_other_content(path: Path, **changed: Any) -> None:
+    """Write a result with other values and the digest that belongs to them."""
     values = json.loads(path.read_text()) | changed
-    del values["sha256"]
-    path.write_text(json.dumps(values))
+    values.pop("sha256", None)
+    path.write_text(json.dumps(values | {"sha256": json_sha256(values)}))
 
 
 @pytest.mark.parametrize(
@@ -196,22 +197,26 @@ def test_a_result_that_is_damaged_is_refused_by_name(
 ) -> None:
     perform("toy", tmp_path)
     path = result_path(tmp_path, "toy", "three")
-    of_an_older_version(path, **changed)
+    with_other_content(path, **changed)
     with pytest.raises(BadStudyResult, match=f"{path} cannot be read .*{re.escape(says)}"):
         study_results(tmp_path, "toy")
 
 
-def test_a_result_that_was_altered_is_refused_and_one_without_digest_is_read(
-    tmp_path: Path,
-) -> None:
+def test_a_result_that_was_altered_or_has_no_digest_is_refused(tmp_path: Path) -> None:
     perform("toy", tmp_path)
     path = result_path(tmp_path, "toy", "three")
     written, before = path.read_text(), study_results(tmp_path, "toy")
     path.write_text(written.replace('"length": 5', '"length": 6'))
     with pytest.raises(BadStudyResult, match=f"{path} .*altered"):
         study_results(tmp_path, "toy")
+    values = json.loads(written)
+    del values["sha256"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(BadStudyResult, match=f"{path} .*no sha256 .*Remove it"):
+        study_results(tmp_path, "toy")
+    with_other_content(path)
+    assert study_results(tmp_path, "toy") == before
     path.write_text(written)
-    of_an_older_version(path)
     assert study_results(tmp_path, "toy") == before
     assert perform("toy", tmp_path) == (0, 2)
 
