@@ -114,8 +114,8 @@ def test_without_the_four_there_is_no_table(make_record: MakeRecord) -> None:
         step_or_weighting(runs_frame([make_record("pbc"), make_record("av_pbc")]))
 
 
-def test_the_shipped_sweep_has_the_2_by_2_on_nine_datasets_with_ten_seeds() -> None:
+def test_the_shipped_sweep_has_the_2_by_2_on_nine_datasets_with_five_seeds() -> None:
     runs = read_sweep(shipped_sweeps()["step_or_weighting"]).runs
-    assert len(runs) == 4 * 9 * 10
+    assert len(runs) == 4 * 9 * 5
     assert {run.method for run in runs} == set(ROWS)
-    assert len({str(run.scoring_axes) for run in runs}) == 9 * 10  # common numbers per seed
+    assert len({str(run.scoring_axes) for run in runs}) == 9 * 5  # common numbers per seed
