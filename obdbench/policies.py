@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import typing
 from collections.abc import Mapping
 from contextlib import suppress
@@ -70,7 +71,14 @@ class TrainedPolicy:
         Raises:
             ObdBenchError: The observation has another shape.
         """
-        observations = np.asarray(observation, dtype=np.float32)
+        try:
+            observations = np.asarray(observation, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ObdBenchError(
+                f"predict got a {type(observation).__name__} that is not an array of numbers; "
+                f"expected an observation, as {self.environment} gives them (reset and step give "
+                f"others next to it)."
+            ) from error
         dim = self.student.scaling.mean.shape[0]
         if observations.ndim not in (1, 2) or observations.shape[-1] != dim:
             raise ObdBenchError(
@@ -80,6 +88,12 @@ class TrainedPolicy:
         actions = self.student(observations.reshape(1, -1, dim))[0]
         chosen = highest(actions, self.space) if isinstance(self.space, Discrete) else actions
         return chosen[0] if observations.ndim == 1 else chosen
+        if undefined := int(np.isnan(actions).any(-1).sum()):
+            raise ObdBenchError(
+                f"The actions for {undefined} of {len(actions)} observations are not numbers. "
+                f"Either an observation has none itself, or is huge, or the training diverged: "
+                f"train with a lower learning rate or fewer steps."
+            )
 
 
 @dataclass(frozen=True)
@@ -167,7 +181,7 @@ class Evaluation:
     """Episodes that a policy played.
 
     Args:
-        returns: Undiscounted return of each episode `[episodes]`.
+        returns: Undiscounted return of each episode `[episodes]`; nan where an action was nan.
         lengths: Environment steps of each episode `[episodes]`.
         normalized: Normalized return of each episode (0 the random policy, 100 the expert); None
             where the suite has no reference returns of the environment.
@@ -252,10 +266,20 @@ def html_rows(rows: Mapping[str, str]) -> str:
 
 
 def _episode(policy: Acts, env: gymnasium.Env[Any, Any], seed: int) -> tuple[float, int]:
-    """Return and length of one episode."""
+    """Return and length of one episode; no return where an action is nan, as in `rollout`."""
     observation, _ = env.reset(seed=seed)
     total, length, ended = 0.0, 0, False
     while not ended:
-        observation, reward, terminated, truncated, _ = env.step(policy.predict(observation))
+        action = policy.predict(observation)
+        if _has_nan(action):
+            total = math.nan  # some environments play on
+        observation, reward, terminated, truncated, _ = env.step(action)
         total, length, ended = total + float(reward), length + 1, terminated or truncated
     return total, length
+
+
+def _has_nan(action: object) -> bool:
+    if not isinstance(action, np.ndarray | np.floating | float):
+        return False
+    numbers = np.asarray(action)
+    return numbers.dtype.kind == "f" and bool(np.isnan(numbers).any())

@@ -153,6 +153,61 @@ def test_no_steps_and_no_episodes_are_refused(count: int) -> None:
         obdbench.evaluate(pairs.train(steps=1), "Hopper-v5", episodes=count)
 
 
+def tiny_set(environment: str = "CartPole-v1", actions: int = 2) -> obdbench.DistilledSet:
+    scaling = obdbench.Scaling(
+        torch.zeros(4), torch.ones(4), torch.zeros(actions), torch.ones(actions)
+    )
+    student = obdbench.StudentSpec(width=8, depth=2, steps=8)
+    pairs = obdbench.SyntheticSet(torch.eye(4)[:2], torch.eye(2)[:, :actions])
+    card = {"environment": environment, "run_id": "none"}
+    return obdbench.DistilledSet(pairs, scaling, student, card)
+
+
+@pytest.mark.parametrize(
+    ("environment", "actions"), [("CartPole-v1", 2), ("InvertedPendulum-v5", 1)]
+)
+def test_a_student_that_diverged_has_no_action(environment: str, actions: int) -> None:
+    """The first action was taken, or MuJoCo put 0 for it: a return like any other."""
+    pairs = tiny_set(environment, actions)
+    diverged = pairs.train(student={"learning_rate": 1e30})
+    with pytest.raises(obdbench.ObdBenchError, match=r"1 of 1 .*not numbers.*diverged"):
+        obdbench.evaluate(diverged, environment, episodes=1)
+    policy, observation = pairs.train(), np.full((2, 4), np.nan)
+    observation[0] = 0
+    with pytest.raises(obdbench.ObdBenchError, match=r"1 of 2 .*observation"):
+        policy.predict(observation)
+
+
+class PlaysOn(gymnasium.Env[Any, Any]):
+    """Two steps of reward 1, whatever the action is."""
+
+    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    spec = None
+
+    def reset(self, **_: Any) -> Any:
+        self.left = 2
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        return np.zeros(1, np.float32), 1.0, not self.left, False, {}
+
+
+class OnceNoNumber:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def predict(self, observation: Any) -> NDArray[np.float32]:
+        self.calls += 1
+        return np.full(1, np.nan if self.calls == 2 else 0, np.float32)
+
+
+def test_an_episode_in_which_an_action_was_no_number_has_no_return() -> None:
+    played = obdbench.evaluate(OnceNoNumber(), PlaysOn(), episodes=2)
+    assert np.isnan(played.returns).tolist() == [True, False]
+    assert played.lengths.tolist() == [2, 2]
+
+
 def test_a_discrete_action_is_a_number_that_the_environment_takes() -> None:
     path = next(SHIPPED.glob("cartpole-mixed.hades.*/seed0/*.safetensors"))
     policy = obdbench.load_set(path).train()
