@@ -242,18 +242,27 @@ def evaluate(
 
 
 def known_reference(environment: str) -> ReferenceReturns | None:
-    """Returns of the random policy and the expert in an environment, where the suite has them."""
+    """Returns of the random policy and the expert in an environment, where the suite has them.
+
+    Those of datasets that others registered count only where the suite has none of its own.
+    """
     for name in d4rl_names():
         if d4rl_environment(name) == environment:
             return d4rl_reference(name)
-    for name in DATASETS:
-        source = DATASETS[name]
-        if isinstance(source, ScriptedMixture) and source.env_id == environment:
-            return source.reference
-    try:
+    broken = DATASETS.broken()  # entries of others may not load
+    scripted = [
+        (DATASETS.origin(name) == "obdbench", source.reference)
+        for name in DATASETS
+        if name not in broken
+        and isinstance(source := DATASETS[name], ScriptedMixture)
+        and source.env_id == environment
+    ]
+    for own, reference in scripted:
+        if own:
+            return reference
+    with suppress(DatasetProblem):
         return suite_reference(environment)
-    except DatasetProblem:
-        return None
+    return scripted[0][1] if scripted else None
 
 
 def html_rows(rows: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import obdbench
 from benchmark.datasets.d4rl_facts import d4rl_reference
 from benchmark.record import write_record
-from benchmark.registry import load_plugin
+from benchmark.registry import Registry, load_plugin
 from obdbench.policies import known_reference
 from results.comparison import published_cells
 from results.record_store import SHIPPED
@@ -316,6 +316,28 @@ def test_reference_returns_are_known_of_the_suites_environments_and_of_d4rls() -
     hopper = known_reference("Hopper-v5")
     assert hopper is not None
     assert hopper != known_reference("Hopper-v4")
+
+
+def test_datasets_of_others_neither_change_nor_hide_the_suites_references(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry = Registry("dataset", "obdbench.none", obdbench.DatasetSource, entries="instances")
+    theirs = obdbench.ReferenceReturns(0.0, 1.0)
+    for env_id in ("CartPole-v1", "Hopper-v5", "Pendulum-v1"):
+        mixture = obdbench.ScriptedMixture(
+            env_id, "theirs", controller=lambda observations: observations, noise=(0.0,),
+            reference=theirs,
+        )  # fmt: skip
+        registry.register(f"a/{env_id}", mixture)
+    registry.register("b/broken", "no_such_module:NOTHING")
+    own = obdbench.DATASETS["cartpole/mixed"]
+    registry.register("cartpole/mixed", own, origin="obdbench")
+    expected = known_reference("Hopper-v5")
+    monkeypatch.setattr("obdbench.policies.DATASETS", registry)
+    assert known_reference("CartPole-v1") == own.reference  # type: ignore[attr-defined]
+    assert known_reference("Hopper-v5") == expected
+    assert known_reference("Pendulum-v1") == theirs
+    assert known_reference("MountainCar-v0") is None
 
 
 def test_a_sweep_goes_on_where_it_was(
