@@ -308,12 +308,15 @@ def load_set(source: Run | Record | str | os.PathLike[str]) -> DistilledSet:
             run's folder, or a safetensors file. Of a run, the last set is loaded.
 
     Raises:
-        ObdBenchError: There is no such run, or it has no set.
+        ObdBenchError: There is no such run, or it has no set, or that of a record is another.
     """
     if isinstance(source, str | os.PathLike) and str(source).endswith(".safetensors"):
         path = Path(source)
     else:
-        path = last_set(source if isinstance(source, Run) else find_run(_name_of(source)))
+        found = source if isinstance(source, Run) else find_run(_name_of(source))
+        path = last_set(found)
+        if isinstance(source, Record):
+            _check_same_set(source, found)
     pairs, scaling, card = load_synthetic_set(path)
     return DistilledSet(pairs, scaling, scoring_student(card), card)
 
@@ -365,6 +368,24 @@ def check_sets(run: Run) -> None:
     for checkpoint in run.record.checkpoints:
         if checkpoint.synthetic_set and (run.folder / checkpoint.synthetic_set).exists():
             check_set(run.record, checkpoint, run.folder)
+
+
+def _check_same_set(record: Record, found: Run) -> None:
+    """Check that a run was found by its record, not by only the name of its record.
+
+    Raises:
+        ObdBenchError: The last set of the run that was found is another.
+    """
+    here, there = (
+        [str(c.sha256) for c in one.checkpoints if c.synthetic_set][-1:]
+        for one in (found.record, record)
+    )
+    if here != there:
+        raise ObdBenchError(
+            f"{found.folder} has another set of {record.run_id} (sha256 {here[0][:16]}) than the "
+            f"record, which was made elsewhere: sha256 {(there or ['none'])[0][:16]} in the record."
+            f" Give the folder that the record is in, in place of the record."
+        )
 
 
 def check_same_data(store: Path, plan: Sweep, datasets: Sequence[Dataset]) -> None:

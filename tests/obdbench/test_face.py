@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -109,6 +110,16 @@ def test_a_set_is_found_by_its_run_its_record_its_id_its_folder_and_its_file(
     assert found.student.width == STUDENT["width"]
     assert "4 pairs for Hopper-v5" in repr(found)
     assert "4 pairs for Hopper-v5" in found._repr_html_()
+
+
+def test_the_set_of_a_record_is_never_that_of_another_run_of_its_name(done: obdbench.Run) -> None:
+    checkpoints = [
+        msgspec.structs.replace(checkpoint, sha256="0" * 64)
+        for checkpoint in done.record.checkpoints
+    ]
+    elsewhere = altered(done.record, checkpoints=checkpoints)
+    with pytest.raises(obdbench.ObdBenchError, match="sha256 0000000000000000 in the record"):
+        obdbench.load_set(elsewhere)
 
 
 def test_a_run_without_a_set_says_so(small_dataset_name: str) -> None:
