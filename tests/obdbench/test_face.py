@@ -98,6 +98,32 @@ def test_a_mistake_is_named_with_the_nearest_valid_word(call: Any, says: str) ->
         call()
 
 
+SMALL: dict[str, Any] = {"method": "random", "dataset": "hopper/medum"}
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: obdbench.run(**SMALL, student="hades"), "is 'hades' .str.; expected its settings"),
+        (lambda: obdbench.run(**SMALL, student=0), r"is 0 \(int\); expected its settings"),
+        (lambda: obdbench.run(**SMALL, protocol=None), r"is None \(NoneType\); expected a name"),
+        (lambda: obdbench.run(**SMALL, teacher=None), r"teacher is None \(NoneType\); expected"),
+        (lambda: obdbench.run(**SMALL, density=5), r"density is 5 \(int\); expected a name"),
+        (lambda: obdbench.run("random", None), r"dataset is None \(NoneType\); expected a name"),  # type: ignore[arg-type]
+        (lambda: obdbench.load_teacher("hopper/medium@9", None), "recipe is None"),  # type: ignore[arg-type]
+        (lambda: obdbench.sweep({"name": "x"}, jobs=1.5), "jobs=1.5; expected 1 or more"),  # type: ignore[arg-type]
+        (lambda: obdbench.sweep({"name": "x"}, jobs="2"), "jobs='2'; expected 1 or more"),  # type: ignore[arg-type]
+        (
+            lambda: obdbench.sweep({"name": "x"}, plugins="mine.py"),
+            r"expected a list: \['mine.py'\]",
+        ),
+    ],
+)
+def test_a_value_of_another_kind_is_named_with_what_was_expected(call: Any, says: str) -> None:
+    with pytest.raises(obdbench.ObdBenchError, match=says):
+        call()
+
+
 def test_a_set_is_found_by_its_run_its_record_its_id_its_folder_and_its_file(
     done: obdbench.Run, record_store: Path
 ) -> None:
@@ -172,6 +198,44 @@ def tiny_set(environment: str = "CartPole-v1", actions: int = 2) -> obdbench.Dis
     pairs = obdbench.SyntheticSet(torch.eye(4)[:2], torch.eye(2)[:, :actions])
     card = {"environment": environment, "run_id": "none"}
     return obdbench.DistilledSet(pairs, scaling, student, card)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, torch.tensor])
+def test_integers_of_other_libraries_are_taken_as_pythons(kind: Any) -> None:
+    pairs, observation = tiny_set(), np.ones(4)
+    trained = pairs.train(steps=kind(3), seed=kind(1)).student.parameters
+    for layer, wanted in zip(trained, pairs.train(steps=3, seed=1).student.parameters, strict=True):
+        assert all(torch.equal(*tensors) for tensors in zip(layer, wanted, strict=True))
+    played = obdbench.evaluate(pairs.train(), "CartPole-v1", episodes=kind(2), seed=kind(4))
+    expected = obdbench.evaluate(pairs.train(), "CartPole-v1", episodes=2, seed=4)
+    assert (played.returns == expected.returns).all()
+    assert pairs.train().predict(observation) in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda p: tiny_set().train(steps=2.5), "train got steps=2.5; expected 1 or more"),
+        (lambda p: tiny_set().train(steps="3"), "train got steps='3'; expected 1 or more"),
+        (lambda p: tiny_set().train(seed=1.5), "train got seed=1.5; expected"),
+        (lambda p: tiny_set().train(seed=2**64), "train got seed=18446744073709551616; expected"),
+        (lambda p: tiny_set().train(student="hades"), r"is 'hades' \(str\); expected its settings"),
+        (lambda p: obdbench.evaluate(p, "CartPole-v1", episodes=2.5), "episodes=2.5; expected 1"),
+        (lambda p: obdbench.evaluate(p, "CartPole-v1", seed=-1), "seed=-1; expected 0 or more"),
+        (lambda p: obdbench.evaluate(tiny_set(), "CartPole-v1"), "a DistilledSet.*train"),
+        (lambda p: obdbench.evaluate(lambda x: 0, "CartPole-v1"), "a function; expected a policy"),
+        (lambda p: obdbench.evaluate(p, None), "env=None; expected the id"),
+        (
+            lambda p: obdbench.evaluate(p, "CartPole-v1", reference=(0, 1)),
+            r"reference=\(0, 1\); expected",
+        ),
+        (lambda p: p.predict(gymnasium.make("CartPole-v1").reset()), "predict got a tuple"),
+    ],
+)
+def test_what_cannot_be_trained_or_played_is_one_sentence(call: Any, says: str) -> None:
+    policy = tiny_set().train(steps=1)
+    with pytest.raises(obdbench.ObdBenchError, match=says):
+        call(policy)
 
 
 @pytest.mark.parametrize(
