@@ -5,6 +5,7 @@ A score that is in the store is not made again, so that the same call goes on fr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -103,7 +104,9 @@ def left_to_score(
     store: Path,
     folder: Path,
     images: Mapping[str, Path],
-    on_left_out: Callable[[str], None],
+    rows: int,
+    seed: int,
+    on_note: Callable[[str], None],
 ) -> list[Wanted]:
     """What has no score in a store yet, the variant that authors report before all others.
 
@@ -113,7 +116,10 @@ def left_to_score(
         store: Store of the scores.
         folder: Folder of artefacts.
         images: Folders of the user's own images by environment, e.g. "images/mnist".
-        on_left_out: Called with a sentence for what cannot be scored.
+        rows: Students, or candidates, of a set that are asked for.
+        seed: Seed that is asked for.
+        on_note: Called with a sentence for what cannot be scored, and for scores that are there
+            with others than these.
 
     Raises:
         ArtefactProblem: A score is there that was made from another file, or on other images.
@@ -125,7 +131,7 @@ def left_to_score(
             f"There is no variant {unknown[0]!r}. {did_you_mean(unknown[0], get_args(Variant))}"
         )
     teachers, ranked = imported_teachers(), list[tuple[int, Wanted]]()
-    others: dict[str, None] = {}
+    others, kept = dict[str, None](), Counter[str]()
     load = cache(load_images)  # once per data set, not per set
     for name in names:
         teacher = name in teachers
@@ -163,8 +169,17 @@ def left_to_score(
                     f"{there.images_source}) than {len(real)} from {real.source}. Move it away, or "
                     f"name another --store."
                 )
+            found = len(there.returns)  # a policy has a row per seed, whatever is asked for
+            if there.seed != seed or (not teacher and found != rows):
+                what = f"{found} seeds" if teacher else f"{found} students or candidates"
+                kept[f"{what}, seed {there.seed}"] += 1
     for what in others:
-        on_left_out(f"Not scored: {what}")
+        on_note(f"Not scored: {what}")
+    for what, count in kept.items():
+        on_note(
+            f"Kept {count} scores that are there with {what}, not with what was asked for now. "
+            f"Name another --store to have those too."
+        )
     return [wanted for _, wanted in sorted(ranked, key=lambda pair: pair[0])]
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.config import BadConfiguration, build
+from benchmark.config import BadConfiguration, build, plain
 from benchmark.datasets.catalog import build_dataset, is_stored
 from benchmark.datasets.catalog import load_dataset as load_stored
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
-from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.errors import ObdBenchError, did_you_mean, short
 from benchmark.local import default_jobs, execute_here, execute_in_processes
 from benchmark.protocol import Protocol, protocol_named
 from benchmark.record import FILE, Record, check_set, read_record, record_folder
@@ -161,6 +161,9 @@ def run(
         ObdBenchError: A name or a setting is unknown, with the nearest valid ones, or has a value
             that does not fit.
     """
+    words = {"method": method, "dataset": dataset, "teacher": teacher, "density": density}
+    for what, name in words.items():
+        _check_name(what, name)
     spec = RunSpec.create(
         method=method,
         dataset=dataset,
@@ -170,7 +173,7 @@ def run(
         protocol=_protocol(protocol, method),
         teacher=teacher,
         density=density,
-        student=student or {},
+        student={} if student is None else student,
     )
     load_dataset(dataset)
     folder = store_folder(store)
@@ -209,8 +212,14 @@ def sweep(
     Raises:
         ObdBenchError: `jobs` is less than 1, or a name or a setting of the sweep does not fit.
     """
-    if jobs is not None and jobs < 1:
-        raise BadConfiguration(f"sweep got jobs={jobs}; expected 1 or more, or None for all cores.")
+    if (jobs := plain(jobs)) is not None and (not isinstance(jobs, int) or jobs < 1):
+        raise BadConfiguration(
+            f"sweep got jobs={jobs!r}; expected 1 or more, an integer, or None for all cores."
+        )
+    if isinstance(plugins, str | os.PathLike):
+        raise BadConfiguration(
+            f"plugins is {str(plugins)!r}, one file; expected a list: [{str(plugins)!r}]."
+        )
     files = tuple(str(Path(plugin).resolve()) for plugin in plugins)
     for file in files:
         load_plugin(file)
@@ -280,6 +289,7 @@ def load_dataset(name: str) -> Dataset:
     Raises:
         ObdBenchError: No dataset is called so, or the stored one was altered.
     """
+    _check_name("dataset", name)
     parsed = DatasetName.parse(name)
     if is_stored(parsed):
         return load_stored(parsed)
@@ -296,7 +306,8 @@ def load_teacher(dataset: str | Dataset, recipe: str = "td3_bc") -> NetworkTeach
     Raises:
         TeacherProblem: There is none; with the command that trains one.
     """
-    data = load_dataset(dataset) if isinstance(dataset, str) else dataset
+    _check_name("recipe", recipe)
+    data = dataset if isinstance(dataset, Dataset) else load_dataset(dataset)
     return find_teacher(data, recipe)
 
 
@@ -308,12 +319,15 @@ def load_set(source: Run | Record | str | os.PathLike[str]) -> DistilledSet:
             run's folder, or a safetensors file. Of a run, the last set is loaded.
 
     Raises:
-        ObdBenchError: There is no such run, or it has no set.
+        ObdBenchError: There is no such run, or it has no set, or that of a record is another.
     """
     if isinstance(source, str | os.PathLike) and str(source).endswith(".safetensors"):
         path = Path(source)
     else:
-        path = last_set(source if isinstance(source, Run) else find_run(_name_of(source)))
+        found = source if isinstance(source, Run) else find_run(_name_of(source))
+        path = last_set(found)
+        if isinstance(source, Record):
+            _check_same_set(source, found)
     pairs, scaling, card = load_synthetic_set(path)
     return DistilledSet(pairs, scaling, scoring_student(card), card)
 
@@ -356,6 +370,24 @@ def last_set(run: Run) -> Path:
     return check_set(record, sets[-1], run.folder)
 
 
+def _check_same_set(record: Record, found: Run) -> None:
+    """Check that a run was found by its record, not by only the name of its record.
+
+    Raises:
+        ObdBenchError: The last set of the run that was found is another.
+    """
+    here, there = (
+        [str(c.sha256) for c in one.checkpoints if c.synthetic_set][-1:]
+        for one in (found.record, record)
+    )
+    if here != there:
+        raise ObdBenchError(
+            f"{found.folder} has another set of {record.run_id} (sha256 {here[0][:16]}) than the "
+            f"record, which was made elsewhere: sha256 {(there or ['none'])[0][:16]} in the record."
+            f" Give the folder that the record is in, in place of the record."
+        )
+
+
 def check_sets(run: Run) -> None:
     """Check that the sets next to a record are those that were scored; some may be left out.
 
@@ -393,7 +425,18 @@ def _protocol(protocol: str | Protocol | Mapping[str, Any], method: str) -> Prot
         return protocol_named(protocol)
     if isinstance(protocol, Mapping):
         return build(Protocol, protocol, f"the protocol of {method}")
+    if not isinstance(protocol, Protocol):
+        _check_name("protocol", protocol)
     return protocol
+
+
+def _check_name(what: str, name: object) -> None:
+    """Raise BadConfiguration for a name that is not a text, such as None."""
+    if not isinstance(name, str):
+        raise BadConfiguration(
+            f"{what} is {short(name)} ({type(name).__name__}); expected a name, which `obdbench "
+            f"list` shows."
+        )
 
 
 def _sweep(sweep: str | os.PathLike[str] | Mapping[str, Any], store: Path) -> Sweep:

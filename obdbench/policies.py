@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import typing
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ import torch
 from gymnasium.spaces import Discrete
 from numpy.typing import ArrayLike, NDArray
 
+from benchmark.config import plain
 from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_names, d4rl_reference
 from benchmark.datasets.dataset import DatasetProblem, ReferenceReturns
 from benchmark.datasets.own import ScriptedMixture
@@ -29,7 +31,7 @@ from benchmark.environments.lookup import (
     make_environment,
     variant_id,
 )
-from benchmark.errors import ObdBenchError
+from benchmark.errors import ObdBenchError, short
 from benchmark.scaling import Scaling
 from benchmark.students.spec import StudentSpec, build_student
 from benchmark.students.student import StudentPolicy, train_on_set
@@ -68,9 +70,17 @@ class TrainedPolicy:
             `[act_dim]` or `[N, act_dim]` float32; for a Discrete space an integer, or `[N]`.
 
         Raises:
-            ObdBenchError: The observation has another shape.
+            ObdBenchError: The observation has another shape or is not an array of numbers, or an
+                action is not a number: the training diverged, or the observation has none.
         """
-        observations = np.asarray(observation, dtype=np.float32)
+        try:
+            observations = np.asarray(observation, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ObdBenchError(
+                f"predict got a {type(observation).__name__} that is not an array of numbers; "
+                f"expected an observation, as {self.environment} gives them (reset and step give "
+                f"others next to it)."
+            ) from error
         dim = self.student.scaling.mean.shape[0]
         if observations.ndim not in (1, 2) or observations.shape[-1] != dim:
             raise ObdBenchError(
@@ -78,6 +88,12 @@ class TrainedPolicy:
                 f"[{dim}] or [N, {dim}], as {self.environment} gives them."
             )
         actions = self.student(observations.reshape(1, -1, dim))[0]
+        if undefined := int(np.isnan(actions).any(-1).sum()):
+            raise ObdBenchError(
+                f"The actions for {undefined} of {len(actions)} observations are not numbers. "
+                f"Either an observation has none itself, or is huge, or the training diverged: "
+                f"train with a lower learning rate or fewer steps."
+            )
         chosen = highest(actions, self.space) if isinstance(self.space, Discrete) else actions
         return chosen[0] if observations.ndim == 1 else chosen
 
@@ -136,12 +152,13 @@ class DistilledSet:
                 the settings by name in which it differs from that one.
 
         Raises:
-            ObdBenchError: There are fewer than 1 step, a setting of the student is unknown, or its
-                head is not made for the environment's actions.
+            ObdBenchError: There are fewer than 1 step, a number is not an integer, a setting of the
+                student is unknown, or its head is not made for the environment's actions.
         """
-        if steps is not None and steps < 1:
-            raise ObdBenchError(f"train got steps={steps}; expected 1 or more.")
-        spec = student or self.student
+        if steps is not None:
+            steps = _integer("train got steps", steps, 1)
+        seed = _integer("train got seed", seed)
+        spec = self.student if student is None else student
         if not isinstance(spec, StudentSpec):
             spec = build_student(spec, "the student of train", self.student)
         space = action_space(self.environment)
@@ -167,7 +184,7 @@ class Evaluation:
     """Episodes that a policy played.
 
     Args:
-        returns: Undiscounted return of each episode `[episodes]`.
+        returns: Undiscounted return of each episode `[episodes]`; nan where an action was nan.
         lengths: Environment steps of each episode `[episodes]`.
         normalized: Normalized return of each episode (0 the random policy, 100 the expert); None
             where the suite has no reference returns of the environment.
@@ -208,10 +225,28 @@ def evaluate(
         reference: Returns that count as 0 and 100; those that the suite knows by default.
 
     Raises:
-        ObdBenchError: There is less than 1 episode, or no environment has that id.
+        ObdBenchError: There is less than 1 episode, no environment has that id, or an argument is
+            of another kind.
     """
-    if episodes < 1:
-        raise ObdBenchError(f"evaluate got episodes={episodes}; expected 1 or more.")
+    episodes = _integer("evaluate got episodes", episodes, 1)
+    seed = _integer("evaluate got seed", seed, 0)
+    if not hasattr(policy, "predict"):
+        raise ObdBenchError(
+            f"evaluate got a {type(policy).__name__}; expected a policy with predict(observation), "
+            f"such as the train() of a distilled set gives."
+        )
+    if isinstance(env, gymnasium.vector.VectorEnv) or not (
+        isinstance(env, str) or hasattr(env, "step")
+    ):
+        raise ObdBenchError(
+            f"evaluate got env={short(env)}; expected the id of a gymnasium environment, or one "
+            f"such environment."
+        )
+    if not isinstance(reference, ReferenceReturns | None):
+        raise ObdBenchError(
+            f"evaluate got reference={short(reference)}; expected obdbench.ReferenceReturns(random,"
+            f" expert)."
+        )
     made = make_environment(find_specification(env)) if isinstance(env, str) else env
     try:
         played = [_episode(policy, made, seed + number) for number in range(episodes)]
@@ -228,18 +263,40 @@ def evaluate(
 
 
 def known_reference(environment: str) -> ReferenceReturns | None:
-    """Returns of the random policy and the expert in an environment, where the suite has them."""
+    """Returns of the random policy and the expert in an environment, where the suite has them.
+
+    Those of datasets that others registered count only where the suite has none of its own.
+    """
     for name in d4rl_names():
         if d4rl_environment(name) == environment:
             return d4rl_reference(name)
-    for name in DATASETS:
-        source = DATASETS[name]
-        if isinstance(source, ScriptedMixture) and source.env_id == environment:
-            return source.reference
-    try:
+    broken = DATASETS.broken()  # entries of others may not load
+    scripted = [
+        (DATASETS.origin(name) == "obdbench", source.reference)
+        for name in DATASETS
+        if name not in broken
+        and isinstance(source := DATASETS[name], ScriptedMixture)
+        and source.env_id == environment
+    ]
+    for own, reference in scripted:
+        if own:
+            return reference
+    with suppress(DatasetProblem):
         return suite_reference(environment)
-    except DatasetProblem:
-        return None
+    return scripted[0][1] if scripted else None
+
+
+def _integer(what: str, value: object, least: int = -(2**63)) -> int:
+    """An integer of Python, NumPy or torch as Python's, as torch's and gymnasium's seeds must be.
+
+    Raises:
+        ObdBenchError: It is something else, less than `least`, or beyond 64 bits.
+    """
+    number = plain(value)
+    if type(number) is not int or not least <= number < 2**64:
+        expected = f"{least} or more, an integer" if least >= 0 else "an integer of 64 bits"
+        raise ObdBenchError(f"{what}={short(value)}; expected {expected}.")
+    return number
 
 
 def html_rows(rows: Mapping[str, str]) -> str:
@@ -251,11 +308,21 @@ def html_rows(rows: Mapping[str, str]) -> str:
     return f"<table>{cells}</table>"
 
 
+def _has_nan(action: object) -> bool:
+    if not isinstance(action, np.ndarray | np.floating | float):
+        return False
+    numbers = np.asarray(action)
+    return numbers.dtype.kind == "f" and bool(np.isnan(numbers).any())
+
+
 def _episode(policy: Acts, env: gymnasium.Env[Any, Any], seed: int) -> tuple[float, int]:
-    """Return and length of one episode."""
+    """Return and length of one episode; no return where an action is nan, as in `rollout`."""
     observation, _ = env.reset(seed=seed)
     total, length, ended = 0.0, 0, False
     while not ended:
-        observation, reward, terminated, truncated, _ = env.step(policy.predict(observation))
+        action = policy.predict(observation)
+        if _has_nan(action):
+            total = math.nan  # some environments play on
+        observation, reward, terminated, truncated, _ = env.step(action)
         total, length, ended = total + float(reward), length + 1, terminated or truncated
     return total, length

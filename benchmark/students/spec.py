@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchmark.config import BadConfiguration, build, convert_fields
-from benchmark.errors import ObdBenchError, did_you_mean
+from benchmark.errors import ObdBenchError, did_you_mean, short
 
 if TYPE_CHECKING:  # records and commands that train nothing must not pay for torch
     import gymnasium
@@ -174,6 +174,11 @@ def build_student(
         BadConfiguration: A key, or the recipe, is unknown (with the nearest valid ones), or a value
             does not fit.
     """
+    if not isinstance(values, Mapping):
+        raise BadConfiguration(
+            f"{where} is {short(values)} ({type(values).__name__}); expected its settings by name, "
+            f'such as {{"width": 64}} or {{"recipe": "hades"}}.'
+        )
     changed = dict(values)
     if (recipe := changed.pop("recipe", None)) is not None:
         if recipe not in RECIPES:

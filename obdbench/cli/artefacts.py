@@ -39,7 +39,7 @@ from obdbench.cli.options import (
     check_free,
     store_option,
 )
-from obdbench.cli.teacher import D4RL, Episodes, measure_and_save, read_teacher
+from obdbench.cli.teacher import D4RL, measure_and_save, read_teacher
 
 app = typer.Typer(
     help="What the papers' authors published: import, list, score, draw.", no_args_is_help=True
@@ -52,6 +52,8 @@ SETS_AND_DENSITIES: dict[str, Callable[[Path, OnFile], Found]] = {
     "sdr": lambda folder, _: find_sdr(folder),
 }
 TEACHERS = "obd"
+EPISODES = 10
+"""Episodes that an imported teacher is measured in."""
 
 Stored = Annotated[
     Path | None,
@@ -64,7 +66,12 @@ def import_(
     source: Annotated[str, typer.Argument(help="Whose they are: hades, obd, sdr or ppmo.")],
     folder: Annotated[Path, typer.Argument(help="A clone of the authors' repository.")],
     store: Stored = None,
-    episodes: Episodes = 10,
+    episodes: Annotated[
+        int | None,
+        typer.Option(
+            help="Episodes that each of obd's teachers is measured in; 10 by default.", min=1
+        ),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Import what authors published from a clone of their repository; no code of it is run.
@@ -74,12 +81,22 @@ def import_(
     here; obd is teachers, which runs find as `teacher import` names them.
     """
     if source == TEACHERS:
-        _import_teachers(folder, episodes, force)
+        if store is not None:
+            raise ArtefactProblem(
+                f"--store is not for {source}: teachers are written to the cache, where runs find "
+                f"them. Leave it out, or set OBDBENCH_CACHE."
+            )
+        _import_teachers(folder, episodes or EPISODES, force)
         return
     if source not in SETS_AND_DENSITIES:
         known = [*SETS_AND_DENSITIES, TEACHERS]
         raise ArtefactProblem(
             f"There is no importer for artefacts of {source!r}. {did_you_mean(source, known)}"
+        )
+    if episodes is not None:
+        raise ArtefactProblem(
+            f"--episodes is not for {source}, of which nothing is played: it is for {TEACHERS}. "
+            f"Leave it out."
         )
     store = store or artefact_folder()
     check_free(store / source, force, ", or --store for another folder")
@@ -270,7 +287,14 @@ def score(
         )
     folders = image_folders(images or ())
     wanted = left_to_score(
-        list(dict.fromkeys(wanted_names)), variant or (), store, folder, folders, err.print
+        list(dict.fromkeys(wanted_names)),
+        variant or (),
+        store,
+        folder,
+        folders,
+        students,
+        seed,
+        err.print,
     )
     with progress_bar("Scoring", "batches", None) as bar:
         for done in score_all(

@@ -144,12 +144,14 @@ def leaderboard(
     """Show the shipped runs and every submission that was accepted, by task and score."""
     for name in datasets or ():
         catalogue.check_words(("dataset",), [name])
+    from benchmark.datasets.source import DatasetName
     from paper_figures.leaderboard_table import leaderboard as draw_up
     from results.leaderboard import accepted_submissions
     from results.record_store import SHIPPED, all_records
 
     submissions, damaged = accepted_submissions(store)
-    table = draw_up(all_records(SHIPPED), submissions, datasets or ())
+    wanted = [str(DatasetName.parse(name)) for name in datasets or ()]  # as records write them
+    table = draw_up(all_records(SHIPPED), submissions, wanted)
     print(table.headed_text())
     if to is not None:
         for path in table.write(to, "leaderboard"):

@@ -165,6 +165,20 @@ def test_teachers_are_imported_all_or_none(clone: Path, cli: Any) -> None:
     assert "exists already, and nothing was done" in done.err
 
 
+@pytest.mark.parametrize(
+    ("source", "option"), [("obd", ("--store", "elsewhere")), ("hades", ("--episodes", "9"))]
+)
+def test_an_option_that_the_source_does_not_have_is_refused(
+    clone: Path, cli: Any, source: str, option: tuple[str, str]
+) -> None:
+    torch.save(checkpoint(11, 3), clone / "Cal-QL-hopper-medium-v2.pt")
+    write_hades(clone)
+    done = cli("artefacts", "import", source, clone, *option)
+    assert done.code == 1
+    assert f"{option[0]} is not for {source}" in " ".join(done.err.split())
+    assert not (clone.parent / "cache").exists()
+
+
 def test_sets_of_images_are_drawn_and_nothing_else(clone: Path, cli: Any) -> None:
     write_hades(clone)
     write_hades(clone, IMAGES)
@@ -223,6 +237,21 @@ def test_sets_are_scored_once_and_shown_with_a_verdict(imported: Path, cli: Any)
     shown = cli("paper", "authors-files", "--store", imported, "--to", imported / "paper")
     assert shown.code == 0, shown.err
     assert f"| hades/{HOPPER} |" in (imported / "paper" / "authors-files.md").read_text()
+
+
+@pytest.mark.parametrize("others", [("--seed", "1"), ("--students", "3")])
+def test_a_score_that_is_there_is_named_where_others_are_asked_for(
+    imported: Path, cli: Any, others: tuple[str, str]
+) -> None:
+    words = ("artefacts", "score", "hades", "--students", "2", "--store", imported)
+    assert cli(*words).code == 0
+    before = files(imported)
+    assert "Kept" not in cli(*words).err
+    done = cli(*words, *others)
+    assert done.code == 0
+    said = " ".join(done.err.split())
+    assert "Kept 2 scores" in said and "2 students or candidates, seed 0" in said
+    assert files(imported) == before
 
 
 def test_a_score_of_an_earlier_import_is_never_taken_for_this_one(

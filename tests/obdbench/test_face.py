@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 import obdbench
 from benchmark.datasets.d4rl_facts import d4rl_reference
 from benchmark.record import write_record
-from benchmark.registry import load_plugin
+from benchmark.registry import Registry, load_plugin
 from obdbench.policies import known_reference
 from results.comparison import published_cells
 from results.record_store import SHIPPED
@@ -97,6 +98,32 @@ def test_a_mistake_is_named_with_the_nearest_valid_word(call: Any, says: str) ->
         call()
 
 
+SMALL: dict[str, Any] = {"method": "random", "dataset": "hopper/medum"}
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: obdbench.run(**SMALL, student="hades"), "is 'hades' .str.; expected its settings"),
+        (lambda: obdbench.run(**SMALL, student=0), r"is 0 \(int\); expected its settings"),
+        (lambda: obdbench.run(**SMALL, protocol=None), r"is None \(NoneType\); expected a name"),
+        (lambda: obdbench.run(**SMALL, teacher=None), r"teacher is None \(NoneType\); expected"),
+        (lambda: obdbench.run(**SMALL, density=5), r"density is 5 \(int\); expected a name"),
+        (lambda: obdbench.run("random", None), r"dataset is None \(NoneType\); expected a name"),  # type: ignore[arg-type]
+        (lambda: obdbench.load_teacher("hopper/medium@9", None), "recipe is None"),  # type: ignore[arg-type]
+        (lambda: obdbench.sweep({"name": "x"}, jobs=1.5), "jobs=1.5; expected 1 or more"),  # type: ignore[arg-type]
+        (lambda: obdbench.sweep({"name": "x"}, jobs="2"), "jobs='2'; expected 1 or more"),  # type: ignore[arg-type]
+        (
+            lambda: obdbench.sweep({"name": "x"}, plugins="mine.py"),
+            r"expected a list: \['mine.py'\]",
+        ),
+    ],
+)
+def test_a_value_of_another_kind_is_named_with_what_was_expected(call: Any, says: str) -> None:
+    with pytest.raises(obdbench.ObdBenchError, match=says):
+        call()
+
+
 def test_a_set_is_found_by_its_run_its_record_its_id_its_folder_and_its_file(
     done: obdbench.Run, record_store: Path
 ) -> None:
@@ -109,6 +136,16 @@ def test_a_set_is_found_by_its_run_its_record_its_id_its_folder_and_its_file(
     assert found.student.width == STUDENT["width"]
     assert "4 pairs for Hopper-v5" in repr(found)
     assert "4 pairs for Hopper-v5" in found._repr_html_()
+
+
+def test_the_set_of_a_record_is_never_that_of_another_run_of_its_name(done: obdbench.Run) -> None:
+    checkpoints = [
+        msgspec.structs.replace(checkpoint, sha256="0" * 64)
+        for checkpoint in done.record.checkpoints
+    ]
+    elsewhere = altered(done.record, checkpoints=checkpoints)
+    with pytest.raises(obdbench.ObdBenchError, match="sha256 0000000000000000 in the record"):
+        obdbench.load_set(elsewhere)
 
 
 def test_a_run_without_a_set_says_so(small_dataset_name: str) -> None:
@@ -151,6 +188,99 @@ def test_no_steps_and_no_episodes_are_refused(count: int) -> None:
         pairs.train(steps=count)
     with pytest.raises(obdbench.ObdBenchError, match=f"episodes={count}; expected 1 or more"):
         obdbench.evaluate(pairs.train(steps=1), "Hopper-v5", episodes=count)
+
+
+def tiny_set(environment: str = "CartPole-v1", actions: int = 2) -> obdbench.DistilledSet:
+    scaling = obdbench.Scaling(
+        torch.zeros(4), torch.ones(4), torch.zeros(actions), torch.ones(actions)
+    )
+    student = obdbench.StudentSpec(width=8, depth=2, steps=8)
+    pairs = obdbench.SyntheticSet(torch.eye(4)[:2], torch.eye(2)[:, :actions])
+    card = {"environment": environment, "run_id": "none"}
+    return obdbench.DistilledSet(pairs, scaling, student, card)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, torch.tensor])
+def test_integers_of_other_libraries_are_taken_as_pythons(kind: Any) -> None:
+    pairs, observation = tiny_set(), np.ones(4)
+    trained = pairs.train(steps=kind(3), seed=kind(1)).student.parameters
+    for layer, wanted in zip(trained, pairs.train(steps=3, seed=1).student.parameters, strict=True):
+        assert all(torch.equal(*tensors) for tensors in zip(layer, wanted, strict=True))
+    played = obdbench.evaluate(pairs.train(), "CartPole-v1", episodes=kind(2), seed=kind(4))
+    expected = obdbench.evaluate(pairs.train(), "CartPole-v1", episodes=2, seed=4)
+    assert (played.returns == expected.returns).all()
+    assert pairs.train().predict(observation) in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda p: tiny_set().train(steps=2.5), "train got steps=2.5; expected 1 or more"),
+        (lambda p: tiny_set().train(steps="3"), "train got steps='3'; expected 1 or more"),
+        (lambda p: tiny_set().train(seed=1.5), "train got seed=1.5; expected"),
+        (lambda p: tiny_set().train(seed=2**64), "train got seed=18446744073709551616; expected"),
+        (lambda p: tiny_set().train(student="hades"), r"is 'hades' \(str\); expected its settings"),
+        (lambda p: obdbench.evaluate(p, "CartPole-v1", episodes=2.5), "episodes=2.5; expected 1"),
+        (lambda p: obdbench.evaluate(p, "CartPole-v1", seed=-1), "seed=-1; expected 0 or more"),
+        (lambda p: obdbench.evaluate(tiny_set(), "CartPole-v1"), "a DistilledSet.*train"),
+        (lambda p: obdbench.evaluate(lambda x: 0, "CartPole-v1"), "a function; expected a policy"),
+        (lambda p: obdbench.evaluate(p, None), "env=None; expected the id"),
+        (
+            lambda p: obdbench.evaluate(p, "CartPole-v1", reference=(0, 1)),
+            r"reference=\(0, 1\); expected",
+        ),
+        (lambda p: p.predict(gymnasium.make("CartPole-v1").reset()), "predict got a tuple"),
+    ],
+)
+def test_what_cannot_be_trained_or_played_is_one_sentence(call: Any, says: str) -> None:
+    policy = tiny_set().train(steps=1)
+    with pytest.raises(obdbench.ObdBenchError, match=says):
+        call(policy)
+
+
+@pytest.mark.parametrize(
+    ("environment", "actions"), [("CartPole-v1", 2), ("InvertedPendulum-v5", 1)]
+)
+def test_a_student_that_diverged_has_no_action(environment: str, actions: int) -> None:
+    """The first action was taken, or MuJoCo put 0 for it: a return like any other."""
+    pairs = tiny_set(environment, actions)
+    diverged = pairs.train(student={"learning_rate": 1e30})
+    with pytest.raises(obdbench.ObdBenchError, match=r"1 of 1 .*not numbers.*diverged"):
+        obdbench.evaluate(diverged, environment, episodes=1)
+    policy, observation = pairs.train(), np.full((2, 4), np.nan)
+    observation[0] = 0
+    with pytest.raises(obdbench.ObdBenchError, match=r"1 of 2 .*observation"):
+        policy.predict(observation)
+
+
+class PlaysOn(gymnasium.Env[Any, Any]):
+    """Two steps of reward 1, whatever the action is."""
+
+    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    spec = None
+
+    def reset(self, **_: Any) -> Any:
+        self.left = 2
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        return np.zeros(1, np.float32), 1.0, not self.left, False, {}
+
+
+class OnceNoNumber:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def predict(self, observation: Any) -> NDArray[np.float32]:
+        self.calls += 1
+        return np.full(1, np.nan if self.calls == 2 else 0, np.float32)
+
+
+def test_an_episode_in_which_an_action_was_no_number_has_no_return() -> None:
+    played = obdbench.evaluate(OnceNoNumber(), PlaysOn(), episodes=2)
+    assert np.isnan(played.returns).tolist() == [True, False]
+    assert played.lengths.tolist() == [2, 2]
 
 
 def test_a_discrete_action_is_a_number_that_the_environment_takes() -> None:
@@ -261,6 +391,28 @@ def test_reference_returns_are_known_of_the_suites_environments_and_of_d4rls() -
     hopper = known_reference("Hopper-v5")
     assert hopper is not None
     assert hopper != known_reference("Hopper-v4")
+
+
+def test_datasets_of_others_neither_change_nor_hide_the_suites_references(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry = Registry("dataset", "obdbench.none", obdbench.DatasetSource, entries="instances")
+    theirs = obdbench.ReferenceReturns(0.0, 1.0)
+    for env_id in ("CartPole-v1", "Hopper-v5", "Pendulum-v1"):
+        mixture = obdbench.ScriptedMixture(
+            env_id, "theirs", controller=lambda observations: observations, noise=(0.0,),
+            reference=theirs,
+        )  # fmt: skip
+        registry.register(f"a/{env_id}", mixture)
+    registry.register("b/broken", "no_such_module:NOTHING")
+    own = obdbench.DATASETS["cartpole/mixed"]
+    registry.register("cartpole/mixed", own, origin="obdbench")
+    expected = known_reference("Hopper-v5")
+    monkeypatch.setattr("obdbench.policies.DATASETS", registry)
+    assert known_reference("CartPole-v1") == own.reference  # type: ignore[attr-defined]
+    assert known_reference("Hopper-v5") == expected
+    assert known_reference("Pendulum-v1") == theirs
+    assert known_reference("MountainCar-v0") is None
 
 
 def test_a_sweep_goes_on_where_it_was(

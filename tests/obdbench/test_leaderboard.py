@@ -21,7 +21,7 @@ import pytest
 
 from benchmark.datasets.catalog import build_dataset, load_dataset
 from benchmark.datasets.dataset import ReferenceReturns
-from benchmark.datasets.source import DatasetName
+from benchmark.datasets.source import DatasetName, find_source
 from benchmark.method import METHODS
 from benchmark.record import (
     FILE,
@@ -341,6 +341,13 @@ def test_a_refusal_is_short_whatever_a_file_says(cli: Any, sent: Path) -> None:
 def test_every_dataset_that_is_asked_for_is_known(cli: Any) -> None:
     result: Result = cli("leaderboard", "hopper/medium", "hoper/medium")
     assert result.code == 1 and "Did you mean 'hopper/medium'" in result.err
+
+
+def test_a_dataset_is_found_with_its_default_size_too(cli: Any) -> None:
+    size = find_source("cartpole/mixed").default_size
+    found: Result = cli("leaderboard", f"cartpole/mixed@{size}")
+    assert "shipped" in found.out
+    assert found.out == cli("leaderboard", "cartpole/mixed").out
 
 
 # --- files ---------------------------------------------------------------------------------------
