@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +15,13 @@ from typer.testing import CliRunner
 
 from benchmark.config import BadConfiguration
 from benchmark.datasets.catalog import load_dataset
+from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
 from benchmark.files import file_sha256
-from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem
+from benchmark.registry import Registry
+from benchmark.teachers.td3_bc import TD3BC
+from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, TeacherRecipe
 from benchmark.teachers.teacher_files import cached_path, imported_path, load_teacher
 from obdbench.cli.app import app
 from obdbench.cli.teacher import train_teacher
@@ -126,6 +131,37 @@ def test_one_dataset_or_all() -> None:
         invoke("teacher", "eval")
     with pytest.raises(ObdBenchError, match="--all"):
         invoke("data", "describe")
+
+
+def test_steps_are_given_once(small_dataset_name: str, cache: Path) -> None:
+    with pytest.raises(BadConfiguration, match="--steps is 6, and --set steps 5"):
+        invoke("teacher", "train", small_dataset_name, *TINY, "--set", "steps=5")
+
+
+@pytest.mark.parametrize("ending", [".state", ".lock"])
+def test_no_teacher_is_removed_as_the_state_of_its_training(
+    ending: str, small_dataset_name: str, cache: Path
+) -> None:
+    target = ("--target", str(cache / f"mine{ending}"))
+    with pytest.raises(BadConfiguration, match=f"ends in {ending}.*such as .*mine.safetensors"):
+        invoke("teacher", "train", small_dataset_name, "--episodes", "1", *TINY, *target)
+
+
+def test_a_recipe_of_others_need_not_count_steps(
+    small_dataset_name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass(frozen=True)
+    class Own(TeacherRecipe):
+        """A recipe without steps."""
+
+        def train(self, dataset: Dataset, seed: int, **_: Any) -> NetworkTeacher:
+            return TD3BC(steps=2, width=4, batch_size=4).train(dataset, seed)
+
+    registry = Registry("teacher recipe", "none", TeacherRecipe)  # type: ignore[type-abstract]
+    registry.register("own", Own)
+    monkeypatch.setattr("obdbench.cli.teacher.TEACHERS", registry)
+    train_teacher(small_dataset_name, "own", 0, {}, episodes=1, target=cache / "own.safetensors")
+    assert load_teacher(cache / "own.safetensors").facts["evaluation"]["episodes"] == 1
 
 
 def test_an_unknown_setting_is_named(small_dataset_name: str, cache: Path) -> None:
