@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from benchmark.config import BadConfiguration
-from benchmark.datasets.catalog import load_dataset
+from benchmark.datasets.catalog import load_dataset, write_dataset
 from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
@@ -235,3 +236,12 @@ def test_describe_draws_and_tabulates(small_dataset_name: str, tmp_path: Path) -
     assert table.read_text().startswith("| dataset")
     with pytest.raises(ObdBenchError, match=r"none of \.md"):
         invoke("data", "describe", small_dataset_name, "--table", "x.html")
+
+
+def test_two_datasets_never_share_a_picture(small_dataset: Dataset, tmp_path: Path) -> None:
+    names = ["local/two/parts", "local/two-parts"]
+    for name in names:
+        mine = dataclasses.replace(small_dataset, name=name)
+        write_dataset(DatasetName.parse(name), mine, seed=None, description="twice the same")
+    invoke("data", "describe", *names, "--folder", str(tmp_path / "pictures"))
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
