@@ -91,7 +91,7 @@ class Reproduction:
         exhibit: The table or figure, on the records of `sweep`.
         sweep: The runs.
         teacher_settings: Settings of the recipes of teachers that must be trained.
-        asked: Those of them that the user gave; the others are the scale's.
+        asked: Teacher settings that the user gave; the others are those of the scale.
     """
 
     exhibit: Exhibit

@@ -119,7 +119,7 @@ def train_teacher(
     path = target or cached_path(data, recipe, seed)
     if path.suffix in BESIDE:
         raise BadConfiguration(
-            f"--target {path} ends in {path.suffix}, as the files do that a training keeps beside "
+            f"--target {path} ends in {path.suffix}, as the files do that a training keeps next to "
             f"its teacher until it ends. Name it otherwise, such as "
             f"{path.with_suffix('.safetensors')}."
         )
