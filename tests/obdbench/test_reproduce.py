@@ -325,12 +325,18 @@ def test_a_setting_changes_every_method_that_has_it_and_the_name() -> None:
         (["hades-cartpole", "--data", "d4rl"], "cartpole/mixed, of which D4RL has no counterpart"),
         (["obd-table-1", "--set", "outer_step=3"], "Did you mean 'outer_steps'"),
         (["obd-table-1", "--set", "student.widht=3"], "Unknown key 'widht'"),
-        (["obd-table-1", "--mirror", "http://127.0.0.1:9"], "no run of main_table is on one of"),
+        (
+            ["obd-table-1", "--plan", "--mirror", "http://127.0.0.1:9"],
+            "no run of main_table is on one of",
+        ),
         (
             ["obd-table-1", "--jobs", "2", "--profile", "cpu"],
             "--jobs 2 is for runs on this machine",
         ),
-        (["hades-cartpole", "--set", "teacher.stpes=3"], "a teacher that is trained here"),
+        (
+            ["hades-cartpole", "--plan", "--set", "teacher.stpes=3"],
+            "a teacher that is trained here",
+        ),
         (["obd-table-1", "--retry", "all"], "--retry takes 'failed', got 'all'"),
         (
             ["obd-table-1", "--set", 'datasets=["local/mine"]', "--plan"],
