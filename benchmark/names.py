@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,6 +15,8 @@ LONGEST = 100
 _PART = re.compile(r"\w([\w.+-]*[\w+-])?")
 _DEVICES = re.compile(r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 """Names that Windows keeps for devices, whatever ending they have."""
+
+_ONE_SLASH_FIRST = re.compile("[^/-]+/[^/]+")
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """What steers a terminal, and what turns the direction of the text after it."""
@@ -49,6 +52,19 @@ def check_name(what: str, name: str, *, parts: bool = False) -> str:
             f"not ending in '.', and no device of Windows. Take another name."
         )
     return name
+
+
+def flat_name(name: str) -> str:
+    """Write a name as that of one file: the name itself, with "-" for a slash.
+
+    Which "-" stands for a slash is clear where there is one slash, before every "-", as in names of
+    the suite's own datasets. Names of another form, such as "local/a/b" next to "local/a-b", have a
+    digest of the name. Names that share a folder all have slashes, or none has.
+    """
+    flat = name.replace("/", "-")
+    if "/" in name and not _ONE_SLASH_FIRST.fullmatch(name):
+        flat += f".{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return flat
 
 
 def lies_inside(folder: Path, path: Path) -> bool:

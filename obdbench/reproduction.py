@@ -91,11 +91,13 @@ class Reproduction:
         exhibit: The table or figure, on the records of `sweep`.
         sweep: The runs.
         teacher_settings: Settings of the recipes of teachers that must be trained.
+        asked: Teacher settings that the user gave; the others are those of the scale.
     """
 
     exhibit: Exhibit
     sweep: Sweep
     teacher_settings: Mapping[str, Any]
+    asked: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def steps(self) -> list[Step]:
         """What the runs stand on, in the order in which it must be made, as it is now."""
@@ -153,6 +155,15 @@ class Reproduction:
         facts = load_teacher(path).facts.get("parameters", {})
         steps = f", {facts['steps']:,} steps" if "steps" in facts else ""
         if path.parent == SHIPPED:
+            for key, wanted in self.asked.items():
+                if (found := facts.get(key)) != wanted:
+                    raise ObdBenchError(
+                        f"The shipped {step.recipe} teacher of {step.dataset} was trained with "
+                        f"{key} = {found}, and {wanted} is asked for. Leave --set teacher.{key} "
+                        f"out to take it; or train another, which goes before it: `obdbench "
+                        f"teacher train {step.dataset} --recipe {teacher.recipe} --seed "
+                        f"{teacher.seed} --set {key}={wanted}`."
+                    )
             return dataclasses.replace(step, done=True, says=f"shipped{steps}")
         for key, wanted in self.teacher_settings.items():
             if (found := facts.get(key)) != wanted:
@@ -232,8 +243,13 @@ def reproduction(
     if of_sweep:
         _change(values, of_sweep, where)
     sweep = build_sweep(values, where)
+    if of_teacher and {run.teacher for run in sweep.runs} <= {NONE, AUTHORS}:
+        raise BadConfiguration(
+            f"--set teacher.{next(iter(of_teacher))}: no run of {where} has a teacher that is "
+            f"trained here. Leave it out."
+        )
     teachers = {**TEACHER_AT["paper" if scale == "paper" else "small"], **of_teacher}
-    return Reproduction(dataclasses.replace(exhibit, sweep=sweep.name), sweep, teachers)
+    return Reproduction(dataclasses.replace(exhibit, sweep=sweep.name), sweep, teachers, of_teacher)
 
 
 def _of_teacher(key: str) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,13 +13,12 @@ from msgspec import Meta, Struct, structs
 
 from benchmark.errors import ObdBenchError
 from benchmark.files import json_sha256, read_small, write_atomic
-from benchmark.names import check_name
+from benchmark.names import check_name, flat_name
 from results.stores import store_option
 
 SCHEMA = "obdbench.study/1"
 DIGEST = "sha256"
 """Key of a file that holds the digest of all others."""
-_ONE_SLASH_FIRST = re.compile("[^/-]+/[^/]+")
 
 
 class NoStudy(ObdBenchError):
@@ -62,20 +59,7 @@ class StudyResult(Struct, frozen=True, forbid_unknown_fields=True):
 
 def result_path(store: Path, study: str, item: str) -> Path:
     """Path of an item's result."""
-    return store / "studies" / check_name("The name of a study", study) / _file_name(item)
-
-
-def _file_name(item: str) -> str:
-    """Name of an item's file: the item itself, with "-" for a slash.
-
-    Which "-" stands for a slash is clear where there is one slash, before every "-", as in names of
-    the suite's own datasets. Names of another form, such as "local/a/b" next to "local/a-b", have a
-    digest of the item. Items of one study all have slashes, or none has.
-    """
-    name = item.replace("/", "-")
-    if "/" in item and not _ONE_SLASH_FIRST.fullmatch(item):
-        name += f".{hashlib.sha256(item.encode()).hexdigest()[:12]}"
-    return f"{name}.json"
+    return store / "studies" / check_name("The name of a study", study) / f"{flat_name(item)}.json"
 
 
 def write_result(store: Path, result: StudyResult) -> Path:
@@ -137,7 +121,7 @@ def _checked(values: dict[str, Any], path: Path) -> StudyResult:
     if schema != SCHEMA:
         raise BadStudyResult(f"it has schema {schema!r}; expected {SCHEMA!r}")
     result = msgspec.convert(values, StudyResult)
-    if (path.parent.name, path.name) != (result.study, _file_name(result.item)):
+    if (path.parent.name, path.name) != (result.study, f"{flat_name(result.item)}.json"):
         raise BadStudyResult(f"it is that of {result.item!r} of the study {result.study!r}")
     return result
 

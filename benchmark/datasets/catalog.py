@@ -31,7 +31,13 @@ from benchmark.datasets.dataset import (
     ReferenceReturns,
     check_dataset,
 )
-from benchmark.datasets.source import DatasetName, DatasetSource, find_source, store_folder
+from benchmark.datasets.source import (
+    VERSION,
+    DatasetName,
+    DatasetSource,
+    find_source,
+    store_folder,
+)
 from benchmark.environments.batch import highest
 from benchmark.environments.lookup import check_stored_id, find_specification, make_batched
 from benchmark.environments.rollout import require_time_limit
@@ -117,6 +123,7 @@ def build_dataset(
 
     if is_stored(name) and not force:  # without a lock, which a read-only folder could not hold
         return stored()
+    _check_apart(name)
     name.folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{name.folder}.lock"):
         if is_stored(name) and not force:  # another builder was faster
@@ -308,6 +315,7 @@ def write_dataset(
         DatasetProblem: The dataset is not consistent, or does not fit its environment.
         UnknownEnvironment: Its environment is not installed.
     """
+    _check_apart(name)
     check_dataset(dataset)
     action_space, outside = _fit(dataset)
     provenance = dict(dataset.provenance)
@@ -355,6 +363,23 @@ def write_dataset(
     finally:
         _remove(new)
     _remove(replaced)
+
+
+def _check_apart(name: DatasetName) -> None:
+    """Raise DatasetProblem where a dataset's folder would hold another's, or lie in it.
+
+    The folder of `local/a` is `local/a-v0`, and so is that of the first parts of `local/a-v0/b`:
+    whoever replaced the one would delete the other.
+    """
+    within = [folder for folder in name.folder.parents if folder.is_relative_to(store_folder())]
+    above = [folder for folder in within if (folder / CARD).exists()]
+    below = [card.parent for card in name.folder.rglob(CARD) if card.parent != name.folder]
+    for other in [*above, *below]:
+        raise DatasetProblem(
+            f"The folder of {name} would be {name.folder}, and another dataset is in {other}: one "
+            f"would be deleted with the other. Take another name, of which no part but the last "
+            f"ends in '-v{VERSION}'."
+        )
 
 
 def _remove(*folders: Path) -> None:

@@ -21,9 +21,9 @@ from benchmark.datasets.dataset import AskedReference, Dataset, DatasetProblem, 
 from benchmark.datasets.download import (
     Patience,
     TrustedFiles,
-    discard_altered,
     download,
     remote_size,
+    set_aside_altered,
 )
 from benchmark.datasets.hdf5 import read_d4rl_file
 from benchmark.datasets.source import DatasetFamily, DatasetSource
@@ -106,7 +106,7 @@ class D4RLSource(DatasetSource):
             f"to trust the other one, delete the entry {path.name!r} there."
         )
         if expected is not None:
-            discard_altered(path, expected)
+            set_aside_altered(path, expected)
         fetched = download(
             self.url,
             path,

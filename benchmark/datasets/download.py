@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -91,14 +92,22 @@ def download(
         return True
 
 
-def discard_altered(target: Path, expected: Fingerprint) -> None:
-    """Delete a downloaded file that is no longer the expected one, so that it is fetched again."""
+def set_aside_altered(target: Path, expected: Fingerprint) -> None:
+    """Rename a file that is not the expected one, so that this is fetched; a warning says so.
+
+    It is not deleted: whoever put it there may have no other copy.
+    """
     if not target.exists() or Fingerprint.of(target) == expected:
         return
     with FileLock(f"{target}.lock"):
         # Looked at again: meanwhile another process may have put the expected one there.
-        if target.exists() and Fingerprint.of(target) != expected:
-            target.unlink()
+        if target.exists() and (found := Fingerprint.of(target)) != expected:
+            aside = target.with_name(f"{target.name}.other")
+            target.replace(aside)
+            logging.getLogger(__name__).warning(
+                "%s has sha256 %s, expected %s: it is now %s, and the expected file is fetched.",
+                *(target, found.sha256[:16], expected.sha256[:16], aside),
+            )
 
 
 def remote_size(url: str, advice: str, stall: float = 10.0) -> int | None:

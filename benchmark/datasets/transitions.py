@@ -125,7 +125,7 @@ def read_transitions(path: Path, *, name: str, env_id: str, reference: Reference
                 # D4RL's own layout is read without whole arrays of float64.
                 others = {*_spelled(path, stored, lacking_is_wrong=False)} - {*REQUIRED, "timeouts"}
                 plain = not others and all(key in stored for key in REQUIRED)
-                if plain or "episode_0" in stored:
+                if (plain and _are_rows(stored)) or "episode_0" in stored:
                     return qlearning_view(
                         path,
                         stored,
@@ -188,6 +188,13 @@ def clip_controls(dataset: Dataset) -> Dataset:
         "warnings": [*known.get("warnings", ()), said],
     }
     return dataclasses.replace(dataset, actions=clipped, provenance=provenance)
+
+
+def _are_rows(stored: h5py.File) -> bool:
+    """Whether arrays of D4RL's names have as many entries: no state or flag more per episode."""
+    keys = (*REQUIRED, *({"timeouts"} & stored.keys()))
+    shapes = (getattr(stored[key], "shape", None) for key in keys)
+    return len({shape[:1] for shape in shapes if shape is not None}) <= 1
 
 
 def _spelled(path: Path, names: Iterable[str], *, lacking_is_wrong: bool = True) -> dict[str, str]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,12 +161,26 @@ def load_log_density(path: Path, dataset: Dataset) -> LogDensity:
     return LogDensity(values, facts)
 
 
-def stored_densities(name: DatasetName) -> list[tuple[Path, dict[str, Any]]]:
-    """List every file of log densities of a dataset, with its facts."""
-    folders = (name.folder, _own_folder())
-    paths = [path for folder in folders for path in sorted(folder.glob(f"{PREFIX}.*{SUFFIX}"))]
-    found = [(path, _read(path)[0]) for path in paths]
-    return [(path, facts) for path, facts in found if facts["dataset"] == str(name)]
+def stored_densities(
+    names: Sequence[DatasetName],
+) -> list[tuple[str, Path, dict[str, Any] | DensityProblem]]:
+    """List every file of log densities of datasets: dataset, file, and facts or what is wrong.
+
+    Files of datasets whose own folder can only be read share one; what is damaged there may be of
+    any dataset, and stands once, with "" for the dataset.
+    """
+    known = {name.folder: str(name) for name in names} | {_own_folder(): ""}
+    found: list[tuple[str, Path, dict[str, Any] | DensityProblem]] = []
+    for folder, dataset in known.items():
+        for path in sorted(folder.glob(f"{PREFIX}.*{SUFFIX}")):
+            try:
+                facts, _ = _read(path)
+            except DensityProblem as error:
+                found.append((dataset, path, error))
+                continue
+            if facts["dataset"] in ([dataset] if dataset else known.values()):
+                found.append((facts["dataset"], path, facts))
+    return found
 
 
 def _own_folder() -> Path:

@@ -43,6 +43,7 @@ from benchmark.density.log_densities import Fit, find_or_fit
 from benchmark.environments.contacts import contact_rule
 from benchmark.errors import ObdBenchError
 from benchmark.files import write_atomic
+from benchmark.names import flat_name
 from benchmark.spec import LARGEST_SEED
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.options import Force
@@ -434,7 +435,7 @@ def describe(
     with progress_bar("Describing datasets", "datasets", len(chosen)) as bar:
         for done, name in enumerate(chosen, start=1):
             description = _described(name, density)
-            path = folder / f"{str(name).replace('/', '-')}.png"
+            path = folder / f"{flat_name(str(name))}.png"
             write_figure(dataset_overview(description), path)
             err.print(f"{path}")
             descriptions.append(description)

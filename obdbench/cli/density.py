@@ -10,16 +10,15 @@ from rich.table import Table
 
 from benchmark.datasets.catalog import load_dataset, local_datasets
 from benchmark.datasets.source import DatasetName
-from benchmark.density.density import effective_support
+from benchmark.density.density import DensityProblem, effective_support
 from benchmark.density.log_densities import (
     IMPORTED,
     Fit,
     LogDensity,
     find_or_fit,
     import_log_density,
+    stored_densities,
 )
-from benchmark.density.log_densities import stored_densities as stored
-from benchmark.errors import ObdBenchError
 from benchmark.spec import LARGEST_SEED
 from obdbench.cli.console import err, out, progress_bar
 from obdbench.cli.options import Force, check_free
@@ -77,23 +76,20 @@ def list_densities() -> None:
     table = Table(
         "dataset", "recipe", "settings", "held-out nats", "fitted-on nats", "not finite", "seconds"
     )
-    for name in local_datasets():
-        try:
-            entries = stored(name)
-        except ObdBenchError as error:
-            table.add_row(str(name), "", f"broken: {error}")
+    for name, _, facts in stored_densities(local_datasets()):
+        if isinstance(facts, DensityProblem):
+            table.add_row(name, "", f"broken: {facts}")
             continue
-        for _, facts in entries:
-            settings = ", ".join(f"{k}={v}" for k, v in facts["parameters"].items())
-            table.add_row(
-                str(name),
-                facts["recipe"],
-                f"{settings}{', ' if settings else ''}seed={facts['seed']}",
-                _likelihood(facts["held_out"]),
-                _likelihood(facts["train"]),
-                str(facts["not_finite"]["count"]),
-                "" if facts["seconds"] is None else f"{facts['seconds']:.0f}",
-            )
+        settings = ", ".join(f"{k}={v}" for k, v in facts["parameters"].items())
+        table.add_row(
+            name,
+            facts["recipe"],
+            f"{settings}{', ' if settings else ''}seed={facts['seed']}",
+            _likelihood(facts["held_out"]),
+            _likelihood(facts["train"]),
+            str(facts["not_finite"]["count"]),
+            "" if facts["seconds"] is None else f"{facts['seconds']:.0f}",
+        )
     out.print(table)
 
 

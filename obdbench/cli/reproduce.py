@@ -77,13 +77,23 @@ def reproduce(
     from slurm.profile import find_profile
 
     check_retry(retry)
-    if mirror is not None:
-        os.environ[MIRROR] = mirror  # where every source of D4RL's data looks
+    if jobs is not None and profile is not None:
+        raise BadConfiguration(
+            f"--jobs {jobs} is for runs on this machine, --profile {profile} for SLURM; give only "
+            f"one. How many jobs there are at a time stands in the profile."
+        )
     if list_ or name is None:
         _list()
         return
     chosen = find_profile(profile) if profile else None
     work = reproduction(name, scale, data, parse_settings(set_))
+    if mirror is not None and not any(run.dataset.startswith("d4rl/") for run in work.sweep.runs):
+        raise BadConfiguration(
+            f"--mirror is for D4RL's files; no run of {work.sweep.name} is on one of them. Give "
+            f"--data d4rl, or leave --mirror out."
+        )
+    if mirror is not None:
+        os.environ[MIRROR] = mirror  # where every source of D4RL's data looks
     steps = work.steps()
     problems = _print_plan(work, steps, store, chosen)
     if problems:  # each by name, now: not as hundreds of failed rows

@@ -13,7 +13,7 @@ import typer
 from filelock import Timeout
 from rich.table import Column, Table
 
-from benchmark.config import build
+from benchmark.config import BadConfiguration, build
 from benchmark.datasets.catalog import dataset_card, load_dataset, local_datasets
 from benchmark.datasets.d4rl_facts import d4rl_environment, d4rl_reference, d4rl_statistics
 from benchmark.datasets.dataset import Dataset
@@ -46,6 +46,8 @@ app = typer.Typer(help="Teachers: train, import, list, evaluate.", no_args_is_he
 
 Episodes = Annotated[int, typer.Option(help="Episodes of the deterministic policy.", min=1)]
 D4RL = "d4rl/"
+BESIDE = (".state", ".lock")
+"""Endings of the files that a training keeps next to its teacher's; they are removed at its end."""
 OR_TARGET = ", or --target for another file"
 
 
@@ -73,7 +75,11 @@ def train(
     Runs find it as `--teacher RECIPE`, or `--teacher RECIPE:SEED` for a seed other than 0.
     """
     checked_device(device)
-    given: dict[str, Any] = parse_settings(set_) | ({} if steps is None else {"steps": steps})
+    given: dict[str, Any] = parse_settings(set_)
+    if steps is not None and given.setdefault("steps", steps) != steps:
+        raise BadConfiguration(
+            f"--steps is {steps}, and --set steps {given['steps']!r}; give only one of them."
+        )
     train_teacher(
         dataset, recipe, seed, given, target=target, episodes=episodes, device=device, force=force
     )
@@ -105,25 +111,32 @@ def train_teacher(
         force: Replace the teacher that is there.
 
     Raises:
-        BadConfiguration: The file exists and `force` is off, or a setting is unknown.
+        BadConfiguration: The file exists and `force` is off, a setting is unknown, or the file has
+            the name of one that is removed at the end.
     """
     data = load_dataset(DatasetName.parse(dataset))
     algorithm = build(TEACHERS[recipe], settings, f"recipe {recipe}")
     path = target or cached_path(data, recipe, seed)
+    if path.suffix in BESIDE:
+        raise BadConfiguration(
+            f"--target {path} ends in {path.suffix}, as the files do that a training keeps next to "
+            f"its teacher until it ends. Name it otherwise, such as "
+            f"{path.with_suffix('.safetensors')}."
+        )
     check_free(path, force, OR_TARGET)
     with _one_at_a_time(path):
         check_free(path, force, OR_TARGET)  # another process may have trained it meanwhile
         state = path.with_suffix(".state")
-        total = dataclasses.asdict(algorithm)["steps"]
+        total = getattr(algorithm, "steps", None)  # a recipe of others may count none
         with (
             products_of(device),
             progress_bar(f"Training {recipe} on {dataset}", "steps", total) as bar,
         ):
 
-            def report(step: int, _: int, losses: dict[str, float], score: float | None) -> None:
+            def report(step: int, of: int, losses: dict[str, float], score: float | None) -> None:
                 shown = ", ".join(f"{name} loss {value:.3g}" for name, value in losses.items())
                 note = f"{shown}, normalized return {score:.1f}" if score is not None else shown
-                bar.update(step, note)
+                bar.update(step, note, total=of)
 
             teacher = algorithm.train(
                 data,

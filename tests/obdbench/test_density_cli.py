@@ -34,6 +34,20 @@ def test_fit_then_list_shows_the_held_out_likelihood(small_dataset: Dataset) -> 
     assert "kde" in listed and "maf" in listed and "epochs=1" in listed and "±" in listed
 
 
+def test_a_damaged_file_is_one_row_and_hides_no_other(
+    small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OBDBENCH_CACHE", str(tmp_path))
+    run("density", "fit", small_dataset.name, "--recipe", "knn")
+    folder = DatasetName.parse(small_dataset.name).folder
+    (folder / "log_density.kde.0123.safetensors").write_bytes(b"no")
+    (tmp_path / "densities").mkdir()
+    (tmp_path / "densities" / "log_density.maf.0123.safetensors").write_bytes(b"no")
+    listed = run("density", "list")
+    assert listed.count("broken:") == 2
+    assert "neighbours=10" in listed
+
+
 def test_import_takes_a_numpy_file(small_dataset: Dataset, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.linspace(-80, 3, len(small_dataset)))
 

@@ -181,10 +181,28 @@ def test_a_teacher_of_other_settings_is_not_taken_without_a_word(
     assert kept.code == 0, kept.err
 
 
+def test_a_shipped_teacher_of_other_settings_is_not_taken_without_a_word() -> None:
+    step = Step("teacher", "hopper/medium", "td3_bc")
+    refused = reproduction("obd-table-1", settings={"teacher.steps": 7}).look(step)
+    assert "was trained with steps = 60000, and 7 is asked for" in refused.problem
+    assert "`obdbench teacher train hopper/medium --recipe td3_bc --seed 0 --set steps=7`" in (
+        refused.problem
+    )
+    for accepted in (
+        reproduction("obd-table-1"),
+        reproduction("obd-table-1", "paper", "own"),
+        reproduction("obd-table-1", settings={"teacher.steps": 60_000}),
+    ):
+        assert accepted.look(step).done
+
+
 def test_a_teacher_of_the_authors_is_imported_and_never_trained(
     cli: Any, mirror: FileServer, own_folders: Path
 ) -> None:
-    command = [*PAPER, *options({**TINY, "teacher": '"cal_ql_authors"'}), "--plan"]
+    settings = {**TINY, "teacher": '"cal_ql_authors"'}
+    assert "no run of d4rl_main_table.toml" in cli(*PAPER, *options(settings), "--plan").err
+    untrained = {k: v for k, v in settings.items() if not k.startswith("teacher.")}
+    command = [*PAPER, *options(untrained), "--plan"]
     missing = cli(*command)
     assert missing.code == 1 and "Nothing was started: 1 thing is missing." in missing.err
     assert "teacher import FILE.pt --dataset d4rl/hopper-medium-v2" in " ".join(missing.err.split())
@@ -310,6 +328,18 @@ def test_a_setting_changes_every_method_that_has_it_and_the_name() -> None:
         (["hades-cartpole", "--data", "d4rl"], "cartpole/mixed, of which D4RL has no counterpart"),
         (["obd-table-1", "--set", "outer_step=3"], "Did you mean 'outer_steps'"),
         (["obd-table-1", "--set", "student.widht=3"], "Unknown key 'widht'"),
+        (
+            ["obd-table-1", "--plan", "--mirror", "http://127.0.0.1:9"],
+            "no run of main_table is on one of",
+        ),
+        (
+            ["obd-table-1", "--jobs", "2", "--profile", "cpu"],
+            "--jobs 2 is for runs on this machine",
+        ),
+        (
+            ["hades-cartpole", "--plan", "--set", "teacher.stpes=3"],
+            "a teacher that is trained here",
+        ),
         (["obd-table-1", "--retry", "all"], "--retry takes 'failed', got 'all'"),
         (
             ["obd-table-1", "--set", 'datasets=["local/mine"]', "--plan"],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,11 +15,14 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from benchmark.config import BadConfiguration
-from benchmark.datasets.catalog import load_dataset
+from benchmark.datasets.catalog import load_dataset, write_dataset
+from benchmark.datasets.dataset import Dataset
 from benchmark.datasets.source import DatasetName
 from benchmark.errors import ObdBenchError
 from benchmark.files import file_sha256
-from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem
+from benchmark.registry import Registry
+from benchmark.teachers.td3_bc import TD3BC
+from benchmark.teachers.teacher import NetworkTeacher, TeacherProblem, TeacherRecipe
 from benchmark.teachers.teacher_files import cached_path, imported_path, load_teacher
 from obdbench.cli.app import app
 from obdbench.cli.teacher import train_teacher
@@ -128,6 +134,37 @@ def test_one_dataset_or_all() -> None:
         invoke("data", "describe")
 
 
+def test_steps_are_given_once(small_dataset_name: str, cache: Path) -> None:
+    with pytest.raises(BadConfiguration, match="--steps is 6, and --set steps 5"):
+        invoke("teacher", "train", small_dataset_name, *TINY, "--set", "steps=5")
+
+
+@pytest.mark.parametrize("ending", [".state", ".lock"])
+def test_no_teacher_is_removed_as_the_state_of_its_training(
+    ending: str, small_dataset_name: str, cache: Path
+) -> None:
+    target = ("--target", str(cache / f"mine{ending}"))
+    with pytest.raises(BadConfiguration, match=f"ends in {ending}.*such as .*mine.safetensors"):
+        invoke("teacher", "train", small_dataset_name, "--episodes", "1", *TINY, *target)
+
+
+def test_a_recipe_of_others_need_not_count_steps(
+    small_dataset_name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass(frozen=True)
+    class Own(TeacherRecipe):
+        """A recipe without steps."""
+
+        def train(self, dataset: Dataset, seed: int, **_: Any) -> NetworkTeacher:
+            return TD3BC(steps=2, width=4, batch_size=4).train(dataset, seed)
+
+    registry = Registry("teacher recipe", "none", TeacherRecipe)  # type: ignore[type-abstract]
+    registry.register("own", Own)
+    monkeypatch.setattr("obdbench.cli.teacher.TEACHERS", registry)
+    train_teacher(small_dataset_name, "own", 0, {}, episodes=1, target=cache / "own.safetensors")
+    assert load_teacher(cache / "own.safetensors").facts["evaluation"]["episodes"] == 1
+
+
 def test_an_unknown_setting_is_named(small_dataset_name: str, cache: Path) -> None:
     with pytest.raises(ObdBenchError, match="learning_rate"):
         invoke("teacher", "train", small_dataset_name, "--set", "learning_rat=1")
@@ -199,3 +236,12 @@ def test_describe_draws_and_tabulates(small_dataset_name: str, tmp_path: Path) -
     assert table.read_text().startswith("| dataset")
     with pytest.raises(ObdBenchError, match=r"none of \.md"):
         invoke("data", "describe", small_dataset_name, "--table", "x.html")
+
+
+def test_two_datasets_never_share_a_picture(small_dataset: Dataset, tmp_path: Path) -> None:
+    names = ["local/two/parts", "local/two-parts"]
+    for name in names:
+        mine = dataclasses.replace(small_dataset, name=name)
+        write_dataset(DatasetName.parse(name), mine, seed=None, description="twice the same")
+    invoke("data", "describe", *names, "--folder", str(tmp_path / "pictures"))
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 import benchmark.datasets.catalog as catalog
-from benchmark.datasets.catalog import build_dataset, dataset_card, load_dataset, local_datasets
+from benchmark.datasets.catalog import (
+    build_dataset,
+    dataset_card,
+    load_dataset,
+    local_datasets,
+    write_dataset,
+)
 from benchmark.datasets.dataset import Dataset, DatasetProblem
 from benchmark.datasets.source import DatasetName
 from benchmark.registry import UnknownName
@@ -196,6 +203,18 @@ def test_a_rebuild_that_was_killed_between_its_renames_loses_nothing(
         patch.setattr(catalog, "save_file", full_disk)
         build_dataset(name)
     assert same(load_dataset(name), small_dataset)
+
+
+@pytest.mark.parametrize("names", [("local/a", "local/a-v0/b"), ("local/a-v0/b", "local/a")])
+def test_a_dataset_in_the_folder_of_another_is_refused(
+    names: tuple[str, str], small_dataset: Dataset, empty_store: Path
+) -> None:
+    first, second = map(DatasetName.parse, names)
+    write_dataset(first, replace(small_dataset, name=names[0]), seed=None, description="mine")
+    with pytest.raises(DatasetProblem, match="one would be deleted with the other"):
+        write_dataset(second, replace(small_dataset, name=names[1]), seed=None, description="mine")
+    assert load_dataset(first).sha256 == small_dataset.sha256
+    assert local_datasets() == [first]
 
 
 def test_a_rebuild_keeps_log_densities_of_the_same_content(

@@ -231,6 +231,20 @@ def test_a_file_in_the_cache_that_cannot_be_read_is_named_and_stays(
     assert left_in(placed.parent) == {placed.name}
 
 
+def test_a_users_file_that_is_not_the_published_one_is_set_aside_and_not_lost(
+    server: FileServer, content: bytes, own_folders: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    placed = own_folders / "cache" / "d4rl" / "hopper_medium_replay-v2.hdf5"
+    placed.parent.mkdir(parents=True)
+    placed.write_bytes(content)
+    server.plan = [404]
+    with pytest.raises(DownloadProblem, match="answered with 404"):
+        fetch(DatasetName.parse("d4rl/hopper-medium-replay-v2"), server)
+    aside = placed.with_name(f"{placed.name}.other")
+    assert aside.read_bytes() == content
+    assert str(aside) in caplog.text and "expected e121c5f7" in caplog.text
+
+
 def test_a_file_that_another_process_fetched_meanwhile_stays(
     name: DatasetName, server: FileServer, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,9 +12,9 @@ from filelock import FileLock
 from benchmark.datasets.download import (
     DownloadProblem,
     Patience,
-    discard_altered,
     download,
     remote_size,
+    set_aside_altered,
 )
 from benchmark.files import Fingerprint
 from tests.file_server import FileServer
@@ -89,16 +89,16 @@ def test_two_who_want_it_at_once_fetch_it_once(server: FileServer, target: Path)
     assert len(server.requests) == 1
 
 
-def test_an_altered_file_is_discarded_unless_another_process_repaired_it(target: Path) -> None:
+def test_an_altered_file_is_set_aside_unless_another_process_repaired_it(target: Path) -> None:
     expected = fingerprint(CONTENT)
     target.parent.mkdir()
     target.write_bytes(CONTENT)
-    discard_altered(target, expected)
+    set_aside_altered(target, expected)
     assert [path.name for path in target.parent.iterdir()] == [target.name], "not even a lock"
 
     target.write_bytes(OTHER)
     with FileLock(f"{target}.lock"):
-        waiting = threading.Thread(target=discard_altered, args=(target, expected))
+        waiting = threading.Thread(target=set_aside_altered, args=(target, expected))
         waiting.start()
         waiting.join(0.3)
         assert waiting.is_alive() and target.exists()
@@ -107,8 +107,9 @@ def test_an_altered_file_is_discarded_unless_another_process_repaired_it(target:
     assert target.read_bytes() == CONTENT
 
     target.write_bytes(OTHER)
-    discard_altered(target, expected)
+    set_aside_altered(target, expected)
     assert not target.exists()
+    assert target.with_name(f"{target.name}.other").read_bytes() == OTHER
 
 
 # --- interruptions -------------------------------------------------------------------------------

@@ -169,6 +169,15 @@ def test_trajectories_are_read(write: Callable[[Path, Arrays], Path], tmp_path: 
     check_episodes(read(write(tmp_path, trajectories())))
 
 
+@pytest.mark.parametrize("write", [npz, hdf5])
+def test_trajectories_may_have_d4rls_names(
+    write: Callable[[Path, Arrays], Path], tmp_path: Path
+) -> None:
+    states = np.concatenate([e.states for e in episodes()])
+    arrays = {**rows("next_observations"), "observations": states}
+    check_episodes(read(write(tmp_path, arrays)))
+
+
 @pytest.mark.parametrize(("key", "spelling"), [(k, s) for k in rows() for s in SPELLINGS[k]])
 def test_every_spelling_is_taken(key: str, spelling: str, tmp_path: Path) -> None:
     check_episodes(read(npz(tmp_path, renamed(**{key: spelling}))))
