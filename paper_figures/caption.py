@@ -87,15 +87,24 @@ def _kinds(found: Iterable[str]) -> str:
 
 
 def teachers(table: pd.DataFrame) -> str:
-    """List every dataset's teacher with its own return; nothing where no method uses one."""
+    """List every dataset's teacher with its own return; nothing where no method uses one.
+
+    Of teachers of one name but of several files each has its own.
+    """
     known = table[table["teacher_return"].notna()]
     parts = []
     groups = dict(list(known.groupby(["dataset", "teacher"], sort=True)))
     for dataset, teacher in sorted(groups, key=lambda key: (dataset_order(key[0]), key[1])):
         rows = groups[dataset, teacher]
-        score = rows["teacher_normalized_return"].mean()
-        own = f"{rows['teacher_return'].mean():.1f} (normalized {score:.1f})"
-        parts.append(f"{dataset} {own}, {teacher}")
+        files = rows["teacher_sha256"].fillna("unknown")
+        several = files.nunique() > 1
+        own = [
+            f"{mine['teacher_return'].mean():.1f} "
+            f"(normalized {mine['teacher_normalized_return'].mean():.1f}"
+            f"{f'; sha256 {sha256[:8]}' if several else ''})"
+            for sha256, mine in rows.groupby(files if several else [""] * len(rows), sort=True)
+        ]
+        parts.append(f"{dataset} {', '.join(own)}, {teacher}")
     if parts:
         return f"Teacher's own return: {'; '.join(parts)}."
     return "Teacher's return unknown." if table["used"].str.contains("teacher").any() else ""

@@ -190,7 +190,8 @@ def pruning(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         FigureError: No criterion has complete runs at two fractions.
     """
     runs = runs[runs["method"] == "pruned"]
-    complete, whole = runs[runs["status"] == "complete"], runs["fraction"] == 1
+    complete = runs[runs["status"] == "complete"]
+    whole = complete["fraction"] == 1
     parts = complete[~whole]
     criteria = sorted(set(parts["criterion"]))
     spread = pd.concat(

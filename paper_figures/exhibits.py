@@ -92,7 +92,7 @@ class StoredResults:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """One row per checkpoint."""
-        return curves_frame(self.records)
+        return curves_frame(self.records, self.asked)
 
     def with_parameters(self, *names: str) -> pd.DataFrame:
         """One row per run, with these hyper-parameters as columns; missing where it has none."""

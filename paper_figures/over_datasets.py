@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -38,6 +39,12 @@ ROW_INCHES = 0.21
 THRESHOLDS = 60
 MOST_METHODS = 24
 PROFILES = 6
+NAME_CHARACTERS = 28
+"""Characters of a label in one line; with its settings it may be longer than a figure is wide."""
+PLAIN_CHARACTERS = 22
+"""Characters of the longest name of the suite's methods, for which there is room on both sides."""
+LINE_INCHES = 0.14
+CHARACTER_INCHES = 0.062
 WRITTEN_SHARE = 0.07
 """Smallest share of a bar of ranks in which the rank is written."""
 
@@ -56,7 +63,8 @@ def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     labels, left = _best(common)
     styles = _looks(runs, labels)
     with mpl.rc_context(SETTINGS):
-        figure = canvas(6.5, 0.7 + ROW_INCHES * len(labels))
+        names = _names(labels)
+        figure = canvas(6.5, 0.7 + _rows_inches(names))
         drawn: list[Estimate] = []
         for place, (name, statistic) in enumerate(
             (("IQM", iqm_over_runs), ("mean", mean_over_tasks)), start=1
@@ -72,12 +80,14 @@ def aggregate(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
                         solid_capstyle="butt",  # a bar ends where its interval does
                     )  # fmt: skip
                 axes.plot(found.value, row, **look.dots | {"markersize": 3.5})
-            axes.set_yticks(range(len(labels)), labels if place == 1 else [""] * len(labels))
+            axes.set_yticks(range(len(labels)), names if place == 1 else [""] * len(labels))
             axes.set_xlabel(f"{name} of normalized return")
             axes.set_ylim(len(labels) - 0.5, -0.5)
             quiet(axes)
         return finish(
-            figure, f"Normalized return over {_where(common)}", _caption(runs, common, left, drawn)
+            figure,
+            f"Normalized return over {_where(common)}",
+            _caption(runs, common, labels, left, drawn),
         )
 
 
@@ -91,7 +101,8 @@ def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     every = [s for label in labels for task in common.scores[label].values() for s in task]
     taus = np.linspace(min(every) - 1, max(every) + 1, THRESHOLDS)
     with mpl.rc_context(SETTINGS):
-        figure = canvas(6.5, 3.0)
+        names = _names(labels)
+        figure = canvas(6.5, max(3.0, 0.3 + LINE_INCHES * sum(map(_lines, names))))
         axes = figure.add_subplot()
         drawn: list[Estimate] = []
         for place, (label, look) in enumerate(_looks(runs, labels).items()):
@@ -99,14 +110,15 @@ def profiles(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
             drawn += found
             # Markers of different lines stand at different places, or they would hide each other.
             every_tenth = (2 * place % 10, 10)
-            band(axes, list(taus), found, label=label, markevery=every_tenth, **look.line)
+            band(axes, list(taus), found, label=names[place], markevery=every_tenth, **look.line)
         axes.set(xlabel="normalized return", ylabel="fraction of runs above", ylim=(-0.02, 1.02))
-        figure.legend(loc="outside right center", handlelength=3.2)
+        # Given by hand: matplotlib leaves out names that begin with "_".
+        figure.legend(handles=axes.get_lines(), loc="outside right center", handlelength=3.2)
         quiet(axes)
         return finish(
             figure,
             f"Fraction of runs above each normalized return, {_where(common)}",
-            _caption(runs, common, left, drawn),
+            _caption(runs, common, labels, left, drawn),
         )
 
 
@@ -119,8 +131,11 @@ def improvement(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     labels, left = _best(common)
     colors = mpl.colormaps["RdBu_r"]
     with mpl.rc_context(SETTINGS):
-        side = 1.2 + 0.3 * len(labels)
-        figure = canvas(max(side + 1.0, 4.2), side)
+        names = _names(labels)
+        beyond = max(len(line) for name in names for line in name.split("\n")) - PLAIN_CHARACTERS
+        room = CHARACTER_INCHES * max(0, beyond)
+        side = 1.2 + max(0.3 * len(labels), 1.3 * _rows_inches(names)) + room
+        figure = canvas(max(side + 1.0, 4.2 + room), side)
         axes = figure.add_subplot()
         values = np.full((len(labels), len(labels)), 50.0)
         drawn: list[Estimate] = []
@@ -136,16 +151,16 @@ def improvement(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
                     color=on_color(colors(values[row, column] / 100)),
                 )  # fmt: skip
         image = axes.imshow(values, cmap=colors, vmin=0, vmax=100)
-        axes.set_xticks(range(len(labels)), labels, rotation=90)
-        axes.set_yticks(range(len(labels)), labels)
+        axes.set_xticks(range(len(labels)), names, rotation=90)
+        axes.set_yticks(range(len(labels)), names)
         axes.set(xlabel="... a run of this method", ylabel="A run of this method beats ...")
         bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=25)
         bar.set_label("probability (%)")
         return finish(
             figure,
             f"Probability of improvement over {_where(common)}",
-            f"{_caption(runs, common, left, drawn)} Bold: the interval excludes 50 %, each pair by "
-            f"itself.",
+            f"{_caption(runs, common, labels, left, drawn)} Bold: the interval excludes 50 %, "
+            f"each pair by itself.",
         )
 
 
@@ -159,14 +174,15 @@ def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     found = rank_probabilities({label: common.scores[label] for label in labels}, seed=seed)
     colors = mpl.colormaps["viridis"].resampled(len(labels))
     with mpl.rc_context(SETTINGS):
-        figure = canvas(6.5, 0.8 + ROW_INCHES * len(labels))
+        names = _names(labels)
+        figure = canvas(6.5, 0.8 + _rows_inches(names))
         axes = figure.add_subplot()
         edge = np.zeros(len(labels))
         for rank in found.columns:
             share = found.loc[labels, rank].to_numpy()
             color = colors(rank - 1)
             axes.barh(
-                labels, share, left=edge, color=color, label=str(rank), height=0.85,
+                names, share, left=edge, color=color, label=str(rank), height=0.85,
                 edgecolor=on_color(color), linewidth=0.2,
             )  # fmt: skip
             for row in np.flatnonzero(share >= WRITTEN_SHARE):
@@ -189,7 +205,7 @@ def ranks(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         return finish(
             figure,
             f"Stability of the ranks by mean normalized return, {_where(common)}",
-            _caption(runs, common, left, ()),
+            _caption(runs, common, labels, left, ()),
         )
 
 
@@ -205,15 +221,18 @@ def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     seconds = complete.groupby("label")["cpu_seconds"].mean()
     labels, left = _best(common, references=False)
     with mpl.rc_context(SETTINGS):
-        figure = canvas(6.5, max(3.2, 0.3 + 0.16 * len(labels)))
+        names = _names(labels)
+        lines = len(labels) + sum(_lines(name) - 1 for name in names)
+        figure = canvas(6.5, max(3.2, 0.3 + 0.16 * lines))
         axes = figure.add_subplot()
         found = {label: stratified(common.scores[label], seed=seed) for label in labels}
-        for label, look in _looks(runs, labels).items():
+        points = []
+        for (label, look), name in zip(_looks(runs, labels).items(), names, strict=True):
             e = found[label]
-            axes.errorbar(
-                seconds[label], e.value, label=label, elinewidth=0.8, **look.dots,
+            points.append(axes.errorbar(
+                seconds[label], e.value, label=name, elinewidth=0.8, **look.dots,
                 yerr=[[e.value - e.low], [e.high - e.value]] if e.has_interval else None,
-            )  # fmt: skip
+            ))  # fmt: skip
         front: list[tuple[float, float]] = []
         for label in sorted(labels, key=lambda name: (seconds[name], name)):
             if not front or found[label].value > front[-1][1]:
@@ -222,11 +241,13 @@ def cost(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         axes.set(xscale="log", xlabel="processor seconds per run", ylabel="normalized return")
         plain_numbers(axes)
         quiet(axes)
-        figure.legend(loc="outside right center", title="from the highest score down")
+        figure.legend(
+            handles=points, loc="outside right center", title="from the highest score down"
+        )
         return finish(
             figure,
             f"Normalized return against cost, {_where(common)}",
-            f"{_caption(runs, common, left, found.values())} "
+            f"{_caption(runs, common, labels, left, found.values())} "
             f"Dashed: no cheaper method scores higher.",
         )
 
@@ -291,14 +312,44 @@ def _looks(runs: pd.DataFrame, labels: Sequence[str]) -> dict[str, Look]:
     return {label: found[label] for label in labels}
 
 
+def _names(labels: Sequence[str]) -> list[str]:
+    """Labels as they are written: in several lines where they are long."""
+    return [textwrap.fill(label, NAME_CHARACTERS) for label in labels]
+
+
+def _lines(name: str) -> int:
+    return name.count("\n") + 1
+
+
+def _rows_inches(names: Sequence[str]) -> float:
+    """Height of one row per name, as high as the longest takes."""
+    most = max(map(_lines, names))
+    return len(names) * (ROW_INCHES + LINE_INCHES * (most - 1))
+
+
 def _where(common: CommonScores) -> str:
     count = len(common.datasets)
     return common.datasets[0] if count == 1 else f"{count} datasets"
 
 
-def _caption(runs: pd.DataFrame, common: CommonScores, left: int, drawn: Iterable[Estimate]) -> str:
-    """Say what was run, and how the intervals of the estimates that are drawn were made."""
-    text = f"{caption.setting(runs)} {_where(common)}, {caption.seeds(common.seeds)}"
+def _caption(
+    runs: pd.DataFrame,
+    common: CommonScores,
+    labels: Sequence[str],
+    left: int,
+    drawn: Iterable[Estimate],
+) -> str:
+    """Say what was run, and how the intervals of the estimates that are drawn were made.
+
+    Args:
+        runs: Runs of all labels.
+        common: Scores that could be drawn.
+        labels: Labels that are drawn, whose seeds count.
+        left: Number of labels of lower mean that are not drawn.
+        drawn: Estimates that are drawn.
+    """
+    seeds = [len(task) for label in labels for task in common.scores[label].values()]
+    text = f"{caption.setting(runs)} {_where(common)}, {caption.seeds(seeds)}"
     text += f"{caption.spread(';', 'intervals', drawn)}."
     compared = runs["label"].isin(common.scores) & runs["dataset"].isin(common.datasets)
     if differing := caption.settings_of_datasets(runs[compared]):

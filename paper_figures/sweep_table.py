@@ -59,7 +59,8 @@ class SweepTable:
     def _write_figure(self, folder: Path) -> list[Path]:
         if not any(record.status == "complete" for record in self.records):
             return []
-        return write_formats(convergence(curves_frame(self.records)), folder, "convergence")
+        curves = curves_frame(self.records, self.sweep.runs)
+        return write_formats(convergence(curves), folder, "convergence")
 
 
 def sweep_table(store: Path, sweep: Sweep) -> SweepTable:

@@ -266,11 +266,6 @@ class CommonScores:
     left_out: tuple[str, ...]
     references: frozenset[str]
 
-    @property
-    def seeds(self) -> list[int]:
-        """Number of seeds behind each label and dataset."""
-        return [len(s) for tasks in self.scores.values() for s in tasks.values()]
-
 
 def common_scores(runs: pd.DataFrame) -> CommonScores:
     """Collect the scores of all labels that have complete runs on every dataset of the frame.
@@ -297,8 +292,8 @@ def rank_probabilities(scores: Scores, *, seed: int = 0) -> pd.DataFrame:
     """Estimate how often each method takes each rank when the seeds are drawn again.
 
     Seeds are resampled with replacement inside every dataset; methods are ranked by their mean over
-    datasets, equal means in the order of `scores`. A method whose rank is certain has one entry
-    of 1.
+    datasets. Equal means share their ranks: of two that are first, each has half of the first rank
+    and half of the second. A method whose rank is certain has one entry of 1.
 
     Args:
         scores: Normalized returns by label; every label has the same datasets.
@@ -315,10 +310,17 @@ def rank_probabilities(scores: Scores, *, seed: int = 0) -> pd.DataFrame:
             for tasks in scores.values()
         ]
     )
-    # The inverse of the sorting permutation is the rank, from 0, of every method in each resample.
-    ranks = (-means).argsort(0, kind="stable").argsort(0)
     count = len(means)
-    table = [[float((ranks[i] == rank).mean()) for rank in range(count)] for i in range(count)]
+    table = []
+    for mine in means:
+        # A method has the ranks, from 0, above which others are better, as many as have its mean.
+        better, equal = (means > mine).sum(0), (means == mine).sum(0)
+        table.append(
+            [
+                float(np.where((better <= rank) & (rank < better + equal), 1 / equal, 0.0).mean())
+                for rank in range(count)
+            ]
+        )
     return pd.DataFrame(table, index=list(scores), columns=range(1, count + 1))
 
 

@@ -109,18 +109,24 @@ def runs_frame(
     return _frame(sorted(rows, key=lambda row: str(row["run_id"])), RUN_COLUMNS)
 
 
-def curves_frame(records: Iterable[Summary]) -> pd.DataFrame:
+def curves_frame(records: Iterable[Summary], asked: Iterable[RunSpec] = ()) -> pd.DataFrame:
     """One row per checkpoint, sorted by run id and outer step, with the columns of `CURVE_COLUMNS`.
 
     Failed runs are included, their ``status`` says so; one that failed before its first checkpoint
     has a single row without outer step and score.
+
+    Args:
+        records: Complete or failed ones.
+        asked: The runs of a sweep; those without a record have no row, but labels tell them apart
+            as those of `runs_frame` do.
 
     Raises:
         RecordError: Two records are of one run, those of a cell are mixed, or those of a dataset
             are of different data.
     """
     found = _sorted(records)
-    names = labels(_cells(found))
+    known = {record.run_id for record in found}
+    names = labels(_cells(found, [spec for spec in asked if spec.run_id not in known]))
     runs = [_identity(r, r.spec, names[r.cell_id], r.status, r.reference) for r in found]
     curves = [_points(r) for r in found]
     points = _frame([point for curve in curves for point in curve], POINT_COLUMNS)

@@ -335,7 +335,7 @@ def campaign(
     tallies = {kind: Tally() for kind in kinds}
     no_figures = pd.DataFrame({"status": []})
     with (
-        mock.patch("paper_figures.exhibits.curves_frame", lambda _: no_figures),
+        mock.patch("paper_figures.exhibits.curves_frame", lambda *_: no_figures),
         mock.patch("obdbench.html_report.page.FIGURES", {}),
     ):
         with store.in_use():

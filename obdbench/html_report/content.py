@@ -84,15 +84,17 @@ def over_datasets(runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Average each method over the datasets; no rows where there is one dataset.
 
     Args:
-        runs: What `results.runs_frame` gives for the records.
-        table: What `results.cell_table` gives for the sweep.
+        runs: What `results.runs_frame` gives for the sweep, runs without a record included: labels
+            are then those of the table.
+        table: What `results.cell_table` gives for it.
 
     Returns:
         Rows like those of `table`, for the methods with complete runs on every dataset that has
         records: the mean over datasets with its stratified interval, the scores by dataset and
         seed, and the costs' means.
     """
-    common, of_all = common_scores(runs), table["dataset"].nunique()
+    begun = set(runs.loc[runs["status"] != "missing", "dataset"])
+    common, of_all = common_scores(runs[runs["dataset"].isin(begun)]), table["dataset"].nunique()
     if len(common.datasets) < 2:
         return table.iloc[:0]
     count = len(common.datasets)

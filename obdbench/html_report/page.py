@@ -32,13 +32,13 @@ from results import cell_table, curves_frame, runs_frame
 from results.record_index import no_garbage
 from results.record_store import readable_records
 
-FIGURES: dict[str, Callable[[pd.DataFrame, Sequence[Summary]], Figure]] = {
-    "curves": lambda runs, records: convergence(curves_frame(records)),
-    "means": lambda runs, records: aggregate(runs),
-    "profiles": lambda runs, records: profiles(runs),
-    "improvement": lambda runs, records: improvement(runs),
-    "ranks": lambda runs, records: ranks(runs),
-    "cost": lambda runs, records: cost(runs),
+FIGURES: dict[str, Callable[[pd.DataFrame, Sequence[Summary], Sweep], Figure]] = {
+    "curves": lambda runs, records, sweep: convergence(curves_frame(records, sweep.runs)),
+    "means": lambda runs, records, sweep: aggregate(runs),
+    "profiles": lambda runs, records, sweep: profiles(runs),
+    "improvement": lambda runs, records, sweep: improvement(runs),
+    "ranks": lambda runs, records, sweep: ranks(runs),
+    "cost": lambda runs, records, sweep: cost(runs),
 }
 WIDE_INCHES = 6.6
 """Width from which a figure takes the page's whole width; others stand two in a row."""
@@ -75,12 +75,13 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
         path: HTML file to write.
     """
     records, damaged = readable_records(store, sweep)
-    runs = runs_frame(records)
+    runs = runs_frame(records, sweep.runs)
     with contextlib.ExitStack() as others:
         drawn = [
-            others.enter_context(beside(partial(_figure, name, runs, records))) for name in FIGURES
+            others.enter_context(beside(partial(_figure, name, runs, records, sweep)))
+            for name in FIGURES
         ]
-        table = cell_table(runs_frame(records, sweep.runs))
+        table = cell_table(runs)
         overall = over_datasets(runs, table)
         states = sweep_status(store, sweep)
         values = content(store, sweep, records, states, table, overall)
@@ -100,7 +101,7 @@ def write_html_report(store: Path, sweep: Sweep, path: Path) -> None:
         bibtex=(folder / "papers.bib").read_text("utf-8"),
         unknown=states.unknown,
         damaged=damaged,
-        facts=facts(sweep, records, runs),
+        facts=facts(sweep, records, runs[runs["status"] != "missing"]),
         headline=headline(overall if len(overall) else table),
         csv=csv_text(table.drop(columns=["scores", "returns", "seeds"])),
         landing=[figure for figure in figures if figure.name == landing],
@@ -119,10 +120,12 @@ def _json(values: Any) -> Markup:
     return Markup(text)
 
 
-def _figure(name: str, runs: pd.DataFrame, records: Sequence[Summary]) -> PageFigure | None:
+def _figure(
+    name: str, runs: pd.DataFrame, records: Sequence[Summary], sweep: Sweep
+) -> PageFigure | None:
     """Draw a figure; None where these records do not suffice for it."""
     try:
-        figure = FIGURES[name](runs, records)
+        figure = FIGURES[name](runs, records, sweep)
     except FigureError:
         return None
     inches, svg = figure.get_figwidth(), Markup(page_svg(figure))

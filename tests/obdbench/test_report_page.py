@@ -9,6 +9,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -748,6 +749,27 @@ def test_a_method_that_lacks_a_dataset_has_no_mean_over_them(
     first = [r for r in records if r.spec.dataset != UNSEEN]
     table = cell_table(runs_frame(first, sweep.runs))
     assert over_datasets(runs_frame(first), table).empty, "one dataset is no mean"
+
+
+def test_settings_that_have_not_run_yet_have_their_labels_everywhere(
+    wide: tuple[Sweep, list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two settings one has records: mean, table and figures call it by the same label."""
+    sweep, records = wide
+    others = [
+        replace(run, parameters={**run.parameters, "synthetic_size": 8})
+        for run in sweep.runs
+        if run.method == "dbc"
+    ]
+    half = Sweep("half", "", (*sweep.runs, *others))
+    monkeypatch.setattr(page_module, "readable_records", lambda store, sweep: (records, []))
+    write_html_report(tmp_path, half, tmp_path / "half.html")
+    page = (tmp_path / "half.html").read_text()
+    values = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
+    assert {row["label"] for row in values["overall"]} == {"dbc (synthetic_size=4)", "random"}
+    for drawing in page.split("<svg")[1:3]:  # means and curves
+        assert "dbc (synthetic_size=4)" in drawing
+    assert "dbc (synthetic_size=8) 0 of 5" in page, "what has not run is named"
 
 
 def test_nothing_is_called_highest_where_nothing_was_scored_or_datasets_are_mixed(

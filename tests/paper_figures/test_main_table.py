@@ -220,6 +220,11 @@ def test_cells_with_other_files_of_one_name_are_named(make_record: MakeRecord) -
         "One name, several files (sha256): teacher td3_bc on hopper/medium-replay: "
         "av_pbc 00000000; pbc 12345678." in table_of([ours, theirs]).caption
     )
+    theirs = altered(theirs, teacher__return_=1500.0, teacher__normalized_return=50.0)
+    assert (
+        "Teacher's own return: hopper/medium-replay 2500.0 (normalized 80.0; sha256 00000000), "
+        "1500.0 (normalized 50.0; sha256 12345678), td3_bc." in table_of([ours, theirs]).caption
+    ), "a mean of two teachers is the return of none"
 
 
 def test_missing_failed_and_single_seeds_are_shown(make_record: MakeRecord) -> None:

@@ -339,3 +339,47 @@ def test_methods_that_are_not_drawn_for_want_of_room_are_counted(
 ) -> None:
     records = [make_record(f"m{i}", seed=s, score=i + s) for i in range(30) for s in (0, 1)]
     assert "not drawn" in words(make(runs_frame(records)))[1]
+
+
+def test_captions_count_the_seeds_of_what_is_drawn(
+    records: list[Record], make_record: MakeRecord
+) -> None:
+    """A reference of one seed is in no figure that leaves references out."""
+    one = [r for r in records if r.spec.method != "teacher" or r.spec.seed == 0]
+    runs = runs_frame(one)
+    for draw in (profiles, ranks, cost):
+        assert "2 datasets, 5 seeds" in words(draw(runs))[1]
+    assert "2 datasets, 1 to 5 seeds" in words(aggregate(runs))[1]
+
+
+@pytest.mark.parametrize("draw", FIGURES)
+def test_long_labels_leave_room_for_the_drawing(
+    draw: Callable[[pd.DataFrame], Figure], make_record: MakeRecord
+) -> None:
+    """A warning would fail this: matplotlib lays nothing out where labels take the whole figure."""
+    students: list[dict[str, object]] = [
+        {"width": 64, "depth": 3, "learning_rate": 0.1, "momentum": 0.9, "steps": 50},
+        {"width": 128, "depth": 4, "learning_rate": 0.01, "momentum": 0.0, "steps": 100},
+    ]
+    runs = runs_frame(
+        [
+            make_record(seed=seed, score=10.0 * seed + place, student=student)
+            for place, student in enumerate(students)
+            for seed in range(3)
+        ]
+    )
+    figure = draw(runs)
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches() * figure.dpi
+    for axes in figure.axes[:1]:
+        box = axes.get_window_extent()
+        assert box.width > 0.2 * width and box.height > 0.2 * height
+
+
+@pytest.mark.parametrize("draw", [profiles, cost])
+def test_a_name_that_begins_with_an_underscore_is_in_the_legend(
+    draw: Callable[[pd.DataFrame], Figure], make_record: MakeRecord
+) -> None:
+    runs = runs_frame([make_record(name, seed=s) for name in ("_mine", "dbc") for s in range(2)])
+    (legend,) = draw(runs).legends
+    assert {text.get_text() for text in legend.get_texts()} == {"_mine", "dbc"}

@@ -170,6 +170,13 @@ def test_all_of_the_data_is_a_point_of_every_criterions_line() -> None:
         *pruned(0.1, "random", [20.0, 22.0]),
         *pruned(0.1, "early_loss", [30.0, 32.0]),
         *pruned(0.01, "early_loss", [4.0, 6.0]),
+        build_record(
+            "pruned",
+            "hopper/medium",
+            9,
+            error="OSError",
+            parameters={"fraction": 0.1, "criterion": "random"},
+        ),
         *grown(),
     ]
     runs = StoredResults(records).with_parameters("fraction", "criterion")

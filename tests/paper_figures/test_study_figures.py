@@ -128,6 +128,9 @@ def test_density_shows_every_sampled_and_every_synthetic_state() -> None:
     ]
     assert counts == [20, 20, 3, 4]
     assert "25%" in figure.axes[2].get_title()
+    fewer = rows[(rows["whose"] != "dataset") | (rows["x"] < 5)].assign(item="tiny/own")
+    _, caption = words(state_density(pd.concat([rows, fewer])))
+    assert caption.startswith("5 to 20 states of each dataset")
 
 
 def _picture(grey: int) -> str:

@@ -105,3 +105,19 @@ def test_pictures_show_the_pixels_in_their_place() -> None:
     widths = [axes.get_window_extent().width for axes in figure.axes]
     starts = [axes.get_window_extent().x0 for axes in figure.axes]
     assert max(widths) < 1.01 * min(widths) and starts[:2] == pytest.approx(starts[2:], abs=1)
+
+
+def test_a_study_that_is_half_done_says_what_is_missing_and_one_set_is_no_mean_over_sets() -> None:
+    rows = pd.DataFrame(
+        [
+            {"item": f"{kind}-seed0", "set": kind, "student": s, "accuracy": 0.1 * s, "loss": 0.5}
+            for kind in ("class_means", "hades_supervised", "random_images")
+            for s in range(2)
+        ]
+    )
+    with pytest.raises(FigureError, match="no rows of random_images yet"):
+        supervised_table(rows[rows["set"] != "random_images"])
+    assert (
+        "where there is one over its students (ten real images drawn at random; "
+        in supervised_table(rows).caption
+    )
