@@ -47,8 +47,8 @@ class Pruned(Method):
         groups: Groups of which each keeps its share: a "cell" of states, a "time_step" of
             episodes, or "none" for all transitions as one.
         cells: Number of cells.
-        probes: Students that the losses are means over; for "utility" each learns from a random
-            half of the transitions.
+        probes: Students that the losses are means over; for "utility" 2 or more, each of which
+            learns from a random half of the transitions.
         early_steps: Gradient steps of the probes for "early_loss".
         late_steps: Gradient steps of the probes for "late_loss" and "utility".
         probe_batch: Transitions per minibatch of the probes.
@@ -73,6 +73,11 @@ class Pruned(Method):
         require_positive(self, "synthetic_size", *self.tiny)
         if not 0 < self.fraction <= 1:
             raise BadParameter(f"fraction is {self.fraction}; expected more than 0, at most 1.")
+        if self.criterion == "utility" and self.probes < 2:
+            raise BadParameter(
+                f'probes is {self.probes}; expected 2 or more for criterion = "utility", '
+                f"which compares probes that learned from a transition with those that did not."
+            )
         inner = METHODS[self.method]
         sized = any(field.name == "synthetic_size" for field in fields(inner))
         if not sized or "dataset" not in inner.needs or isinstance(inner, Pruned):
@@ -173,6 +178,12 @@ class Pruned(Method):
         halves = torch.ones(self.probes, len(states), dtype=torch.bool)
         if self.criterion == "utility":
             halves = torch.rand(halves.shape, generator=generator) < 0.5
+        if not bool(halves.any(1).all()):
+            raise BadParameter(
+                f"A random half of the {len(states)} transitions of {problem.dataset.name}, from "
+                f'which a probe was to learn for criterion = "utility", holds none. Take more '
+                f'data, or criterion = "late_loss".'
+            )
         rows = [half.nonzero()[:, 0] for half in halves]
         probes = Clones(problem, BCLoss(problem, generator), self.probes)
         for _ in range(self.early_steps if self.criterion == "early_loss" else self.late_steps):

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from baselines.evolution_loop import Evolution, EvolutionRun
-from benchmark.method import BadParameter, Method, Monitor, Problem, require_positive
+from benchmark.method import (
+    BadParameter,
+    Method,
+    Monitor,
+    Problem,
+    require_above_zero,
+    require_positive,
+)
 from benchmark.scaling import Scaling
 from benchmark.students.network import Network, Parameters
 from benchmark.students.spec import StudentSpec
@@ -96,6 +103,7 @@ class BCWhole(Method):
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "batch_size")
+        require_above_zero(self, "learning_rate")
 
     def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Work | None:
         """Training steps on minibatches."""

@@ -121,7 +121,7 @@ class RunMonitor:
             ObdBenchError: The step is not a count, has a result already, or lies before one that
                 has; or the scored policies diverged.
         """
-        step = _count(step, "gave a result for outer step")
+        step = count_of(step, "gave a result for outer step")
         if step in self._reported:
             raise ObdBenchError(
                 f"The method gave two results for outer step {step}; a step is scored once."
@@ -274,7 +274,7 @@ class RunMonitor:
         Raises:
             ObdBenchError: It is not a count.
         """
-        self.outcome.cost.environment_steps += _count(steps, "counted environment steps:")
+        self.outcome.cost.environment_steps += count_of(steps, "counted environment steps:")
 
     def note(self, **facts: float | str) -> None:
         """Keep facts of the method's own for the record; a number that is not finite as None.
@@ -283,22 +283,7 @@ class RunMonitor:
             ObdBenchError: A fact is neither a number that a record holds nor a text.
         """
         for name, given in facts.items():
-            value = plain(given)
-            value = int(value) if isinstance(value, bool) else value
-            if not isinstance(value, int | float | str):
-                raise ObdBenchError(
-                    f"The method noted {name} as {type(value).__name__}; a fact is one number or "
-                    f"a text, e.g. float({name})."
-                )
-            if isinstance(value, int) and not in_64_bits(value):
-                raise ObdBenchError(
-                    f"The method noted {name} = {short(value)}, which is beyond 64 bits; note "
-                    f"float({name})."
-                )
-            if isinstance(value, str):
-                value = encodable(value)
-            finite = isinstance(value, str) or math.isfinite(value)
-            self.outcome.method_facts[name] = value if finite else None
+            self.outcome.method_facts[name] = fact_of(name, given)
 
     def _advice(self, result: SyntheticSet | Policy) -> str:
         """A sentence: what to change where scored policies diverged."""
@@ -338,7 +323,30 @@ class RunMonitor:
                 )
 
 
-def _count(given: int, what: str) -> int:
+def fact_of(name: str, given: object) -> MethodFact:
+    """A fact that a method notes, as records have it; a number that is not finite is None.
+
+    Raises:
+        ObdBenchError: It is neither a number that a record holds nor a text.
+    """
+    value = plain(given)
+    value = int(value) if isinstance(value, bool) else value
+    if not isinstance(value, int | float | str):
+        raise ObdBenchError(
+            f"The method noted {name} as {type(value).__name__}; a fact is one number or "
+            f"a text, e.g. float({name})."
+        )
+    if isinstance(value, int) and not in_64_bits(value):
+        raise ObdBenchError(
+            f"The method noted {name} = {short(value)}, which is beyond 64 bits; note "
+            f"float({name})."
+        )
+    if isinstance(value, str):
+        return encodable(value)
+    return value if math.isfinite(value) else None
+
+
+def count_of(given: int, what: str) -> int:
     """A count that a method gives, of Python's, NumPy's or torch's integers.
 
     Raises:

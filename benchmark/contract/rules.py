@@ -7,7 +7,7 @@ import inspect
 import json
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 from unittest.mock import patch
 
@@ -78,9 +78,17 @@ def plain_parameters(trial: Trial) -> None:
 def distils(trial: Trial) -> None:
     """A run ends without an error and submits at least one result, the final one last.
 
-    The score of a run is taken over its last checkpoints; each outer step is scored once.
+    The score of a run is taken over its last checkpoints; each outer step is scored once. What a
+    run asks of the method beforehand (its student, machine and engine) has an answer.
     """
     steps = list(trial.whole.results)
+    method, student = trial.method, trial.whole.problem.student
+    with suppress(ObdBenchError):  # it may refuse this student, or this machine, with a message
+        method.require_student(student)
+    with suppress(ObdBenchError):
+        method.require_machine("cpu")
+    if not isinstance(engine := method.engine("cpu"), str):
+        raise Broken(f'Its engine("cpu") is {engine!r}; records name it: expected a string.')
     if steps != sorted(steps):
         raise Broken(
             f"It submitted results for the outer steps {steps}; they must rise, and the last one "
@@ -198,7 +206,8 @@ def different_seeds_differ(trial: Trial) -> str | None:
 def resumes(trial: Trial) -> None:
     """A run that is killed resumes from its saved state to the same results and cost.
 
-    The state is saved half-way, the run goes on, the process is killed, and another one resumes.
+    A state is saved, the run goes on, the process is killed, and another one resumes: once each
+    from the first state, from one half-way and from the last.
     """
     offers = trial.whole.recorder.offers
     if not offers:
@@ -206,7 +215,13 @@ def resumes(trial: Trial) -> None:
             "It never calls monitor.save: a run that is killed starts anew. That suits a method "
             "that takes seconds; an iterative one should save, and begin with monitor.resume()."
         )
-    first = trial.recorder(trial.method, keep=(offers - 1) // 2)
+    for keep in sorted({0, (offers - 1) // 2, offers - 1}):
+        _require_resumed(trial, keep, f" (from state {keep + 1} of the {offers} that it saves)")
+
+
+def _require_resumed(trial: Trial, keep: int, where: str) -> None:
+    """Raise Broken where a run that resumes from its state `keep` differs from an unbroken one."""
+    first = trial.recorder(trial.method, keep=keep)
     trial.run(recorder=first)
     second = trial.recorder(trial.method, saved=first.kept)
     second.environment_steps = first.steps_at_kept
@@ -216,17 +231,18 @@ def resumes(trial: Trial) -> None:
             "It saves states but never asks for them, so that a killed run starts anew. Begin with "
             "`state = monitor.resume()`, which is None in a fresh run."
         )
-    step = _difference(trial.whole, {**first.results, **resumed.results})
+    # What was scored after the state was saved is lost with the process.
+    step = _difference(trial.whole, {**first.results_at_kept, **resumed.results})
     if step is not None:
         raise Broken(
-            f"A run that was killed and resumed differs from an unbroken one at outer step {step}. "
-            f"Save all that the next outer step depends on (momentum and counters too), and "
-            f"restore it from monitor.resume()."
+            f"A run that was killed and resumed differs from an unbroken one at outer step "
+            f"{step}{where}. Save all that the next outer step depends on (momentum and counters "
+            f"too), restore it from monitor.resume(), and submit what is still to be submitted."
         )
     if second.environment_steps != trial.whole.recorder.environment_steps:
         raise Broken(
-            f"A run that was killed and resumed counts {second.environment_steps:,} environment "
-            f"steps, an unbroken one {trial.whole.recorder.environment_steps:,}. Call "
+            f"A run that was killed and resumed{where} counts {second.environment_steps:,} "
+            f"environment steps, an unbroken one {trial.whole.recorder.environment_steps:,}. Call "
             f"monitor.count_environment_steps with only the new steps, before monitor.save."
         )
 
@@ -278,9 +294,17 @@ def uses_what_it_declares(trial: Trial) -> None:
 def counts_its_cost(trial: Trial) -> str | None:
     """Environment steps and outer steps that a run takes are counted in its record.
 
-    The suite measures seconds and bytes; only the method knows its steps in an environment.
+    The suite measures seconds and bytes; only the method knows its steps in an environment, and
+    what `work` says of its cost in plans.
     """
     found, counted = trial.whole, trial.whole.recorder.environment_steps
+    sizes = found.problem.observation_dim, found.problem.action_dim
+    work = trial.method.work(*sizes, found.problem.student)
+    if work is not None and not callable(getattr(work, "seconds", None)):
+        raise Broken(
+            f"Its work is {work!r}; expected benchmark.work.Work, "
+            f"benchmark.outer_steps.OuterSteps, or None where it does not say what a run costs."
+        )
     last = max(found.results, default=0)
     if found.recorder.furthest > last:
         raise Broken(

@@ -32,7 +32,9 @@ from benchmark.environments.lookup import find_specification, make_environment
 from benchmark.environments.mujoco_batch import MujocoBatch
 from benchmark.errors import ObdBenchError
 from benchmark.method import Assignment, Method, Policy, Problem, State
+from benchmark.monitor import count_of, fact_of
 from benchmark.protocol import Protocol
+from benchmark.record import MethodFact
 from benchmark.synthetic_set import SyntheticSet
 from benchmark.teachers.teacher import NetworkTeacher
 
@@ -68,11 +70,12 @@ class Recorder:
     results: dict[int, SyntheticSet | Policy] = field(default_factory=dict)
     kept: State | None = None
     steps_at_kept: int = 0
+    results_at_kept: dict[int, SyntheticSet | Policy] = field(default_factory=dict)
     offers: int = 0
     asked_to_resume: bool = False
     furthest: int = 0
     environment_steps: int = 0
-    facts: dict[str, float | str] = field(default_factory=dict)
+    facts: dict[str, MethodFact] = field(default_factory=dict)
 
     def due(self, step: int) -> bool:
         """Whether the protocol scores this step."""
@@ -80,6 +83,7 @@ class Recorder:
 
     def checkpoint(self, step: int, result: SyntheticSet | Policy) -> None:
         """Keep a copy, since the method may go on changing the tensors."""
+        step = count_of(step, "gave a result for outer step")
         if step in self.results:
             raise ObdBenchError(
                 f"It submitted two results for outer step {step}; a step is scored once."
@@ -101,6 +105,7 @@ class Recorder:
             raise Killed
         if self.offers == self.keep:
             self.kept, self.steps_at_kept = _as_stored(state()), self.environment_steps
+            self.results_at_kept = dict(self.results)
         self.offers += 1
 
     def progress(self, step: int, total: int) -> None:
@@ -110,11 +115,11 @@ class Recorder:
 
     def count_environment_steps(self, steps: int) -> None:
         """Add the steps to the total."""
-        self.environment_steps += steps
+        self.environment_steps += count_of(steps, "counted environment steps:")
 
     def note(self, **facts: float | str) -> None:
-        """Keep the facts."""
-        self.facts |= facts
+        """Keep the facts, or refuse those that no record holds, as a run does."""
+        self.facts |= {name: fact_of(name, value) for name, value in facts.items()}
 
 
 class WatchedProblem(Problem):

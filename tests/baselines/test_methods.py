@@ -267,6 +267,11 @@ def test_a_student_that_is_not_trained_by_sgd_is_refused_with_the_way_out(
 # --- the references ---------------------------------------------------------------------------
 
 
+def test_bc_whole_refuses_its_own_learning_rate_by_its_own_name() -> None:
+    with pytest.raises(BadParameter, match=r"^learning_rate of BCWhole is -1\.0; expected above 0"):
+        BCWhole(learning_rate=-1.0)
+
+
 def test_bc_whole_learns_the_data_and_is_scored_once(problem: Callable[..., Problem]) -> None:
     student = replace(STUDENT, width=64, head="mean")
     method = BCWhole(steps=500, batch_size=32, learning_rate=3e-3)

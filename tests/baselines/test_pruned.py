@@ -76,6 +76,20 @@ def test_the_same_share_of_every_group_stays_and_it_is_the_best(
             assert costs[inside & stays].max() <= costs[inside & ~stays].min()
 
 
+def test_utility_compares_probes_so_one_of_them_is_refused() -> None:
+    # Of one probe every transition would have the same utility, and chance would decide.
+    with pytest.raises(BadParameter, match=r"probes is 1; expected 2 or more for .*utility"):
+        Pruned(**{**TINY, "probes": 1}, criterion="utility")
+    assert Pruned(**{**TINY, "probes": 1}, criterion="late_loss").probes == 1
+
+
+def test_halves_that_are_empty_are_refused_by_the_name_of_the_data() -> None:
+    method = Pruned(**{**TINY, "synthetic_size": 1, "probes": 16}, criterion="utility")
+    whole = problem(method)
+    with pytest.raises(BadParameter, match=r"half of the 1 transitions of toy.*holds none"):
+        method._costs(ProblemOnPart(whole, method.needs, np.arange(1)))
+
+
 def test_cells_are_the_nearest_centres_of_some_states() -> None:
     method = Pruned(**{**TINY, "cells": 5})
     given = problem(method)

@@ -256,6 +256,73 @@ class _Deaf:
 
 
 @dataclass(frozen=True)
+class ForgetsTheBest(First):
+    """Submits at the end what it had a step before, which a resumed run no longer has."""
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        observations, actions = self.pairs(problem)
+        start = 0
+        if (state := monitor.resume()) is not None:
+            start, observations = self.restored(state)
+        before = observations
+        for step in range(start, self.outer_steps + 1):
+            if monitor.due(step):
+                ended = step == self.outer_steps
+                monitor.checkpoint(step, self.made(before if ended else observations, actions))
+            monitor.save(step, lambda step=step, now=observations: self.state(step, now))
+            before = observations
+            observations = observations + 0.1 * self.noise(problem, step, observations)
+
+
+@dataclass(frozen=True)
+class SavesBeforeTheEnd(First):
+    """A run that is killed between its last state and its last result never gives that."""
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        observations, actions = self.pairs(problem)
+        start = 0
+        if (state := monitor.resume()) is not None:
+            start, observations = self.restored(state)
+        for step in range(start, self.outer_steps):
+            observations = observations + 0.1 * self.noise(problem, step, observations)
+            now = self.state(step + 1, observations)
+            monitor.save(step + 1, lambda now=now: now)
+            if monitor.due(step + 1):
+                monitor.checkpoint(step + 1, self.made(observations, actions))
+
+
+@dataclass(frozen=True)
+class NotesAList(First):
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        monitor.note(norms=[1.0, 2.0])  # type: ignore[arg-type]
+        super().distill(problem, monitor)
+
+
+@dataclass(frozen=True)
+class ResultOfHalfAStep(First):
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        monitor.checkpoint(0.5, self.made(*self.pairs(problem)))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class StumblesOverTheStudent(First):
+    def require_student(self, student: Any) -> None:
+        _ = student.layers
+
+
+@dataclass(frozen=True)
+class NamesNoEngine(First):
+    def engine(self, device: str) -> Any:
+        return None
+
+
+@dataclass(frozen=True)
+class CannotSayItsWork(First):
+    def work(self, *sizes: Any) -> Any:
+        return 3.0
+
+
+@dataclass(frozen=True)
 class Peeks(First):
     """Looks at what `peeks_at` names."""
 
@@ -318,6 +385,12 @@ class DoesNotCount(Acts):
 class CountsTwice(Acts):
     def count(self, monitor: Monitor, steps: int) -> None:
         monitor.count_environment_steps(2 * steps)
+
+
+@dataclass(frozen=True)
+class CountsHalves(Acts):
+    def count(self, monitor: Monitor, steps: int) -> None:
+        monitor.count_environment_steps(steps / 1)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -442,6 +515,14 @@ BROKEN: list[tuple[str, type[Method], str]] = [
     ("resumes", ForgetsTensors, "resumed differs from an unbroken one at outer step"),
     ("resumes", FactsThatAreNotPlain, "set is not JSON serializable"),
     ("resumes", NeverAsks, "never asks for them"),
+    ("resumes", ForgetsTheBest, r"at outer step 4 \(from state 5 of the 5 that it saves\)"),
+    ("resumes", SavesBeforeTheEnd, "at outer step 2 .*submit what is still to be submitted"),
+    ("distils", NotesAList, "noted norms as list; a fact is one number or a text"),
+    ("distils", ResultOfHalfAStep, r"a result for outer step 0\.5 \(float\); expected an integer"),
+    ("distils", CountsHalves, r"counted environment steps: 3\.0 \(float\); expected an integer"),
+    ("distils", StumblesOverTheStudent, "AttributeError: .*layers"),
+    ("distils", NamesNoEngine, r"engine\(\"cpu\"\) is None; .*expected a string"),
+    ("counts_its_cost", CannotSayItsWork, "Its work is 3.0; expected benchmark.work.Work"),
     ("resumes", CountsAgainOnResume, "environment steps, an unbroken one"),
     ("declares_what_it_touches", Peeks, "problem.teacher without declaring it"),
     ("declares_what_it_touches", PeeksInSecret, "used log_density without declaring"),

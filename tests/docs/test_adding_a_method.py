@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import obdbench
+from benchmark.students import student
 from obdbench import CHECKS
 from tests.plugins import fresh_methods, outcomes, succeed
 
@@ -68,6 +70,13 @@ def test_from_nothing_to_a_row_with_an_interval_as_a_file_and_as_a_package(
     with fresh_methods(install(folder)):
         assert succeed(*check_by_name).splitlines()[-1].startswith("top_advantage: 14")
         assert_has_its_row(succeed(*sweep, *INLINE))
+
+
+def test_every_function_that_the_contract_names_exists() -> None:
+    contract = PAGE.partition("## The contract")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(?:\w+\.)*([a-z]+(?:_[a-z]+)+)(?:\([^`]*\))?`", contract))
+    known = {*dir(obdbench.Method), *dir(obdbench.Monitor), *dir(obdbench.Problem), *dir(student)}
+    assert {"own_student", "student_for"} <= named <= known
 
 
 def install(folder: Path) -> Path:
