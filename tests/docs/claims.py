@@ -195,6 +195,9 @@ def _obd() -> list[Claim]:
     def size(pairs: int) -> Side:
         return _cells("sizes", f"av_pbc (synthetic_size={pairs})")
 
+    def two(method: str) -> Side:
+        return _cells("step_or_weighting", method)
+
     poor = ("halfcheetah/medium-replay", "hopper/medium-replay", "walker2d/medium-replay")
     adam = ".learning_rate=0.003, evaluation_student.optimizer=adam"
     return [
@@ -227,6 +230,11 @@ def _obd() -> list[Claim]:
         Claim("None such for Av-PBC", "obd-table-3", (ensemble("av_pbc")[::-1],), "equal"),
         Claim("Score rises with the number of pairs", "obd-table-5", ((size(64), size(16)),)),
         Claim("256 above 64", "obd-table-5", ((size(256), size(64)),)),
+        Claim(
+            "(Av-PBC's step without its weighting, and its weighting at that step",
+            "step-or-weighting",
+            ((two("pbc_scaled"), two("pbc")), (two("av_pbc"), two("pbc_scaled"))), "nothing",
+        ),
     ]  # fmt: skip
 
 
