@@ -27,6 +27,7 @@ from results.aggregate import best_and_ties, common_scores
 from results.author_files import scores_beside
 from results.comparison import FOLDER, JUDGED, Verdict, compare, published_cells
 from results.record_store import SHIPPED, all_records, load_sweep, started_sweeps, sweep_records
+from results.statistics import stratified
 from results.study_results import study_frame, study_results
 from tests.docs.claims import Claim, claims
 
@@ -120,6 +121,7 @@ def _measured(exhibit: str) -> str:
         text = (PAPER / f"{exhibit}.md").read_text().replace("**", "")
     else:
         text = ""
+    lines: list[str] = []
     match exhibit:
         case "obd-improvement":
             records = sweep_records(SHIPPED, load_sweep(SHIPPED, "main_table"))
@@ -140,6 +142,12 @@ def _measured(exhibit: str) -> str:
                 for _, stage in stages
                 for name, places in decimals.items()
             ]
+        case "step-or-weighting":
+            runs = runs_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, "step_or_weighting")))
+            for _, cells in runs.groupby("method"):
+                by_dataset = cells.groupby("dataset")["normalized_return"]
+                found = stratified({str(name): list(scores) for name, scores in by_dataset})
+                lines.append(f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]")
         case "hades-transfer":
             rows = study_frame(study_results(SHIPPED, "transfer"))
             students = ["environment", "grid", "depth", "width", "learning_rate", "steps"]
@@ -147,8 +155,6 @@ def _measured(exhibit: str) -> str:
         case "hades-cartpole":
             runs = runs_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, "hades_cartpole")))
             lines = [f"{value:.0f}" for value in runs.loc[runs["method"] == "hades", "return"]]
-        case _:
-            lines = []
     return "\n".join([text, *lines])
 
 
