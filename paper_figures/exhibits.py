@@ -234,6 +234,8 @@ EXHIBITS = (
         shows="That against outer steps, next to the published number."),
     Exhibit("standin-methods", sweep="standin_hopper_medium_methods", make=StoredResults.table,
         shows="Exact gradient, step and weighting at the paper's size, 250 outer steps."),
+    Exhibit("standin-sdw", sweep="standin_hopper_sdw", make=StoredResults.table,
+        shows="SDW-OBD at the paper's size on the three, 250 outer steps."),
     Exhibit("sdw-main", sweep="sdw_main", make=StoredResults.table,
         shows="SDW-OBD's main results: Av-PBC with and without density weights on every dataset."),
     Exhibit("sdw-misalignment", study="misalignment",
