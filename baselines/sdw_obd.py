@@ -52,6 +52,11 @@ class SDWOBD(AvPBC):
         super().__post_init__()
         if not (self.tau == "auto" or (isinstance(self.tau, int | float) and self.tau >= 0)):
             raise BadParameter(f"tau is {self.tau!r}; expected a number of 0 or more, or 'auto'.")
+        if self.base == "pbc" and self.beta != SDWOBD.beta:
+            raise BadParameter(
+                f"beta is {self.beta:g} and base is 'pbc', whose states have no action values that "
+                f"beta would scale; expected base = 'av_pbc', or no beta."
+            )
         if self.weights == "mean":
             raise BadParameter(
                 "weights is 'mean', under which every state would count the same and the density "

@@ -79,8 +79,8 @@ def minari_id(run_id: str) -> str:
 
 
 def _safetensors(source: Path, pairs: SyntheticSet, card: dict[str, Any], target: str) -> str:
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    with atomic_path(Path(target)) as temporary:
+        shutil.copyfile(source, temporary)
     return target
 
 

@@ -45,6 +45,8 @@ from results.record_store import (
 )
 from results.stores import DEFAULT_STORE
 
+LONGEST_NAME = 255
+"""Characters of a file's name, at most, on the usual disks."""
 RESULT_COLUMNS = {
     "source": "str",
     "method": "str",
@@ -339,8 +341,11 @@ def find_run(run: str, store: StoreFolder = None) -> Run:
         ObdBenchError: There is none; with the nearest ids.
     """
     folder, path = store_folder(store), Path(run)
-    candidates = [path, path.parent] if path.exists() else []
-    if "." in run and "/" not in run:
+    try:
+        candidates = [path, path.parent] if path.exists() else []
+    except OSError:  # longer than a file's name can be
+        candidates = []
+    if "." in run and "/" not in run and len(run) <= LONGEST_NAME:
         candidates += [folder / record_folder(run), SHIPPED / record_folder(run)]
     for candidate in candidates:
         if (candidate / FILE).is_file():

@@ -11,6 +11,7 @@ from paper_figures import caption
 from paper_figures.figure import FigureError
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
 from results.differences import Difference, difference, holm
+from results.labels import dataset_order
 from results.statistics import LEVEL, mean
 
 
@@ -51,6 +52,7 @@ def paired_curves(curves: pd.DataFrame, runs: pd.DataFrame) -> Table:
             compared.append(
                 _Checkpoint(str(dataset), int(step), one, other, difference(other, one))
             )
+    compared.sort(key=lambda checkpoint: (dataset_order(checkpoint.dataset), checkpoint.step))
     if not compared:
         raise FigureError(f"{names[0]} and {names[1]} have no dataset and seed in common.")
     adjusted = holm([checkpoint.found.p for checkpoint in compared])

@@ -34,8 +34,11 @@ def step_or_weighting(runs: pd.DataFrame) -> Table:
     Raises:
         FigureError: There is no such dataset, or a method has several cells on one.
     """
-    scores = {dataset: _common_seeds(found) for dataset, found in runs.groupby("dataset")}
-    present = {str(dataset): found for dataset, found in scores.items() if len(found)}
+    scores = {str(dataset): _common_seeds(found) for dataset, found in runs.groupby("dataset")}
+    present = {
+        dataset: scores[dataset] for dataset in sorted(scores, key=dataset_order)
+        if len(scores[dataset])
+    }  # fmt: skip
     if not present:
         raise FigureError(
             f"On no dataset have {', '.join(ROWS)} a complete run of the same seed; the sweep "

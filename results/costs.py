@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import platform
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -37,7 +38,7 @@ from benchmark.students.spec import StudentSpec
 from benchmark.students.student import StudentPolicy
 from benchmark.synthetic_set import NotFinite
 from benchmark.teachers.teacher import TeacherRecipe
-from benchmark.work import Rates, training_work, unit_scaling
+from benchmark.work import Priced, Rates, training_work, unit_scaling
 
 SAMPLE_STEPS = 40
 """Environment steps of each episode in a sample; hoppers fall after some twenty."""
@@ -125,7 +126,7 @@ class Costs:
         sizes = _dimensions(run.dataset)
         if self.device != "cpu" or sizes is None:
             return None
-        work = run.method_instance.work(sizes.observation, sizes.action, run.student)
+        work = _work(run, sizes)
         pairs = int(run.resolved_parameters.get("synthetic_size", 0))
         reference = run.method_instance.reference
         if work is None or not (pairs or reference):
@@ -181,6 +182,21 @@ def _play(sizes: Dimensions, student: StudentSpec, protocol: Protocol, threads: 
         threads=threads,
         max_steps=SAMPLE_STEPS,
     ).environment_steps
+
+
+def _work(run: RunSpec, sizes: Dimensions) -> Priced | None:
+    """What a method says of its cost; None where it says nothing, or nothing that can be used."""
+    try:
+        work = run.method_instance.work(sizes.observation, sizes.action, run.student)
+        if work is not None and not callable(getattr(work, "seconds", None)):
+            raise TypeError(f"it gives {work!r}, which has no seconds()")
+    except Exception as error:  # of a plug-in: that its cost is not known is no reason for no plan
+        logging.getLogger(__name__).warning(
+            "The cost of %s is not known: its `work` raised %s: %s. See: obdbench check-method %s",
+            run.method, type(error).__name__, error, run.method,
+        )  # fmt: skip
+        return None
+    return work
 
 
 def training_seconds(recipe: TeacherRecipe, dataset: str, rates: Rates) -> float | None:

@@ -18,7 +18,9 @@ from baselines.obd import DBC
 from baselines.selection import draw_pairs
 from benchmark.density.log_densities import LogDensity
 from benchmark.method import Assignment
+from benchmark.students.spec import StudentSpec
 from benchmark.teachers.teacher import NetworkTeacher
+from benchmark.work import Priced
 from obdbench import METHODS, Method, Monitor, Problem, SyntheticSet
 
 
@@ -31,6 +33,36 @@ class Raises(Method):
     def distill(self, problem: Problem, monitor: Monitor) -> None:
         monitor.checkpoint(0, draw_pairs(problem, 4))
         raise ValueError(self.message)
+
+
+@dataclass(frozen=True)
+class NoEngine(Method):
+    """Cannot name its engine, or names none."""
+
+    message: str = "no engine here"
+
+    def engine(self, device: str) -> str:
+        if self.message:
+            raise ValueError(self.message)
+        return None  # type: ignore[return-value]
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        monitor.checkpoint(0, draw_pairs(problem, 4))
+
+
+@dataclass(frozen=True)
+class NoWork(Method):
+    """Cannot say what it costs, or says a number."""
+
+    message: str = "no work here"
+
+    def work(self, observation_dim: int, action_dim: int, student: StudentSpec) -> Priced | None:
+        if self.message:
+            raise ValueError(self.message)
+        return 3.0  # type: ignore[return-value]
+
+    def distill(self, problem: Problem, monitor: Monitor) -> None:
+        monitor.checkpoint(0, draw_pairs(problem, 4))
 
 
 @dataclass(frozen=True)
@@ -279,6 +311,8 @@ METHODS.register("own_inputs", OwnInputs)
 METHODS.register("slow", Slow)
 METHODS.register("deaf", Deaf)
 METHODS.register("raises", Raises)
+METHODS.register("no_engine", NoEngine)
+METHODS.register("no_work", NoWork)
 METHODS.register("reads_device", ReadsDevice)
 METHODS.register("silent", Silent)
 METHODS.register("goes_back", GoesBack)

@@ -26,6 +26,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "bc_whole": {"steps": 20, "batch_size": 16},
     "teacher": {},
     "raises": {},
+    "no_engine": {},
+    "no_work": {},
     "reads_device": {},
     "silent": {},
     "deaf": {},

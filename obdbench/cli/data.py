@@ -225,7 +225,7 @@ def list_datasets() -> None:
             parsed = DatasetName.parse(name)
             if is_stored(parsed):  # whoever registers it may not be loaded
                 card = dataset_card(parsed)
-                returns = [f"{card['returns'][key]:.0f}" for key in ("mean", "sd", "max")]
+                returns = [f"{card['returns'][key]:,.1f}" for key in ("mean", "sd", "max")]
                 rows.append((name, f"{card['size']:,}", *returns, "yes", card["source"]))
                 continue
             source = find_source(parsed.name)
@@ -404,7 +404,7 @@ def _summary(names: list[DatasetName]) -> Table:
         card = dataset_card(name)
         returns = card["returns"]
         normalized = ReferenceReturns(**card["reference_returns"]).normalise(returns["mean"])
-        shown = [f"{returns[key]:.0f}" for key in ("mean", "sd", "max")]
+        shown = [f"{returns[key]:,.1f}" for key in ("mean", "sd", "max")]
         table.add_row(str(name), f"{card['size']:,}", *shown, f"{normalized:.1f}")
     return table
 

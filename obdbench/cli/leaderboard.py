@@ -42,6 +42,11 @@ def submit_make(
         name, separator, sentence = text.partition("=")
         if not separator:
             raise ObdBenchError(f"--method {text!r} is not of the form name=sentence.")
+        if is_built_in(name):
+            raise ObdBenchError(
+                f"--method {text!r} describes a method of the suite, which has its description: "
+                f"obdbench list methods. Leave it out, or name a method of your own."
+            )
         methods[name] = sentence
     today = datetime.datetime.now(datetime.UTC).date()
     about = About(who=who, date=today, what=what, contact=contact, methods=methods)

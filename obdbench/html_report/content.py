@@ -32,6 +32,9 @@ PIXELS = 1000
 FLAT = 1e-9
 """Points that differ by less than this along an axis differ only by rounding."""
 
+LARGEST_EXACT = 2**53 - 1
+"""Largest integer that the page's script tells from its neighbours."""
+
 FLOOR = "random"
 """The method that picks pairs at random: it competes, and is shown with the references."""
 
@@ -219,7 +222,9 @@ def _spec(run: RunSpec) -> dict[str, Any]:
 def _run(
     run: RunSpec, record: Summary | None, state: str, provenance: dict[str, int]
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"cell": run.cell_id, "seed": run.seed, "state": state}
+    # A script's numbers have 53 bits; beyond them a seed would be shown as another one.
+    seed = run.seed if run.seed <= LARGEST_EXACT else str(run.seed)
+    row: dict[str, Any] = {"cell": run.cell_id, "seed": seed, "state": state}
     if record is None:
         return row
     made = msgspec.to_builtins(record.provenance)

@@ -164,6 +164,12 @@ def test_a_resumed_run_notes_what_an_unbroken_one_does(problem: MakeProblem) -> 
     assert len(rest.states[6].tensors["gradient_norms"]) == 6
 
 
+def test_a_factor_of_action_values_is_refused_where_there_are_none() -> None:
+    assert SDWOBD(base="av_pbc", beta=0.1).beta == 0.1 and SDWOBD(base="pbc").base == "pbc"
+    with pytest.raises(BadParameter, match=r"beta is 0\.1 and base is 'pbc'"):
+        SDWOBD(base="pbc", beta=0.1)
+
+
 def test_weights_and_chosen_tau_are_noted(problem: MakeProblem) -> None:
     method = SDWOBD(**SMALL, tau="auto", effective_sample=0.7, base="pbc")
     facts = distil(method, problem(SDWOBD)).facts

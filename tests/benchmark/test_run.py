@@ -245,6 +245,22 @@ def test_a_complete_run_is_not_done_again(spec: RunSpec, done: tuple[Path, Recor
 # --- what goes wrong is a record too ----------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("message", "kind", "says"),
+    [
+        ("no engine here", "ValueError", "no engine here"),
+        ("", "ObdBenchError", "The engine of the method no_engine is None; expected a name."),
+    ],
+)
+def test_a_method_that_cannot_name_its_engine_leaves_a_failed_record(
+    message: str, kind: str, says: str, small_dataset_name: str, tmp_path: Path
+) -> None:
+    spec = tiny_spec("no_engine", small_dataset_name, message=message)
+    record = execute(spec, tmp_path)
+    assert record == read_record(run_folder(tmp_path, spec) / FILE)
+    assert (record.status, record.error.type, record.error.message) == ("failed", kind, says)
+
+
 def test_a_method_that_raises_leaves_a_failed_record_with_its_error(
     small_dataset_name: str, tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ def test_a_full_disk_shows_the_table_and_names_the_file(
                     folder / "set.safetensors")  # fmt: skip
         assert found.code in (0, 1)
         assert found.code == 0 or "No space left on device" in found.err
+        assert (folder / "set.safetensors").exists() == (found.code == 0)
 
 
 @root

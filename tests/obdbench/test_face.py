@@ -90,6 +90,7 @@ def test_a_failed_run_raises_its_error_and_keeps_its_record(small_dataset_name: 
         (lambda: obdbench.sweep("quickstat"), "Did you mean 'quickstart'"),
         (lambda: obdbench.sweep({"name": "x", "datsets": []}), "Unknown key 'datsets'"),
         (lambda: obdbench.load_set("hopper.av_pbc.0.seed0"), "has a record in"),
+        (lambda: obdbench.load_set(f"hopper.{'x' * 300}.0.seed0"), "has a record in"),
         (lambda: obdbench.load_teacher("hopper/medium@2000", "td3bc"), "Did you mean 'td3_bc'"),
     ],
 )

@@ -309,7 +309,10 @@ def test_a_method_of_ones_own_is_asked_for_its_sentence(
     assert result.code == 1
     assert result.err.startswith("Error: Not among the suite's methods: mine. Say what it does,")
     assert result.err.endswith('--method "mine=What it does, in a sentence."\n')
-    assert cli(*words, "--to", tmp_path / "new", "--method", "mine=It does.").code == 0
+    said = ("--method", "mine=It does.")
+    built_in = cli(*words, "--to", tmp_path / "new", *said, "--method", "dbc=Better.")
+    assert built_in.code == 1 and "describes a method of the suite" in built_in.err
+    assert cli(*words, "--to", tmp_path / "new", *said).code == 0
 
 
 def test_what_would_be_refused_is_not_submitted(cli: Any, runs: Path, tmp_path: Path) -> None:

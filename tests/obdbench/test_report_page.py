@@ -74,6 +74,26 @@ def values_of(store: Path, sweep: Sweep) -> dict[str, Any]:
     return values_from(store, sweep, records)
 
 
+def test_a_seed_that_a_script_cannot_count_to_is_shown_as_it_is(
+    small_dataset_name: str, tmp_path: Path
+) -> None:
+    seeds = (2**53 - 1, 2**53 + 1, 2**63 - 1)
+    runs = tuple(tiny_spec("random", small_dataset_name, seed=seed) for seed in seeds)
+    execute(runs[1], tmp_path)
+    save_sweep(tmp_path, sweep := Sweep("large", "", runs))
+    write_html_report(tmp_path, sweep, path := tmp_path / "report.html")
+    script = """await go("completeness");
+    const all = what => [...document.querySelectorAll(what)];
+    found.heads = all("#matrix thead th").map(h => h.textContent);
+    found.links = all("#matrix tbody a").map(a => a.getAttribute("aria-label"));"""
+    found = visit(path, script)
+    assert found["heads"] == ["Cell", *map(str, seeds)]
+    states = ("missing", "done", "missing")
+    assert found["links"] == [
+        f"seed {seed}: {state}" for seed, state in zip(seeds, states, strict=True)
+    ]
+
+
 def values_from(store: Path, sweep: Sweep, records: Sequence[Record]) -> dict[str, Any]:
     table = cell_table(runs_frame(records, sweep.runs))
     overall = over_datasets(runs_frame(records), table)

@@ -92,6 +92,13 @@ def test_what_is_missing_is_said(make_record: MakeRecord) -> None:
     assert [cell.text for cell in rows["hades"][5:]] == ["\u2013", "failed"]
 
 
+def test_two_cells_of_the_yardstick_have_no_seconds_in_common(make_record: MakeRecord) -> None:
+    found = runs(make_record, HOPPER)
+    other = found[found["method"] == "av_pbc"].assign(label="av_pbc (x=1)", cell_id="another")
+    with pytest.raises(FigureError, match=f"av_pbc on {HOPPER} has 2 cells"):
+        equal_seconds(pd.concat([found, other], ignore_index=True))
+
+
 def test_the_sweep_has_every_method_that_can_be_compared_and_scores_it_at_quarters(
     tmp_path: Path,
 ) -> None:

@@ -54,6 +54,18 @@ def test_every_checkpoint_has_its_paired_difference() -> None:
     assert [row[-1].text for row in table.groups[0]] == ["no", "no", "yes"]
 
 
+def test_datasets_stand_in_the_papers_order_and_steps_in_theirs() -> None:
+    names = ["hopper/medium-replay", "hopper/medium", "hopper/medium-expert"]
+    rows = [
+        row | {"dataset": name}
+        for name in sorted(names)
+        for label in ("a", "b")
+        for row in curve(label, GAPS)
+    ]
+    found = table_of(rows).data[["dataset", "outer step"]]
+    assert [tuple(row) for row in found.to_numpy()] == [(n, step) for n in names for step in GAPS]
+
+
 def test_seeds_of_one_side_only_do_not_count() -> None:
     table = table_of(curve("a", GAPS, seeds=3) + curve("b", GAPS, seeds=4))
     assert list(table.data["seeds"]) == [3, 3, 3]

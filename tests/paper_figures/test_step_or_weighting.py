@@ -67,6 +67,12 @@ def test_the_mean_over_datasets_weighs_them_alike(records: list[Record]) -> None
     assert data.loc["mean over datasets", "both low"] > data.loc[list(DATASETS), "both low"].min()
 
 
+def test_datasets_stand_in_the_papers_order(make_record: MakeRecord) -> None:
+    names = ["hopper/medium-replay", "hopper/medium", "hopper/medium-expert"]
+    made = [make_record(method, name) for name in sorted(names) for method in ROWS]
+    assert [name for name in data_of(made).index if name in names] == names
+
+
 def test_seeds_that_one_of_the_four_lacks_do_not_count(records: list[Record]) -> None:
     first = [r for r in records if not (r.spec.method == "av_pbc" and r.spec.seed == 3)]
     row = data_of(first).loc["hopper/medium"]

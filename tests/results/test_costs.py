@@ -25,13 +25,14 @@ from benchmark.method import METHODS, Method, Monitor, Problem
 from benchmark.outer_steps import OuterSteps
 from benchmark.protocol import Protocol
 from benchmark.record import Record
+from benchmark.registry import load_plugin
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
 from benchmark.synthetic_set import NotFinite
 from benchmark.teachers.td3_bc import TD3BC
 from benchmark.work import Rates, Work, training_work, weights_of
 from results.costs import Costs, fitting_seconds, training_seconds
-from tests.tiny_runs import altered, execute, execute_pack, tiny_spec
+from tests.tiny_runs import PLUGIN, altered, execute, execute_pack, tiny_spec
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +108,20 @@ def test_what_a_method_does_not_say_is_unknown_or_measured_elsewhere(
     made = altered(execute(run, tmp_path), provenance__host="another")
     estimate = Costs([run], [made]).of(run)
     assert estimate.source == "measured elsewhere" and estimate.seconds
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [("no work here", "ValueError: no work here"), ("", "it gives 3.0, which has no seconds()")],
+)
+def test_a_plug_in_that_cannot_say_its_work_is_planned_at_an_unknown_cost(
+    message: str, says: str, small_dataset_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_plugin(PLUGIN)
+    run = tiny_spec("no_work", small_dataset_name, message=message)
+    estimate = Costs([run], []).of(run)
+    assert (estimate.seconds, estimate.source) == (None, "unknown")
+    assert says in caplog.text and "obdbench check-method no_work" in caplog.text
 
 
 @pytest.mark.parametrize("change", ["device", "failed"])
