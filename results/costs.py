@@ -190,7 +190,7 @@ def _work(run: RunSpec, sizes: Dimensions) -> Priced | None:
         work = run.method_instance.work(sizes.observation, sizes.action, run.student)
         if work is not None and not callable(getattr(work, "seconds", None)):
             raise TypeError(f"it gives {work!r}, which has no seconds()")
-    except Exception as error:  # of a plug-in: that its cost is not known is no reason for no plan
+    except Exception as error:  # of a plug-in: the other runs have a plan all the same
         logging.getLogger(__name__).warning(
             "The cost of %s is not known: its `work` raised %s: %s. See: obdbench check-method %s",
             run.method, type(error).__name__, error, run.method,
