@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.record import Summary
+from benchmark.spec import RunSpec
 from paper_figures import caption
 from paper_figures.figure import FigureError, check_one_cell
 from paper_figures.table import NOTHING, Cell, Table, estimate_cell
@@ -19,7 +20,9 @@ from results.statistics import Estimate, mean
 WHOLE, SET = "bc_whole", "av_pbc"
 
 
-def training_cost(records: Sequence[Summary], *, seed: int = 0) -> Table:
+def training_cost(
+    records: Sequence[Summary], asked: Sequence[RunSpec] = (), *, seed: int = 0
+) -> Table:
     """Compare gradient steps and score of BC on the whole data and of students on a set.
 
     One row per dataset. A gradient step is of 256 transitions on the whole data and of all pairs on
@@ -27,6 +30,7 @@ def training_cost(records: Sequence[Summary], *, seed: int = 0) -> Table:
 
     Args:
         records: Records, some of them complete ones of `bc_whole` and `av_pbc`.
+        asked: Runs that were asked for; of those without a record it is said how many there are.
         seed: Seed of the bootstrap's random draws.
 
     Raises:
@@ -46,6 +50,10 @@ def training_cost(records: Sequence[Summary], *, seed: int = 0) -> Table:
     failed = sum(
         record.status != "complete" and record.spec.method in (WHOLE, SET) for record in records
     )
+    recorded = {record.run_id for record in records}
+    absent = sum(run.run_id not in recorded and run.method in (WHOLE, SET) for run in asked)
+    counts = ((failed, "failed"), (absent, "without a record"))
+    short = ", ".join(f"{count} {what}" for count, what in counts if count)
     without = f"Without complete runs of both: {', '.join(lacking)}. " if lacking else ""
     rows, data = [], []
     means: list[Estimate] = []
@@ -86,7 +94,7 @@ def training_cost(records: Sequence[Summary], *, seed: int = 0) -> Table:
         caption=f"Gradient steps to a policy: behavioural cloning of the whole data ({WHOLE}) and "
         f"of a synthetic set ({SET}); scores over {caption.seeds(one.n for one in means)}"
         f"{caption.spread(' with', 'interval', means)}. "
-        f"{f'{failed} runs failed and are left out. ' if failed else ''}"
+        f"{f'Runs left out: {short}. ' if short else ''}"
         f"{without}"
         f"Seconds are processor time of one thread. Steps here are those that the sweep gave, in "
         f"the paper those until convergence, on D4RL's dataset of the same name. Making the set "

@@ -185,14 +185,15 @@ def test_training_cost_averages_no_two_cells_and_counts_what_failed() -> None:
     failed = build_record(seed=3, parameters={"synthetic_size": 16}, error="NotFinite")
     caption = training_cost([*whole, *small, failed]).caption
     assert "scores over 3 seeds with 95 % interval" in caption
-    assert "1 runs failed and are left out. Seconds" in caption
+    assert "Runs left out: 1 failed. Seconds" in caption
     elsewhere = build_record(
         "bc_whole", "hopper/medium", parameters={"steps": 9}, error="NotFinite"
     )
     caption = training_cost([*whole, *small, failed, elsewhere]).caption
-    assert (
-        "2 runs failed and are left out. Without complete runs of both: hopper/medium." in caption
-    )
+    assert "Runs left out: 2 failed. Without complete runs of both: hopper/medium." in caption
+    asked = [record.spec for record in (*whole, *small, failed)]
+    caption = training_cost([*whole[:2], *small, failed], asked).caption
+    assert "Runs left out: 1 failed, 1 without a record." in caption
     other = build_record(seed=0, parameters={"synthetic_size": 64})
     with pytest.raises(FigureError, match="av_pbc on hopper/medium-replay has 2 cells"):
         training_cost([*whole, *small, other])
