@@ -235,6 +235,14 @@ def test_the_two_counts_of_the_page_are_those_of_the_records() -> None:
     assert "shows in part: solved (475) at three of five seeds" in PAGE
 
 
+def test_the_share_of_the_cal_ql_teacher_that_no_method_gets_is_that_of_the_records() -> None:
+    table = cell_table(runs_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, "main_table"))))
+    rows = table[table["dataset"] == "hopper/medium-replay"].set_index("label")["value"]
+    share = rows.drop("teacher").max() / rows["teacher"]
+    assert 1 / 6 < share < 1 / 5
+    assert f"no method gets a fifth of its {rows['teacher']:.0f} points" in " ".join(PAGE.split())
+
+
 def test_every_row_has_a_verdict_that_the_page_explains() -> None:
     words = re.findall(r"^\| \*\*([\w ]+)\*\* \|", PAGE, re.M)
     assert len(ROWS) > 35
