@@ -91,3 +91,14 @@ def test_the_counts_of_datasets_on_which_weights_serve_rare_states_are_those_of_
         f"worst tenth of states on {better[2]} and worse on {worse}" in TEXT
     )
     assert [found["halfcheetah/medium-replay"] for found in (rarest, cell, tail)] == [-1] * 3
+
+
+def test_the_seconds_at_paper_size_are_those_that_the_runs_took() -> None:
+    records = sweep_records(SHIPPED, load_sweep(SHIPPED, "kernel_paper_size"))
+    taken = pd.DataFrame([(r.spec.method, r.cost.cpu_seconds) for r in records])
+    means = taken.groupby(0)[1].mean()
+    assert means.idxmax() == "frepo"
+    assert (
+        f"the methods took {means.min():.0f} to {means.max():.0f} in the mean, unrolling "
+        f"{means['av_pbc']:.0f} and FRePo the most" in TEXT
+    )
