@@ -11,6 +11,7 @@ import pytest
 
 from results.differences import mean_difference
 from results.record_store import SHIPPED, load_sweep, sweep_records
+from results.study_results import study_frame, study_results
 from tests.docs.claims import Claim, fair, findings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,4 +102,30 @@ def test_the_seconds_at_paper_size_are_those_that_the_runs_took() -> None:
     assert (
         f"the methods took {means.min():.0f} to {means.max():.0f} in the mean, unrolling "
         f"{means['av_pbc']:.0f} and FRePo the most" in TEXT
+    )
+
+
+def test_the_disturbed_teacher_earns_more_than_students_in_the_mean_and_not_on_hopper() -> None:
+    measured = study_frame(study_results(SHIPPED, "robustness"))
+    keys = ["method", "kind", "size", "dataset", "seed"]
+    scores = measured.set_index(keys)["normalized_return"].sort_index()
+
+    def by_dataset(method: str, kind: str, size: float) -> dict[str, dict[int, float]]:
+        rows = scores[method, kind, size]
+        return {name: rows[name].to_dict() for name in rows.index.unique("dataset")}
+
+    for method in ("av_pbc", "sdw_obd"):
+        for disturbed in (("attack", 0.15), ("observation noise", 0.15), ("action noise", 0.3)):
+            students = by_dataset(method, "none", 0.0)
+            assert mean_difference(by_dataset("teacher", *disturbed), students).estimate.low > 0
+    name = "hopper/medium-expert"
+    teacher = by_dataset("teacher", "action noise", 0.3)[name]
+    students = by_dataset("av_pbc", "none", 0.0)[name]
+    less = mean_difference({name: teacher}, {name: students}).estimate
+    assert less.value < 0 < less.high
+    means = [sum(found.values()) / len(found) for found in (teacher, students)]
+    assert (
+        "on Hopper, with noise on actions, {:.0f} where Av-PBC's undisturbed students earn {:.0f}, "
+        "not apart".format(*means)
+        in TEXT
     )
