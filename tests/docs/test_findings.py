@@ -17,6 +17,7 @@ from tests.docs.claims import Claim, fair, findings
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "findings.md").read_text()
 TEXT = " ".join(PAGE.split())
+AXES = " ".join((ROOT / "docs" / "axes.md").read_text().split())
 Quantity = Callable[[pd.Series], float]
 WITH_INTERVAL = r"[-+]?\d+(?:\.\d+)? \[-?[\d.]+, -?[\d.]+\]"
 
@@ -129,3 +130,11 @@ def test_the_disturbed_teacher_earns_more_than_students_in_the_mean_and_not_on_h
         "not apart".format(*means)
         in TEXT
     )
+
+
+def test_what_changed_physics_cost_the_teacher_on_halfcheetah_is_that_of_the_study() -> None:
+    rows = study_frame(study_results(SHIPPED, "robustness"))
+    rows = rows[(rows["method"] == "teacher") & (rows["dataset"] == "halfcheetah/medium-expert")]
+    means = rows.groupby(["kind", "size"])["normalized_return"].mean()
+    left = means[["mass", "friction"]].min() / means["none", 0.0]
+    assert f"on HalfCheetah {100 * (1 - left):.0f} % at most" in AXES
