@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from paper_figures.use import use_table
 from results.differences import mean_difference
 from results.record_store import SHIPPED, load_sweep, sweep_records
 from results.study_results import study_frame, study_results
@@ -149,3 +150,17 @@ def test_the_aucs_of_sets_are_not_told_apart_from_the_teachers_on_any_dataset() 
             excess = mean_difference({dataset: found}, {dataset: teachers}).estimate
             assert (excess.low < 0 < excess.high) == (method != "bc_whole")
     assert "none is told apart from the teacher's; BC on all members is, by 0.004" in AXES
+
+
+def test_the_mean_over_the_steps_of_a_warm_start_gains_on_halfcheetah_by_itself() -> None:
+    table = use_table(study_frame(study_results(SHIPPED, "use")), "").data
+    gains = table[table["what"] == "mean_less"].set_index(["dataset", "start"])
+    apart = gains[(gains["low"] > 0) | (gains["high"] < 0)]
+    ours = apart["value"]
+    assert list(ours.index) == [
+        ("halfcheetah/medium-expert", start) for start in ("av_pbc", "sdw_obd", "random")
+    ]
+    stated = (
+        f"three of the four starts gain {ours.min():.0f} to {ours.max():.0f} points in the latter"
+    )
+    assert stated in AXES
