@@ -156,7 +156,7 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     """Draw normalized return against the number of synthetic pairs (OBD, Table 5).
 
     Args:
-        runs: What `results.runs_frame` gives.
+        runs: What `results.runs_frame` gives. Runs that failed or have no record are counted.
         seed: Seed of the bootstrap's random draws.
 
     Raises:
@@ -167,13 +167,12 @@ def sizes(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
     methods = sorted(several[several > 1].index)
     if not methods:
         raise FigureError("No method has complete runs at two synthetic sizes or more.")
-    failed = runs[(runs["status"] != "complete") & runs["method"].isin(methods)]
     return _against(
         complete[complete["method"].isin(methods)],
         "synthetic_size",
         ("method", looks({method: method for method in methods})),
         ("synthetic pairs", "the size of the set", 2),
-        failed=len(failed),
+        absent=_absent(runs[runs["method"].isin(methods)]),
         seed=seed,
     )
 
@@ -183,7 +182,8 @@ def pruning(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
 
     Args:
         runs: What `results.runs_frame` gives, with the columns "fraction" and "criterion" of the
-            method `pruned`. Runs on all of the data are a point of every criterion's line.
+            method `pruned`. Runs on all of the data are a point of every criterion's line; runs
+            that failed or have no record are counted.
         seed: Seed of the bootstrap's random draws.
 
     Raises:
@@ -204,7 +204,7 @@ def pruning(runs: pd.DataFrame, *, seed: int = 0) -> Figure:
         "percent",
         ("criterion", looks(dict.fromkeys(criteria, "pruned"))),
         ("% of the transitions kept", "the share of the data that is kept", 10),
-        failed=len(runs) - len(complete),
+        absent=_absent(runs),
         seed=seed,
     )
 
@@ -215,7 +215,7 @@ def _against(
     lines: tuple[str, dict[str, Look]],
     words: tuple[str, str, int],
     *,
-    failed: int,
+    absent: str,
     seed: int,
 ) -> Figure:
     """Draw normalized return against a number, one panel per dataset.
@@ -225,7 +225,7 @@ def _against(
         setting: Column of the number.
         lines: Column whose values have a line each, and their looks.
         words: Name of the axis, what the title says, and base of the axis's logarithm.
-        failed: Number of failed runs that are left out.
+        absent: What the caption says of runs that failed or have no record.
         seed: Seed of the bootstrap's random draws.
 
     Raises:
@@ -256,12 +256,11 @@ def _against(
         _label_outer(panels, across)
         figure.legend(handles=_handles(styles, list(styles)), loc="outside right center", **LEGEND)
         seeds = complete.groupby(["dataset", "label"])["seed"].nunique()
-        left_out = f" {_failed(failed)}." if failed else ""
         return finish(
             figure,
             f"Normalized return against {title}",
             f"{caption.setting(complete)} Mean over {caption.seeds(seeds)}"
-            f"{caption.spread(' with', 'band', drawn)}.{left_out}",
+            f"{caption.spread(' with', 'band', drawn)}.{absent}",
         )
 
 
@@ -472,6 +471,15 @@ def _title(runs: pd.DataFrame) -> str:
     """Name the dataset, and what was left out."""
     failed = runs[runs["status"] != "complete"]["run_id"].nunique()
     return f"{runs['dataset'].iloc[0]}\n{_failed(failed)}" if failed else runs["dataset"].iloc[0]
+
+
+def _absent(runs: pd.DataFrame) -> str:
+    """Count the runs that failed and those without a record; nothing where none did."""
+    failed, missing = ((runs["status"] == word).sum() for word in ("failed", "missing"))
+    text = f" {_failed(failed)}." if failed else ""
+    return text + (
+        f" {missing} run{'s' if missing > 1 else ''} without a record." if missing else ""
+    )
 
 
 def _failed(count: int) -> str:

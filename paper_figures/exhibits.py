@@ -48,6 +48,7 @@ from paper_figures.use import use, use_table
 from results import cell_table, curves_frame, runs_frame
 from results.author_files import scores_beside
 from results.comparison import compare, file_cells, published_cells
+from results.labels import cell_settings
 from results.record_store import (
     all_records,
     load_sweep,
@@ -80,11 +81,6 @@ class StoredResults:
     scores: Sequence[ArtefactScore] = ()
 
     @cached_property
-    def runs(self) -> pd.DataFrame:
-        """One row per run."""
-        return runs_frame(self.records)
-
-    @cached_property
     def every_run(self) -> pd.DataFrame:
         """One row per run, those without a record included."""
         return runs_frame(self.records, self.asked)
@@ -95,10 +91,12 @@ class StoredResults:
         return curves_frame(self.records, self.asked)
 
     def with_parameters(self, *names: str) -> pd.DataFrame:
-        """One row per run, with these hyper-parameters as columns; missing where it has none."""
-        of_run = {record.run_id: record.parameters for record in self.records}
-        columns = {name: [of_run[run].get(name) for run in self.runs["run_id"]] for name in names}
-        return self.runs.assign(**columns)
+        """Add these hyper-parameters to `every_run` as columns; missing where a run has none."""
+        of_run = {spec.run_id: cell_settings(spec) for spec in self.asked}
+        of_run |= {record.run_id: dict(record.parameters) for record in self.records}
+        runs = self.every_run
+        columns = {name: [of_run[run].get(name) for run in runs["run_id"]] for name in names}
+        return runs.assign(**columns)
 
     def table(self) -> Table:
         """Draw up the main table of these records."""
@@ -200,7 +198,7 @@ EXHIBITS = (
         shows="OBD's training cost: gradient steps on the whole data and on a set."),
     Exhibit("obd-table-5", sweep="sizes", make=StoredResults.table,
         shows="OBD's synthetic sizes: scores of 16 to 256 pairs."),
-    Exhibit("obd-table-5-figure", sweep="sizes", make=lambda stored: sizes(stored.runs),
+    Exhibit("obd-table-5-figure", sweep="sizes", make=lambda stored: sizes(stored.every_run),
         shows="The same as a curve."),
     Exhibit("size-rates", sweep="size_rates", make=StoredResults.table,
         shows="Sizes at the published learning rate, and at one that follows the size."),
@@ -262,7 +260,7 @@ EXHIBITS = (
     Exhibit("ppmo-figure", sweep="ppmo",
         make=lambda stored: against_environment_steps(stored.curves, {}),
         shows="The same against environment steps."),
-    Exhibit("hades-sizes", sweep="hades_hopper", make=lambda stored: sizes(stored.runs),
+    Exhibit("hades-sizes", sweep="hades_hopper", make=lambda stored: sizes(stored.every_run),
         shows="HaDES's sets of different sizes on Hopper, as a curve."),
     Exhibit("hades-transfer", study="transfer",
         make=lambda stored: transfer(stored.measured, stored.played),

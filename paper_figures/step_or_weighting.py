@@ -8,9 +8,9 @@ import pandas as pd
 
 from paper_figures import caption
 from paper_figures.figure import FigureError, check_one_cell
-from paper_figures.table import NOTHING, Cell, Table, estimate_cell
+from paper_figures.table import Cell, Table, estimate_cell
 from results.labels import dataset_order
-from results.statistics import LEVEL, Estimate, mean, stratified
+from results.statistics import Estimate, mean, stratified
 
 ROWS = ("pbc", "pbc_scaled", "av_pbc_mean_one", "av_pbc")
 EFFECTS = {
@@ -21,6 +21,7 @@ EFFECTS = {
 }
 """Each effect as the method with it and the one without."""
 ALL = "mean over datasets"
+SINGLE = " Without interval: a single seed on the dataset, or on one of those of the mean."
 
 
 def step_or_weighting(runs: pd.DataFrame) -> Table:
@@ -46,10 +47,12 @@ def step_or_weighting(runs: pd.DataFrame) -> Table:
         )
     counts = [len(found) for found in present.values()]
     data, rows = [], []
+    drawn: list[Estimate] = []
     for dataset, values in (*_each(present), *([_all(present)] if len(present) > 1 else [])):
         cells = [Cell(dataset), *(Cell(f"{values[name].value:.1f}") for name in ROWS)]
         for name in EFFECTS:
             found = values[name]
+            drawn.append(found)
             cells.append(estimate_cell(found.value, found.low, found.high))
         rows.append(tuple(cells))
         data.append({"dataset": dataset} | {
@@ -60,11 +63,11 @@ def step_or_weighting(runs: pd.DataFrame) -> Table:
     return Table(
         columns=("dataset", *ROWS, *EFFECTS),
         groups=(tuple(rows),),
-        caption=f"Normalized return over {caption.seeds(counts)}, and differences seed by seed "
-        f"with {caption.percent(LEVEL)} interval (Student's t). pbc_scaled moves its pairs at "
+        caption=f"Normalized return over {caption.seeds(counts)}, and differences seed by seed"
+        f"{caption.spread(' with', 'interval', drawn)}. pbc_scaled moves its pairs at "
         f"Av-PBC's step without its weighting, av_pbc_mean_one weights as Av-PBC does at PBC's "
         f"step. Step: pbc_scaled less pbc; weighting: av_pbc_mean_one less pbc; both: av_pbc less "
-        f"pbc; weighting at its step: av_pbc less pbc_scaled. {NOTHING}: a single seed."
+        f"pbc; weighting at its step: av_pbc less pbc_scaled.{SINGLE * (min(counts) == 1)}"
         f"{_notes(runs, present)}",
         alignment="l" + "r" * (len(ROWS) + len(EFFECTS)),
         data=pd.DataFrame(data),

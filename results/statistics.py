@@ -309,13 +309,14 @@ def _iqm_variances(samples: tuple[Array, ...]) -> tuple[Array, Array]:
     counts = np.array([sample.shape[-1] for sample in samples])
     parts = counts / h**2 * _variances([np.clip(sample, low, high) for sample in samples])
     freedom = np.maximum(counts - 2 * (counts // 4) - 1.0, 1.0)
-    if len(samples) == 1:
-        return parts, freedom
     # Winsorised, a task of which a single score is kept has no spread at all, but that score moves
     # the mean. k extreme scores vary less than k of any: the task's own variance is an upper bound.
     inside = [((low <= sample) & (sample <= high)).sum(axis=-1) for sample in samples]
     bounds = np.stack(inside, axis=-1) / h**2 * _variances(samples)
-    return np.maximum(parts, bounds), np.where(bounds < parts, freedom, counts - 1.0)
+    # Of one task it is taken only where winsorising leaves nothing: of 100, 100, 100, 100 and 80,
+    # scores at a ceiling, the last would count as never seen.
+    larger = bounds >= parts if len(samples) > 1 else parts == 0
+    return np.where(larger, bounds, parts), np.where(larger, counts - 1.0, freedom)
 
 
 def _variances(samples: Sequence[Array]) -> Array:

@@ -9,13 +9,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from paper_figures.use import use_table
 from results.differences import mean_difference
 from results.record_store import SHIPPED, load_sweep, sweep_records
+from results.study_results import study_frame, study_results
 from tests.docs.claims import Claim, fair, findings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "findings.md").read_text()
 TEXT = " ".join(PAGE.split())
+AXES = " ".join((ROOT / "docs" / "axes.md").read_text().split())
 Quantity = Callable[[pd.Series], float]
 WITH_INTERVAL = r"[-+]?\d+(?:\.\d+)? \[-?[\d.]+, -?[\d.]+\]"
 
@@ -91,3 +94,73 @@ def test_the_counts_of_datasets_on_which_weights_serve_rare_states_are_those_of_
         f"worst tenth of states on {better[2]} and worse on {worse}" in TEXT
     )
     assert [found["halfcheetah/medium-replay"] for found in (rarest, cell, tail)] == [-1] * 3
+
+
+def test_the_seconds_at_paper_size_are_those_that_the_runs_took() -> None:
+    records = sweep_records(SHIPPED, load_sweep(SHIPPED, "kernel_paper_size"))
+    taken = pd.DataFrame([(r.spec.method, r.cost.cpu_seconds) for r in records])
+    means = taken.groupby(0)[1].mean()
+    assert means.idxmax() == "frepo"
+    assert (
+        f"the methods took {means.min():.0f} to {means.max():.0f} in the mean, unrolling "
+        f"{means['av_pbc']:.0f} and FRePo the most" in TEXT
+    )
+
+
+def test_the_disturbed_teacher_earns_more_than_students_in_the_mean_and_not_on_hopper() -> None:
+    measured = study_frame(study_results(SHIPPED, "robustness"))
+    keys = ["method", "kind", "size", "dataset", "seed"]
+    scores = measured.set_index(keys)["normalized_return"].sort_index()
+
+    def by_dataset(method: str, kind: str, size: float) -> dict[str, dict[int, float]]:
+        rows = scores[method, kind, size]
+        return {name: rows[name].to_dict() for name in rows.index.unique("dataset")}
+
+    for method in ("av_pbc", "sdw_obd"):
+        for disturbed in (("attack", 0.15), ("observation noise", 0.15), ("action noise", 0.3)):
+            students = by_dataset(method, "none", 0.0)
+            assert mean_difference(by_dataset("teacher", *disturbed), students).estimate.low > 0
+    name = "hopper/medium-expert"
+    teacher = by_dataset("teacher", "action noise", 0.3)[name]
+    undisturbed = by_dataset("av_pbc", "none", 0.0)[name]
+    less = mean_difference({name: teacher}, {name: undisturbed}).estimate
+    assert less.value < 0 < less.high
+    means = [sum(found.values()) / len(found) for found in (teacher, undisturbed)]
+    assert (
+        "on Hopper, with noise on actions, {:.0f} where Av-PBC's undisturbed students earn {:.0f}, "
+        "not apart".format(*means)
+        in TEXT
+    )
+
+
+def test_what_changed_physics_cost_the_teacher_on_halfcheetah_is_that_of_the_study() -> None:
+    rows = study_frame(study_results(SHIPPED, "robustness"))
+    rows = rows[(rows["method"] == "teacher") & (rows["dataset"] == "halfcheetah/medium-expert")]
+    means = rows.groupby(["kind", "size"])["normalized_return"].mean()
+    left = means[["mass", "friction"]].min() / means["none", 0.0]
+    assert f"on HalfCheetah {100 * (1 - left):.0f} % at most" in AXES
+
+
+def test_the_aucs_of_sets_are_not_told_apart_from_the_teachers_on_any_dataset() -> None:
+    rows = study_frame(study_results(SHIPPED, "privacy"))
+    aucs = rows.set_index(["method", "dataset", "item"])["auc"].sort_index()
+    for method in ("random", "av_pbc", "sdw_obd", "bc_whole"):
+        for dataset in sorted(set(rows["dataset"])):
+            found, teachers = (aucs[name, dataset].to_dict() for name in (method, "teacher"))
+            excess = mean_difference({dataset: found}, {dataset: teachers}).estimate
+            assert (excess.low < 0 < excess.high) == (method != "bc_whole")
+    assert "none is told apart from the teacher's; BC on all members is, by 0.004" in AXES
+
+
+def test_the_mean_over_the_steps_of_a_warm_start_gains_on_halfcheetah_by_itself() -> None:
+    table = use_table(study_frame(study_results(SHIPPED, "use")), "").data
+    gains = table[table["what"] == "mean_less"].set_index(["dataset", "start"])
+    apart = gains[(gains["low"] > 0) | (gains["high"] < 0)]
+    ours = apart["value"]
+    assert list(ours.index) == [
+        ("halfcheetah/medium-expert", start) for start in ("av_pbc", "sdw_obd", "random")
+    ]
+    stated = (
+        f"three of the four starts gain {ours.min():.0f} to {ours.max():.0f} points in the latter"
+    )
+    assert stated in AXES

@@ -22,10 +22,11 @@ from benchmark.files import file_sha256
 from benchmark.record import read_record
 from benchmark.synthetic_set import NotFinite
 from paper_figures.exhibits import EXHIBITS, write
-from results import cell_table, mean, probability_of_improvement, runs_frame
+from results import cell_table, curves_frame, mean, probability_of_improvement, runs_frame
 from results.aggregate import best_and_ties, common_scores
 from results.author_files import scores_beside
 from results.comparison import FOLDER, JUDGED, Verdict, compare, published_cells
+from results.differences import difference
 from results.record_store import SHIPPED, all_records, load_sweep, started_sweeps, sweep_records
 from results.statistics import stratified
 from results.study_results import study_frame, study_results
@@ -233,6 +234,29 @@ def test_the_two_counts_of_the_page_are_those_of_the_records() -> None:
     runs = runs_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, "hades_cartpole")))
     assert (runs.loc[runs["method"] == "hades", "return"] >= 475).sum() == 3
     assert "shows in part: solved (475) at three of five seeds" in PAGE
+
+
+def test_the_share_of_the_cal_ql_teacher_that_no_method_gets_is_that_of_the_records() -> None:
+    table = cell_table(runs_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, "main_table"))))
+    rows = table[table["dataset"] == "hopper/medium-replay"].set_index("label")["value"]
+    share = rows.drop("teacher").max() / rows["teacher"]
+    assert 1 / 6 < share < 1 / 5
+    assert f"no method gets a fifth of its {rows['teacher']:.0f} points" in " ".join(PAGE.split())
+
+
+def test_what_av_pbc_gains_after_its_first_checkpoint_is_that_of_the_records() -> None:
+    curves = curves_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, "main_table")))
+    curves = curves[curves["label"] == "av_pbc"].set_index(["dataset", "outer_step", "seed"])
+    gains = {}
+    for environment in ("hopper", "walker2d"):
+        scores = curves["normalized_return"][f"{environment}/medium-expert"]
+        gains[environment] = difference(scores[3000].to_dict(), scores[500].to_dict()).estimate
+        assert gains[environment].low < 0 < gains[environment].high
+    assert (
+        "its mean rises by {hopper.value:.0f} and {walker2d.value:.0f} points after step 500, by "
+        "their own intervals apart from zero on neither".format(**gains)
+        in " ".join(PAGE.split())
+    )
 
 
 def test_every_row_has_a_verdict_that_the_page_explains() -> None:

@@ -143,6 +143,16 @@ def test_failed_runs_are_counted(make_record: MakeRecord) -> None:
     assert "1 failed run left out" in words(sizes(runs_frame(records)))[1]
 
 
+def test_runs_of_a_sweep_without_a_record_are_counted() -> None:
+    records = grown()
+    stored = StoredResults(records[1:-1], [record.spec for record in records])
+    text = words(sizes(stored.every_run))[1]
+    assert text.endswith(
+        "Mean over 2 to 3 seeds with 95 % band (Student's t). 2 runs without a record."
+    )
+    assert "without a record" not in words(sizes(runs_frame(records)))[1]
+
+
 def test_two_cells_of_one_size_are_never_averaged(make_record: MakeRecord) -> None:
     records = [
         make_record(score=width, parameters={"synthetic_size": size}, student={"width": width})
@@ -187,6 +197,20 @@ def test_all_of_the_data_is_a_point_of_every_criterions_line() -> None:
         "random": ([10, 100], [21.0, 51.0]),
     }
     assert axes.get_xlabel() == "% of the transitions kept"
+
+
+def test_parts_of_the_data_without_a_record_are_counted() -> None:
+    records = [
+        *pruned(1.0, "random", [50.0, 52.0]),
+        *pruned(0.1, "random", [20.0, 22.0]),
+        *pruned(0.01, "utility", [20.0, 22.0]),
+    ]
+    stored = StoredResults(records[:4], [record.spec for record in records])
+    runs = stored.with_parameters("fraction", "criterion")
+    assert set(runs.loc[runs["status"] == "missing", "criterion"]) == {"utility"}
+    figure = pruning(runs)
+    assert list(lines_of(figure.axes[0])) == ["random"]
+    assert words(figure)[1].endswith(" 2 runs without a record.")
 
 
 @pytest.mark.parametrize("records", [grown(), pruned(1.0, "random", [1.0])])

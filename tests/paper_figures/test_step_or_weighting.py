@@ -13,6 +13,7 @@ from benchmark.sweep import read_sweep
 from obdbench.sweeps import shipped_sweeps
 from paper_figures.figure import FigureError
 from paper_figures.step_or_weighting import ROWS, step_or_weighting
+from paper_figures.table import NOTHING
 from results.frames import runs_frame
 from tests.results.conftest import MakeRecord, Record
 
@@ -82,7 +83,7 @@ def test_seeds_that_one_of_the_four_lacks_do_not_count(records: list[Record]) ->
 def test_the_caption_names_what_failed_or_is_missing_and_what_is_therefore_left_out(
     records: list[Record], make_record: MakeRecord
 ) -> None:
-    assert step_or_weighting(runs_frame(records)).caption.endswith("a single seed.")
+    assert step_or_weighting(runs_frame(records)).caption.endswith("av_pbc less pbc_scaled.")
     done = [r for r in records if (r.spec.method, r.spec.dataset) != ("pbc", DATASETS[1])]
     failed = [make_record("pbc", DATASETS[1], seed, error="NotFinite") for seed in range(4)]
     asked = [make_record("av_pbc", DATASETS[0], seed).spec for seed in range(5)]
@@ -91,6 +92,22 @@ def test_the_caption_names_what_failed_or_is_missing_and_what_is_therefore_left_
         f"Left out, as the four have no seed in common: {DATASETS[1]}. Complete runs: av_pbc 8 of "
         f"9; pbc 4 of 8, 4 failed."
     )
+
+
+def test_a_difference_of_a_single_seed_has_no_interval_and_the_caption_says_why(
+    records: list[Record],
+) -> None:
+    first = [r for r in records if r.spec.dataset == DATASETS[0] or r.spec.seed == 0]
+    table = step_or_weighting(runs_frame(first))
+    details = [[cell.detail for cell in row[-4:]] for row in table.groups[0]]
+    assert all(details[0])
+    assert details[1:] == [[""] * 4] * 2  # the dataset of one seed, and the mean that has it
+    assert "Without interval: a single seed on the dataset, or on one of" in table.caption
+    assert "with 95 % interval (Student's t)" in table.caption
+    alone = step_or_weighting(runs_frame([r for r in records if r.spec.seed == 0]))
+    assert "95 %" not in alone.caption
+    for text in (table, step_or_weighting(runs_frame(records))):
+        assert NOTHING not in text.markdown()
 
 
 def test_settings_that_differ_between_datasets_are_named(make_record: MakeRecord) -> None:

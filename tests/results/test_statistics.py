@@ -96,6 +96,19 @@ def test_the_iqm_of_few_seeds_has_yuens_interval() -> None:
     assert (estimate.low, estimate.high) == pytest.approx(tuple(cut), rel=1e-9)
 
 
+def test_the_iqm_of_scores_at_a_ceiling_is_not_certain() -> None:
+    # Winsorised, 100, 100, 100, 100 and 80 are five times 100, and the fifth run never was.
+    scores = [100.0, 100.0, 80.0, 100.0, 100.0]
+    estimate = iqm(scores)
+    half = students_t.ppf(0.975, 4) * math.sqrt(4 / 9 * np.var(scores, ddof=1))
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx(
+        (100, 100 - half, 100 + half)
+    )
+    assert estimates([scores, scores[::-1]], iqm_over_runs) == [estimate, estimate]
+    same = iqm([100.0] * 5)
+    assert (same.low, same.high) == (100.0, 100.0)
+
+
 def test_an_extreme_score_that_is_kept_widens_the_interval_of_the_iqm_over_tasks() -> None:
     # Of nine scores 2, 50, 50, 50 and 100 are kept: a fifth of a score of each outer task.
     tasks = {"hopper": [0.0, 1.0, 2.0], "ant": [50.0] * 3, "walker2d": [100.0, 120.0, 140.0]}
