@@ -421,6 +421,7 @@ def findings() -> tuple[Claim, ...]:
         *_paper_size(),
         *_standin(),
         *_gradient(),
+        *_density_at_paper_size(),
         *_progressive(),
         *_pruning(),
         *_diversity(),
@@ -494,6 +495,20 @@ def _gradient() -> list[Claim]:
         ),
         Claim("Av-PBC's step above PBC's", of, ((cell("pbc_scaled"), cell("pbc")),)),
     ]
+
+
+def _density_at_paper_size() -> list[Claim]:
+    def less(kind: str) -> tuple[Side, Side]:
+        sweep = f"standin_hopper_{kind.replace('-', '_')}"
+        of = f"standin/hopper-{kind}-v2"
+        return _cells("standin_hopper_sdw", "sdw_obd", of), _at(sweep, "av_pbc_published", 250)
+
+    return [
+        Claim(
+            "At the paper's size: SDW-OBD above Av-PBC on medium, medium-replay, medium-expert",
+            "standin-sdw", tuple(less(kind) for kind in ("medium", "medium-replay", "medium-expert")),
+        ),
+    ]  # fmt: skip
 
 
 def _paper_size() -> list[Claim]:
