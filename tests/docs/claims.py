@@ -503,12 +503,9 @@ def _density_at_paper_size() -> list[Claim]:
         of = f"standin/hopper-{kind}-v2"
         return _cells("standin_hopper_sdw", "sdw_obd", of), _at(sweep, "av_pbc_published", 250)
 
-    return [
-        Claim(
-            "At the paper's size: SDW-OBD above Av-PBC on medium, medium-replay, medium-expert",
-            "standin-sdw", tuple(less(kind) for kind in ("medium", "medium-replay", "medium-expert")),
-        ),
-    ]  # fmt: skip
+    kinds = ("medium", "medium-replay", "medium-expert")
+    row = f"At the paper's size: SDW-OBD above Av-PBC on {', '.join(kinds)}"
+    return [Claim(row, "standin-sdw", tuple(less(kind) for kind in kinds))]
 
 
 def _paper_size() -> list[Claim]:
