@@ -385,7 +385,7 @@ def test_build_all_builds_the_suites_own_and_sums_up(
     assert first.code == 0
     built = cli("build", "--all", "--size", "40")
     assert built.code == 0
-    rows = re.findall(r"│ (\S+)@40 +│ 40 +│ +-?\d+ +│ \d+ +│ +-?\d+ +│ -?\d+\.\d +│", built.out)
+    rows = re.findall(r"│ (\S+)@40 +│ 40 +(?:│ +-?[\d,]+\.\d +){4}│", built.out)
     qualities = ("medium", "medium-expert", "medium-replay")
     assert set(rows) == {"cartpole/mixed", *(f"hopper/{quality}" for quality in qualities)}
     assert dataset_card(DatasetName.parse("hopper/medium@40"))["seed"] == 3, "kept as it was"
