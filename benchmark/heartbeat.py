@@ -154,5 +154,5 @@ def last_sign(folder: Path) -> Sign | None:
     """
     try:
         return msgspec.json.decode(read_small(folder / ALIVE), type=Sign)
-    except (FileNotFoundError, msgspec.MsgspecError, ValueError, RecursionError, UnfitFile):
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError, UnfitFile):
         return None

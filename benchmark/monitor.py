@@ -23,6 +23,7 @@ from benchmark.evaluation import score
 from benchmark.heartbeat import Heartbeat
 from benchmark.materials import Materials
 from benchmark.method import Policy, State, advice_on_divergence
+from benchmark.provenance import either_dirty
 from benchmark.record import Checkpoint, MethodFact
 from benchmark.state import load_state, save_state
 from benchmark.synthetic_set import SyntheticSet, save_synthetic_set
@@ -50,6 +51,8 @@ class Outcome:
         started: Time at which the first attempt began.
         method_facts: What the method noted of itself.
         resumed_from: What was other in an earlier attempt, as the record has it.
+        commit: Commit of this attempt's code.
+        dirty: Whether the code of any attempt had uncommitted changes; None where unknown.
     """
 
     cost: Cost = field(default_factory=Cost)
@@ -57,6 +60,8 @@ class Outcome:
     started: str = field(default_factory=now)
     method_facts: dict[str, MethodFact] = field(default_factory=dict)
     resumed_from: list[str] = field(default_factory=list)
+    commit: str | None = None
+    dirty: bool | None = None
 
     def as_facts(self) -> dict[str, Any]:
         """Plain values (JSON), kept with the saved state."""
@@ -70,6 +75,14 @@ class Outcome:
         self.started = facts["started"]
         self.method_facts = dict(facts["method_facts"])
         self.resumed_from = list(facts.get("resumed_from", ()))
+        if (earlier := facts.get("commit")) != self.commit:
+            self.name_other(f"commit {earlier or 'unknown'}")
+        self.dirty = either_dirty(self.dirty, facts.get("dirty"))
+
+    def name_other(self, text: str) -> None:
+        """Note what was other in an earlier attempt, once."""
+        if text not in self.resumed_from:
+            self.resumed_from.append(text)
 
     def forget_results(self) -> None:
         """Drop what a method gave and said: what it cost stays."""
@@ -192,9 +205,8 @@ class RunMonitor:
         if found is None or SCORED_ONLY in (facts := found[1])["method"]:
             return None
         self.outcome.restore(facts)
-        self.outcome.resumed_from += [
-            text for text in self._changed(facts) if text not in self.outcome.resumed_from
-        ]
+        for text in self._changed(facts):
+            self.outcome.name_other(text)
         return State(found[0], facts["method"])
 
     def resume_scores(self, sets_of: str) -> None:

@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,38 @@ def provenance(device: str, packages: Sequence[str] = ()) -> dict[str, Any]:
         device: A device, e.g. "cpu", "cuda:0" or "cuda+tf32".
         packages: Packages to name besides those of every run: its simulator's.
     """
-    commit, dirty = _commit()
     return {
-        "commit": commit,
-        "dirty": dirty,
+        **code(),
         "packages": {name: _version(name) for name in (*PACKAGES, *packages)},
         "python": platform.python_version(),
         "device": _device_name(device),
         "host": platform.node(),
         "threads": torch.get_num_threads(),
     }
+
+
+def code() -> dict[str, Any]:
+    """The commit that this process runs, and whether files were changed since (`dirty`)."""
+    commit, dirty = _commit()
+    return {"commit": commit, "dirty": dirty}
+
+
+def either_dirty(*states: bool | None) -> bool | None:
+    """Whether any of several codes had uncommitted changes; None where that is unknown."""
+    return True if True in states else None if None in states else False
+
+
+def makings(origin: Mapping[str, Any]) -> dict[str, str]:
+    """What the bits of a distillation depend on besides its inputs, in words by name.
+
+    Processors of two names round in other orders; the number of a device says nothing.
+
+    Args:
+        origin: The fields of a provenance.
+    """
+    words = {name: str(origin[name]) for name in ("python", "threads", "engine") if name in origin}
+    kind, _, name = origin["device"].partition(" ")
+    return words | dict(origin["packages"]) | {"device": f"{kind_of(kind)} {name}".strip()}
 
 
 def checked_device(name: str) -> torch.device:

@@ -376,6 +376,16 @@ def read_record(path: Path) -> Record:
     values = _decode(path)
     said = values.pop(DIGEST, None)
     try:
+        return _checked(values, said, path)
+    except RecursionError as error:  # less deep than what JSON's reader refuses
+        raise BadRecord(
+            f"{path} is nested deeper than any record. Move it away and run its sweep again."
+        ) from error
+
+
+def _checked(values: Mapping[str, Any], said: object, path: Path) -> Record:
+    """The record of a file's values, `said` being the digest that it names."""
+    try:
         record = _convert(values, path)
     except BadRecord as error:
         if said is not None and said == json_sha256(values):  # as it was written, by whomever
@@ -514,11 +524,14 @@ def _check_contacts(record: Record, path: Path) -> None:
 def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
     """What is written, and what must be there by the rest of the record."""
     spec, protocol = record.spec, record.spec.protocol
+    seeds = record.provenance.seeds
     pairs: list[tuple[str, object, object]] = [
         ("cell_id", record.cell_id, spec.cell_id),
         ("run_id", record.run_id, spec.run_id),
         ("folder", f"{path.parent.parent.name}/{path.parent.name}", record_folder(spec.run_id)),
-        ("seed in provenance", record.provenance.seeds.seed, spec.seed),
+        ("seed in provenance", seeds.seed, spec.seed),
+        ("origin of the distillation's seeds", seeds.distillation, spec.distillation_axes),
+        ("origin of the scoring's seeds", seeds.scoring, spec.scoring_axes),
     ]
     for name, value in spec.parameters.items():
         pairs.append((f"parameter {name}", record.parameters.get(name), value))
@@ -529,6 +542,8 @@ def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
         pairs.append(("sets_of as another run of its method, dataset and seed", another, True))
     steps = [checkpoint.outer_step for checkpoint in record.checkpoints]
     pairs.append(("order of outer steps", steps, sorted(set(steps))))
+    names = [one.synthetic_set for one in record.checkpoints if one.synthetic_set is not None]
+    pairs.append(("list of synthetic sets", names, list(dict.fromkeys(names))))
     cost = record.cost
     for what, spent, whole in (
         ("seconds", cost.checkpoint_cpu_seconds, cost.cpu_seconds),
@@ -559,6 +574,12 @@ def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
     pairs.append(("error", record.error, None))
     pairs.append(("lack of checkpoints", not record.checkpoints, False))
     pairs.append(("lack of a normalisation", record.normalisation is None, False))
+    if record.checkpoints and record.provenance.converted_from is None:
+        lengths = sum(sum(row) for one in record.checkpoints for row in one.lengths)
+        scored = "environment steps of the evaluation"
+        pairs.append((scored, cost.evaluation_environment_steps, lengths))
+        reached = cost.outer_steps >= record.checkpoints[-1].outer_step
+        pairs.append(("count of outer steps as at least the last checkpoint's", reached, True))
     if record.checkpoints:
         expected, score = score_of(record.checkpoints, protocol), record.score
         if score is None:

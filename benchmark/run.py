@@ -31,7 +31,14 @@ from benchmark.method import Assignment, Method, Problem, Shared, advice_on_dive
 from benchmark.monitor import STATE, OnProgress, Outcome, RunMonitor, now
 from benchmark.names import check_inside, lies_inside
 from benchmark.packing import default_pack
-from benchmark.provenance import checked_device, products_of, provenance
+from benchmark.provenance import (
+    checked_device,
+    code,
+    either_dirty,
+    makings,
+    products_of,
+    provenance,
+)
 from benchmark.record import (
     FILE,
     BadRecord,
@@ -49,7 +56,7 @@ from benchmark.record import (
     write_record,
 )
 from benchmark.registry import load_plugin
-from benchmark.same_sets import SameSets, has_candidates, makings, remember
+from benchmark.same_sets import SameSets, has_candidates, remember
 from benchmark.spec import RunSpec
 from benchmark.state import load_state
 from benchmark.stopping import StopRequest
@@ -362,7 +369,7 @@ class _Attempt:
     def __init__(self, spec: RunSpec, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.spec, self.folder = spec, folder
-        self.outcome = Outcome(Cost(attempts=_earlier_attempts(folder) + 1))
+        self.outcome = Outcome(Cost(attempts=_earlier_attempts(folder) + 1), **code())
         self.heartbeat = Heartbeat(folder, self.outcome.cost.attempts)
         self.materials: Materials | None = None
         self.problem: Problem | None = None
@@ -447,6 +454,7 @@ class _Attempt:
             if status == "complete":
                 raise
             origin = self.origin(device, None)
+        origin["dirty"] = either_dirty(origin["dirty"], self.outcome.dirty)
         same = self.same_sets if status == "complete" else None
         if same is not None:
             same.take_over(self.outcome)

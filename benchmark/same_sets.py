@@ -18,7 +18,7 @@ from benchmark.errors import ObdBenchError
 from benchmark.materials import Materials
 from benchmark.method import METHODS, State
 from benchmark.monitor import SCORED_ONLY, Outcome, RunMonitor
-from benchmark.provenance import kind_of
+from benchmark.provenance import either_dirty, makings
 from benchmark.record import FILE, Record, check_set, read_record, record_folder
 from benchmark.spec import RunSpec
 from benchmark.stopping import StopRequest
@@ -30,16 +30,6 @@ sets. So a run looks into one folder, and reads no other records."""
 
 _made_here: set[tuple[Path, str]] = set()
 """Runs that this process did, by store: the code is the same, whatever it is."""
-
-
-def makings(origin: Mapping[str, Any]) -> dict[str, str]:
-    """What the bits of a distillation depend on besides its inputs, in words by name.
-
-    Args:
-        origin: The fields of a provenance.
-    """
-    words = {name: str(origin[name]) for name in ("python", "threads", "engine") if name in origin}
-    return words | dict(origin["packages"]) | {"device": kind_of(origin["device"])}
 
 
 def remember(record: Record, store: Path, *, made_here: bool) -> None:
@@ -114,9 +104,11 @@ class SameSets:
     def origin(self, dirty: bool | None) -> dict[str, Any]:
         """What the other run's provenance says of the distillation; either may be uncommitted."""
         theirs = self.record.provenance
-        states = (dirty, theirs.dirty)
-        either = True if True in states else None if None in states else False
-        return {"engine": theirs.engine, "device": theirs.device, "dirty": either}
+        return {
+            "engine": theirs.engine,
+            "device": theirs.device,
+            "dirty": either_dirty(dirty, theirs.dirty),
+        }
 
 
 def has_candidates(spec: RunSpec, store: Path, origin: Mapping[str, Any]) -> bool:

@@ -46,7 +46,8 @@ class Verification:
         found: Normalized return of the new run.
         tolerance: Points within which scores made elsewhere agree: three standard errors of their
             difference over students, at least one point.
-        changed: What of the surroundings is not as in the record, "name: recorded -> now".
+        changed: What of the surroundings is not as in the record, "name: recorded -> now", or was
+            other in an earlier attempt at the recorded run.
     """
 
     verdict: Verdict
@@ -180,7 +181,8 @@ def _check_scaling(path: Path, found: Scaling, expected: Scaling) -> None:
 
 def compare(record: Record, again: Record) -> Verification:
     """Holds a new record against the old one."""
-    changed = tuple(_changes(record.provenance, again.provenance))
+    earlier = [f"an earlier attempt: {text}" for text in record.provenance.resumed_from]
+    changed = (*_changes(record.provenance, again.provenance), *earlier)
     recorded, found = (r.mean_score.normalized_return for r in (record, again))
     tolerance = _tolerance(*(_standard_error(r.normalisation, r.counted) for r in (record, again)))
     if _results(record) == _results(again):

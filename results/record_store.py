@@ -233,7 +233,7 @@ def _alive(folder: Path) -> bool:
         return _same_process(sign)
     try:
         return time.time() - (folder / ALIVE).stat().st_mtime < STALE_SECONDS
-    except FileNotFoundError:
+    except OSError:
         return False
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from benchmark.artefacts.score import FOLDER, score_path, stored_scores, write_score
 from benchmark.errors import ObdBenchError
+from benchmark.files import atomic_path
+from benchmark.names import check_inside
 from benchmark.record import FILE, check_set, read_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
@@ -33,14 +35,15 @@ def ship(store: Path, sweep: Sweep, target: Path = SHIPPED) -> int:
 
     Raises:
         ObdBenchError: A run has no record, failed without having diverged, was made by uncommitted
-            code, or its set is not the one that its record names.
+            code, or its set is not the one that its record names; or a link leads out of the
+            target.
     """
     files = {run.run_id: _files_to_ship(run_folder(store, run)) for run in sweep.runs}
     for run in sweep.runs:
-        folder = run_folder(target, run)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = check_inside(target, run_folder(target, run))
         for source in files[run.run_id]:
-            shutil.copyfile(source, folder / source.name)
+            with atomic_path(folder / source.name) as temporary:
+                shutil.copyfile(source, temporary)
     save_sweep(target, sweep)
     return len(sweep.runs)
 
@@ -94,7 +97,10 @@ def _check_commit(dirty: bool | None, path: Path) -> None:
 
 
 def _files_to_ship(folder: Path) -> list[Path]:
-    """List the record of a run that may be shipped and its last synthetic set if it has one."""
+    """The last synthetic set of a run that may be shipped, if it has one, and then its record.
+
+    In this order no copy has a record without its set, wherever the copying ends.
+    """
     path = folder / FILE
     record = read_record(path) if path.exists() else None
     diverged = record and record.error and record.error.type == NotFinite.__name__
@@ -107,7 +113,7 @@ def _files_to_ship(folder: Path) -> list[Path]:
     if diverged:
         return [path]
     last = record.checkpoints[-1]
-    return [path, check_set(record, last, folder)] if last.synthetic_set else [path]
+    return [check_set(record, last, folder), path] if last.synthetic_set else [path]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import threading
 import time
 from pathlib import Path
@@ -42,6 +44,21 @@ def test_one_thread_keeps_all_runs_of_a_pack_alive(
             wait_for(step, run)
     assert threading.active_count() == threads
     assert not list(tmp_path.rglob(f"*{ALIVE}*"))
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ESTALE, errno.EIO, errno.ENOENT])
+def test_a_file_that_the_disk_does_not_give_is_no_sign(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stale handle of a shared disk must not end a `status` of five hundred other runs."""
+
+    def fail(path: Path) -> bytes:
+        raise OSError(code, os.strerror(code), str(path))
+
+    Heartbeat(tmp_path, 1).beat(alive=True)
+    assert last_sign(tmp_path) is not None
+    monkeypatch.setattr(heartbeat, "read_small", fail)
+    assert last_sign(tmp_path) is None
 
 
 def test_a_request_to_stop_is_said_at_once_on_a_cluster_too(

@@ -70,7 +70,12 @@ def complete_record(**changes: Any) -> Record:
             )
         ],
         "score": Score(normalized_return=9.375, return_=9.875, outer_steps_used=[0]),
-        "cost": Cost(wall_seconds=1.5, cpu_seconds=1.4, peak_memory_bytes=1_000_000),
+        "cost": Cost(
+            wall_seconds=1.5,
+            cpu_seconds=1.4,
+            peak_memory_bytes=1_000_000,
+            evaluation_environment_steps=11 + 12 + 9 + 10,
+        ),
         "teacher": None,
         "density": None,
         "normalisation": ReferenceReturns(random=0.5, expert=100.5),
@@ -147,6 +152,22 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "its cell_id is",
     ),
     "other seed": (lambda r: r["spec"].update(seed=4), "its run_id is"),
+    "other seeds of the distillation": (
+        lambda r: r["provenance"]["seeds"]["distillation"].update(student_spec="00"),
+        "its origin of the distillation's seeds is {",
+    ),
+    "other seeds of the scoring": (
+        lambda r: r["provenance"]["seeds"]["scoring"].update(protocol="00"),
+        "its origin of the scoring's seeds is {",
+    ),
+    "other lengths than were counted": (
+        lambda r: r["checkpoints"][0]["lengths"][0].__setitem__(0, 1000),
+        "its environment steps of the evaluation is 42, but 1031 follows",
+    ),
+    "a checkpoint beyond the run's outer steps": (
+        lambda r: r["checkpoints"][0].update(outer_step=5),
+        "its count of outer steps as at least the last checkpoint's is False",
+    ),
     "other seed of the provenance": (
         lambda r: r["provenance"]["seeds"].update(seed=4),
         "its seed in provenance is 4, but 3 follows",
@@ -190,6 +211,10 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "more environment steps at a checkpoint than in the run": (
         lambda r: r["cost"].update(checkpoint_environment_steps=[10**9]),
         "its order of checkpoints' environment steps is [1000000000, ",
+    ),
+    "one set of two checkpoints": (
+        lambda r: r["checkpoints"].append({**r["checkpoints"][0], "outer_step": 5}),
+        "its list of synthetic sets is ['set-00000000.safetensors', 'set-00000000.safetensors']",
     ),
     "an episode without length": (
         lambda r: r["checkpoints"][0]["lengths"][0].pop(),
@@ -249,7 +274,8 @@ def scored_policies(count: int, episodes: int) -> Record:
         synthetic_set=None,
         sha256=None,
     )
-    return complete_record(checkpoints=[policies])
+    record = complete_record(checkpoints=[policies])
+    return altered(record, cost__evaluation_environment_steps=5 * episodes * count)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -304,6 +330,21 @@ def test_broken_record_is_refused_when_read(tmp_path: Path, case: str) -> None:
     with pytest.raises(BadRecord) as error:
         read_record(path_of(tmp_path))
     assert str(path_of(tmp_path)) in str(error.value) and message in str(error.value)
+
+
+@pytest.mark.parametrize("depth", [500, 900, 5000])
+def test_a_record_of_endless_nesting_is_refused_without_a_traceback(
+    depth: int, tmp_path: Path
+) -> None:
+    text = json.dumps(complete_record().as_dict())
+    deep = '{"a": ' * depth + "1" + "}" * depth
+    path_of(tmp_path).parent.mkdir(parents=True)
+    path_of(tmp_path).write_text(
+        text.replace('"parameters": {', f'"parameters": {{"deep": {deep}, ')
+    )
+    with pytest.raises(BadRecord, match=r"record\.json") as error:
+        read_record(path_of(tmp_path))
+    assert len(str(error.value)) < 1000
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from benchmark.method import METHODS
 from benchmark.monitor import STATE
 from benchmark.packing import make_packs
 from benchmark.record import FILE, BadRecord, ConvertedFrom, Record, read_record, write_record
-from benchmark.run import run_folder
+from benchmark.run import WorkerDied, record_death, run_folder
 from benchmark.same_sets import FOLDER, SameSets
 from benchmark.spec import RunSpec
 from benchmark.state import load_state
@@ -95,18 +95,29 @@ def test_a_record_says_what_the_distillation_cost_and_by_what_it_was_done(
     spec: RunSpec, deeper: RunSpec, tmp_path: Path
 ) -> None:
     first = execute(spec, tmp_path)
-    device = "cpu (another processor)"
-    known = altered(first, cost__cpu_seconds=1e3, provenance__device=device, provenance__dirty=True)
+    known = altered(first, cost__cpu_seconds=1e3, provenance__dirty=True)
     write_record(run_folder(tmp_path, spec) / FILE, known)
     again = execute(deeper, tmp_path)
     assert again.cost.cpu_seconds == 1e3
     assert again.cost.checkpoint_cpu_seconds == first.cost.checkpoint_cpu_seconds
     assert again.cost.outer_steps == first.cost.outer_steps == 6
     assert again.cost.evaluation_wall_seconds != first.cost.evaluation_wall_seconds > 0
-    assert again.provenance.device == device
+    assert again.provenance.device == first.provenance.device
     same = SameSets(known, ())
     assert [same.origin(dirty)["dirty"] for dirty in (False, True)] == [True, True]
     assert SameSets(first, ()).origin(True)["dirty"] is True
+
+
+@pytest.mark.parametrize("processor", ["AMD EPYC, AVX2", "Intel Xeon, AVX512"])
+def test_sets_of_another_processor_are_distilled_anew(
+    processor: str, spec: RunSpec, deeper: RunSpec, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("benchmark.provenance.processor", lambda: "AMD EPYC, AVX2")
+    execute(spec, tmp_path)
+    monkeypatch.setattr("benchmark.provenance.processor", lambda: processor)
+    expected = spec.run_id if processor == "AMD EPYC, AVX2" else None
+    assert execute(deeper, tmp_path).sets_of == expected
 
 
 def test_a_third_run_names_the_one_that_distilled(
@@ -204,12 +215,12 @@ def test_sets_that_are_not_surely_the_same_are_distilled_anew(
     assert numbers(again) == numbers(alone)
 
 
-def stopped_after_two(spec: RunSpec, store: Path) -> None:
-    """Score two of its four sets."""
+def stopped_after_two(spec: RunSpec, store: Path, at: int = 2) -> None:
+    """Score two of its four sets, or as many as there are until a step."""
     stop = StopRequest()
 
     def ask(_: str, step: int, __: int) -> None:
-        if step == 2:
+        if step == at:
             stop.ask()
 
     with pytest.raises(Stopped):
@@ -304,6 +315,75 @@ def test_a_run_that_goes_on_under_other_packages_says_so_and_gives_its_sets_to_n
     assert f"torch {torch.__version__}" in record.provenance.resumed_from
     assert read_record(run_folder(tmp_path, spec) / FILE) == record
     assert execute(deeper, tmp_path).sets_of is None
+
+
+def test_a_run_that_goes_on_on_another_processor_says_so(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.provenance.processor", lambda: "Intel Xeon, AVX512")
+    stopped_after_two(spec, tmp_path)
+    monkeypatch.setattr("benchmark.provenance.processor", lambda: "AMD EPYC, AVX2")
+    record = execute(spec, tmp_path)
+    assert record.provenance.device == "cpu (AMD EPYC, AVX2)"
+    assert record.provenance.resumed_from == ["device cpu (Intel Xeon, AVX512)"]
+
+
+def test_scores_of_another_processor_are_not_taken_over(
+    spec: RunSpec, deeper: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run that scores another's sets, which is a matter of seconds."""
+    execute(spec, tmp_path)
+    stopped_after_two(deeper, tmp_path)
+    monkeypatch.setattr("benchmark.provenance.processor", lambda: "another one")
+    record = execute(deeper, tmp_path)
+    assert record.provenance.resumed_from == [] and record.sets_of is None
+
+
+COMMITS = {"first": "1" * 40, "second": "2" * 40}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "dirty", "named"),
+    [
+        (("first", False), ("first", False), False, []),
+        (("first", True), ("first", False), True, []),
+        (("first", False), ("first", True), True, []),
+        (("first", True), ("second", False), True, [f"commit {COMMITS['first']}"]),
+        (("first", False), ("second", False), False, [f"commit {COMMITS['first']}"]),
+        ((None, None), ("second", False), None, ["commit unknown"]),
+    ],
+)
+@pytest.mark.parametrize("scores_only", [False, True])
+def test_uncommitted_code_of_an_earlier_attempt_stays_in_the_record(
+    scores_only: bool, earlier: Any, later: Any, dirty: bool | None, named: list[str],
+    spec: RunSpec, deeper: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def commit(name: str | None, changed: bool | None) -> None:
+        code = (name and COMMITS[name], changed)
+        monkeypatch.setattr("benchmark.provenance._commit", lambda: code)
+
+    commit("second", False)
+    if scores_only:
+        execute(spec, tmp_path)
+    commit(*earlier)
+    for step in (2, 4):  # what the first of three attempts had is not forgotten by the second
+        stopped_after_two(deeper, tmp_path, at=step)
+        commit(*later)
+    record = execute(deeper, tmp_path)
+    assert record.cost.attempts == 3 and (record.sets_of is not None) is scores_only
+    assert (record.provenance.dirty, record.provenance.resumed_from) == (dirty, named)
+    assert record.provenance.commit == COMMITS[later[0]]
+
+
+def test_a_recorded_death_says_that_its_code_was_uncommitted(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.provenance._commit", lambda: (COMMITS["first"], True))
+    stopped_after_two(spec, tmp_path)
+    monkeypatch.setattr("benchmark.provenance._commit", lambda: (COMMITS["first"], False))
+    assert record_death(spec, tmp_path, WorkerDied("killed"))
+    record = read_record(run_folder(tmp_path, spec) / FILE)
+    assert record.status == "failed" and record.provenance.dirty is True
 
 
 def test_sets_that_cannot_be_taken_do_not_break_up_a_pack(

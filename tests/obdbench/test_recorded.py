@@ -82,6 +82,13 @@ def test_a_run_done_again_here_is_exact(record: Record, tmp_path: Path) -> None:
     assert torch.get_num_threads() == threads
 
 
+def test_a_run_with_an_attempt_elsewhere_may_round_otherwise(record: Record) -> None:
+    other = altered(record, provenance__resumed_from=["device cpu (another)"])
+    found = compare(other, moved(record, 0.001))
+    assert found.verdict == "within tolerance"
+    assert found.changed == ("an earlier attempt: device cpu (another)",)
+
+
 def test_other_numbers_in_the_same_surroundings_differ_however_near(record: Record) -> None:
     assert compare(record, moved(record, 0.001)).verdict == "differs"
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from benchmark.errors import ObdBenchError
-from benchmark.record import FILE, Failure, read_record, write_record
+from benchmark.names import BadName
+from benchmark.record import FILE, Failure, check_set, read_record, write_record
 from benchmark.run import run_folder
 from benchmark.sweep import Sweep
 from results.record_store import (
@@ -153,6 +154,45 @@ def test_a_refused_sweep_leaves_nothing(store: Path, sweep: Sweep, tmp_path: Pat
     with pytest.raises(ObdBenchError):
         ship(store, sweep, tmp_path / "shipped")
     assert not (tmp_path / "shipped").exists()
+
+
+def test_a_shipping_that_is_cut_off_leaves_no_record_without_its_set(
+    store: Path, sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[str] = []
+    copy = shutil.copyfile
+
+    def copy_one(source: Path, target: Path) -> None:
+        if len(copied) == most:
+            Path(target).write_bytes(source.read_bytes()[:10])
+            raise KeyboardInterrupt
+        copied.append(source.name)
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", copy_one)
+    for most in range(3):
+        target = tmp_path / f"shipped{most}"
+        copied.clear()
+        with pytest.raises(KeyboardInterrupt):
+            ship(store, sweep, target)
+        assert [name for name in copied if name == FILE] == [FILE] * (most // 2)
+        for path in target.rglob(FILE):
+            record = read_record(path)
+            if record.checkpoints[-1].synthetic_set:
+                check_set(record, record.checkpoints[-1], path.parent)
+        assert len(contents(target)) == most
+
+
+def test_a_link_out_of_the_shipped_store_is_not_followed(
+    store: Path, sweep: Sweep, tmp_path: Path
+) -> None:
+    target, outside = tmp_path / "shipped", tmp_path / "outside"
+    outside.mkdir()
+    target.mkdir()
+    (target / sweep.runs[0].cell_id).symlink_to(outside)
+    with pytest.raises(BadName, match="leads out of"):
+        ship(store, sweep, target)
+    assert not list(outside.iterdir())
 
 
 def test_unknown_code_is_refused(store: Path, sweep: Sweep, tmp_path: Path) -> None:
