@@ -530,9 +530,12 @@ def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
         ("run_id", record.run_id, spec.run_id),
         ("folder", f"{path.parent.parent.name}/{path.parent.name}", record_folder(spec.run_id)),
         ("seed in provenance", seeds.seed, spec.seed),
-        ("origin of the distillation's seeds", seeds.distillation, spec.distillation_axes),
-        ("origin of the scoring's seeds", seeds.scoring, spec.scoring_axes),
     ]
+    if record.provenance.converted_from is None:  # in older formats seeds derive from run ids
+        pairs += [
+            ("origin of the distillation's seeds", seeds.distillation, spec.distillation_axes),
+            ("origin of the scoring's seeds", seeds.scoring, spec.scoring_axes),
+        ]
     for name, value in spec.parameters.items():
         pairs.append((f"parameter {name}", record.parameters.get(name), value))
     if record.sets_of is not None:

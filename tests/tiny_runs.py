@@ -12,7 +12,7 @@ import msgspec
 from benchmark import run
 from benchmark.monitor import OnProgress
 from benchmark.protocol import Protocol
-from benchmark.record import Record
+from benchmark.record import Record, Seeds
 from benchmark.run import Conditions, run_folder
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
@@ -78,6 +78,19 @@ def altered(record: Record, **changes: Any) -> Record:
             value = change(old, **{field: value})  # type: ignore[operator]
         record = msgspec.structs.replace(record, **{part: value})
     return record
+
+
+def consistent(record: Record) -> Record:
+    """The record with the costs and the origins of seeds that follow from the rest of it."""
+    spec, points = record.spec, record.checkpoints
+    seeds = Seeds(seed=spec.seed, distillation=spec.distillation_axes, scoring=spec.scoring_axes)
+    lengths = sum(length for point in points for row in point.lengths for length in row)
+    return altered(
+        record,
+        provenance__seeds=seeds,
+        cost__evaluation_environment_steps=lengths,
+        cost__outer_steps=max([record.cost.outer_steps, *(one.outer_step for one in points)]),
+    )
 
 
 def numbers(record: Record) -> dict[str, Any]:

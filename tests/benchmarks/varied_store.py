@@ -15,13 +15,12 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 import baselines  # noqa: F401  registers the methods
 from benchmark.files import json_sha256
 from benchmark.protocol import Protocol
-from benchmark.record import DIGEST, FILE, Checkpoint, Record, read_record, score_of
+from benchmark.record import DIGEST, FILE, Checkpoint, Record, Seeds, read_record, score_of
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
@@ -103,7 +102,13 @@ def varied_record(run: RunSpec, template: Record) -> Record:
         cost__cpu_seconds=wall,
         cost__checkpoint_cpu_seconds=[],
         cost__checkpoint_environment_steps=[],
-        provenance__seeds=msgspec.structs.replace(template.provenance.seeds, seed=run.seed),
+        cost__outer_steps=STEPS[-1],
+        cost__evaluation_environment_steps=sum(
+            length for one in checkpoints for row in one.lengths for length in row
+        ),
+        provenance__seeds=Seeds(
+            seed=run.seed, distillation=run.distillation_axes, scoring=run.scoring_axes
+        ),
     )
 
 

@@ -48,7 +48,7 @@ from results.leaderboard_rules import ABOUT, About
 from results.record_store import SHIPPED, all_records
 from tests.obdbench.conftest import Result
 from tests.obdbench.test_recorded import moved
-from tests.tiny_runs import PLUGIN, altered, execute, tiny_spec
+from tests.tiny_runs import PLUGIN, altered, consistent, execute, tiny_spec
 
 TODAY = datetime.datetime.now(datetime.UTC).date()
 WHO = About(who="José M. O'Neil (Lab 3)", date=TODAY, what="Random pairs, and DBC: both tiny.")
@@ -106,7 +106,8 @@ def rename(folder: Path, record: Record, spec: RunSpec, **changes: Any) -> Path:
     if old != new:
         shutil.rmtree(old)
     ids = {"spec": spec, "run_id": spec.run_id, "cell_id": spec.cell_id}
-    write_record(new / FILE, altered(record, checkpoints=checkpoints, **ids, **changes))
+    renamed = altered(record, checkpoints=checkpoints, **ids, **changes)
+    write_record(new / FILE, consistent(renamed))
     return new / FILE
 
 
@@ -553,7 +554,12 @@ RECORDS: dict[str, tuple[Change, str]] = {
     "every return altered": (_all_returns(3000.0), "its sets do not score what its record says"),
     "every return lower": (_all_returns(-300.0), "its sets do not score what its record says"),
     "a huge length": (
-        lambda v: _first(v)["lengths"][0].__setitem__(0, 10**12),
+        lambda v: (
+            v["cost"].update(
+                evaluation_environment_steps=sum(_first(v)["lengths"][1]) + 2 * 10**12
+            ),
+            _first(v)["lengths"].__setitem__(0, [10**12, 10**12]),
+        ),
         "it has an episode of 1" + 12 * "0" + " steps",
     ),
     "the best episode only": (_fewer_episodes, "its count of episodes at outer step 0 is [1], but"),
@@ -736,6 +742,8 @@ def test_no_result_and_no_student_is_left_out(cli: Any, sent: Path) -> None:
         del values["checkpoints"][1]
         for each in [name for name in values["cost"] if name.startswith("checkpoint_")]:
             del values["cost"][each][1]
+        lengths = [row for point in values["checkpoints"] for row in point["lengths"]]
+        values["cost"]["evaluation_environment_steps"] = sum(map(sum, lengths))
 
     assert [c.outer_step for c in read_record(path).checkpoints] == [0, 2, 4, 6]
     change(path, leave_out)
@@ -752,7 +760,8 @@ def stop_early(sent: Path, runs: Path) -> Path:
     shutil.copy(runs / record_folder(record.run_id) / counts, path.with_name(counts))
     cost = type(record.cost)()
     score = score_of(rest, record.spec.protocol)
-    write_record(path, altered(record, checkpoints=rest, cost=cost, score=score))
+    stopped = altered(record, checkpoints=rest, cost=cost, score=score)
+    write_record(path, consistent(stopped))
     return path
 
 

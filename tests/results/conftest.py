@@ -97,7 +97,8 @@ def build_record(
             wall_seconds=20.0 + seed,
             cpu_seconds=19.0,
             peak_memory_bytes=500_000_000,
-            outer_steps=1000,
+            outer_steps=max(1000, last[0]),
+            evaluation_environment_steps=100 * spec.protocol.episodes * len(checkpoints),
         ),
         teacher=TeacherFacts(
             name="td3_bc", sha256="0" * 64, return_=2500.0, normalized_return=80.0, episodes=10
