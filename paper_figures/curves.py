@@ -79,8 +79,9 @@ def convergence(
     """Draw normalized return against outer step, or against what was spent until then.
 
     Args:
-        curves: What `results.curves_frame` gives. Failed runs are left out; a panel's title says
-            how many.
+        curves: What `results.curves_frame` gives. Failed runs are left out, and there may be runs
+            without a record; a panel's title says how many. The caption names datasets without any
+            record.
         seed: Seed of the bootstrap's random draws.
         level: Level of the pointwise confidence bands over seeds.
         column: Column of the places of checkpoints along the axis across.
@@ -274,7 +275,9 @@ def _draw(
     across: str,
     published: Published,
 ) -> Figure:
-    datasets = sorted(set(curves["dataset"]), key=dataset_order)
+    begun = set(curves.loc[curves["status"] != "missing", "dataset"])
+    datasets = sorted(begun, key=dataset_order)
+    not_begun = sorted(set(curves["dataset"]) - begun, key=dataset_order)
     methods = dict(zip(complete["label"], complete["method"], strict=True))
     groups, left_out = _panels(complete, methods)
     drawn = {label: methods[label] for labels in groups.values() for label in labels}
@@ -321,6 +324,8 @@ def _draw(
         notes.append(f"{UP}: references far above the panel, with their mean.")
     if left_out:
         notes.append(f"{left_out} methods of lower mean are not drawn.")
+    if not_begun:
+        notes.append(f"Without a record: {', '.join(not_begun)}.")
     return finish(
         figure,
         f"Normalized return against {across}" + (", by family of methods" * (len(groups) > 1)),
@@ -469,21 +474,25 @@ def _horizontal(axes: Axes, p: Estimate, look: Look, place: float) -> None:
 
 def _title(runs: pd.DataFrame) -> str:
     """Name the dataset, and what was left out."""
-    failed = runs[runs["status"] != "complete"]["run_id"].nunique()
-    return f"{runs['dataset'].iloc[0]}\n{_failed(failed)}" if failed else runs["dataset"].iloc[0]
+    return "\n".join([runs["dataset"].iloc[0], *_short(runs)])
 
 
 def _absent(runs: pd.DataFrame) -> str:
-    """Count the runs that failed and those without a record; nothing where none did."""
-    failed, missing = ((runs["status"] == word).sum() for word in ("failed", "missing"))
-    text = f" {_failed(failed)}." if failed else ""
-    return text + (
-        f" {missing} run{'s' if missing > 1 else ''} without a record." if missing else ""
+    """What a caption says of the runs that failed or have no record; nothing where none did."""
+    return "".join(f" {text}." for text in _short(runs))
+
+
+def _short(runs: pd.DataFrame) -> list[str]:
+    """Count the runs that failed and those without a record, in words."""
+    failed, missing = (
+        runs.loc[runs["status"] == word, "run_id"].nunique() for word in ("failed", "missing")
     )
-
-
-def _failed(count: int) -> str:
-    return f"{count} failed run{'s' if count > 1 else ''} left out"
+    texts = []
+    if failed:
+        texts.append(f"{failed} failed run{'s' if failed > 1 else ''} left out")
+    if missing:
+        texts.append(f"{missing} run{'s' if missing > 1 else ''} without a record")
+    return texts
 
 
 def _canvas(datasets: int, legends: Sequence[Sequence[str]]) -> tuple[Figure, list[Axes]]:

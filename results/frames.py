@@ -62,6 +62,9 @@ POINT_COLUMNS = {
 }
 CURVE_COLUMNS = {name: RUN_COLUMNS[name] for name in RUN_OF_A_CURVE} | POINT_COLUMNS
 
+NO_POINT = {"outer_step": None, "normalized_return": None}
+"""What a curve has of a run without checkpoints."""
+
 COST_COLUMNS = (
     "wall_seconds",
     "cpu_seconds",
@@ -113,12 +116,12 @@ def curves_frame(records: Iterable[Summary], asked: Iterable[RunSpec] = ()) -> p
     """One row per checkpoint, sorted by run id and outer step, with the columns of `CURVE_COLUMNS`.
 
     Failed runs are included, their ``status`` says so; one that failed before its first checkpoint
-    has a single row without outer step and score.
+    has a single row without outer step and score. So has a run that was asked for and has no
+    record: its ``status`` is "missing".
 
     Args:
         records: Complete or failed ones.
-        asked: The runs of a sweep; those without a record have no row, but labels tell them apart
-            as those of `runs_frame` do.
+        asked: The runs of a sweep, where those without a record are to be counted.
 
     Raises:
         RecordError: Two records are of one run, those of a cell are mixed, or those of a dataset
@@ -126,14 +129,19 @@ def curves_frame(records: Iterable[Summary], asked: Iterable[RunSpec] = ()) -> p
     """
     found = _sorted(records)
     known = {record.run_id for record in found}
-    names = labels(_cells(found, [spec for spec in asked if spec.run_id not in known]))
+    missing = [spec for spec in asked if spec.run_id not in known]
+    names = labels(_cells(found, missing))
     runs = [_identity(r, r.spec, names[r.cell_id], r.status, r.reference) for r in found]
     curves = [_points(r) for r in found]
+    for spec in sorted(missing, key=lambda spec: spec.run_id):
+        runs.append(_missing_row(spec, names[spec.cell_id]))
+        curves.append([NO_POINT])
     points = _frame([point for curve in curves for point in curve], POINT_COLUMNS)
     # Texts are converted once per run, not once per checkpoint.
     of_run = np.repeat(np.arange(len(runs)), [len(curve) for curve in curves])
     frame = _frame(runs, {name: RUN_COLUMNS[name] for name in RUN_OF_A_CURVE}).take(of_run)
-    return pd.concat([frame.reset_index(drop=True), points], axis=1)
+    whole = pd.concat([frame.reset_index(drop=True), points], axis=1)
+    return whole.sort_values("run_id", kind="stable", ignore_index=True) if missing else whole
 
 
 def facts_frame(records: Iterable[Summary]) -> pd.DataFrame:
@@ -288,7 +296,7 @@ def _missing_row(spec: RunSpec, label: str) -> dict[str, Any]:
 
 def _points(record: Summary) -> list[dict[str, Any]]:
     if not record.checkpoints and record.status == "failed":
-        return [{"outer_step": None, "normalized_return": None}]
+        return [NO_POINT]
     unknown = [None] * len(record.checkpoints)
     seconds = record.cost.checkpoint_cpu_seconds or unknown
     steps = record.cost.checkpoint_environment_steps or unknown

@@ -27,7 +27,7 @@ from paper_figures.figure import DOTS_PER_INCH, FigureError, words, write_format
 from paper_figures.palette import look
 from results.frames import curves_frame, runs_frame
 from results.statistics import mean
-from tests.results.conftest import MakeRecord, Record
+from tests.results.conftest import MakeRecord, Record, build_spec
 from tests.tiny_runs import altered
 
 Sweep = Callable[..., list[Record]]
@@ -140,6 +140,24 @@ def test_failed_runs_are_left_out_and_counted(make_record: MakeRecord) -> None:
     (axes,) = convergence(curves_frame(records)).axes
     assert [points(line) for line in curves_in(axes)] == [([0, 200, 400], [1.0, 2.0, 3.0])]
     assert axes.get_title() == "hopper/medium-replay\n2 failed runs left out"
+
+
+def test_runs_without_a_record_are_counted_and_datasets_without_any_are_named(
+    make_record: MakeRecord,
+) -> None:
+    records = [make_record(seed=seed, curve=[1.0, 2.0]) for seed in (0, 1)]
+    records.append(make_record(seed=2, error="OSError"))
+    asked = [build_spec(seed=seed) for seed in range(5)]
+    asked += [build_spec(dataset="ant/medium", seed=seed) for seed in range(2)]
+    figure = convergence(curves_frame(records, asked))
+    (axes,) = figure.axes
+    assert axes.get_title() == (
+        "hopper/medium-replay\n1 failed run left out\n2 runs without a record"
+    )
+    assert words(figure)[1].endswith("Without a record: ant/medium.")
+    timed = [altered(r, cost__checkpoint_cpu_seconds=[0.0, 9.0]) for r in records[:2]]
+    (axes,) = against_seconds(curves_frame(timed, asked[:4])).axes
+    assert axes.get_title().endswith("2 runs without a record")
 
 
 def test_a_dataset_whose_runs_all_failed_keeps_an_empty_panel(make_record: MakeRecord) -> None:

@@ -74,6 +74,16 @@ def test_a_run_without_a_record_has_a_row_where_it_was_asked_for(make_record: Ma
     assert frame.loc[asked[1].run_id, "synthetic_size"] == 64
     assert pd.isna(frame.loc[asked[1].run_id, "normalized_return"])
     assert list(frame.loc[[run.run_id for run in asked], "reference"]) == [False, False, True]
+    curves = curves_frame([record], asked)
+    assert list(curves["run_id"]) == sorted(run.run_id for run in asked)
+    without = curves.set_index("run_id").loc[[run.run_id for run in asked[1:]]]
+    assert list(without["status"]) == ["missing", "missing"]
+    assert without[["outer_step", "normalized_return"]].isna().all(axis=None)
+    for column in ("label", "status", "reference"):
+        both = (
+            dict(zip(f["run_id"], f[column], strict=True)) for f in (frame.reset_index(), curves)
+        )
+        assert next(both) == next(both)
 
 
 def test_no_records_give_empty_frames_with_their_columns() -> None:
