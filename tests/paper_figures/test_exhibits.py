@@ -28,7 +28,7 @@ from results.record_store import SHIPPED, all_records, save_sweep
 from results.shipping import ship_study
 from results.study_results import BadStudyResult, StudyResult, write_result
 from tests.results.conftest import build_record
-from tests.tiny_runs import altered
+from tests.tiny_runs import altered, consistent
 
 DATASETS = ["halfcheetah/medium-expert", "hopper/medium-expert"]
 METHODS = ["av_pbc", "pbc", "teacher"]
@@ -87,7 +87,7 @@ def leave_record(store: Path, run: RunSpec, *, error: str | None = None) -> None
     failed = {} if error is None else {"checkpoints": []}
     record = altered(record, **(costs if error is None else {}))
     record = altered(record, spec=run, run_id=run.run_id, cell_id=run.cell_id, **failed)
-    record = altered(record, parameters=run.resolved_parameters)
+    record = consistent(altered(record, parameters=run.resolved_parameters))
     write_record(run_folder(store, run) / FILE, record)
 
 
@@ -219,7 +219,7 @@ def test_a_study_is_refused_once_its_runs_have_been_done_again(
             returns=last.returns * students,
             lengths=last.lengths * students,
         )
-        again = altered(record, checkpoints=[*record.checkpoints[:-1], last])
+        again = consistent(altered(record, checkpoints=[*record.checkpoints[:-1], last]))
     write_record(path, again)
     message = f"{run.dataset} of the study fairness .* the {changed} of {run.run_id} had sha256"
     with pytest.raises(BadStudyResult, match=f"{message}.* obdbench study fairness --store"):
