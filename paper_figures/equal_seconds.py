@@ -34,15 +34,15 @@ def equal_seconds(runs: pd.DataFrame) -> Table:
     complete = runs[runs["status"] == "complete"]
     if complete.empty:
         raise FigureError("No run is complete; the sweep all_methods_seconds makes them.")
-    seconds = complete.groupby(["dataset", "label"])["cpu_seconds"].mean()
     cells = cell_table(runs)
-    cells["cpu_seconds"] = [
-        seconds.get((row["dataset"], row["label"]), math.nan) for row in cells.to_dict("records")
-    ]
-    aim = cells[cells["method"] == YARDSTICK].set_index("dataset")["cpu_seconds"]
     for dataset, several in cells[cells["method"] == YARDSTICK].groupby("dataset"):
         check_one_cell(several["cell_id"], f"{YARDSTICK} on {dataset}")
-    cells["share"] = cells["cpu_seconds"] / cells["dataset"].map(aim)
+    taken = _taken(complete)
+    for column in taken:
+        cells[column] = [
+            taken[column].get((row["dataset"], row["label"]), math.nan)
+            for row in cells.to_dict("records")
+        ]
     cells["family"] = [family(method) for method in cells["method"]]
     datasets = sorted(set(cells["dataset"]), key=dataset_order)
     best = best_and_ties(cells)
@@ -58,10 +58,34 @@ def equal_seconds(runs: pd.DataFrame) -> Table:
         columns=("family", "method", "outer steps",
                  *(column for name in datasets for column in ("seconds", name))),
         groups=tuple(group for group in groups if group),
-        caption=_caption(cells),
+        caption=_caption(cells, complete["device"]),
         alignment="llr" + "rr" * len(datasets),
         data=cells.drop(columns=["scores", "returns", "seeds"]),
     )  # fmt: skip
+
+
+def _taken(complete: pd.DataFrame) -> pd.DataFrame:
+    """Mean CPU seconds by dataset and label, and mean share of the yardstick's.
+
+    Args:
+        complete: Complete runs. Each is held against the yardstick's runs on its own processor.
+    """
+    aim = complete[complete["method"] == YARDSTICK].groupby(["dataset", "device"])["cpu_seconds"]
+    seconds = complete.join(aim.mean().rename("aim"), on=["dataset", "device"])
+    seconds["share"] = seconds["cpu_seconds"] / seconds["aim"]
+    return seconds.groupby(["dataset", "label"])[["cpu_seconds", "share"]].mean()
+
+
+def _processors(devices: pd.Series) -> str:
+    """On what the seconds were taken, where it is not one processor."""
+    counts = devices.value_counts()
+    if len(counts) < 2:
+        return ""
+    of_each = ", ".join(f"{count:,} on {device}" for device, count in counts.items())
+    return (
+        f"Seconds are means over runs on {len(counts)} kinds of processor ({of_each}); multiples "
+        f"compare runs on the same one."
+    )
 
 
 def _row(
@@ -99,7 +123,7 @@ def _score(cell: dict[str, Any], best: Best) -> Cell:
     return Cell(score.text, score.detail, best=is_best, tied=is_tied)
 
 
-def _caption(cells: pd.DataFrame) -> str:
+def _caption(cells: pd.DataFrame, devices: pd.Series) -> str:
     done = cells[cells["n"] > 0].to_dict("records")
     iterative = [cell for cell in done if cell["outer_steps"] > 0]
     off = sum(_off(cell) for cell in iterative)
@@ -121,6 +145,7 @@ def _caption(cells: pd.DataFrame) -> str:
         caption.protocols(cells["protocol"]),
         caption.students(cells["student"]),
         rule,
+        _processors(devices),
         f"Bold: highest mean among distillation methods of a dataset; {DAGGER}: not apart from "
         f"it, {caption.APART}.",
         caption.teachers(cells),

@@ -59,6 +59,23 @@ def test_seconds_are_the_mean_and_marked_from_a_fifth_off(make_record: MakeRecor
     assert data.loc[(WALKER, "hades"), "value"] == pytest.approx(np.mean([50, 51, 52]))
 
 
+def test_runs_are_held_against_those_of_their_own_processor(make_record: MakeRecord) -> None:
+    found = runs(make_record, HOPPER)
+    assert "processor" not in equal_seconds(found).caption
+    slow = found["seed"] == 2
+    found.loc[slow, "device"] = "cpu (slow)"
+    found.loc[slow, "cpu_seconds"] *= 3
+    # Of two methods the seeds are done on one of the two only.
+    rcig, hades = found["method"] == "rcig", found["method"] == "hades"
+    found = found[~(rcig & slow) & ~(hades & ~slow)]
+    table = equal_seconds(found)
+    share = pd.read_csv(io.StringIO(table.csv())).set_index("method")["share"]
+    assert share["av_pbc"] == pytest.approx(1.0)
+    assert share["rcig"] == pytest.approx(7.4 / 9.5)
+    assert share["hades"] == pytest.approx(13.1 / 11.0)
+    assert "over runs on 2 kinds of processor (8 on cpu, 4 on cpu (slow))" in table.caption
+
+
 def test_rows_are_in_the_order_of_families(make_record: MakeRecord) -> None:
     table = equal_seconds(runs(make_record, HOPPER))
     found = [(row[0].text, row[1].text) for group in table.groups for row in group]
