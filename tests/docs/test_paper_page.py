@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections import Counter
@@ -21,6 +22,7 @@ from benchmark.datasets.snapshots import suite_reference
 from benchmark.files import file_sha256
 from benchmark.record import read_record
 from benchmark.synthetic_set import NotFinite
+from paper_figures.equal_seconds import equal_seconds
 from paper_figures.exhibits import EXHIBITS, write
 from results import cell_table, curves_frame, mean, probability_of_improvement, runs_frame
 from results.aggregate import best_and_ties, common_scores
@@ -257,6 +259,32 @@ def test_what_av_pbc_gains_after_its_first_checkpoint_is_that_of_the_records() -
         "their own intervals apart from zero on neither".format(**gains)
         in " ".join(PAGE.split())
     )
+
+
+def test_what_equal_seconds_tell_apart_is_that_of_the_records() -> None:
+    records = sweep_records(SHIPPED, load_sweep(SHIPPED, "all_methods_seconds"))
+    runs = runs_frame(records)
+    table = cell_table(runs)
+    ours = set(table.loc[~table["reference"], "label"])
+    best = best_and_ties(table)
+    apart = {name: ours - {*one.ties, one.best} for name, one in best.items()}
+    assert apart == {
+        "halfcheetah/medium-expert": {
+            "random", "random_relabelled", "top_q", "loss_matching_relabelled"
+        },
+        "hopper/medium-expert": set(),
+        "walker2d/medium-expert": set(),
+    }  # fmt: skip
+    assert {one.best for one in best.values()} == {"sdw_obd", "av_pbc_published", "pbc_scaled"}
+    page = " ".join(PAGE.split())
+    assert f"of {len(ours)} methods of distillation four are apart from the highest mean" in page
+    cells = pd.read_csv(io.StringIO(equal_seconds(runs).csv()))
+    iterative = cells[cells["outer_steps"] > 0]
+    off = iterative[(iterative["share"] - 1).abs() > 0.2]
+    low, high = off.loc[off["share"].idxmin()], off.loc[off["share"].idxmax()]
+    assert low["method"] == "bc_whole"
+    assert f"In {len(off)} of {len(iterative)} cells of iterative methods" in page
+    assert f"{low['share']:.2f} (BC on all data) to {high['share']:.2f} times" in page
 
 
 def test_every_row_has_a_verdict_that_the_page_explains() -> None:

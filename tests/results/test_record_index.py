@@ -277,3 +277,15 @@ def test_who_looks_at_records_imports_nothing_that_runs_need(module: str, heavy:
     program = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout.decode().strip() == "[]"
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
+def test_an_index_of_the_shipped_records_does_not_change_the_checkout() -> None:
+    """Whoever reads them would else have uncommitted changes, which new records would say."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        pytest.skip("this is no checkout")
+    for name, ignored in (("all_methods_seconds.index", 0), ("all_methods_seconds.json", 1)):
+        path = f"results/shipped/sweeps/{name}"
+        done = subprocess.run(["git", "-C", str(root), "check-ignore", "-q", path], check=False)
+        assert done.returncode == ignored
