@@ -235,6 +235,10 @@ EXHIBITS = (
         shows="Exact gradient, step and weighting at the paper's size, 250 outer steps."),
     Exhibit("standin-sdw", sweep="standin_hopper_sdw", make=StoredResults.table,
         shows="SDW-OBD at the paper's size on the three, 250 outer steps."),
+    Exhibit("standin-sdw-medium", sweep="standin_hopper_medium_sdw",
+        make=lambda stored: convergence(
+            stored.curves, published=stored.published("sdw_obd", "sdw_obd")),
+        shows="It to 1,000 on states like D4RL's hopper-medium, next to the published number."),
     Exhibit("sdw-main", sweep="sdw_main", make=StoredResults.table,
         shows="SDW-OBD's main results: Av-PBC with and without density weights on every dataset."),
     Exhibit("sdw-misalignment", study="misalignment",

@@ -358,6 +358,7 @@ def _caption(
         text += f" Without enough runs on every dataset: {', '.join(common.left_out)}."
     if left:
         text += f" {left} methods of lower mean are not drawn."
-    for more in (caption.several_files(runs), caption.short_of_runs(runs)):
+    own = runs[runs["label"].isin(labels)]
+    for more in (caption.several_files(own), caption.short_of_runs(runs)):
         text += f" {more}" if more else ""
     return text

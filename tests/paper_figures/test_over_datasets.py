@@ -341,6 +341,15 @@ def test_methods_that_are_not_drawn_for_want_of_room_are_counted(
     assert "not drawn" in words(make(runs_frame(records)))[1]
 
 
+def test_files_of_a_method_that_is_not_drawn_are_not_named(make_record: MakeRecord) -> None:
+    records = [make_record(f"m{i:02}", seed=s, score=i + s) for i in range(30) for s in (0, 1)]
+    for other, named in (("m00", False), ("m29", True)):
+        found = [
+            altered(r, teacher__sha256="1" * 64) if r.spec.method == other else r for r in records
+        ]
+        assert ("several files" in words(profiles(runs_frame(found)))[1]) is named
+
+
 def test_captions_count_the_seeds_of_what_is_drawn(
     records: list[Record], make_record: MakeRecord
 ) -> None:
