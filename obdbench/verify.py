@@ -46,8 +46,8 @@ class Verification:
         found: Normalized return of the new run.
         tolerance: Points within which scores made elsewhere agree: three standard errors of their
             difference over students, at least one point.
-        changed: What of the surroundings is not as in the record, "name: recorded -> now", or was
-            other in an earlier attempt at the recorded run.
+        changed: What of the surroundings, the teacher and the log densities is not as in the
+            record, "name: recorded -> now", or was other in an earlier attempt at the recorded run.
     """
 
     verdict: Verdict
@@ -182,7 +182,11 @@ def _check_scaling(path: Path, found: Scaling, expected: Scaling) -> None:
 def compare(record: Record, again: Record) -> Verification:
     """Holds a new record against the old one."""
     earlier = [f"an earlier attempt: {text}" for text in record.provenance.resumed_from]
-    changed = (*_changes(record.provenance, again.provenance), *earlier)
+    changed = (
+        *_changes(record.provenance, again.provenance),
+        *_other_files(record, again),
+        *earlier,
+    )
     recorded, found = (r.mean_score.normalized_return for r in (record, again))
     tolerance = _tolerance(*(_standard_error(r.normalisation, r.counted) for r in (record, again)))
     if _results(record) == _results(again):
@@ -192,6 +196,19 @@ def compare(record: Record, again: Record) -> Verification:
     else:
         verdict = "differs"
     return Verification(verdict, recorded, found, tolerance, changed)
+
+
+def _other_files(record: Record, again: Record) -> list[str]:
+    """Teacher and log densities of the names in the spec that have other content now."""
+    files = (
+        ("teacher", record.teacher, again.teacher),
+        ("log densities", record.density, again.density),
+    )
+    return [
+        f"{what}: sha256 {old.sha256[:16]} -> {new.sha256[:16]}"
+        for what, old, new in files
+        if old is not None and new is not None and old.sha256 != new.sha256
+    ]
 
 
 def _results(record: Record) -> list[Any]:

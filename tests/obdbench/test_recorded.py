@@ -15,7 +15,15 @@ import pytest
 import torch
 
 from benchmark.errors import ObdBenchError
-from benchmark.record import FILE, Record, record_folder, score_of, write_record
+from benchmark.record import (
+    FILE,
+    DensityFacts,
+    Record,
+    TeacherFacts,
+    record_folder,
+    score_of,
+    write_record,
+)
 from benchmark.registry import load_plugin
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
@@ -87,6 +95,25 @@ def test_a_run_with_an_attempt_elsewhere_may_round_otherwise(record: Record) -> 
     found = compare(other, moved(record, 0.001))
     assert found.verdict == "within tolerance"
     assert found.changed == ("an earlier attempt: device cpu (another)",)
+
+
+def test_another_teacher_and_other_densities_of_the_same_names_are_named(record: Record) -> None:
+    teacher = TeacherFacts(
+        name="td3_bc", sha256="1" * 64, return_=1.0, normalized_return=1.0, episodes=1
+    )
+    density = DensityFacts(
+        name="maf", sha256="3" * 64, held_out_log_likelihood=1.0, held_out_standard_error=0.1,
+        not_finite=0,
+    )  # fmt: skip
+    before = altered(record, teacher=teacher, density=density)
+    assert compare(before, before).changed == ()
+    again = altered(before, teacher__sha256="2" * 64, density__sha256="4" * 64)
+    found = compare(before, moved(again, 0.001))
+    assert found.verdict == "within tolerance"
+    assert found.changed == (
+        f"teacher: sha256 {'1' * 16} -> {'2' * 16}",
+        f"log densities: sha256 {'3' * 16} -> {'4' * 16}",
+    )
 
 
 def test_other_numbers_in_the_same_surroundings_differ_however_near(record: Record) -> None:
