@@ -63,18 +63,17 @@ def test_a_kill_at_every_third_file_operation_changes_nothing(
 def test_the_campaign_sees_other_numbers_and_what_is_left(
     reference: Reference, tmp_path: Path
 ) -> None:
-    """One environment step more, a byte of a set, and a file: the least that can differ."""
+    """One outer step more, a byte of a set, and a file: the least that can differ."""
     store, tally = tmp_path / "store", Tally()
     shutil.copytree(reference.store, store)
     first, second = (run_folder(store, run) for run in reference.runs[:2])
     record = read_record(first / FILE)
-    steps = record.cost.evaluation_environment_steps + 1
-    write_record(first / FILE, altered(record, cost__evaluation_environment_steps=steps))
+    write_record(first / FILE, altered(record, cost__outer_steps=record.cost.outer_steps + 1))
     (set_file := second / "set-00000000.safetensors").write_bytes(set_file.read_bytes() + b" ")
     (second / "alive.json").touch()
     finish_and_compare(reference, "broken", store, tally)
     assert tally.differences == [
-        f"broken: {reference.runs[0].run_id}: cost.evaluation_environment_steps differs",
+        f"broken: {reference.runs[0].run_id}: cost.outer_steps differs",
         f"broken: {reference.runs[1].run_id}: the bytes of its sets differ",
     ]
     assert tally.left == []  # the next call removes it

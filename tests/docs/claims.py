@@ -505,7 +505,16 @@ def _density_at_paper_size() -> list[Claim]:
 
     kinds = ("medium", "medium-replay", "medium-expert")
     row = f"At the paper's size: SDW-OBD above Av-PBC on {', '.join(kinds)}"
-    return [Claim(row, "standin-sdw", tuple(less(kind) for kind in kinds))]
+    longer = _at("standin_hopper_medium_sdw", "sdw_obd", 1000)
+    published = _at("standin_hopper_medium", "av_pbc_published", 1000)
+    return [
+        Claim(row, "standin-sdw", tuple(less(kind) for kind in kinds)),
+        Claim(
+            "On medium after 1,000 outer steps: SDW-OBD above Av-PBC",
+            "standin-sdw-medium",
+            ((longer, published),),
+        ),
+    ]
 
 
 def _paper_size() -> list[Claim]:

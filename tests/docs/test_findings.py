@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from paper_figures.use import use_table
+from results import curves_frame
 from results.differences import mean_difference
 from results.record_store import SHIPPED, load_sweep, sweep_records
 from results.study_results import study_frame, study_results
@@ -164,3 +165,32 @@ def test_the_mean_over_the_steps_of_a_warm_start_gains_on_halfcheetah_by_itself(
         f"three of the four starts gain {ours.min():.0f} to {ours.max():.0f} points in the latter"
     )
     assert stated in AXES
+
+
+def test_what_density_weights_and_av_pbc_move_after_step_250_is_that_of_the_records() -> None:
+    moved = {}
+    for sweep, method in (
+        ("standin_hopper_medium_sdw", "sdw_obd"),
+        ("standin_hopper_medium", "av_pbc_published"),
+    ):
+        curves = curves_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, sweep)))
+        means = curves[curves["label"] == method].groupby("outer_step")["normalized_return"].mean()
+        moved[method] = means[1000] - means[250]
+    assert (
+        "its mean moves by {sdw_obd:+.1f} points, Av-PBC's by {av_pbc_published:+.1f}".format(
+            **moved
+        )
+        in TEXT
+    )
+
+
+def test_the_longer_runs_with_density_weights_begin_as_the_shorter_ones_to_the_bit() -> None:
+    scores = {}
+    for sweep in ("standin_hopper_sdw", "standin_hopper_medium_sdw"):
+        curves = curves_frame(sweep_records(SHIPPED, load_sweep(SHIPPED, sweep)))
+        rows = curves[
+            (curves["dataset"] == "standin/hopper-medium-v2") & (curves["outer_step"] <= 250)
+        ]
+        scores[sweep] = rows.set_index(["seed", "outer_step"])["normalized_return"].to_dict()
+    one, other = scores.values()
+    assert len(one) == 10 and one == other
