@@ -32,7 +32,7 @@ SAME = ("packages", "python", "device", "threads", "engine")
 STANDARD_ERRORS = 3.0
 LEAST_TOLERANCE = 1.0
 
-Verdict = Literal["exact", "within tolerance", "differs"]
+Verdict = Literal["exact", "within tolerance", "undecided", "differs"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Verification:
 
     Args:
         verdict: "exact" where every return and set is the same; "within tolerance" where the
-            surroundings are others and the scores agree; else "differs".
+            surroundings are others and the scores agree; "undecided" where they are others and do
+            not, but a score is of one policy, so that nobody knows how far such scores spread; else
+            "differs".
         recorded: Normalized return of the record.
         found: Normalized return of the new run.
         tolerance: Points within which scores made elsewhere agree: three standard errors of their
@@ -193,6 +195,8 @@ def compare(record: Record, again: Record) -> Verification:
         verdict: Verdict = "exact"
     elif changed and abs(found - recorded) <= tolerance:
         verdict = "within tolerance"
+    elif changed and any(len(c.returns) == 1 for r in (record, again) for c in r.counted):
+        verdict = "undecided"
     else:
         verdict = "differs"
     return Verification(verdict, recorded, found, tolerance, changed)

@@ -46,7 +46,12 @@ def verify(run: Run, store: Store = DEFAULT_STORE) -> None:
         + ("" if result.verdict == "exact" else f"; tolerance {result.tolerance:.1f}")
         + ".",
     )
-    if result.verdict == "differs":
+    if result.verdict == "undecided":
+        out.print(
+            "A score is of one policy: how far such scores spread elsewhere is not known. Run it "
+            "where it was made, or compare several seeds."
+        )
+    if result.verdict in ("undecided", "differs"):
         raise typer.Exit(1)
 
 

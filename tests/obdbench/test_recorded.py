@@ -90,6 +90,22 @@ def test_a_run_done_again_here_is_exact(record: Record, tmp_path: Path) -> None:
     assert torch.get_num_threads() == threads
 
 
+def test_elsewhere_the_score_of_one_policy_decides_nothing(record: Record) -> None:
+    """BC on the whole data trains one policy, and rounding makes another one of it."""
+
+    def alone(given: Record) -> Record:
+        points = [
+            msgspec.structs.replace(c, returns=c.returns[:1], lengths=c.lengths[:1])
+            for c in given.checkpoints
+        ]
+        return altered(given, checkpoints=points)
+
+    one, other = alone(record), alone(moved(elsewhere(record), 20.0))
+    assert compare(one, other).verdict == "undecided"
+    assert compare(one, alone(elsewhere(record))).verdict == "exact"
+    assert compare(one, alone(moved(record, 0.001))).verdict == "differs", "in the same place"
+
+
 def test_a_run_with_an_attempt_elsewhere_may_round_otherwise(record: Record) -> None:
     other = altered(record, provenance__resumed_from=["device cpu (another)"])
     found = compare(other, moved(record, 0.001))
