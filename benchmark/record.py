@@ -577,13 +577,15 @@ def _pairs(record: Record, path: Path) -> list[tuple[str, object, object]]:
     pairs.append(("error", record.error, None))
     pairs.append(("lack of checkpoints", not record.checkpoints, False))
     pairs.append(("lack of a normalisation", record.normalisation is None, False))
-    if record.checkpoints and record.provenance.converted_from is None:
-        lengths = sum(sum(row) for one in record.checkpoints for row in one.lengths)
-        scored = "environment steps of the evaluation"
-        pairs.append((scored, cost.evaluation_environment_steps, lengths))
-        reached = cost.outer_steps >= record.checkpoints[-1].outer_step
-        pairs.append(("count of outer steps as at least the last checkpoint's", reached, True))
     if record.checkpoints:
+        if record.provenance.converted_from is None:
+            scored = "environment steps of the evaluation"
+            lengths = sum(sum(row) for one in record.checkpoints for row in one.lengths)
+            reached = cost.outer_steps >= steps[-1]
+            pairs += [
+                (scored, cost.evaluation_environment_steps, lengths),
+                ("count of outer steps as at least the last checkpoint's", reached, True),
+            ]
         expected, score = score_of(record.checkpoints, protocol), record.score
         if score is None:
             return [*pairs, ("score", score, expected)]

@@ -37,12 +37,7 @@ def equal_seconds(runs: pd.DataFrame) -> Table:
     cells = cell_table(runs)
     for dataset, several in cells[cells["method"] == YARDSTICK].groupby("dataset"):
         check_one_cell(several["cell_id"], f"{YARDSTICK} on {dataset}")
-    taken = _taken(complete)
-    for column in taken:
-        cells[column] = [
-            taken[column].get((row["dataset"], row["label"]), math.nan)
-            for row in cells.to_dict("records")
-        ]
+    cells = cells.join(_taken(complete), on=["dataset", "label"])
     cells["family"] = [family(method) for method in cells["method"]]
     datasets = sorted(set(cells["dataset"]), key=dataset_order)
     best = best_and_ties(cells)

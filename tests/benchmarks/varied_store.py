@@ -20,13 +20,13 @@ import numpy as np
 import baselines  # noqa: F401  registers the methods
 from benchmark.files import json_sha256
 from benchmark.protocol import Protocol
-from benchmark.record import DIGEST, FILE, Checkpoint, Record, Seeds, read_record, score_of
+from benchmark.record import DIGEST, FILE, Checkpoint, Record, read_record, score_of
 from benchmark.run import run_folder
 from benchmark.spec import RunSpec
 from benchmark.students.spec import StudentSpec
 from benchmark.sweep import Sweep
 from results.record_store import SHIPPED, save_sweep
-from tests.tiny_runs import altered
+from tests.tiny_runs import altered, consistent
 
 NAME = "varied"
 SEEDS = 5
@@ -88,7 +88,7 @@ def varied_record(run: RunSpec, template: Record) -> Record:
             )
         )
     wall = float(30 + 5 * method + noise.random())
-    return altered(
+    varied = altered(
         template,
         spec=run,
         run_id=run.run_id,
@@ -102,14 +102,8 @@ def varied_record(run: RunSpec, template: Record) -> Record:
         cost__cpu_seconds=wall,
         cost__checkpoint_cpu_seconds=[],
         cost__checkpoint_environment_steps=[],
-        cost__outer_steps=STEPS[-1],
-        cost__evaluation_environment_steps=sum(
-            length for one in checkpoints for row in one.lengths for length in row
-        ),
-        provenance__seeds=Seeds(
-            seed=run.seed, distillation=run.distillation_axes, scoring=run.scoring_axes
-        ),
     )
+    return consistent(varied)
 
 
 def write_record_fast(store: Path, run: RunSpec, record: Record) -> None:
